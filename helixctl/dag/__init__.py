@@ -1,0 +1,36 @@
+"""What will run: tensors, values, tasks, and the document that holds them."""
+
+from helixctl.dag.document import Dag, Lane, Level, Role, Task, Tensor, Value, dag_from_json
+from helixctl.dag.ops import (
+    COLLECTIVES,
+    Activation,
+    Add,
+    AllGather,
+    AllReduce,
+    Attention,
+    Broadcast,
+    Linear,
+    Norm,
+    Op,
+)
+
+__all__ = [
+    "COLLECTIVES",
+    "Activation",
+    "Add",
+    "AllGather",
+    "AllReduce",
+    "Attention",
+    "Broadcast",
+    "Dag",
+    "Lane",
+    "Level",
+    "Linear",
+    "Norm",
+    "Op",
+    "Role",
+    "Task",
+    "Tensor",
+    "Value",
+    "dag_from_json",
+]

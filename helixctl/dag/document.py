@@ -1,0 +1,216 @@
+"""Dag: the document that says what will run. Tensors, values (regions of tensors on ranks), tasks, and their order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+
+from helixctl.dag.ops import COLLECTIVES, Op
+from helixctl.plan import Interval, Plan, canonical_json
+from helixctl.spec import DTYPE_NBYTES, Dtype
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+DAG_SCHEMA = "urn:helixctl:dag:1"
+FORMAT_VERSION = "1.0"
+_STRICT = ConfigDict(extra="forbid")
+
+Role = Literal["input", "weight", "activation", "output"]
+Level = Literal["distribute", "attend", "concat", "project", "feed_forward"]
+Lane = Literal["compute", "communication"]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A whole tensor of the model: its dims in the order of its axes, their sizes, and its seeded numbers.
+
+    ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32.
+    """
+
+    name: str
+    role: Role
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    init: tuple[float, float] | None = None
+
+    @property
+    def full(self) -> tuple[Interval, ...]:
+        """The region that is the whole tensor."""
+        return tuple((0, size) for size in self.shape)
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A region of a tensor on one rank: a half-open interval for every dim, in the order of the tensor's dims.
+
+    ``partial`` is set where the numbers are a sum over only part of a contracted dim: ((dim, (start, stop)), ...).
+    """
+
+    id: str
+    tensor: str
+    rank: int
+    region: tuple[Interval, ...]
+    dtype: Dtype
+    partial: tuple[tuple[str, Interval], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the region."""
+        return tuple([stop - start for start, stop in self.region])
+
+    @property
+    def numel(self) -> int:
+        """Elements of the region."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the region."""
+        return self.numel * DTYPE_NBYTES[self.dtype]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A vertex of the DAG: an op on one rank, or one collective on its ordered ranks.
+
+    A collective's inputs and outputs stand in the order of its ranks, one of each per rank (a broadcast has one
+    input, on the first rank).
+    """
+
+    id: str
+    layer: int
+    level: Level
+    op: Op
+    ranks: tuple[int, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    flops: int
+    nbytes: int
+
+    @property
+    def kind(self) -> str:
+        """The op's tag."""
+        return self.op.kind
+
+    @property
+    def is_collective(self) -> bool:
+        """Whether ranks communicate."""
+        return isinstance(self.op, COLLECTIVES)
+
+    @property
+    def lane(self) -> Lane:
+        """Collectives run in the communication lane, all else in the compute lane."""
+        return "communication" if self.is_collective else "compute"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class Dag:
+    """The whole document. ``order[r]`` is the sequence in which rank r issues its tasks."""
+
+    plan: Plan
+    plan_digest: str
+    tensors: tuple[Tensor, ...]
+    values: tuple[Value, ...]
+    tasks: tuple[Task, ...]
+    order: tuple[tuple[str, ...], ...]
+    format_version: str = field(default=FORMAT_VERSION)
+
+    @cached_property
+    def tensor(self) -> dict[str, Tensor]:
+        """Tensors by name."""
+        return {t.name: t for t in self.tensors}
+
+    @cached_property
+    def value(self) -> dict[str, Value]:
+        """Values by id."""
+        return {v.id: v for v in self.values}
+
+    @cached_property
+    def task(self) -> dict[str, Task]:
+        """Tasks by id."""
+        return {t.id: t for t in self.tasks}
+
+    @cached_property
+    def producer(self) -> dict[str, Task]:
+        """The task that makes each value; inputs and weights have none."""
+        return {out: t for t in self.tasks for out in t.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[str, tuple[Task, ...]]:
+        """The tasks that read each value, in document order; values that none reads are absent."""
+        found: dict[str, list[Task]] = {}
+        for task in self.tasks:
+            for value in dict.fromkeys(task.inputs):
+                found.setdefault(value, []).append(task)
+        return {value: tuple(tasks) for value, tasks in found.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:`` of the document's text."""
+        return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def predecessors(self, task: Task) -> tuple[Task, ...]:
+        """The tasks whose outputs this one reads, each once."""
+        found = {p.id: p for v in task.inputs if (p := self.producer.get(v)) is not None}
+        return tuple(found.values())
+
+    def to_json(self) -> str:
+        """The document as a file holds it: one tensor, value, task or rank's order a line, byte-stable."""
+        return "".join(_lines(self))
+
+    def to_networkx(self) -> nx.DiGraph:
+        """Task ids as vertices (attribute ``task``), data dependencies as edges."""
+        import networkx as nx  # 0.4 s: only where a graph algorithm is wanted
+
+        graph = nx.DiGraph()
+        for task in self.tasks:
+            graph.add_node(task.id, task=task)
+        graph.add_edges_from((p.id, task.id) for task in self.tasks for p in self.predecessors(task))
+        return graph
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _lines(dag: Dag) -> Iterable[str]:
+    def block(name: str, rows: Iterable[str], end: str = "],") -> str:
+        return f'"{name}": [\n' + ",\n".join(rows) + f"\n{end}\n"
+
+    def dump(cls: Any, items: tuple[Any, ...]) -> list[str]:
+        adapter = _adapter(cls)
+        return [adapter.dump_json(item).decode() for item in items]
+
+    yield f'{{"$schema": "{DAG_SCHEMA}", "format_version": "{dag.format_version}",\n'
+    yield f'"plan_digest": "{dag.plan_digest}",\n'
+    yield f'"plan": {canonical_json(dag.plan.model_dump(mode="json", by_alias=True))},\n'
+    yield block("tensors", dump(Tensor, dag.tensors))
+    yield block("values", dump(Value, dag.values))
+    yield block("tasks", dump(Task, dag.tasks))
+    yield block("order", [canonical_json(list(ids)) for ids in dag.order], end="]}")
+
+
+def dag_from_json(text: str | bytes) -> Dag:
+    """Read a dag document.
+
+    Raises:
+        json.JSONDecodeError: the text is not JSON.
+        pydantic.ValidationError: it is JSON, but not a dag.
+    """
+    data = json.loads(text)
+    if isinstance(data, dict):
+        data.pop("$schema", None)
+    return _adapter(Dag).validate_python(data)  # type: ignore[no-any-return]

@@ -1,0 +1,94 @@
+"""The closed vocabulary of what a task does. docs/formats.md gives each op's formula in the same order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, with_config
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Copy one value from the first rank to every rank."""
+
+    kind: Literal["broadcast"] = "broadcast"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Root-mean-square normalisation over ``dim``: x / sqrt(mean(x^2) + eps) * weight. Inputs: x, weight."""
+
+    function: Literal["rms_norm"]
+    dim: str
+    eps: float
+    kind: Literal["norm"] = "norm"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Products of one input with one or more weights, summed over the dims in ``contract``.
+
+    Inputs: x, w_1, ..., w_k. Outputs: y_1, ..., y_k. The dims of y are those of x, then those of w, less ``contract``.
+    """
+
+    contract: tuple[str, ...]
+    kind: Literal["linear"] = "linear"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
+
+    Inputs: q, k, v, each (batch, seq, head, head_dim).
+    """
+
+    softmax_width: int
+    causal: bool
+    kind: Literal["attention"] = "attention"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """An elementwise function: gelu (with erf), relu or silu."""
+
+    function: Literal["gelu", "relu", "silu"]
+    kind: Literal["activation"] = "activation"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Add:
+    """The elementwise sum of two values."""
+
+    kind: Literal["add"] = "add"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class AllGather:
+    """Every rank receives all ranks' pieces, put together along ``dim`` in the order of the ranks."""
+
+    dim: str
+    kind: Literal["all_gather"] = "all_gather"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class AllReduce:
+    """Every rank receives the sum of all ranks' partial sums."""
+
+    kind: Literal["all_reduce"] = "all_reduce"
+
+
+Op = Annotated[
+    Broadcast | Norm | Linear | Attention | Activation | Add | AllGather | AllReduce, Field(discriminator="kind")
+]
+COLLECTIVES = (Broadcast, AllGather, AllReduce)

@@ -1,0 +1,65 @@
+"""Plan: the document that says what was decided, with the specs it came from and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from helixctl.plan.layout import Layout
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+PLAN_SCHEMA = "urn:helixctl:plan:1"
+FORMAT_VERSION = "1.0"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with no spaces, keys in the given order, ASCII only: equal documents have equal bytes."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: BaseModel) -> str:
+    """``sha256:`` of a model's canonical JSON."""
+    text = canonical_json(value.model_dump(mode="json", by_alias=True))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+class SpecDigests(BaseModel):
+    """The digests of the specs inside a plan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    cluster: str
+    workload: str
+
+
+class Plan(BaseModel):
+    """A layout for one model on one cluster under one workload."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Annotated[Literal["urn:helixctl:plan:1"], Field(alias="$schema")] = PLAN_SCHEMA
+    format_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+$")] = FORMAT_VERSION
+    digests: SpecDigests
+    layout: Layout
+    model: ModelSpec
+    workload: WorkloadSpec
+    cluster: ClusterSpec
+
+    @classmethod
+    def of(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Plan:
+        """A plan with the digests of its specs."""
+        digests = SpecDigests(model=digest(model), cluster=digest(cluster), workload=digest(workload))
+        return cls(digests=digests, layout=layout, model=model, workload=workload, cluster=cluster)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the whole document."""
+        return digest(self)
+
+    def to_json(self) -> str:
+        """The document as a file holds it: indented, byte-stable, newline at the end."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=True) + "\n"

@@ -1,0 +1,112 @@
+"""Quantities with their unit: "450 GB/s", "400 Gb/s", "80 GiB", "989 TFLOP/s", "5 us".
+
+Inside the program a quantity is a plain number in its base unit (bytes, bytes/s, flop/s, seconds); at the edge of a
+file it is text with a unit, and a bare number is refused, because 400 Gb/s and 400 GB/s differ by eight.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_SI: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*")
+
+_BYTES: Final[dict[str, float]] = {f"{p}B": s for p, s in (_SI | _BINARY).items()}
+_BANDWIDTH: Final[dict[str, float]] = {f"{u}/s": s for u, s in _BYTES.items()} | {
+    f"{p}b/s": s / 8 for p, s in (_SI | _BINARY).items()
+}
+_FLOPS: Final[dict[str, float]] = {f"{p}FLOP/s": s for p, s in _SI.items()}
+_TIME: Final[dict[str, float]] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+class UnitError(ValueError):
+    """A quantity whose unit is missing or wrong; loading turns it into HX106."""
+
+
+def _parse(text: object, units: dict[str, float], example: str) -> float:
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        msg = f"{text:g} has no unit; write for example {example!r}"
+        raise UnitError(msg)
+    match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        msg = f"{text!r} is not a quantity; write for example {example!r}"
+        raise UnitError(msg)
+    number, unit = match.groups()
+    if unit not in units:
+        msg = f"{text!r} has {'the unit ' + unit if unit else 'no unit'}; write for example {example!r}"
+        raise UnitError(msg)
+    value = float(number) * units[unit]
+    if not 0 < value < 1e30:  # noqa: PLR2004  beyond any machine: a slip of the pen
+        msg = f"{text!r} is not a positive quantity of a possible size"
+        raise UnitError(msg)
+    return value
+
+
+def _format(value: float, units: dict[str, float]) -> str:
+    """The shortest text that reads back as the same number; a larger unit wins a tie."""
+    texts = [f"{value / scale:.12g} {unit}" for unit, scale in units.items()]
+    exact = [t for t in texts if float(t.split()[0]) * units[t.split()[1]] == value and "e" not in t]
+    return min(exact or [f"{value!r} {next(iter(units))}"], key=len)
+
+
+def _schema(example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9][0-9.eE+-]*\s*[A-Za-z/]+\s*$", "examples": [example]})
+
+
+_SI_BYTES: Final = {f"{p}B": float(s) for p, s in _SI.items()}
+_IEC_BYTES: Final = _SI_BYTES | {f"{p}B": float(s) for p, s in _BINARY.items()}
+
+Bytes = Annotated[
+    float,
+    BeforeValidator(lambda v: _parse(v, _BYTES, "80 GB")),
+    PlainSerializer(lambda v: _format(v, _IEC_BYTES)),
+    _schema("80 GB"),
+]
+BytesPerSecond = Annotated[
+    float,
+    BeforeValidator(lambda v: _parse(v, _BANDWIDTH, "450 GB/s")),
+    PlainSerializer(lambda v: _format(v, {f"{u}/s": s for u, s in _SI_BYTES.items()})),
+    _schema("450 GB/s"),
+]
+FlopPerSecond = Annotated[
+    float,
+    BeforeValidator(lambda v: _parse(v, _FLOPS, "989 TFLOP/s")),
+    PlainSerializer(lambda v: _format(v, _FLOPS)),
+    _schema("989 TFLOP/s"),
+]
+Seconds = Annotated[
+    float,
+    BeforeValidator(lambda v: _parse(v, _TIME, "5 us")),
+    PlainSerializer(lambda v: _format(v, _TIME)),
+    _schema("5 us"),
+]
+
+
+def human_bytes(nbytes: float) -> str:
+    """A byte count for people: three digits and an SI unit, e.g. ``16.8 MB``."""
+    return _human(nbytes, "B", ("", "k", "M", "G", "T", "P"), 1000)
+
+
+def human_flops(flops: float) -> str:
+    """A flop count for people, e.g. ``6.44 TFLOP``."""
+    return _human(flops, "FLOP", ("", "k", "M", "G", "T", "P", "E"), 1000)
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration for people, e.g. ``853 us``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _human(value: float, unit: str, prefixes: tuple[str, ...], step: int) -> str:
+    for prefix in prefixes:
+        if value < step or prefix == prefixes[-1]:
+            return f"{value:.3g} {prefix}{unit}"
+        value /= step
+    raise AssertionError  # unreachable: the last prefix always returns
