@@ -54,7 +54,9 @@ def _format(value: float, units: dict[str, float]) -> str:
 
 
 def _schema(example: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9][0-9.eE+-]*\s*[A-Za-z/]+\s*$", "examples": [example]})
+    return WithJsonSchema(
+        {"type": "string", "pattern": r"^\s*[0-9][0-9.eE+-]*\s*[A-Za-z/]+\s*$", "examples": [example]}
+    )
 
 
 _SI_BYTES: Final = {f"{p}B": float(s) for p, s in _SI.items()}

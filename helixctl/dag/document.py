@@ -191,8 +191,8 @@ def _lines(dag: Dag) -> Iterable[str]:
         return f'"{name}": [\n' + ",\n".join(rows) + f"\n{end}\n"
 
     def dump(cls: Any, items: tuple[Any, ...]) -> list[str]:
-        adapter = _adapter(cls)
-        return [adapter.dump_json(item).decode() for item in items]
+        # Not dump_json: how it writes a float is pydantic's own affair, and these bytes must not change with it.
+        return [canonical_json(item) for item in _adapter(tuple[cls, ...]).dump_python(items)]
 
     yield f'{{"$schema": "{DAG_SCHEMA}", "format_version": "{dag.format_version}",\n'
     yield f'"plan_digest": "{dag.plan_digest}",\n'

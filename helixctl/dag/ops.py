@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -15,7 +15,7 @@ _STRICT = ConfigDict(extra="forbid")
 class Broadcast:
     """Copy one value from the first rank to every rank."""
 
-    kind: Literal["broadcast"] = "broadcast"
+    kind: Literal["broadcast"] = field(default="broadcast", kw_only=True)
 
 
 @with_config(_STRICT)
@@ -23,10 +23,10 @@ class Broadcast:
 class Norm:
     """Root-mean-square normalisation over ``dim``: x / sqrt(mean(x^2) + eps) * weight. Inputs: x, weight."""
 
+    kind: Literal["norm"] = field(default="norm", kw_only=True)
     function: Literal["rms_norm"]
     dim: str
     eps: float
-    kind: Literal["norm"] = "norm"
 
 
 @with_config(_STRICT)
@@ -37,8 +37,8 @@ class Linear:
     Inputs: x, w_1, ..., w_k. Outputs: y_1, ..., y_k. The dims of y are those of x, then those of w, less ``contract``.
     """
 
+    kind: Literal["linear"] = field(default="linear", kw_only=True)
     contract: tuple[str, ...]
-    kind: Literal["linear"] = "linear"
 
 
 @with_config(_STRICT)
@@ -49,9 +49,9 @@ class Attention:
     Inputs: q, k, v, each (batch, seq, head, head_dim).
     """
 
+    kind: Literal["attention"] = field(default="attention", kw_only=True)
     softmax_width: int
     causal: bool
-    kind: Literal["attention"] = "attention"
 
 
 @with_config(_STRICT)
@@ -59,8 +59,8 @@ class Attention:
 class Activation:
     """An elementwise function: gelu (with erf), relu or silu."""
 
+    kind: Literal["activation"] = field(default="activation", kw_only=True)
     function: Literal["gelu", "relu", "silu"]
-    kind: Literal["activation"] = "activation"
 
 
 @with_config(_STRICT)
@@ -68,7 +68,7 @@ class Activation:
 class Add:
     """The elementwise sum of two values."""
 
-    kind: Literal["add"] = "add"
+    kind: Literal["add"] = field(default="add", kw_only=True)
 
 
 @with_config(_STRICT)
@@ -76,8 +76,8 @@ class Add:
 class AllGather:
     """Every rank receives all ranks' pieces, put together along ``dim`` in the order of the ranks."""
 
+    kind: Literal["all_gather"] = field(default="all_gather", kw_only=True)
     dim: str
-    kind: Literal["all_gather"] = "all_gather"
 
 
 @with_config(_STRICT)
@@ -85,7 +85,7 @@ class AllGather:
 class AllReduce:
     """Every rank receives the sum of all ranks' partial sums."""
 
-    kind: Literal["all_reduce"] = "all_reduce"
+    kind: Literal["all_reduce"] = field(default="all_reduce", kw_only=True)
 
 
 Op = Annotated[

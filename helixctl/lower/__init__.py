@@ -1,0 +1,35 @@
+"""plan -> dag, one file per level of a layer."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from helixctl.dag import Dag
+from helixctl.lower.attend import attend
+from helixctl.lower.builder import Builder
+from helixctl.lower.concat import concat
+from helixctl.lower.distribute import distribute
+from helixctl.lower.feed_forward import feed_forward
+from helixctl.lower.project import project
+from helixctl.plan import Plan
+
+
+class Lowering(Protocol):
+    """Adds one level of one layer to the dag."""
+
+    def __call__(self, b: Builder, layer: int, /) -> None: ...
+
+
+LOWERINGS: Final[tuple[Lowering, ...]] = (distribute, attend, concat, project, feed_forward)
+
+
+def lower(plan: Plan) -> Dag:
+    """The dag of a plan whose layout is legal for its model."""
+    builder = Builder(plan)
+    for layer in range(plan.model.layers):
+        for level in LOWERINGS:
+            level(builder, layer)
+    return builder.build()
+
+
+__all__ = ["LOWERINGS", "Lowering", "lower"]

@@ -1,0 +1,120 @@
+"""The builder that the levels share: it holds the dag under construction, and what every rank has of each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helixctl.dag import Dag, Level, Op, Task, Tensor, Value
+from helixctl.dag.formulas import flops, nbytes
+from helixctl.dag.function import function_of
+from helixctl.plan import Interval, Plan
+
+Region = tuple[Interval, ...]
+
+
+class Builder:
+    """A dag under construction.
+
+    ``held[tensor, rank]`` is the latest value that a rank has of a tensor: a gather replaces the piece by the whole.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Start with the model's function and no task."""
+        self.plan = plan
+        self.layout = plan.layout
+        self.model = plan.model
+        self.function = function_of(plan.model, plan.workload)
+        self.held: dict[tuple[str, int], Value] = {}
+        self._values: list[Value] = []
+        self._tasks: list[Task] = []
+        self._order: list[list[str]] = [[] for _ in self.ranks]
+        self._accumulator = "float64" if plan.model.dtype == "float64" else "float32"
+
+    @property
+    def ranks(self) -> range:
+        """All ranks."""
+        return range(self.layout.devices)
+
+    def place(self, rank: int) -> str:
+        """The end of a task's id: ``g2s1``."""
+        return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}"
+
+    def own(self, tensor: str, rank: int, **cut: Interval) -> None:
+        """Give a rank a region of a weight or of the input from the start."""
+        region = _region(self.function.tensors[tensor], cut)
+        self._hold(Value(f"{tensor}@{rank}", tensor, rank, region, self.model.dtype))
+
+    def compute(self, level: Level, name: str, rank: int, output: str, **cut: Interval) -> None:
+        """Add the task that computes, on one rank, a region of the tensor(s) that ``output``'s equation defines.
+
+        ``cut`` gives the interval of every dim that is not whole. A dim that the equation contracts makes the output
+        a partial sum, which is kept in float32 (DESIGN: merges in float32, one rounding at the end).
+        """
+        equation = self.function.defining[output]
+        partial = tuple((dim, interval) for dim, interval in cut.items() if dim in getattr(equation.op, "contract", ()))
+        outputs = []
+        for tensor in equation.outputs:
+            region = _region(self.function.tensors[tensor], cut)
+            dtype = self._accumulator if partial else self.model.dtype
+            outputs.append(Value(f"{tensor}@{rank}", tensor, rank, region, dtype, partial))  # type: ignore[arg-type]
+        inputs = [self.held[tensor, rank] for tensor in equation.inputs]
+        task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
+        self._add(
+            Task(task_id, equation.layer, level, equation.op, (rank,), *self._edges(equation.op, inputs, outputs))
+        )
+
+    def collective(
+        self,
+        layer: int,
+        level: Level,
+        name: str,
+        op: Op,
+        ranks: Sequence[int],
+        tensor: str,
+        stage: str,
+        **cut: Interval,
+    ) -> None:
+        """Add one collective on a tensor that leaves every rank with the same region of it.
+
+        A collective of one rank is no task. ``stage`` names the result: the values are ``tensor:stage@rank``.
+        """
+        if len(ranks) == 1:
+            return
+        inputs = [self.held[tensor, rank] for rank in ranks if (tensor, rank) in self.held]
+        region, dtype = _region(self.function.tensors[tensor], cut), inputs[0].dtype
+        outputs = [Value(f"{tensor}:{stage}@{rank}", tensor, rank, region, dtype) for rank in ranks]
+        task_id = f"l{layer}.{level}.{name}"
+        self._add(Task(task_id, layer, level, op, tuple(ranks), *self._edges(op, inputs, outputs)))
+
+    def build(self) -> Dag:
+        """The finished document."""
+        return Dag(
+            plan=self.plan,
+            plan_digest=self.plan.digest,
+            tensors=tuple(self.function.tensors.values()),
+            values=tuple(self._values),
+            tasks=tuple(self._tasks),
+            order=tuple(tuple(ids) for ids in self._order),
+        )
+
+    def _edges(
+        self, op: Op, inputs: Sequence[Value], outputs: Sequence[Value]
+    ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
+        """Inputs, outputs, flops and bytes of a task; the outputs are held from now on."""
+        for value in outputs:
+            self._hold(value)
+        work = flops(op, inputs, outputs, self.function.tensors)
+        return tuple(v.id for v in inputs), tuple(v.id for v in outputs), work, nbytes(op, inputs, outputs)
+
+    def _add(self, task: Task) -> None:
+        self._tasks.append(task)
+        for rank in task.ranks:
+            self._order[rank].append(task.id)
+
+    def _hold(self, value: Value) -> None:
+        self._values.append(value)
+        self.held[value.tensor, value.rank] = value
+
+
+def _region(tensor: Tensor, cut: dict[str, Interval]) -> Region:
+    return tuple([cut.get(dim, (0, size)) for dim, size in zip(tensor.dims, tensor.shape, strict=True)])
