@@ -1,0 +1,80 @@
+"""The entry point: the list of commands, and the one place that turns an error into an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import Final
+
+import click
+
+from helixctl import __version__
+from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, HelixError
+
+# Name -> one line of help. A command's module is imported when the command is used, so that --help stays fast.
+COMMANDS: Final = {
+    "plan": "Solve for a partition of a model on a cluster, prove it, write plan and dag.",
+    "validate": "Prove plans and dags, check specs.",
+    "visualize": "Draw a plan or a dag.",
+    "run": "Run a plan or a dag on CPU ranks or GPUs.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"helixctl.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="helixctl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool) -> None:
+    """Compile two-level attention partition plans into proved execution DAGs, and run them."""
+    ctx.obj = debug
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the answer is no, 2 could not begin, 3 a bug, 130 interrupted."""
+    args = sys.argv[1:] if argv is None else argv
+    sys.exit(_status(args))
+
+
+def _status(args: list[str]) -> int:
+    try:
+        result = cli.main(args=args, prog_name="helixctl", standalone_mode=False)
+    except HelixError as error:
+        if "--debug" in args:
+            traceback.print_exc()
+        for diagnostic in error.diagnostics:
+            click.echo(str(diagnostic), err=True)
+        return error.exit_status
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_CANNOT_BEGIN
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout went away (`| head`): the usual silent end. Point stdout elsewhere, so that the
+        # interpreter does not complain when it flushes.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    except Exception:  # noqa: BLE001  whatever is left is a bug of ours
+        traceback.print_exc()
+        click.echo("helixctl: this is a bug; please report it with the traceback above", err=True)
+        return EXIT_BUG
+    return result if isinstance(result, int) else 0
