@@ -7,6 +7,8 @@ file it is text with a unit, and a bare number is refused, because 400 Gb/s and 
 from __future__ import annotations
 
 import re
+import reprlib
+from difflib import get_close_matches
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -26,23 +28,31 @@ _TIME: Final[dict[str, float]] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 class UnitError(ValueError):
     """A quantity whose unit is missing or wrong; loading turns it into HX106."""
 
+    def __init__(self, message: str, hint: str) -> None:
+        """Keep the hint, the way out, for the diagnostic."""
+        super().__init__(message)
+        self.hint = hint
+
 
 def _parse(text: object, units: dict[str, float], example: str) -> float:
+    hint = f"write for example {example!r}"
+    if text is None:
+        raise UnitError("no value is given", hint)
     if isinstance(text, int | float) and not isinstance(text, bool):
-        msg = f"{text:g} has no unit; write for example {example!r}"
-        raise UnitError(msg)
+        raise UnitError(f"{text} has no unit", hint)
     match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        msg = f"{text!r} is not a quantity; write for example {example!r}"
-        raise UnitError(msg)
+        raise UnitError(f"{reprlib.repr(text)} is not a quantity", hint)  # short: it may be a list of any size
     number, unit = match.groups()
+    if not unit:
+        raise UnitError(f"{reprlib.repr(text)} has no unit", hint)
     if unit not in units:
-        msg = f"{text!r} has {'the unit ' + unit if unit else 'no unit'}; write for example {example!r}"
-        raise UnitError(msg)
+        close = get_close_matches(unit, units, n=1)
+        hint = f"did you mean '{number} {close[0]}'?" if close else hint
+        raise UnitError(f"{reprlib.repr(text)} has the unit {unit}, which does not fit here", hint)
     value = float(number) * units[unit]
     if not 0 < value < 1e30:  # noqa: PLR2004  beyond any machine: a slip of the pen
-        msg = f"{text!r} is not a positive quantity of a possible size"
-        raise UnitError(msg)
+        raise UnitError(f"{reprlib.repr(text)} is not a positive quantity of a possible size", hint)
     return value
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from helixctl.dag import Dag, Level, Op, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of
+from helixctl.dag.retype import accumulator
 from helixctl.plan import Interval, Plan
 
 Region = tuple[Interval, ...]
@@ -28,7 +29,7 @@ class Builder:
         self._values: list[Value] = []
         self._tasks: list[Task] = []
         self._order: list[list[str]] = [[] for _ in self.ranks]
-        self._accumulator = "float64" if plan.model.dtype == "float64" else "float32"
+        self._accumulator = accumulator(plan.model.dtype)
 
     @property
     def ranks(self) -> range:
@@ -56,7 +57,7 @@ class Builder:
         for tensor in equation.outputs:
             region = _region(self.function.tensors[tensor], cut)
             dtype = self._accumulator if partial else self.model.dtype
-            outputs.append(Value(f"{tensor}@{rank}", tensor, rank, region, dtype, partial))  # type: ignore[arg-type]
+            outputs.append(Value(f"{tensor}@{rank}", tensor, rank, region, dtype, partial))
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
         self._add(

@@ -17,7 +17,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length
 
 
 class Contradiction(ValueError):  # noqa: N818  it is a ValueError for pydantic; loading turns it into HX109
-    """Two fields of one spec that cannot both hold."""
+    """Two fields of one spec that cannot both hold; ``field`` is the one to point at."""
+
+    def __init__(self, message: str, field: str) -> None:
+        """Keep the field for loading, which knows its line."""
+        super().__init__(message)
+        self.field = field
 
 
 class Spec(BaseModel):
@@ -43,7 +48,7 @@ class AttentionSpec(Spec):
     def _softmax_slices_divide_the_head(self) -> Self:
         if self.head_dim % self.softmax_slices:
             msg = f"softmax_slices {self.softmax_slices} does not divide head_dim {self.head_dim}"
-            raise Contradiction(msg)
+            raise Contradiction(msg, "softmax_slices")
         return self
 
     @property
@@ -140,7 +145,7 @@ class ClusterSpec(Spec):
     def _hosts_are_linked(self) -> Self:
         if self.hosts > 1 and self.between_hosts is None:
             msg = f"{self.hosts} hosts, but between_hosts is not given"
-            raise Contradiction(msg)
+            raise Contradiction(msg, "hosts")
         return self
 
     @property

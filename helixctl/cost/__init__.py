@@ -1,0 +1,1 @@
+"""What tasks and dags take: time, bytes moved, memory. Every constant carries its source."""

@@ -1,0 +1,43 @@
+"""Memory of a dag: weights for ever, every other value while it is needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from helixctl.dag import Dag
+from helixctl.dag.liveness import last_needed
+
+
+def peak_nbytes(dag: Dag) -> list[int]:
+    """Peak bytes of every rank: weights, and live values along the rank's issue order (helixctl.dag.liveness).
+
+    Workspace of kernels and of the communication library is not counted.
+    """
+    return [weights + _peak_live(dag, rank) for rank, weights in enumerate(weight_nbytes(dag))]
+
+
+def weight_nbytes(dag: Dag) -> list[int]:
+    """Bytes of weights of every rank."""
+    found = [0] * len(dag.order)
+    for value in dag.values:
+        if dag.tensor[value.tensor].role == "weight":
+            found[value.rank] += value.nbytes
+    return found
+
+
+def _peak_live(dag: Dag, rank: int) -> int:
+    last = last_needed(dag, rank)
+    live = sum(
+        dag.value[v].nbytes for v in last if v not in dag.producer and dag.tensor[dag.value[v].tensor].role == "input"
+    )
+    peak = live
+    expiring: Counter[int] = Counter()
+    for place, name in enumerate(dag.order[rank]):
+        for value_id in dag.task[name].outputs:
+            if value_id in last:
+                nbytes = dag.value[value_id].nbytes
+                live += nbytes
+                expiring[last[value_id]] += nbytes
+        peak = max(peak, live)
+        live -= expiring.pop(place, 0)
+    return peak

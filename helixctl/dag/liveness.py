@@ -1,0 +1,30 @@
+"""How long each value of a rank is needed: what the memory proof counts and the executor's buffers follow."""
+
+from __future__ import annotations
+
+from helixctl.dag.document import Dag
+
+
+def last_needed(dag: Dag, rank: int) -> dict[str, int]:
+    """The place in a rank's order at which each of its values is last needed.
+
+    A value is needed from the task that makes it to the last task that reads it; a collective reads its input until
+    its output is first used, because it runs beside other tasks until then. The model's input, its weights and its
+    output are needed to the end: their place is the length of the order.
+    """
+    order = dag.order[rank]
+    place = {name: i for i, name in enumerate(order)}
+    last: dict[str, int] = {}
+    for name in order:
+        task = dag.task[name]
+        done = place[name]
+        if task.is_collective:
+            mine = [v for v in task.outputs if dag.value[v].rank == rank]
+            uses = [place[t.id] for v in mine for t in dag.consumers.get(v, ()) if rank in t.ranks]
+            done = min(uses, default=done)
+        for value_id in (*task.outputs, *task.inputs):
+            value = dag.value[value_id]
+            if value.rank == rank:
+                forever = dag.tensor[value.tensor].role != "activation"
+                last[value_id] = len(order) if forever else max(done, last.get(value_id, done))
+    return last

@@ -1,0 +1,45 @@
+"""What a picture says above the drawing: which model, workload, cluster and layout, and the digests."""
+
+from __future__ import annotations
+
+from helixctl.dag import Dag
+
+
+def title(dag: Dag) -> str:
+    """One line that names the picture."""
+    plan = dag.plan
+    return f"{plan.model.name} on {plan.cluster.name}, {plan.layout}"
+
+
+def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
+    """Pairs of a word and what there is to say about it."""
+    model, workload, cluster, layout = dag.plan.model, dag.plan.workload, dag.plan.cluster, dag.plan.layout
+    heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
+    if model.attention.softmax_slices > 1:
+        heads += f" in {model.attention.softmax_slices} softmax slices"
+    network = f"feed-forward {model.feed_forward.intermediate_size}"
+    # Every axis of the layout but the two that its sentence opens with, whatever axes it comes to have.
+    rest = layout.model_dump(mode="json", exclude={"groups", "slices"})
+    axes = [f"{axis.replace('_', ' ')} {value}" for axis, value in rest.items()]
+    return (
+        (
+            "model",
+            f"{model.name}: {_count(model.layers, 'layer')}, hidden {model.hidden_size}, {heads}, {network}, "
+            f"{model.dtype}",
+        ),
+        ("workload", f"{_count(workload.batch, 'sequence')} of {_count(workload.seq_len, 'token')}"),
+        (
+            "cluster",
+            f"{cluster.name}: {_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}",
+        ),
+        (
+            "layout",
+            ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes]),
+        ),
+        ("plan", dag.plan_digest),
+        ("dag", dag.digest),
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,158 @@
+"""One page that needs no network: the drawing, and a script that shows a task's ancestors, descendants and details."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Callable, Hashable
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from helixctl.dag import Dag, Task, Value
+from helixctl.emit.heading import facts, title
+from helixctl.emit.lanes import Lanes, arrange
+from helixctl.emit.svg import CAPTIONS, GUTTER, HEAD_HEIGHT, LANES, LEVELS, MARGIN, OVERHANG, body, escape, gutter, head
+from helixctl.plan import canonical_json
+from helixctl.units import human_bytes, human_flops
+
+def html(dag: Dag, layer: int | None = None) -> str:
+    """The page of a dag, or of one of its layers."""
+    lanes = arrange(dag, layer)
+    style, script = _resource("page.css"), _resource("page.js")
+    return Template(_resource("page.html")).substitute(
+        policy=_policy(style, script),
+        title=escape(title(dag)),
+        style=style,
+        facts="".join(_fact(key, text) for key, text in facts(dag)),
+        layers=_layer_options(lanes),
+        legend=_legend(),
+        drawing=_drawing(lanes),
+        data=_script_json(_data(dag, lanes)),
+        script=script,
+    )
+
+
+def _resource(name: str) -> str:
+    return files("helixctl.emit").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded, and no style or script runs but the page's own: an escape that failed would do no harm."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    own = f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'"
+    return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
+
+
+def _fact(key: str, text: str) -> str:
+    kind = ' class="digest"' if text.startswith("sha256:") else ""
+    return f"<dt>{escape(key)}</dt><dd{kind}>{escape(text)}</dd>"
+
+
+def _legend() -> str:
+    levels = [f'<li><span class="swatch {level}"></span>{level}</li>' for level in LEVELS]
+    return "".join(levels + [f'<li><span class="swatch {lane}"></span>{words}</li>' for lane, words in LANES.items()])
+
+
+def _layer_options(lanes: Lanes) -> str:
+    """The value of an option is how far down its layer starts."""
+    first = lanes.layers[0].start
+    return "".join(f'<option value="{layer.start - first}">{escape(layer.label)}</option>' for layer in lanes.layers)
+
+
+def _drawing(lanes: Lanes) -> str:
+    """Three drawings, so that the headings can stay in view while the tasks are scrolled."""
+    width = OVERHANG + lanes.width + CAPTIONS
+    return "\n".join(
+        [
+            _part("head", -OVERHANG, width, HEAD_HEIGHT, head(lanes)),
+            _part("gutter", -MARGIN, MARGIN + GUTTER - OVERHANG, lanes.height, gutter(lanes)),
+            _part("body", -OVERHANG, width, lanes.height, body(lanes)),
+        ]
+    )
+
+
+def _part(name: str, left: int, width: int, height: int, ink: str) -> str:
+    return f'<svg class="{name}" width="{width}" height="{height}" viewBox="{left} 0 {width} {height}">\n{ink}\n</svg>'
+
+
+class _Table:
+    """Rows that many tasks share, each kept once and referred to by its index."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self._index: dict[Hashable, int] = {}
+
+    def index(self, key: Hashable, make: Callable[[], Any]) -> int:
+        """The index of the row of this key, made where it is new."""
+        if key not in self._index:
+            self._index[key] = len(self.rows)
+            self.rows.append(make())
+        return self._index[key]
+
+
+def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
+    """What page.js reads, in the same order as the drawing."""
+    works, kinds, values = _Table(), _Table(), _Table()
+    index = {box.task.id: i for i, box in enumerate(lanes.boxes)}
+
+    def value(value_id: str) -> int:
+        v = dag.value[value_id]
+        kind = kinds.index((v.tensor, v.region, v.dtype, v.partial), lambda: _kind(dag, v))
+        return values.index(v.id, lambda: [v.id, v.rank, kind])
+
+    tasks = [
+        [
+            task.id,
+            works.index((task.op, task.flops, task.nbytes), lambda: _work(task)),  # noqa: B023  called at once
+            task.layer,
+            task.level,
+            task.ranks,
+            [value(v) for v in task.inputs],
+            [value(v) for v in task.outputs],
+            [index[p.id] for p in dag.predecessors(task) if p.id in index],
+            box.line,
+        ]
+        for box in lanes.boxes
+        for task in [box.task]
+    ]
+    edges = [[edge.source, edge.target] for edge in lanes.edges]
+    return {"tasks": tasks, "works": works.rows, "values": values.rows, "kinds": kinds.rows, "edges": edges}
+
+
+def _work(task: Task) -> dict[str, Any]:
+    """What a task does: its kind, the attributes of the kind, and how much it is."""
+    attributes = [[f.name.replace("_", " "), _plain(getattr(task.op, f.name))] for f in dataclasses.fields(task.op)]
+    received = "received by one rank" if task.is_collective else "read and written"
+    return {
+        "kind": task.kind,
+        "attributes": [row for row in attributes if row[0] != "kind"],
+        "flops": f"{task.flops:,} ({human_flops(task.flops)})",
+        "nbytes": f"{task.nbytes:,} ({human_bytes(task.nbytes)}) {received}",
+    }
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(dag: Dag, value: Value) -> dict[str, Any]:
+    """All of a value but its rank."""
+    tensor = dag.tensor[value.tensor]
+    return {
+        "tensor": tensor.name,
+        "role": tensor.role,
+        "region": [[dim, *ends, size] for dim, ends, size in zip(tensor.dims, value.region, tensor.shape, strict=True)],
+        "dtype": value.dtype,
+        "partial": [[dim, *ends] for dim, ends in value.partial],
+        "nbytes": human_bytes(value.nbytes),
+    }
+
+
+def _script_json(value: object) -> str:
+    """JSON that cannot end the script element it stands in, nor open a comment there."""
+    text = canonical_json(value)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,202 @@
+"""The drawing as SVG: the parts that the page shares, and a standalone picture."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from helixctl.dag import AllGather, Broadcast, Dag
+from helixctl.emit.heading import facts, title
+from helixctl.emit.lanes import COLUMN_WIDTH, Box, Lanes, Span, arrange
+
+GUTTER: Final = 136  # left of the columns: layers and levels
+CAPTIONS: Final = 176  # right of them: what every GPU then holds
+HEAD_HEIGHT: Final = 92
+OVERHANG: Final = 8  # what a group's tint adds on either side of its columns
+_AFTER: Final = 22  # from the last column to the captions
+MARGIN: Final = 24
+_CHARACTER: Final = 6  # pixels, on the safe side, of a character of a label
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Plain class rules and no variables: the picture is to look the same in a browser, in Inkscape and on a slide.
+_STYLE: Final = """
+text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-size: 11px; fill: #1f2328; }
+.title { font-size: 17px; font-weight: 600; }
+.key, .note, .caption { fill: #59636e; }
+.middle { text-anchor: middle; }
+.host, .group, .layer, .level { font-weight: 600; }
+.device, .note.middle { font-size: 10px; }
+.paper { fill: #ffffff; }
+.tint { fill: #f1f3f6; }
+.bracket { stroke: #1f2328; stroke-width: 1.5; fill: none; }
+.rule { stroke: #c9d1d9; stroke-width: 1; fill: none; }
+.between { stroke: #818b98; stroke-width: 1; stroke-dasharray: 4 4; fill: none; }
+.edges path { stroke: #818b98; stroke-width: 1; fill: none; }
+.task text { font-size: 10px; text-anchor: middle; }
+.task.communication text { fill: #ffffff; font-weight: 600; }
+.task line { stroke-width: 3; }
+"""
+# Level -> pale fill of a computation, and the strong colour of its border and of communication.
+_COLOURS: Final = {
+    "distribute": ("#ddebff", "#0a56c2"),
+    "attend": ("#ffe8cc", "#a85400"),
+    "concat": ("#d6f3de", "#14743a"),
+    "project": ("#efe0ff", "#7437b8"),
+    "feed_forward": ("#e6e9ed", "#4c5560"),
+}
+
+
+LEVELS: Final = tuple(_COLOURS)
+LANES: Final = {"compute": "pale: computes", "communication": "strong: communicates"}
+
+
+def svg(dag: Dag, layer: int | None = None) -> str:
+    """A standalone picture of a dag, or of one of its layers."""
+    lanes = arrange(dag, layer)
+    lines = [f"{key}  {text}" for key, text in facts(dag) if key in {"model", "workload", "cluster", "layout"}]
+    above = 40 + 15 * len(lines) + 42
+    legend, legend_width = _legend()
+    longest = max(len(line) for line in lines) * _CHARACTER
+    width = max(GUTTER + lanes.width + CAPTIONS, longest, legend_width) + 2 * MARGIN
+    height = above + HEAD_HEIGHT + lanes.height + MARGIN
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        f"<title>{escape(title(dag))}</title>",
+        f"<style>{_STYLE}{_level_rules()}</style>",
+        f'<rect class="paper" width="{width}" height="{height}"/>',
+        f'<g transform="translate({MARGIN})">',
+        _text(0, 36, title(dag), "title"),
+        *(_text(0, 56 + 15 * i, line, "note") for i, line in enumerate(lines)),
+        f'<g transform="translate(0 {40 + 15 * len(lines) + 10})">{legend}</g>',
+        f'<g transform="translate({GUTTER} {above})">{head(lanes)}</g>',
+        f'<g transform="translate(0 {above + HEAD_HEIGHT})">{gutter(lanes)}</g>',
+        f'<g transform="translate({GUTTER} {above + HEAD_HEIGHT})">{body(lanes)}</g>',
+        "</g></svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def head(lanes: Lanes) -> str:
+    """Hosts, groups and GPUs above the columns, ``HEAD_HEIGHT`` high."""
+    parts = [_tint(group, HEAD_HEIGHT, 20) for group in lanes.groups]
+    for host in lanes.hosts:
+        parts.append(_text(host.middle, 10, host.label, "host middle"))
+        parts.append(f'<path class="bracket" d="M{host.start - OVERHANG} 18v-4H{host.stop + OVERHANG}v4"/>')
+    for group in lanes.groups:
+        parts.append(_text(group.middle, 34, group.label, "group middle"))
+        parts.append(_text(group.middle, 48, group.note, "note middle"))
+    for column in lanes.columns:
+        parts.append(_text(column.middle, 70, f"{lanes.device} {column.rank}", "device middle"))
+        parts.append(_text(column.middle, 83, f"slice {column.slice}", "note middle"))
+    parts.append(_text(lanes.width + _AFTER, 70, f"each {lanes.device} then holds", "note"))
+    return "\n".join(parts)
+
+
+def gutter(lanes: Lanes) -> str:
+    """Layers and levels left of the columns, ``GUTTER`` wide."""
+    parts = []
+    for layer in lanes.layers:
+        parts.append(f'<path class="bracket" d="M24 {layer.start}h-4V{layer.stop}h4"/>')
+        parts.append(f'<g transform="translate(12 {layer.middle}) rotate(-90)">{_text(0, 0, layer.label, "layer middle")}</g>')
+    for level in lanes.levels:
+        parts.append(f'<path class="bracket level {escape(level.label)}" d="M32 {level.start}V{level.stop}"/>')
+        parts.append(_text(39, level.middle + 4, level.label, "level"))
+    return "\n".join(parts)
+
+
+def body(lanes: Lanes) -> str:
+    """The tasks, one ``<g class="task">`` each in the order of the document, and all that lies behind them."""
+    right = lanes.width + CAPTIONS
+    parts = [_tint(group, lanes.height) for group in lanes.groups]
+    parts += [
+        f'<path class="between" d="M{(a.stop + b.start) // 2} 0V{lanes.height}"/>'
+        for a, b in zip(lanes.hosts, lanes.hosts[1:], strict=False)
+    ]
+    parts += [
+        f'<path class="rule" d="M{-OVERHANG} {(a.stop + b.start) // 2}H{right}"/>'
+        for a, b in zip(lanes.layers, lanes.layers[1:], strict=False)
+    ]
+    parts += [_text(lanes.width + _AFTER, caption.middle + 4, caption.label, "caption") for caption in lanes.captions]
+    parts.append('<g class="edges">')
+    parts += [f'<path d="{edge.path}"/>' for edge in lanes.edges]
+    parts.append('</g><g class="tasks">')
+    parts += [_task(box, lanes) for box in lanes.boxes]
+    parts.append("</g>")
+    return "\n".join(parts)
+
+
+def escape(text: str) -> str:
+    """Text as it may stand in XML and in HTML, between tags or in a quoted attribute.
+
+    A character that XML cannot hold at all (a control character, half of a surrogate pair) becomes U+FFFD.
+    """
+    return html.escape(_NOT_XML.sub("\ufffd", text))
+
+
+def _text(x: int, y: int, text: str, classes: str) -> str:
+    return f'<text class="{classes}" x="{x}" y="{y}">{escape(text)}</text>'
+
+
+def _tint(group: Span, height: int, top: int = 0) -> str:
+    width = group.stop - group.start + 2 * OVERHANG
+    return f'<rect class="tint" x="{group.start - OVERHANG}" y="{top}" width="{width}" height="{height - top}"/>'
+
+
+def _task(box: Box, lanes: Lanes) -> str:
+    first, last = lanes.columns[box.ranks[0]], lanes.columns[box.ranks[-1]]
+    if box.is_bar:
+        shapes = [_cell(first.x, last.right, box, _bar_label(box, last.right - first.x, lanes.device))]
+    else:
+        middle = box.y + box.height // 2
+        shapes = [f'<line x1="{first.middle}" y1="{middle}" x2="{last.middle}" y2="{middle}"/>']
+        shapes += [_cell(lanes.columns[r].x, lanes.columns[r].right, box, box.label) for r in box.ranks]
+    classes = f"task {box.task.level} {box.task.lane}"
+    return f'<g class="{escape(classes)}"><title>{escape(box.task.id)}</title>{"".join(shapes)}</g>'
+
+
+def _cell(left: int, right: int, box: Box, label: str) -> str:
+    x, y = (left + right) // 2, box.y + box.height // 2 + 4
+    shape = f'<rect x="{left}" y="{box.y}" width="{right - left}" height="{box.height}" rx="3"/>'
+    return f'{shape}<text x="{x}" y="{y}">{escape(label)}</text>'
+
+
+def _bar_label(box: Box, width: int, device: str) -> str:
+    """More words where a bar has room for them."""
+    match box.task.op:
+        case Broadcast():
+            label = f"broadcast from {device} {box.task.ranks[0]}"
+        case AllGather(dim=dim):
+            label = f"{box.label} along {dim}"
+        case _:
+            label = f"{box.label} over {len(box.ranks)} {device}s" if len(box.ranks) > 1 else box.label
+    return label if len(label) * _CHARACTER <= max(width, COLUMN_WIDTH) else box.label
+
+
+def _legend() -> tuple[str, int]:
+    """Levels by name and colour; computation pale, communication strong. And how wide that is."""
+    parts, x = [], 0
+    for level in LEVELS:
+        parts.append(f'<g class="sample {level}"><rect x="{x}" y="0" width="14" height="12" rx="3"/></g>')
+        parts.append(_text(x + 20, 10, level, "note"))
+        x += 20 + len(level) * _CHARACTER + 22
+    for lane, words in LANES.items():
+        parts.append(f'<g class="sample {lane}"><rect x="{x}" y="0" width="22" height="12" rx="3"/></g>')
+        parts.append(_text(x + 28, 10, words, "note"))
+        x += 28 + len(words) * _CHARACTER + 18
+    return "".join(parts), x
+
+
+def _level_rules() -> str:
+    return "\n".join(_rules()) + "\n"
+
+
+def _rules() -> Iterable[str]:
+    yield ".sample.compute rect { fill: #ffffff; stroke: #1f2328; }"
+    yield ".sample.communication rect { fill: #1f2328; stroke: #1f2328; }"
+    for level, (pale, strong) in _COLOURS.items():
+        yield f".{level} rect {{ fill: {pale}; stroke: {strong}; }}"
+        yield f".{level}.communication rect {{ fill: {strong}; }}"
+        yield f".{level} line {{ stroke: {strong}; }}"
+        yield f".bracket.{level} {{ stroke: {strong}; stroke-width: 3; }}"

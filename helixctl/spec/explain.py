@@ -1,0 +1,132 @@
+"""From an error of pydantic to a finding in plain words: the field, the bad value, and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from helixctl.spec.fields import Fields, Node, describe, did_you_mean, dotted, keys_of, shown
+from helixctl.spec.models import Contradiction
+from helixctl.spec.yaml_reader import DocumentPath, plain_scalar
+from helixctl.units import UnitError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_UNKNOWN: Final = {"extra_forbidden", "unexpected_keyword_argument"}
+_JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A diagnostic that has no line yet. ``of_key`` says that the key at ``path`` is at fault rather than its value."""
+
+    code: str
+    message: str
+    hint: str | None
+    path: DocumentPath
+    of_key: bool
+
+
+def explain(error: ErrorDetails, fields: Fields) -> Finding:
+    """One error of a ValidationError, in plain words."""
+    loc, kind = error["loc"], error["type"]
+    if kind in _UNKNOWN or loc[-1:] == ("[key]",):
+        return _unknown_key(loc, error, fields)
+    if kind == "missing" and isinstance(loc[-1], str):
+        return _missing_key(loc[:-1], loc[-1], fields)
+    if kind == "union_tag_not_found":
+        _, node = fields.follow(loc)
+        return _missing_key(loc, node["discriminator"]["propertyName"], fields)
+    cause = error.get("ctx", {}).get("error")
+    if cause is not None:
+        return _refused_by_a_rule(loc, cause, fields)
+    return _wrong_value(loc, error, fields)
+
+
+def _unknown_key(loc: DocumentPath, error: ErrorDetails, fields: Fields) -> Finding:
+    path, _ = fields.follow(loc)
+    _, parent = fields.follow(loc[: -2 if loc[-1] == "[key]" else -1])
+    key, known = str(path[-1]), keys_of(parent)
+    given = error["input"] if isinstance(error["input"], dict) else {}
+    hint = did_you_mean(key, [name for name in known if name not in given])
+    if hint is None:
+        hint = _belongs_elsewhere(key, fields) or f"known keys: {', '.join(known)}"
+    return Finding("HX103", f"unknown key {shown(key)}{_within(path[:-1])}", hint, path, of_key=True)
+
+
+def _belongs_elsewhere(key: str, fields: Fields) -> str | None:
+    """``batch`` at the root of a model is meant for ``workload.batch``."""
+    homes = [dotted(path) for path in fields.leaves() if path[-1] == key]
+    return f"did you mean {' or '.join(map(repr, homes))}?" if homes else None
+
+
+def _missing_key(loc: DocumentPath, key: str, fields: Fields) -> Finding:
+    path, node = fields.follow(loc)
+    hint = f"{key} is {describe(fields.step(node, key))}"
+    return Finding("HX104", f"missing key {key!r}{_within(path)}", hint, path, of_key=True)
+
+
+def _refused_by_a_rule(loc: DocumentPath, cause: Exception, fields: Fields) -> Finding:
+    path, node = fields.follow(loc)
+    message = f"{dotted(path)}: {cause}" if path else str(cause)
+    if isinstance(cause, Contradiction):
+        return Finding("HX109", message, None, (*path, cause.field), of_key=True)
+    if isinstance(cause, UnitError):
+        return Finding("HX106", message, cause.hint, path, of_key=False)
+    return Finding("HX105", message, None, path, of_key="object" in node.get("type", ""))
+
+
+def _wrong_value(loc: DocumentPath, error: ErrorDetails, fields: Fields) -> Finding:
+    value: Any = error["input"]
+    if error["type"] == "missing":  # an item of a list of fixed length; the input is the list
+        loc = loc[:-1]
+    path, node = fields.follow(loc)
+    if error["type"] == "union_tag_invalid":
+        tag = node["discriminator"]["propertyName"]
+        path, value = (*path, tag), value[tag]
+        node = {"enum": list(node["discriminator"]["mapping"])}
+    message = f"{dotted(path) or 'the document'} must be {describe(node)}, {_not(value, node)}"
+    return Finding("HX105", message, _way_out(value, node), path, of_key=not isinstance(value, str | int | float))
+
+
+def _not(value: object, node: Node) -> str:
+    """The bad value as the end of a sentence."""
+    if value is None:
+        return "but has no value"
+    text_for_another = isinstance(value, str) and node.get("type", "string") != "string"
+    return f"not {'the text ' if text_for_another else ''}{shown(value)}"
+
+
+def _way_out(value: object, node: Node) -> str | None:
+    kind = node.get("type")
+    if isinstance(value, str):
+        if "enum" in node:
+            return did_you_mean(value, [str(allowed) for allowed in node["enum"]])
+        if _JSON_TYPES.get(type(_plain(value)), "string") == kind != "string":
+            return f"write {value} without quotes"
+        return _allowed_name(value, node.get("pattern"))
+    if isinstance(value, float) and value.is_integer() and kind == "integer":
+        return f"write {int(value)}"
+    if isinstance(value, int | float) and kind == "string" and "enum" not in node:
+        return f'write "{shown(value)}", in quotes'
+    return None
+
+
+def _plain(text: str) -> object:
+    try:
+        return plain_scalar(text)
+    except ValueError:  # more digits than Python reads
+        return text
+
+
+def _allowed_name(text: str, pattern: str | None) -> str | None:
+    """A text close to a bad one that the pattern lets through: "my-model" for "my model"."""
+    candidate = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")
+    fits = pattern is not None and candidate != text and re.search(pattern, candidate)
+    return f"did you mean {shown(candidate)}?" if fits else None
+
+
+def _within(path: DocumentPath) -> str:
+    return f" in {dotted(path)}" if path else ""

@@ -1,0 +1,142 @@
+"""``--set FIELD=VALUE``: a field of the model or of the cluster, set from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.fields import Node, did_you_mean, dotted, fields_of, keys_of, shown
+from helixctl.spec.models import ClusterSpec, ModelDocument
+from helixctl.spec.yaml_reader import YamlReader, plain_scalar
+
+SpecKind = Literal["model", "cluster"]
+_CLASSES: Final[dict[SpecKind, Any]] = {"model": ModelDocument, "cluster": ClusterSpec}
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One ``--set``: the document it is for, the path in it, the value, and the text as the user gave it."""
+
+    document: SpecKind
+    path: tuple[str, ...]
+    value: Any
+    text: str
+
+    def __str__(self) -> str:
+        """As on the command line."""
+        return f"--set {_printable(self.text)}"
+
+
+def parse_overrides(sets: Sequence[str]) -> tuple[Override, ...]:
+    """Read ``--set`` texts.
+
+    Raises:
+        HelixError: HX108, one for each text that names no field.
+    """
+    results = [_parse_one(text) for text in sets]
+    problems = [result for result in results if isinstance(result, Diagnostic)]
+    if problems:
+        raise HelixError(problems)
+    return tuple(result for result in results if isinstance(result, Override))
+
+
+def override(data: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+    """A document's data with its overrides, the last one winning. ``data`` stays as it is."""
+    for item in overrides:
+        data = _with(data, item.path, item.value)
+    return data
+
+
+def apply_overrides(
+    model_data: dict[str, Any], cluster_data: dict[str, Any], sets: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The data of both documents with the ``--set`` texts applied.
+
+    Raises:
+        HelixError: HX108, one for each text that names no field.
+    """
+    overrides = parse_overrides(sets)
+    return (
+        override(model_data, [item for item in overrides if item.document == "model"]),
+        override(cluster_data, [item for item in overrides if item.document == "cluster"]),
+    )
+
+
+def _with(data: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The data with one value put at a path; an optional mapping that the file leaves out is made."""
+    key, rest = path[0], path[1:]
+    if not rest:
+        return {**data, key: value}
+    inner = data.get(key)
+    if inner is None:
+        inner = {}
+    # Where the file has another thing than a mapping it is wrong already, which validation will say.
+    return {**data, key: _with(inner, rest, value)} if isinstance(inner, dict) else data
+
+
+def _parse_one(text: str) -> Override | Diagnostic:
+    left, equals, value = text.partition("=")
+    if not equals:
+        return _problem(text, "has no '='", "write --set FIELD=VALUE, for example --set workload.batch=8")
+    name = left.strip()
+    documents, path = _documents_and_path(name)
+    homes = [document for document in documents if _node(document, path) is not None]
+    if not homes:
+        return _problem(text, f"no field {shown(name)} in the {' or the '.join(documents)}", _hint(documents, path))
+    if len(homes) > 1:
+        choice = " or ".join(f"{document}.{name}" for document in homes)
+        return _problem(text, f"the model and the cluster both have a field {shown(name)}", f"write {choice}")
+    try:
+        return Override(homes[0], path, _scalar(value.strip()), text)
+    except (HelixError, ValueError):
+        return _problem(text, "the value cannot be read", "close the quotes, or leave them out")
+
+
+def _documents_and_path(name: str) -> tuple[tuple[SpecKind, ...], tuple[str, ...]]:
+    """The documents in which to look for a field, and its path in them; a prefix leaves only one to look at."""
+    path = tuple(name.split("."))
+    for document in _CLASSES:
+        if path[0] == document:
+            return (document,), path[1:]
+    return tuple(_CLASSES), path
+
+
+def _node(document: SpecKind, path: tuple[str, ...]) -> Node | None:
+    """The field's node in the document's schema, or None; a document as a whole is no field."""
+    fields = fields_of(_CLASSES[document])
+    node: Node | None = None
+    for part in path:
+        parent = fields.root if node is None else node
+        if part not in keys_of(parent):
+            return None
+        node = fields.step(parent, part)
+    return node
+
+
+def _hint(documents: tuple[SpecKind, ...], path: tuple[str, ...]) -> str:
+    """The likest field, else all fields beside the one that was not found."""
+    leaves = [dotted(leaf) for document in documents for leaf in fields_of(_CLASSES[document]).leaves()]
+    close = did_you_mean(".".join(path), leaves)
+    if close:
+        return close
+    for length in range(len(path) - 1, 0, -1):
+        known = [key for document in documents for key in keys_of(_node(document, path[:length]) or {})]
+        if known:
+            return f"fields of {dotted(path[:length])}: {', '.join(known)}"
+    return f"fields: {', '.join(dict.fromkeys(leaves))}"
+
+
+def _scalar(text: str) -> Any:
+    """A YAML scalar: quoted, or plain. All else, such as ``[1, 2]``, is text, which the field will refuse."""
+    return YamlReader(text).read() if text[:1] in {'"', "'"} else plain_scalar(text)
+
+
+def _problem(text: str, message: str, hint: str | None) -> Diagnostic:
+    return Diagnostic("HX108", f"--set {_printable(text)}: {message}", hint)
+
+
+def _printable(text: str) -> str:
+    """Text from the command line, safe for one line of a terminal."""
+    return text if text.isprintable() else shown(text)

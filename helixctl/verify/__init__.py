@@ -1,0 +1,44 @@
+"""Proofs over a plan and over a dag. Every check yields diagnostics; none means proved."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from helixctl.dag import Dag
+from helixctl.errors import Diagnostic
+from helixctl.plan import Plan
+from helixctl.verify.coverage import check_ownership, check_tiling
+from helixctl.verify.findings import Check
+from helixctl.verify.function import check_function
+from helixctl.verify.memory import check_memory
+from helixctl.verify.plan import check_embedded_plan, check_plan
+from helixctl.verify.regions import check_costs, check_regions
+from helixctl.verify.schedule import check_collectives, check_issue
+from helixctl.verify.structure import check_ids, check_producers, check_shapes
+
+# In stages: a check may rely on what the stages before it have shown.
+CHECKS: Final[tuple[tuple[Check, ...], ...]] = (
+    (check_embedded_plan,),
+    (check_ids,),
+    (check_shapes,),
+    (check_producers, check_issue),
+    (check_function,),
+    (check_regions, check_collectives),
+    (check_tiling, check_ownership, check_costs, check_memory),
+)
+
+
+def verify_plan(plan: Plan) -> list[Diagnostic]:
+    """What is wrong with a plan; empty where it is proved."""
+    return list(check_plan(plan))
+
+
+def verify(dag: Dag) -> list[Diagnostic]:
+    """What is wrong with a dag; empty where it is proved to compute its model on its cluster."""
+    for stage in CHECKS:
+        if found := [diagnostic for check in stage for diagnostic in check(dag)]:
+            return found
+    return []
+
+
+__all__ = ["CHECKS", "Check", "verify", "verify_plan"]

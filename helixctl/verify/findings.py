@@ -1,0 +1,46 @@
+"""What every check shares: how it reports, and how a fault's neighbourhood is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from helixctl.dag import Dag, Task, Tensor, Value
+from helixctl.errors import Diagnostic
+from helixctl.plan import Interval
+
+
+class Check(Protocol):
+    """One proof: yields what is wrong, and nothing where the proof holds."""
+
+    def __call__(self, dag: Dag, /) -> Iterator[Diagnostic]: ...
+
+
+def finding(code: str, dag: Dag, task: Task | None, message: str, hint: str | None = None) -> Diagnostic:
+    """A diagnostic about a task, with the tasks before and after it."""
+    if task is None:
+        return Diagnostic(code, message, hint)
+    before = _names(dag.producer[v].id for v in task.inputs if v in dag.producer)
+    after = _names(t.id for v in task.outputs for t in dag.consumers.get(v, ()))
+    around = f"between {before or 'the start'} and {after or 'the end'}"
+    return Diagnostic(code, f"task {task.id}: {message}", f"{hint}; it stands {around}" if hint else f"it stands {around}")
+
+
+def region_text(tensor: Tensor, region: tuple[Interval, ...]) -> str:
+    """``batch 0:16, seq 0:8, head 4:8``: every dim by name."""
+    return ", ".join(f"{d} {a}:{b}" for d, (a, b) in zip(tensor.dims, region, strict=True))
+
+
+def partial_text(partial: tuple[tuple[str, Interval], ...]) -> str:
+    """``summed over ffn 0:128`` or ``whole``."""
+    return "summed over " + ", ".join(f"{d} {a}:{b}" for d, (a, b) in partial) if partial else "whole"
+
+
+def value_text(dag: Dag, value: Value) -> str:
+    """A value as people read it."""
+    return f"{value.id} [{region_text(dag.tensor[value.tensor], value.region)}; {partial_text(value.partial)}]"
+
+
+def _names(ids: Iterable[str], most: int = 3) -> str:
+    names = list(dict.fromkeys(ids))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

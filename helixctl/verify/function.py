@@ -1,0 +1,36 @@
+"""Function: task by task, the dag computes the equations of the plan's model, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from helixctl.dag import Dag
+from helixctl.dag.function import function_of
+from helixctl.errors import Diagnostic
+from helixctl.verify.findings import finding
+
+
+def check_function(dag: Dag) -> Iterator[Diagnostic]:
+    """The tensors are the model's, every task computes its tensor's equation, and the output is whole (HX411).
+
+    Together with the region proofs this is the whole claim: a compute task makes a region of ``op(inputs)`` for the
+    equation that defines its output, a collective moves or sums regions of one tensor, and so every declared value
+    holds that region of the tensor that the unpartitioned model computes.
+    """
+    function = function_of(dag.plan.model, dag.plan.workload)
+    for name in sorted(function.tensors.keys() - dag.tensor.keys()):
+        yield Diagnostic("HX411", f"the model's tensor {name} is missing")
+    for tensor in dag.tensors:
+        if function.tensors.get(tensor.name) != tensor:
+            yield Diagnostic("HX411", f"tensor {tensor.name} is not the model's: {tensor}")
+    for task in dag.tasks:
+        ins = tuple(dag.value[v].tensor for v in task.inputs)
+        outs = tuple(dag.value[v].tensor for v in task.outputs)
+        if task.is_collective:
+            if len({*ins, *outs}) != 1:
+                yield finding("HX411", dag, task, f"mixes the tensors {', '.join(sorted({*ins, *outs}))}")
+            continue
+        equation = function.defining.get(outs[0])
+        if equation is None or (equation.op, equation.inputs, equation.outputs) != (task.op, ins, outs):
+            want = f"{equation.op} of {', '.join(equation.inputs)}" if equation else "given, not computed"
+            yield finding("HX411", dag, task, f"computes {task.op} of {', '.join(ins)}; in the model {outs[0]} is {want}")

@@ -1,0 +1,29 @@
+"""Proofs over a plan: its specs are those of its digests, and its layout is legal for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from helixctl.dag import Dag
+from helixctl.errors import Diagnostic
+from helixctl.plan import Plan, digest, illegalities
+
+
+def check_plan(plan: Plan) -> Iterator[Diagnostic]:
+    """Digests (HX302) and the layout's legality (HX303)."""
+    for name in ("model", "cluster", "workload"):
+        have, want = digest(getattr(plan, name)), getattr(plan.digests, name)
+        if have != want:
+            hint = "the spec was edited inside the plan; plan again from the spec files"
+            yield Diagnostic("HX302", f"the {name} has digest {have[:19]}..., the plan says {want[:19]}...", hint)
+    for reason in illegalities(plan.layout, plan.model, plan.cluster.devices):
+        yield Diagnostic("HX303", f"layout {plan.layout}: {reason}")
+
+
+def check_embedded_plan(dag: Dag) -> Iterator[Diagnostic]:
+    """The plan inside a dag is the one of its digest (HX402), and holds by itself."""
+    if dag.plan.digest != dag.plan_digest:
+        hint = "the plan was edited inside the dag; lower the plan again"
+        have, want = dag.plan.digest[:19], dag.plan_digest[:19]
+        yield Diagnostic("HX402", f"the plan has digest {have}..., the dag says {want}...", hint)
+    yield from check_plan(dag.plan)

@@ -1,0 +1,210 @@
+"""Regions: what every task makes, derived from its inputs by the rule of its kind, against what is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from helixctl.dag import Dag, Task, Tensor, Value
+from helixctl.dag.formulas import flops, nbytes
+from helixctl.dag.ops import Activation, Add, AllGather, AllReduce, Attention, Broadcast, Linear, Norm
+from helixctl.dag.retype import accumulator
+from helixctl.errors import Diagnostic
+from helixctl.plan import Interval
+from helixctl.plan.layout import full_extents
+from helixctl.spec import Dtype
+from helixctl.verify.findings import finding, partial_text, region_text
+
+
+class Made(NamedTuple):
+    """One derived output: region, partial sum and dtype."""
+
+    region: tuple[Interval, ...]
+    partial: tuple[tuple[str, Interval], ...]
+    dtype: Dtype
+
+
+class RuleError(Exception):
+    """The inputs do not fit the rule of the task's kind."""
+
+
+def check_regions(dag: Dag) -> Iterator[Diagnostic]:
+    """Every output is what its task makes of its inputs: region and partial sum (HX406), dtype (HX413)."""
+    for value in dag.values:
+        given = value.id not in dag.producer
+        if given and value.dtype != dag.plan.model.dtype:
+            yield Diagnostic("HX413", f"value {value.id} is {value.dtype}; the model is {dag.plan.model.dtype}")
+        if given and value.partial:
+            yield Diagnostic("HX406", f"value {value.id} is declared {partial_text(value.partial)}, but no task made it")
+    for task in dag.tasks:
+        try:
+            made = derive(dag, task)
+        except RuleError as error:
+            yield finding("HX406", dag, task, str(error))
+            continue
+        for value_id, want in zip(task.outputs, made, strict=True):
+            value = dag.value[value_id]
+            if (value.region, value.partial) != (want.region, want.partial):
+                yield finding("HX406", dag, task, _mismatch(dag.tensor[value.tensor], value, want))
+            if value.dtype != want.dtype:
+                yield finding("HX413", dag, task, f"{value_id} is declared {value.dtype}, but it is {want.dtype}")
+
+
+def check_costs(dag: Dag) -> Iterator[Diagnostic]:
+    """Flops and bytes are what the kind's formulas give (HX412)."""
+    for task in dag.tasks:
+        inputs = [dag.value[v] for v in task.inputs]
+        outputs = [dag.value[v] for v in task.outputs]
+        want = (flops(task.op, inputs, outputs, dag.tensor), nbytes(task.op, inputs, outputs))
+        if (task.flops, task.nbytes) != want:
+            have = f"{task.flops} flops and {task.nbytes} bytes"
+            yield finding("HX412", dag, task, f"declares {have}; its regions give {want[0]} and {want[1]}")
+
+
+def derive(dag: Dag, task: Task) -> list[Made]:
+    """The outputs of a task by the rule of its kind.
+
+    Raises:
+        RuleError: the inputs do not fit each other.
+    """
+    values = [dag.value[v] for v in task.inputs]
+    dtype = dag.plan.model.dtype
+    match task.op:
+        case Broadcast():
+            made = Made(values[0].region, values[0].partial, values[0].dtype)
+            return [made] * len(task.outputs)
+        case AllGather(dim):
+            return [_gather(dag.tensor[values[0].tensor], dim, values)] * len(task.outputs)
+        case AllReduce():
+            return [_reduce(dag, task, values)] * len(task.outputs)
+        case Norm(_, dim):
+            x, weight = values
+            _whole_sum(x, weight)
+            tensor = dag.tensor[x.tensor]
+            axis = _axis(tensor, dim)
+            if x.region[axis] != (0, tensor.shape[axis]):
+                msg = f"normalises {dim} {_iv(x.region[axis])} of {x.id}; the mean needs all {tensor.shape[axis]}"
+                raise RuleError(msg)
+            if weight.region != (x.region[axis],):
+                msg = f"weight {weight.id} has {weight.region}, its input has {dim} {_iv(x.region[axis])}"
+                raise RuleError(msg)
+            return [Made(x.region, (), dtype)]
+        case Linear(contract):
+            return [_linear(dag, contract, values[0], weight) for weight in values[1:]]
+        case Attention(softmax_width, _):
+            return [_attention(dag, softmax_width, values)]
+        case Activation():
+            _whole_sum(*values)
+            return [Made(values[0].region, (), dtype)]
+        case Add():
+            a, b = values
+            _whole_sum(a, b)
+            if dag.tensor[a.tensor].dims != dag.tensor[b.tensor].dims or a.region != b.region:
+                msg = f"adds {a.id} and {b.id}, which are different regions"
+                raise RuleError(msg)
+            return [Made(a.region, (), dtype)]
+
+
+def _gather(tensor: Tensor, dim: str, pieces: Sequence[Value]) -> Made:
+    axis, first = _axis(tensor, dim), pieces[0]
+    stop = first.region[axis][0]
+    for piece in pieces:
+        same = piece.tensor == first.tensor and piece.dtype == first.dtype and piece.partial == first.partial
+        if not same or _without(piece.region, axis) != _without(first.region, axis):
+            msg = f"gathers {first.id} and {piece.id}, which differ in more than {dim}"
+            raise RuleError(msg)
+        if piece.region[axis][0] != stop:
+            msg = f"{piece.id} begins at {dim} {piece.region[axis][0]}, but the pieces before it end at {stop}"
+            raise RuleError(msg)
+        stop = piece.region[axis][1]
+    region = (*first.region[:axis], (first.region[axis][0], stop), *first.region[axis + 1 :])
+    return Made(region, first.partial, first.dtype)
+
+
+def _reduce(dag: Dag, task: Task, pieces: Sequence[Value]) -> Made:
+    first = pieces[0]
+    for piece in pieces:
+        if (piece.tensor, piece.region, piece.dtype) != (first.tensor, first.region, first.dtype):
+            msg = f"sums {first.id} and {piece.id}, which are different regions"
+            raise RuleError(msg)
+        if len(piece.partial) != 1 or piece.partial[0][0] != first.partial[0][0]:
+            msg = f"{piece.id} is {partial_text(piece.partial)}: a sum of it over {len(task.ranks)} ranks counts it again"
+            raise RuleError(msg)
+    dim, start, stop = first.partial[0][0], *_joined(sorted(p.partial[0][1] for p in pieces))
+    size = full_extents(dag.plan.model, dag.plan.workload)[dim]
+    return Made(first.region, () if (start, stop) == (0, size) else ((dim, (start, stop)),), first.dtype)
+
+
+def _joined(intervals: Sequence[Interval]) -> Interval:
+    stop = intervals[0][0]
+    for start, end in intervals:
+        if start != stop:
+            msg = f"the partial sums do not meet: one ends at {stop}, the next begins at {start}"
+            raise RuleError(msg)
+        stop = end
+    return (intervals[0][0], stop)
+
+
+def _linear(dag: Dag, contract: Sequence[str], x: Value, weight: Value) -> Made:
+    _whole_sum(x, weight)
+    tx, tw = dag.tensor[x.tensor], dag.tensor[weight.tensor]
+    partial = []
+    for dim in contract:
+        i, j = _axis(tx, dim), _axis(tw, dim)
+        if x.region[i] != weight.region[j]:
+            msg = f"contracts {dim} {_iv(x.region[i])} of {x.id} with {dim} {_iv(weight.region[j])} of {weight.id}"
+            raise RuleError(msg)
+        if x.region[i] != (0, tx.shape[i]):
+            partial.append((dim, x.region[i]))
+    kept = [iv for dim, iv in zip(tx.dims, x.region, strict=True) if dim not in contract]
+    kept += [iv for dim, iv in zip(tw.dims, weight.region, strict=True) if dim not in contract]
+    dtype = dag.plan.model.dtype
+    return Made(tuple(kept), tuple(partial), accumulator(dtype) if partial else dtype)
+
+
+def _attention(dag: Dag, softmax_width: int, values: Sequence[Value]) -> Made:
+    q, k, v = values
+    _whole_sum(*values)
+    for other in (k, v):
+        if (other.region[0], *other.region[2:]) != (q.region[0], *q.region[2:]):
+            msg = f"{q.id} and {other.id} differ in batch, head or head_dim"
+            raise RuleError(msg)
+        rows, size = other.region[1], dag.tensor[other.tensor].shape[1]
+        if rows != (0, size):
+            msg = f"{other.id} has rows {_iv(rows)}; a softmax needs all {size}"
+            raise RuleError(msg)
+    start, stop = q.region[3]
+    if start % softmax_width or stop % softmax_width:
+        msg = f"head_dim {start}:{stop} cuts a softmax of {softmax_width} dims"
+        raise RuleError(msg)
+    return Made(q.region, (), dag.plan.model.dtype)
+
+
+def _whole_sum(*values: Value) -> None:
+    for value in values:
+        if value.partial:
+            msg = f"takes {value.id} for a whole, but it is {partial_text(value.partial)}"
+            raise RuleError(msg)
+
+
+def _axis(tensor: Tensor, dim: str) -> int:
+    if dim not in tensor.dims:
+        msg = f"{tensor.name} has no dim {dim}; it has {', '.join(tensor.dims)}"
+        raise RuleError(msg)
+    return tensor.dims.index(dim)
+
+
+def _without(region: tuple[Interval, ...], axis: int) -> tuple[Interval, ...]:
+    return region[:axis] + region[axis + 1 :]
+
+
+def _iv(interval: Interval) -> str:
+    return f"{interval[0]}:{interval[1]}"
+
+
+def _mismatch(tensor: Tensor, value: Value, want: Made) -> str:
+    declared = f"[{region_text(tensor, value.region)}; {partial_text(value.partial)}]"
+    derived = f"[{region_text(tensor, want.region)}; {partial_text(want.partial)}]" if len(want.region) == len(
+        tensor.dims
+    ) else str(want.region)
+    return f"{value.id} is declared {declared}, but the task makes {derived}"

@@ -1,0 +1,41 @@
+"""Schedule: a dry run of all ranks' issue orders. Every task is issued once, after its inputs; collectives all meet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from helixctl.dag import Dag
+from helixctl.dag.dry_run import dry_run
+from helixctl.errors import Diagnostic
+from helixctl.verify.findings import finding
+
+
+def check_issue(dag: Dag) -> Iterator[Diagnostic]:
+    """Every rank issues exactly the tasks that it takes part in, once, and after the tasks it depends on (HX405)."""
+    for rank, ids in enumerate(dag.order):
+        counts = Counter(ids)
+        mine = {t.id for t in dag.tasks if rank in t.ranks}
+        for name, count in counts.items():
+            if count > 1:
+                yield Diagnostic("HX405", f"rank {rank} issues {name} {count} times")
+            if name not in mine:
+                yield Diagnostic("HX405", f"rank {rank} issues {name}, in which it takes no part")
+        for name in sorted(mine - counts.keys()):
+            yield Diagnostic("HX405", f"rank {rank} never issues {name}")
+        place = {name: i for i, name in enumerate(ids)}
+        for name in ids:
+            for earlier in dag.predecessors(dag.task[name]):
+                if rank in earlier.ranks and place.get(earlier.id, -1) > place[name]:
+                    message = f"rank {rank} issues it before {earlier.id}, whose output it reads"
+                    yield finding("HX405", dag, dag.task[name], message)
+
+
+def check_collectives(dag: Dag) -> Iterator[Diagnostic]:
+    """No deadlock: walked in the declared orders, every rank gets to its end (HX409)."""
+    stuck = dry_run(dag).stuck
+    if stuck:
+        waits = [f"rank {rank} waits in {task.id}" for rank, task in stuck.items()]
+        more = f", and {len(waits) - 4} ranks more" if len(waits) > 4 else ""  # noqa: PLR2004
+        hint = "all ranks must issue the collectives that they share in one order"
+        yield Diagnostic("HX409", f"deadlock: {', '.join(waits[:4])}{more}", hint)

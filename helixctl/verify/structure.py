@@ -1,0 +1,97 @@
+"""Structure: ids are unique and declared, shapes of the document fit, every value has one maker on its own rank."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from helixctl.dag import Broadcast, Dag, Task
+from helixctl.dag.ops import Add, Attention, Linear, Norm
+from helixctl.errors import Diagnostic
+from helixctl.verify.findings import finding
+
+
+def check_ids(dag: Dag) -> Iterator[Diagnostic]:
+    """Every id names one thing, and every id that is used is declared (HX403)."""
+    for noun, ids in (
+        ("tensor", [t.name for t in dag.tensors]),
+        ("value", [v.id for v in dag.values]),
+        ("task", [t.id for t in dag.tasks]),
+    ):
+        for name, count in Counter(ids).items():
+            if count > 1:
+                yield Diagnostic("HX403", f"{noun} {name} is declared {count} times")
+    for value in dag.values:
+        if value.tensor not in dag.tensor:
+            yield Diagnostic("HX403", f"value {value.id} is a region of {value.tensor}, which is not declared")
+    for task in dag.tasks:
+        for name in dict.fromkeys((*task.inputs, *task.outputs)):
+            if name not in dag.value:
+                yield finding("HX403", dag, task, f"names value {name}, which is not declared")
+    for rank, ids in enumerate(dag.order):
+        for name in dict.fromkeys(ids):
+            if name not in dag.task:
+                yield Diagnostic("HX403", f"the order of rank {rank} names task {name}, which is not declared")
+
+
+def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
+    """Regions lie inside their tensors, ranks exist, and every task has as many ends as its kind has (HX401)."""
+    devices = dag.plan.layout.devices
+    for tensor in dag.tensors:
+        if len(tensor.dims) != len(tensor.shape) or len(set(tensor.dims)) != len(tensor.dims):
+            yield Diagnostic("HX401", f"tensor {tensor.name} has dims {tensor.dims} and shape {tensor.shape}")
+    for value in dag.values:
+        shape = dag.tensor[value.tensor].shape
+        inside = len(shape) == len(value.region) and all(
+            0 <= start < stop <= size for (start, stop), size in zip(value.region, shape, strict=True)
+        )
+        if not inside:
+            yield Diagnostic("HX401", f"value {value.id} has region {value.region} of a tensor of shape {shape}")
+        if not 0 <= value.rank < devices:
+            yield Diagnostic("HX401", f"value {value.id} is on rank {value.rank} of {devices}")
+    if len(dag.order) != devices:
+        yield Diagnostic("HX401", f"the order is given for {len(dag.order)} ranks, the layout has {devices}")
+    for task in dag.tasks:
+        if problem := _wrong_ends(task):
+            yield finding("HX401", dag, task, problem)
+        if not all(0 <= rank < devices for rank in task.ranks) or len(set(task.ranks)) != len(task.ranks):
+            yield finding("HX401", dag, task, f"has ranks {list(task.ranks)}; the layout has {devices}")
+
+
+def check_producers(dag: Dag) -> Iterator[Diagnostic]:
+    """Every value is an input, a weight, or the output of one task, and is used on its own rank (HX404)."""
+    makers = Counter(out for task in dag.tasks for out in task.outputs)
+    for value in dag.values:
+        given = dag.tensor[value.tensor].role in ("input", "weight")
+        count = makers[value.id]
+        if count > 1:
+            yield Diagnostic("HX404", f"value {value.id} is made by {count} tasks")
+        elif count == 0 and not given:
+            yield Diagnostic("HX404", f"value {value.id} is made by no task, and its tensor is not an input or a weight")
+    for task in dag.tasks:
+        for value_id, rank in (*_placed(task, task.inputs), *_placed(task, task.outputs)):
+            if dag.value[value_id].rank != rank:
+                yield finding("HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}")
+
+
+def _wrong_ends(task: Task) -> str | None:
+    """What is wrong with the number of ranks, inputs or outputs of a task."""
+    ranks, ins, outs = len(task.ranks), len(task.inputs), len(task.outputs)
+    if task.is_collective:
+        wanted = (1 if isinstance(task.op, Broadcast) else ranks, ranks)
+        if ranks < 2:  # noqa: PLR2004  a collective of one rank is no task
+            return f"is a collective of {ranks} rank"
+    else:
+        if ranks != 1:
+            return f"computes on {ranks} ranks"
+        wanted = {Norm: (2, 1), Attention: (3, 1), Add: (2, 1), Linear: (outs + 1, max(outs, 1))}.get(type(task.op), (1, 1))
+    if (ins, outs) != wanted:
+        return f"{task.kind} with {ins} inputs and {outs} outputs; it takes {wanted[0]} and {wanted[1]}"
+    return None
+
+
+def _placed(task: Task, values: Iterable[str]) -> list[tuple[str, int]]:
+    """Values with the rank on which the task uses each."""
+    if task.is_collective:
+        return list(zip(values, task.ranks, strict=False))
+    return [(value, task.ranks[0]) for value in values]

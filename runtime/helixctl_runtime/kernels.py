@@ -1,0 +1,140 @@
+"""The compute kernels: which fused attention runs where, and one function per op that writes into its output.
+
+All arithmetic is in float32 or wider; a result is rounded once, to the dtype of its output. On CPU a half-precision
+matrix product is computed from float32 copies (torch's half-precision product there is many times slower and rounds
+more often).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+from torch.nn.attention import SDPBackend
+
+from helixctl.dag import Attention
+from helixctl.errors import fail
+from helixctl_runtime.dtypes import HALF
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class FusedAttention:
+    """A row of the table: where one of torch's fused attention kernels is used."""
+
+    device: str
+    dtypes: tuple[torch.dtype, ...]
+    widest: int
+    multiple: int
+    backend: SDPBackend
+
+
+# The first row that fits is used; there is no other way to it, and no fall back to the unfused formula.
+# Sources: torch's sdp_utils.cpp for CUDA (flash ends at 256, the memory-efficient kernel needs 16-byte rows); for CPU
+# tests/runtime/test_kernels.py tries each.
+FUSED_ATTENTION: Final = (
+    FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION),
+    FusedAttention("cuda", HALF, 256, 1, SDPBackend.FLASH_ATTENTION),
+    FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION),
+    FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION),
+)
+
+
+def fused_attention(device: str, dtype: torch.dtype, width: int) -> SDPBackend:
+    """The kernel for a softmax of ``width`` dims.
+
+    Raises:
+        HelixError: HX508, no row of the table fits.
+    """
+    for row in FUSED_ATTENTION:
+        if row.device == device and dtype in row.dtypes and width <= row.widest and width % row.multiple == 0:
+            return row.backend
+    name = str(dtype).removeprefix("torch.")
+    hint = "use --dtype float16 or bfloat16" if device == "cuda" else None
+    raise fail("HX508", f"no fused attention on {device} in {name} for a softmax of {width} dims", hint)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = x @ weight``: (T, K) x (K, N) -> (T, N). ``out`` may be wider than the operands (a partial sum)."""
+    if x.device.type == "cpu" and x.dtype in HALF:
+        wide_x, wide_out = torch.empty_like(x, dtype=torch.float32), _accumulator(out)
+        wide_weight = weight.float()
+
+        def half() -> None:
+            wide_x.copy_(x)
+            torch.mm(wide_x, wide_weight, out=wide_out)
+            if wide_out is not out:
+                out.copy_(wide_out)
+
+        return half
+    if out.dtype != x.dtype:
+        # A CUDA product that keeps its float32 accumulator.
+        return lambda: torch.ops.aten.mm.dtype_out(x, weight, out.dtype, out=out)
+    return lambda: torch.mm(x, weight, out=out)
+
+
+def attention(op: Attention, qkv: Sequence[torch.Tensor], out: torch.Tensor) -> Step:
+    """Fused attention; q, k, v and out are (batch, seq, head, head_dim) views.
+
+    Every ``softmax_width`` dims of a head are a head of their own to the kernel: that is the function (DESIGN).
+    """
+    q, k, v = (_by_softmax(t, op.softmax_width) for t in qkv)
+    batch, seq, heads, head_dim = out.shape
+    parts = head_dim // op.softmax_width
+    # (batch, head * part, seq, width) -> (batch, seq, head, head_dim), copied into place.
+    target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
+    shape = (batch, heads, parts, seq, op.softmax_width)
+
+    def step() -> None:
+        target.copy_(F.scaled_dot_product_attention(q, k, v, is_causal=op.causal).view(shape))
+
+    return step
+
+
+def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step:
+    """Root-mean-square norm over the last dim."""
+    if x.device.type == "cuda":
+        return lambda: out.copy_(F.rms_norm(x, weight.shape, weight, eps))
+    wide_weight, wide_out = weight.to(_wide(x.dtype)), _accumulator(out)
+    scale = x.shape[-1] ** -0.5
+
+    def step() -> None:
+        wide = x.to(wide_out.dtype)
+        inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).mul_(scale).square_().add_(eps).rsqrt_()
+        torch.mul(wide, inverse, out=wide_out).mul_(wide_weight)
+        if wide_out is not out:
+            out.copy_(wide_out)
+
+    return step
+
+
+def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
+    """An elementwise function; torch computes it in float32 and rounds once."""
+    aten = torch.ops.aten
+    if function == "gelu":
+        return lambda: aten.gelu.out(x, out=out)
+    if function == "silu":
+        return lambda: aten.silu.out(x, out=out)
+    return lambda: torch.clamp_min(x, 0, out=out)
+
+
+def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = a + b`` in the wider dtype of the two, rounded once."""
+    return lambda: torch.add(a, b, out=out)
+
+
+def _by_softmax(t: torch.Tensor, width: int) -> torch.Tensor:
+    """(batch, seq, head, head_dim) -> (batch, head * part, seq, width), as the kernels want it."""
+    return t.unflatten(3, (-1, width)).flatten(2, 3).transpose(1, 2)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in HALF else dtype
+
+
+def _accumulator(out: torch.Tensor) -> torch.Tensor:
+    return torch.empty(out.shape, dtype=torch.float32, device=out.device) if out.dtype in HALF else out

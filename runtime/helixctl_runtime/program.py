@@ -1,0 +1,318 @@
+"""One rank's part of a dag, compiled once into a flat list of actions over buffers that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch.nn.attention import SDPBackend
+
+from helixctl.dag import Activation, Add, AllGather, AllReduce, Attention, Broadcast, Dag, Linear, Norm, Task, Value
+from helixctl.dag.liveness import last_needed
+from helixctl_runtime import kernels
+from helixctl_runtime.buffers import Axis, Buffer, gathered, refined
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.memory import Pool
+
+Load = Callable[[Value], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run a kernel. ``place`` is the task's place in the rank's order."""
+
+    place: int
+    run: kernels.Step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchange:
+    """Issue a collective: ``send`` and ``receive`` are contiguous (the same memory for an all-reduce)."""
+
+    place: int
+    task: Task
+    send: torch.Tensor
+    receive: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for a collective before its output is used. ``place`` is the collective's."""
+
+    place: int
+    exchange: Exchange
+
+
+Action = Compute | Exchange | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What one rank does in a step.
+
+    Attributes:
+        actions: in the order in which they are issued.
+        inputs, outputs: buffers of the model's input and output on this rank, by value.
+        attention: the fused kernels that are used.
+        weight_nbytes, buffer_nbytes: memory taken for weights and for all other values.
+    """
+
+    rank: int
+    actions: tuple[Action, ...]
+    inputs: dict[str, Buffer]
+    outputs: dict[str, Buffer]
+    attention: frozenset[SDPBackend]
+    weight_nbytes: int
+    buffer_nbytes: int
+
+
+def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Program:
+    """Compile a rank's tasks.
+
+    Args:
+        dag: a proved document.
+        rank: whose part.
+        device: where it runs.
+        load: gives the numbers of a weight's or an input's value, in the tensor's order of dims, on ``device``.
+
+    Raises:
+        HelixError: HX508, no fused attention for this device and dtype; whatever ``load`` raises.
+    """
+    return _Compiler(dag, rank, device, load).compile()
+
+
+class _Compiler:
+    def __init__(self, dag: Dag, rank: int, device: torch.device, load: Load) -> None:
+        self.dag, self.rank, self.device, self.load = dag, rank, device, load
+        self.pool = Pool(device)
+        self.buffers: dict[str, Buffer] = {}
+        self.actions: list[Action] = []
+        self.pending: dict[str, Exchange] = {}
+        self.attention: set[SDPBackend] = set()
+        self.weights: dict[object, torch.Tensor] = {}
+        self.place = 0
+
+    def compile(self) -> Program:
+        last = last_needed(self.dag, self.rank)
+        inputs = {v: self._buffer(v) for v in self._given("input")}
+        for self.place, name in enumerate(self.dag.order[self.rank]):
+            task = self.dag.task[name]
+            self._await(task)
+            self._task(task)
+            for value_id in [v for v in self.buffers if last.get(v, -1) == self.place]:
+                self.pool.release(value_id)
+        for exchange in dict.fromkeys(self.pending.values()):
+            self.actions.append(Wait(exchange.place, exchange))
+        return Program(
+            rank=self.rank,
+            actions=tuple(self.actions),
+            inputs=inputs,
+            outputs={v: b for v, b in self.buffers.items() if self._role(v) == "output"},
+            attention=frozenset(self.attention),
+            weight_nbytes=sum(w.nbytes for w in self.weights.values()),
+            buffer_nbytes=self.pool.nbytes + sum(b.data.nbytes for b in inputs.values()),
+        )
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
+
+    def _task(self, task: Task) -> None:
+        match task.op:
+            case Linear(contract):
+                self._linear(task, contract)
+            case Attention():
+                self._attention(task, task.op)
+            case Norm(_, dim, eps):
+                self._norm(task, dim, eps)
+            case Activation(function):
+                x = self._buffer(task.inputs[0])
+                out = self._like(task.outputs[0], x)
+                self._do(kernels.activation(function, x.data, out.data))
+            case Add():
+                self._add(task)
+            case AllGather(dim):
+                self._all_gather(task, dim)
+            case AllReduce():
+                self._all_reduce(task)
+            case Broadcast():
+                self._broadcast(task)
+
+    def _linear(self, task: Task, contract: Sequence[str]) -> None:
+        x, columns = self._matrix(task.inputs[0], contract)
+        weight = self._weight(task.inputs[1:], columns)
+        values = [self.dag.value[v] for v in task.outputs]
+        dims = [self._dims(v) for v in task.outputs]
+        rows = [d for d in self._dims(task.inputs[0]) if d not in contract]
+        widths = [prod(n for d, n in zip(dim, v.shape, strict=True) if d not in rows) for dim, v in zip(dims, values, strict=True)]
+        memory = self.pool.take(list(task.outputs), x.shape[0] * sum(widths), TORCH[values[0].dtype])
+        out = memory.view(x.shape[0], sum(widths))
+        for value, dim, columns_of in zip(values, dims, out.split(widths, dim=1), strict=True):
+            kept = value.shape[len(rows) :]
+            data = columns_of.unflatten(1, kept).unflatten(0, value.shape[: len(rows)])
+            self.buffers[value.id] = Buffer.plain(data, dim)
+        self._do(kernels.linear(x, weight, out))
+
+    def _attention(self, task: Task, op: Attention) -> None:
+        qkv = [self._plain(v).data for v in task.inputs]
+        out = self._new(task.outputs[0], leading=self._contracted_later(task.outputs[0]))
+        self.attention.add(kernels.fused_attention(self.device.type, qkv[0].dtype, op.softmax_width))
+        dims = self._dims(task.outputs[0])
+        self._do(kernels.attention(op, qkv, out.in_order([out.parts(d)[0] for d in dims])))
+
+    def _norm(self, task: Task, dim: str, eps: float) -> None:
+        x = self._plain(task.inputs[0])
+        if x.axes[-1].dim != dim:
+            x = Buffer.plain(x.data, self._dims(task.inputs[0]))
+        weight = self._loaded(task.inputs[1])
+        out = self._new(task.outputs[0])
+        self._do(kernels.norm(x.data, weight, eps, out.data))
+
+    def _add(self, task: Task) -> None:
+        a, b = (self._buffer(v) for v in task.inputs)
+        out = self._new(task.outputs[0])
+        factors = refined(a, b)
+        a, b, cut = a.split(factors), b.split(factors), out.split(factors)
+        self._do(kernels.add(a.in_order(cut.axes), b.in_order(cut.axes), cut.data))
+
+    def _all_gather(self, task: Task, dim: str) -> None:
+        mine = task.ranks.index(self.rank)
+        piece, out_id = self._contiguous(task.inputs[mine]), task.outputs[mine]
+        value = self.dag.value[out_id]
+        memory = self.pool.take([out_id], value.numel, TORCH[value.dtype])
+        self.buffers[out_id] = gathered(piece, dim, len(task.ranks), memory)
+        self._exchange(task, piece.data, memory, out_id)
+
+    def _all_reduce(self, task: Task) -> None:
+        mine = task.ranks.index(self.rank)
+        in_id, out_id = task.inputs[mine], task.outputs[mine]
+        piece = self._contiguous(in_id)
+        if self.dag.consumers[in_id] != (task,):
+            whole = self._like(out_id, piece)
+            self._do(lambda: whole.data.copy_(piece.data))
+            piece = whole
+        else:
+            self.pool.share(out_id, in_id)  # summed in place
+        self.buffers[out_id] = piece
+        self._exchange(task, piece.data, piece.data, out_id)
+
+    def _broadcast(self, task: Task) -> None:
+        mine = task.ranks.index(self.rank)
+        out_id = task.outputs[mine]
+        if mine == 0:
+            source = self._contiguous(task.inputs[0])
+            self.buffers[out_id] = source
+            self.pool.share(out_id, task.inputs[0])
+        else:
+            source = self._new(out_id)
+        self._exchange(task, source.data, source.data, out_id)
+
+    # --- actions -----------------------------------------------------------------------------------------------------
+
+    def _do(self, run: kernels.Step) -> None:
+        self.actions.append(Compute(self.place, run))
+
+    def _exchange(self, task: Task, send: torch.Tensor, receive: torch.Tensor, out_id: str) -> None:
+        exchange = Exchange(self.place, task, send, receive)
+        self.actions.append(exchange)
+        self.pending[out_id] = exchange
+
+    def _await(self, task: Task) -> None:
+        for value_id in task.inputs:
+            if (exchange := self.pending.pop(value_id, None)) is not None:
+                self.actions.append(Wait(exchange.place, exchange))
+
+    # --- buffers -----------------------------------------------------------------------------------------------------
+
+    def _given(self, role: str) -> list[str]:
+        return [
+            v.id for v in self.dag.values if v.rank == self.rank and v.id not in self.dag.producer and self._role(v.id) == role
+        ]
+
+    def _role(self, value_id: str) -> str:
+        return self.dag.tensor[self.dag.value[value_id].tensor].role
+
+    def _dims(self, value_id: str) -> tuple[str, ...]:
+        return self.dag.tensor[self.dag.value[value_id].tensor].dims
+
+    def _buffer(self, value_id: str) -> Buffer:
+        if value_id not in self.buffers:
+            self.buffers[value_id] = Buffer.plain(self.load(self.dag.value[value_id]), self._dims(value_id))
+        return self.buffers[value_id]
+
+    def _loaded(self, value_id: str) -> torch.Tensor:
+        if value_id not in self.weights:
+            self.weights[value_id] = self.load(self.dag.value[value_id])
+        return self.weights[value_id]
+
+    def _new(self, value_id: str, leading: Sequence[str] = ()) -> Buffer:
+        """Memory for a value, with these dims as its major axes."""
+        value, dims = self.dag.value[value_id], self._dims(value_id)
+        order = [*leading, *(d for d in dims if d not in leading)]
+        sizes = dict(zip(dims, value.shape, strict=True))
+        data = self.pool.take([value_id], value.numel, TORCH[value.dtype]).view([sizes[d] for d in order])
+        self.buffers[value_id] = Buffer.plain(data, order)
+        return self.buffers[value_id]
+
+    def _like(self, value_id: str, other: Buffer) -> Buffer:
+        """Memory for a value with the axes of another buffer."""
+        value = self.dag.value[value_id]
+        data = self.pool.take([value_id], value.numel, TORCH[value.dtype]).view(other.data.shape)
+        self.buffers[value_id] = Buffer(data, other.axes)
+        return self.buffers[value_id]
+
+    def _plain(self, value_id: str) -> Buffer:
+        """A value with one axis per dim, in the tensor's order: as it is, or copied there in every step."""
+        buffer, dims = self._buffer(value_id), self._dims(value_id)
+        if [a.dim for a in buffer.axes] == list(dims):
+            return buffer
+        value = self.dag.value[value_id]
+        copy = Buffer.plain(torch.empty(value.shape, dtype=buffer.data.dtype, device=self.device), dims)
+        cut = copy.split(buffer.factors())
+        source = buffer.in_order(cut.axes)
+        self._do(lambda: cut.data.copy_(source))
+        return copy
+
+    def _contiguous(self, value_id: str) -> Buffer:
+        """A value whose memory has no holes, as collectives need it."""
+        buffer = self._buffer(value_id)
+        if buffer.data.is_contiguous():
+            return buffer
+        data = torch.empty(buffer.data.shape, dtype=buffer.data.dtype, device=self.device)
+        self._do(lambda: data.copy_(buffer.data))
+        return Buffer(data, buffer.axes)
+
+    def _matrix(self, value_id: str, columns: Sequence[str]) -> tuple[torch.Tensor, tuple[Axis, ...]]:
+        try:
+            return self._buffer(value_id).matrix(columns)
+        except ValueError:
+            return self._plain(value_id).matrix(columns)
+
+    def _contracted_later(self, value_id: str) -> tuple[str, ...]:
+        """The dims over which a value is contracted once it has been gathered; none if it is not gathered.
+
+        With these as its major axes the gathered whole is a matrix as it lies in memory.
+        """
+        reached = False
+        while (uses := self.dag.consumers.get(value_id)) and isinstance(uses[0].op, AllGather):
+            value_id, reached = uses[0].outputs[uses[0].ranks.index(self.rank)], True
+        if reached and uses and isinstance(uses[0].op, Linear):
+            return tuple(d for d in self._dims(value_id) if d in uses[0].op.contract)
+        return ()
+
+    def _weight(self, values: Sequence[str], rows: tuple[Axis, ...]) -> torch.Tensor:
+        """The weights of a linear task side by side, (K, N), with rows in the order of the input's columns."""
+        key = (tuple(values), rows)
+        if key not in self.weights:
+            self.weights[key] = torch.cat([self._laid_out(v, rows) for v in values], dim=1)
+        return self.weights[key]
+
+    def _laid_out(self, value_id: str, rows: tuple[Axis, ...]) -> torch.Tensor:
+        dims = self._dims(value_id)
+        contract = {a.dim for a in rows}
+        sizes = {d: tuple(a.size for a in sorted((a for a in rows if a.dim == d), key=lambda a: a.part)) for d in contract}
+        loaded = Buffer.plain(self.load(self.dag.value[value_id]), dims).split(sizes)
+        kept = [a for a in loaded.axes if a.dim not in contract]
+        by_row = {(a.dim, a.part): a for a in loaded.axes}
+        data = loaded.in_order([*(by_row[a.dim, a.part] for a in rows), *kept])
+        return data.reshape(prod(a.size for a in rows), -1).contiguous()

@@ -1,0 +1,60 @@
+"""Weights and inputs that depend on the seed, the tensor's name and the position only, never on the plan.
+
+docs/formats.md, "Seeded numbers", is the definition: splitmix64 (Steele, Lea, Flood 2014) over the flat position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+from helixctl.dag import Tensor
+from helixctl.plan import Interval
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def seeded_numbers(
+    tensor: Tensor,
+    region: Sequence[Interval],
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """The seeded numbers of a region of a tensor, in the tensor's order of dims.
+
+    Every number is exact in float32 before the one rounding to ``dtype``.
+    """
+    offset, scale = tensor.init or (0.0, 1.0)
+    stride = prod(tensor.shape)
+    position = torch.zeros((), dtype=torch.int64, device=device)
+    for axis, ((start, stop), size) in enumerate(zip(region, tensor.shape, strict=True)):
+        stride //= size
+        index = torch.arange(start, stop, dtype=torch.int64, device=device) * stride
+        position = position.unsqueeze(-1) + index if axis else index
+    key = int.from_bytes(hashlib.sha256(f"{seed}:{tensor.name}".encode()).digest()[:8], "big")
+    z = (position + 1).mul_(_signed(_GAMMA)).add_(_signed(key))
+    z = _xor_shift(z, 30).mul_(_signed(_MIX_1))
+    z = _xor_shift(z, 27).mul_(_signed(_MIX_2))
+    z = _xor_shift(z, 31)
+    uniform = _shift(z, 48).to(torch.float32).sub_(2.0**15).mul_(2.0**-15)  # 65,536 steps of [-1, 1)
+    return uniform.mul_(scale).add_(offset).to(dtype)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the same bits: torch multiplies and adds modulo 2**64 in int64."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def _shift(z: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift to the right; torch's own keeps the sign."""
+    return (z >> bits) & (2 ** (64 - bits) - 1)
+
+
+def _xor_shift(z: torch.Tensor, bits: int) -> torch.Tensor:
+    return _shift(z, bits).bitwise_xor_(z)
