@@ -60,7 +60,7 @@ def _format(value: float, units: dict[str, float]) -> str:
     """The shortest text that reads back as the same number; a larger unit wins a tie."""
     texts = [f"{value / scale:.12g} {unit}" for unit, scale in units.items()]
     exact = [t for t in texts if float(t.split()[0]) * units[t.split()[1]] == value and "e" not in t]
-    return min(exact or [f"{value!r} {next(iter(units))}"], key=len)
+    return min(exact or [f"{value!r} {next(iter(units))}"], key=lambda text: (len(text), -units[text.split()[1]]))
 
 
 def _schema(example: str) -> WithJsonSchema:

@@ -71,7 +71,7 @@ def _status(args: list[str]) -> int:
     except BrokenPipeError:
         # The reader of stdout went away (`| head`): the usual silent end. Point stdout elsewhere, so that the
         # interpreter does not complain when it flushes.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except Exception:  # noqa: BLE001  whatever is left is a bug of ours
         traceback.print_exc()

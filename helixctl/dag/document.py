@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from helixctl.dag.ops import COLLECTIVES, Op
-from helixctl.plan import Interval, Plan, canonical_json
+from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.spec import DTYPE_NBYTES, Dtype
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Tensor:
     name: str
     role: Role
     dims: tuple[str, ...]
-    shape: tuple[int, ...]
+    shape: tuple[Whole, ...]
     init: tuple[float, float] | None = None
 
     @property
@@ -58,7 +58,7 @@ class Value:
 
     id: str
     tensor: str
-    rank: int
+    rank: Whole
     region: tuple[Interval, ...]
     dtype: Dtype
     partial: tuple[tuple[str, Interval], ...] = ()
@@ -89,14 +89,14 @@ class Task:
     """
 
     id: str
-    layer: int
+    layer: Whole
     level: Level
     op: Op
-    ranks: tuple[int, ...]
+    ranks: tuple[Whole, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    flops: int
-    nbytes: int
+    flops: Whole
+    nbytes: Whole
 
     @property
     def kind(self) -> str:
@@ -170,11 +170,11 @@ class Dag:
         """The document as a file holds it: one tensor, value, task or rank's order a line, byte-stable."""
         return "".join(_lines(self))
 
-    def to_networkx(self) -> nx.DiGraph:
+    def to_networkx(self) -> nx.DiGraph[str]:
         """Task ids as vertices (attribute ``task``), data dependencies as edges."""
         import networkx as nx  # 0.4 s: only where a graph algorithm is wanted
 
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[str] = nx.DiGraph()
         for task in self.tasks:
             graph.add_node(task.id, task=task)
         graph.add_edges_from((p.id, task.id) for task in self.tasks for p in self.predecessors(task))

@@ -50,8 +50,8 @@ class Attention:
     """
 
     kind: Literal["attention"] = field(default="attention", kw_only=True)
-    softmax_width: int
-    causal: bool
+    softmax_width: Annotated[int, Field(strict=True, ge=1)]
+    causal: Annotated[bool, Field(strict=True)]
 
 
 @with_config(_STRICT)

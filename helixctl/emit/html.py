@@ -17,6 +17,7 @@ from helixctl.emit.svg import CAPTIONS, GUTTER, HEAD_HEIGHT, LANES, LEVELS, MARG
 from helixctl.plan import canonical_json
 from helixctl.units import human_bytes, human_flops
 
+
 def html(dag: Dag, layer: int | None = None) -> str:
     """The page of a dag, or of one of its layers."""
     lanes = arrange(dag, layer)
@@ -128,7 +129,7 @@ def _work(task: Task) -> dict[str, Any]:
     return {
         "kind": task.kind,
         "attributes": [row for row in attributes if row[0] != "kind"],
-        "flops": f"{task.flops:,} ({human_flops(task.flops)})",
+        "flops": f"{task.flops:,} ({human_flops(task.flops)})" if task.flops else "0",
         "nbytes": f"{task.nbytes:,} ({human_bytes(task.nbytes)}) {received}",
     }
 

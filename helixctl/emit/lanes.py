@@ -35,6 +35,9 @@ _LEVELS: Final[tuple[str, ...]] = get_args(Level)
 _SHORT_KINDS: Final = {"all_gather": "gather", "all_reduce": "reduce"}
 
 
+Line = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """The lane of one GPU."""
@@ -93,11 +96,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A dependency between two boxes (their indices), and its line as SVG path data."""
+    """A dependency between two boxes (their indices), and its lines, one for every column: corners from top to bottom."""
 
     source: int
     target: int
-    path: str
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,22 +341,23 @@ def _edges(dag: Dag, boxes: Sequence[Box], columns: Sequence[Column]) -> tuple[E
         step.update({(i, column.rank): n for n, (_, i) in enumerate(members)})
     edges = []
     for target, box in enumerate(boxes):
-        lines: dict[int, dict[str, None]] = {}
+        lines: dict[int, dict[Line, None]] = {}
         for value_id in box.task.inputs:
             producer = dag.producer.get(value_id)
             rank = dag.value[value_id].rank
             source = index.get(producer.id, -1) if producer else -1
             if (source, rank) in step and (target, rank) in step:
                 adjoining = step[target, rank] - step[source, rank] == 1
-                path = _path(columns[rank], boxes[source].bottom, box.y, adjoining=adjoining)
-                lines.setdefault(source, {})[path] = None  # Q, K and V of one rank are one line
-        edges += [Edge(source, target, "".join(paths)) for source, paths in lines.items()]
+                line = _line(columns[rank], boxes[source].bottom, box.y, adjoining=adjoining)
+                lines.setdefault(source, {})[line] = None  # Q, K and V of one rank are one line
+        edges += [Edge(source, target, tuple(found)) for source, found in lines.items()]
     return tuple(edges)
 
 
-def _path(column: Column, top: int, bottom: int, *, adjoining: bool) -> str:
+def _line(column: Column, top: int, bottom: int, *, adjoining: bool) -> Line:
     """Straight down, or along the side of the column where other tasks stand between the two."""
     if adjoining:
-        return f"M{column.middle} {top}V{bottom}"
+        return ((column.middle, top), (column.middle, bottom))
     start, side = column.right - 2 * _DETOUR, column.right + COLUMN_GAP // 2
-    return f"M{start} {top}v{_DETOUR}H{side}V{bottom - _DETOUR}H{start}V{bottom}"
+    left, right = top + _DETOUR, bottom - _DETOUR
+    return ((start, top), (start, left), (side, left), (side, right), (start, right), (start, bottom))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 from helixctl.dag import AllGather, Broadcast, Dag
 from helixctl.emit.heading import facts, title
-from helixctl.emit.lanes import COLUMN_WIDTH, Box, Lanes, Span, arrange
+from helixctl.emit.lanes import COLUMN_WIDTH, Box, Lanes, Line, Span, arrange
 
 GUTTER: Final = 136  # left of the columns: layers and levels
 CAPTIONS: Final = 176  # right of them: what every GPU then holds
-HEAD_HEIGHT: Final = 92
+HEAD_HEIGHT: Final = 98
 OVERHANG: Final = 8  # what a group's tint adds on either side of its columns
 _AFTER: Final = 22  # from the last column to the captions
 MARGIN: Final = 24
@@ -29,7 +30,7 @@ text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-si
 .host, .group, .layer, .level { font-weight: 600; }
 .device, .note.middle { font-size: 10px; }
 .paper { fill: #ffffff; }
-.tint { fill: #f1f3f6; }
+.tint { fill: #eef1f5; }
 .bracket { stroke: #1f2328; stroke-width: 1.5; fill: none; }
 .rule { stroke: #c9d1d9; stroke-width: 1; fill: none; }
 .between { stroke: #818b98; stroke-width: 1; stroke-dasharray: 4 4; fill: none; }
@@ -39,7 +40,7 @@ text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-si
 .task line { stroke-width: 3; }
 """
 # Level -> pale fill of a computation, and the strong colour of its border and of communication.
-_COLOURS: Final = {
+COLOURS: Final = {
     "distribute": ("#ddebff", "#0a56c2"),
     "attend": ("#ffe8cc", "#a85400"),
     "concat": ("#d6f3de", "#14743a"),
@@ -48,7 +49,7 @@ _COLOURS: Final = {
 }
 
 
-LEVELS: Final = tuple(_COLOURS)
+LEVELS: Final = tuple(COLOURS)
 LANES: Final = {"compute": "pale: computes", "communication": "strong: communicates"}
 
 
@@ -56,7 +57,7 @@ def svg(dag: Dag, layer: int | None = None) -> str:
     """A standalone picture of a dag, or of one of its layers."""
     lanes = arrange(dag, layer)
     lines = [f"{key}  {text}" for key, text in facts(dag) if key in {"model", "workload", "cluster", "layout"}]
-    above = 40 + 15 * len(lines) + 42
+    above = 40 + 15 * len(lines) + 36
     legend, legend_width = _legend()
     longest = max(len(line) for line in lines) * _CHARACTER
     width = max(GUTTER + lanes.width + CAPTIONS, longest, legend_width) + 2 * MARGIN
@@ -80,17 +81,17 @@ def svg(dag: Dag, layer: int | None = None) -> str:
 
 def head(lanes: Lanes) -> str:
     """Hosts, groups and GPUs above the columns, ``HEAD_HEIGHT`` high."""
-    parts = [_tint(group, HEAD_HEIGHT, 20) for group in lanes.groups]
+    parts = [_tint(group, HEAD_HEIGHT, 28) for group in lanes.groups]
     for host in lanes.hosts:
-        parts.append(_text(host.middle, 10, host.label, "host middle"))
-        parts.append(f'<path class="bracket" d="M{host.start - OVERHANG} 18v-4H{host.stop + OVERHANG}v4"/>')
+        parts.append(_text(host.middle, 16, host.label, "host middle"))
+        parts.append(f'<path class="bracket" d="M{host.start - OVERHANG} 26v-5H{host.stop + OVERHANG}v5"/>')
     for group in lanes.groups:
-        parts.append(_text(group.middle, 34, group.label, "group middle"))
-        parts.append(_text(group.middle, 48, group.note, "note middle"))
+        parts.append(_text(group.middle, 43, group.label, "group middle"))
+        parts.append(_text(group.middle, 56, group.note, "note middle"))
     for column in lanes.columns:
-        parts.append(_text(column.middle, 70, f"{lanes.device} {column.rank}", "device middle"))
-        parts.append(_text(column.middle, 83, f"slice {column.slice}", "note middle"))
-    parts.append(_text(lanes.width + _AFTER, 70, f"each {lanes.device} then holds", "note"))
+        parts.append(_text(column.middle, 77, f"{lanes.device} {column.rank}", "device middle"))
+        parts.append(_text(column.middle, 90, f"slice {column.slice}", "note middle"))
+    parts.append(_text(lanes.width + _AFTER, 77, f"each {lanes.device} then holds", "note"))
     return "\n".join(parts)
 
 
@@ -99,7 +100,9 @@ def gutter(lanes: Lanes) -> str:
     parts = []
     for layer in lanes.layers:
         parts.append(f'<path class="bracket" d="M24 {layer.start}h-4V{layer.stop}h4"/>')
-        parts.append(f'<g transform="translate(12 {layer.middle}) rotate(-90)">{_text(0, 0, layer.label, "layer middle")}</g>')
+        parts.append(
+            f'<g transform="translate(12 {layer.middle}) rotate(-90)">{_text(0, 0, layer.label, "layer middle")}</g>'
+        )
     for level in lanes.levels:
         parts.append(f'<path class="bracket level {escape(level.label)}" d="M32 {level.start}V{level.stop}"/>')
         parts.append(_text(39, level.middle + 4, level.label, "level"))
@@ -111,16 +114,14 @@ def body(lanes: Lanes) -> str:
     right = lanes.width + CAPTIONS
     parts = [_tint(group, lanes.height) for group in lanes.groups]
     parts += [
-        f'<path class="between" d="M{(a.stop + b.start) // 2} 0V{lanes.height}"/>'
-        for a, b in zip(lanes.hosts, lanes.hosts[1:], strict=False)
+        f'<path class="between" d="M{(a.stop + b.start) // 2} 0V{lanes.height}"/>' for a, b in pairwise(lanes.hosts)
     ]
     parts += [
-        f'<path class="rule" d="M{-OVERHANG} {(a.stop + b.start) // 2}H{right}"/>'
-        for a, b in zip(lanes.layers, lanes.layers[1:], strict=False)
+        f'<path class="rule" d="M{-OVERHANG} {(a.stop + b.start) // 2}H{right}"/>' for a, b in pairwise(lanes.layers)
     ]
     parts += [_text(lanes.width + _AFTER, caption.middle + 4, caption.label, "caption") for caption in lanes.captions]
     parts.append('<g class="edges">')
-    parts += [f'<path d="{edge.path}"/>' for edge in lanes.edges]
+    parts += [f'<path d="{"".join(_path(line) for line in edge.lines)}"/>' for edge in lanes.edges]
     parts.append('</g><g class="tasks">')
     parts += [_task(box, lanes) for box in lanes.boxes]
     parts.append("</g>")
@@ -139,6 +140,13 @@ def _text(x: int, y: int, text: str, classes: str) -> str:
     return f'<text class="{classes}" x="{x}" y="{y}">{escape(text)}</text>'
 
 
+def _path(line: Line) -> str:
+    """Path data of a line whose every leg is horizontal or vertical."""
+    (x, y), *_ = line
+    legs = [f"V{b[1]}" if a[0] == b[0] else f"H{b[0]}" for a, b in pairwise(line)]
+    return f"M{x} {y}{''.join(legs)}"
+
+
 def _tint(group: Span, height: int, top: int = 0) -> str:
     width = group.stop - group.start + 2 * OVERHANG
     return f'<rect class="tint" x="{group.start - OVERHANG}" y="{top}" width="{width}" height="{height - top}"/>'
@@ -147,7 +155,7 @@ def _tint(group: Span, height: int, top: int = 0) -> str:
 def _task(box: Box, lanes: Lanes) -> str:
     first, last = lanes.columns[box.ranks[0]], lanes.columns[box.ranks[-1]]
     if box.is_bar:
-        shapes = [_cell(first.x, last.right, box, _bar_label(box, last.right - first.x, lanes.device))]
+        shapes = [_cell(first.x, last.right, box, bar_label(box, last.right - first.x, lanes.device))]
     else:
         middle = box.y + box.height // 2
         shapes = [f'<line x1="{first.middle}" y1="{middle}" x2="{last.middle}" y2="{middle}"/>']
@@ -162,7 +170,7 @@ def _cell(left: int, right: int, box: Box, label: str) -> str:
     return f'{shape}<text x="{x}" y="{y}">{escape(label)}</text>'
 
 
-def _bar_label(box: Box, width: int, device: str) -> str:
+def bar_label(box: Box, width: int, device: str) -> str:
     """More words where a bar has room for them."""
     match box.task.op:
         case Broadcast():
@@ -195,7 +203,7 @@ def _level_rules() -> str:
 def _rules() -> Iterable[str]:
     yield ".sample.compute rect { fill: #ffffff; stroke: #1f2328; }"
     yield ".sample.communication rect { fill: #1f2328; stroke: #1f2328; }"
-    for level, (pale, strong) in _COLOURS.items():
+    for level, (pale, strong) in COLOURS.items():
         yield f".{level} rect {{ fill: {pale}; stroke: {strong}; }}"
         yield f".{level}.communication rect {{ fill: {strong}; }}"
         yield f".{level} line {{ stroke: {strong}; }}"

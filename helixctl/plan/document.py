@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from helixctl.plan.layout import Layout
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
-PLAN_SCHEMA = "urn:helixctl:plan:1"
+PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
 FORMAT_VERSION = "1.0"
 
 

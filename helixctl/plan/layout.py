@@ -6,12 +6,15 @@ inside one host wherever it fits.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.spec.models import Count, Spec
 
-Interval = tuple[int, int]  # half-open
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Interval = tuple[Whole, Whole]  # half-open
 
 
 def share(size: int, parts: int, index: int) -> Interval:

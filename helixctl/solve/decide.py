@@ -60,7 +60,9 @@ def decide(
         raise HelixError(_none_legal(asked, [c for c in all_rows if c.price], wanted, model))
     fitting = [c for c in legal if not _too_big(c, cluster)]
     if not fitting:
-        raise HelixError([Diagnostic("HX203", f"layout {c.layout}: {_too_big(c, cluster)}", _MEMORY_HINT) for c in legal])
+        raise HelixError(
+            [Diagnostic("HX203", f"layout {c.layout}: {_too_big(c, cluster)}", _MEMORY_HINT) for c in legal]
+        )
     best = min(fitting, key=lambda c: (c.price.step_s, c.layout.slices) if c.price else (0.0, 0))
     if best.price is None or best.dag is None:
         raise TypeError  # a fitting candidate has both
@@ -76,8 +78,8 @@ def _none_legal(asked: list[Candidate], legal: list[Candidate], wanted: str, mod
     hint = None
     if legal:
         hint = "legal here: " + ", ".join(str(c.layout) for c in legal)
-    elif any("softmax" in reason for c in asked for reason in c.reasons):
-        slices = min(c.layout.slices for c in asked if any("softmax" in r for r in c.reasons))
+    elif cut := [c for c in asked if len(c.reasons) == 1 and "softmax" in c.reasons[0]]:
+        slices = min(c.layout.slices for c in cut)
         hint = (
             f"--set attention.softmax_slices={slices} would make it legal, but that is another function "
             f"than the model's {model.attention.softmax_slices}"

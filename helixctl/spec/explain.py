@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from helixctl.spec.fields import Fields, Node, describe, did_you_mean, dotted, keys_of, shown
+from helixctl.spec.fields import Fields, Node, describe, did_you_mean, dotted, keys_of, meant, shown
 from helixctl.spec.models import Contradiction
 from helixctl.spec.yaml_reader import DocumentPath, plain_scalar
 from helixctl.units import UnitError
@@ -29,11 +29,11 @@ class Finding:
     of_key: bool
 
 
-def explain(error: ErrorDetails, fields: Fields) -> Finding:
-    """One error of a ValidationError, in plain words."""
+def explain(error: ErrorDetails, fields: Fields, data: Any) -> Finding:
+    """One error of the ValidationError over ``data``, in plain words."""
     loc, kind = error["loc"], error["type"]
     if kind in _UNKNOWN or loc[-1:] == ("[key]",):
-        return _unknown_key(loc, error, fields)
+        return _unknown_key(loc, fields, data)
     if kind == "missing" and isinstance(loc[-1], str):
         return _missing_key(loc[:-1], loc[-1], fields)
     if kind == "union_tag_not_found":
@@ -45,21 +45,22 @@ def explain(error: ErrorDetails, fields: Fields) -> Finding:
     return _wrong_value(loc, error, fields)
 
 
-def _unknown_key(loc: DocumentPath, error: ErrorDetails, fields: Fields) -> Finding:
+def _unknown_key(loc: DocumentPath, fields: Fields, data: Any) -> Finding:
     path, _ = fields.follow(loc)
     _, parent = fields.follow(loc[: -2 if loc[-1] == "[key]" else -1])
+    for part in path[:-1]:
+        data = data[part]
     key, known = str(path[-1]), keys_of(parent)
-    given = error["input"] if isinstance(error["input"], dict) else {}
-    hint = did_you_mean(key, [name for name in known if name not in given])
-    if hint is None:
-        hint = _belongs_elsewhere(key, fields) or f"known keys: {', '.join(known)}"
-    return Finding("HX103", f"unknown key {shown(key)}{_within(path[:-1])}", hint, path, of_key=True)
-
-
-def _belongs_elsewhere(key: str, fields: Fields) -> str | None:
-    """``batch`` at the root of a model is meant for ``workload.batch``."""
-    homes = [dotted(path) for path in fields.leaves() if path[-1] == key]
-    return f"did you mean {' or '.join(map(repr, homes))}?" if homes else None
+    hint = did_you_mean(key, [name for name in known if name not in data])
+    if hint is None:  # `batch` at the root of a model is meant for workload.batch
+        hint = meant([dotted(leaf) for leaf in fields.leaves() if leaf[-1] == key])
+    return Finding(
+        "HX103",
+        f"unknown key {shown(key)}{_within(path[:-1])}",
+        hint or f"known keys: {', '.join(known)}",
+        path,
+        of_key=True,
+    )
 
 
 def _missing_key(loc: DocumentPath, key: str, fields: Fields) -> Finding:
@@ -85,8 +86,7 @@ def _wrong_value(loc: DocumentPath, error: ErrorDetails, fields: Fields) -> Find
     path, node = fields.follow(loc)
     if error["type"] == "union_tag_invalid":
         tag = node["discriminator"]["propertyName"]
-        path, value = (*path, tag), value[tag]
-        node = {"enum": list(node["discriminator"]["mapping"])}
+        path, value, node = (*path, tag), value[tag], fields.step(node, tag)
     message = f"{dotted(path) or 'the document'} must be {describe(node)}, {_not(value, node)}"
     return Finding("HX105", message, _way_out(value, node), path, of_key=not isinstance(value, str | int | float))
 

@@ -1,12 +1,12 @@
 """The fields of a document class, read from its JSON Schema: one view of models, dataclasses, dicts and tagged unions.
 
-Needed only to say what is wrong and to resolve ``--set``; a valid file never comes here.
+Needed to say what is wrong and to resolve ``--set``; pydantic itself does the validating.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
@@ -61,6 +61,8 @@ class Fields:
 
     def step(self, node: Node, part: str | int) -> Node:
         """The node under a key or an index; empty where there is none."""
+        if part == node.get("discriminator", {}).get("propertyName"):
+            return {"enum": list(node["discriminator"]["mapping"])}
         if isinstance(part, int):
             prefix = node.get("prefixItems", ())
             found = prefix[part] if part < len(prefix) else node.get("items")
@@ -180,21 +182,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
-    """A hint with the candidates most like a name: ``did you mean 'heads'?``.
-
-    Of dotted candidates the last part counts too: ``heads`` is meant for ``attention.heads``.
-    """
-    known = list(dict.fromkeys(candidates))
-    last = name.rpartition(".")[2]
-    same_end = [candidate for candidate in known if candidate.rpartition(".")[2] == last]
-    if "." in name:
-        same_end = get_close_matches(name, same_end, n=1) or same_end
-    # The likest only, unless several are as like: a list of far guesses helps nobody.
-    close = same_end or get_close_matches(name, known, n=1) or _close_in_the_last_part(last, known)
-    return f"did you mean {' or '.join(map(repr, close[:3]))}?" if close else None
+def did_you_mean(name: str, known: Sequence[str]) -> str | None:
+    """A hint with the known name most like a name, if there is one: ``did you mean 'heads'?``."""
+    return meant(get_close_matches(name, known, n=1))
 
 
-def _close_in_the_last_part(last: str, known: Sequence[str]) -> list[str]:
-    found = get_close_matches(last, [candidate.rpartition(".")[2] for candidate in known], n=1, cutoff=0.75)
-    return [candidate for candidate in known if candidate.rpartition(".")[2] in found]
+def meant(candidates: Sequence[str]) -> str | None:
+    """A hint with all that may have been meant."""
+    return f"did you mean {' or '.join(map(repr, candidates))}?" if candidates else None

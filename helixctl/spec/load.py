@@ -98,7 +98,8 @@ def document_kind(data: dict[str, Any], file: str | None = None) -> DocumentKind
     Raises:
         HelixError: HX304 for a version that this helixctl does not know, HX110 for a document of no known kind.
     """
-    match = _URN.fullmatch(str(data.get("$schema")))
+    schema = data.get("$schema")
+    match = _URN.fullmatch(schema) if isinstance(schema, str) else None
     if match is not None and match[2] != _VERSION:
         message = f"{shown(match[0])} is a version that this helixctl does not read"
         hint = f"it reads urn:helixctl:{match[1]}:{_VERSION}; a newer helixctl may read this one"
@@ -142,7 +143,7 @@ def validate_document(  # noqa: PLR0913  the two options are by keyword
         return adapter(hashable).validate_python(data)  # type: ignore[no-any-return]
     except ValidationError as error:
         fields = fields_of(hashable)
-        findings = [explain(item, fields) for item in error.errors(include_url=False)]
+        findings = [explain(item, fields, data) for item in error.errors(include_url=False)]
     if malformed:
         findings = [replace(f, code=malformed) if f.code in {"HX103", "HX104", "HX105"} else f for f in findings]
     raise HelixError(_placed(findings, text, file, overrides)) from None

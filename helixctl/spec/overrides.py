@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final, Literal
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.spec.fields import Node, did_you_mean, dotted, fields_of, keys_of, shown
+from helixctl.spec.fields import Node, dotted, fields_of, keys_of, meant, shown
 from helixctl.spec.models import ClusterSpec, ModelDocument
 from helixctl.spec.yaml_reader import YamlReader, plain_scalar
 
@@ -117,15 +118,38 @@ def _node(document: SpecKind, path: tuple[str, ...]) -> Node | None:
 
 def _hint(documents: tuple[SpecKind, ...], path: tuple[str, ...]) -> str:
     """The likest field, else all fields beside the one that was not found."""
-    leaves = [dotted(leaf) for document in documents for leaf in fields_of(_CLASSES[document]).leaves()]
-    close = did_you_mean(".".join(path), leaves)
-    if close:
-        return close
+    leaves = [leaf for document in documents for leaf in fields_of(_CLASSES[document]).leaves()]
+    close = _with_one_part_mended(documents, path) or _with_the_last_part(path, leaves)
+    return meant(list(map(dotted, close))) or _siblings(documents, path, leaves)
+
+
+def _with_one_part_mended(documents: tuple[SpecKind, ...], path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """``attention.haeds`` is meant for ``attention.heads``, ``between_host.latency`` for ``between_hosts.latency``."""
+    mended = []
+    for document in documents:
+        for at, part in enumerate(path):
+            known = _keys(document, path[:at])
+            mended += [(*path[:at], name, *path[at + 1 :]) for name in get_close_matches(part, known, n=1)]
+    return [found for found in mended if any(_node(document, found) is not None for document in documents)]
+
+
+def _with_the_last_part(path: tuple[str, ...], leaves: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """``heads`` is meant for ``attention.heads``."""
+    last = get_close_matches(path[-1] if path else "", [leaf[-1] for leaf in leaves], n=1, cutoff=0.75)
+    return [leaf for leaf in leaves if leaf[-1] in last]
+
+
+def _siblings(documents: tuple[SpecKind, ...], path: tuple[str, ...], leaves: Sequence[tuple[str, ...]]) -> str:
     for length in range(len(path) - 1, 0, -1):
-        known = [key for document in documents for key in keys_of(_node(document, path[:length]) or {})]
+        known = [key for document in documents for key in _keys(document, path[:length])]
         if known:
             return f"fields of {dotted(path[:length])}: {', '.join(known)}"
-    return f"fields: {', '.join(dict.fromkeys(leaves))}"
+    return f"fields: {', '.join(dict.fromkeys(map(dotted, leaves)))}"
+
+
+def _keys(document: SpecKind, path: tuple[str, ...]) -> tuple[str, ...]:
+    node = _node(document, path) if path else fields_of(_CLASSES[document]).root
+    return keys_of(node or {})
 
 
 def _scalar(text: str) -> Any:

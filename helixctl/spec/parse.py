@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final, Never
@@ -11,6 +12,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.yaml_reader import YamlReader
 
 MAX_NBYTES: Final = 64 * 2**20
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_text(path: str, max_nbytes: int = MAX_NBYTES) -> str:
@@ -79,7 +81,10 @@ class _DuplicateKeyError(ValueError):
 
 def _parse_json(text: str) -> Any:
     """JSON, some 50 times as fast as through YAML's events."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    if _SURROGATE.search(text):
+        json.dumps(data, ensure_ascii=False).encode()  # raises where one stands alone: no text could hold it
+    return data
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

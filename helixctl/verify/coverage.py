@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import prod
 
 from helixctl.dag import Dag, Value
@@ -81,7 +81,7 @@ def _untiled(boxes: Sequence[Box], full: Box) -> str | None:
 def _is_grid(boxes: Sequence[Box]) -> bool:
     """Whether distinct boxes are a product of disjoint intervals, dim by dim: then none overlap (and it is quick)."""
     cuts = [sorted({box[d] for box in boxes}) for d in range(len(boxes[0]))]
-    disjoint = all(a[1] <= b[0] for cut in cuts for a, b in zip(cut, cut[1:], strict=False))
+    disjoint = all(a[1] <= b[0] for cut in cuts for a, b in pairwise(cut))
     return disjoint and prod(len(cut) for cut in cuts) == len(boxes)
 
 

@@ -16,14 +16,13 @@ class Check(Protocol):
     def __call__(self, dag: Dag, /) -> Iterator[Diagnostic]: ...
 
 
-def finding(code: str, dag: Dag, task: Task | None, message: str, hint: str | None = None) -> Diagnostic:
+def finding(code: str, dag: Dag, task: Task, message: str, hint: str | None = None) -> Diagnostic:
     """A diagnostic about a task, with the tasks before and after it."""
-    if task is None:
-        return Diagnostic(code, message, hint)
     before = _names(dag.producer[v].id for v in task.inputs if v in dag.producer)
     after = _names(t.id for v in task.outputs for t in dag.consumers.get(v, ()))
     around = f"between {before or 'the start'} and {after or 'the end'}"
-    return Diagnostic(code, f"task {task.id}: {message}", f"{hint}; it stands {around}" if hint else f"it stands {around}")
+    hint = f"{hint}; it stands {around}" if hint else f"it stands {around}"
+    return Diagnostic(code, f"task {task.id}: {message}", hint, path=task.id)
 
 
 def region_text(tensor: Tensor, region: tuple[Interval, ...]) -> str:

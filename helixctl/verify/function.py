@@ -33,4 +33,6 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
         equation = function.defining.get(outs[0])
         if equation is None or (equation.op, equation.inputs, equation.outputs) != (task.op, ins, outs):
             want = f"{equation.op} of {', '.join(equation.inputs)}" if equation else "given, not computed"
-            yield finding("HX411", dag, task, f"computes {task.op} of {', '.join(ins)}; in the model {outs[0]} is {want}")
+            yield finding(
+                "HX411", dag, task, f"computes {task.op} of {', '.join(ins)}; in the model {outs[0]} is {want}"
+            )

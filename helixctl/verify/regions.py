@@ -35,7 +35,9 @@ def check_regions(dag: Dag) -> Iterator[Diagnostic]:
         if given and value.dtype != dag.plan.model.dtype:
             yield Diagnostic("HX413", f"value {value.id} is {value.dtype}; the model is {dag.plan.model.dtype}")
         if given and value.partial:
-            yield Diagnostic("HX406", f"value {value.id} is declared {partial_text(value.partial)}, but no task made it")
+            yield Diagnostic(
+                "HX406", f"value {value.id} is declared {partial_text(value.partial)}, but no task made it"
+            )
     for task in dag.tasks:
         try:
             made = derive(dag, task)
@@ -128,7 +130,9 @@ def _reduce(dag: Dag, task: Task, pieces: Sequence[Value]) -> Made:
             msg = f"sums {first.id} and {piece.id}, which are different regions"
             raise RuleError(msg)
         if len(piece.partial) != 1 or piece.partial[0][0] != first.partial[0][0]:
-            msg = f"{piece.id} is {partial_text(piece.partial)}: a sum of it over {len(task.ranks)} ranks counts it again"
+            msg = (
+                f"{piece.id} is {partial_text(piece.partial)}: a sum of it over {len(task.ranks)} ranks counts it again"
+            )
             raise RuleError(msg)
     dim, start, stop = first.partial[0][0], *_joined(sorted(p.partial[0][1] for p in pieces))
     size = full_extents(dag.plan.model, dag.plan.workload)[dim]
@@ -204,7 +208,9 @@ def _iv(interval: Interval) -> str:
 
 def _mismatch(tensor: Tensor, value: Value, want: Made) -> str:
     declared = f"[{region_text(tensor, value.region)}; {partial_text(value.partial)}]"
-    derived = f"[{region_text(tensor, want.region)}; {partial_text(want.partial)}]" if len(want.region) == len(
-        tensor.dims
-    ) else str(want.region)
+    derived = (
+        f"[{region_text(tensor, want.region)}; {partial_text(want.partial)}]"
+        if len(want.region) == len(tensor.dims)
+        else str(want.region)
+    )
     return f"{value.id} is declared {declared}, but the task makes {derived}"

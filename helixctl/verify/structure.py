@@ -28,8 +28,8 @@ def check_ids(dag: Dag) -> Iterator[Diagnostic]:
         for name in dict.fromkeys((*task.inputs, *task.outputs)):
             if name not in dag.value:
                 yield finding("HX403", dag, task, f"names value {name}, which is not declared")
-    for rank, ids in enumerate(dag.order):
-        for name in dict.fromkeys(ids):
+    for rank, order in enumerate(dag.order):
+        for name in dict.fromkeys(order):
             if name not in dag.task:
                 yield Diagnostic("HX403", f"the order of rank {rank} names task {name}, which is not declared")
 
@@ -67,11 +67,15 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
         if count > 1:
             yield Diagnostic("HX404", f"value {value.id} is made by {count} tasks")
         elif count == 0 and not given:
-            yield Diagnostic("HX404", f"value {value.id} is made by no task, and its tensor is not an input or a weight")
+            yield Diagnostic(
+                "HX404", f"value {value.id} is made by no task, and its tensor is not an input or a weight"
+            )
     for task in dag.tasks:
         for value_id, rank in (*_placed(task, task.inputs), *_placed(task, task.outputs)):
             if dag.value[value_id].rank != rank:
-                yield finding("HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}")
+                yield finding(
+                    "HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}"
+                )
 
 
 def _wrong_ends(task: Task) -> str | None:
@@ -84,7 +88,9 @@ def _wrong_ends(task: Task) -> str | None:
     else:
         if ranks != 1:
             return f"computes on {ranks} ranks"
-        wanted = {Norm: (2, 1), Attention: (3, 1), Add: (2, 1), Linear: (outs + 1, max(outs, 1))}.get(type(task.op), (1, 1))
+        wanted = {Norm: (2, 1), Attention: (3, 1), Add: (2, 1), Linear: (outs + 1, max(outs, 1))}.get(
+            type(task.op), (1, 1)
+        )
     if (ins, outs) != wanted:
         return f"{task.kind} with {ins} inputs and {outs} outputs; it takes {wanted[0]} and {wanted[1]}"
     return None

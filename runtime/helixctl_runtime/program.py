@@ -97,7 +97,8 @@ class _Compiler:
     def compile(self) -> Program:
         last = last_needed(self.dag, self.rank)
         inputs = {v: self._buffer(v) for v in self._given("input")}
-        for self.place, name in enumerate(self.dag.order[self.rank]):
+        for place, name in enumerate(self.dag.order[self.rank]):
+            self.place = place
             task = self.dag.task[name]
             self._await(task)
             self._task(task)
@@ -144,7 +145,10 @@ class _Compiler:
         values = [self.dag.value[v] for v in task.outputs]
         dims = [self._dims(v) for v in task.outputs]
         rows = [d for d in self._dims(task.inputs[0]) if d not in contract]
-        widths = [prod(n for d, n in zip(dim, v.shape, strict=True) if d not in rows) for dim, v in zip(dims, values, strict=True)]
+        widths = [
+            prod(n for d, n in zip(dim, v.shape, strict=True) if d not in rows)
+            for dim, v in zip(dims, values, strict=True)
+        ]
         memory = self.pool.take(list(task.outputs), x.shape[0] * sum(widths), TORCH[values[0].dtype])
         out = memory.view(x.shape[0], sum(widths))
         for value, dim, columns_of in zip(values, dims, out.split(widths, dim=1), strict=True):
@@ -226,7 +230,9 @@ class _Compiler:
 
     def _given(self, role: str) -> list[str]:
         return [
-            v.id for v in self.dag.values if v.rank == self.rank and v.id not in self.dag.producer and self._role(v.id) == role
+            v.id
+            for v in self.dag.values
+            if v.rank == self.rank and v.id not in self.dag.producer and self._role(v.id) == role
         ]
 
     def _role(self, value_id: str) -> str:
@@ -310,7 +316,9 @@ class _Compiler:
     def _laid_out(self, value_id: str, rows: tuple[Axis, ...]) -> torch.Tensor:
         dims = self._dims(value_id)
         contract = {a.dim for a in rows}
-        sizes = {d: tuple(a.size for a in sorted((a for a in rows if a.dim == d), key=lambda a: a.part)) for d in contract}
+        sizes = {
+            d: tuple(a.size for a in sorted((a for a in rows if a.dim == d), key=lambda a: a.part)) for d in contract
+        }
         loaded = Buffer.plain(self.load(self.dag.value[value_id]), dims).split(sizes)
         kept = [a for a in loaded.axes if a.dim not in contract]
         by_row = {(a.dim, a.part): a for a in loaded.axes}

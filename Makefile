@@ -1,0 +1,50 @@
+# The commands beside these lines are in the README for those without make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= out
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check golden gpu bench clean
+
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runtime,dev]'
+	@touch $@
+
+install: $(BIN)/.installed ## a virtual environment with everything in it
+
+demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its small twin on 16 CPU ranks
+	@mkdir -p $(OUT)
+	$(BIN)/helixctl plan plans/paper/dense.model.yaml plans/paper/h100x16.cluster.yaml --groups 4 --slices 4 \
+	  -o $(OUT)/paper.plan.json --dag $(OUT)/paper.dag.json
+	$(BIN)/helixctl validate $(OUT)/paper.plan.json $(OUT)/paper.dag.json
+	$(BIN)/helixctl visualize $(OUT)/paper.dag.json -o $(OUT)/paper.html
+	$(BIN)/helixctl plan plans/small/dense.model.yaml plans/small/cpu16.cluster.yaml --groups 4 --slices 4 \
+	  -o $(OUT)/small.plan.json --quiet
+	$(BIN)/helixctl run $(OUT)/small.plan.json --warmup 5 --iters 20 --check --report $(OUT)/small.report.json
+
+test: install ## the tests
+	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+check: install ## lint, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+golden: install ## rewrite the golden files and schemas after a wanted change
+	$(BIN)/pytest -q -n 2 --update-golden tests
+
+bench: install ## the executor beside the same layer written by hand
+	$(BIN)/python tests/benchmarks/hand_written.py
+
+gpu: ## what one GPU can check; writes one JSON report to $(OUT)
+	@mkdir -p $(OUT)
+	PYTHONPATH=.:runtime $(PYTHON) tests/gpu/one_gpu.py --report $(OUT)/one-gpu.json
+
+clean: ## remove what was made
+	rm -rf $(OUT) $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

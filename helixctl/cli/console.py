@@ -1,0 +1,28 @@
+"""How commands print for people: to standard error, with colour only where it helps (rich knows when)."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def console() -> Console:
+    """A console on standard error; lines are never wrapped where nobody looks at a terminal."""
+    from rich.console import Console
+
+    width = None if sys.stderr.isatty() else 240
+    return Console(stderr=True, highlight=False, width=width, soft_wrap=True)
+
+
+def table(*columns: str) -> Table:
+    """A table without lines; a column whose name starts with ``>`` is set to the right."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        made.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    return made

@@ -1,0 +1,87 @@
+"""Reading documents for the commands: told apart by content, proved, and every finding with its place in the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from helixctl.dag import Dag
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.plan import Plan
+from helixctl.spec import ClusterSpec, ModelDocument
+from helixctl.spec.load import document_kind, parse_mapping, read_text, validate_document
+
+Document = ModelDocument | ClusterSpec | Plan | Dag
+
+
+def load_document(path: str) -> Document:
+    """Read one document of any kind and prove it.
+
+    Raises:
+        HelixError: it cannot be read, is malformed, or is refused by a proof.
+    """
+    text = read_text(path)
+    data = parse_mapping(text, path)
+    kind = document_kind(data, path)
+    if kind == "model":
+        return validate_document(ModelDocument, data, text, path)
+    if kind == "cluster":
+        return validate_document(ClusterSpec, data, text, path)
+    _check_version(data.get("format_version"), path)
+    if kind == "plan":
+        plan = validate_document(Plan, data, text, path, malformed="HX301")
+        _refuse(_plan_findings(plan), text, path)
+        return plan
+    dag = validate_document(Dag, data, text, path, malformed="HX401")
+    _refuse(_dag_findings(dag), text, path)
+    return dag
+
+
+def load_dag(path: str) -> Dag:
+    """Read a dag, or a plan and lower it; either way proved.
+
+    Raises:
+        HelixError: as ``load_document``; HX110 for a model or a cluster.
+    """
+    document = load_document(path)
+    if isinstance(document, Dag):
+        return document
+    if isinstance(document, Plan):
+        from helixctl.lower import lower
+
+        dag = lower(document)
+        if findings := _dag_findings(dag):
+            raise HelixError([d.at(path) for d in findings])
+        return dag
+    noun = "model" if isinstance(document, ModelDocument) else "cluster"
+    hint = "make a plan of it: helixctl plan MODEL CLUSTER -o X.plan.json"
+    raise HelixError(Diagnostic("HX110", f"is a {noun}; a plan or a dag is needed", hint, path))
+
+
+def _plan_findings(plan: Plan) -> list[Diagnostic]:
+    from helixctl.verify import verify_plan
+
+    return verify_plan(plan)
+
+
+def _dag_findings(dag: Dag) -> list[Diagnostic]:
+    from helixctl.verify import verify
+
+    return verify(dag)
+
+
+def _check_version(version: object, path: str) -> None:
+    if isinstance(version, str) and not version.startswith("1."):
+        message, hint = f"format_version {version} is not supported", "this helixctl reads 1.x"
+        raise HelixError(Diagnostic("HX304", message, hint, path))
+
+
+def _refuse(findings: list[Diagnostic], text: str, path: str) -> None:
+    """Raise the findings, each at the line that declares what it is about."""
+    if findings:
+        raise HelixError([replace(d, file=path, line=_line(text, d.path), col=1 if d.path else None) for d in findings])
+
+
+def _line(text: str, name: str | None) -> int | None:
+    """The line on which a dag document declares an id (it has one task or value a line)."""
+    place = text.find(f'"id":"{name}"') if name else -1
+    return text.count("\n", 0, place) + 1 if place >= 0 else None

@@ -1,0 +1,130 @@
+"""helixctl plan: specs -> solve -> plan and dag, proved, with the reasons."""
+
+from __future__ import annotations
+
+import click
+
+from helixctl.cli.console import console, table
+from helixctl.cli.output import write_output
+from helixctl.errors import HelixError
+from helixctl.solve import Decision, Row, decide
+from helixctl.spec.load import load_specs
+from helixctl.units import human_bytes, human_seconds
+from helixctl.verify import verify
+
+
+@click.command(name="plan", short_help="Solve for a partition of a model on a cluster.")
+@click.argument("model")
+@click.argument("cluster")
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
+@click.option("--seq-len", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
+@click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix the number of head groups.")
+@click.option("--slices", type=click.IntRange(min=1), metavar="m", help="Fix the number of slices per group.")
+@click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
+@click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
+@click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers of the prediction come from.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
+def command(  # noqa: PLR0913  one parameter per option
+    model: str,
+    cluster: str,
+    *,
+    batch: int | None,
+    seq_len: int | None,
+    groups: int | None,
+    slices: int | None,
+    sets: tuple[str, ...],
+    output: str | None,
+    dag_output: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
+
+    MODEL and CLUSTER are spec files. Every n x m of the devices is priced; one is picked, and for every other one it
+    is said why not. The plan is lowered to a dag and proved before anything is written.
+    """
+    if output == dag_output == "-":
+        raise click.UsageError("only one of -o and --dag can be standard output")
+    workload = [f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len)) if v is not None]
+    document, cluster_spec = load_specs(model, cluster, (*sets, *workload))
+    decision = decide(document.model, cluster_spec, document.workload, groups=groups, slices=slices)
+    if findings := verify(decision.dag):
+        raise HelixError(findings)
+    if not quiet:
+        _report(decision, verbose=verbose)
+    for path, noun, text in (
+        (output, "plan", decision.plan.to_json),
+        (dag_output, "dag", decision.dag.to_json),
+    ):
+        if path:
+            data = text()
+            write_output(path, data)
+            if not quiet and path != "-":
+                click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)
+
+
+def _report(decision: Decision, *, verbose: bool) -> None:
+    plan, dag, out = decision.plan, decision.dag, console()
+    model, work, cluster = plan.model, plan.workload, plan.cluster
+    batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
+    out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {batch}, {model.dtype}")
+    attention = model.attention
+    if attention.softmax_slices > 1:
+        out.print(
+            f"note: softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "
+            f"slices of {attention.softmax_width} dims; this is another function than softmax_slices 1"
+        )
+    out.print()
+    out.print(_table(decision.rows))
+    out.print()
+    out.print(
+        f"layout {plan.layout} (groups x slices): {len(dag.tasks)} tasks over {plan.layout.devices} devices, proved: "
+        "structure, function, regions, coverage, ownership, collectives, memory"
+    )
+    if verbose:
+        _sources(decision)
+    else:
+        out.print("step times are predicted from datasheet rates and default constants, not measured (-v: sources)")
+
+
+def _table(rows: tuple[Row, ...]) -> object:
+    made = table(
+        "", "layout", ">step", ">tokens/s", ">communication", ">received", ">between hosts", ">memory", "verdict"
+    )
+    for row in rows:
+        mark = "*" if row.chosen else ""
+        price = row.candidate.price
+        if price is None:
+            cells = ["-"] * 6
+        else:
+            cells = [
+                human_seconds(price.step_s),
+                f"{price.tokens_per_s:,.0f}",
+                human_seconds(price.communication_s) if price.communication_s else "0",
+                human_bytes(price.received_nbytes),
+                human_bytes(price.between_hosts_nbytes),
+                human_bytes(price.memory_nbytes),
+            ]
+        made.add_row(mark, str(row.candidate.layout), *cells, row.verdict, style="bold" if row.chosen else None)
+    return made
+
+
+def _sources(decision: Decision) -> None:
+    from helixctl.cost import constants
+
+    cluster, out = decision.plan.cluster, console()
+    out.print("step times are predicted, not measured:")
+    out.print(f"  device rates, links: the cluster spec {cluster.name}")
+    for name in (
+        "MATMUL_SHARE",
+        "ATTENTION_SHARE",
+        "WIDE_ATTENTION_SHARE",
+        "MEMORY_SHARE",
+        "TASK_OVERHEAD_S",
+        "NIC_SHARE",
+    ):
+        sourced = getattr(constants, name)
+        out.print(f"  {name.lower()} {sourced.value:g}: {sourced.source}")
+    out.print(f"  collectives inside a host: {constants.XLA_TABLE}")
+    out.print(f"  collectives between hosts: {constants.NIC_LATENCY}")

@@ -1,0 +1,8 @@
+"""Ranks: where they come from, how they start, how far they are, and how a run ends when one of them fails."""
+
+from __future__ import annotations
+
+from helixctl_runtime.ranks.launch import run_ranks
+from helixctl_runtime.ranks.rank import Phase, Progress, Rank
+
+__all__ = ["Phase", "Progress", "Rank", "run_ranks"]

@@ -1,0 +1,215 @@
+"""Which rank is at fault: what each rank reported, and how its end or its silence reads beside the others'."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import Final, Literal
+
+import torch
+import torch.distributed as dist
+
+from helixctl.errors import Diagnostic, HelixError, fail
+from helixctl_runtime.ranks.rank import Phase, Position
+
+TaskName = Callable[[int, int], str]
+
+# gloo raises plain RuntimeErrors, so only the text tells them from a task's own.
+_BACKEND: Final = re.compile(r"gloo|NCCL|ProcessGroup|c10d|TCPStore|FileStore|\bwait timeout\b", re.IGNORECASE)
+_PEER_GONE: Final = re.compile(r"connection (?:closed|reset|refused)|broken pipe|remote process", re.IGNORECASE)
+_PEER_LATE: Final = re.compile(r"time[d]?[ -]?out", re.IGNORECASE)
+
+_SPOTS: Final = {
+    Phase.STARTING: "start-up",
+    Phase.JOINING: "init_process_group",
+    Phase.PREPARING: "preparation",
+    Phase.CHECKING: "the check of the output",
+    Phase.DONE: "the end of the run",
+}
+_SIGNAL_HINTS: Final = {
+    signal.SIGKILL: "if nobody killed it, the machine ran out of memory (see dmesg)",
+    signal.SIGABRT: "ranks that meet a collective with different shapes or dtypes end this way",
+}
+_MESSAGE_LENGTH: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The last word of a rank.
+
+    Attributes:
+        kind: a result; a HelixError; any other exception; or that a peer was late, or gone.
+        value: the result, the diagnostics, or one line about the exception.
+        when: the monotonic clock, which all processes of a machine share.
+    """
+
+    kind: Literal["result", "helix", "task", "late", "gone"]
+    value: object
+    when: float = field(default_factory=monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the launcher knows of one rank when the run has failed.
+
+    Attributes:
+        report: None where it has not said anything.
+        exit_code: None while it lives; minus the number of the signal that ended it.
+        idle: seconds since its position last changed.
+        stopped: the process is suspended (SIGSTOP, a debugger).
+    """
+
+    rank: int
+    device: torch.device
+    position: Position
+    report: Report | None
+    exit_code: int | None
+    idle: float
+    stopped: bool
+    log: Path | None
+
+    def __str__(self) -> str:
+        """``rank 3 (cpu)``."""
+        return f"rank {self.rank} ({self.device})"
+
+    def died(self, timeout: float) -> bool:
+        """It ended without a word, and not because NCCL ends a process whose peers are late."""
+        return self.report is None and self.exit_code is not None and not self._aborted(timeout)
+
+    def waits(self, timeout: float) -> bool:
+        """It gave up waiting for another rank."""
+        return self.report.kind == "late" if self.report else self._aborted(timeout)
+
+    def _aborted(self, timeout: float) -> bool:
+        aborted = self.device.type == "cuda" and self.exit_code == -signal.SIGABRT
+        return aborted and self.idle >= 0.9 * timeout
+
+
+def describe(error: BaseException) -> Report:
+    """The report of a rank whose worker raised this."""
+    if isinstance(error, HelixError):
+        return Report("helix", error.diagnostics)
+    text = str(error)
+    # "enforce fail" is gloo refusing what this rank asked of it.
+    if isinstance(error, RuntimeError) and "enforce fail" not in text:
+        if isinstance(error, dist.DistError) or _BACKEND.search(text):
+            if _PEER_GONE.search(text):
+                return Report("gone", _one_line(error))
+            if _PEER_LATE.search(text):
+                return Report("late", _one_line(error))
+    return Report("task", _one_line(error))
+
+
+def root_cause(standings: Sequence[Standing], timeout: float, task_name: TaskName) -> HelixError:
+    """The one error to show: a death explains the errors at its peers, and so does an exception in a task."""
+    deaths = [s for s in standings if s.died(timeout)]
+    if deaths:
+        return _death(deaths[0], task_name)
+    for kind, error_of in (("helix", _helix_error), ("task", _task_error)):
+        failed = [s for s in standings if s.report and s.report.kind == kind]
+        if failed:
+            return error_of(_first(failed), task_name)
+    if any(s.waits(timeout) for s in standings) or not any(s.report and s.report.kind == "gone" for s in standings):
+        return _nobody_came(standings, timeout, task_name)
+    lost = _first([s for s in standings if s.report and s.report.kind == "gone"])
+    return _gone_error(lost, task_name)
+
+
+def alone(standing: Standing, timeout: float, task_name: TaskName) -> HelixError:
+    """The error of a rank that knows only itself, because another launcher started it."""
+    report = standing.report
+    if report is None or report.kind in ("helix", "task"):
+        return root_cause([standing], timeout, task_name)
+    if report.kind == "gone":
+        return _gone_error(standing, task_name)
+    spot = _spot(standing, task_name)
+    hint = "see what the other ranks say; under SLURM start helixctl with srun, or only rank 0 exists"
+    return fail("HX505", f"{standing} waited {timeout:g} s in {spot} for a rank that did not arrive", hint)
+
+
+def _spot(standing: Standing, task_name: TaskName) -> str:
+    phase, step, begun = standing.position
+    if phase is not Phase.RUNNING:
+        return _SPOTS[phase]
+    return f"{task_name(standing.rank, begun - 1)} of step {step}" if begun else f"the start of step {step}"
+
+
+def _hint(standing: Standing, *parts: str | None) -> str | None:
+    log = f"log: {standing.log}" if standing.log else None
+    return "; ".join(part for part in (*parts, log) if part) or None
+
+
+def _first(failed: Sequence[Standing]) -> Standing:
+    earliest = min(failed, key=lambda s: s.report.when if s.report else 0.0)
+    # Where all ranks say the same, name the lowest, so that the same fault gives the same words.
+    value = earliest.report.value if earliest.report else None
+    return next(s for s in failed if s.report and s.report.value == value)
+
+
+def _death(standing: Standing, task_name: TaskName) -> HelixError:
+    code = standing.exit_code or 0
+    number = next((s for s in signal.Signals if s == -code), None)
+    end = f"was killed by {number.name if number else f'signal {-code}'}" if code < 0 else f"exited with status {code}"
+    known = _SIGNAL_HINTS.get(number) if number else None
+    message = f"{standing} {end} during {_spot(standing, task_name)}"
+    return fail("HX504", message, _hint(standing, known))
+
+
+def _helix_error(standing: Standing, task_name: TaskName) -> HelixError:  # noqa: ARG001  one signature for all kinds
+    value = standing.report.value if standing.report else ()
+    diagnostics = [d for d in value if isinstance(d, Diagnostic)] if isinstance(value, tuple) else []
+    named = [replace(d, message=f"{standing}: {d.message}", hint=_hint(standing, d.hint)) for d in diagnostics]
+    return HelixError(named)
+
+
+def _task_error(standing: Standing, task_name: TaskName) -> HelixError:
+    value = standing.report.value if standing.report else ""
+    return fail("HX510", f"{standing} failed in {_spot(standing, task_name)}: {value}", _hint(standing))
+
+
+def _gone_error(standing: Standing, task_name: TaskName) -> HelixError:
+    value = standing.report.value if standing.report else ""
+    message = f"{standing} lost its connection to another rank in {_spot(standing, task_name)}: {value}"
+    return fail("HX504", message, _hint(standing))
+
+
+def _nobody_came(standings: Sequence[Standing], timeout: float, task_name: TaskName) -> HelixError:
+    waiting = [s for s in standings if s.waits(timeout)]
+    silent = [s for s in standings if s.report is None and s.exit_code is None]
+    ended = [s for s in standings if s not in waiting and s not in silent]
+    if not silent and not ended:
+        return _all_wait(standings, timeout, task_name)
+    late = min(silent or ended, key=lambda s: (not s.stopped, s.position))
+    suspended = "; its process is suspended" if late.stopped else ""
+    there = _spot(late, task_name)
+    hint = _hint(
+        late, "continue or end the suspended process" if late.stopped else "raise --timeout if it only is slow"
+    )
+    goal = _spot(min(waiting, key=lambda s: s.position), task_name) if waiting else there
+    if goal == there:
+        peers = f"; {len(waiting)} ranks wait" if waiting else ""
+        return fail("HX505", f"{late} did not finish {there} within {timeout:g} s{peers}{suspended}", hint)
+    arrived = sum(_spot(s, task_name) == goal for s in waiting)
+    elsewhere = len(waiting) - arrived
+    peers = f"{arrived} ranks arrived" + (f", {elsewhere} wait elsewhere" if elsewhere else "")
+    message = f"{late} did not arrive at {goal} within {timeout:g} s; last seen in {there}; {peers}{suspended}"
+    return fail("HX505", message, hint)
+
+
+def _all_wait(standings: Sequence[Standing], timeout: float, task_name: TaskName) -> HelixError:
+    spots: dict[str, list[int]] = {}
+    for s in standings:
+        spots.setdefault(_spot(s, task_name), []).append(s.rank)
+    where = "; ".join(f"ranks {', '.join(map(str, ranks))} in {spot}" for spot, ranks in spots.items())
+    message = f"no rank was served within {timeout:g} s: {where}"
+    return fail("HX505", message, _hint(standings[0], "raise --timeout if the ranks only are slow"))
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    name = type(error).__name__
+    return f"{name}: {lines[0]}"[:_MESSAGE_LENGTH] if lines else name

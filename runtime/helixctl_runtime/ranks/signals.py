@@ -1,0 +1,51 @@
+"""Signals that end the launcher: raised as exceptions, and held back while processes start or end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def as_exceptions() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit (143, 129), so that ``finally`` clauses run. SIGINT already raises."""
+    unhandled = [s for s in ENDING if signal.getsignal(s) is signal.SIG_DFL] if _is_main_thread() else []
+    for number in unhandled:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in unhandled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """A signal that arrives inside acts when the block is left.
+
+    Handlers and not a signal mask: a mask covers one thread, and torch and numpy have threads of their own.
+    """
+    seen: list[int] = []
+    handled = [s for s in ENDING if callable(signal.getsignal(s))] if _is_main_thread() else []
+    before = {s: signal.signal(s, lambda number, _: seen.append(number)) for s in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if seen:
+            signal.raise_signal(signal.Signals(seen[0]))
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  a handler's signature
+    raise SystemExit(128 + number)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
