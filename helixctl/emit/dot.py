@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby, pairwise
@@ -18,7 +18,7 @@ from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.heading import facts, title
-from helixctl.emit.lanes import COLUMN_WIDTH, Box, Edge, Lanes, Line, Span, arrange
+from helixctl.emit.lanes import COLUMN_WIDTH, Box, Edge, Lanes, Line, arrange
 from helixctl.emit.svg import COLOURS, GUTTER, OVERHANG, bar_label
 from helixctl.errors import fail
 
@@ -54,7 +54,7 @@ def render_dot(dot_text: str, output_format: str) -> bytes:
     if binary is None:
         hint = "install Graphviz (apt install graphviz), or write .html or .svg, which need nothing"
         raise fail("HX512", f"writing {output_format} needs the program dot, which is not on the PATH", hint)
-    done = subprocess.run(  # noqa: S603  our own text, on standard input, and no shell
+    done = subprocess.run(  # our own text, on standard input, and no shell
         [binary, f"-T{output_format}"],
         input=dot_text.encode(),
         capture_output=True,
@@ -131,8 +131,8 @@ def _task(paper: _Paper, box: Box) -> str:
     pale, strong = COLOURS[box.task.level]
     fill, ink = (strong, "white") if box.task.is_collective else (pale, "black")
     width, height = (last.right - first.x) / _INCH, box.height / _INCH
-    place = f'pos="{paper.point((first.x + last.right) / 2, box.y + box.height / 2)}", width={width:.3f}, height={height:.3f}'
-    shared = f'{place}, tooltip={_quote(box.task.id)}, group="{paper.lanes.device} {box.ranks[0]}"'
+    middle = paper.point((first.x + last.right) / 2, box.y + box.height / 2)
+    shared = f'pos="{middle}", width={width:.3f}, height={height:.3f}, tooltip={_quote(box.task.id)}'
     if box.is_bar:
         label = _quote(bar_label(box, last.right - first.x, paper.lanes.device))
         return (
@@ -172,7 +172,8 @@ def _spline(paper: _Paper, line: Line) -> str:
 
 def _words(paper: _Paper, name: str, x: float, y: float, markup: str) -> str:
     """A label that stands alone."""
-    return f'{_quote(name)} [shape=none, style=solid, fixedsize=false, margin=0, label=<{markup}>, pos="{paper.point(x, y)}"];'
+    look = f"shape=none, style=solid, fixedsize=false, margin=0, label=<{markup}>"
+    return f'{_quote(name)} [{look}, pos="{paper.point(x, y)}"];'
 
 
 def _quote(text: str) -> str:

@@ -21,21 +21,14 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     # Every axis of the layout but the two that its sentence opens with, whatever axes it comes to have.
     rest = layout.model_dump(mode="json", exclude={"groups", "slices"})
     axes = [f"{axis.replace('_', ' ')} {value}" for axis, value in rest.items()]
+    shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {heads}, {network}, {model.dtype}"
+    devices = f"{_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}"
+    cut = ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes])
     return (
-        (
-            "model",
-            f"{model.name}: {_count(model.layers, 'layer')}, hidden {model.hidden_size}, {heads}, {network}, "
-            f"{model.dtype}",
-        ),
+        ("model", f"{model.name}: {shape}"),
         ("workload", f"{_count(workload.batch, 'sequence')} of {_count(workload.seq_len, 'token')}"),
-        (
-            "cluster",
-            f"{cluster.name}: {_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}",
-        ),
-        (
-            "layout",
-            ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes]),
-        ),
+        ("cluster", f"{cluster.name}: {devices}"),
+        ("layout", cut),
         ("plan", dag.plan_digest),
         ("dag", dag.digest),
     )

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from itertools import groupby, pairwise
 from math import prod
 from typing import Final, get_args
 
 from helixctl.dag import Activation, Attention, Dag, Level, Linear, Task, Value
-from helixctl.errors import HelixError, fail
 
 COLUMN_WIDTH: Final = 58
 COLUMN_GAP: Final = 8
@@ -96,7 +95,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A dependency between two boxes (their indices), and its lines, one for every column: corners from top to bottom."""
+    """A dependency between two boxes (their indices), and its lines, one a column: corners from top to bottom."""
 
     source: int
     target: int
@@ -128,14 +127,10 @@ class _Row:
 
 
 def arrange(dag: Dag, layer: int | None = None) -> Lanes:
-    """Place every task of a dag, or of one of its layers.
-
-    Raises:
-        HelixError: the dag is not sound enough to be drawn.
-    """
-    tasks = tasks_of(dag, layer)
+    """Place every task of a proved dag, or of one of its layers."""
+    tasks = [task for task in dag.tasks if layer is None or task.layer == layer]
     columns = _columns(dag)
-    rows = rows_of(dag, tasks)
+    rows = _rows(dag, tasks)
     boxes, layers, levels, captions, height = _place(dag, rows)
     by_id = {box.task.id: box for box in boxes}
     ordered = tuple(by_id[task.id] for task in tasks)
@@ -159,27 +154,7 @@ def arrange(dag: Dag, layer: int | None = None) -> Lanes:
     )
 
 
-def tasks_of(dag: Dag, layer: int | None = None) -> tuple[Task, ...]:
-    """The tasks to draw, once they can be: ids are unique, values and tensors declared, ranks inside the layout.
-
-    Raises:
-        HelixError: HX403 or HX404; verification says more.
-    """
-    ranks = set(range(dag.plan.layout.devices))
-    if len(dag.task) != len(dag.tasks):
-        raise _unsound("HX403", "a task id is used twice")
-    for task in dag.tasks:
-        missing = [v for v in (*task.inputs, *task.outputs) if v not in dag.value]
-        missing += [t for v in task.inputs if v in dag.value and (t := dag.value[v].tensor) not in dag.tensor]
-        missing += [t for v in task.outputs if v in dag.value and (t := dag.value[v].tensor) not in dag.tensor]
-        if missing:
-            raise _unsound("HX403", f"task {task.id} names {missing[0]}, which is not declared")
-        if not task.ranks or not ranks.issuperset(task.ranks):
-            raise _unsound("HX404", f"task {task.id} is on ranks {list(task.ranks)} of {len(ranks)}")
-    return tuple(task for task in dag.tasks if layer is None or task.layer == layer)
-
-
-def rows_of(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:
+def _rows(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:
     """Tasks by topological generation: the same task of all ranks is one row.
 
     A generation that holds several layers or levels makes as many rows. Tasks that would cover one another are put
@@ -194,7 +169,7 @@ def rows_of(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:
     return tuple(_Row(layer, _LEVELS[level], _lines(row)) for (_, layer, level), row in rows)  # type: ignore[arg-type]
 
 
-def label_of(dag: Dag, task: Task) -> str:
+def _label(dag: Dag, task: Task) -> str:
     """A word or two for a box: "norm", "q k v", "attend", "gelu", "gather"."""
     match task.op:
         case Linear():
@@ -209,21 +184,13 @@ def label_of(dag: Dag, task: Task) -> str:
             return _SHORT_KINDS.get(task.kind, task.kind.replace("_", " "))
 
 
-def _unsound(code: str, message: str) -> HelixError:
-    return fail(code, f"cannot draw the dag: {message}", "helixctl validate lists all that is wrong with it")
-
-
 def _generations(dag: Dag, tasks: Sequence[Task]) -> dict[str, int]:
     """The length of the longest way to each task."""
     kept = {task.id for task in tasks}
     before = {task.id: [p.id for p in dag.predecessors(task) if p.id in kept] for task in tasks}
     depth: dict[str, int] = {}
-    try:
-        for task_id in TopologicalSorter(before).static_order():
-            depth[task_id] = max((depth[p] + 1 for p in before[task_id]), default=0)
-    except CycleError as error:
-        cycle = " -> ".join(error.args[1])
-        raise _unsound("HX405", f"tasks wait for one another: {cycle}") from None
+    for task_id in TopologicalSorter(before).static_order():
+        depth[task_id] = max((depth[p] + 1 for p in before[task_id]), default=0)
     return depth
 
 
@@ -237,15 +204,12 @@ def _lines(tasks: Iterable[Task]) -> tuple[tuple[Task, ...], ...]:
     taken: list[set[int]] = []
     for task in tasks:
         span = range(min(task.ranks), max(task.ranks) + 1)
-        for line, columns in zip(lines, taken, strict=True):
-            if columns.isdisjoint(span):
-                break
-        else:
-            line, columns = [], set()
-            lines.append(line)
-            taken.append(columns)
-        line.append(task)
-        columns.update(span)
+        free = next((i for i, columns in enumerate(taken) if columns.isdisjoint(span)), len(lines))
+        if free == len(lines):
+            lines.append([])
+            taken.append(set())
+        lines[free].append(task)
+        taken[free].update(span)
     return tuple(tuple(line) for line in lines)
 
 
@@ -300,7 +264,7 @@ def _place(
 
 def _box(dag: Dag, task: Task, line: int, y: int) -> Box:
     ranks = tuple(sorted(set(task.ranks)))
-    return Box(task, label_of(dag, task), ranks, line, y, _BOX_HEIGHT if _are_neighbours(ranks) else _LINK_HEIGHT)
+    return Box(task, _label(dag, task), ranks, line, y, _BOX_HEIGHT if _are_neighbours(ranks) else _LINK_HEIGHT)
 
 
 def _bands(stretches: Iterable[tuple[str, str, int, int]]) -> tuple[Span, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
@@ -19,7 +19,7 @@ OVERHANG: Final = 8  # what a group's tint adds on either side of its columns
 _AFTER: Final = 22  # from the last column to the captions
 MARGIN: Final = 24
 _CHARACTER: Final = 6  # pixels, on the safe side, of a character of a label
-_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # Plain class rules and no variables: the picture is to look the same in a browser, in Inkscape and on a slide.
 _STYLE: Final = """
@@ -65,7 +65,9 @@ def svg(dag: Dag, layer: int | None = None) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f"<title>{escape(title(dag))}</title>",
-        f"<style>{_STYLE}{_level_rules()}</style>",
+        f"<style>{_STYLE}",
+        *_level_rules(),
+        "</style>",
         f'<rect class="paper" width="{width}" height="{height}"/>',
         f'<g transform="translate({MARGIN})">',
         _text(0, 36, title(dag), "title"),
@@ -196,11 +198,7 @@ def _legend() -> tuple[str, int]:
     return "".join(parts), x
 
 
-def _level_rules() -> str:
-    return "\n".join(_rules()) + "\n"
-
-
-def _rules() -> Iterable[str]:
+def _level_rules() -> Iterator[str]:
     yield ".sample.compute rect { fill: #ffffff; stroke: #1f2328; }"
     yield ".sample.communication rect { fill: #1f2328; stroke: #1f2328; }"
     for level, (pale, strong) in COLOURS.items():

@@ -54,8 +54,9 @@ def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
     for task in dag.tasks:
         if problem := _wrong_ends(task):
             yield finding("HX401", dag, task, problem)
-        if not all(0 <= rank < devices for rank in task.ranks) or len(set(task.ranks)) != len(task.ranks):
-            yield finding("HX401", dag, task, f"has ranks {list(task.ranks)}; the layout has {devices}")
+        if not all(rank < devices for rank in task.ranks) or list(task.ranks) != sorted(set(task.ranks)):
+            message = f"has ranks {list(task.ranks)}; they must ascend, each once, below {devices}"
+            yield finding("HX401", dag, task, message)
 
 
 def check_producers(dag: Dag) -> Iterator[Diagnostic]:

@@ -1,4 +1,4 @@
-"""Collectives through torch.distributed: groups made once, in one order, and one call per exchange."""
+"""Collectives: one call of torch.distributed per exchange, or a copy where all ranks live in this process."""
 
 from __future__ import annotations
 
@@ -16,20 +16,12 @@ _all_gather: Callable[..., dist.Work] = getattr(dist, "all_gather_single", None)
 Issue = Callable[[], dist.Work]
 
 
-def make_groups(dag: Dag) -> dict[tuple[int, ...], dist.ProcessGroup | None]:
-    """A process group for every set of ranks that meets in a collective; None is the default group.
-
-    All ranks make all groups in the order of the document, as torch.distributed demands.
-    """
-    world = tuple(range(dist.get_world_size()))
-    groups: dict[tuple[int, ...], dist.ProcessGroup | None] = {world: None}
-    for task in dag.tasks:
-        if task.is_collective and task.ranks not in groups:
-            groups[task.ranks] = dist.new_group(list(task.ranks))
-    return groups
+def groups_of(dag: Dag) -> list[tuple[int, ...]]:
+    """The sets of ranks that meet in collectives, each once, in the order of the document."""
+    return list(dict.fromkeys(task.ranks for task in dag.tasks if task.is_collective))
 
 
-def issue(exchange: Exchange, group: dist.ProcessGroup | None) -> Issue:
+def issue(exchange: Exchange, group: dist.ProcessGroup) -> Issue:
     """The call that starts a collective; its result is waited for later."""
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
     if isinstance(op, AllGather):

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl_runtime.buffers import Buffer
-from helixctl_runtime.collectives import make_groups
+from helixctl_runtime.collectives import groups_of
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers, write_tensor
 from helixctl_runtime.program import Program, compile_rank
-from helixctl_runtime.ranks import Rank
+from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.reference import evaluate, relative_error
 from helixctl_runtime.report import RankMeasurement, report
 from helixctl_runtime.walk import Walker, fused
@@ -71,9 +71,8 @@ class _Session:
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.rank.init_process_group()
         try:
-            self.rank.agree("digest", self.dag.digest)
-            self.rank.progress.phase("preparing")
-            groups = make_groups(self.dag)
+            self._agree()
+            groups = self.rank.new_groups(groups_of(self.dag))
             program = compile_rank(self.dag, self.rank.rank, self.rank.device, self._load)
             walker = Walker(program, groups, self.rank.device, self.rank.progress.cell)
             with fused([program]), torch.inference_mode():
@@ -89,13 +88,26 @@ class _Session:
             return None
         return report(self.dag, gathered, seed=self.options.seed, warmup=self.options.warmup, started_at=started_at)
 
+    def _agree(self) -> None:
+        """All ranks hold one document, or none goes on.
+
+        Raises:
+            HelixError: HX503.
+        """
+        digests = [self.dag.digest] * self.rank.world_size
+        dist.all_gather_object(digests, self.dag.digest)
+        others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        if others:
+            message = f"rank {others[0]} holds the dag {digests[others[0]][:19]}..., rank 0 {digests[0][:19]}..."
+            raise fail("HX503", message, "give all hosts the same file, --dtype and version of helixctl")
+
     def _load(self, value: Any) -> torch.Tensor:
         return self.numbers.value(self.dag, value, TORCH[value.dtype], self.rank.device)
 
     def _measure(self, walker: Walker) -> list[float]:
         """Walk the warm-up and the measured steps; seconds of every measured one."""
         progress, warmup = self.rank.progress, self.options.warmup
-        progress.phase("running")
+        progress.enter(Phase.RUNNING)
         for step in range(warmup):
             progress.cell[1] = step
             walker()
@@ -143,7 +155,7 @@ class _Session:
 
     def _check(self, program: Program) -> tuple[float, float, float]:
         """Relative error of this rank's output, that of the unpartitioned computation, and what is tolerated."""
-        self.rank.progress.phase("checking")
+        self.rank.progress.enter(Phase.CHECKING)
         device = self.rank.device
         shape = self.dag.tensor["output"].shape
         expected = torch.empty(shape, dtype=torch.float64, device=device)

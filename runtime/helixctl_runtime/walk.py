@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -55,9 +55,9 @@ class Walker:
     def __init__(
         self,
         program: Program,
-        groups: dict[tuple[int, ...], dist.ProcessGroup | None],
+        groups: dict[tuple[int, ...], dist.ProcessGroup],
         device: torch.device,
-        cell: MutableSequence[int],
+        cell: memoryview[int],
     ) -> None:
         """Bind every action once.
 
@@ -65,21 +65,21 @@ class Walker:
             program: what to do.
             groups: the process group of every set of ranks.
             device: where the program runs.
-            cell: ``cell[0]`` always holds the place of the task that this rank is in; others read it to say who hangs.
+            cell: ``cell[0]`` counts the tasks of the step that this rank has begun; the launcher reads it.
         """
         self.stopwatch = Stopwatch(device)
         self._cell = cell
         self._works: dict[int, dist.Work] = {}
-        self._steps = [(a.place, self._bind(a, groups)) for a in program.actions]
+        self._steps = [(a.place + 1, self._bind(a, groups)) for a in program.actions]
 
     def __call__(self) -> None:
         """Walk one step."""
         cell = self._cell
-        for place, run in self._steps:
-            cell[0] = place
+        for begun, run in self._steps:
+            cell[0] = begun
             run()
 
-    def _bind(self, action: object, groups: dict[tuple[int, ...], dist.ProcessGroup | None]) -> Callable[[], object]:
+    def _bind(self, action: object, groups: dict[tuple[int, ...], dist.ProcessGroup]) -> Callable[[], object]:
         works, stopwatch = self._works, self.stopwatch
         if isinstance(action, Compute):
             return action.run

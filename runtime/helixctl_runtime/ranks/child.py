@@ -75,13 +75,13 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
     # Local ranks never need another interface, and a laptop's own host name may lead nowhere.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(assignment.threads)
-    with assignment.log.open("a", buffering=1, encoding="utf-8") as log:
-        _write_to(log, everything=assignment.rank != 0)
-        data = _report(assignment, worker, log)
-        assignment.link.sendall(len(data).to_bytes(LENGTH_BYTES, "big") + data)
-        assignment.link.recv(len(_RELEASE))
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    log = assignment.log.open("a", buffering=1, encoding="utf-8")
+    _write_to(log, everything=assignment.rank != 0)
+    data = _report(assignment, worker, log)
+    assignment.link.sendall(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+    assignment.link.recv(len(_RELEASE))
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def release(link: socket.socket) -> None:
@@ -105,7 +105,7 @@ def _report(assignment: Assignment, worker: Callable[[Rank], object], log: TextI
         )
         result = pickle.dumps(Report("result", worker(rank)))
         rank.progress.enter(Phase.DONE)
-    except BaseException as error:  # noqa: BLE001  whatever it is, the launcher must hear of it
+    except BaseException as error:
         traceback.print_exc(file=log)
         return pickle.dumps(describe(error))
     return result

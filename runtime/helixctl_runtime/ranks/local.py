@@ -82,6 +82,7 @@ class _LocalRank:
             length = int.from_bytes(self.received[:LENGTH_BYTES], "big") + LENGTH_BYTES
             if LENGTH_BYTES < length == len(self.received):
                 self.report = pickle.loads(memoryview(self.received)[LENGTH_BYTES:])  # noqa: S301  our own process
+                self.received = bytearray()
         return False
 
     def standing(self) -> Standing:
@@ -105,8 +106,8 @@ class LocalRanks:
 
     def start(self, worker: Callable[[Rank], object], rendezvous: str) -> None:
         """Start all ranks: forked on CPU, fresh on CUDA, which does not survive a fork."""
-        context = multiprocessing.get_context("spawn" if self._device == "cuda" else "fork")
         forks = self._device == "cpu"
+        context = multiprocessing.get_context("fork") if forks else multiprocessing.get_context("spawn")
         threads = max(1, _cores() // self._world_size)
         if forks and not _stop_thread_pool():
             threads = 1

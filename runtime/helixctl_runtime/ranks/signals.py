@@ -27,16 +27,19 @@ def as_exceptions() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """A signal that arrives inside acts when the block is left.
+    """A signal that arrives inside acts when the block is left, and processes started inside do not see Ctrl-C.
 
-    Handlers and not a signal mask: a mask covers one thread, and torch and numpy have threads of their own.
+    Handlers do the first: a mask covers one thread, and torch and numpy have threads of their own. The mask does the
+    second: it passes to new processes, which would otherwise each print a KeyboardInterrupt while they import torch.
     """
     seen: list[int] = []
     handled = [s for s in ENDING if callable(signal.getsignal(s))] if _is_main_thread() else []
     before = {s: signal.signal(s, lambda number, _: seen.append(number)) for s in handled}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
         if seen:
