@@ -187,7 +187,7 @@ def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:  
     error, seconds = run(pids, {(2, 1, 2): suicide(signal.SIGSTOP)}, timeout=2)
     assert error.diagnostics[0].code == "HX505"
     assert error.diagnostics[0].message == (
-        "rank 2 (cpu) did not arrive at l1.concat within 2 s; last seen in l1.attend.s2 of step 1; "
+        "rank 2 (cpu) did not arrive at l1.concat of step 1 within 2 s; last seen in l1.attend.s2 of step 1; "
         "3 ranks arrived; its process is suspended"
     )
     assert seconds < 2 + 2

@@ -80,6 +80,11 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
     data = _report(assignment, worker, log)
     assignment.link.sendall(len(data).to_bytes(LENGTH_BYTES, "big") + data)
     assignment.link.recv(len(_RELEASE))
+    if assignment.device == "cpu":
+        # The kernel closes gloo's sockets sooner than gloo does: 0.25 s against 0.43 s for a run of 16 ranks.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     if dist.is_initialized():
         dist.destroy_process_group()
 

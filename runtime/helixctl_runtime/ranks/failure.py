@@ -191,13 +191,17 @@ def _nobody_came(standings: Sequence[Standing], timeout: float, task_name: TaskN
     )
     goal = _spot(min(waiting, key=lambda s: s.position), task_name) if waiting else there
     if goal == there:
-        peers = f"; {len(waiting)} ranks wait" if waiting else ""
+        peers = f"; {_count(len(waiting))} waiting for it" if waiting else ""
         return fail("HX505", f"{late} did not finish {there} within {timeout:g} s{peers}{suspended}", hint)
-    arrived = sum(_spot(s, task_name) == goal for s in waiting)
-    elsewhere = len(waiting) - arrived
-    peers = f"{arrived} ranks arrived" + (f", {elsewhere} wait elsewhere" if elsewhere else "")
+    arrived = sum(_spot(s, task_name) == goal for s in standings if s is not late)
+    elsewhere = len(standings) - 1 - arrived
+    peers = f"{_count(arrived)} arrived" + (f", {elsewhere} elsewhere" if elsewhere else "")
     message = f"{late} did not arrive at {goal} within {timeout:g} s; last seen in {there}; {peers}{suspended}"
     return fail("HX505", message, hint)
+
+
+def _count(number: int) -> str:
+    return "1 rank" if number == 1 else f"{number} ranks"
 
 
 def _all_wait(standings: Sequence[Standing], timeout: float, task_name: TaskName) -> HelixError:

@@ -1,0 +1,41 @@
+"""Documents that many tests start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from helixctl.dag import Dag
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
+from helixctl.spec import ClusterSpec, ModelSpec
+from helixctl.spec.load import load_specs
+
+ROOT = Path(__file__).parent.parent
+PAPER = (str(ROOT / "plans/paper/dense.model.yaml"), str(ROOT / "plans/paper/h100x16.cluster.yaml"))
+SMALL = (str(ROOT / "plans/small/dense.model.yaml"), str(ROOT / "plans/small/cpu16.cluster.yaml"))
+TINY = ("layers=1", "hidden_size=8", "attention.heads=2", "attention.head_dim=4", "attention.softmax_slices=2",
+        "feed_forward.intermediate_size=16", "workload.batch=2", "workload.seq_len=3")  # fmt: skip
+
+
+def plan_of(specs: tuple[str, str], groups: int, slices: int, *sets: str) -> Plan:
+    """A plan of spec files with a given layout, on one host of as many devices where the cluster is small."""
+    devices = () if specs is PAPER else (f"devices_per_host={groups * slices}",)
+    document, cluster = load_specs(*specs, (*devices, *sets))
+    return Plan.of(document.model, cluster, document.workload, Layout(groups=groups, slices=slices))
+
+
+def dag_of(specs: tuple[str, str], groups: int, slices: int, *sets: str) -> Dag:
+    """The dag of such a plan."""
+    return lower(plan_of(specs, groups, slices, *sets))
+
+
+def tiny(groups: int, slices: int, *sets: str) -> Dag:
+    """A dag of one layer that fits on a page."""
+    return dag_of(SMALL, groups, slices, *TINY, *sets)
+
+
+def specs(paths: tuple[str, str], *sets: str) -> tuple[ModelSpec, ClusterSpec, Any]:
+    """Model, cluster and workload of spec files."""
+    document, cluster = load_specs(*paths, sets)
+    return document.model, cluster, document.workload

@@ -1,0 +1,295 @@
+"""The pictures as text: what svg and dot say of every task, and that nothing in a document can break out of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from helixctl.cli import output as output_module
+from helixctl.cli.main import cli
+from helixctl.dag import Dag
+from helixctl.emit import FORMATS, emit
+from helixctl.emit.lanes import Box, Lanes, arrange
+from helixctl.errors import HelixError
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
+from helixctl.spec import ClusterSpec, ModelDocument
+
+PLANS = Path(__file__).parents[2] / "plans"
+SVG = "{http://www.w3.org/2000/svg}"
+LAYOUTS = [(4, 4), (1, 1), (16, 1), (1, 4), (8, 2), (4, 1)]
+HOSTILE = "</script><script>fetch('http://example.invalid')</script>\"'&<b>\\N\x00\ud800"
+
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+
+
+@cache
+def paper_plan(groups: int, slices: int, layers: int = 2) -> Plan:
+    model = yaml.safe_load((PLANS / "paper/dense.model.yaml").read_text()) | {"layers": layers}
+    document = ModelDocument.model_validate(model)
+    cluster = ClusterSpec.model_validate(yaml.safe_load((PLANS / "paper/h100x16.cluster.yaml").read_text()))
+    return Plan.of(document.model, cluster, document.workload, Layout(groups=groups, slices=slices))
+
+
+@cache
+def paper_dag(groups: int, slices: int, layers: int = 2) -> Dag:
+    return lower(paper_plan(groups, slices, layers))
+
+
+def hostile_dag() -> Dag:
+    """A dag whose every free text tries to get out of where it stands; no spec allows all of it, a caller may."""
+    plan = paper_plan(1, 4, 1)
+    model = plan.model.model_copy(update={"name": HOSTILE})
+    device = plan.cluster.device.model_copy(update={"name": HOSTILE})
+    cluster = plan.cluster.model_copy(update={"name": HOSTILE, "device": device})
+    dag = lower(plan)
+    tasks = tuple(dataclasses.replace(task, id=f"{task.id}{HOSTILE}") for task in dag.tasks)
+    return dataclasses.replace(dag, plan=plan.model_copy(update={"model": model, "cluster": cluster}), tasks=tasks)
+
+
+def boxes_by_id(lanes: Lanes) -> dict[str, Box]:
+    return {box.task.id: box for box in lanes.boxes}
+
+
+# Lanes
+
+
+@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+def test_no_two_boxes_overlap(groups: int, slices: int) -> None:
+    lanes = arrange(paper_dag(groups, slices))
+    for column in lanes.columns:
+        stack = sorted((box.y, box.bottom) for box in lanes.boxes if column.rank in box.ranks)
+        assert all(upper[1] < lower_[0] for upper, lower_ in pairwise(stack))
+
+
+@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+def test_every_dependency_is_drawn_and_points_down(groups: int, slices: int) -> None:
+    dag = paper_dag(groups, slices)
+    lanes = arrange(dag)
+    drawn = {(lanes.boxes[e.source].task.id, lanes.boxes[e.target].task.id) for e in lanes.edges}
+    assert drawn == {(p.id, task.id) for task in dag.tasks for p in dag.predecessors(task)}
+    for edge in lanes.edges:
+        for line in edge.lines:
+            assert line[0][1] == lanes.boxes[edge.source].bottom
+            assert line[-1][1] == lanes.boxes[edge.target].y
+            assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(line))
+            assert all(a[1] <= b[1] for a, b in pairwise(line))
+
+
+def test_the_same_task_of_all_ranks_is_one_row() -> None:
+    boxes = boxes_by_id(arrange(paper_dag(4, 4)))
+    for name in ("distribute.norm", "distribute.qkv", "attend", "project.linear", "feed_forward.down"):
+        rows = {boxes[f"l1.{name}.g{g}s{s}"].y for g in range(4) for s in range(4)}
+        assert len(rows) == 1
+
+
+def test_the_three_levels_of_the_paper() -> None:
+    lanes = arrange(paper_dag(4, 4))
+    boxes = boxes_by_id(lanes)
+    assert [level.label for level in lanes.levels[:3]] == ["distribute", "attend", "concat"]
+    assert [group.label for group in lanes.groups] == [f"group {g}" for g in range(4)]
+    assert [host.label for host in lanes.hosts] == ["host 0", "host 1"]
+    inside = [boxes[f"l0.concat.slices.g{g}"] for g in range(4)]
+    assert len({box.y for box in inside}) == 1
+    assert all(box.is_bar for box in inside)
+    across = [boxes[f"l0.concat.groups.s{s}"] for s in range(4)]
+    assert len({box.y for box in across}) == 4
+    assert not any(box.is_bar for box in across)
+    assert {"q, k, v: 1/16", "attention: 1/16", "attention: 1/4", "attention: whole", "down: partial sum"} <= {
+        caption.label for caption in lanes.captions
+    }
+
+
+def test_columns_stand_further_apart_between_groups_and_between_hosts() -> None:
+    columns = arrange(paper_dag(4, 4)).columns
+    gaps = [b.x - a.right for a, b in pairwise(columns)]
+    assert gaps[0] < gaps[3] < gaps[7]
+
+
+# Every format
+
+
+@pytest.mark.parametrize("output_format", ["html", "svg", "dot", "json"])
+def test_the_same_dag_gives_the_same_bytes(output_format: str) -> None:
+    fresh = lower(paper_plan(4, 4))
+    assert emit(fresh, output_format) == emit(paper_dag(4, 4), output_format)
+
+
+def test_json_is_the_document() -> None:
+    assert emit(paper_dag(1, 4), "json") == paper_dag(1, 4).to_json()
+
+
+# svg
+
+
+@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+def test_svg_has_one_box_for_every_task(groups: int, slices: int) -> None:
+    dag = paper_dag(groups, slices)
+    root = ET.fromstring(emit(dag, "svg"))
+    tasks = [g for g in root.iter(f"{SVG}g") if (g.get("class") or "").startswith("task ")]
+    assert [g.findtext(f"{SVG}title") for g in tasks] == [task.id for task in dag.tasks]
+    for group, task in zip(tasks, dag.tasks, strict=True):
+        assert (group.get("class") or "").split() == ["task", task.level, task.lane]
+        assert all(text.text for text in group.iter(f"{SVG}text"))
+
+
+def test_svg_names_levels_in_text_and_stays_inside_its_paper() -> None:
+    root = ET.fromstring(emit(paper_dag(4, 4), "svg"))
+    words = {text.text for text in root.iter(f"{SVG}text")}
+    assert {"distribute", "attend", "concat", "project", "feed_forward", "layer 0", "layer 1"} <= words
+    lanes = arrange(paper_dag(4, 4))
+    assert int(root.get("width", 0)) > lanes.width
+    assert int(root.get("height", 0)) > lanes.height
+
+
+def test_svg_needs_nothing_from_outside() -> None:
+    text = str(emit(paper_dag(4, 4), "svg"))
+    assert re.findall(r"https?://[^\"]*", text) == ["http://www.w3.org/2000/svg"]
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_svg_of_one_layer() -> None:
+    text = str(emit(paper_dag(4, 4), "svg", 1))
+    assert "l1.attend.g0s0" in text
+    assert "l0.attend.g0s0" not in text
+
+
+def test_svg_of_hostile_text() -> None:
+    text = emit(hostile_dag(), "svg")
+    root = ET.fromstring(text.encode())
+    assert not list(root.iter(f"{SVG}script"))
+    assert not list(root.iter(f"{SVG}b"))
+    assert any("</script>" in (title.text or "") for title in root.iter(f"{SVG}title"))
+
+
+# dot
+
+
+def plain(text: str) -> dict[str, tuple[float, float]]:
+    """Node name -> position, as the real dot places it."""
+    done = subprocess.run(["dot", "-Tplain"], input=text, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    found = re.findall(r'^node ("(?:[^"\\]|\\.)*"|\S+) (\S+) (\S+)', done.stdout, re.MULTILINE)
+    return {name.strip('"'): (float(x), float(y)) for name, x, y in found}
+
+
+@needs_dot
+@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+def test_dot_keeps_the_order_of_the_gpus(groups: int, slices: int) -> None:
+    dag = paper_dag(groups, slices)
+    places = plain(str(emit(dag, "dot")))
+    assert {task.id for task in dag.tasks} <= places.keys()
+    rows: dict[str, list[str]] = {}
+    for task in dag.tasks:
+        if not task.is_collective:
+            rows.setdefault(task.id.rpartition(".")[0], []).append(task.id)
+    for row in rows.values():
+        assert len(row) == groups * slices
+        xs = [places[task_id][0] for task_id in row]
+        assert xs == sorted(set(xs))
+        assert len({places[task_id][1] for task_id in row}) == 1
+
+
+@needs_dot
+def test_dot_has_every_dependency_once_and_no_other_edge() -> None:
+    dag = paper_dag(4, 4)
+    done = subprocess.run(["dot", "-Tplain"], input=emit(dag, "dot"), capture_output=True, text=True, check=True)
+    edges = [line.replace('"', "").split()[1:3] for line in done.stdout.splitlines() if line.startswith("edge ")]
+    expected = [[p.id, task.id] for task in dag.tasks for p in dag.predecessors(task)]
+    assert sorted(edges) == sorted(expected)
+
+
+@needs_dot
+def test_dot_of_hostile_text() -> None:
+    dag = hostile_dag()
+    assert len(plain(str(emit(dag, "dot")))) > len(dag.tasks)
+
+
+@needs_dot
+@pytest.mark.parametrize(("output_format", "magic"), [("png", b"\x89PNG\r\n"), ("pdf", b"%PDF-")])
+def test_png_and_pdf(output_format: str, magic: bytes) -> None:
+    data = emit(paper_dag(4, 4), output_format)
+    assert isinstance(data, bytes)
+    assert data.startswith(magic)
+    assert not re.search(rb"/CreationDate \(D:[0-9]*[1-9]", data)
+
+
+@pytest.mark.parametrize("output_format", ["png", "pdf"])
+def test_without_graphviz_there_is_a_way_out(output_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(HelixError) as caught:
+        emit(paper_dag(1, 4), output_format)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "HX512"
+    assert ".html or .svg" in (diagnostic.hint or "")
+
+
+# The command
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path) -> Path:
+    path = tmp_path / "x.plan.json"
+    path.write_text(paper_plan(4, 4).to_json())
+    return path
+
+
+@pytest.mark.parametrize("output_format", [f for f in FORMATS if f not in {"png", "pdf"}])
+def test_the_suffix_tells_the_format(output_format: str, plan_file: Path) -> None:
+    target = plan_file.with_name(f"picture.{output_format}")
+    result = CliRunner().invoke(cli, ["visualize", str(plan_file), "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert target.read_text() == emit(paper_dag(4, 4), output_format)
+    assert result.stdout == ""
+    assert re.fullmatch(rf"wrote {re.escape(str(target))} \(341 tasks, [0-9.]+ [kM]B\)\n", result.stderr)
+
+
+def test_a_plan_and_its_dag_give_the_same_picture(plan_file: Path) -> None:
+    dag_file = plan_file.with_name("x.dag.json")
+    dag_file.write_text(paper_dag(4, 4).to_json())
+    results = [CliRunner().invoke(cli, ["visualize", str(f), "-f", "svg", "-o", "-"]) for f in (plan_file, dag_file)]
+    assert results[0].stdout == results[1].stdout == emit(paper_dag(4, 4), "svg")
+    assert results[0].stderr == ""
+
+
+def test_one_layer(plan_file: Path) -> None:
+    target = plan_file.with_name("layer.svg")
+    result = CliRunner().invoke(cli, ["visualize", str(plan_file), "-o", str(target), "--layer", "1"])
+    assert "(170 tasks," in result.stderr
+    assert target.read_text() == emit(paper_dag(4, 4), "svg", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "-"], "add -f/--format"),
+        (["-o", "picture.bmp"], "add -f/--format"),
+        (["-o", "picture"], "add -f/--format"),
+        (["-o", "-", "-f", "bmp"], "'bmp'"),
+        (["-o", "x.json", "--layer", "0"], "always whole"),
+        (["-o", "x.svg", "--layer", "2"], "layers are 0 to 1"),
+        ([], "'-o'"),
+    ],
+)
+def test_usage(arguments: list[str], words: str, plan_file: Path) -> None:
+    result = CliRunner().invoke(cli, ["visualize", str(plan_file), *arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_output_that_cannot_be_written(plan_file: Path) -> None:
+    with pytest.raises(HelixError) as caught:
+        output_module.write_output(str(plan_file / "below-a-file.svg"), "x")
+    assert caught.value.diagnostics[0].code == "HX511"

@@ -1,0 +1,90 @@
+"""Lowering: the paper's three levels, and the golden plans and dags that are shipped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from helixctl.plan.layout import Layout
+from helixctl.verify import verify
+from tests.documents import PAPER, ROOT, SMALL, dag_of
+
+Golden = Callable[[Path, str], None]
+
+
+def test_the_paper_s_levels() -> None:
+    """16 attention tasks a layer, 4 gathers inside groups, and the gather across groups on all 16 GPUs."""
+    dag = dag_of(PAPER, 4, 4)
+    for layer in range(4):
+        tasks = [t for t in dag.tasks if t.layer == layer]
+        attend = [t for t in tasks if t.kind == "attention"]
+        assert sorted(t.ranks[0] for t in attend) == list(range(16))
+        assert {t.level for t in attend} == {"attend"}
+        slices = [t for t in tasks if t.id.startswith(f"l{layer}.concat.slices.")]
+        groups = [t for t in tasks if t.id.startswith(f"l{layer}.concat.groups.")]
+        assert [t.ranks for t in slices] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 15)]
+        assert [t.ranks for t in groups] == [(0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)]
+        assert {t.level for t in (*slices, *groups)} == {"concat"}
+
+
+def test_1_16_to_1_4_to_full() -> None:
+    dag = dag_of(PAPER, 4, 4)
+    whole = prod(dag.tensor["l0.attention"].shape)
+    for rank in range(16):
+        pieces = [dag.value[f"l0.attention{stage}@{rank}"].numel for stage in ("", ":group", ":full")]
+        assert pieces == [whole // 16, whole // 4, whole]
+
+
+@pytest.mark.parametrize(("groups", "slices"), [(4, 4), (8, 2), (16, 1)])
+def test_every_device_owns_a_sixteenth_of_the_weights(groups: int, slices: int) -> None:
+    dag = dag_of(PAPER, groups, slices)
+    for layer in range(4):
+        for name in ("w_q", "w_k", "w_v", "w_o", "w_up", "w_down"):
+            whole = prod(dag.tensor[f"l{layer}.{name}"].shape)
+            owned = [dag.value[f"l{layer}.{name}@{rank}"] for rank in range(16)]
+            assert {v.numel * 16 for v in owned} == {whole}
+            assert len({v.region for v in owned}) == 16
+
+
+def test_one_device_has_no_collective() -> None:
+    dag = dag_of(SMALL, 1, 1)
+    assert not any(t.is_collective for t in dag.tasks)
+    assert not verify(dag)
+
+
+def test_a_group_of_one_slice_gathers_across_groups_only() -> None:
+    kinds = Counter(t.id.split(".")[2] for t in dag_of(SMALL, 4, 1).tasks if t.level == "concat")
+    assert kinds == {"groups": 4}
+    kinds = Counter(t.id.split(".")[2] for t in dag_of(SMALL, 1, 4).tasks if t.level == "concat")
+    assert kinds == {"slices": 4}
+
+
+def test_flops_of_the_paper_s_model() -> None:
+    """6.44 GFLOP per token without attention scores, and an equal share on every GPU."""
+    dag = dag_of(PAPER, 4, 4)
+    linear = [t for t in dag.tasks if t.kind == "linear"]
+    assert sum(t.flops for t in linear) / 1024 == pytest.approx(6.44e9, rel=1e-3)
+    assert len(set(Counter({r: sum(t.flops for t in linear if t.ranks == (r,)) for r in range(16)}).values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "specs", "groups", "slices"),
+    [("paper/dense.4x4", PAPER, 4, 4), ("small/dense.4x4", SMALL, 4, 4)],
+)
+def test_shipped_plans(name: str, specs: tuple[str, str], groups: int, slices: int, golden: Golden) -> None:
+    dag = dag_of(specs, groups, slices)
+    golden(ROOT / f"plans/{name}.plan.json", dag.plan.to_json())
+    golden(ROOT / f"plans/{name}.dag.json", dag.to_json())
+
+
+@pytest.mark.parametrize("causal", ["true", "false"])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8, 16])
+def test_every_legal_layout_is_proved(devices: int, causal: str) -> None:
+    for slices in (s for s in range(1, devices + 1) if devices % s == 0):
+        dag = dag_of(SMALL, devices // slices, slices, "attention.softmax_slices=16", f"attention.causal={causal}")
+        assert verify(dag) == []
+        assert dag.plan.layout == Layout(groups=devices // slices, slices=slices)
