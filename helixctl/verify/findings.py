@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Protocol
 
-from helixctl.dag import Dag, Task, Tensor, Value
+from helixctl.dag import Dag, Op, Task, Tensor
 from helixctl.errors import Diagnostic
 from helixctl.plan import Interval
 
@@ -35,9 +36,10 @@ def partial_text(partial: tuple[tuple[str, Interval], ...]) -> str:
     return "summed over " + ", ".join(f"{d} {a}:{b}" for d, (a, b) in partial) if partial else "whole"
 
 
-def value_text(dag: Dag, value: Value) -> str:
-    """A value as people read it."""
-    return f"{value.id} [{region_text(dag.tensor[value.tensor], value.region)}; {partial_text(value.partial)}]"
+def op_text(op: Op) -> str:
+    """``activation (function gelu)``."""
+    attributes = ", ".join(f"{k} {v}" for k, v in asdict(op).items() if k != "kind")
+    return f"{op.kind} ({attributes})" if attributes else op.kind
 
 
 def _names(ids: Iterable[str], most: int = 3) -> str:

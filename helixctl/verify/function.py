@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
-from helixctl.dag import Dag
-from helixctl.dag.function import function_of
+from helixctl.dag import Dag, Tensor
+from helixctl.dag.function import Function, function_of
 from helixctl.errors import Diagnostic
-from helixctl.verify.findings import finding
+from helixctl.verify.findings import finding, op_text
 
 
 def check_function(dag: Dag) -> Iterator[Diagnostic]:
@@ -22,7 +23,7 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
         yield Diagnostic("HX411", f"the model's tensor {name} is missing")
     for tensor in dag.tensors:
         if function.tensors.get(tensor.name) != tensor:
-            yield Diagnostic("HX411", f"tensor {tensor.name} is not the model's: {tensor}")
+            yield Diagnostic("HX411", f"tensor {tensor.name} is not the model's: {_difference(tensor, function)}")
     for task in dag.tasks:
         ins = tuple(dag.value[v].tensor for v in task.inputs)
         outs = tuple(dag.value[v].tensor for v in task.outputs)
@@ -32,7 +33,15 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
             continue
         equation = function.defining.get(outs[0])
         if equation is None or (equation.op, equation.inputs, equation.outputs) != (task.op, ins, outs):
-            want = f"{equation.op} of {', '.join(equation.inputs)}" if equation else "given, not computed"
+            want = f"{op_text(equation.op)} of {', '.join(equation.inputs)}" if equation else "given, not computed"
             yield finding(
-                "HX411", dag, task, f"computes {task.op} of {', '.join(ins)}; in the model {outs[0]} is {want}"
+                "HX411", dag, task, f"computes {op_text(task.op)} of {', '.join(ins)}; in the model {outs[0]} is {want}"
             )
+
+
+def _difference(tensor: Tensor, function: Function) -> str:
+    want = function.tensors.get(tensor.name)
+    if want is None:
+        return "it has none of this name"
+    have = {k: v for k, v in asdict(tensor).items() if v != getattr(want, k)}
+    return ", ".join(f"{k} {v}, not {getattr(want, k)}" for k, v in have.items())

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import subprocess
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
-from helixctl.cli import output as output_module
 from helixctl.cli.main import cli
-from helixctl.dag import Dag
+from helixctl.cli.output import write_output
 from helixctl.emit import FORMATS, emit
 from helixctl.emit.lanes import Box, Lanes, arrange
 from helixctl.errors import HelixError
 from helixctl.lower import lower
-from helixctl.plan import Layout, Plan
-from helixctl.spec import ClusterSpec, ModelDocument
+from tests.emit.examples import hostile_dag, paper_dag, paper_plan
 
-PLANS = Path(__file__).parents[2] / "plans"
 SVG = "{http://www.w3.org/2000/svg}"
 LAYOUTS = [(4, 4), (1, 1), (16, 1), (1, 4), (8, 2), (4, 1)]
-HOSTILE = "</script><script>fetch('http://example.invalid')</script>\"'&<b>\\N\x00\ud800"
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
-
-
-@cache
-def paper_plan(groups: int, slices: int, layers: int = 2) -> Plan:
-    model = yaml.safe_load((PLANS / "paper/dense.model.yaml").read_text()) | {"layers": layers}
-    document = ModelDocument.model_validate(model)
-    cluster = ClusterSpec.model_validate(yaml.safe_load((PLANS / "paper/h100x16.cluster.yaml").read_text()))
-    return Plan.of(document.model, cluster, document.workload, Layout(groups=groups, slices=slices))
-
-
-@cache
-def paper_dag(groups: int, slices: int, layers: int = 2) -> Dag:
-    return lower(paper_plan(groups, slices, layers))
-
-
-def hostile_dag() -> Dag:
-    """A dag whose every free text tries to get out of where it stands; no spec allows all of it, a caller may."""
-    plan = paper_plan(1, 4, 1)
-    model = plan.model.model_copy(update={"name": HOSTILE})
-    device = plan.cluster.device.model_copy(update={"name": HOSTILE})
-    cluster = plan.cluster.model_copy(update={"name": HOSTILE, "device": device})
-    dag = lower(plan)
-    tasks = tuple(dataclasses.replace(task, id=f"{task.id}{HOSTILE}") for task in dag.tasks)
-    return dataclasses.replace(dag, plan=plan.model_copy(update={"model": model, "cluster": cluster}), tasks=tasks)
 
 
 def boxes_by_id(lanes: Lanes) -> dict[str, Box]:
@@ -291,5 +260,5 @@ def test_usage(arguments: list[str], words: str, plan_file: Path) -> None:
 
 def test_an_output_that_cannot_be_written(plan_file: Path) -> None:
     with pytest.raises(HelixError) as caught:
-        output_module.write_output(str(plan_file / "below-a-file.svg"), "x")
+        write_output(str(plan_file / "below-a-file.svg"), "x")
     assert caught.value.diagnostics[0].code == "HX511"

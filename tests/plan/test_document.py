@@ -14,7 +14,10 @@ def test_round_trip() -> None:
 
 
 def test_the_digest_follows_every_spec() -> None:
-    plans = [plan_of(PAPER, 4, 4, *sets) for sets in ((), ("norm.eps=1e-6",), ("workload.batch=8",), ("device.memory=40 GB",))]
+    plans = [
+        plan_of(PAPER, 4, 4, *sets)
+        for sets in ((), ("norm.eps=1e-6",), ("workload.batch=8",), ("device.memory=40 GB",))
+    ]
     assert len({p.digest for p in plans}) == 4
     base, model, workload, cluster = (p.digests for p in plans)
     assert (model.cluster, model.workload) == (base.cluster, base.workload)

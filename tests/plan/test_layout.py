@@ -50,5 +50,9 @@ def test_illegalities(groups: int, slices: int, sets: tuple[str, ...], reasons: 
 
 def test_one_softmax_per_head_allows_no_slice() -> None:
     model, cluster, _ = specs(SMALL, "attention.softmax_slices=1")
-    legal = [(g, 16 // g) for g in (1, 2, 4, 8, 16) if not illegalities(Layout(groups=g, slices=16 // g), model, cluster.devices)]
+    legal = [
+        (g, 16 // g)
+        for g in (1, 2, 4, 8, 16)
+        if not illegalities(Layout(groups=g, slices=16 // g), model, cluster.devices)
+    ]
     assert legal == [(16, 1)]

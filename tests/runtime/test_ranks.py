@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -187,7 +189,7 @@ def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:  
     error, seconds = run(pids, {(2, 1, 2): suicide(signal.SIGSTOP)}, timeout=2)
     assert error.diagnostics[0].code == "HX505"
     assert error.diagnostics[0].message == (
-        "rank 2 (cpu) did not arrive at l1.concat of step 1 within 2 s; last seen in l1.attend.s2 of step 1; "
+        "rank 2 (cpu) did not arrive at l1.concat within 2 s; last seen in l1.attend.s2 of step 1; "
         "3 ranks arrived; its process is suspended"
     )
     assert seconds < 2 + 2
@@ -247,6 +249,14 @@ def test_a_helix_error_is_passed_on(pids: Path, temporary: Path) -> None:  # noq
     assert error.diagnostics[0].code == "HX508"
     assert error.diagnostics[0].message == "rank 1 (cpu): no kernel for width 512"
     assert (error.diagnostics[0].hint or "").startswith("use float16; log: ")
+
+
+def test_ranks_on_cuda_are_fresh_processes(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    worker = operator.attrgetter("rank", "local_rank", "device")
+    results = run_ranks(worker, world_size=2, device="cuda", timeout=30, task_name=task_name)
+    assert results == [(r, r, torch.device("cuda", r)) for r in range(2)]
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_result_that_cannot_be_pickled() -> None:
@@ -344,8 +354,6 @@ def test_failing_ranks_of_another_launcher(unused_port: int) -> None:
 @pytest.fixture
 def unused_port() -> int:
     """A port that nothing listens on."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

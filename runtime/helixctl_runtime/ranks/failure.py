@@ -196,6 +196,7 @@ def _nobody_came(standings: Sequence[Standing], timeout: float, task_name: TaskN
     arrived = sum(_spot(s, task_name) == goal for s in standings if s is not late)
     elsewhere = len(standings) - 1 - arrived
     peers = f"{_count(arrived)} arrived" + (f", {elsewhere} elsewhere" if elsewhere else "")
+    goal = goal.removesuffix(f" of step {late.position.step}")
     message = f"{late} did not arrive at {goal} within {timeout:g} s; last seen in {there}; {peers}{suspended}"
     return fail("HX505", message, hint)
 
