@@ -28,6 +28,8 @@ from helixctl_runtime.ranks.environment import (  # noqa: E402
     detect,
     expand_hosts,
 )
+from helixctl_runtime.ranks.failure import Report, Standing, root_cause  # noqa: E402
+from helixctl_runtime.ranks.rank import Position  # noqa: E402
 
 WORLD = 4
 TASKS = ("l0.attend", "l0.concat", "l1.attend", "l1.concat")
@@ -50,7 +52,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which temporary folders are made."""
     folder = tmp_path / "tmp"
@@ -119,7 +121,7 @@ def raises(error: BaseException) -> Deed:
 
 def log_of(error: HelixError) -> str:
     """The text of the log that the hint names."""
-    found = re.search(r"log: (\S+)$", error.diagnostics[0].hint or "")
+    found = re.search(r"see (\S+)$", error.diagnostics[0].hint or "")
     assert found, error
     return Path(found[1]).read_text(encoding="utf-8")
 
@@ -174,18 +176,18 @@ def test_a_killed_rank_is_named(pids: Path, temporary: Path) -> None:
     assert seconds < 3
 
 
-def test_a_crash_leaves_a_traceback(pids: Path, temporary: Path) -> None:  # noqa: ARG001
+def test_a_crash_leaves_a_traceback(pids: Path, temporary: Path) -> None:
     error, _ = run(pids, {(1, 0, 1): suicide(signal.SIGABRT)})
     assert error.diagnostics[0].message == "rank 1 (cpu) was killed by SIGABRT during l0.concat of step 0"
     assert "in suicide" in log_of(error) or "in <lambda>" in log_of(error)
 
 
-def test_a_rank_that_exits_is_named(pids: Path, temporary: Path) -> None:  # noqa: ARG001
+def test_a_rank_that_exits_is_named(pids: Path, temporary: Path) -> None:
     error, _ = run(pids, {(0, 1, 0): lambda _: os._exit(7)})
     assert error.diagnostics[0].message == "rank 0 (cpu) exited with status 7 during l0.attend.s0 of step 1"
 
 
-def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:  # noqa: ARG001
+def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:
     error, seconds = run(pids, {(2, 1, 2): suicide(signal.SIGSTOP)}, timeout=2)
     assert error.diagnostics[0].code == "HX505"
     assert error.diagnostics[0].message == (
@@ -195,7 +197,7 @@ def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:  
     assert seconds < 2 + 2
 
 
-def test_a_rank_that_never_joins(pids: Path, temporary: Path) -> None:  # noqa: ARG001
+def test_a_rank_that_never_joins(pids: Path, temporary: Path) -> None:
     def worker(rank: Rank) -> None:
         (pids / str(os.getpid())).touch()
         if rank.rank == 1:
@@ -235,7 +237,7 @@ def test_long_preparation_is_no_hang() -> None:
     assert run_ranks(worker, world_size=1, device="cpu", timeout=0.2, task_name=task_name) == [0]
 
 
-def test_an_exception_in_a_task(pids: Path, temporary: Path) -> None:  # noqa: ARG001
+def test_an_exception_in_a_task(pids: Path, temporary: Path) -> None:
     error, seconds = run(pids, {(2, 0, 2): raises(ValueError("no such width\nmore"))})
     assert error.diagnostics[0].code == "HX510"
     assert error.diagnostics[0].message == "rank 2 (cpu) failed in l1.attend.s2 of step 0: ValueError: no such width"
@@ -243,12 +245,12 @@ def test_an_exception_in_a_task(pids: Path, temporary: Path) -> None:  # noqa: A
     assert seconds < 3
 
 
-def test_a_helix_error_is_passed_on(pids: Path, temporary: Path) -> None:  # noqa: ARG001
+def test_a_helix_error_is_passed_on(pids: Path, temporary: Path) -> None:
     same = {(r, 0, 0): raises(fail("HX508", "no kernel for width 512", "use float16")) for r in (1, 3)}
     error, _ = run(pids, same)
     assert error.diagnostics[0].code == "HX508"
     assert error.diagnostics[0].message == "rank 1 (cpu): no kernel for width 512"
-    assert (error.diagnostics[0].hint or "").startswith("use float16; log: ")
+    assert (error.diagnostics[0].hint or "").startswith("use float16; see ")
 
 
 def test_ranks_on_cuda_are_fresh_processes(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
@@ -262,6 +264,57 @@ def test_ranks_on_cuda_are_fresh_processes(monkeypatch: pytest.MonkeyPatch, temp
 def test_a_result_that_cannot_be_pickled() -> None:
     with pytest.raises(HelixError, match=r"HX510 rank 0 \(cpu\) failed in start-up: .*pickle"):
         run_ranks(lambda _: lambda: None, world_size=1, device="cpu", timeout=5, task_name=task_name)
+
+
+def standing(rank: int, begun: int, report: Report | None = None, exit_code: int | None = None) -> Standing:
+    """A rank in the given task of step 5."""
+    position = Position(Phase.RUNNING, 5, begun)
+    return Standing(rank, torch.device("cuda", rank), position, report, exit_code, 9.9, stopped=False, log=None)
+
+
+LATE, GONE = Report("late", ""), Report("gone", "RuntimeError: Connection closed by peer")
+
+
+@pytest.mark.parametrize(
+    ("standings", "message"),
+    [
+        pytest.param(
+            [standing(0, 2, GONE), standing(1, 1, None, -9), standing(2, 1, Report("task", "ValueError"))],
+            "HX504 rank 1 (cuda:1) was killed by SIGKILL during l0.attend.s1 of step 5",
+            id="a death explains everything",
+        ),
+        pytest.param(
+            [standing(0, 2, LATE), standing(1, 2, GONE), standing(2, 1, Report("task", "ValueError"))],
+            "HX510 rank 2 (cuda:2) failed in l0.attend.s2 of step 5: ValueError",
+            id="an exception explains errors of communication",
+        ),
+        pytest.param(
+            [standing(0, 2, None, -6), standing(1, 1), standing(2, 4)],
+            "HX505 rank 1 (cuda:1) did not arrive at l0.concat within 10 s; last seen in l0.attend.s1 of step 5; "
+            "1 rank arrived, 1 elsewhere",
+            id="NCCL aborts a rank that waits",
+        ),
+        pytest.param(
+            [standing(0, 2, LATE), standing(1, 4, Report("result", None)), standing(2, 2, LATE)],
+            "HX505 rank 1 (cuda:1) did not arrive at l0.concat within 10 s; last seen in l1.concat of step 5; "
+            "2 ranks arrived",
+            id="a rank that has returned",
+        ),
+        pytest.param(
+            [standing(0, 2, LATE), standing(1, 4, LATE), standing(2, 2, LATE)],
+            "HX505 no rank was served within 10 s: ranks 0, 2 in l0.concat of step 5; 1 in l1.concat of step 5",
+            id="ranks wait for each other",
+        ),
+        pytest.param(
+            [standing(0, 2, GONE), standing(1, 4, GONE)],
+            "HX504 rank 0 (cuda:0) lost its connection to another rank in l0.concat of step 5: "
+            "RuntimeError: Connection closed by peer",
+            id="nobody died",
+        ),
+    ],
+)
+def test_root_cause(standings: list[Standing], message: str) -> None:
+    assert str(root_cause(standings, 10, task_name)).partition("\n")[0] == message
 
 
 LAUNCHER = """
@@ -302,7 +355,6 @@ def test_ranks_end_with_their_launcher(pids: Path, tmp_path: Path, number: int, 
 
 
 OUTER = """
-import sys
 import torch, torch.distributed as dist
 from helixctl_runtime.ranks import Phase, run_ranks
 
@@ -310,27 +362,26 @@ def worker(rank):
     rank.init_process_group()
     x = torch.tensor(rank.rank + 1)
     dist.all_reduce(x)
-    if sys.argv[1] == "fail":
-        rank.progress.enter(Phase.RUNNING)
-        rank.progress.cell[0] = 1
-        if rank.rank == 1:
-            raise ValueError("broken")
-        dist.all_reduce(x)
-    return int(x)
+    print(int(x))
+    rank.progress.enter(Phase.RUNNING)
+    rank.progress.cell[0] = 1
+    if rank.rank == 1:
+        raise ValueError("broken")
+    dist.all_reduce(x)
 
-try:
-    print(run_ranks(worker, world_size=2, device="cpu", timeout=10, task_name=lambda rank, ordinal: f"t{ordinal}"))
-except Exception as error:
-    print(error)
+for work in (lambda rank: rank.rank, worker):
+    try:
+        print(run_ranks(work, world_size=2, device="cpu", timeout=10, task_name=lambda rank, ordinal: f"t{ordinal}"))
+    except Exception as error:
+        print(error)
 """
 
 
-def outer(way: str, port: int) -> list[str]:
-    """What two processes print that a launcher has told which ranks they are."""
-    environ = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def test_ranks_of_another_launcher(unused_port: int) -> None:
+    environ = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", OUTER, way],
+            [sys.executable, "-c", OUTER],
             env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -338,17 +389,14 @@ def outer(way: str, port: int) -> list[str]:
         )
         for rank in range(2)
     ]
-    return [process.communicate(timeout=30)[0].strip() for process in processes]
-
-
-def test_ranks_of_another_launcher(unused_port: int) -> None:
-    assert outer("work", unused_port) == ["[3, None]", "[None, 3]"]
-
-
-def test_failing_ranks_of_another_launcher(unused_port: int) -> None:
-    first, second = outer("fail", unused_port)
-    assert second == "HX510 rank 1 (cpu) failed in t0 of step 0: ValueError: broken"
-    assert first.startswith("HX504 rank 0 (cpu) lost its connection to another rank in t0 of step 0: RuntimeError: ")
+    first, second = [process.communicate(timeout=30)[0].splitlines() for process in processes]
+    assert first[:2] == ["[0, None]", "3"]
+    assert re.match(
+        r"HX504 rank 0 \(cpu\) lost its connection to another rank in t0 of step 0: "
+        r"RuntimeError: (Connection closed by peer|Read error) \S+",
+        first[2],
+    )
+    assert second == ["[None, 1]", "3", "HX510 rank 1 (cpu) failed in t0 of step 0: ValueError: broken"]
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
     # Local ranks never need another interface, and a laptop's own host name may lead nowhere.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(assignment.threads)
-    log = assignment.log.open("a", buffering=1, encoding="utf-8")
+    log = assignment.log.open("w", buffering=1, encoding="utf-8")
     _write_to(log, everything=assignment.rank != 0)
     data = _report(assignment, worker, log)
     assignment.link.sendall(len(data).to_bytes(LENGTH_BYTES, "big") + data)
@@ -110,7 +110,7 @@ def _report(assignment: Assignment, worker: Callable[[Rank], object], log: TextI
         )
         result = pickle.dumps(Report("result", worker(rank)))
         rank.progress.enter(Phase.DONE)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  whatever it is, the launcher must hear of it
         traceback.print_exc(file=log)
         return pickle.dumps(describe(error))
     return result

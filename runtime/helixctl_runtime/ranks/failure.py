@@ -31,9 +31,11 @@ _SPOTS: Final = {
     Phase.DONE: "the end of the run",
 }
 _SIGNAL_HINTS: Final = {
-    signal.SIGKILL: "if nobody killed it, the machine ran out of memory (see dmesg)",
+    signal.SIGKILL: "if nobody killed it, the machine ran out of memory (dmesg tells)",
     signal.SIGABRT: "ranks that meet a collective with different shapes or dtypes end this way",
 }
+# Where in gloo's source an error arose, and its advice.
+_GLOO_ASIDES: Final = re.compile(r"^\[[^\]]*\.cc:\d+\] |\. This is typically .*")
 _MESSAGE_LENGTH: Final = 300
 
 
@@ -94,13 +96,13 @@ def describe(error: BaseException) -> Report:
     if isinstance(error, HelixError):
         return Report("helix", error.diagnostics)
     text = str(error)
-    # "enforce fail" is gloo refusing what this rank asked of it.
-    if isinstance(error, RuntimeError) and "enforce fail" not in text:
-        if isinstance(error, dist.DistError) or _BACKEND.search(text):
-            if _PEER_GONE.search(text):
-                return Report("gone", _one_line(error))
-            if _PEER_LATE.search(text):
-                return Report("late", _one_line(error))
+    from_backend = isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or _BACKEND.search(text))
+    # "enforce fail" is gloo refusing what this rank itself asked of it.
+    if from_backend and "enforce fail" not in text:
+        if _PEER_GONE.search(text):
+            return Report("gone", _one_line(error))
+        if _PEER_LATE.search(text):
+            return Report("late", _one_line(error))
     return Report("task", _one_line(error))
 
 
@@ -139,7 +141,7 @@ def _spot(standing: Standing, task_name: TaskName) -> str:
 
 
 def _hint(standing: Standing, *parts: str | None) -> str | None:
-    log = f"log: {standing.log}" if standing.log else None
+    log = f"see {standing.log}" if standing.log else None
     return "; ".join(part for part in (*parts, log) if part) or None
 
 
@@ -209,12 +211,12 @@ def _all_wait(standings: Sequence[Standing], timeout: float, task_name: TaskName
     spots: dict[str, list[int]] = {}
     for s in standings:
         spots.setdefault(_spot(s, task_name), []).append(s.rank)
-    where = "; ".join(f"ranks {', '.join(map(str, ranks))} in {spot}" for spot, ranks in spots.items())
-    message = f"no rank was served within {timeout:g} s: {where}"
+    where = "; ".join(f"{', '.join(map(str, ranks))} in {spot}" for spot, ranks in spots.items())
+    message = f"no rank was served within {timeout:g} s: ranks {where}"
     return fail("HX505", message, _hint(standings[0], "raise --timeout if the ranks only are slow"))
 
 
 def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [_GLOO_ASIDES.sub("", line.strip()) for line in str(error).splitlines() if line.strip()]
     name = type(error).__name__
     return f"{name}: {lines[0]}"[:_MESSAGE_LENGTH] if lines else name

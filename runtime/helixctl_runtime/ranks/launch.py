@@ -51,7 +51,7 @@ def run_ranks(
     place = detect(os.environ)
     if place is not None:
         check_world_size(place, world_size)
-        return _run_here(worker, place, device, timeout, task_name, log_dir)
+        return _run_here(worker, place, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
     check_devices(device, world_size)
     with (
         signals.as_exceptions(),
@@ -72,7 +72,7 @@ def run_ranks(
 
 
 def _run_here(
-    worker: Worker, place: Place, device: DeviceKind, timeout: float, task_name: TaskName, log_dir: Path | None
+    worker: Worker, place: Place, *, device: DeviceKind, timeout: float, task_name: TaskName, log_dir: Path | None
 ) -> list[object]:
     rank = Rank(
         rank=place.rank,
@@ -100,7 +100,7 @@ def _run_here(
 def _write_traceback(log_dir: Path | None, rank: int) -> Path | None:
     if log_dir is None:
         return None
-    with _log_folder(log_dir) as logs, (logs / f"rank-{rank}.log").open("a", encoding="utf-8") as log:
+    with _log_folder(log_dir) as logs, (logs / f"rank-{rank}.log").open("w", encoding="utf-8") as log:
         traceback.print_exc(file=log)
         return Path(log.name)
 

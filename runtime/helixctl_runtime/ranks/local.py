@@ -137,7 +137,7 @@ class LocalRanks:
                 # Python 3.12 warns of forking beside threads; those of torch and numpy are idle or stopped.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
                 process.start()
-            ours.setblocking(False)
+            ours.settimeout(0)
             device = torch.device("cuda", rank) if self._device == "cuda" else torch.device("cpu")
             local = _LocalRank(rank, device, log, process, ours, progress_of(board, rank))
             self._ranks.append(local)

@@ -1,0 +1,80 @@
+"""Kernels: the table of fused attention, and one rounding at the end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from helixctl.errors import HelixError
+from helixctl_runtime import kernels
+from helixctl_runtime.kernels import FUSED_ATTENTION, fused_attention
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("width", [1, 2, 8, 32, 128, 512])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_table_holds_on_cpu(dtype: torch.dtype, width: int) -> None:
+    """torch runs the kernel that the table names, alone."""
+    q = torch.randn(1, 2, 4, width).to(dtype)
+    with sdpa_kernel([fused_attention("cpu", dtype, width)]):
+        F.scaled_dot_product_attention(q, q, q)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "backend"),
+    [
+        (torch.float16, 128, SDPBackend.FLASH_ATTENTION),
+        (torch.bfloat16, 256, SDPBackend.FLASH_ATTENTION),
+        (torch.float16, 512, SDPBackend.EFFICIENT_ATTENTION),
+        (torch.float32, 128, SDPBackend.EFFICIENT_ATTENTION),
+    ],
+)
+def test_the_table_for_cuda(dtype: torch.dtype, width: int, backend: SDPBackend) -> None:
+    assert fused_attention("cuda", dtype, width) == backend
+
+
+def test_the_unfused_formula_is_in_no_row() -> None:
+    assert all(row.backend != SDPBackend.MATH for row in FUSED_ATTENTION)
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float64, 128), (torch.float32, 2)])
+def test_no_kernel_is_an_error(dtype: torch.dtype, width: int) -> None:
+    with pytest.raises(HelixError) as caught:
+        fused_attention("cuda", dtype, width)
+    assert caught.value.diagnostics[0].code == "HX508"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_once(dtype: torch.dtype) -> None:
+    """Every kernel's result is the float64 result rounded, but for the rare tie that float32 decides otherwise."""
+    torch.manual_seed(0)
+    x, w, b = torch.randn(64, 256).to(dtype), torch.randn(256, 48).to(dtype), torch.randn(64, 256)
+    norm_weight = torch.rand(256).to(dtype)
+    product, partial = torch.empty(64, 48, dtype=dtype), torch.empty(64, 48)
+    normed, activated, summed = (torch.empty(64, 256, dtype=dtype) for _ in range(3))
+    kernels.linear(x, w, product)()
+    kernels.linear(x, w, partial)()
+    kernels.norm(x, norm_weight, 1e-5, normed)()
+    kernels.activation("gelu", x, activated)()
+    kernels.add(x, b, summed)()
+    d = x.double()
+    expected = {
+        "product": (product, d @ w.double()),
+        "norm": (normed, d / (d.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm_weight.double()),
+        "gelu": (activated, F.gelu(d)),
+        "add": (summed, d + b.double()),
+    }
+    for name, (actual, exact) in expected.items():
+        same = (actual == exact.to(dtype)).float().mean()
+        assert same > 0.995, f"{name}: {float(same):.4f} of the results are the rounded exact ones"
+    assert torch.allclose(partial.double(), d @ w.double(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("function", ["gelu", "relu", "silu"])
+def test_activations(function: str) -> None:
+    x, out = torch.linspace(-5, 5, 101), torch.empty(101)
+    kernels.activation(function, x, out)()
+    assert torch.allclose(out, getattr(F, function)(x))

@@ -1,0 +1,75 @@
+"""The decision: what is picked, and what is said of the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from helixctl.errors import HelixError
+from helixctl.solve import decide, layouts
+from tests.documents import PAPER, SMALL, specs
+
+
+def verdicts(paths: tuple[str, str], *sets: str, **fixed: int) -> dict[str, str]:
+    return {str(row.candidate.layout): row.verdict for row in decide(*specs(paths, *sets), **fixed).rows}
+
+
+def test_all_factor_pairs() -> None:
+    assert [(x.groups, x.slices) for x in layouts(12)] == [(12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 12)]
+
+
+def test_the_fastest_is_picked_and_every_other_has_a_reason() -> None:
+    decision = decide(*specs(PAPER))
+    legal = [row for row in decision.rows if row.candidate.price]
+    best = min(legal, key=lambda row: row.candidate.price.step_s)
+    assert [row for row in decision.rows if row.chosen] == [best]
+    assert decision.plan.layout == best.candidate.layout
+    assert all(row.verdict for row in decision.rows)
+    assert len(decision.rows) == 5
+
+
+def test_the_paper_s_layout_can_be_asked_for() -> None:
+    decision = decide(*specs(PAPER), groups=4, slices=4)
+    assert str(decision.plan.layout) == "4 x 4"
+    said = verdicts(PAPER, groups=4, slices=4)
+    assert said["4 x 4"] == "asked for (groups 4, slices 4)"
+    assert said["2 x 8"] == "8 slices would cut a softmax of 128 dims"
+    assert "faster, but not what was asked for" in said["16 x 1"]
+
+
+def test_with_16_softmax_slices_every_pair_is_legal() -> None:
+    assert all(row.candidate.price for row in decide(*specs(SMALL, "attention.softmax_slices=16")).rows)
+
+
+def test_28_heads_on_8_devices() -> None:
+    """The pain: 28 heads on 8 devices. Slices make it legal where the model allows them."""
+    sets = ("attention.heads=28", "devices_per_host=8", "attention.softmax_slices=4")
+    rows = decide(*specs(SMALL, *sets)).rows
+    assert {str(r.candidate.layout) for r in rows if r.candidate.price} == {"4 x 2", "2 x 4"}
+    assert rows[0].verdict == "8 groups do not divide 28 heads"
+    with pytest.raises(HelixError) as caught:
+        decide(*specs(SMALL, "attention.heads=28", "devices_per_host=8", "attention.softmax_slices=1"))
+    assert {d.code for d in caught.value.diagnostics} == {"HX201"}
+    assert "another function" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "text"),
+    [
+        ({"groups": 3}, "groups 3: does not make 16 devices"),
+        ({"groups": 2}, "8 slices would cut a softmax of 8 dims"),
+        ({"groups": 4, "slices": 2}, "groups 4, slices 2: does not make 16 devices"),
+    ],
+)
+def test_an_illegal_wish(fixed: dict[str, int], text: str) -> None:
+    with pytest.raises(HelixError) as caught:
+        decide(*specs(SMALL), **fixed)
+    assert [d.code for d in caught.value.diagnostics] == ["HX202"]
+    assert text in str(caught.value)
+    assert "16 x 1" in str(caught.value.diagnostics[0].hint)
+
+
+def test_nothing_fits() -> None:
+    with pytest.raises(HelixError) as caught:
+        decide(*specs(PAPER, "device.memory=100 MB"))
+    assert {d.code for d in caught.value.diagnostics} == {"HX203"}
+    assert "needs 537 MB a device" in str(caught.value)
