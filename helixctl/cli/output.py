@@ -1,42 +1,55 @@
-"""Writing what a command makes: to a file at once and whole, or to standard output."""
+"""Writing what a command was asked for: to a file, whole or not at all, or to standard output."""
 
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from helixctl.errors import fail
+import click
+
+from helixctl.errors import HelixError, fail
 
 
 def write_output(path: str, data: str | bytes) -> None:
-    """Write a file so that it is never seen half-written; ``-`` is standard output.
+    """Write a file in one step, so that a reader never sees half of it; ``-`` is standard output.
 
     Raises:
         HelixError: HX511, it cannot be written.
     """
-    raw = data.encode() if isinstance(data, str) else data
-    if path == "-":
-        sys.stdout.buffer.write(raw)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(path)
+    content = data.encode() if isinstance(data, str) else data
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(raw)
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        if path == "-":
+            # As bytes: what a file would hold, whatever the terminal's encoding.
+            stream = click.get_binary_stream("stdout")
+            stream.write(content)
+            stream.flush()
+        else:
+            _replace(Path(path), content)
+    except BrokenPipeError:
+        raise  # the reader of standard output went away; that is no error of the output
     except OSError as error:
-        raise fail("HX511", f"cannot write {path}: {error.strerror or error}") from error
+        raise _cannot_write(path, error) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _replace(path: Path, content: bytes) -> None:
+    target = path.resolve()  # a link is written through, not replaced
+    if target.exists() and not target.is_file():
+        target.write_bytes(content)  # /dev/null, a named pipe: not ours to replace
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o7777)
+        temporary.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _cannot_write(path: str, error: OSError) -> HelixError:
+    name = "standard output" if path == "-" else path
+    hint = "create the folder first" if isinstance(error, FileNotFoundError) else None
+    return fail("HX511", f"cannot write {name}: {error.strerror or error}", hint)

@@ -334,9 +334,7 @@ run_ranks(worker, world_size=4, device="cpu", timeout=30, task_name=lambda rank,
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_ranks_end_with_their_launcher(pids: Path, tmp_path: Path, number: int, status: int) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+def test_ranks_end_with_their_launcher(pids: Path, temporary: Path, number: int, status: int) -> None:
     command = [sys.executable, "-c", LAUNCHER, str(pids)]
     environ = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as launcher:

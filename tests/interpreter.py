@@ -1,0 +1,217 @@
+"""Executes a dag document in one process with numpy, written from docs/formats.md alone: an independent oracle.
+
+It shares no code with helixctl. Each formula stands where the page has it, and every result is checked against the
+region its value declares. Numpy has no bfloat16: such numbers are held in float32 arrays, on the bfloat16 grid.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Region = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a value is: its tensor's name and dims, its rank, the region it holds, and its dtype."""
+
+    tensor: str
+    dims: tuple[str, ...]
+    rank: int
+    region: tuple[tuple[int, int], ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a formula sees of a task: its op, its widened inputs, where they are, and how many outputs it has."""
+
+    op: dict[str, Any]
+    inputs: list[Array]
+    places: list[Place]
+    outputs: int
+
+    def axis(self, dim: str, i: int = 0) -> int:
+        """Return the axis of a dim in input i."""
+        return self.places[i].dims.index(dim)
+
+    def start(self, dim: str, i: int = 0) -> int:
+        """Return where the region of input i begins along a dim."""
+        return self.places[i].region[self.axis(dim, i)][0]
+
+
+def execute(dag: dict[str, Any], seed: int = 0, given: dict[str, Array] | None = None) -> dict[str, Array]:
+    """Run one step of a dag and return the numbers of every value by id; `given` has whole tensors by name."""
+    tensors = {tensor["name"]: tensor for tensor in dag["tensors"]}
+    places = {value["id"]: _place(value, tensors) for value in dag["values"]}
+    made = {output for task in dag["tasks"] for output in task["outputs"]}
+    numbers = {
+        name: _given(place, tensors[place.tensor], seed, given or {})
+        for name, place in places.items()
+        if name not in made
+    }
+    for task in _sequence(dag["tasks"], dag["order"]):
+        _run(task, places, numbers)
+    return numbers
+
+
+def seeded(name: str, shape: Sequence[int], init: Sequence[float], region: Region, seed: int) -> Array:
+    """Return the seeded numbers of a region of a tensor, in float64, not yet rounded to a value's dtype."""
+    key = np.uint64(int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
+    position: Array = np.zeros((), np.uint64)
+    for size, (start, stop) in zip(shape, region, strict=True):
+        position = position[..., None] * np.uint64(size) + np.arange(start, stop, dtype=np.uint64)
+    z = key + (position + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    unit = ((z >> np.uint64(48)).astype(np.float64) - 32768) / 32768
+    return np.asarray(init[0] + init[1] * unit)
+
+
+def rounded(x: Array, dtype: str) -> Array:
+    """Round numbers once, to nearest even, to a dtype by name; bfloat16 stays in a float32 array."""
+    return _bfloat16(x) if dtype == "bfloat16" else x.astype(dtype)
+
+
+def _bfloat16(x: Array) -> Array:
+    """Round to the upper 16 bits of float32; float64 goes to float32 by rounding to odd, so that it rounds once."""
+    single = x.astype(np.float32)
+    inexact_even = (single != x) & (single.view(np.uint32) & np.uint32(1) == 0)
+    toward = np.where(x > single, np.inf, -np.inf).astype(np.float32)
+    single = np.where(inexact_even, np.nextafter(single, toward), single)
+    bits = single.view(np.uint32)
+    bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(x), np.float32(np.nan), bits.view(np.float32))
+
+
+def _place(value: dict[str, Any], tensors: dict[str, Any]) -> Place:
+    """Read a value's entry."""
+    region = tuple((start, stop) for start, stop in value["region"])
+    return Place(value["tensor"], tuple(tensors[value["tensor"]]["dims"]), value["rank"], region, value["dtype"])
+
+
+def _given(place: Place, tensor: dict[str, Any], seed: int, given: dict[str, Array]) -> Array:
+    """Return the numbers of a value that no task makes: a region of the given tensor, or of the seeded one."""
+    if place.tensor in given:
+        return rounded(given[place.tensor][tuple(slice(*interval) for interval in place.region)], place.dtype)
+    if tensor["init"] is None:
+        raise ValueError(f"nothing makes {place.tensor}, and it has no init")
+    return rounded(seeded(place.tensor, tensor["shape"], tensor["init"], place.region, seed), place.dtype)
+
+
+def _sequence(tasks: list[dict[str, Any]], order: list[list[str]]) -> Iterator[dict[str, Any]]:
+    """Go round the ranks: a task is next when it is at the front of the orders of all its ranks."""
+    by_id = {task["id"]: task for task in tasks}
+    done = [0] * len(order)
+    while any(count < len(own) for count, own in zip(done, order, strict=True)):
+        before = sum(done)
+        for rank, own in enumerate(order):
+            while done[rank] < len(own):
+                task = by_id[own[done[rank]]]
+                if any(order[other][done[other] : done[other] + 1] != [task["id"]] for other in task["ranks"]):
+                    break
+                yield task
+                for other in task["ranks"]:
+                    done[other] += 1
+        if sum(done) == before:
+            raise ValueError(f"the orders wait for each other, at places {done}")
+
+
+def _run(task: dict[str, Any], places: dict[str, Place], numbers: dict[str, Array]) -> None:
+    """Run a task: widen its inputs, apply its formula, round its results once; check their ranks and shapes."""
+    ins, outs = [places[name] for name in task["inputs"]], [places[name] for name in task["outputs"]]
+    if not {place.rank for place in ins + outs} <= set(task["ranks"]):
+        raise ValueError(f"{task['id']} touches values of other ranks than {task['ranks']}")
+    wide = np.float64 if any(place.dtype == "float64" for place in ins + outs) else np.float32
+    inputs = [numbers[name].astype(wide) for name in task["inputs"]]
+    results = KINDS[task["op"]["kind"]](Call(task["op"], inputs, ins, len(outs)))
+    for name, place, result in zip(task["outputs"], outs, results, strict=True):
+        if result.shape != tuple(stop - start for start, stop in place.region):
+            raise ValueError(f"{task['id']} makes {result.shape} for {name} of region {place.region}")
+        numbers[name] = rounded(result, place.dtype)
+
+
+def _broadcast(call: Call) -> list[Array]:
+    """Every output equals the input."""
+    return call.inputs * call.outputs
+
+
+def _norm(call: Call) -> list[Array]:
+    """Apply rms_norm, the one function: x / sqrt(mean(x^2 over dim) + eps) * weight."""
+    if call.op["function"] != "rms_norm":
+        raise ValueError(f"no norm {call.op['function']}")
+    (x, weight), axis = call.inputs, call.axis(call.op["dim"])
+    weight = weight.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+    return [x / np.sqrt(np.mean(x * x, axis=axis, keepdims=True) + call.op["eps"]) * weight]
+
+
+def _linear(call: Call) -> list[Array]:
+    """Sum x[a, c] * w_i[c, b] over c for every w_i; the dims of y_i are a, then b, as tensordot has them."""
+    x, *weights = call.inputs
+    own, *others = ([call.axis(dim, i) for dim in call.op["contract"]] for i in range(len(call.inputs)))
+    return [np.tensordot(x, w, axes=(own, other)) for w, other in zip(weights, others, strict=True)]
+
+
+def _attention(call: Call) -> list[Array]:
+    """Compute softmax(Q K^T / sqrt(w)) V for every batch, head and part of w head dims alone."""
+    width = call.op["softmax_width"]
+    if any(call.start("head_dim", i) % width for i in range(3)):
+        raise ValueError(f"a softmax of width {width} is cut")
+    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in call.inputs)  # batch, head, part, seq, w
+    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
+    if call.op["causal"]:
+        i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
+        scores = np.where(j > i[:, None], -np.inf, scores)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    y = weights / weights.sum(axis=-1, keepdims=True) @ v
+    return [np.moveaxis(y, 3, 1).reshape(call.inputs[0].shape)]
+
+
+def _activation(call: Call) -> list[Array]:
+    """Apply gelu, relu or silu."""
+    x = call.inputs[0]
+    if call.op["function"] == "gelu":
+        erf = np.vectorize(math.erf, otypes=[np.float64])
+        return [x * (1 + erf(x / math.sqrt(2)).astype(x.dtype)) / 2]
+    if call.op["function"] == "relu":
+        return [np.maximum(x, 0)]
+    if call.op["function"] == "silu":
+        with np.errstate(over="ignore"):
+            return [x / (1 + np.exp(-x))]
+    raise ValueError(f"no activation {call.op['function']}")
+
+
+def _add(call: Call) -> list[Array]:
+    """Add two values of equal regions."""
+    return [call.inputs[0] + call.inputs[1]]
+
+
+def _all_gather(call: Call) -> list[Array]:
+    """Put all inputs together along the dim, by where they begin."""
+    dim = call.op["dim"]
+    ascending = sorted(range(len(call.inputs)), key=lambda i: call.start(dim, i))
+    return [np.concatenate([call.inputs[i] for i in ascending], axis=call.axis(dim))] * call.outputs
+
+
+def _all_reduce(call: Call) -> list[Array]:
+    """Every output is the sum of all inputs."""
+    return [np.sum(call.inputs, axis=0)] * call.outputs
+
+
+KINDS: dict[str, Callable[[Call], list[Array]]] = {
+    "broadcast": _broadcast,
+    "norm": _norm,
+    "linear": _linear,
+    "attention": _attention,
+    "activation": _activation,
+    "add": _add,
+    "all_gather": _all_gather,
+    "all_reduce": _all_reduce,
+}
