@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from helixctl import __version__
-from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, HelixError
+from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_NO, HelixError
 
 # Name -> one line of help. A command's module is imported when the command is used, so that --help stays fast.
 COMMANDS: Final = {
@@ -54,27 +54,37 @@ def main(argv: list[str] | None = None) -> None:
 def _status(args: list[str]) -> int:
     try:
         result = cli.main(args=args, prog_name="helixctl", standalone_mode=False)
-    except HelixError as error:
-        if "--debug" in args:
-            traceback.print_exc()
-        for diagnostic in error.diagnostics:
-            click.echo(str(diagnostic), err=True)
-        return error.exit_status
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        error.show()
-        return EXIT_CANNOT_BEGIN
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout went away (`| head`): the usual silent end. Point stdout elsewhere, so that the
-        # interpreter does not complain when it flushes.
-        sys.stdout = None
-        return 0
-    except Exception:  # noqa: BLE001  whatever is left is a bug of ours
-        traceback.print_exc()
-        click.echo("helixctl: this is a bug; please report it with the traceback above", err=True)
-        return EXIT_BUG
+    except BaseException as error:  # noqa: BLE001  this is the one place where errors end
+        return _end(error, debug="--debug" in args)
     return result if isinstance(result, int) else 0
+
+
+def _end(error: BaseException, *, debug: bool) -> int:
+    """Print what went wrong, if anything, and give the exit status."""
+    status = EXIT_BUG
+    match error:
+        case HelixError():
+            if debug:
+                traceback.print_exception(error)
+            for diagnostic in error.diagnostics:
+                click.echo(str(diagnostic), err=True)
+            status = error.exit_status
+        case click.exceptions.Exit():
+            status = error.exit_code
+        case click.ClickException():
+            error.show()
+            status = EXIT_CANNOT_BEGIN
+        case click.Abort() | KeyboardInterrupt():
+            click.echo("interrupted", err=True)
+            status = EXIT_INTERRUPTED
+        case SystemExit():
+            status = error.code if isinstance(error.code, int) else EXIT_NO
+        case BrokenPipeError():
+            # The reader of stdout went away (`| head`): the usual silent end. Point stdout elsewhere, so that the
+            # interpreter does not complain when it flushes.
+            sys.stdout = None
+            status = 0
+        case _:  # whatever is left is a bug of ours
+            traceback.print_exception(error)
+            click.echo("helixctl: this is a bug; please report it with the traceback above", err=True)
+    return status

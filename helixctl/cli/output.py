@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
-
-import click
 
 from helixctl.errors import HelixError, fail
 
@@ -21,9 +20,8 @@ def write_output(path: str, data: str | bytes) -> None:
     try:
         if path == "-":
             # As bytes: what a file would hold, whatever the terminal's encoding.
-            stream = click.get_binary_stream("stdout")
-            stream.write(content)
-            stream.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
         else:
             _replace(Path(path), content)
     except BrokenPipeError:

@@ -25,7 +25,7 @@ from helixctl.verify import verify
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers of the prediction come from.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
-def command(  # noqa: PLR0913  one parameter per option
+def command(
     model: str,
     cluster: str,
     *,

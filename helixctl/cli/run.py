@@ -37,7 +37,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
-def command(  # noqa: PLR0913  one parameter per option
+def command(
     document: str,
     *,
     device: Literal["cpu", "cuda"] | None,

@@ -1,4 +1,4 @@
-"""A dry run of all ranks: each issues its tasks one after the other, and a collective begins when all its ranks are there."""
+"""A dry run of all ranks: each issues its tasks in order, and a collective begins when all its ranks are there."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from helixctl.plan import Plan
 class Lowering(Protocol):
     """Adds one level of one layer to the dag."""
 
-    def __call__(self, b: Builder, layer: int, /) -> None: ...
+    def __call__(self, b: Builder, layer: int, /) -> None:
+        """Add the level."""
 
 
 LOWERINGS: Final[tuple[Lowering, ...]] = (distribute, attend, concat, project, feed_forward)

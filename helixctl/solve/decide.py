@@ -39,11 +39,7 @@ def decide(
     groups: int | None = None,
     slices: int | None = None,
 ) -> Decision:
-    """Choose a layout.
-
-    Args:
-        model, cluster, workload: the specs.
-        groups, slices: fix this part of the layout.
+    """Choose a layout; ``groups`` and ``slices`` fix this part of it.
 
     Raises:
         HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory.

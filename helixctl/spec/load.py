@@ -114,7 +114,7 @@ def document_kind(data: dict[str, Any], file: str | None = None) -> DocumentKind
     raise HelixError(Diagnostic("HX110", message, hint, file))
 
 
-def validate_document(  # noqa: PLR0913  the two options are by keyword
+def validate_document(
     cls: type[T],
     data: dict[str, Any],
     text: str,

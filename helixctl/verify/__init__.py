@@ -14,12 +14,12 @@ from helixctl.verify.memory import check_memory
 from helixctl.verify.plan import check_embedded_plan, check_plan
 from helixctl.verify.regions import check_costs, check_regions
 from helixctl.verify.schedule import check_collectives, check_issue
-from helixctl.verify.structure import check_ids, check_producers, check_shapes
+from helixctl.verify.structure import check_ids, check_producers, check_references, check_shapes
 
 # In stages: a check may rely on what the stages before it have shown.
 CHECKS: Final[tuple[tuple[Check, ...], ...]] = (
     (check_embedded_plan,),
-    (check_ids,),
+    (check_ids, check_references),
     (check_shapes,),
     (check_producers, check_issue),
     (check_function,),

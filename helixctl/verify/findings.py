@@ -14,7 +14,9 @@ from helixctl.plan import Interval
 class Check(Protocol):
     """One proof: yields what is wrong, and nothing where the proof holds."""
 
-    def __call__(self, dag: Dag, /) -> Iterator[Diagnostic]: ...
+    def __call__(self, dag: Dag, /) -> Iterator[Diagnostic]:
+        """Yield what is wrong."""
+        ...
 
 
 def finding(code: str, dag: Dag, task: Task, message: str, hint: str | None = None) -> Diagnostic:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from helixctl.dag import Dag, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
-from helixctl.dag.ops import Activation, Add, AllGather, AllReduce, Attention, Broadcast, Linear, Norm
+from helixctl.dag.ops import AllGather, Attention, Linear, Norm
 from helixctl.dag.retype import accumulator
 from helixctl.errors import Diagnostic
 from helixctl.plan import Interval
@@ -69,46 +69,40 @@ def derive(dag: Dag, task: Task) -> list[Made]:
     Raises:
         RuleError: the inputs do not fit each other.
     """
-    values = [dag.value[v] for v in task.inputs]
-    dtype = dag.plan.model.dtype
-    match task.op:
-        case Broadcast():
-            made = Made(values[0].region, values[0].partial, values[0].dtype)
-            return [made] * len(task.outputs)
-        case AllGather(dim):
-            return [_gather(dag.tensor[values[0].tensor], dim, values)] * len(task.outputs)
-        case AllReduce():
-            return [_reduce(dag, task, values)] * len(task.outputs)
-        case Norm(_, dim):
-            x, weight = values
-            _whole_sum(x, weight)
-            tensor = dag.tensor[x.tensor]
-            axis = _axis(tensor, dim)
-            if x.region[axis] != (0, tensor.shape[axis]):
-                msg = f"normalises {dim} {_iv(x.region[axis])} of {x.id}; the mean needs all {tensor.shape[axis]}"
-                raise RuleError(msg)
-            if weight.region != (x.region[axis],):
-                msg = f"weight {weight.id} has {weight.region}, its input has {dim} {_iv(x.region[axis])}"
-                raise RuleError(msg)
-            return [Made(x.region, (), dtype)]
-        case Linear(contract):
-            return [_linear(dag, contract, values[0], weight) for weight in values[1:]]
-        case Attention(softmax_width, _):
-            return [_attention(dag, softmax_width, values)]
-        case Activation():
-            _whole_sum(*values)
-            return [Made(values[0].region, (), dtype)]
-        case Add():
-            a, b = values
-            _whole_sum(a, b)
-            if dag.tensor[a.tensor].dims != dag.tensor[b.tensor].dims or a.region != b.region:
-                msg = f"adds {a.id} and {b.id}, which are different regions"
-                raise RuleError(msg)
-            return [Made(a.region, (), dtype)]
+    return RULES[task.kind](dag, task, [dag.value[v] for v in task.inputs])
 
 
-def _gather(tensor: Tensor, dim: str, pieces: Sequence[Value]) -> Made:
-    axis, first = _axis(tensor, dim), pieces[0]
+def _broadcast(_: Dag, task: Task, values: list[Value]) -> list[Made]:
+    return [Made(values[0].region, values[0].partial, values[0].dtype)] * len(task.outputs)
+
+
+def _elementwise(dag: Dag, _: Task, values: list[Value]) -> list[Made]:
+    _whole_sum(*values)
+    first = values[0]
+    for other in values[1:]:
+        if dag.tensor[first.tensor].dims != dag.tensor[other.tensor].dims or first.region != other.region:
+            msg = f"takes {first.id} and {other.id}, which are different regions"
+            raise RuleError(msg)
+    return [Made(first.region, (), dag.plan.model.dtype)]
+
+
+def _norm(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, weight = values
+    _whole_sum(x, weight)
+    tensor, dim = dag.tensor[x.tensor], _op(task, Norm).dim
+    axis = _axis(tensor, dim)
+    if x.region[axis] != (0, tensor.shape[axis]):
+        msg = f"normalises {dim} {_iv(x.region[axis])} of {x.id}; the mean needs all {tensor.shape[axis]}"
+        raise RuleError(msg)
+    if weight.region != (x.region[axis],):
+        msg = f"weight {weight.id} has {weight.region}, its input has {dim} {_iv(x.region[axis])}"
+        raise RuleError(msg)
+    return [Made(x.region, (), dag.plan.model.dtype)]
+
+
+def _all_gather(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
+    dim, first = _op(task, AllGather).dim, pieces[0]
+    axis = _axis(dag.tensor[first.tensor], dim)
     stop = first.region[axis][0]
     for piece in pieces:
         same = piece.tensor == first.tensor and piece.dtype == first.dtype and piece.partial == first.partial
@@ -120,10 +114,10 @@ def _gather(tensor: Tensor, dim: str, pieces: Sequence[Value]) -> Made:
             raise RuleError(msg)
         stop = piece.region[axis][1]
     region = (*first.region[:axis], (first.region[axis][0], stop), *first.region[axis + 1 :])
-    return Made(region, first.partial, first.dtype)
+    return [Made(region, first.partial, first.dtype)] * len(task.outputs)
 
 
-def _reduce(dag: Dag, task: Task, pieces: Sequence[Value]) -> Made:
+def _all_reduce(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     first = pieces[0]
     for piece in pieces:
         if (piece.tensor, piece.region, piece.dtype) != (first.tensor, first.region, first.dtype):
@@ -136,7 +130,8 @@ def _reduce(dag: Dag, task: Task, pieces: Sequence[Value]) -> Made:
             raise RuleError(msg)
     dim, start, stop = first.partial[0][0], *_joined(sorted(p.partial[0][1] for p in pieces))
     size = full_extents(dag.plan.model, dag.plan.workload)[dim]
-    return Made(first.region, () if (start, stop) == (0, size) else ((dim, (start, stop)),), first.dtype)
+    partial = () if (start, stop) == (0, size) else ((dim, (start, stop)),)
+    return [Made(first.region, partial, first.dtype)] * len(task.outputs)
 
 
 def _joined(intervals: Sequence[Interval]) -> Interval:
@@ -149,7 +144,11 @@ def _joined(intervals: Sequence[Interval]) -> Interval:
     return (intervals[0][0], stop)
 
 
-def _linear(dag: Dag, contract: Sequence[str], x: Value, weight: Value) -> Made:
+def _linear(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    return [_product(dag, _op(task, Linear).contract, values[0], weight) for weight in values[1:]]
+
+
+def _product(dag: Dag, contract: Sequence[str], x: Value, weight: Value) -> Made:
     _whole_sum(x, weight)
     tx, tw = dag.tensor[x.tensor], dag.tensor[weight.tensor]
     partial = []
@@ -166,8 +165,9 @@ def _linear(dag: Dag, contract: Sequence[str], x: Value, weight: Value) -> Made:
     return Made(tuple(kept), tuple(partial), accumulator(dtype) if partial else dtype)
 
 
-def _attention(dag: Dag, softmax_width: int, values: Sequence[Value]) -> Made:
+def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     q, k, v = values
+    softmax_width = _op(task, Attention).softmax_width
     _whole_sum(*values)
     for other in (k, v):
         if (other.region[0], *other.region[2:]) != (q.region[0], *q.region[2:]):
@@ -181,7 +181,28 @@ def _attention(dag: Dag, softmax_width: int, values: Sequence[Value]) -> Made:
     if start % softmax_width or stop % softmax_width:
         msg = f"head_dim {start}:{stop} cuts a softmax of {softmax_width} dims"
         raise RuleError(msg)
-    return Made(q.region, (), dag.plan.model.dtype)
+    return [Made(q.region, (), dag.plan.model.dtype)]
+
+
+RULES: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
+    "broadcast": _broadcast,
+    "norm": _norm,
+    "linear": _linear,
+    "attention": _attention,
+    "activation": _elementwise,
+    "add": _elementwise,
+    "all_gather": _all_gather,
+    "all_reduce": _all_reduce,
+}
+
+T = TypeVar("T", AllGather, Attention, Linear, Norm)
+
+
+def _op(task: Task, kind: type[T]) -> T:
+    """The task's op, which the rule table has told to be of this kind."""
+    if not isinstance(task.op, kind):
+        raise TypeError(task.op)
+    return task.op
 
 
 def _whole_sum(*values: Value) -> None:

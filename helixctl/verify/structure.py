@@ -12,7 +12,7 @@ from helixctl.verify.findings import finding
 
 
 def check_ids(dag: Dag) -> Iterator[Diagnostic]:
-    """Every id names one thing, and every id that is used is declared (HX403)."""
+    """Every id names one thing (HX403)."""
     for noun, ids in (
         ("tensor", [t.name for t in dag.tensors]),
         ("value", [v.id for v in dag.values]),
@@ -21,6 +21,10 @@ def check_ids(dag: Dag) -> Iterator[Diagnostic]:
         for name, count in Counter(ids).items():
             if count > 1:
                 yield Diagnostic("HX403", f"{noun} {name} is declared {count} times")
+
+
+def check_references(dag: Dag) -> Iterator[Diagnostic]:
+    """Every id that is used is declared (HX403)."""
     for value in dag.values:
         if value.tensor not in dag.tensor:
             yield Diagnostic("HX403", f"value {value.id} is a region of {value.tensor}, which is not declared")

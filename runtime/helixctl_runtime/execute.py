@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import resource
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -68,22 +68,19 @@ class _Session:
         self.numbers = Numbers(options.seed, options.weights, options.inputs)
 
     def run(self) -> dict[str, Any] | None:
-        started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.rank.init_process_group()
-        try:
-            self._agree()
-            groups = self.rank.new_groups(groups_of(self.dag))
-            program = compile_rank(self.dag, self.rank.rank, self.rank.device, self._load)
-            walker = Walker(program, groups, self.rank.device, self.rank.progress.cell)
-            with fused([program]), torch.inference_mode():
-                steps = self._measure(walker)
-            measured = self._measurement(program, steps, walker.stopwatch.lap())
-            gathered = [measured] * self.rank.world_size
-            dist.all_gather_object(gathered, measured)
-            if self.options.output:
-                self._write(program)
-        finally:
-            dist.destroy_process_group()
+        self._agree()
+        groups = self.rank.new_groups(groups_of(self.dag))
+        program = compile_rank(self.dag, self.rank.rank, self.rank.device, self._load)
+        walker = Walker(program, groups, self.rank.device, self.rank.progress.cell)
+        with fused([program]), torch.inference_mode():
+            steps = self._measure(walker)
+        measured = self._measurement(program, steps, walker.stopwatch.lap())
+        gathered = [measured] * self.rank.world_size
+        dist.all_gather_object(gathered, measured)
+        if self.options.output:
+            self._write(program)
         if self.rank.rank:
             return None
         return report(self.dag, gathered, seed=self.options.seed, warmup=self.options.warmup, started_at=started_at)

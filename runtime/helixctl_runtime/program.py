@@ -165,12 +165,10 @@ class _Compiler:
         self._do(kernels.attention(op, qkv, out.in_order([out.parts(d)[0] for d in dims])))
 
     def _norm(self, task: Task, dim: str, eps: float) -> None:
-        x = self._plain(task.inputs[0])
-        if x.axes[-1].dim != dim:
-            x = Buffer.plain(x.data, self._dims(task.inputs[0]))
-        weight = self._loaded(task.inputs[1])
+        x, weight = self._plain(task.inputs[0]), self._loaded(task.inputs[1])
         out = self._new(task.outputs[0])
-        self._do(kernels.norm(x.data, weight, eps, out.data))
+        axis = self._dims(task.inputs[0]).index(dim)
+        self._do(kernels.norm(x.data.movedim(axis, -1), weight, eps, out.data.movedim(axis, -1)))
 
     def _add(self, task: Task) -> None:
         a, b = (self._buffer(v) for v in task.inputs)

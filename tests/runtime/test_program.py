@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from helixctl.dag import AllGather, AllReduce, Attention
+from helixctl.dag.function import hidden_states
 from helixctl.dag.retype import retyped
+from helixctl.lower import attend, concat, distribute, project
+from helixctl.lower.builder import Builder
+from helixctl.verify import verify
 from helixctl_runtime.kernels import attention
 from helixctl_runtime.program import Compute, Exchange, Wait
-from tests.documents import SMALL, dag_of, tiny
+from tests.documents import SMALL, TINY, dag_of, plan_of
 from tests.runtime.together import run_together
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (8, 1), (4, 4), (16, 1), (8, 2)]
@@ -106,11 +108,30 @@ def test_buffers_are_used_again_from_layer_to_layer() -> None:
     assert two == four
 
 
-def test_a_gather_that_meets_no_contraction_is_laid_out_again() -> None:
-    """A dag that our lowering does not write: the piece that is gathered and then contracted is itself gathered twice."""
-    dag = tiny(2, 1)
-    gather = dag.task["l0.concat.groups.s0"]
-    assert isinstance(gather.op, AllGather)
-    # The residual stream normalised after a gather: norm reads a buffer whose hidden dim is in two parts.
-    ran = run_together(replace(dag), steps=1)
-    assert ran.error <= 2 * ran.unpartitioned
+def gathered_feed_forward(b: Builder, layer: int) -> None:
+    """Not ours: the activation is gathered, and every rank makes all of ``down`` from a whole ``w_down``."""
+    p = f"l{layer}."
+    for rank in b.ranks:
+        ffn = b.layout.ffn(rank, b.model)
+        b.own(p + "feed_forward_norm", rank)
+        b.own(p + "w_up", rank, ffn=ffn)
+        b.own(p + "w_down", rank)
+        b.compute("feed_forward", "norm", rank, p + "feed_forward_in")
+        b.compute("feed_forward", "up", rank, p + "up", ffn=ffn)
+        b.compute("feed_forward", "activation", rank, p + "activated", ffn=ffn)
+    b.collective(layer, "feed_forward", "gather", AllGather("ffn"), b.ranks, p + "activated", "full")
+    for rank in b.ranks:
+        b.compute("feed_forward", "down", rank, p + "down")
+        b.compute("feed_forward", "add", rank, hidden_states(b.model, layer + 1))
+
+
+def test_a_gathered_piece_in_another_order_is_laid_out_again() -> None:
+    builder = Builder(plan_of(SMALL, 2, 1, *TINY, "dtype=float64"))
+    for level in (distribute, attend, concat, project, gathered_feed_forward):
+        level(builder, 0)
+    dag = builder.build()
+    assert verify(dag) == []
+    ran = run_together(dag, steps=1)
+    assert ran.error < 1e-14
+    kernels = [a for a in ran.programs[0].actions if isinstance(a, Compute)]
+    assert len(kernels) == sum(t.ranks == (0,) for t in dag.tasks) + 1

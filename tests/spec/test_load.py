@@ -460,7 +460,7 @@ class TestSpecs:
 
     def test_the_model_from_standard_input(self) -> None:
         script = f"from helixctl.spec.load import load_specs; print(load_specs('-', {CLUSTER_FILE!r})[0].name)"
-        run = subprocess.run(  # noqa: S603
+        run = subprocess.run(
             [sys.executable, "-c", script], input=Path(MODEL_FILE).read_bytes(), capture_output=True, check=True
         )
         assert run.stdout.decode().strip() == "paper-dense"
