@@ -129,8 +129,15 @@ def _verdict(result: dict[str, Any]) -> None:
     check = result["check"]
     if check is None:
         return
-    error, plain, tolerance = check["error"], check["unpartitioned_error"], check["tolerance"]
-    numbers = f"relative error {error:.3g} against float64; unpartitioned {result['dtype']}: {plain:.3g}"
-    if not error <= tolerance:
-        raise fail("HX506", f"{numbers}; more than the tolerated {tolerance:.3g}", "please report it with the plan")
-    console().print(f"check passed: {numbers}; tolerated {tolerance:.3g}")
+    error, plain, tolerance = (_error(check[key]) for key in ("error", "unpartitioned_error", "tolerance"))
+    numbers = f"relative error {error} against float64; unpartitioned {result['dtype']}: {plain}; tolerated {tolerance}"
+    if check["passed"]:
+        console().print(f"check passed: {numbers}")
+    elif check["unpartitioned_error"] is None:
+        raise fail("HX506", f"the model's own output is not finite: {numbers}", "look for NaN in the weights and input")
+    else:
+        raise fail("HX506", numbers, "the plan was proved: please report this with the plan and the report")
+
+
+def _error(number: float | None) -> str:
+    return "not finite" if number is None else f"{number:.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -88,7 +89,6 @@ def report(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int
     work = dag.plan.workload
     mean_step = statistics.fmean(steps)
     communication = statistics.fmean(r.communication_s for r in ranks) / len(steps)
-    checked = ranks[0].error is not None
     return {
         "report": "helixctl run",
         "format_version": "1.0",
@@ -119,16 +119,18 @@ def report(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int
             }
             for r in ranks
         ],
-        "check": {
-            "error": max(r.error or 0.0 for r in ranks),
-            "unpartitioned_error": ranks[0].unpartitioned_error,
-            "tolerance": ranks[0].tolerance,
-        }
-        if checked
-        else None,
+        "check": _check(ranks) if ranks[0].error is not None else None,
         "environment": environment(),
         "started_at": started_at,
     }
+
+
+def _check(ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
+    """Passed where finite and within the tolerance; JSON has no infinity, so that is null."""
+    error, plain, tolerance = max(r.error or 0.0 for r in ranks), ranks[0].unpartitioned_error, ranks[0].tolerance
+    numbers = {"error": error, "unpartitioned_error": plain, "tolerance": tolerance}
+    passed = tolerance is not None and math.isfinite(error) and error <= tolerance
+    return {"passed": passed} | {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""``python -m helixctl``."""
+
+from helixctl.cli.main import main
+
+main()

@@ -1,0 +1,37 @@
+"""The command line as a user has it: a process, its streams and its exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.documents import ROOT
+
+# Nothing of an outer launcher may reach a command under test.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "WORLD_SIZE", "SLURM_", "MASTER_"))}
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    out: bytes
+    err: str
+
+
+def helixctl(*args: str | Path, stdin: bytes | None = None, cwd: Path = ROOT, timeout: float = 100) -> Done:
+    """Run ``helixctl ARGS``."""
+    command = [sys.executable, "-m", "helixctl", *map(str, args)]
+    done = subprocess.run(
+        command, input=stdin or b"", capture_output=True, cwd=cwd, env=ENVIRONMENT, timeout=timeout, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr.decode())
+
+
+def modules(code: str) -> set[str]:
+    """The top-level modules that are loaded once some code has run."""
+    script = f"import sys\n{code}\nprint(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=ROOT)
+    return set(done.stdout.decode().splitlines()[-1].split())

@@ -1,0 +1,91 @@
+"""helixctl plan: the paper's command, streams, exit statuses, and what it imports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import helixctl, modules
+from tests.documents import PAPER, ROOT, SMALL
+
+HEAVY = {"torch", "numpy", "networkx", "safetensors"}
+
+
+def test_the_paper_s_command_gives_the_same_bytes_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        outputs = ("-o", tmp_path / f"{name}.plan.json", "--dag", tmp_path / f"{name}.dag.json")
+        done = helixctl("plan", *PAPER, "--groups", "4", "--slices", "4", *outputs)
+        assert (done.status, done.out) == (0, b"")
+    for kind in ("plan", "dag"):
+        text = (tmp_path / f"a.{kind}.json").read_bytes()
+        assert text == (tmp_path / f"b.{kind}.json").read_bytes()
+        assert text == (ROOT / f"plans/paper/dense.4x4.{kind}.json").read_bytes()
+
+
+def test_the_table_says_why_of_every_layout() -> None:
+    done = helixctl("plan", *PAPER)
+    for layout, text in (
+        ("16 x 1", "chosen: the fastest"),
+        ("8 x 2", "slower: communication of concat"),
+        ("4 x 4", "slower: communication of concat"),
+        ("2 x 8", "8 slices would cut a softmax of 128 dims"),
+        ("1 x 16", "16 slices would cut a softmax of 128 dims"),
+    ):
+        assert any(layout in line and text in line for line in done.err.splitlines()), layout
+    assert "another function than softmax_slices 1" in done.err
+    assert "predicted" in done.err
+
+
+def test_stdout_carries_only_what_is_asked_for() -> None:
+    done = helixctl("plan", *SMALL, "-o", "-")
+    assert json.loads(done.out)["layout"]["groups"] == 16
+    assert "chosen" in done.err
+    assert helixctl("plan", *SMALL, "-q").err == ""
+
+
+def test_set_overrides_any_field() -> None:
+    sets = ("--set", "attention.softmax_slices=16", "--set", "hosts=2", "--set", "devices_per_host=8",
+            "--set", "between_hosts.bandwidth=1 GB/s", "--set", "between_hosts.latency=9 us")  # fmt: skip
+    done = helixctl("plan", *SMALL, *sets, "--groups", "1", "--batch", "4", "--seq-len", "3", "-o", "-")
+    plan = json.loads(done.out)
+    assert plan["layout"]["slices"] == 16
+    assert plan["workload"] == {"batch": 4, "seq_len": 3}
+    assert plan["cluster"]["between_hosts"] == {"bandwidth": "1 GB/s", "latency": "9 us"}
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "text"),
+    [
+        ((*SMALL, "--groups", "2"), 1, "HX202 layout 2 x 8: 8 slices would cut a softmax of 8 dims"),
+        ((*SMALL, "--set", "attention.heads=28", "--set", "attention.softmax_slices=1"), 1, "HX201"),
+        ((*PAPER, "--set", "device.memory=1 GB", "--batch", "100000"), 1, "HX203"),
+        ((*SMALL, "--set", "attention.softmax_slice=4"), 2, "did you mean"),
+        ((SMALL[1], SMALL[0]), 2, "HX110"),
+        (("nowhere.yaml", SMALL[1]), 2, "HX101"),
+        ((SMALL[0],), 2, "Missing argument"),
+        ((*SMALL, "--groups", "0"), 2, "Invalid value"),
+        ((*SMALL, "-o", "/nowhere/x.json"), 2, "HX511"),
+    ],
+)
+def test_exit_status(args: tuple[str, ...], status: int, text: str) -> None:
+    done = helixctl("plan", *args)
+    assert done.status == status
+    assert text in done.err
+    assert "Traceback" not in done.err
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    assert not HEAVY & modules("from helixctl.cli.main import _status\n_status(['--help'])")
+    assert not HEAVY & modules(f"from helixctl.cli.main import _status\n_status(['plan', *{PAPER!r}, '-q', '-o', '-'])")
+
+
+def test_help_and_version() -> None:
+    for flag in ("-h", "--help"):
+        done = helixctl(flag)
+        assert done.status == 0
+        assert all(command in done.out.decode() for command in ("plan", "validate", "visualize", "run"))
+    assert helixctl("--version").out.startswith(b"helixctl, version ")
+    assert helixctl("plan", "-h").status == 0
+    assert helixctl("plam").status == 2

@@ -1,0 +1,183 @@
+"""helixctl run on gloo ranks: checks pass, files go in and out, reports hold, and a failure is one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helixctl.dag.retype import retyped
+from helixctl_runtime.seeded import seeded_numbers
+from tests.cli.command import ENVIRONMENT, helixctl
+from tests.documents import ROOT, SMALL, dag_of
+from tests.runtime.together import run_together
+
+QUICK = ("--warmup", "1", "--iters", "3")
+
+
+def write(path: Path, groups: int, slices: int, *sets: str) -> Path:
+    path.write_text(dag_of(SMALL, groups, slices, *sets).to_json())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("groups", "slices", "dtype"),
+    [
+        (1, 1, "float32"),
+        (2, 1, "bfloat16"),
+        (2, 2, "float32"),
+        (2, 2, "float16"),
+        (1, 4, "bfloat16"),
+        (4, 1, "float32"),
+    ],
+)
+def test_check_passes(groups: int, slices: int, dtype: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.dag.json", groups, slices, "layers=2")
+    done = helixctl("run", path, *QUICK, "--check", "--dtype", dtype)
+    assert (done.status, done.out) == (0, b""), done.err
+    assert "check passed: relative error" in done.err
+    assert f"{groups * slices} cpu ranks" in done.err
+    assert "attention kernel: FLASH_ATTENTION" in done.err
+
+
+def test_sixteen_ranks_from_a_plan_file(tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    done = helixctl("run", "plans/small/dense.4x4.plan.json", *QUICK, "--check", "--report", report)
+    assert done.status == 0, done.err
+    assert len(json.loads(report.read_text())["ranks"]) == 16
+
+
+def test_the_report(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.dag.json", 2, 2)
+    done = helixctl("run", path, *QUICK, "--check", "--seed", "5", "--report", "-")
+    report = json.loads(done.out)
+    dag = dag_of(SMALL, 2, 2)
+    assert report["simulated"] is False
+    assert (report["dag_digest"], report["plan_digest"]) == (dag.digest, dag.plan_digest)
+    assert (report["seed"], report["warmup"], report["iters"]) == (5, 1, 3)
+    step = report["step_time_ms"]
+    assert 0 < step["min"] <= step["p50"] <= step["p90"] <= step["p99"] <= step["max"]
+    assert report["tokens_per_s"] == pytest.approx(16 * 8 / step["mean"] * 1e3)
+    assert 0 < report["communication_per_step_ms"] < step["mean"]
+    assert report["sync_overhead_per_token_ms"] == pytest.approx(report["communication_per_step_ms"] / 8)
+    received = {row["level"]: row["received_nbytes_per_rank"] for row in report["levels"]}
+    # 4 layers; attention output of 16 x 8 x 512 float32: half of a half, then half of the whole.
+    assert received["concat"] == 4 * (16 * 8 * 512 * 4 // 2 + 16 * 8 * 512 * 4 // 4)
+    assert received["attend"] == 0
+    check = report["check"]
+    assert check["error"] <= check["tolerance"] == 2 * check["unpartitioned_error"]
+    assert report["environment"]["torch"] == torch.__version__
+    assert [r["rank"] for r in report["ranks"]] == [0, 1, 2, 3]
+
+
+def test_files_in_and_out(tmp_path: Path) -> None:
+    """Weights and input from files, each rank reading its regions, give what the same numbers from the seed give."""
+    dag = dag_of(SMALL, 2, 2, "layers=2")
+    weights = {t.name: seeded_numbers(t, t.full, 9, torch.float32) for t in dag.tensors if t.role == "weight"}
+    save_file(weights, tmp_path / "w.safetensors")
+    save_file(
+        {"input": seeded_numbers(dag.tensor["input"], dag.tensor["input"].full, 9, torch.float32)},
+        tmp_path / "x.safetensors",
+    )
+    path = write(tmp_path / "x.dag.json", 2, 2, "layers=2")
+    files = ("--weights", tmp_path / "w.safetensors", "--input", tmp_path / "x.safetensors")
+    done = helixctl("run", path, *QUICK, "--check", *files, "--output", tmp_path / "y.safetensors")
+    assert done.status == 0, done.err
+    output = load_file(tmp_path / "y.safetensors")["output"]
+    expected = run_together(dag, seed=9, steps=1).outputs[0]
+    assert torch.allclose(output, expected, rtol=1e-5, atol=1e-6)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_wrong_weight_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.dag.json", 2, 1, "layers=1")
+    save_file(
+        {"l0.w_q": torch.zeros(3, 3), "l0.w_k": torch.zeros(512, 16, 32, dtype=torch.int32)}, tmp_path / "w.safetensors"
+    )
+    done = helixctl("run", path, *QUICK, "--weights", tmp_path / "w.safetensors")
+    assert done.status == 2
+    assert "HX507 tensor l0.w_q has shape [3, 3], the model [512, 16, 32]" in done.err
+    assert "HX507 tensor l0.w_k is I32" in done.err
+    assert "HX507 tensor l0.w_up is missing" in done.err
+    (tmp_path / "w.safetensors").write_bytes(b"nothing of the kind")
+    done = helixctl("run", path, *QUICK, "--weights", tmp_path / "w.safetensors")
+    assert (done.status, "HX507" in done.err, "Traceback" in done.err) == (2, True, False)
+
+
+def test_nan_in_a_weight_fails_the_check(tmp_path: Path) -> None:
+    dag = dag_of(SMALL, 2, 1, "layers=1")
+    weights = {t.name: seeded_numbers(t, t.full, 0, torch.float32) for t in dag.tensors if t.role == "weight"}
+    weights["l0.w_up"][3, 7] = float("nan")
+    save_file(weights, tmp_path / "w.safetensors")
+    path = write(tmp_path / "x.dag.json", 2, 1, "layers=1")
+    done = helixctl(
+        "run", path, *QUICK, "--check", "--weights", tmp_path / "w.safetensors", "--report", tmp_path / "r.json"
+    )
+    assert done.status == 1
+    assert "HX506 the model's own output is not finite" in done.err
+    assert json.loads((tmp_path / "r.json").read_text())["check"]["passed"] is False
+
+
+def test_another_function_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check is sharp: a scale that is off by a thousandth is found."""
+    from helixctl_runtime import kernels
+
+    plain = kernels.add
+    monkeypatch.setattr(kernels, "add", lambda a, b, out: plain(a, b * 1.001, out))
+    ran = run_together(retyped(dag_of(SMALL, 2, 1, "layers=1"), "float32"), steps=1)
+    assert ran.error > 2 * ran.unpartitioned
+
+
+def test_dry_run_starts_nothing() -> None:
+    done = helixctl("run", "plans/small/dense.4x4.plan.json", "--dry-run")
+    assert done.status == 0
+    assert "16 ranks on cpu" in done.err
+    assert "nothing was started" in done.err
+
+
+def test_without_torch(tmp_path: Path) -> None:
+    """`helixctl run` on a machine that plans only says which extra to install."""
+    plan = ROOT / "plans/small/dense.4x4.plan.json"
+    hook = f"import sys; sys.modules['torch'] = None\nfrom helixctl.cli.main import main\nmain(['run', '{plan}'])"
+    done = subprocess.run([sys.executable, "-c", hook], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert b"HX501 torch is not installed" in done.stderr
+    assert b"helixctl[runtime]" in done.stderr
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, "HX504"), (signal.SIGSTOP, "HX505")])
+def test_a_rank_that_dies_or_hangs_ends_the_run(sent: signal.Signals, code: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.dag.json", 2, 2)
+    command = [sys.executable, "-m", "helixctl", "run", str(path), "--iters", "100000", "--timeout", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT) as run:
+        ranks = _children(run.pid, 4)
+        time.sleep(1)
+        os.kill(ranks[2], sent)
+        begin = time.monotonic()
+        _, err = run.communicate(timeout=30)
+    assert time.monotonic() - begin < 3 + 2
+    assert run.returncode == 1
+    assert err.count("HX") == 1
+    assert f"{code} rank 2 (cpu)" in err
+    assert " l" in err
+    assert "rank-2.log" in err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+def _children(pid: int, count: int) -> list[int]:
+    """The ranks of a launcher, by rank, once they all run."""
+    for _ in range(300):
+        path = Path(f"/proc/{pid}/task/{pid}/children")
+        found = [int(p) for p in path.read_text().split()] if path.exists() else []
+        if len(found) >= count:
+            return sorted(found)[-count:]
+        time.sleep(0.1)
+    raise AssertionError("the ranks did not start")
