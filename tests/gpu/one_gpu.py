@@ -1,0 +1,248 @@
+"""What one GPU can check of the runtime: writes one JSON report. `make gpu` runs it.
+
+    python tests/gpu/one_gpu.py --report FILE [--plan PLAN] [--device cuda]
+
+Kernels at the real shapes of one partition (times, rates, errors against float64), fused attention by backend and
+width, the whole dag walked rank by rank on one device against the float64 reference, and that walk as a CUDA graph, whose
+replay must be bit-equal to the eager walk. On CPU (for a trial of this script) the graph is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+
+from helixctl.cli.documents import load_dag  # noqa: E402
+from helixctl.dag import Attention, Dag, Task  # noqa: E402
+from helixctl.dag.retype import retyped  # noqa: E402
+from helixctl.spec import Dtype  # noqa: E402
+from helixctl_runtime import kernels  # noqa: E402
+from helixctl_runtime.dtypes import TORCH  # noqa: E402
+from helixctl_runtime.files import Numbers  # noqa: E402
+from helixctl_runtime.program import Program, compile_rank  # noqa: E402
+from helixctl_runtime.reference import evaluate, relative_error  # noqa: E402
+from helixctl_runtime.report import environment  # noqa: E402
+from helixctl_runtime.walk import fused, walk_together  # noqa: E402
+
+REPEATS = 30
+ATTENTION_SHAPES = [(1024, 1), (64, 128), (4, 2048)]  # sequences, tokens
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+
+
+def main() -> int:
+    """Run every check; the exit status is 0 where all passed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--plan", default=str(ROOT / "plans/paper/dense.4x4.plan.json"))
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    device, dag = torch.device(options.device), load_dag(options.plan)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    report: dict[str, Any] = {
+        "started_at": started,
+        "environment": environment(),
+        "plan": dag.plan.model_dump(mode="json"),
+    }
+    parts = {"kernels": kernel_rows, "attention": attention_rows, "walk": walk, "dtypes": small_walks}
+    for name, part in parts.items():
+        begin = time.perf_counter()
+        try:
+            report[name] = part(dag, device)
+        except Exception as error:  # noqa: BLE001  one part that fails must not lose what the others found
+            report[name] = {"passed": False, "failed": f"{type(error).__name__}: {error}"}
+        report[f"{name}_s"] = round(time.perf_counter() - begin, 1)
+        print(name, json.dumps(report[name])[:2000], flush=True)
+    report["passed"] = all(passed(report[name]) for name in parts)
+    options.report.write_text(json.dumps(report, indent=2) + "\n")
+    print("passed" if report["passed"] else "FAILED", "->", options.report)
+    return 0 if report["passed"] else 1
+
+
+def passed(part: Any) -> bool:
+    """Whether every row of a part passed."""
+    return all(row["passed"] for row in (part if isinstance(part, list) else [part]))
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Median seconds of a call."""
+    for _ in range(5):
+        call()
+    if device.type != "cuda":
+        begin = time.perf_counter()
+        call()
+        return time.perf_counter() - begin
+    times = []
+    for _ in range(REPEATS):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        call()
+        b.record()
+        torch.cuda.synchronize()
+        times.append(a.elapsed_time(b) * 1e-3)
+    return statistics.median(times)
+
+
+def kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
+    """Every compute task of rank 0 in layer 0 at its real shape: time, rate, and error against float64."""
+    rows = []
+    for name in dag.order[0]:
+        task = dag.task[name]
+        if task.layer or task.is_collective or isinstance(task.op, Attention):
+            continue
+        call, out, exact, plain = standalone(dag, task, device)
+        seconds = timed(call, device)
+        error, rounding = relative_error(out, exact), relative_error(plain, exact)
+        rows.append({
+            "task": name, "kind": task.kind, "us": seconds * 1e6, "tflop_per_s": task.flops / seconds / 1e12,
+            "gb_per_s": task.nbytes / seconds / 1e9, "error": error, "error_of_rounding_once": rounding,
+            # float32 accumulation may round a few results the other way than float64 does.
+            "passed": error <= 1.1 * rounding + 1e-6,
+        })  # fmt: skip
+    return rows
+
+
+def standalone(
+    dag: Dag, task: Task, device: torch.device
+) -> tuple[kernels.Step, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A task's kernel on random numbers of its shapes: the call, its output, the exact result, that rounded once."""
+    torch.manual_seed(0)
+    values = [dag.value[v] for v in (*task.inputs, *task.outputs)]
+    made = [torch.randn(v.shape, device=device).mul_(0.5).to(TORCH[v.dtype]) for v in values]
+    ins, outs = made[: len(task.inputs)], made[len(task.inputs) :]
+    if task.kind == "linear":
+        depth = 1
+        for dim in task.op.contract:  # type: ignore[union-attr]
+            depth *= values[0].shape[dag.tensor[values[0].tensor].dims.index(dim)]
+        x, w = ins[0].reshape(-1, depth), torch.cat([w.reshape(depth, -1) for w in ins[1:]], dim=1)
+        out = torch.empty(x.shape[0], w.shape[1], dtype=outs[0].dtype, device=device)
+        call, exact = kernels.linear(x, w, out), x.double() @ w.double()
+    elif task.kind == "norm":
+        out, x = outs[0], ins[0].double()
+        call = kernels.norm(ins[0], ins[1], task.op.eps, out)  # type: ignore[union-attr]
+        exact = x / (x.square().mean(-1, keepdim=True) + task.op.eps).sqrt() * ins[1].double()  # type: ignore[union-attr]
+    elif task.kind == "activation":
+        out = outs[0]
+        call, exact = kernels.activation(task.op.function, ins[0], out), getattr(F, task.op.function)(ins[0].double())  # type: ignore[union-attr]
+    else:
+        out = outs[0]
+        call, exact = kernels.add(ins[0], ins[1], out), ins[0].double() + ins[1].double()
+    call()
+    return call, out, exact, exact.to(out.dtype)
+
+
+def attention_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
+    """Fused attention on one partition's heads, by backend, at the slice's width and at the whole head's."""
+    attention = dag.plan.model.attention
+    heads = attention.heads // dag.plan.layout.groups
+    dtype = TORCH[dag.plan.model.dtype]
+    rows = []
+    for width in dict.fromkeys((attention.softmax_width, attention.head_dim)):
+        chosen = kernels.fused_attention(device.type, dtype, width)
+        for sequences, tokens in ATTENTION_SHAPES if device.type == "cuda" else [(2, 8)]:
+            q, k, v = torch.randn(3, sequences, heads, tokens, width, device=device).to(dtype)
+            exact = None
+            for backend in BACKENDS:
+                row: dict[str, Any] = {
+                    "width": width,
+                    "sequences": sequences,
+                    "tokens": tokens,
+                    "backend": backend.name,
+                }
+                try:
+                    with sdpa_kernel([backend]):
+                        out = F.scaled_dot_product_attention(q, k, v)
+                        seconds = timed(lambda: F.scaled_dot_product_attention(q, k, v), device)  # noqa: B023
+                except RuntimeError as error:
+                    # Only the kernel of our table has to run.
+                    rows.append(row | {"refused": str(error).splitlines()[0], "passed": backend != chosen})
+                    continue
+                if exact is None:
+                    scores = q[:1].double() @ k[:1].double().transpose(-1, -2) / width**0.5
+                    exact = torch.softmax(scores, -1) @ v[:1].double()
+                flops = 4 * sequences * heads * tokens * tokens * width
+                error = relative_error(out[:1], exact)
+                rows.append(row | {
+                    "chosen": backend == chosen, "us": seconds * 1e6, "tflop_per_s": flops / seconds / 1e12,
+                    "error": error, "passed": error < 8 * torch.finfo(dtype).eps,
+                })  # fmt: skip
+    return rows
+
+
+def compiled(dag: Dag, device: torch.device) -> tuple[list[Program], Numbers]:
+    """All ranks of a dag on one device."""
+    numbers = Numbers(0, None, None)
+    return [
+        compile_rank(dag, rank, device, lambda v: numbers.value(dag, v, TORCH[v.dtype], device))
+        for rank in range(len(dag.order))
+    ], numbers
+
+
+def walk(dag: Dag, device: torch.device) -> dict[str, Any]:
+    """The dag of all ranks on this device: error against float64, and the CUDA graph of it against the eager walk."""
+    programs, numbers = compiled(dag, device)
+    step = walk_together(dag, programs)
+    found: dict[str, Any] = {"layout": str(dag.plan.layout), "ranks": len(programs)}
+    with torch.inference_mode(), fused(programs):
+        step()
+        outputs = [next(iter(p.outputs.values())).data for p in programs]
+        eager = [o.clone() for o in outputs]
+        found["eager_ms"] = timed(step, device) * 1e3
+        if device.type == "cuda":
+            found |= graph(step, outputs, eager, device)
+    dtype = TORCH[dag.plan.model.dtype]
+    with torch.inference_mode():
+        expected = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, device), torch.float64)
+        plain = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, device), dtype)
+    found["error"] = max(relative_error(o, expected) for o in eager)
+    found["unpartitioned_error"] = relative_error(plain, expected)
+    found["ranks_bit_equal"] = all(torch.equal(eager[0], o) for o in eager)
+    found["passed"] = found["error"] <= 2 * found["unpartitioned_error"] and found.get("graph_bit_equal", True)
+    if device.type == "cuda":
+        found["max_memory_allocated_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return found
+
+
+def graph(
+    step: Callable[[], None], outputs: list[torch.Tensor], eager: list[torch.Tensor], device: torch.device
+) -> dict[str, Any]:
+    """Capture a step, replay it, compare bit for bit."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        step()
+    for o in outputs:
+        o.zero_()
+    captured.replay()
+    torch.cuda.synchronize()
+    equal = all(torch.equal(a, b) for a, b in zip(outputs, eager, strict=True))
+    return {"graph_bit_equal": equal, "graph_ms": timed(captured.replay, device) * 1e3}
+
+
+def small_walks(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
+    """The small twin on this device in every dtype for which the table has a kernel."""
+    del dag
+    small = load_dag(str(ROOT / "plans/small/dense.4x4.plan.json"))
+    dtypes: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
+    return [{"dtype": dtype} | walk(retyped(small, dtype), device) for dtype in dtypes]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The GPU check, tried on CPU with the small twin, so that it is ready where a GPU is at hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.documents import ROOT
+
+SCRIPT = ROOT / "tests/gpu/one_gpu.py"
+
+
+def run(report: Path, *args: str) -> dict[str, object]:
+    done = subprocess.run([sys.executable, SCRIPT, "--report", report, *args], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    found: dict[str, object] = json.loads(report.read_text())
+    return found
+
+
+def test_the_script_on_cpu(tmp_path: Path) -> None:
+    found = run(tmp_path / "r.json", "--device", "cpu", "--plan", str(ROOT / "plans/small/dense.4x4.plan.json"))
+    assert found["passed"]
+    assert {row["kind"] for row in found["kernels"]} == {"linear", "norm", "activation", "add"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.timeout(600)
+def test_the_paper_s_shapes_on_a_gpu(tmp_path: Path) -> None:
+    assert run(tmp_path / "r.json")["passed"]
