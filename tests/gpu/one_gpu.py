@@ -3,8 +3,8 @@
     python tests/gpu/one_gpu.py --report FILE [--plan PLAN] [--device cuda]
 
 Kernels at the real shapes of one partition (times, rates, errors against float64), fused attention by backend and
-width, the whole dag walked rank by rank on one device against the float64 reference, and that walk as a CUDA graph, whose
-replay must be bit-equal to the eager walk. On CPU (for a trial of this script) the graph is left out.
+width, the whole dag walked rank by rank on one device against the float64 reference, and that walk as a CUDA graph,
+whose replay must be bit-equal to the eager walk. On CPU (for a trial of this script) the graph is left out.
 """
 
 from __future__ import annotations
