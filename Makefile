@@ -39,8 +39,10 @@ check: install ## lint, types, import rules
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
 
-bench: install ## the executor beside the same layer written by hand
-	$(BIN)/python tests/benchmarks/hand_written.py
+bench: install ## the executor beside the same layer written by hand; every layout with --check
+	$(BIN)/python tests/benchmarks/hand_written.py --json docs/measurements/hand-written.json
+	$(BIN)/python tests/benchmarks/start.py --json docs/measurements/start.json
+	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
 
 gpu: ## what one GPU can check; writes one JSON report to $(OUT)
 	@mkdir -p $(OUT)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,3 +28,17 @@ def table(*columns: str) -> Table:
     for name in columns:
         made.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     return made
+
+
+@contextmanager
+def progress(what: str, steps: int) -> Iterator[Callable[[str, int], None] | None]:
+    """Show how far a run is: a live line on a terminal, one plain line elsewhere."""
+    if not sys.stderr.isatty():
+        console().print(f"running: {what}")
+        yield None
+        return
+    from rich.live import Live
+
+    # Refreshed by hand: a thread of rich's would be there when the ranks are forked.
+    with Live(what, console=console(), auto_refresh=False, transient=True) as live:
+        yield lambda phase, step: live.update(f"{what}: {phase}, step {min(step + 1, steps)}", refresh=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from helixctl.cli.console import console, table
+from helixctl.cli.console import console, progress, table
 from helixctl.cli.documents import load_dag
 from helixctl.cli.output import write_output
 from helixctl.dag.retype import retyped
@@ -73,7 +74,10 @@ def command(
     except ModuleNotFoundError as error:
         raise fail("HX501", f"{error.name} is not installed", "pip install 'helixctl[runtime]'") from error
     options = run.Options(warmup, iters, seed, check, weights, inputs, output)
-    result = run.run(dag, options, device=device, timeout=timeout, log_dir=log_dir)
+    ranks = dag.plan.layout.devices
+    what = f"{ranks} {device} ranks, {warmup} + {iters} steps"
+    with progress(what, warmup + iters) if run.speaks() else nullcontext() as watch:
+        result = run.run(dag, options, device=device, timeout=timeout, log_dir=log_dir, watch=watch)
     if result is None:
         return 0  # another process is rank 0 and reports
     if report_path:

@@ -17,9 +17,10 @@ from helixctl_runtime.ranks import signals
 from helixctl_runtime.ranks.environment import DeviceKind, Place, check_devices, check_world_size, detect, pick_device
 from helixctl_runtime.ranks.failure import Standing, TaskName, alone, describe, root_cause
 from helixctl_runtime.ranks.local import LocalRanks
-from helixctl_runtime.ranks.rank import Phase, Progress, Rank
+from helixctl_runtime.ranks.rank import Phase, Position, Progress, Rank
 
 Worker = Callable[[Rank], object]
+Watch = Callable[[Position], None]
 
 
 def run_ranks(
@@ -30,6 +31,7 @@ def run_ranks(
     timeout: float,
     task_name: TaskName,
     log_dir: Path | None = None,
+    watch: Watch | None = None,
 ) -> list[object]:
     """Call the worker on every rank and return what each returned.
 
@@ -44,6 +46,7 @@ def run_ranks(
         task_name: the id of the n-th task of a rank, for messages.
         log_dir: where ``rank-N.log`` go; without it, a temporary folder that stays only if the run fails. What rank 0
             prints is not redirected.
+        watch: told, a few times a second, how far the rank is that is furthest behind (local ranks only).
 
     Raises:
         HelixError: with the one diagnostic that names the root cause.
@@ -62,7 +65,7 @@ def run_ranks(
         try:
             with signals.held():
                 ranks.start(worker, f"file://{private}/rendezvous")
-            results = ranks.wait()
+            results = ranks.wait(watch)
             if results is None:
                 raise root_cause(ranks.standings(), timeout, task_name)
             return results

@@ -143,12 +143,14 @@ class LocalRanks:
             self._ranks.append(local)
             self._selector.register(ours, selectors.EVENT_READ, local)
 
-    def wait(self) -> list[object] | None:
+    def wait(self, watch: Callable[[Position], None] | None = None) -> list[object] | None:
         """What each rank returned; None as soon as enough is known to say why there will be no result."""
         decide = math.inf
         while True:
             self._listen(min(_TICK, decide - time.monotonic()))
             now = time.monotonic()
+            if watch is not None:
+                watch(min(r.progress.position() for r in self._ranks))
             reports = [r.report for r in self._ranks if r.report]
             results = [report.value for report in reports if report.kind == "result"]
             if len(results) == self._world_size:

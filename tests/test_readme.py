@@ -1,0 +1,30 @@
+"""What the README shows is what the commands print."""
+
+from __future__ import annotations
+
+import re
+
+from tests.cli.command import helixctl
+from tests.documents import PAPER, ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_plan_that_is_shown() -> None:
+    shown = lines(README)
+    assert all(line in shown for line in lines(helixctl("plan", *PAPER, "--groups", "4", "--slices", "4").err))
+
+
+def test_the_refusal_that_is_shown() -> None:
+    shown = lines(README)
+    assert all(line in shown for line in lines(helixctl("validate", "tests/invalid/HX406-gather-order.dag.json").err))
+
+
+def test_links_lead_somewhere() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+            assert target.startswith("http") or (path.parent / target).exists(), f"{path}: {target}"
