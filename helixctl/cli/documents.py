@@ -7,6 +7,7 @@ from dataclasses import replace
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
+from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.spec.load import document_kind, parse_mapping, read_text, validate_document
 
@@ -70,15 +71,16 @@ def _dag_findings(dag: Dag) -> list[Diagnostic]:
 
 
 def _check_version(version: object, path: str) -> None:
-    if isinstance(version, str) and not version.startswith("1."):
-        message, hint = f"format_version {version} is not supported", "this helixctl reads 1.x"
+    if isinstance(version, str) and version != FORMAT_VERSION:
+        message, hint = f"format_version {version} is not supported", f"this helixctl reads {FORMAT_VERSION}"
         raise HelixError(Diagnostic("HX304", message, hint, path))
 
 
 def _refuse(findings: list[Diagnostic], text: str, path: str) -> None:
     """Raise the findings, each at the line that declares what it is about."""
     if findings:
-        raise HelixError([replace(d, file=path, line=_line(text, d.path), col=1 if d.path else None) for d in findings])
+        lines = [_line(text, d.path) for d in findings]
+        raise HelixError([replace(d, file=path, line=n, col=n and 1) for d, n in zip(findings, lines, strict=True)])
 
 
 def _line(text: str, name: str | None) -> int | None:

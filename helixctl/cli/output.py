@@ -30,6 +30,21 @@ def write_output(path: str, data: str | bytes) -> None:
         raise _cannot_write(path, error) from error
 
 
+def check_folder(path: str | None) -> None:
+    """See that a file can be made there, before work is done whose result it would hold.
+
+    Raises:
+        HelixError: HX511, the folder does not exist or cannot be written.
+    """
+    if path in (None, "-"):
+        return
+    folder = Path(str(path)).resolve().parent
+    if not folder.is_dir():
+        raise fail("HX511", f"cannot write {path}: {folder} is no folder", "create the folder first")
+    if not os.access(folder, os.W_OK):
+        raise fail("HX511", f"cannot write {path}: {folder} is not writable")
+
+
 def _replace(path: Path, content: bytes) -> None:
     target = path.resolve()  # a link is written through, not replaced
     if target.exists() and not target.is_file():

@@ -11,7 +11,7 @@ import click
 
 from helixctl.cli.console import console, progress, table
 from helixctl.cli.documents import load_dag
-from helixctl.cli.output import write_output
+from helixctl.cli.output import check_folder, write_output
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError, fail
 from helixctl.units import human_bytes
@@ -69,6 +69,8 @@ def command(
     if dry_run:
         _describe(dag, device)
         return 0
+    for path in (output, report_path):
+        check_folder(path)
     try:
         from helixctl_runtime import run
     except ModuleNotFoundError as error:

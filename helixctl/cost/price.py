@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts, seconds
 from helixctl.dag import Dag, Level
+from helixctl.dag.dry_run import dry_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def price(dag: Dag) -> Price:
     ranks = dag.plan.layout.devices
     clock, received, between = [0.0] * ranks, [0] * ranks, [0] * ranks
     levels: list[dict[tuple[Level, str], float]] = [defaultdict(float) for _ in range(ranks)]
-    for task in dag.tasks:
+    for task in dry_run(dag).done:
         begin = max(clock[r] for r in task.ranks)
         took = seconds(task, cluster, dtype)
         crosses = task.is_collective and crosses_hosts(task, cluster)

@@ -14,13 +14,13 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from helixctl.dag.ops import COLLECTIVES, Op
 from helixctl.plan import Interval, Plan, Whole, canonical_json
+from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import DTYPE_NBYTES, Dtype
 
 if TYPE_CHECKING:
     import networkx as nx
 
 DAG_SCHEMA = "urn:helixctl:dag:1"
-FORMAT_VERSION = "1.0"
 _STRICT = ConfigDict(extra="forbid")
 
 Role = Literal["input", "weight", "activation", "output"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from helixctl.dag import Dag, Level, Op, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of
-from helixctl.dag.retype import accumulator
 from helixctl.plan import Interval, Plan
+from helixctl.spec import accumulator
 
 Region = tuple[Interval, ...]
 

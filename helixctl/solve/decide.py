@@ -59,11 +59,16 @@ def decide(
         raise HelixError(
             [Diagnostic("HX203", f"layout {c.layout}: {_too_big(c, cluster)}", _MEMORY_HINT) for c in legal]
         )
-    best = min(fitting, key=lambda c: (c.price.step_s, c.layout.slices) if c.price else (0.0, 0))
+    best = min(fitting, key=_rank)
     if best.price is None or best.dag is None:
         raise TypeError  # a fitting candidate has both
     rows = tuple(Row(c, c is best, _verdict(c, best, best.price, wanted, cluster)) for c in all_rows)
     return Decision(best.dag.plan, best.dag, rows)
+
+
+def _rank(candidate: Candidate) -> tuple[float, int]:
+    """Faster first; of equals the one with fewer slices. Sums of the same terms in another order are equal."""
+    return (float(f"{candidate.price.step_s:.9g}") if candidate.price else float("inf"), candidate.layout.slices)
 
 
 _MEMORY_HINT = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
@@ -97,12 +102,12 @@ def _verdict(c: Candidate, best: Candidate, fastest: Price, wanted: str, cluster
         return f"asked for ({wanted})" if wanted else "chosen: the fastest of the legal ones"
     if too_big := _too_big(c, cluster):
         return too_big
+    if _rank(c)[0] == _rank(best)[0]:
+        return "as fast, with more slices" if c.layout.slices > best.layout.slices else "as fast"
     ratio = c.price.step_s / fastest.step_s
     if ratio < 1:
         return f"{1 / ratio:.3g} x faster, but not what was asked for ({wanted})"
     slower = {key: c.price.levels.get(key, 0.0) - fastest.levels.get(key, 0.0) for key in c.price.levels}
     (level, lane), _ = max(slower.items(), key=lambda item: item[1])
     have, against = c.price.levels[level, lane], fastest.levels.get((level, lane), 0.0)
-    if ratio - 1 < 1e-9:  # noqa: PLR2004  equal but for rounding: fewer slices win
-        return "as fast, with more slices"
     return f"{ratio:.3g} x slower: {lane} of {level} {human_seconds(have)} against {human_seconds(against)}"

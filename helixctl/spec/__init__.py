@@ -12,6 +12,7 @@ from helixctl.spec.models import (
     ModelSpec,
     NormSpec,
     WorkloadSpec,
+    accumulator,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "ModelSpec",
     "NormSpec",
     "WorkloadSpec",
+    "accumulator",
 ]

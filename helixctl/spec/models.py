@@ -11,6 +11,12 @@ from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 DTYPE_NBYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
+
+def accumulator(dtype: Dtype) -> Dtype:
+    """The dtype of a partial sum: float32, or float64 where the model is float64."""
+    return "float64" if dtype == "float64" else "float32"
+
+
 # 2**40 bounds every count, so that no product of a few of them leaves what a 64-bit reader of the JSON can hold.
 Count = Annotated[int, Field(strict=True, ge=1, le=2**40)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]

@@ -17,8 +17,7 @@ Box = tuple[Interval, ...]
 def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
     """What the computing tasks make of every tensor tiles it once; replicas hold equal shares (HX407).
 
-    A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well. The regions
-    of the model's output that ranks end up with must tile it too.
+    A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well.
     """
     made: dict[str, list[Value]] = defaultdict(list)
     for task in dag.tasks:

@@ -12,7 +12,7 @@ from helixctl.verify.findings import finding, op_text
 
 
 def check_function(dag: Dag) -> Iterator[Diagnostic]:
-    """The tensors are the model's, every task computes its tensor's equation, and the output is whole (HX411).
+    """The tensors are the model's, and every task computes its tensor's equation (HX411).
 
     Together with the region proofs this is the whole claim: a compute task makes a region of ``op(inputs)`` for the
     equation that defines its output, a collective moves or sums regions of one tensor, and so every declared value

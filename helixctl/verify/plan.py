@@ -23,7 +23,7 @@ def check_plan(plan: Plan) -> Iterator[Diagnostic]:
 def check_embedded_plan(dag: Dag) -> Iterator[Diagnostic]:
     """The plan inside a dag is the one of its digest (HX402), and holds by itself."""
     if dag.plan.digest != dag.plan_digest:
-        hint = "the plan was edited inside the dag; lower the plan again"
+        hint = "the plan was edited inside the dag; make the dag anew with helixctl plan --dag"
         have, want = dag.plan.digest[:19], dag.plan_digest[:19]
         yield Diagnostic("HX402", f"the plan has digest {have}..., the dag says {want}...", hint)
     yield from check_plan(dag.plan)

@@ -8,11 +8,10 @@ from typing import Final, NamedTuple, TypeVar
 from helixctl.dag import Dag, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.ops import AllGather, Attention, Linear, Norm
-from helixctl.dag.retype import accumulator
 from helixctl.errors import Diagnostic
 from helixctl.plan import Interval
 from helixctl.plan.layout import full_extents
-from helixctl.spec import Dtype
+from helixctl.spec import Dtype, accumulator
 from helixctl.verify.findings import finding, partial_text, region_text
 
 

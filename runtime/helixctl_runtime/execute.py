@@ -106,7 +106,7 @@ class _Session:
         progress, warmup = self.rank.progress, self.options.warmup
         progress.enter(Phase.RUNNING)
         for step in range(warmup):
-            progress.cell[1] = step
+            progress.cell[0], progress.cell[1] = 0, step
             walker()
         dist.barrier()
         if self.rank.device.type == "cuda":
@@ -114,7 +114,7 @@ class _Session:
         walker.stopwatch.lap()
         times = []
         for step in range(warmup, warmup + self.options.iters):
-            progress.cell[1] = step
+            progress.cell[0], progress.cell[1] = 0, step
             begin = time.perf_counter()
             walker()
             times.append(time.perf_counter() - begin)
@@ -127,7 +127,7 @@ class _Session:
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(self.options.iters + 1)]
         marks[0].record()
         for step, mark in enumerate(marks[1:]):
-            self.rank.progress.cell[1] = self.options.warmup + step
+            self.rank.progress.cell[0], self.rank.progress.cell[1] = 0, self.options.warmup + step
             walker()
             mark.record()
         torch.cuda.synchronize()
@@ -172,7 +172,7 @@ class _Session:
             region = tuple(slice(start, stop) for start, stop in self.dag.value[value_id].region)
             errors.append(relative_error(buffer.data, expected[region]))
         floor = _FLOAT64_TOLERANCE if self.dtype == torch.float64 else 0.0
-        return max(errors), float(unpartitioned), max(2 * float(unpartitioned), floor)
+        return max(errors, default=0.0), float(unpartitioned), max(2 * float(unpartitioned), floor)
 
     def _write(self, program: Program) -> None:
         """Write the output from the first rank that holds all of it."""

@@ -54,7 +54,7 @@ def fused_attention(device: str, dtype: torch.dtype, width: int) -> SDPBackend:
         if row.device == device and dtype in row.dtypes and width <= row.widest and width % row.multiple == 0:
             return row.backend
     name = str(dtype).removeprefix("torch.")
-    hint = "use --dtype float16 or bfloat16" if device == "cuda" else None
+    hint = "use --dtype float16 or bfloat16" if device == "cuda" and dtype not in HALF else None
     raise fail("HX508", f"no fused attention on {device} in {name} for a softmax of {width} dims", hint)
 
 

@@ -271,7 +271,7 @@ class _Compiler:
         if [a.dim for a in buffer.axes] == list(dims):
             return buffer
         value = self.dag.value[value_id]
-        copy = Buffer.plain(torch.empty(value.shape, dtype=buffer.data.dtype, device=self.device), dims)
+        copy = Buffer.plain(self.pool.keep(value.shape, buffer.data.dtype), dims)
         cut = copy.split(buffer.factors())
         source = buffer.in_order(cut.axes)
         self._do(lambda: cut.data.copy_(source))
@@ -282,7 +282,7 @@ class _Compiler:
         buffer = self._buffer(value_id)
         if buffer.data.is_contiguous():
             return buffer
-        data = torch.empty(buffer.data.shape, dtype=buffer.data.dtype, device=self.device)
+        data = self.pool.keep(buffer.data.shape, buffer.data.dtype)
         self._do(lambda: data.copy_(buffer.data))
         return Buffer(data, buffer.axes)
 

@@ -9,10 +9,12 @@ import networkx as nx
 import pytest
 from pydantic import ValidationError
 
+from helixctl.cost.price import price
 from helixctl.dag import dag_from_json
 from helixctl.dag.dry_run import dry_run
 from helixctl.dag.liveness import last_needed
 from helixctl.dag.retype import retyped
+from helixctl.verify import verify
 from tests.documents import PAPER, SMALL, dag_of, tiny
 
 
@@ -76,3 +78,11 @@ def test_lookups_are_by_id() -> None:
     assert dag.producer["l0.q@1"].id == "l0.distribute.qkv.g1s0"
     assert [t.id for t in dag.consumers["l0.residual@1"]] == ["l0.feed_forward.norm.g1s0", "l0.feed_forward.add.g1s0"]
     assert replace(value, dtype="float16").nbytes == 8 * 4 * 2
+
+
+def test_the_order_in_which_tasks_are_listed_means_nothing() -> None:
+    dag = dag_of(SMALL, 2, 2)
+    other = replace(dag, tasks=dag.tasks[::-1])
+    assert verify(other) == []
+    assert retyped(other, "float16").task == retyped(dag, "float16").task
+    assert price(other) == price(dag)

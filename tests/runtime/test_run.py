@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,28 @@ def _children(pid: int, count: int) -> list[int]:
             return sorted(found)[-count:]
         time.sleep(0.1)
     raise AssertionError("the ranks did not start")
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_run(tmp_path: Path) -> None:
+    for option in ("--output", "--report"):
+        done = helixctl("run", "plans/small/dense.4x4.plan.json", option, tmp_path / "missing" / "x")
+        assert done.status == 2
+        assert "HX511" in done.err
+        assert "create the folder first" in done.err
+        assert "running" not in done.err
+
+
+def test_ranks_that_do_not_hold_the_output(tmp_path: Path) -> None:
+    """A dag in which the last add is done on one rank only is as good, and its check looks at that rank."""
+    dag = dag_of(SMALL, 2, 1, "layers=1")
+    last = "l0.feed_forward.add.g1s0"
+    dag = replace(
+        dag,
+        values=tuple(v for v in dag.values if v.id != "output@1"),
+        tasks=tuple(t for t in dag.tasks if t.id != last),
+        order=(dag.order[0], dag.order[1][:-1]),
+    )
+    (tmp_path / "x.dag.json").write_text(dag.to_json())
+    done = helixctl("run", tmp_path / "x.dag.json", *QUICK, "--check")
+    assert done.status == 0, done.err
+    assert "check passed" in done.err

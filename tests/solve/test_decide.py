@@ -73,3 +73,10 @@ def test_nothing_fits() -> None:
         decide(*specs(PAPER, "device.memory=100 MB"))
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     assert "needs 537 MB a device" in str(caught.value)
+
+
+def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
+    sets = ("attention.heads=28", "devices_per_host=8")
+    said = verdicts(SMALL, *sets)
+    assert said["4 x 2"] == "chosen: the fastest of the legal ones"
+    assert said["2 x 4"] == "as fast, with more slices"
