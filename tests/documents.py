@@ -18,16 +18,17 @@ TINY = ("layers=1", "hidden_size=8", "attention.heads=2", "attention.head_dim=4"
         "feed_forward.intermediate_size=16", "workload.batch=2", "workload.seq_len=3")  # fmt: skip
 
 
-def plan_of(specs: tuple[str, str], groups: int, slices: int, *sets: str) -> Plan:
+def plan_of(specs: tuple[str, str], groups: int, slices: int, *sets: str, **axes: int | str) -> Plan:
     """A plan of spec files with a given layout, on one host of as many devices where the cluster is small."""
-    devices = () if specs is PAPER else (f"devices_per_host={groups * slices}",)
+    layout = Layout.model_validate({"groups": groups, "slices": slices, **axes})
+    devices = () if specs is PAPER else (f"devices_per_host={layout.devices}",)
     document, cluster = load_specs(*specs, (*devices, *sets))
-    return Plan.of(document.model, cluster, document.workload, Layout(groups=groups, slices=slices))
+    return Plan.of(document.model, cluster, document.workload, layout)
 
 
-def dag_of(specs: tuple[str, str], groups: int, slices: int, *sets: str) -> Dag:
+def dag_of(specs: tuple[str, str], groups: int, slices: int, *sets: str, **axes: int | str) -> Dag:
     """The dag of such a plan."""
-    return lower(plan_of(specs, groups, slices, *sets))
+    return lower(plan_of(specs, groups, slices, *sets, **axes))
 
 
 def tiny(groups: int, slices: int, *sets: str) -> Dag:

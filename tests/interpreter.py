@@ -214,4 +214,5 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "add": _add,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
+    "send_receive": _broadcast,
 }

@@ -7,7 +7,7 @@ import click
 from helixctl.cli.console import console, table
 from helixctl.cli.output import write_output
 from helixctl.errors import HelixError
-from helixctl.solve import Decision, Row, decide
+from helixctl.solve import Decision, Row, decide, parse_wish
 from helixctl.spec.load import load_specs
 from helixctl.units import human_bytes, human_seconds
 from helixctl.verify import verify
@@ -20,6 +20,9 @@ from helixctl.verify import verify
 @click.option("--seq-len", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
 @click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix the number of head groups.")
 @click.option("--slices", type=click.IntRange(min=1), metavar="m", help="Fix the number of slices per group.")
+@click.option(
+    "--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes: combine, gather_order, data, pipeline..."
+)
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
@@ -33,6 +36,7 @@ def command(
     seq_len: int | None,
     groups: int | None,
     slices: int | None,
+    axes: str | None,
     sets: tuple[str, ...],
     output: str | None,
     dag_output: str | None,
@@ -42,13 +46,15 @@ def command(
     """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
 
     MODEL and CLUSTER are spec files. Every n x m of the devices is priced; one is picked, and for every other one it
-    is said why not. The plan is lowered to a dag and proved before anything is written.
+    is said why not. --layout fixes axes of the layout, such as groups=8,pipeline=2,
+    combine=reduce,microbatches=4. The plan is lowered to a dag and proved before anything is written.
     """
     if output == dag_output == "-":
         raise click.UsageError("only one of -o and --dag can be standard output")
     workload = [f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len)) if v is not None]
     document, cluster_spec = load_specs(model, cluster, (*sets, *workload))
-    decision = decide(document.model, cluster_spec, document.workload, groups=groups, slices=slices)
+    pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
+    decision = decide(document.model, cluster_spec, document.workload, {**pair, **parse_wish(axes or "")})
     if findings := verify(decision.dag):
         raise HelixError(findings)
     if not quiet:

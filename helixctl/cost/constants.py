@@ -35,7 +35,8 @@ WITHIN_HOST: Final[dict[str, dict[int, tuple[float, float]]]] = {
     "all_gather": {4: (21.3 / 5, 347 * 3 / 4 / 450), 8: (29.1 / 5, 331 * 7 / 8 / 450)},
     "all_reduce": {4: (40.3 / 5, 182 * 6 / 4 / 450), 8: (47.7 / 5, 187 * 14 / 8 / 450)},
     "broadcast": {4: (21.3 / 5, 347 * 3 / 4 / 450), 8: (29.1 / 5, 331 * 7 / 8 / 450)},  # as the all-gather
+    "send_receive": {2: (2.0, 0.8)},  # default: two latencies, four fifths of the link
 }
 # Between hosts: start-up in latencies of the link between hosts (10 us), and the share of each NIC's rate.
-BETWEEN_HOSTS: Final[dict[str, float]] = {"all_gather": 5.0, "all_reduce": 7.5, "broadcast": 5.0}
+BETWEEN_HOSTS: Final[dict[str, float]] = {"all_gather": 5.0, "all_reduce": 7.5, "broadcast": 5.0, "send_receive": 2.0}
 NIC_SHARE: Final = Sourced(0.92, NIC_RATE)

@@ -12,6 +12,7 @@ from helixctl.dag.ops import (
     Linear,
     Norm,
     Op,
+    SendReceive,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Norm",
     "Op",
     "Role",
+    "SendReceive",
     "Task",
     "Tensor",
     "Value",

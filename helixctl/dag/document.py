@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from helixctl.dag.ops import COLLECTIVES, Op
+from helixctl.dag.ops import COLLECTIVES, Op, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import DTYPE_NBYTES, Dtype
@@ -24,7 +24,7 @@ DAG_SCHEMA = "urn:helixctl:dag:1"
 _STRICT = ConfigDict(extra="forbid")
 
 Role = Literal["input", "weight", "activation", "output"]
-Level = Literal["distribute", "attend", "concat", "project", "feed_forward"]
+Level = Literal["transfer", "distribute", "attend", "concat", "project", "feed_forward"]
 Lane = Literal["compute", "communication"]
 
 
@@ -107,6 +107,11 @@ class Task:
     def is_collective(self) -> bool:
         """Whether ranks communicate."""
         return isinstance(self.op, COLLECTIVES)
+
+    @property
+    def receivers(self) -> tuple[int, ...]:
+        """The rank of each output of a collective."""
+        return self.ranks[1:] if isinstance(self.op, SendReceive) else self.ranks
 
     @property
     def lane(self) -> Lane:

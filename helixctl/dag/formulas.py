@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from helixctl.dag.document import Tensor, Value
-from helixctl.dag.ops import Activation, Add, AllGather, AllReduce, Attention, Broadcast, Linear, Norm, Op
+from helixctl.dag.ops import Activation, Add, AllGather, AllReduce, Attention, Broadcast, Linear, Norm, Op, SendReceive
 
 
 def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
@@ -28,7 +28,7 @@ def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Ma
             return 4 * outputs[0].numel
         case Activation() | Add():
             return outputs[0].numel
-        case Broadcast() | AllGather() | AllReduce():
+        case Broadcast() | AllGather() | AllReduce() | SendReceive():
             return 0
 
 
@@ -39,7 +39,7 @@ def nbytes(op: Op, inputs: Sequence[Value], outputs: Sequence[Value]) -> int:
     receive under a bandwidth-optimal algorithm (the rank that receives most).
     """
     match op:
-        case Broadcast():
+        case Broadcast() | SendReceive():
             return outputs[0].nbytes
         case AllGather():
             return max(out.nbytes - piece.nbytes for piece, out in zip(inputs, outputs, strict=True))

@@ -88,7 +88,16 @@ class AllReduce:
     kind: Literal["all_reduce"] = field(default="all_reduce", kw_only=True)
 
 
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class SendReceive:
+    """The first rank sends one value, the second receives it."""
+
+    kind: Literal["send_receive"] = field(default="send_receive", kw_only=True)
+
+
 Op = Annotated[
-    Broadcast | Norm | Linear | Attention | Activation | Add | AllGather | AllReduce, Field(discriminator="kind")
+    Broadcast | Norm | Linear | Attention | Activation | Add | AllGather | AllReduce | SendReceive,
+    Field(discriminator="kind"),
 ]
-COLLECTIVES = (Broadcast, AllGather, AllReduce)
+COLLECTIVES = (Broadcast, AllGather, AllReduce, SendReceive)

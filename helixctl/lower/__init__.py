@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Final, Protocol
 
 from helixctl.dag import Dag
@@ -11,6 +12,7 @@ from helixctl.lower.concat import concat
 from helixctl.lower.distribute import distribute
 from helixctl.lower.feed_forward import feed_forward
 from helixctl.lower.project import project
+from helixctl.lower.transfer import transfer
 from helixctl.plan import Plan
 
 
@@ -21,15 +23,17 @@ class Lowering(Protocol):
         """Add the level."""
 
 
-LOWERINGS: Final[tuple[Lowering, ...]] = (distribute, attend, concat, project, feed_forward)
+LOWERINGS: Final[tuple[Lowering, ...]] = (transfer, distribute, attend, concat, project, feed_forward)
 
 
 def lower(plan: Plan) -> Dag:
     """The dag of a plan whose layout is legal for its model."""
-    builder = Builder(plan)
-    for layer in range(plan.model.layers):
-        for level in LOWERINGS:
-            level(builder, layer)
+    builder, layout = Builder(plan), plan.layout
+    for microbatch, stage, replica in product(range(layout.microbatches), range(layout.pipeline), range(layout.data)):
+        builder.enter(stage, replica, microbatch)
+        for layer in layout.layers(stage, plan.model):
+            for level in LOWERINGS:
+                level(builder, layer)
     return builder.build()
 
 

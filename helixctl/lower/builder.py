@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helixctl.dag import Dag, Level, Op, Task, Tensor, Value
+from helixctl.dag import Broadcast, Dag, Level, Linear, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of
 from helixctl.plan import Interval, Plan
+from helixctl.plan.layout import full_extents
 from helixctl.spec import accumulator
 
 Region = tuple[Interval, ...]
@@ -17,6 +18,8 @@ class Builder:
     """A dag under construction.
 
     ``held[tensor, rank]`` is the latest value that a rank has of a tensor: a gather replaces the piece by the whole.
+    ``enter`` says on which team of ranks, and for which part of the batch, tasks are added from then on; the levels
+    need not know.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -28,22 +31,43 @@ class Builder:
         self.held: dict[tuple[str, int], Value] = {}
         self._values: list[Value] = []
         self._tasks: list[Task] = []
-        self._order: list[list[str]] = [[] for _ in self.ranks]
+        self._order: list[list[str]] = [[] for _ in range(self.layout.devices)]
         self._accumulator = accumulator(plan.model.dtype)
+        self._extents = full_extents(plan.model, plan.workload)
+
+        self.enter(0, 0, 0)
+
+    def enter(self, stage: int, replica: int, microbatch: int) -> None:
+        """Go to a stage of a replica, and a microbatch."""
+        layout = self.layout
+        self.stage, self.replica = stage, replica
+        self.ranks = layout.team(stage, replica)
+        self.batch = layout.batch(replica, microbatch, self.plan.workload)
+        self._replica = f"r{replica}" if layout.data > 1 else ""
+        # Ids name a microbatch only where there are several.
+        self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
 
     @property
-    def ranks(self) -> range:
-        """All ranks."""
-        return range(self.layout.devices)
+    def groups(self) -> list[tuple[int, ...]]:
+        """The ranks of every head group of this team."""
+        return [self.layout.ranks_of_group(g, self.stage, self.replica) for g in range(self.layout.groups)]
+
+    @property
+    def crossings(self) -> list[tuple[int, ...]]:
+        """The ranks of every slice position of this team, one of each group."""
+        return [self.layout.ranks_of_slice(s, self.stage, self.replica) for s in range(self.layout.slices)]
 
     def place(self, rank: int) -> str:
-        """The end of a task's id: ``g2s1``."""
-        return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}"
+        """The end of a computation's id: ``g2s1``, and the replica and the microbatch where there are several."""
+        return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}{self._replica}{self._part}"
 
     def own(self, tensor: str, rank: int, **cut: Interval) -> None:
-        """Give a rank a region of a weight or of the input from the start."""
-        region = _region(self.function.tensors[tensor], cut)
-        self._hold(Value(f"{tensor}@{rank}", tensor, rank, region, self.model.dtype))
+        """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""
+        whole = self.function.tensors[tensor]
+        part = self._part if whole.role == "input" else ""
+        if part or (tensor, rank) not in self.held:
+            region = self._region(tensor, cut)
+            self._hold(Value(f"{tensor}{part}@{rank}", tensor, rank, region, self.model.dtype))
 
     def compute(self, level: Level, name: str, rank: int, output: str, **cut: Interval) -> None:
         """Add the task that computes, on one rank, a region of the tensor(s) that ``output``'s equation defines.
@@ -52,12 +76,13 @@ class Builder:
         a partial sum, which is kept in float32 (DESIGN: merges in float32, one rounding at the end).
         """
         equation = self.function.defining[output]
-        partial = tuple((dim, interval) for dim, interval in cut.items() if dim in getattr(equation.op, "contract", ()))
+        contract = equation.op.contract if isinstance(equation.op, Linear) else ()
+        partial = tuple((dim, cut[dim]) for dim in contract if dim in cut and cut[dim] != (0, self._extents[dim]))
         outputs = []
         for tensor in equation.outputs:
-            region = _region(self.function.tensors[tensor], cut)
+            region = self._region(tensor, cut)
             dtype = self._accumulator if partial else self.model.dtype
-            outputs.append(Value(f"{tensor}@{rank}", tensor, rank, region, dtype, partial))
+            outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
         self._add(
@@ -81,10 +106,13 @@ class Builder:
         """
         if len(ranks) == 1:
             return
-        inputs = [self.held[tensor, rank] for rank in ranks if (tensor, rank) in self.held]
-        region, dtype = _region(self.function.tensors[tensor], cut), inputs[0].dtype
-        outputs = [Value(f"{tensor}:{stage}@{rank}", tensor, rank, region, dtype) for rank in ranks]
-        task_id = f"l{layer}.{level}.{name}"
+        senders = ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks
+        receivers = ranks[1:] if isinstance(op, SendReceive) else ranks
+        inputs = [self.held[tensor, rank] for rank in senders]
+        region, dtype = self._region(tensor, cut), inputs[0].dtype
+        outputs = [Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype) for rank in receivers]
+        replica = f".{self._replica}" if self._replica else ""
+        task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         self._add(Task(task_id, layer, level, op, tuple(ranks), *self._edges(op, inputs, outputs)))
 
     def build(self) -> Dag:
@@ -116,6 +144,7 @@ class Builder:
         self._values.append(value)
         self.held[value.tensor, value.rank] = value
 
-
-def _region(tensor: Tensor, cut: dict[str, Interval]) -> Region:
-    return tuple([cut.get(dim, (0, size)) for dim, size in zip(tensor.dims, tensor.shape, strict=True)])
+    def _region(self, tensor: str, cut: dict[str, Interval]) -> Region:
+        whole = self.function.tensors[tensor]
+        cut = {"batch": self.batch, **cut}
+        return tuple([cut.get(dim, (0, size)) for dim, size in zip(whole.dims, whole.shape, strict=True)])

@@ -1,4 +1,4 @@
-"""Level ``concat``: the attention output is put together inside each group, then across the groups."""
+"""Level ``concat``: the attention output is put together on every device of the team."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from helixctl.lower.builder import Builder
 
 
 def concat(b: Builder, layer: int) -> None:
-    """Gather 1/(m n) to 1/n inside each group, then to the whole across groups.
+    """Gather inside the groups and across them, in the layout's order; no task where the layout reduces.
 
-    The gather across groups is one task per slice position: the ranks that hold the same slice exchange what their
-    groups have put together, so that every rank ends with the whole.
+    slices_first goes from 1/(m n) to 1/n inside each group, then to the whole across groups. The gather across groups
+    is one task per slice position: the ranks at the same position exchange what they have, so that all end with the
+    whole. groups_first goes the other way: across groups with the small pieces, then inside each group.
     """
-    layout, tensor = b.layout, f"l{layer}.attention"
-    for group in range(layout.groups):
-        ranks = layout.ranks_of_group(group)
-        heads = layout.heads(ranks[0], b.model)
-        b.collective(layer, "concat", f"slices.g{group}", AllGather("head_dim"), ranks, tensor, "group", head=heads)
-    for slice_ in range(layout.slices):
-        ranks = layout.ranks_of_slice(slice_)
-        b.collective(layer, "concat", f"groups.s{slice_}", AllGather("head"), ranks, tensor, "full")
+    if b.layout.combine != "concat":
+        return
+    tensor = f"l{layer}.attention"
+    inside, across = AllGather("head_dim"), AllGather("head")
+    first = b.layout.gather_order == "slices_first"
+    if first:
+        for group, ranks in enumerate(b.groups):
+            cut = {"head": b.layout.heads(ranks[0], b.model)}
+            b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "group", **cut)
+    for slice_, ranks in enumerate(b.crossings):
+        cut = {} if first else {"head_dim": b.layout.head_dims(ranks[0], b.model)}
+        stage = "full" if first else "slice"
+        b.collective(layer, "concat", f"groups.s{slice_}", across, ranks, tensor, stage, **cut)
+    if not first:
+        for group, ranks in enumerate(b.groups):
+            b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "full")

@@ -18,8 +18,7 @@ def feed_forward(b: Builder, layer: int) -> None:
         b.compute("feed_forward", "norm", rank, p + "feed_forward_in")
         b.compute("feed_forward", "up", rank, p + "up", ffn=ffn)
         b.compute("feed_forward", "activation", rank, p + "activated", ffn=ffn)
-        whole = b.layout.devices == 1
-        b.compute("feed_forward", "down", rank, p + "down", **({} if whole else {"ffn": ffn}))
+        b.compute("feed_forward", "down", rank, p + "down", ffn=ffn)
     b.collective(layer, "feed_forward", "reduce", AllReduce(), b.ranks, p + "down", "full")
     for rank in b.ranks:
         b.compute("feed_forward", "add", rank, hidden_states(b.model, layer + 1))

@@ -9,6 +9,7 @@ from helixctl.cost.price import Price, price
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
+from helixctl.solve.wish import Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 
@@ -22,21 +23,27 @@ class Candidate:
     dag: Dag | None = None
 
 
-def layouts(devices: int) -> Iterator[Layout]:
-    """All factor pairs groups x slices of the devices, most groups first."""
-    for slices in range(1, devices + 1):
-        if devices % slices == 0:
-            yield Layout(groups=devices // slices, slices=slices)
+def layouts(devices: int, wish: Wish | None = None) -> Iterator[Layout]:
+    """All factor pairs groups x slices of the devices, most groups first; other axes as wished, else at their default.
+
+    Empty where the wished replicas and stages do not divide the devices.
+    """
+    axes = {axis: value for axis, value in (wish or {}).items() if axis not in {"groups", "slices"}}
+    teams = int(axes.get("data", 1)) * int(axes.get("pipeline", 1))
+    partitions = devices // teams if devices % teams == 0 else 0
+    for slices in range(1, partitions + 1):
+        if partitions % slices == 0:
+            yield Layout.model_validate({"groups": partitions // slices, "slices": slices, **axes})
 
 
-def candidates(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> list[Candidate]:
-    """Every layout of the cluster's devices."""
-    return [candidate(layout, model, cluster, workload) for layout in layouts(cluster.devices)]
+def candidates(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> list[Candidate]:
+    """Every layout of the cluster's devices that has the wished axes, groups and slices apart."""
+    return [candidate(layout, model, cluster, workload) for layout in layouts(cluster.devices, wish)]
 
 
 def candidate(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> Candidate:
     """A layout, lowered and priced where it is legal."""
-    if reasons := illegalities(layout, model, cluster.devices):
+    if reasons := illegalities(layout, model, workload, cluster.devices):
         return Candidate(layout, tuple(reasons))
     dag = lower(Plan.of(model, cluster, workload, layout))
     return Candidate(layout, (), price(dag), dag)

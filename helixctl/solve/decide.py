@@ -9,6 +9,7 @@ from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.solve.candidates import Candidate, candidates
+from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.units import human_bytes, human_seconds
 
@@ -31,26 +32,21 @@ class Decision:
     rows: tuple[Row, ...]
 
 
-def decide(
-    model: ModelSpec,
-    cluster: ClusterSpec,
-    workload: WorkloadSpec,
-    *,
-    groups: int | None = None,
-    slices: int | None = None,
-) -> Decision:
-    """Choose a layout; ``groups`` and ``slices`` fix this part of it.
+def decide(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish | None = None) -> Decision:
+    """Choose groups and slices; ``wish`` fixes axes of the layout, others stay at their default.
 
     Raises:
         HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory.
     """
-    all_rows = candidates(model, cluster, workload)
-    asked = [c for c in all_rows if groups in (None, c.layout.groups) and slices in (None, c.layout.slices)]
-    wanted = ", ".join(f"{n} {v}" for n, v in (("groups", groups), ("slices", slices)) if v is not None)
+    wish = wish or {}
+    all_rows = candidates(model, cluster, workload, wish)
+    asked = [c for c in all_rows if all(getattr(c.layout, axis) == value for axis, value in wish.items())]
+    wanted = wish_text(wish)
     if not asked:
         message = f"{wanted}: does not make {cluster.devices} devices"
-        pairs = ", ".join(str(c.layout) for c in all_rows)
-        raise HelixError(Diagnostic("HX202", message, f"groups x slices must be the number of devices: {pairs}"))
+        pairs = ", ".join(str(c.layout) for c in all_rows) or "none with these axes"
+        hint = f"groups x slices x data x pipeline must be the number of devices: {pairs}"
+        raise HelixError(Diagnostic("HX202", message, hint))
     legal = [c for c in asked if c.price]
     if not legal:
         raise HelixError(_none_legal(asked, [c for c in all_rows if c.price], wanted, model))

@@ -13,6 +13,7 @@ from helixctl.plan import Interval
 from helixctl.plan.layout import full_extents
 from helixctl.spec import Dtype, accumulator
 from helixctl.verify.findings import finding, partial_text, region_text
+from helixctl.verify.tiling import bounding, untiled
 
 
 class Made(NamedTuple):
@@ -116,31 +117,31 @@ def _all_gather(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     return [Made(region, first.partial, first.dtype)] * len(task.outputs)
 
 
+def _send_receive(_: Dag, __: Task, values: list[Value]) -> list[Made]:
+    return [Made(values[0].region, values[0].partial, values[0].dtype)]
+
+
 def _all_reduce(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     first = pieces[0]
+    dims = [dim for dim, _ in first.partial]
     for piece in pieces:
         if (piece.tensor, piece.region, piece.dtype) != (first.tensor, first.region, first.dtype):
             msg = f"sums {first.id} and {piece.id}, which are different regions"
             raise RuleError(msg)
-        if len(piece.partial) != 1 or piece.partial[0][0] != first.partial[0][0]:
+        if not piece.partial or [dim for dim, _ in piece.partial] != dims:
             msg = (
                 f"{piece.id} is {partial_text(piece.partial)}: a sum of it over {len(task.ranks)} ranks counts it again"
             )
             raise RuleError(msg)
-    dim, start, stop = first.partial[0][0], *_joined(sorted(p.partial[0][1] for p in pieces))
-    size = full_extents(dag.plan.model, dag.plan.workload)[dim]
-    partial = () if (start, stop) == (0, size) else ((dim, (start, stop)),)
+    boxes = [tuple(interval for _, interval in piece.partial) for piece in pieces]
+    whole = bounding(boxes)
+    if len(set(boxes)) < len(boxes) or untiled(boxes, whole):
+        summed = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
+        msg = f"the partial sums do not meet without gap or overlap: {summed}"
+        raise RuleError(msg)
+    extents = full_extents(dag.plan.model, dag.plan.workload)
+    partial = tuple((dim, iv) for dim, iv in zip(dims, whole, strict=True) if iv != (0, extents[dim]))
     return [Made(first.region, partial, first.dtype)] * len(task.outputs)
-
-
-def _joined(intervals: Sequence[Interval]) -> Interval:
-    stop = intervals[0][0]
-    for start, end in intervals:
-        if start != stop:
-            msg = f"the partial sums do not meet: one ends at {stop}, the next begins at {start}"
-            raise RuleError(msg)
-        stop = end
-    return (intervals[0][0], stop)
 
 
 def _linear(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -192,6 +193,7 @@ RULES: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "add": _elementwise,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
+    "send_receive": _send_receive,
 }
 
 T = TypeVar("T", AllGather, Attention, Linear, Norm)

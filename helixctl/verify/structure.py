@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from helixctl.dag import Broadcast, Dag, Task
+from helixctl.dag import Broadcast, Dag, SendReceive, Task
 from helixctl.dag.ops import Add, Attention, Linear, Norm
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
@@ -76,7 +76,7 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
                 "HX404", f"value {value.id} is made by no task, and its tensor is not an input or a weight"
             )
     for task in dag.tasks:
-        for value_id, rank in (*_placed(task, task.inputs), *_placed(task, task.outputs)):
+        for value_id, rank in (*_placed(task, task.inputs, task.ranks), *_placed(task, task.outputs, task.receivers)):
             if dag.value[value_id].rank != rank:
                 yield finding(
                     "HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}"
@@ -87,7 +87,10 @@ def _wrong_ends(task: Task) -> str | None:
     """What is wrong with the number of ranks, inputs or outputs of a task."""
     ranks, ins, outs = len(task.ranks), len(task.inputs), len(task.outputs)
     if task.is_collective:
-        wanted = (1 if isinstance(task.op, Broadcast) else ranks, ranks)
+        senders = 1 if isinstance(task.op, Broadcast | SendReceive) else ranks
+        wanted = (senders, 1 if isinstance(task.op, SendReceive) else ranks)
+        if isinstance(task.op, SendReceive) and ranks != 2:  # noqa: PLR2004
+            return f"sends between {ranks} ranks"
         if ranks < 2:  # noqa: PLR2004  a collective of one rank is no task
             return f"is a collective of {ranks} rank"
     else:
@@ -101,8 +104,8 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _placed(task: Task, values: Iterable[str]) -> list[tuple[str, int]]:
+def _placed(task: Task, values: Iterable[str], ranks: tuple[int, ...]) -> list[tuple[str, int]]:
     """Values with the rank on which the task uses each."""
     if task.is_collective:
-        return list(zip(values, task.ranks, strict=False))
+        return list(zip(values, ranks, strict=False))
     return [(value, task.ranks[0]) for value in values]

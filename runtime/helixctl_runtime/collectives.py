@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, Dag
+from helixctl.dag import AllGather, AllReduce, Dag, SendReceive
 from helixctl_runtime.program import Exchange
 
 # torch 2.13 renames all_gather_into_tensor; 2.11 has only the old name, and the new torch warns about it.
@@ -18,10 +18,11 @@ Issue = Callable[[], dist.Work]
 
 def groups_of(dag: Dag) -> list[tuple[int, ...]]:
     """The sets of ranks that meet in collectives, each once, in the order of the document."""
-    return list(dict.fromkeys(task.ranks for task in dag.tasks if task.is_collective))
+    met = (t.ranks for t in dag.tasks if t.is_collective and not isinstance(t.op, SendReceive))
+    return list(dict.fromkeys(met))
 
 
-def issue(exchange: Exchange, group: dist.ProcessGroup) -> Issue:
+def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Issue:
     """The call that starts a collective; its result is waited for later."""
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
     if isinstance(op, AllGather):
@@ -29,8 +30,19 @@ def issue(exchange: Exchange, group: dist.ProcessGroup) -> Issue:
         return lambda: _all_gather(receive, flat, group=group, async_op=True)
     if isinstance(op, AllReduce):
         return lambda: dist.all_reduce(receive, group=group, async_op=True)
-    root = exchange.task.ranks[0]
+    root, *others = exchange.task.ranks
+    if isinstance(op, SendReceive):
+        if rank == root:
+            return lambda: _work(dist.isend(send, others[0]))
+        return lambda: _work(dist.irecv(receive, root))
     return lambda: dist.broadcast(receive, root, group=group, async_op=True)
+
+
+def _work(work: dist.Work | None) -> dist.Work:
+    if work is None:
+        msg = "this rank takes no part in the exchange"
+        raise RuntimeError(msg)
+    return work
 
 
 def exchange_together(exchanges: list[Exchange]) -> None:

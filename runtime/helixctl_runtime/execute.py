@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from helixctl.dag import Dag
 from helixctl.errors import fail
-from helixctl_runtime.buffers import Buffer
+from helixctl.plan import Interval
 from helixctl_runtime.collectives import groups_of
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers, write_tensor
@@ -175,12 +175,20 @@ class _Session:
         return max(errors, default=0.0), float(unpartitioned), max(2 * float(unpartitioned), floor)
 
     def _write(self, program: Program) -> None:
-        """Write the output from the first rank that holds all of it."""
-        whole = {
-            v.rank: v.id for v in self.dag.values if v.tensor == "output" and v.region == self.dag.tensor["output"].full
-        }
-        if not whole:
-            raise fail("HX511", "no rank holds the whole output", "gather it in the plan, or leave --output out")
-        if self.rank.rank == min(whole):
-            output: Buffer = program.outputs[whole[self.rank.rank]]
-            write_tensor(str(self.options.output), "output", output.data)
+        """Collect the pieces of the output on rank 0, each from the first rank that holds it, and write the whole."""
+        owner: dict[tuple[Interval, ...], int] = {}
+        for value in sorted((v for v in self.dag.values if v.tensor == "output"), key=lambda v: v.rank):
+            owner.setdefault(value.region, value.rank)
+        mine = {}
+        for value_id, buffer in program.outputs.items():
+            value = self.dag.value[value_id]
+            if owner[value.region] == self.rank.rank:
+                mine[value.region] = buffer.in_order([buffer.parts(d)[0] for d in self.dag.tensor["output"].dims]).cpu()
+        pieces: list[Any] = [None] * self.rank.world_size
+        dist.all_gather_object(pieces, mine)
+        if self.rank.rank == 0:
+            whole = torch.empty(self.dag.tensor["output"].shape, dtype=self.dtype)
+            for found in pieces:
+                for region, piece in found.items():
+                    whole[tuple(slice(start, stop) for start, stop in region)] = piece
+            write_tensor(str(self.options.output), "output", whole)

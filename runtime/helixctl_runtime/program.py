@@ -9,7 +9,20 @@ from math import prod
 import torch
 from torch.nn.attention import SDPBackend
 
-from helixctl.dag import Activation, Add, AllGather, AllReduce, Attention, Broadcast, Dag, Linear, Norm, Task, Value
+from helixctl.dag import (
+    Activation,
+    Add,
+    AllGather,
+    AllReduce,
+    Attention,
+    Broadcast,
+    Dag,
+    Linear,
+    Norm,
+    SendReceive,
+    Task,
+    Value,
+)
 from helixctl.dag.liveness import last_needed
 from helixctl_runtime import kernels
 from helixctl_runtime.buffers import Axis, Buffer, gathered, refined
@@ -138,6 +151,8 @@ class _Compiler:
                 self._all_reduce(task)
             case Broadcast():
                 self._broadcast(task)
+            case SendReceive():
+                self._send_receive(task)
 
     def _linear(self, task: Task, contract: Sequence[str]) -> None:
         x, columns = self._matrix(task.inputs[0], contract)
@@ -208,6 +223,16 @@ class _Compiler:
         else:
             source = self._new(out_id)
         self._exchange(task, source.data, source.data, out_id)
+
+    def _send_receive(self, task: Task) -> None:
+        if self.rank == task.ranks[1]:
+            target = self._new(task.outputs[0])
+            self._exchange(task, target.data, target.data, task.outputs[0])
+            return
+        source = self._plain(task.inputs[0])  # the receiver lays it out by the tensor's dims
+        exchange = Exchange(self.place, task, source.data, source.data)
+        # The sender has no output whose use could be waited for, and its memory may be needed again.
+        self.actions += [exchange, Wait(self.place, exchange)]
 
     # --- actions -----------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ class Walker:
             cell: ``cell[0]`` counts the tasks of the step that this rank has begun; the launcher reads it.
         """
         self.stopwatch = Stopwatch(device)
+        self._rank = program.rank
         self._cell = cell
         self._works: dict[int, dist.Work] = {}
         self._steps = [(a.place + 1, self._bind(a, groups)) for a in program.actions]
@@ -84,7 +85,7 @@ class Walker:
         if isinstance(action, Compute):
             return action.run
         if isinstance(action, Exchange):
-            start, key = issue(action, groups[action.task.ranks]), action.place
+            start, key = issue(action, self._rank, groups.get(action.task.ranks)), action.place
 
             def begin() -> None:
                 works[key] = start()

@@ -49,9 +49,9 @@ def one_model(softmax_slices: int, dtype: str, ranks: list[int], folder: Path) -
     rows = []
     for devices in ranks:
         sets = (f"attention.softmax_slices={softmax_slices}", f"devices_per_host={devices}")
-        model = specs(SMALL, *sets)[0]
+        model, _, workload = specs(SMALL, *sets)
         for layout in layouts(devices):
-            if illegalities(layout, model, devices):
+            if illegalities(layout, model, workload, devices):
                 continue
             (folder / "x.dag.json").write_text(dag_of(SMALL, layout.groups, layout.slices, *sets).to_json())
             command = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,15 @@ import torch
 
 from tests.documents import ROOT
 
+# Two test processes share two cores.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SCRIPT = ROOT / "tests/gpu/one_gpu.py"
 
 
 def run(report: Path, *args: str) -> dict[str, object]:
-    done = subprocess.run([sys.executable, SCRIPT, "--report", report, *args], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--report", report, *args], env=ENVIRONMENT, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     found: dict[str, object] = json.loads(report.read_text())
     return found

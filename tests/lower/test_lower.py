@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helixctl.cost.tasks import crosses_hosts
 from helixctl.plan.layout import Layout
 from helixctl.verify import verify
 from tests.documents import PAPER, ROOT, SMALL, dag_of
@@ -88,3 +89,55 @@ def test_every_legal_layout_is_proved(devices: int, causal: str) -> None:
         dag = dag_of(SMALL, devices // slices, slices, "attention.softmax_slices=16", f"attention.causal={causal}")
         assert verify(dag) == []
         assert dag.plan.layout == Layout(groups=devices // slices, slices=slices)
+
+
+AXES = [
+    {"gather_order": "groups_first"},
+    {"combine": "reduce"},
+    {"data": 2},
+    {"microbatches": 2},
+    {"pipeline": 2},
+    {"pipeline": 2, "microbatches": 4, "combine": "reduce"},
+    {"pipeline": 2, "data": 2, "microbatches": 2, "gather_order": "groups_first"},
+]
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize(("groups", "slices"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_every_axis_is_proved(groups: int, slices: int, axes: dict[str, int | str]) -> None:
+    assert verify(dag_of(SMALL, groups, slices, **axes)) == []
+
+
+def test_the_megatron_baseline_is_a_layout() -> None:
+    """TP=8, PP=2: two sums a layer over the 8 ranks of a stage, and the residual stream sent on by each of them."""
+    dag = dag_of(PAPER, 8, 1, combine="reduce", pipeline=2, microbatches=4)
+    assert verify(dag) == []
+    collectives = [t for t in dag.tasks if t.is_collective]
+    assert not [t for t in collectives if t.kind == "all_gather"]
+    for part in range(4):
+        sums = [t for t in collectives if t.kind == "all_reduce" and t.id.endswith(f".b{part}")]
+        assert [(t.layer, t.level, t.ranks) for t in sums] == [
+            (layer, level, tuple(range(8) if layer < 2 else range(8, 16)))
+            for layer in range(4)
+            for level in ("project", "feed_forward")
+        ]
+        sent = [t for t in collectives if t.kind == "send_receive" and t.id.endswith(f".b{part}")]
+        assert [t.ranks for t in sent] == [(r, r + 8) for r in range(8)]
+    # Every rank owns its eighth of its two layers once, whatever the number of microbatches.
+    assert len([v for v in dag.values if v.tensor == "l0.w_q"]) == 8
+
+
+def test_groups_first_crosses_the_hosts_with_a_quarter_of_the_bytes() -> None:
+    """4 x 4 on two hosts of eight, for the two orders of the concat; the projection's gather is the same in both."""
+
+    def crossing(order: str) -> int:
+        dag = dag_of(PAPER, 4, 4, gather_order=order)
+        return sum(t.nbytes for t in dag.tasks if t.level == "concat" and crosses_hosts(t, dag.plan.cluster))
+
+    assert crossing("groups_first") * 4 == crossing("slices_first")
+
+
+def test_sixteen_replicas_communicate_nothing() -> None:
+    dag = dag_of(PAPER, 1, 1, data=16)
+    assert verify(dag) == []
+    assert not any(t.is_collective for t in dag.tasks)

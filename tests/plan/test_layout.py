@@ -11,7 +11,7 @@ from tests.documents import PAPER, SMALL, specs
 def test_partition_i_j_is_head_group_i_slice_j() -> None:
     model, _, _ = specs(PAPER)
     layout = Layout(groups=4, slices=4)
-    assert layout.rank(1, 1) == 5
+    assert layout.team(0, 0)[1 * 4 + 1] == 5
     assert (layout.group_of(5), layout.slice_of(5)) == (1, 1)
     assert layout.ranks_of_group(1) == (4, 5, 6, 7)
     assert layout.ranks_of_slice(1) == (1, 5, 9, 13)
@@ -36,23 +36,66 @@ def test_every_rank_owns_a_piece_of_its_own(groups: int, slices: int) -> None:
         (4, 4, (), []),
         (2, 8, (), ["8 slices would cut a softmax of 128 dims"]),
         (2, 8, ("attention.softmax_slices=16",), []),
-        (4, 2, (), ["4 x 2 makes 8 partitions for 16 devices"]),
+        (4, 2, (), ["4 x 2 takes 8 devices; there are 16"]),
         (16, 1, ("attention.heads=28",), ["16 groups do not divide 28 heads"]),
         (4, 4, ("attention.head_dim=510", "attention.softmax_slices=1"), ["4 slices do not divide a head of 510 dims"]),
-        (16, 1, ("hidden_size=8200",), ["16 devices do not divide a hidden size of 8200"]),
-        (16, 1, ("feed_forward.intermediate_size=100",), ["16 devices do not divide a feed-forward width of 100"]),
+        (16, 1, ("hidden_size=8200",), ["16 partitions do not divide a hidden size of 8200"]),
+        (16, 1, ("feed_forward.intermediate_size=100",), ["16 partitions do not divide a feed-forward width of 100"]),
     ],
 )
 def test_illegalities(groups: int, slices: int, sets: tuple[str, ...], reasons: list[str]) -> None:
-    model, cluster, _ = specs(PAPER, *sets)
-    assert illegalities(Layout(groups=groups, slices=slices), model, cluster.devices) == reasons
+    model, cluster, workload = specs(PAPER, *sets)
+    assert illegalities(Layout(groups=groups, slices=slices), model, workload, cluster.devices) == reasons
 
 
 def test_one_softmax_per_head_allows_no_slice() -> None:
-    model, cluster, _ = specs(SMALL, "attention.softmax_slices=1")
+    model, cluster, workload = specs(SMALL, "attention.softmax_slices=1")
     legal = [
         (g, 16 // g)
         for g in (1, 2, 4, 8, 16)
-        if not illegalities(Layout(groups=g, slices=16 // g), model, cluster.devices)
+        if not illegalities(Layout(groups=g, slices=16 // g), model, workload, cluster.devices)
     ]
     assert legal == [(16, 1)]
+
+
+def test_replicas_and_stages_are_teams_of_ranks() -> None:
+    model, _, workload = specs(PAPER)
+    layout = Layout(groups=2, slices=2, data=2, pipeline=2, microbatches=4)
+    assert layout.devices == 16
+    assert [layout.team(s, r) for s in (0, 1) for r in (0, 1)] == [range(i, i + 4) for i in (0, 4, 8, 12)]
+    assert layout.ranks_of_group(1, stage=1, replica=1) == (14, 15)
+    assert layout.ranks_of_slice(1, stage=1, replica=0) == (9, 11)
+    assert (layout.group_of(14), layout.slice_of(14)) == (1, 0)
+    assert [list(layout.layers(s, model)) for s in (0, 1)] == [[0, 1], [2, 3]]
+    assert [layout.batch(1, m, workload) for m in (0, 3)] == [(512, 640), (896, 1024)]
+
+
+def test_uneven_stages_differ_by_one_layer() -> None:
+    model, _, _ = specs(PAPER)
+    assert [len(Layout(groups=1, slices=1, pipeline=3).layers(s, model)) for s in range(3)] == [2, 1, 1]
+
+
+def test_a_layout_says_its_axes() -> None:
+    assert str(Layout(groups=4, slices=4)) == "4 x 4"
+    megatron = Layout(groups=8, slices=1, combine="reduce", pipeline=2, microbatches=4)
+    assert str(megatron) == "8 x 1, pipeline 2, microbatches 4, reduce"
+
+
+@pytest.mark.parametrize(
+    ("axes", "reason"),
+    [
+        ({"pipeline": 8, "groups": 2}, "8 stages for 4 layers"),
+        (
+            {"data": 16, "groups": 1, "microbatches": 128},
+            "16 replicas x 128 microbatches do not divide a batch of 1024",
+        ),
+    ],
+)
+def test_illegal_axes(axes: dict[str, int], reason: str) -> None:
+    model, cluster, workload = specs(PAPER)
+    assert illegalities(Layout(slices=1, **axes), model, workload, cluster.devices) == [reason]
+
+
+def test_a_reduction_needs_no_division_of_the_hidden_size() -> None:
+    model, cluster, workload = specs(PAPER, "hidden_size=8200")
+    assert illegalities(Layout(groups=16, slices=1, combine="reduce"), model, workload, cluster.devices) == []

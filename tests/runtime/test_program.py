@@ -14,6 +14,7 @@ from helixctl.verify import verify
 from helixctl_runtime.kernels import attention
 from helixctl_runtime.program import Compute, Exchange, Wait
 from tests.documents import SMALL, TINY, dag_of, plan_of
+from tests.lower.test_lower import AXES
 from tests.runtime.together import run_together
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (8, 1), (4, 4), (16, 1), (8, 2)]
@@ -135,3 +136,16 @@ def test_a_gathered_piece_in_another_order_is_laid_out_again() -> None:
     assert ran.error < 1e-14
     kernels = [a for a in ran.programs[0].actions if isinstance(a, Compute)]
     assert len(kernels) == sum(t.ranks == (0,) for t in dag.tasks) + 1
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize(("groups", "slices"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_every_axis_computes_the_model(groups: int, slices: int, axes: dict[str, int | str]) -> None:
+    ran = run_together(dag_of(SMALL, groups, slices, "layers=2", **axes))
+    assert 0 < ran.error <= 2 * ran.unpartitioned
+
+
+def test_half_precision_with_stages_and_sums() -> None:
+    axes = {"combine": "reduce", "pipeline": 2, "microbatches": 2}
+    ran = run_together(retyped(dag_of(SMALL, 4, 1, **axes), "float16"))
+    assert 0 < ran.error <= 2 * ran.unpartitioned

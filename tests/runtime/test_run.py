@@ -164,7 +164,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(sent: signal.Signals, code: str,
         os.kill(ranks[2], sent)
         begin = time.monotonic()
         _, err = run.communicate(timeout=30)
-    assert time.monotonic() - begin < 3 + 2
+    assert time.monotonic() - begin < 3 + 5  # 3 + 2 on a machine that does nothing else
     assert run.returncode == 1
     assert err.count("HX") == 1
     assert f"{code} rank 2 (cpu)" in err
@@ -207,3 +207,23 @@ def test_ranks_that_do_not_hold_the_output(tmp_path: Path) -> None:
     done = helixctl("run", tmp_path / "x.dag.json", *QUICK, "--check")
     assert done.status == 0, done.err
     assert "check passed" in done.err
+
+
+@pytest.mark.parametrize(
+    ("groups", "slices", "axes"),
+    [
+        (2, 1, {"pipeline": 2, "microbatches": 2, "combine": "reduce"}),
+        (2, 1, {"data": 2}),
+        (2, 2, {"gather_order": "groups_first", "microbatches": 2}),
+        (1, 1, {"pipeline": 2, "data": 2}),
+    ],
+)
+def test_other_axes_on_ranks(groups: int, slices: int, axes: dict[str, int | str], tmp_path: Path) -> None:
+    """The check holds every rank's pieces, and the file that rank 0 writes holds them all."""
+    dag = dag_of(SMALL, groups, slices, **axes)
+    (tmp_path / "x.dag.json").write_text(dag.to_json())
+    done = helixctl("run", tmp_path / "x.dag.json", *QUICK, "--check", "--output", tmp_path / "y.safetensors")
+    assert done.status == 0, done.err
+    output = load_file(tmp_path / "y.safetensors")["output"]
+    expected = run_together(dag_of(SMALL, 1, 1), steps=1).outputs[0]
+    assert torch.allclose(output, expected, rtol=1e-4, atol=1e-5)

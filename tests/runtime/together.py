@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Ran:
-    """The output of every rank, and relative errors against float64: the largest, and that of the unpartitioned."""
+    """The pieces of the output, and relative errors against float64: the largest, and that of the unpartitioned."""
 
     programs: list[Program]
     outputs: list[torch.Tensor]
@@ -40,5 +40,10 @@ def run_together(dag: Dag, *, seed: int = 0, steps: int = 2) -> Ran:
             step()
     expected = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, CPU), torch.float64)
     plain = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, CPU), dtype)
-    outputs = [buffer.data for p in programs for buffer in p.outputs.values()]
-    return Ran(programs, outputs, max(relative_error(o, expected) for o in outputs), relative_error(plain, expected))
+    outputs, errors = [], []
+    for program in programs:
+        for value_id, buffer in program.outputs.items():
+            region = tuple(slice(start, stop) for start, stop in dag.value[value_id].region)
+            outputs.append(buffer.data)
+            errors.append(relative_error(buffer.data, expected[region]))
+    return Ran(programs, outputs, max(errors), relative_error(plain, expected))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from helixctl.errors import HelixError
-from helixctl.solve import decide, layouts
+from helixctl.solve import decide, layouts, parse_wish
 from tests.documents import PAPER, SMALL, specs
 
 
-def verdicts(paths: tuple[str, str], *sets: str, **fixed: int) -> dict[str, str]:
-    return {str(row.candidate.layout): row.verdict for row in decide(*specs(paths, *sets), **fixed).rows}
+def verdicts(paths: tuple[str, str], *sets: str, **fixed: int | str) -> dict[str, str]:
+    return {str(row.candidate.layout): row.verdict for row in decide(*specs(paths, *sets), fixed).rows}
 
 
 def test_all_factor_pairs() -> None:
@@ -28,7 +28,7 @@ def test_the_fastest_is_picked_and_every_other_has_a_reason() -> None:
 
 
 def test_the_paper_s_layout_can_be_asked_for() -> None:
-    decision = decide(*specs(PAPER), groups=4, slices=4)
+    decision = decide(*specs(PAPER), {"groups": 4, "slices": 4})
     assert str(decision.plan.layout) == "4 x 4"
     said = verdicts(PAPER, groups=4, slices=4)
     assert said["4 x 4"] == "asked for (groups 4, slices 4)"
@@ -62,7 +62,7 @@ def test_28_heads_on_8_devices() -> None:
 )
 def test_an_illegal_wish(fixed: dict[str, int], text: str) -> None:
     with pytest.raises(HelixError) as caught:
-        decide(*specs(SMALL), **fixed)
+        decide(*specs(SMALL), fixed)
     assert [d.code for d in caught.value.diagnostics] == ["HX202"]
     assert text in str(caught.value)
     assert "16 x 1" in str(caught.value.diagnostics[0].hint)
@@ -80,3 +80,28 @@ def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
     said = verdicts(SMALL, *sets)
     assert said["4 x 2"] == "chosen: the fastest of the legal ones"
     assert said["2 x 4"] == "as fast, with more slices"
+
+
+@pytest.mark.parametrize(
+    ("text", "layout"),
+    [
+        ("groups=8,pipeline=2,combine=reduce,microbatches=4", "8 x 1, pipeline 2, microbatches 4, reduce"),
+        ("data=16", "1 x 1, data 16"),
+        ("gather_order=groups_first, slices=4", "4 x 4, groups_first"),
+    ],
+)
+def test_any_axis_can_be_fixed(text: str, layout: str) -> None:
+    assert str(decide(*specs(PAPER), parse_wish(text)).plan.layout) == layout
+
+
+def test_wrong_axes_are_all_named() -> None:
+    with pytest.raises(HelixError) as caught:
+        parse_wish("group=8,combine=sum,pipeline=0")
+    assert [d.code for d in caught.value.diagnostics] == ["HX103", "HX105", "HX105"]
+    assert "did you mean 'groups'?" in str(caught.value)
+
+
+def test_axes_that_do_not_make_the_devices() -> None:
+    with pytest.raises(HelixError) as caught:
+        decide(*specs(PAPER), parse_wish("data=3"))
+    assert [d.code for d in caught.value.diagnostics] == ["HX202"]
