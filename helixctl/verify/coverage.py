@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from helixctl.dag import Dag, Value
 from helixctl.errors import Diagnostic
+from helixctl.plan.layout import full_extents
 from helixctl.verify.tiling import untiled
 
 
@@ -15,6 +16,7 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
 
     A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well.
     """
+    extents = full_extents(dag.plan.model, dag.plan.workload)
     made: dict[str, list[Value]] = defaultdict(list)
     for task in dag.tasks:
         if not task.is_collective:
@@ -25,7 +27,11 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
             continue
         values = made.get(tensor.name, [])
         boxes = [v.region + tuple(iv for _, iv in v.partial) for v in values]
-        full = tensor.full + tuple((0, max(v.partial[i][1][1] for v in values)) for i in range(_partials(values)))
+        dims = {tuple(dim for dim, _ in v.partial) for v in values}
+        if len(dims) > 1:
+            yield Diagnostic("HX407", f"tensor {tensor.name}: some of it is partial over other dims than the rest")
+            continue
+        full = tensor.full + tuple((0, extents[dim]) for dim in (dims.pop() if dims else ()))
         if problem := untiled(boxes, full):
             yield Diagnostic("HX407", f"tensor {tensor.name}: {problem}")
 
@@ -46,7 +52,3 @@ def check_ownership(dag: Dag) -> Iterator[Diagnostic]:
             # A rank may hold the input in parts, one for each microbatch.
             if count > 1 and tensor.role == "weight":
                 yield Diagnostic("HX408", f"{tensor.role} {tensor.name}: rank {rank} owns {count} regions of it")
-
-
-def _partials(values: Sequence[Value]) -> int:
-    return max((len(v.partial) for v in values), default=0)

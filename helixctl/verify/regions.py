@@ -109,6 +109,9 @@ def _all_gather(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
         if not same or _without(piece.region, axis) != _without(first.region, axis):
             msg = f"gathers {first.id} and {piece.id}, which differ in more than {dim}"
             raise RuleError(msg)
+        if piece.shape[axis] != first.shape[axis]:
+            msg = f"gathers {first.id} and {piece.id}, which differ in size; this version gathers equal pieces"
+            raise RuleError(msg)
         if piece.region[axis][0] != stop:
             msg = f"{piece.id} begins at {dim} {piece.region[axis][0]}, but the pieces before it end at {stop}"
             raise RuleError(msg)

@@ -26,7 +26,7 @@ def check_issue(dag: Dag) -> Iterator[Diagnostic]:
         place = {name: i for i, name in enumerate(ids)}
         for name in ids:
             for earlier in dag.predecessors(dag.task[name]):
-                if rank in earlier.ranks and place.get(earlier.id, -1) > place[name]:
+                if rank in earlier.ranks and place.get(earlier.id, -1) >= place[name]:
                     message = f"rank {rank} issues it before {earlier.id}, whose output it reads"
                     yield finding("HX405", dag, dag.task[name], message)
 

@@ -1,8 +1,4 @@
-"""Buffers: where each value of a rank lies in memory, laid out so that what is gathered needs no copy.
-
-A gather puts the ranks' pieces one after the other, so the gathered dim becomes the outermost axis of memory whatever
-its place in the tensor. A buffer therefore says which parts of which dims its axes are, from major to minor.
-"""
+"""Buffers: numbers with their axes, and the views that kernels need of them."""
 
 from __future__ import annotations
 
@@ -12,14 +8,7 @@ from math import prod
 
 import torch
 
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis of memory: the ``part``-th factor of a dim (0 is the most significant) and its size."""
-
-    dim: str
-    part: int
-    size: int
+from helixctl_runtime.axes import Axes, Axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +16,7 @@ class Buffer:
     """Numbers with their axes; ``data.shape`` is the sizes of ``axes``."""
 
     data: torch.Tensor
-    axes: tuple[Axis, ...]
+    axes: Axes
 
     @classmethod
     def plain(cls, data: torch.Tensor, dims: Sequence[str]) -> Buffer:
@@ -58,8 +47,10 @@ class Buffer:
         """The sizes of the parts of every dim."""
         return {a.dim: tuple(p.size for p in self.parts(a.dim)) for a in self.axes}
 
-    def matrix(self, columns: Sequence[str]) -> tuple[torch.Tensor, tuple[Axis, ...]]:
-        """A (rows, columns) matrix whose columns are these dims, in the order in which their axes lie in memory.
+    def matrix(self, columns: Sequence[str], dims: Sequence[str]) -> tuple[torch.Tensor, Axes]:
+        """A (rows, columns) matrix of a tensor with these dims: the columns in the order in which they lie in memory.
+
+        The rows run over the other dims in the tensor's order.
 
         Returns:
             The matrix, a view, and the axes that its columns run over.
@@ -68,7 +59,7 @@ class Buffer:
             ValueError: the axes do not merge into a matrix without a copy.
         """
         inner = tuple(a for a in self.axes if a.dim in columns)
-        outer = tuple(a for a in self.axes if a.dim not in columns)
+        outer = tuple(a for d in dims if d not in columns for a in self.parts(d))
         data = self.in_order((*outer, *inner))
         shape = (prod(a.size for a in outer), prod(a.size for a in inner))
         view = data.reshape(shape)
@@ -78,14 +69,9 @@ class Buffer:
         return view, inner
 
 
-def gathered(piece: Buffer, dim: str, ranks: int, memory: torch.Tensor) -> Buffer:
-    """The buffer that a gather of ``ranks`` such pieces along ``dim`` fills in ``memory``."""
-    deeper = tuple(Axis(a.dim, a.part + 1, a.size) if a.dim == dim else a for a in piece.axes)
-    axes = (Axis(dim, 0, ranks), *deeper)
-    return Buffer(memory.view([a.size for a in axes]), axes)
-
-
-def refined(a: Buffer, b: Buffer) -> dict[str, tuple[int, ...]]:
-    """The factors of every dim that fit both buffers, where at most one of them has cut it."""
+def refined(a: Buffer, b: Buffer) -> dict[str, tuple[int, ...]] | None:
+    """The factors of every dim that fit both buffers; None where both have cut a dim, each in its own way."""
     left, right = a.factors(), b.factors()
+    if any(min(len(left[d]), len(right[d])) > 1 and left[d] != right[d] for d in left):
+        return None
     return {dim: max(left[dim], right[dim], key=len) for dim in left}

@@ -77,8 +77,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mm(x, weight, out=out)
 
 
-def attention(op: Attention, qkv: Sequence[torch.Tensor], out: torch.Tensor) -> Step:
-    """Fused attention; q, k, v and out are (batch, seq, head, head_dim) views.
+def attention(op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor) -> Step:
+    """Fused attention; q, k, v and out are (batch, seq, head, head_dim) views, and q begins at position ``start``.
 
     Every ``softmax_width`` dims of a head are a head of their own to the kernel: that is the function (DESIGN).
     """
@@ -89,8 +89,14 @@ def attention(op: Attention, qkv: Sequence[torch.Tensor], out: torch.Tensor) -> 
     target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
     shape = (batch, heads, parts, seq, op.softmax_width)
 
+    # The fused causal mask begins at position 0; rows that begin later need their own.
+    later = op.causal and start > 0
+    rows = torch.arange(start, start + seq, device=q.device).unsqueeze(1)
+    mask = torch.arange(k.shape[2], device=q.device) <= rows if later else None
+    causal = op.causal and not later
+
     def step() -> None:
-        target.copy_(F.scaled_dot_product_attention(q, k, v, is_causal=op.causal).view(shape))
+        target.copy_(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).view(shape))
 
     return step
 

@@ -40,6 +40,10 @@ class Pool:
             users.add(value)
             self._block_of[value] = (block, users)
 
+    def alone(self, value: str) -> bool:
+        """Whether a value has its block to itself."""
+        return value in self._block_of and self._block_of[value][1] == {value}
+
     def release(self, value: str) -> None:
         """A value is no longer needed."""
         if value not in self._block_of:

@@ -25,7 +25,8 @@ from helixctl.dag import (
 )
 from helixctl.dag.liveness import last_needed
 from helixctl_runtime import kernels
-from helixctl_runtime.buffers import Axis, Buffer, gathered, refined
+from helixctl_runtime.axes import Axes, as_sent, axes_of, plain
+from helixctl_runtime.buffers import Buffer, refined
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.memory import Pool
 
@@ -34,7 +35,7 @@ Load = Callable[[Value], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Run a kernel. ``place`` is the task's place in the rank's order."""
+    """Run a kernel. ``place`` is the task's place in the rank's order; the order's length means after all tasks."""
 
     place: int
     run: kernels.Step
@@ -66,6 +67,7 @@ class Program:
     """What one rank does in a step.
 
     Attributes:
+        tasks: how many tasks this rank takes part in.
         actions: in the order in which they are issued.
         inputs, outputs: buffers of the model's input and output on this rank, by value.
         attention: the fused kernels that are used.
@@ -73,6 +75,7 @@ class Program:
     """
 
     rank: int
+    tasks: int
     actions: tuple[Action, ...]
     inputs: dict[str, Buffer]
     outputs: dict[str, Buffer]
@@ -99,6 +102,7 @@ def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Progr
 class _Compiler:
     def __init__(self, dag: Dag, rank: int, device: torch.device, load: Load) -> None:
         self.dag, self.rank, self.device, self.load = dag, rank, device, load
+        self.axes = axes_of(dag)
         self.pool = Pool(device)
         self.buffers: dict[str, Buffer] = {}
         self.actions: list[Action] = []
@@ -119,11 +123,14 @@ class _Compiler:
                 self.pool.release(value_id)
         for exchange in dict.fromkeys(self.pending.values()):
             self.actions.append(Wait(exchange.place, exchange))
+        self.place = len(self.dag.order[self.rank])  # after every task
+        outputs = {v: self._plain(v) for v in list(self.buffers) if self._role(v) == "output"}
         return Program(
             rank=self.rank,
+            tasks=len(self.dag.order[self.rank]),
             actions=tuple(self.actions),
             inputs=inputs,
-            outputs={v: b for v, b in self.buffers.items() if self._role(v) == "output"},
+            outputs=outputs,
             attention=frozenset(self.attention),
             weight_nbytes=sum(w.nbytes for w in self.weights.values()),
             buffer_nbytes=self.pool.nbytes + sum(b.data.nbytes for b in inputs.values()),
@@ -141,12 +148,11 @@ class _Compiler:
                 self._norm(task, dim, eps)
             case Activation(function):
                 x = self._buffer(task.inputs[0])
-                out = self._like(task.outputs[0], x)
-                self._do(kernels.activation(function, x.data, out.data))
+                self._do(kernels.activation(function, x.data, self._new(task.outputs[0]).data))
             case Add():
                 self._add(task)
-            case AllGather(dim):
-                self._all_gather(task, dim)
+            case AllGather():
+                self._all_gather(task)
             case AllReduce():
                 self._all_reduce(task)
             case Broadcast():
@@ -174,10 +180,11 @@ class _Compiler:
 
     def _attention(self, task: Task, op: Attention) -> None:
         qkv = [self._plain(v).data for v in task.inputs]
-        out = self._new(task.outputs[0], leading=self._contracted_later(task.outputs[0]))
+        out = self._new(task.outputs[0])
+        start = self.dag.value[task.inputs[0]].region[1][0]
         self.attention.add(kernels.fused_attention(self.device.type, qkv[0].dtype, op.softmax_width))
         dims = self._dims(task.outputs[0])
-        self._do(kernels.attention(op, qkv, out.in_order([out.parts(d)[0] for d in dims])))
+        self._do(kernels.attention(op, qkv, start, out.in_order([out.parts(d)[0] for d in dims])))
 
     def _norm(self, task: Task, dim: str, eps: float) -> None:
         x, weight = self._plain(task.inputs[0]), self._loaded(task.inputs[1])
@@ -188,26 +195,25 @@ class _Compiler:
     def _add(self, task: Task) -> None:
         a, b = (self._buffer(v) for v in task.inputs)
         out = self._new(task.outputs[0])
-        factors = refined(a, b)
+        if (factors := refined(a, b)) is None:
+            a, b = self._plain(task.inputs[0]), self._plain(task.inputs[1])
+            factors = refined(a, b) or {}
         a, b, cut = a.split(factors), b.split(factors), out.split(factors)
         self._do(kernels.add(a.in_order(cut.axes), b.in_order(cut.axes), cut.data))
 
-    def _all_gather(self, task: Task, dim: str) -> None:
+    def _all_gather(self, task: Task) -> None:
         mine = task.ranks.index(self.rank)
-        piece, out_id = self._contiguous(task.inputs[mine]), task.outputs[mine]
-        value = self.dag.value[out_id]
-        memory = self.pool.take([out_id], value.numel, TORCH[value.dtype])
-        self.buffers[out_id] = gathered(piece, dim, len(task.ranks), memory)
-        self._exchange(task, piece.data, memory, out_id)
+        piece, out_id = self._sent(task, task.inputs[mine]), task.outputs[mine]
+        self._exchange(task, piece.data, self._new(out_id).data.view(-1), out_id)
 
     def _all_reduce(self, task: Task) -> None:
         mine = task.ranks.index(self.rank)
         in_id, out_id = task.inputs[mine], task.outputs[mine]
-        piece = self._contiguous(in_id)
-        if self.dag.consumers[in_id] != (task,):
-            whole = self._like(out_id, piece)
-            self._do(lambda: whole.data.copy_(piece.data))
-            piece = whole
+        piece = self._sent(task, in_id)
+        if self.dag.consumers[in_id] != (task,) or not self.pool.alone(in_id):
+            source, piece = piece.data, self._new(out_id)
+            target = piece.data
+            self._do(lambda: target.copy_(source))
         else:
             self.pool.share(out_id, in_id)  # summed in place
         self.buffers[out_id] = piece
@@ -217,7 +223,7 @@ class _Compiler:
         mine = task.ranks.index(self.rank)
         out_id = task.outputs[mine]
         if mine == 0:
-            source = self._contiguous(task.inputs[0])
+            source = self._sent(task, task.inputs[0])
             self.buffers[out_id] = source
             self.pool.share(out_id, task.inputs[0])
         else:
@@ -229,7 +235,7 @@ class _Compiler:
             target = self._new(task.outputs[0])
             self._exchange(task, target.data, target.data, task.outputs[0])
             return
-        source = self._plain(task.inputs[0])  # the receiver lays it out by the tensor's dims
+        source = self._sent(task, task.inputs[0])
         exchange = Exchange(self.place, task, source.data, source.data)
         # The sender has no output whose use could be waited for, and its memory may be needed again.
         self.actions += [exchange, Wait(self.place, exchange)]
@@ -274,69 +280,50 @@ class _Compiler:
             self.weights[value_id] = self.load(self.dag.value[value_id])
         return self.weights[value_id]
 
-    def _new(self, value_id: str, leading: Sequence[str] = ()) -> Buffer:
-        """Memory for a value, with these dims as its major axes."""
-        value, dims = self.dag.value[value_id], self._dims(value_id)
-        order = [*leading, *(d for d in dims if d not in leading)]
-        sizes = dict(zip(dims, value.shape, strict=True))
-        data = self.pool.take([value_id], value.numel, TORCH[value.dtype]).view([sizes[d] for d in order])
-        self.buffers[value_id] = Buffer.plain(data, order)
-        return self.buffers[value_id]
-
-    def _like(self, value_id: str, other: Buffer) -> Buffer:
-        """Memory for a value with the axes of another buffer."""
-        value = self.dag.value[value_id]
-        data = self.pool.take([value_id], value.numel, TORCH[value.dtype]).view(other.data.shape)
-        self.buffers[value_id] = Buffer(data, other.axes)
+    def _new(self, value_id: str) -> Buffer:
+        """Memory for a value, with the axes that all ranks give it."""
+        value, axes = self.dag.value[value_id], self.axes[value_id]
+        memory = self.pool.take([value_id], value.numel, TORCH[value.dtype])
+        self.buffers[value_id] = Buffer(memory.view([a.size for a in axes]), axes)
         return self.buffers[value_id]
 
     def _plain(self, value_id: str) -> Buffer:
         """A value with one axis per dim, in the tensor's order: as it is, or copied there in every step."""
         buffer, dims = self._buffer(value_id), self._dims(value_id)
-        if [a.dim for a in buffer.axes] == list(dims):
+        if buffer.axes == plain(self.dag, value_id):
             return buffer
         value = self.dag.value[value_id]
         copy = Buffer.plain(self.pool.keep(value.shape, buffer.data.dtype), dims)
         cut = copy.split(buffer.factors())
-        source = buffer.in_order(cut.axes)
-        self._do(lambda: cut.data.copy_(source))
+        source, target = buffer.in_order(cut.axes), cut.data
+        self._do(lambda: target.copy_(source))
         return copy
 
-    def _contiguous(self, value_id: str) -> Buffer:
-        """A value whose memory has no holes, as collectives need it."""
+    def _sent(self, task: Task, value_id: str) -> Buffer:
+        """What this rank sends, without holes and laid out as the other ranks of the collective lay it out."""
         buffer = self._buffer(value_id)
+        if buffer.axes != as_sent(self.dag, self.axes, task.inputs):
+            buffer = self._plain(value_id)
         if buffer.data.is_contiguous():
             return buffer
-        data = self.pool.keep(buffer.data.shape, buffer.data.dtype)
-        self._do(lambda: data.copy_(buffer.data))
+        data, source = self.pool.keep(buffer.data.shape, buffer.data.dtype), buffer.data
+        self._do(lambda: data.copy_(source))
         return Buffer(data, buffer.axes)
 
-    def _matrix(self, value_id: str, columns: Sequence[str]) -> tuple[torch.Tensor, tuple[Axis, ...]]:
+    def _matrix(self, value_id: str, columns: Sequence[str]) -> tuple[torch.Tensor, Axes]:
         try:
-            return self._buffer(value_id).matrix(columns)
+            return self._buffer(value_id).matrix(columns, self._dims(value_id))
         except ValueError:
-            return self._plain(value_id).matrix(columns)
+            return self._plain(value_id).matrix(columns, self._dims(value_id))
 
-    def _contracted_later(self, value_id: str) -> tuple[str, ...]:
-        """The dims over which a value is contracted once it has been gathered; none if it is not gathered.
-
-        With these as its major axes the gathered whole is a matrix as it lies in memory.
-        """
-        reached = False
-        while (uses := self.dag.consumers.get(value_id)) and isinstance(uses[0].op, AllGather):
-            value_id, reached = uses[0].outputs[uses[0].ranks.index(self.rank)], True
-        if reached and uses and isinstance(uses[0].op, Linear):
-            return tuple(d for d in self._dims(value_id) if d in uses[0].op.contract)
-        return ()
-
-    def _weight(self, values: Sequence[str], rows: tuple[Axis, ...]) -> torch.Tensor:
+    def _weight(self, values: Sequence[str], rows: Axes) -> torch.Tensor:
         """The weights of a linear task side by side, (K, N), with rows in the order of the input's columns."""
         key = (tuple(values), rows)
         if key not in self.weights:
             self.weights[key] = torch.cat([self._laid_out(v, rows) for v in values], dim=1)
         return self.weights[key]
 
-    def _laid_out(self, value_id: str, rows: tuple[Axis, ...]) -> torch.Tensor:
+    def _laid_out(self, value_id: str, rows: Axes) -> torch.Tensor:
         dims = self._dims(value_id)
         contract = {a.dim for a in rows}
         sizes = {

@@ -71,7 +71,7 @@ class Walker:
         self._rank = program.rank
         self._cell = cell
         self._works: dict[int, dist.Work] = {}
-        self._steps = [(a.place + 1, self._bind(a, groups)) for a in program.actions]
+        self._steps = [(min(a.place + 1, program.tasks), self._bind(a, groups)) for a in program.actions]
 
     def __call__(self) -> None:
         """Walk one step."""
@@ -121,6 +121,8 @@ def walk_together(dag: Dag, programs: Sequence[Program]) -> Callable[[], None]:
                     exchanges.append(action)
         if exchanges:
             calls.append(lambda group=exchanges: exchange_together(group))  # type: ignore[misc]
+    for actions, order in zip(by_place, dag.order, strict=True):
+        calls += [a.run for a in actions.get(len(order), []) if isinstance(a, Compute)]
 
     def step() -> None:
         for call in calls:

@@ -68,8 +68,8 @@ def test_a_sliced_head_equals_narrower_heads() -> None:
     """softmax_slices = s is, to the bit, attention with s times as many heads of head_dim / s."""
     q, k, v = torch.randn(3, 2, 5, 4, 8)
     sliced, narrow = torch.empty(2, 5, 4, 8), torch.empty(2, 5, 16, 2)
-    attention(Attention(2, causal=False), (q, k, v), sliced)()
-    attention(Attention(2, causal=False), [t.reshape(2, 5, 16, 2) for t in (q, k, v)], narrow)()
+    attention(Attention(2, causal=False), (q, k, v), 0, sliced)()
+    attention(Attention(2, causal=False), [t.reshape(2, 5, 16, 2) for t in (q, k, v)], 0, narrow)()
     assert torch.equal(sliced.reshape(2, 5, 16, 2), narrow)
 
 
