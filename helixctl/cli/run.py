@@ -74,7 +74,9 @@ def command(
     try:
         from helixctl_runtime import run
     except ModuleNotFoundError as error:
-        raise fail("HX501", f"{error.name} is not installed", "pip install 'helixctl[runtime]'") from error
+        raise fail(
+            "HX501", f"{error.name} is not installed", "in the clone of helixctl: pip install '.[runtime]'"
+        ) from error
     options = run.Options(warmup, iters, seed, check, weights, inputs, output)
     ranks = dag.plan.layout.devices
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps"
