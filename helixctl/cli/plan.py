@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from helixctl.cli.console import console, table
-from helixctl.cli.output import write_output
 from helixctl.errors import HelixError
+from helixctl.output import write_output
 from helixctl.solve import Decision, Row, decide, parse_wish
 from helixctl.spec.load import load_specs
 from helixctl.units import human_bytes, human_seconds
@@ -49,12 +49,15 @@ def command(
     is said why not. --layout fixes axes of the layout, such as groups=8,pipeline=2,
     combine=reduce,microbatches=4. The plan is lowered to a dag and proved before anything is written.
     """
-    if output == dag_output == "-":
-        raise click.UsageError("only one of -o and --dag can be standard output")
+    if output is not None and output == dag_output:
+        raise click.UsageError("-o and --dag cannot go to the same place")
     workload = [f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len)) if v is not None]
     document, cluster_spec = load_specs(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
-    decision = decide(document.model, cluster_spec, document.workload, {**pair, **parse_wish(axes or "")})
+    wish = parse_wish(axes or "")
+    if twice := pair.keys() & wish.keys():
+        raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
+    decision = decide(document.model, cluster_spec, document.workload, {**pair, **wish})
     if findings := verify(decision.dag):
         raise HelixError(findings)
     if not quiet:

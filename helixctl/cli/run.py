@@ -11,9 +11,9 @@ import click
 
 from helixctl.cli.console import console, progress, table
 from helixctl.cli.documents import load_dag
-from helixctl.cli.output import check_folder, write_output
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError, fail
+from helixctl.output import check_folder, write_output
 from helixctl.units import human_bytes
 from helixctl.verify import verify
 
@@ -31,7 +31,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--iters", type=click.IntRange(min=1), default=1000, show_default=True, help="Measured steps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and input that come from no file.")
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=60, show_default=True, metavar="SECONDS")
+@click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
 @click.option("--weights", metavar="FILE", help="Weights, safetensors, names as in docs/formats.md.")
 @click.option("--input", "inputs", metavar="FILE", help="The tensor 'input', safetensors.")
 @click.option("--output", metavar="FILE", help="Write the tensor 'output', safetensors.")
@@ -60,6 +60,10 @@ def command(
     Under torchrun or srun this process is one rank; otherwise it starts the ranks itself. The document is proved
     before anything starts. Weights and input are seeded unless files are given.
     """
+    if not timeout >= 1:
+        raise click.BadParameter("not a number of seconds", param_hint="--timeout")
+    if output == "-":
+        raise click.BadParameter("safetensors need a file", param_hint="--output")
     dag = load_dag(document)
     if dtype:
         dag = retyped(dag, dtype)

@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from helixctl.cli.output import write_output
 from helixctl.emit import FORMATS, emit
+from helixctl.output import write_output
 from helixctl.units import human_bytes
 
 _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".gv": "dot"}

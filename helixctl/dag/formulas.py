@@ -22,7 +22,7 @@ def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Ma
             keys = inputs[1].shape[1]
             first_row = inputs[0].region[1][0]
             # A causal row r sees keys 0..r.
-            pairs = sum(range(first_row + 1, first_row + rows + 1)) if op.causal else rows * keys
+            pairs = rows * first_row + rows * (rows + 1) // 2 if op.causal else rows * keys
             return 4 * batch * heads * width * pairs
         case Norm():
             return 4 * outputs[0].numel

@@ -9,8 +9,9 @@ def last_needed(dag: Dag, rank: int) -> dict[str, int]:
     """The place in a rank's order at which each of its values is last needed.
 
     A value is needed from the task that makes it to the last task that reads it. A collective runs beside other tasks
-    until its output is first used on the rank, and reads its input until then (to the end, if there is no use). The
-    model's input, its weights and its output are needed to the end: their place is the length of the order.
+    until its output is first used on the rank, and reads its input until then (to the end, if there is no use; a rank
+    that only sends waits at once). The model's input, its weights and its output are needed to the end: their place is
+    the length of the order.
     """
     order = dag.order[rank]
     place = {name: i for i, name in enumerate(order)}
@@ -21,7 +22,7 @@ def last_needed(dag: Dag, rank: int) -> dict[str, int]:
         if task.is_collective:
             mine = [v for v in task.outputs if dag.value[v].rank == rank]
             uses = [place[t.id] for v in mine for t in dag.consumers.get(v, ()) if rank in t.ranks]
-            done = min(uses, default=len(order))
+            done = min(uses, default=len(order) if mine else done)
         for value_id in (*task.outputs, *task.inputs):
             value = dag.value[value_id]
             if value.rank == rank:

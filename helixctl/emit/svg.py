@@ -46,6 +46,7 @@ COLOURS: Final = {
     "concat": ("#d6f3de", "#14743a"),
     "project": ("#efe0ff", "#7437b8"),
     "feed_forward": ("#e6e9ed", "#4c5560"),
+    "transfer": ("#fde7f0", "#a8174f"),
 }
 
 

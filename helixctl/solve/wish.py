@@ -28,11 +28,14 @@ def parse_wish(text: str) -> dict[str, int | str]:
             hint = f"did you mean {near[0]!r}?" if near else "axes: " + ", ".join(Layout.model_fields)
             problems.append(Diagnostic("HX103", f"--layout {item}: a layout has no axis {axis!r}", hint))
             continue
+        if axis in found:
+            problems.append(Diagnostic("HX107", f"--layout names {axis} twice"))
         found[axis] = int(value) if value.isdecimal() else value
         try:
             Layout.model_validate({"groups": 1, "slices": 1, axis: found[axis]})
         except ValidationError as error:
-            problems.append(Diagnostic("HX105", f"--layout {item}: {error.errors()[0]['msg']}"))
+            allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
+            problems.append(Diagnostic("HX105", f"--layout {item}: {axis} must be {allowed}, not {value!r}"))
     if problems:
         raise HelixError(problems)
     return found

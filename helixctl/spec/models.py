@@ -81,7 +81,7 @@ class ModelSpec(Spec):
     """A pre-norm transformer from hidden states to hidden states."""
 
     name: Name
-    layers: Count
+    layers: Annotated[int, Field(strict=True, ge=1, le=4096)]
     hidden_size: Count
     attention: AttentionSpec
     feed_forward: FeedForwardSpec
@@ -141,8 +141,8 @@ class ClusterSpec(Spec):
     """Hosts of equal devices. Ranks are numbered host by host."""
 
     name: Name
-    hosts: Count
-    devices_per_host: Count
+    hosts: Annotated[int, Field(strict=True, ge=1, le=4096)]
+    devices_per_host: Annotated[int, Field(strict=True, ge=1, le=1024)]
     device: DeviceSpec
     within_host: LinkSpec
     between_hosts: LinkSpec | None = None

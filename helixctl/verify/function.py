@@ -32,6 +32,8 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
                 yield finding("HX411", dag, task, f"mixes the tensors {', '.join(sorted({*ins, *outs}))}")
             continue
         equation = function.defining.get(outs[0])
+        if equation is not None and equation.layer != task.layer:
+            yield finding("HX411", dag, task, f"says layer {task.layer}; {outs[0]} belongs to layer {equation.layer}")
         if equation is None or (equation.op, equation.inputs, equation.outputs) != (task.op, ins, outs):
             want = f"{op_text(equation.op)} of {', '.join(equation.inputs)}" if equation else "given, not computed"
             yield finding(

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan, digest, illegalities
+from helixctl.plan.document import FORMAT_VERSION
 
 
 def check_plan(plan: Plan) -> Iterator[Diagnostic]:
-    """Digests (HX302) and the layout's legality (HX303)."""
+    """Format version (HX304), digests (HX302) and the layout's legality (HX303)."""
+    if plan.format_version != FORMAT_VERSION:
+        yield Diagnostic("HX304", f"the plan's format_version {plan.format_version} is not {FORMAT_VERSION}")
     for name in ("model", "cluster", "workload"):
         have, want = digest(getattr(plan, name)), getattr(plan.digests, name)
         if have != want:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from helixctl.dag import Dag, Tensor, Value
-from helixctl.errors import Diagnostic, HelixError, fail
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.output import write_output
 from helixctl.plan import Interval
 from helixctl_runtime.seeded import seeded_numbers
 
@@ -60,14 +58,7 @@ def write_tensor(path: str, name: str, data: torch.Tensor) -> None:
     Raises:
         HelixError: HX511, it cannot be written.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save_file({name: data.contiguous().cpu()}, temporary)
-        temporary.replace(target)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise fail("HX511", f"cannot write {path}: {error}") from error
+    write_output(path, save({name: data.contiguous().cpu()}))
 
 
 def _problems(path: str, tensors: list[Tensor]) -> list[Diagnostic]:

@@ -31,6 +31,7 @@ class FusedAttention:
     widest: int
     multiple: int
     backend: SDPBackend
+    masks: bool = True
 
 
 # The first row that fits is used; there is no other way to it, and no fall back to the unfused formula.
@@ -38,20 +39,21 @@ class FusedAttention:
 # tests/runtime/test_kernels.py tries each.
 FUSED_ATTENTION: Final = (
     FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION),
-    FusedAttention("cuda", HALF, 256, 1, SDPBackend.FLASH_ATTENTION),
+    FusedAttention("cuda", HALF, 256, 1, SDPBackend.FLASH_ATTENTION, masks=False),
     FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION),
     FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION),
 )
 
 
-def fused_attention(device: str, dtype: torch.dtype, width: int) -> SDPBackend:
-    """The kernel for a softmax of ``width`` dims.
+def fused_attention(device: str, dtype: torch.dtype, width: int, *, mask: bool = False) -> SDPBackend:
+    """The kernel for a softmax of ``width`` dims, with a mask of its own where the query rows are cut.
 
     Raises:
         HelixError: HX508, no row of the table fits.
     """
     for row in FUSED_ATTENTION:
-        if row.device == device and dtype in row.dtypes and width <= row.widest and width % row.multiple == 0:
+        fits = row.device == device and dtype in row.dtypes and width <= row.widest and width % row.multiple == 0
+        if fits and (row.masks or not mask):
             return row.backend
     name = str(dtype).removeprefix("torch.")
     hint = "use --dtype float16 or bfloat16" if device == "cuda" and dtype not in HALF else None
@@ -89,16 +91,21 @@ def attention(op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch
     target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
     shape = (batch, heads, parts, seq, op.softmax_width)
 
-    # The fused causal mask begins at position 0; rows that begin later need their own.
-    later = op.causal and start > 0
+    # The kernels' own causal mask is for all rows; a part of them needs a mask of its own.
+    part = cut_rows(op, q.shape[2], k.shape[2])
     rows = torch.arange(start, start + seq, device=q.device).unsqueeze(1)
-    mask = torch.arange(k.shape[2], device=q.device) <= rows if later else None
-    causal = op.causal and not later
+    mask = torch.arange(k.shape[2], device=q.device) <= rows if part else None
+    causal = op.causal and not part
 
     def step() -> None:
         target.copy_(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).view(shape))
 
     return step
+
+
+def cut_rows(op: Attention, rows: int, keys: int) -> bool:
+    """Whether a causal attention has only a part of the query rows."""
+    return op.causal and rows != keys
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step:

@@ -182,7 +182,8 @@ class _Compiler:
         qkv = [self._plain(v).data for v in task.inputs]
         out = self._new(task.outputs[0])
         start = self.dag.value[task.inputs[0]].region[1][0]
-        self.attention.add(kernels.fused_attention(self.device.type, qkv[0].dtype, op.softmax_width))
+        mask = kernels.cut_rows(op, qkv[0].shape[1], qkv[1].shape[1])
+        self.attention.add(kernels.fused_attention(self.device.type, qkv[0].dtype, op.softmax_width, mask=mask))
         dims = self._dims(task.outputs[0])
         self._do(kernels.attention(op, qkv, start, out.in_order([out.parts(d)[0] for d in dims])))
 

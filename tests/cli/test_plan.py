@@ -89,3 +89,32 @@ def test_help_and_version() -> None:
     assert helixctl("--version").out.startswith(b"helixctl, version ")
     assert helixctl("plan", "-h").status == 0
     assert helixctl("plam").status == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "text"),
+    [
+        (("--groups", "4", "--layout", "groups=8"), 2, "groups given twice"),
+        (("--layout", "combine=reduce,combine=concat"), 2, "HX107 --layout names combine twice"),
+        (("--layout", "pipeline=two"), 2, "pipeline must be a valid integer, not 'two'"),
+        (("-o", "x", "--dag", "x"), 2, "cannot go to the same place"),
+        (("--set", "layers=20000"), 2, "HX105"),
+        (("--set", "devices_per_host=1000000"), 2, "HX105"),
+    ],
+)
+def test_what_contradicts_itself_or_is_beyond_bounds(args: tuple[str, ...], status: int, text: str) -> None:
+    done = helixctl("plan", *SMALL, *args)
+    assert done.status == status
+    assert text in done.err
+
+
+def test_links_and_devices_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert helixctl("plan", *SMALL, "-q", "-o", tmp_path / "link").status == 0
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "real").read_text())["layout"]
+    assert helixctl("plan", *SMALL, "-q", "-o", "/dev/null").status == 0
+    assert Path("/dev/null").is_char_device()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "HX511" in helixctl("plan", *SMALL, "-o", tmp_path / "loop").err

@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
 
 from helixctl.cli.main import cli
-from helixctl.cli.output import write_output
+from helixctl.dag import Level
 from helixctl.emit import FORMATS, emit
 from helixctl.emit.lanes import Box, Lanes, arrange
+from helixctl.emit.svg import COLOURS
 from helixctl.errors import HelixError
 from helixctl.lower import lower
+from helixctl.output import write_output
+from tests.documents import SMALL, dag_of
 from tests.emit.examples import hostile_dag, paper_dag, paper_plan
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -262,3 +267,17 @@ def test_an_output_that_cannot_be_written(plan_file: Path) -> None:
     with pytest.raises(HelixError) as caught:
         write_output(str(plan_file / "below-a-file.svg"), "x")
     assert caught.value.diagnostics[0].code == "HX511"
+
+
+def test_every_level_has_its_colour_everywhere() -> None:
+    css = (files("helixctl.emit") / "page.css").read_text()
+    for level in get_args(Level):
+        assert level in COLOURS
+        assert f".{level} {{" in css
+
+
+@pytest.mark.parametrize("name", ["html", "svg", "dot"])
+def test_a_pipeline_is_drawn(name: str) -> None:
+    dag = dag_of(SMALL, 2, 1, "layers=2", pipeline=2, microbatches=2, data=2)
+    text = str(emit(dag, name))
+    assert all(task.id in text for task in dag.tasks)

@@ -132,7 +132,7 @@ def test_a_good_set_reaches_the_specs() -> None:
 def test_a_bad_value_is_the_command_lines() -> None:
     assert errors("attention.heads=x", "hosts=0", "device.memory=40") == [
         "HX105 --set attention.heads=x: attention.heads must be a whole number from 1 to 2^40, not the text 'x'",
-        "HX105 --set hosts=0: hosts must be a whole number from 1 to 2^40, not 0",
+        "HX105 --set hosts=0: hosts must be a whole number from 1 to 4096, not 0",
         "HX106 --set device.memory=40: device.memory: 40 has no unit\n  hint: write for example '80 GB'",
     ]
 

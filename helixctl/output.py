@@ -20,10 +20,12 @@ def write_output(path: str, data: str | bytes) -> None:
     try:
         if path == "-":
             # As bytes: what a file would hold, whatever the terminal's encoding.
+            if sys.stdout is None:
+                raise fail("HX511", "cannot write standard output: it is closed")
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
         else:
-            _replace(Path(path), content)
+            _replace(_resolved(path), content)
     except BrokenPipeError:
         raise  # the reader of standard output went away; that is no error of the output
     except OSError as error:
@@ -38,15 +40,25 @@ def check_folder(path: str | None) -> None:
     """
     if path in (None, "-"):
         return
-    folder = Path(str(path)).resolve().parent
+    target = _resolved(str(path))
+    folder = target.parent
+    if target.is_dir():
+        raise fail("HX511", f"cannot write {path}: it is a folder")
     if not folder.is_dir():
         raise fail("HX511", f"cannot write {path}: {folder} is no folder", "create the folder first")
     if not os.access(folder, os.W_OK):
         raise fail("HX511", f"cannot write {path}: {folder} is not writable")
 
 
-def _replace(path: Path, content: bytes) -> None:
-    target = path.resolve()  # a link is written through, not replaced
+def _resolved(path: str) -> Path:
+    """Where a path leads: a link is written through, not replaced."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise fail("HX511", f"cannot write {path}: {error}") from error
+
+
+def _replace(target: Path, content: bytes) -> None:
     if target.exists() and not target.is_file():
         target.write_bytes(content)  # /dev/null, a named pipe: not ours to replace
         return
