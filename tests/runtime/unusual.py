@@ -361,7 +361,7 @@ def gather_output(dim: str) -> Level:
 
 
 def residual_from_one_rank(b: Builder, layer: int) -> None:
-    """One rank projects, adds, broadcasts: what the others have gathered is read by nobody, and arrives all the same.
+    """One rank projects, adds and broadcasts: nobody reads what the others have gathered, and it arrives all the same.
 
     The broadcast's result lies where its input lies, which must stay as long as the result is needed.
     """
