@@ -32,6 +32,8 @@ from helixctl_runtime.ranks.failure import Report, Standing, root_cause  # noqa:
 from helixctl_runtime.ranks.rank import Position  # noqa: E402
 
 WORLD = 4
+# Seconds that a machine which is busy with other tests may add. What must not happen is a wait of half a minute.
+BUSY = 5
 TASKS = ("l0.attend", "l0.concat", "l1.attend", "l1.concat")
 Deed = Callable[[Rank], None]
 
@@ -194,7 +196,7 @@ def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:
         "rank 2 (cpu) did not arrive at l1.concat within 2 s; last seen in l1.attend.s2 of step 1; "
         "3 ranks arrived; its process is suspended"
     )
-    assert seconds < 2 + 2
+    assert seconds < 2 + 2 + BUSY
 
 
 def test_a_rank_that_never_joins(pids: Path, temporary: Path) -> None:
@@ -211,7 +213,7 @@ def test_a_rank_that_never_joins(pids: Path, temporary: Path) -> None:
         "rank 1 (cpu) did not arrive at init_process_group within 1.5 s; last seen in start-up"
     )
     assert "time.sleep(60)" in log_of(caught.value) or "in worker" in log_of(caught.value)
-    assert time.monotonic() - start < 1.5 + 2
+    assert time.monotonic() - start < 1.5 + 2 + BUSY
 
 
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.PREPARING])
@@ -223,7 +225,7 @@ def test_ranks_that_all_wait_for_ever(phase: Phase) -> None:
     start = time.monotonic()
     with pytest.raises(HelixError, match=r"HX505 rank 0 \(cpu\) did not finish .* within 0.5 s"):
         run_ranks(worker, world_size=2, device="cpu", timeout=0.5, task_name=task_name)
-    assert time.monotonic() - start < 0.5 + 2
+    assert time.monotonic() - start < 0.5 + 2 + BUSY
 
 
 def test_long_preparation_is_no_hang() -> None:
@@ -344,11 +346,11 @@ def test_ranks_end_with_their_launcher(pids: Path, temporary: Path, number: int,
         launcher.send_signal(number)
         _, errors = launcher.communicate(timeout=10)
     assert launcher.returncode == status, errors
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 2 + BUSY
     if number != signal.SIGKILL:
         assert list(temporary.iterdir()) == []
     while any(Path("/proc", path.name).exists() for path in pids.iterdir()):
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 2 + BUSY
         time.sleep(0.02)
 
 
