@@ -320,9 +320,12 @@ def test_root_cause(standings: list[Standing], message: str) -> None:
 
 
 LAUNCHER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from helixctl_runtime.ranks import run_ranks
+
+# Where the tests run in the background of a shell, they inherit that SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def worker(rank):
     rank.init_process_group()
