@@ -73,7 +73,7 @@ class Builder:
         """Add the task that computes, on one rank, a region of the tensor(s) that ``output``'s equation defines.
 
         ``cut`` gives the interval of every dim that is not whole. A dim that the equation contracts makes the output
-        a partial sum, which is kept in float32 (DESIGN: merges in float32, one rounding at the end).
+        a partial sum, which is kept in float32 (docs/adr/0004-reduction-dtype.md).
         """
         equation = self.function.defining[output]
         contract = equation.op.contract if isinstance(equation.op, Linear) else ()

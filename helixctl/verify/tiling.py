@@ -26,8 +26,6 @@ def untiled(boxes: Sequence[Box], full: Box) -> str | None:
         box, count = replicas.most_common()[0]
         other, fewer = replicas.most_common()[-1]
         return f"{_text(box)} is held {count} times, {_text(other)} {fewer} times"
-    if any(len(box) != len(full) for box in replicas):
-        return "some of it is a partial sum, and some is not"
     distinct = sorted(replicas)
     if not _is_grid(distinct):
         for a, b in combinations(distinct, 2):

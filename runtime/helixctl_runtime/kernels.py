@@ -82,7 +82,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
 def attention(op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor) -> Step:
     """Fused attention; q, k, v and out are (batch, seq, head, head_dim) views, and q begins at position ``start``.
 
-    Every ``softmax_width`` dims of a head are a head of their own to the kernel: that is the function (DESIGN).
+    Every ``softmax_width`` dims of a head are a head of their own to the kernel: see "attention" in docs/formats.md.
     """
     q, k, v = (_by_softmax(t, op.softmax_width) for t in qkv)
     batch, seq, heads, head_dim = out.shape

@@ -192,15 +192,20 @@ def reduce_copies_of_a_part(b: Builder, layer: int) -> None:
 # --- gathers ---------------------------------------------------------------------------------------------------------
 
 
-def down_by_columns(b: Builder, layer: int) -> None:
-    """The activation is gathered, down made by columns: a gathered dim is contracted that does not lie outermost."""
+def columns_of_down(b: Builder, layer: int) -> None:
+    """The activation is gathered, and each rank makes its columns of down from all of it."""
     p = f"l{layer}."
     for rank in b.ranks:
         activated(b, layer, rank, ffn=b.layout.ffn(rank, b.model))
     b.collective(layer, "feed_forward", "gather_activated", AllGather("ffn"), b.ranks, p + "activated", "full")
     for rank in b.ranks:
         linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", **columns(b, rank))
-    b.collective(layer, "feed_forward", "gather_down", AllGather("hidden"), b.ranks, p + "down", "full")
+
+
+def down_by_columns(b: Builder, layer: int) -> None:
+    """The activation is gathered, down made by columns: a gathered dim is contracted that does not lie outermost."""
+    columns_of_down(b, layer)
+    b.collective(layer, "feed_forward", "gather_down", AllGather("hidden"), b.ranks, f"l{layer}.down", "full")
     add_down(b, layer)
 
 
@@ -300,13 +305,8 @@ def project_stream_by_columns(b: Builder, layer: int) -> None:
 
 def feed_forward_stream_by_columns(b: Builder, layer: int) -> None:
     """As the projection; the model's output is gathered and has to be laid out again at the end of the step."""
-    p = f"l{layer}."
-    for rank in b.ranks:
-        activated(b, layer, rank, ffn=b.layout.ffn(rank, b.model))
-    b.collective(layer, "feed_forward", "gather_activated", AllGather("ffn"), b.ranks, p + "activated", "full")
-    for rank in b.ranks:
-        linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", **columns(b, rank))
-    add_columns(b, layer, "feed_forward", p + "residual", hidden_states(b.model, layer + 1))
+    columns_of_down(b, layer)
+    add_columns(b, layer, "feed_forward", f"l{layer}.residual", hidden_states(b.model, layer + 1))
 
 
 # --- every rank has all weights and part of the tokens ---------------------------------------------------------------
