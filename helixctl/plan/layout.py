@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from helixctl.spec import ModelSpec, WorkloadSpec
-from helixctl.spec.models import Count, Spec
+from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from helixctl.spec.base import Contradiction
 from helixctl.spec.fields import Fields, Node, describe, did_you_mean, dotted, keys_of, meant, shown
-from helixctl.spec.models import Contradiction
 from helixctl.spec.yaml_reader import DocumentPath, plain_scalar
 from helixctl.units import UnitError
 

@@ -4,37 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec
+from helixctl.spec.calibration import CalibrationSpec
 from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds
-
-Dtype = Literal["float16", "bfloat16", "float32", "float64"]
-DTYPE_NBYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-
-
-def accumulator(dtype: Dtype) -> Dtype:
-    """The dtype of a partial sum: float32, or float64 where the model is float64."""
-    return "float64" if dtype == "float64" else "float32"
-
-
-# 2**40 bounds every count, so that no product of a few of them leaves what a 64-bit reader of the JSON can hold.
-Count = Annotated[int, Field(strict=True, ge=1, le=2**40)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
-
-
-class Contradiction(ValueError):  # noqa: N818  it is a ValueError for pydantic; loading turns it into HX109
-    """Two fields of one spec that cannot both hold; ``field`` is the one to point at."""
-
-    def __init__(self, message: str, field: str) -> None:
-        """Keep the field for loading, which knows its line."""
-        super().__init__(message)
-        self.field = field
-
-
-class Spec(BaseModel):
-    """Base of all that a user writes: immutable, unknown keys refused, numbers never read from text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AttentionSpec(Spec):
@@ -63,11 +37,25 @@ class AttentionSpec(Spec):
         return self.head_dim // self.softmax_slices
 
 
+class ExpertsSpec(Spec):
+    """A mixture of experts: a router gives every token the ``top_k`` best of ``count`` experts."""
+
+    count: Annotated[int, Field(strict=True, ge=2, le=4096)]
+    top_k: Count = 2
+
+    @model_validator(mode="after")
+    def _top_k_are_there(self) -> Self:
+        if self.top_k > self.count:
+            raise Contradiction(f"top_k {self.top_k} of {self.count} experts", "top_k")
+        return self
+
+
 class FeedForwardSpec(Spec):
-    """Two matrices with an activation between them."""
+    """Two matrices with an activation between them; with ``experts``, so many of such networks and a router."""
 
     intermediate_size: Count
     activation: Literal["gelu", "relu", "silu"] = "gelu"
+    experts: ExpertsSpec | None = None
 
 
 class NormSpec(Spec):
@@ -138,7 +126,13 @@ class DeviceSpec(Spec):
 
 
 class ClusterSpec(Spec):
-    """Hosts of equal devices. Ranks are numbered host by host."""
+    """Hosts of equal devices. Ranks are numbered host by host.
+
+    Attributes:
+        nics_per_host: network cards that the devices of a host share; None: each device has its own.
+        cores_per_host: CPU cores that the devices of a host share; None: each device computes by itself.
+        calibration: measured constants, which replace the cost model's defaults.
+    """
 
     name: Name
     hosts: Annotated[int, Field(strict=True, ge=1, le=4096)]
@@ -146,6 +140,9 @@ class ClusterSpec(Spec):
     device: DeviceSpec
     within_host: LinkSpec
     between_hosts: LinkSpec | None = None
+    nics_per_host: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
+    cores_per_host: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
+    calibration: CalibrationSpec | None = None
 
     @model_validator(mode="after")
     def _hosts_are_linked(self) -> Self:

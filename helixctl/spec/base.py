@@ -1,0 +1,35 @@
+"""What all specs are made of: their base class, counts, names and dtypes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+DTYPE_NBYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+def accumulator(dtype: Dtype) -> Dtype:
+    """The dtype of a partial sum: float32, or float64 where the model is float64."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+# 2**40 bounds every count, so that no product of a few of them leaves what a 64-bit reader of the JSON can hold.
+Count = Annotated[int, Field(strict=True, ge=1, le=2**40)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
+
+
+class Contradiction(ValueError):  # noqa: N818  it is a ValueError for pydantic; loading turns it into HX109
+    """Two fields of one spec that cannot both hold; ``field`` is the one to point at."""
+
+    def __init__(self, message: str, field: str) -> None:
+        """Keep the field for loading, which knows its line."""
+        super().__init__(message)
+        self.field = field
+
+
+class Spec(BaseModel):
+    """Base of all that a user writes: immutable, unknown keys refused, numbers never read from text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
