@@ -62,7 +62,7 @@ def test_replicas_and_stages_are_teams_of_ranks() -> None:
     model, _, workload = specs(PAPER)
     layout = Layout(groups=2, slices=2, data=2, pipeline=2, microbatches=4)
     assert layout.devices == 16
-    assert [layout.team(s, r) for s in (0, 1) for r in (0, 1)] == [range(i, i + 4) for i in (0, 4, 8, 12)]
+    assert [layout.team(s, r) for s in (0, 1) for r in (0, 1)] == [tuple(range(i, i + 4)) for i in (0, 4, 8, 12)]
     assert layout.ranks_of_group(1, stage=1, replica=1) == (14, 15)
     assert layout.ranks_of_slice(1, stage=1, replica=0) == (9, 11)
     assert (layout.group_of(14), layout.slice_of(14)) == (1, 0)
