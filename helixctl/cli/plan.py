@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from helixctl.cli.console import console, table
+from helixctl.cost.tasks import sources
 from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.solve import Decision, Row, decide, parse_wish
@@ -92,7 +93,9 @@ def _report(decision: Decision, *, verbose: bool) -> None:
         "structure, function, regions, coverage, ownership, collectives, memory"
     )
     if verbose:
-        _sources(decision)
+        out.print("step times are predicted, not measured, from:")
+        for line in sources(dag):
+            out.print(f"  {line}")
     else:
         out.print("step times are predicted from datasheet rates and default constants, not measured (-v: sources)")
 
@@ -103,37 +106,17 @@ def _table(rows: tuple[Row, ...]) -> object:
     )
     for row in rows:
         mark = "*" if row.chosen else ""
-        price = row.candidate.price
-        if price is None:
+        forecast = row.candidate.price
+        if forecast is None:
             cells = ["-"] * 6
         else:
             cells = [
-                human_seconds(price.step_s),
-                f"{price.tokens_per_s:,.0f}",
-                human_seconds(price.communication_s) if price.communication_s else "0",
-                human_bytes(price.received_nbytes),
-                human_bytes(price.between_hosts_nbytes),
-                human_bytes(price.memory_nbytes),
+                human_seconds(forecast.step_s),
+                f"{forecast.tokens_per_s:,.0f}",
+                human_seconds(forecast.exposed_s) if forecast.exposed_s else "0",
+                human_bytes(forecast.received_nbytes),
+                human_bytes(forecast.between_hosts_nbytes),
+                human_bytes(forecast.memory_nbytes),
             ]
         made.add_row(mark, str(row.candidate.layout), *cells, row.verdict, style="bold" if row.chosen else None)
     return made
-
-
-def _sources(decision: Decision) -> None:
-    from helixctl.cost import constants
-
-    cluster, out = decision.plan.cluster, console()
-    out.print("step times are predicted, not measured:")
-    out.print(f"  device rates, links: the cluster spec {cluster.name}")
-    for name in (
-        "MATMUL_SHARE",
-        "ATTENTION_SHARE",
-        "WIDE_ATTENTION_SHARE",
-        "MEMORY_SHARE",
-        "TASK_OVERHEAD_S",
-        "NIC_SHARE",
-    ):
-        sourced = getattr(constants, name)
-        out.print(f"  {name.lower()} {sourced.value:g}: {sourced.source}")
-    out.print(f"  collectives inside a host: {constants.XLA_TABLE}")
-    out.print(f"  collectives between hosts: {constants.NIC_LATENCY}")

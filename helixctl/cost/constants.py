@@ -1,42 +1,109 @@
-"""The constants of the cost model, each with its source. All are defaults, none is measured on the user's cluster."""
+"""The constants of the cost model, each with its source. All are defaults; a calibration of the cluster replaces them.
+
+None is fitted to anyone's end-to-end figures: each is measured or published by itself, or derived from one that is.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-MEASURED_MATMUL = "8192-cube matrix product, 798 of 989 TFLOP/s on an H100 SXM (measured)"
-FA3_PAPER = "FlashAttention-3 paper, forward, head_dim 128, 4k tokens: 638 of 989 TFLOP/s"
-WIDE_HEAD = "default: stock fused kernels end at head_dim 256; wider heads run at about 200 TFLOP/s"
-XLA_TABLE = "alpha-beta fit of XLA's collective table for 8 H100 with NVSwitch, error 12 to 25 %"
-NIC_RATE = "default: 46 of 50 GB/s per 400 Gb/s NIC (nccl-tests issue 290)"
-NIC_LATENCY = "default: 50 us all-gather, 75 us all-reduce between hosts (nccl issue 1244 gives 47 us)"
+from helixctl.cost.origin import Constant, Rule
+
+# --- matrix products on CUDA ------------------------------------------------------------------------------------------
+
+_GUIDE: Final = "NVIDIA, Matrix Multiplication Background User's Guide, sections 2.3, 3.1 and 3.2"
+TILE: Final = (128, 256)  # elements of the output that one streaming multiprocessor (SM) makes at a time
+SMS: Final = Constant(
+    "sms",
+    132,
+    f"default: SMs of an H100 SXM; each makes output tiles of 128 x 256, a wave of them at a time ({_GUIDE})",
+)
+# 8192 x 8192 outputs are 2048 tiles: 16 waves of 132, the last not full. The share counts full waves.
+MATMUL_SHARE: Final = Constant(
+    "matmul_share",
+    798 / 989 * (16 * 132 / 2048),
+    "default: 8192-cube product, 798 of 989 TFLOP/s on an H100 SXM (measured), less its unfilled last wave",
+)
+# Ways to split the depth, so that a product of few tiles keeps more SMs busy; the partial sums go through memory.
+SPLITS: Final = (1, 2, 4, 8)
+PARTIAL_NBYTES: Final = 4  # float32
+
+# --- attention on CUDA ------------------------------------------------------------------------------------------------
+
+ATTENTION_SHARE: Final = Constant(
+    "attention_share",
+    638 / 989,
+    "default: FlashAttention-3 paper, fp16 forward, not causal, head_dim 128, 4k tokens: 638 of 989 TFLOP/s on an H100",
+)
+WIDE_ATTENTION_SHARE: Final = Constant(
+    "wide_attention_share",
+    0.2,
+    "default: beyond 256 dims torch SDPA has no flash kernel (sdp_utils.cpp); 198 of 989 TFLOP/s stands for a slower "
+    "one: FlashInfer FA2 does 130 to 190 at head_dim 512 on a GH200 (pegainfer issue 1051)",
+)
+WIDEST_FLASH_HEAD: Final = 256
+
+# --- everything on CUDA -----------------------------------------------------------------------------------------------
+
+MEMORY_SHARE: Final = Constant(
+    "memory_share", 0.9, "default: share of the memory bandwidth that streaming kernels reach"
+)
+TASK_OVERHEAD: Final = Constant("task_overhead", 2e-6, "default: one kernel inside a captured CUDA graph", "s")
+
+# --- CPU --------------------------------------------------------------------------------------------------------------
+
+CPU_MATMUL_SHARE: Final = Constant(
+    "cpu_matmul_share", 0.8, "default: share of a core's peak that large matrix products reach"
+)
+CPU_ATTENTION_SHARE: Final = Constant(
+    "cpu_attention_share", 0.4, "default: half of a matrix product's, as softmax takes about as long as the products"
+)
+CPU_TASK_OVERHEAD: Final = Constant("cpu_task_overhead", 10e-6, "default: a call from Python through torch", "s")
+COLLECTIVE_LOAD: Final = Constant(
+    "collective_load", 0.0, "default: the spec's links are what all ranks reach together, and need no core beside them"
+)
+GLOO: Final = Rule(
+    "collectives",
+    "default: the cluster's links as they are; a ring of single steps (gloo/allgather.cc, gloo/allreduce.cc), "
+    "broadcast along a binomial tree (gloo/broadcast.cc)",
+)
+
+# --- collectives on CUDA ----------------------------------------------------------------------------------------------
+
+_XLA: Final = "default: alpha-beta fit of XLA's collective table for 8 H100 with NVSwitch, error 12 to 25 %"
 
 
 @dataclass(frozen=True, slots=True)
-class Sourced:
-    """A number and where it comes from."""
+class AlphaBeta:
+    """Start-up in latencies of the link, and the share of the link's bandwidth that is reached as bus bandwidth."""
 
-    value: float
+    latencies: float
+    share: float
     source: str
 
+    def origin(self, name: str) -> Rule:
+        """The line that says so."""
+        return Rule(f"{name}: start-up {self.latencies:.3g} latencies, {self.share:.3g} of the link", self.source)
 
-MATMUL_SHARE: Final = Sourced(0.807, MEASURED_MATMUL)
-ATTENTION_SHARE: Final = Sourced(0.645, FA3_PAPER)
-WIDE_ATTENTION_SHARE: Final = Sourced(0.2, WIDE_HEAD)
-WIDEST_FUSED_HEAD: Final = 256
-MEMORY_SHARE: Final = Sourced(0.9, "default: share of the datasheet's memory bandwidth that streaming kernels reach")
-TASK_OVERHEAD_S: Final = Sourced(2e-6, "default: one kernel inside a captured CUDA graph")
 
-# By collective and number of ranks inside one host: (start-up in link latencies, share of the link's bandwidth as bus
-# bandwidth). From the fit t = alpha + size / beta on links of 450 GB/s and 5 us: alpha / 5 us, and
-# beta * (n - 1) / n (all-gather) or beta * 2 (n - 1) / n (all-reduce) / 450 GB/s.
-WITHIN_HOST: Final[dict[str, dict[int, tuple[float, float]]]] = {
-    "all_gather": {4: (21.3 / 5, 347 * 3 / 4 / 450), 8: (29.1 / 5, 331 * 7 / 8 / 450)},
-    "all_reduce": {4: (40.3 / 5, 182 * 6 / 4 / 450), 8: (47.7 / 5, 187 * 14 / 8 / 450)},
-    "broadcast": {4: (21.3 / 5, 347 * 3 / 4 / 450), 8: (29.1 / 5, 331 * 7 / 8 / 450)},  # as the all-gather
-    "send_receive": {2: (2.0, 0.8)},  # default: two latencies, four fifths of the link
+def _fit(ranks: int, alpha_us: float, beta: float, moved: float) -> tuple[int, AlphaBeta]:
+    """From t = alpha + size / beta (us, GB/s) on links of 450 GB/s and 5 us; ``moved`` is bytes received by size."""
+    return ranks, AlphaBeta(alpha_us / 5, beta * moved / 450, _XLA)
+
+
+WITHIN_HOST: Final[dict[str, dict[int, AlphaBeta]]] = {
+    "all_gather": dict([_fit(4, 21.3, 347, 3 / 4), _fit(8, 29.1, 331, 7 / 8)]),
+    "all_reduce": dict([_fit(4, 40.3, 182, 6 / 4), _fit(8, 47.7, 187, 14 / 8)]),
+    "broadcast": dict([_fit(4, 21.3, 347, 3 / 4), _fit(8, 29.1, 331, 7 / 8)]),  # as the all-gather
+    "send_receive": {2: AlphaBeta(2.0, 0.8, "default: two latencies, four fifths of the link")},
 }
-# Between hosts: start-up in latencies of the link between hosts (10 us), and the share of each NIC's rate.
-BETWEEN_HOSTS: Final[dict[str, float]] = {"all_gather": 5.0, "all_reduce": 7.5, "broadcast": 5.0, "send_receive": 2.0}
-NIC_SHARE: Final = Sourced(0.92, NIC_RATE)
+NIC_SHARE: Final = Constant("nic_share", 0.92, "default: 46 of 50 GB/s per 400 Gb/s NIC (nccl-tests issue 290)")
+# Between hosts: start-up in latencies of the link between them (10 us).
+_NCCL: Final = "default: 50 us all-gather, 75 us all-reduce between hosts (nccl issue 1244 gives 47 us for 16 ranks)"
+BETWEEN_HOSTS: Final[dict[str, Constant]] = {
+    "all_gather": Constant("all_gather_latencies", 5.0, _NCCL),
+    "all_reduce": Constant("all_reduce_latencies", 7.5, _NCCL),
+    "broadcast": Constant("broadcast_latencies", 5.0, _NCCL),
+    "send_receive": Constant("send_receive_latencies", 2.0, "default: two latencies of the link between hosts"),
+}

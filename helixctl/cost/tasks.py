@@ -1,17 +1,41 @@
-"""What one task takes on one cluster: roofline for compute, start-up plus bytes over bandwidth for collectives."""
+"""What one task takes on its dag's cluster, and the sources of that prediction."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 from helixctl.cost import constants as c
-from helixctl.dag import Attention, Task
-from helixctl.spec import ClusterSpec, Dtype
+from helixctl.cost.collectives import collective_cost
+from helixctl.cost.compute import compute_cost, shape_key
+from helixctl.cost.origin import Constant, Cost, Rule
+from helixctl.dag import Dag, Task
+from helixctl.spec import ClusterSpec
 
 
-def seconds(task: Task, cluster: ClusterSpec, dtype: Dtype) -> float:
-    """Predicted duration of a task."""
-    return _collective(task, cluster) if task.is_collective else _compute(task, cluster, dtype)
+class TaskCosts:
+    """The costs of a dag's tasks; equal work is priced once."""
+
+    def __init__(self, dag: Dag) -> None:
+        """Price nothing yet."""
+        self._dag = dag
+        self._known: dict[object, Cost] = {}
+
+    def seconds(self, task: Task) -> float:
+        """Predicted duration of a task that has its devices (or a core each), and its links, to itself."""
+        return self.cost(task).seconds
+
+    def cost(self, task: Task) -> Cost:
+        """The duration, and the origins of its numbers."""
+        # What a collective takes depends on which of its ranks share a host.
+        key = (task.op, task.nbytes, task.ranks) if task.is_collective else shape_key(self._dag, task)
+        if key not in self._known:
+            self._known[key] = (
+                collective_cost(task, self._dag.plan.cluster) if task.is_collective else compute_cost(self._dag, task)
+            )
+        return self._known[key]
+
+
+def seconds(dag: Dag, task: Task) -> float:
+    """Predicted duration of one task; for many of a dag's tasks use one ``TaskCosts``."""
+    return TaskCosts(dag).seconds(task)
 
 
 def crosses_hosts(task: Task, cluster: ClusterSpec) -> bool:
@@ -19,39 +43,21 @@ def crosses_hosts(task: Task, cluster: ClusterSpec) -> bool:
     return len({cluster.host_of(rank) for rank in task.ranks}) > 1
 
 
-def _compute(task: Task, cluster: ClusterSpec, dtype: Dtype) -> float:
-    """The longer of arithmetic and memory traffic, plus what starting a kernel takes."""
-    device = cluster.device
-    share = c.MATMUL_SHARE.value
-    if isinstance(task.op, Attention):
-        wide = task.op.softmax_width > c.WIDEST_FUSED_HEAD
-        share = (c.WIDE_ATTENTION_SHARE if wide else c.ATTENTION_SHARE).value
-    # A dtype that the spec does not list runs at the slowest listed rate.
-    peak = device.peak.get(dtype, min(device.peak.values()))
-    arithmetic = task.flops / (peak * share)
-    traffic = task.nbytes / (device.memory_bandwidth * c.MEMORY_SHARE.value)
-    return max(arithmetic, traffic) + c.TASK_OVERHEAD_S.value
+def sources(dag: Dag) -> tuple[str, ...]:
+    """A line for every constant that the prediction for this dag rests on: its value and where it comes from."""
+    costs, cluster = TaskCosts(dag), dag.plan.cluster
+    used: dict[Constant | Rule, None] = {}
+    for task in dag.tasks:
+        used.update(dict.fromkeys(costs.cost(task).origins))
+    if cluster.cores_per_host is not None:
+        used[Constant("cores_per_host", cluster.cores_per_host, f"cluster spec {cluster.name}")] = None
+        used[collective_load(dag)] = None
+    return tuple(str(origin) for origin in used)
 
 
-def _collective(task: Task, cluster: ClusterSpec) -> float:
-    """``alpha + bytes received / bus bandwidth``; the slowest link that is crossed decides.
-
-    A ring over several hosts runs once per rank that each host has in it, each over a NIC of its own, so the hosts
-    exchange at (ranks per host) x (NIC rate).
-    """
-    per_host = Counter(cluster.host_of(rank) for rank in task.ranks)
-    alpha_latencies, share = _within(task.kind, max(per_host.values()))
-    bandwidth = cluster.within_host.bandwidth * share
-    alpha = cluster.within_host.latency * alpha_latencies
-    if len(per_host) > 1 and cluster.between_hosts is not None:
-        nics = min(per_host.values())
-        between = nics * cluster.between_hosts.bandwidth * c.NIC_SHARE.value
-        bandwidth = between if max(per_host.values()) == 1 else min(bandwidth, between)
-        alpha = cluster.between_hosts.latency * c.BETWEEN_HOSTS[task.kind]
-    return alpha + task.nbytes / bandwidth
-
-
-def _within(kind: str, ranks: int) -> tuple[float, float]:
-    """The fitted constants for the nearest number of ranks."""
-    table = c.WITHIN_HOST[kind]
-    return table[min(table, key=lambda n: abs(n - ranks))]
+def collective_load(dag: Dag) -> Constant:
+    """The share of a core that a rank keeps busy inside a collective, where devices share cores."""
+    calibration = dag.plan.cluster.calibration
+    if calibration is None:
+        return c.COLLECTIVE_LOAD
+    return Constant("collective_load", calibration.collective_load, f"calibrated: {calibration.source}")

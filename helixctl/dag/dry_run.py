@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 
 from helixctl.dag.document import Dag, Task
@@ -16,24 +16,35 @@ class DryRun:
     stuck: dict[int, Task]
 
 
+def meetings(dag: Dag) -> Counter[str]:
+    """How many ranks issue each task.
+
+    In a proved dag these are all of the task's ranks. A partial dag, which holds the orders of some ranks alone, has
+    fewer: a collective then begins without the ranks that are not in it.
+    """
+    return Counter(name for order in dag.order for name in dict.fromkeys(order))
+
+
 def dry_run(dag: Dag) -> DryRun:
     """Walk the declared issue orders of all ranks together."""
+    awaited = meetings(dag)
+    waiting: dict[str, list[int]] = defaultdict(list)
     at = [0] * len(dag.order)
-
-    def current(rank: int) -> str | None:
-        return dag.order[rank][at[rank]] if at[rank] < len(dag.order[rank]) else None
-
     done: list[Task] = []
     ready = deque(range(len(dag.order)))
     while ready:
         rank = ready.popleft()
-        while (name := current(rank)) is not None:
-            task = dag.task[name]
-            if any(current(other) != name for other in task.ranks):
-                break
-            done.append(task)
-            for other in task.ranks:
-                at[other] += 1
-                if other != rank:
-                    ready.append(other)
-    return DryRun(tuple(done), {r: dag.task[name] for r in range(len(at)) if (name := current(r)) is not None})
+        order = dag.order[rank]
+        while at[rank] < len(order):
+            name = order[at[rank]]
+            if awaited[name] > 1:
+                waiting[name].append(rank)
+                if len(waiting[name]) < awaited[name]:
+                    break
+                for other in waiting.pop(name):
+                    if other != rank:
+                        at[other] += 1
+                        ready.append(other)
+            done.append(dag.task[name])
+            at[rank] += 1
+    return DryRun(tuple(done), {r: dag.task[dag.order[r][i]] for r, i in enumerate(at) if i < len(dag.order[r])})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from helixctl.cost.price import Price, price
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
+from helixctl.simulate import Forecast, forecast
 from helixctl.solve.wish import Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -19,7 +19,7 @@ class Candidate:
 
     layout: Layout
     reasons: tuple[str, ...]
-    price: Price | None = None
+    price: Forecast | None = None
     dag: Dag | None = None
 
 
@@ -46,4 +46,4 @@ def candidate(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: 
     if reasons := illegalities(layout, model, workload, cluster.devices):
         return Candidate(layout, tuple(reasons))
     dag = lower(Plan.of(model, cluster, workload, layout))
-    return Candidate(layout, (), price(dag), dag)
+    return Candidate(layout, (), forecast(dag), dag)

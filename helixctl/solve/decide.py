@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from helixctl.cost.price import Price
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
+from helixctl.simulate import Forecast
 from helixctl.solve.candidates import Candidate, candidates
 from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
@@ -91,7 +91,7 @@ def _too_big(candidate: Candidate, cluster: ClusterSpec) -> str | None:
     return f"needs {need} a device, {cluster.device.name} has {human_bytes(cluster.device.memory)}"
 
 
-def _verdict(c: Candidate, best: Candidate, fastest: Price, wanted: str, cluster: ClusterSpec) -> str:
+def _verdict(c: Candidate, best: Candidate, fastest: Forecast, wanted: str, cluster: ClusterSpec) -> str:
     if c.price is None:
         return "; ".join(c.reasons)
     if c is best:

@@ -40,7 +40,7 @@ def test_the_table_says_why_of_every_layout() -> None:
 
 def test_stdout_carries_only_what_is_asked_for() -> None:
     done = helixctl("plan", *SMALL, "-o", "-")
-    assert json.loads(done.out)["layout"]["groups"] == 16
+    assert json.loads(done.out)["layout"]["groups"] == 4
     assert "chosen" in done.err
     assert helixctl("plan", *SMALL, "-q").err == ""
 

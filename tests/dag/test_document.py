@@ -9,11 +9,11 @@ import networkx as nx
 import pytest
 from pydantic import ValidationError
 
-from helixctl.cost.price import price
 from helixctl.dag import dag_from_json
 from helixctl.dag.dry_run import dry_run
 from helixctl.dag.liveness import last_needed
 from helixctl.dag.retype import retyped
+from helixctl.simulate import forecast
 from helixctl.verify import verify
 from tests.documents import PAPER, SMALL, dag_of, tiny
 
@@ -85,4 +85,4 @@ def test_the_order_in_which_tasks_are_listed_means_nothing() -> None:
     other = replace(dag, tasks=dag.tasks[::-1])
     assert verify(other) == []
     assert retyped(other, "float16").task == retyped(dag, "float16").task
-    assert price(other) == price(dag)
+    assert forecast(other) == forecast(dag)

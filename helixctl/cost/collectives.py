@@ -1,0 +1,106 @@
+"""What one collective takes with its links to itself and to the groups that communicate beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil, log2
+
+from helixctl.cost import constants as c
+from helixctl.cost.interpolate import seconds_of_size
+from helixctl.cost.origin import Constant, Cost, Rule
+from helixctl.dag import Task
+from helixctl.spec import ClusterSpec, LinkSpec
+from helixctl.spec.calibration import CollectiveTable
+
+
+def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
+    """Seconds of a collective: calibrated where there is a table that fits, else start-up plus bytes over bandwidth.
+
+    The slowest link that is crossed decides. A ring over several hosts runs once per rank that each host has in it,
+    each over a share of a NIC, so the hosts exchange at (ranks per host) x (share) x (NIC rate). The share is
+    min(1, NICs / devices of a host): all groups of a level cross at the same time, and together they are all devices of
+    the host, so that every device has an equal part of the NICs whichever group it is in.
+    """
+    per_host = Counter(cluster.host_of(rank) for rank in task.ranks)
+    table = _table(task, cluster, crosses=len(per_host) > 1)
+    if table and cluster.calibration:
+        name = f"{table.kind} of {table.ranks} ranks: times by size"
+        rule = Rule(name, f"calibrated: {cluster.calibration.source}")
+        return Cost(seconds_of_size(table.nbytes, table.seconds, task.nbytes), (rule,))
+    return (_nccl if cluster.device.kind == "cuda" else _gloo)(task, cluster, per_host)
+
+
+def _table(task: Task, cluster: ClusterSpec, *, crosses: bool) -> CollectiveTable | None:
+    """The calibrated table of the nearest number of ranks; between hosts only that of exactly so many.
+
+    A table does not say where its ranks sat. One of more ranks than a host has was measured between hosts. A group of
+    another size has another number of NICs, so its time cannot be told from that table.
+    """
+    tables = [t for t in (cluster.calibration.collectives if cluster.calibration else ()) if t.kind == task.kind]
+    ranks = len(task.ranks)
+    if crosses:
+        tables = [t for t in tables if t.ranks == ranks > cluster.devices_per_host]
+    else:
+        tables = [t for t in tables if t.ranks <= cluster.devices_per_host]
+    return min(tables, key=lambda t: (abs(log2(t.ranks / ranks)), t.ranks), default=None)
+
+
+def _nccl(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
+    """``alpha + bytes received / bus bandwidth``."""
+    most = max(per_host.values())
+    fits = c.WITHIN_HOST[task.kind]
+    ranks = min(fits, key=lambda n: abs(n - most))
+    fit, link = fits[ranks], cluster.within_host
+    bandwidth, alpha = link.bandwidth * fit.share, link.latency * fit.latencies
+    origins = [*_link("within_host", link, cluster), fit.origin(f"{task.kind} of {ranks} ranks inside a host")]
+    if len(per_host) > 1 and cluster.between_hosts is not None:
+        link, latencies = cluster.between_hosts, c.BETWEEN_HOSTS[task.kind]
+        nics = min(per_host.values()) * _nic_share(cluster)
+        between = nics * link.bandwidth * c.NIC_SHARE.value
+        alpha = link.latency * latencies.value
+        own = [*_link("between_hosts", link, cluster), *_nics(cluster), c.NIC_SHARE, latencies]
+        # With one rank a host nothing moves inside it.
+        origins = own if most == 1 else [*origins, *own]
+        bandwidth = between if most == 1 else min(bandwidth, between)
+    return Cost(alpha + task.nbytes / bandwidth, tuple(origins))
+
+
+def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
+    """The spec's links as they are: a ring of single steps, or for a broadcast a binomial tree of whole messages.
+
+    A ring, and every path of a tree, crosses from host to host over one link of one device.
+    """
+    ranks, bandwidth, latency = len(task.ranks), cluster.within_host.bandwidth, cluster.within_host.latency
+    origins = _link("within_host", cluster.within_host, cluster)
+    if len(per_host) > 1 and cluster.between_hosts is not None:
+        share = min(1.0, min(per_host.values()) * _nic_share(cluster))
+        between = cluster.between_hosts
+        bandwidth, latency = min(bandwidth, between.bandwidth * share), max(latency, between.latency)
+        origins = [*origins, *_link("between_hosts", between, cluster), *_nics(cluster)]
+    moved = task.nbytes / bandwidth
+    steps = ceil(log2(ranks))
+    seconds = {
+        "broadcast": steps * (latency + moved),
+        "send_receive": latency + moved,
+        "all_gather": (ranks - 1) * latency + moved,
+        "all_reduce": 2 * (ranks - 1) * latency + moved,
+    }[task.kind]
+    return Cost(seconds, (*origins, c.GLOO))
+
+
+def _nic_share(cluster: ClusterSpec) -> float:
+    nics = cluster.nics_per_host
+    return 1.0 if nics is None else min(1.0, nics / cluster.devices_per_host)
+
+
+def _nics(cluster: ClusterSpec) -> list[Constant | Rule]:
+    nics = cluster.nics_per_host
+    return [] if nics is None else [Constant("nics_per_host", nics, f"cluster spec {cluster.name}")]
+
+
+def _link(name: str, link: LinkSpec, cluster: ClusterSpec) -> list[Constant | Rule]:
+    source = f"cluster spec {cluster.name}"
+    return [
+        Constant(f"{name}.bandwidth", link.bandwidth, source, "B/s"),
+        Constant(f"{name}.latency", link.latency, source, "s"),
+    ]

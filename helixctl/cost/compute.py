@@ -1,0 +1,130 @@
+"""What one compute task takes with a device, or a core, to itself: a roofline by the shape of the work.
+
+A calibrated rate replaces peak and share where the cluster has one for the kind of task and its dtype.
+"""
+
+from __future__ import annotations
+
+from math import ceil, prod
+
+from helixctl.cost import constants as c
+from helixctl.cost.interpolate import covers, multilinear
+from helixctl.cost.origin import Constant, Cost, Rule
+from helixctl.dag import Activation, Add, Attention, Dag, Linear, Norm, Task, Value
+from helixctl.spec import ClusterSpec, Dtype
+
+
+def compute_cost(dag: Dag, task: Task) -> Cost:
+    """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
+    device = _Device(dag.plan.cluster, _dtype(dag, task))
+    match task.op:
+        case Linear(contract):
+            x = dag.value[task.inputs[0]]
+            depth = prod(size for dim, size in _sizes(dag, x) if dim in contract)
+            rows = x.numel // depth
+            cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
+        case Attention(width):
+            keys = dag.value[task.inputs[1]].shape[1]
+            cost = device.attention(keys, width, task.flops, task.nbytes)
+        case Norm() | Activation() | Add():
+            cost = device.elementwise(task.kind, task.nbytes)
+        case _:
+            raise TypeError(task.kind)  # a collective
+    overhead = device.task_overhead
+    return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
+
+
+def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
+    """Compute tasks with equal keys cost the same in one dag."""
+    first = [dag.value[v] for v in task.inputs[:2]]
+    return (task.op, task.flops, task.nbytes, *[(v.shape, v.dtype) for v in first])
+
+
+def _dtype(dag: Dag, task: Task) -> Dtype:
+    return dag.value[task.inputs[0]].dtype
+
+
+def _sizes(dag: Dag, value: Value) -> list[tuple[str, int]]:
+    return list(zip(dag.tensor[value.tensor].dims, value.shape, strict=True))
+
+
+class _Device:
+    """One device, or one core where the devices of a host share cores, at work in one dtype."""
+
+    def __init__(self, cluster: ClusterSpec, dtype: Dtype) -> None:
+        spec, source = cluster.device, f"cluster spec {cluster.name}, device {cluster.device.name}"
+        # A dtype that the spec does not list runs at the slowest listed rate.
+        listed: Dtype = dtype if dtype in spec.peak else min(spec.peak, key=lambda d: spec.peak[d])
+        self.cuda = spec.kind == "cuda"
+        self.dtype = dtype
+        self.peak = Constant(f"peak {listed}", spec.peak[listed], source, "FLOP/s")
+        self.bandwidth = Constant("memory_bandwidth", spec.memory_bandwidth, source, "B/s")
+        self.calibration = cluster.calibration
+
+    @property
+    def task_overhead(self) -> Constant:
+        if self.calibration:
+            return Constant("task_overhead", self.calibration.task_overhead, self._calibrated, "s")
+        return c.TASK_OVERHEAD if self.cuda else c.CPU_TASK_OVERHEAD
+
+    def matmul(self, rows: int, columns: int, depth: int, nbytes: int) -> Cost:
+        """(rows, depth) x (depth, columns).
+
+        Without a calibration, on CUDA, the output is cut in tiles of 128 x 256, of which every SM makes one at a time:
+        a last wave of tiles takes as long as a full one, and so does a tile that sticks out. Where that leaves SMs
+        idle the depth is split, for the price of writing and reading the partial sums. A library has more tile sizes
+        to choose from; this is its largest, to which a calibration has the corrections.
+        """
+        flops = 2 * rows * columns * depth
+        table = self.calibration.matmul.get(self.dtype) if self.calibration else None
+        if table:
+            point = (rows, columns, depth)
+            rate = multilinear(table.grid, table.rates, point)
+            return self._measured("matmul", flops / rate, nbytes, inside=covers(table.grid, point))
+        if not self.cuda:
+            return self._roofline(flops / (self.peak.value * c.CPU_MATMUL_SHARE.value), nbytes, c.CPU_MATMUL_SHARE)
+        rate = self.peak.value * c.MATMUL_SHARE.value
+        tiles = min(ceil(rows / high) * ceil(columns / wide) for high, wide in (c.TILE, c.TILE[::-1]))
+        wave = c.SMS.value * 2 * prod(c.TILE) * depth / rate
+        streaming = self.bandwidth.value * c.MEMORY_SHARE.value
+        splits = {s: 2 * s * rows * columns * c.PARTIAL_NBYTES / streaming if s > 1 else 0.0 for s in c.SPLITS}
+        seconds = min(ceil(tiles * s / c.SMS.value) * wave / s + partial for s, partial in splits.items())
+        return self._roofline(seconds, nbytes, c.MATMUL_SHARE, c.SMS)
+
+    def attention(self, keys: int, width: int, flops: int, nbytes: int) -> Cost:
+        """Fused attention over so many keys, with softmaxes of ``width`` dims."""
+        table = self.calibration.attention.get(self.dtype) if self.calibration else None
+        if table:
+            point = (keys, width)
+            rate = multilinear(table.grid, table.rates, point)
+            return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
+        share = c.CPU_ATTENTION_SHARE
+        if self.cuda:
+            share = c.WIDE_ATTENTION_SHARE if width > c.WIDEST_FLASH_HEAD else c.ATTENTION_SHARE
+        return self._roofline(flops / (self.peak.value * share.value), nbytes, share)
+
+    def elementwise(self, kind: str, nbytes: int) -> Cost:
+        """Work that streams through memory."""
+        measured = self.calibration.elementwise.items() if self.calibration else ()
+        for name, rate in measured:
+            if name == kind:
+                return Cost(nbytes / rate, (Constant(kind, rate, self._calibrated, "B/s"),))
+        return Cost(self._traffic(nbytes), (self.bandwidth, c.MEMORY_SHARE))
+
+    @property
+    def _calibrated(self) -> str:
+        return f"calibrated: {self.calibration.source}" if self.calibration else ""
+
+    def _measured(self, name: str, seconds: float, nbytes: int, *, inside: bool) -> Cost:
+        """By a measured rate. Beyond the sizes that were measured memory may bind where it did not before."""
+        table = Rule(f"{name} in {self.dtype}: rates by shape", self._calibrated)
+        if inside:
+            return Cost(seconds, (table,))
+        return Cost(max(seconds, self._traffic(nbytes)), (table, self.bandwidth, c.MEMORY_SHARE))
+
+    def _roofline(self, arithmetic: float, nbytes: int, *shares: Constant) -> Cost:
+        seconds = max(arithmetic, self._traffic(nbytes))
+        return Cost(seconds, (self.peak, *shares, self.bandwidth, c.MEMORY_SHARE))
+
+    def _traffic(self, nbytes: int) -> float:
+        return nbytes / (self.bandwidth.value * c.MEMORY_SHARE.value)

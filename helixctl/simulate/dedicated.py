@@ -1,0 +1,70 @@
+"""Simulation of ranks that have a device, or a core, each to itself: one pass over the tasks, one clock per lane."""
+
+from __future__ import annotations
+
+from helixctl.cost.tasks import TaskCosts
+from helixctl.dag import Dag, Task
+from helixctl.dag.dry_run import dry_run
+from helixctl.simulate.timeline import Record, Timeline
+
+
+def simulate_dedicated(dag: Dag) -> Timeline:
+    """The timeline of a step.
+
+    Raises:
+        ValueError: the dag deadlocks; a proved one does not.
+    """
+    return _Pass(dag).run()
+
+
+class _Pass:
+    """A dry run in which every task is given its times.
+
+    Its order keeps that of every rank, so that all of a task's clocks are known when its turn comes.
+    """
+
+    def __init__(self, dag: Dag) -> None:
+        self.dag = dag
+        self.costs = TaskCosts(dag)
+        self.record = Record(dag)
+        self.lane_s = [0.0] * len(dag.order)  # when the last collective of each rank's communication lane ends
+        self.issued_by = [frozenset(order) for order in dag.order]
+        self.made_by: dict[str, str] = {}  # the collective that makes a value
+
+    def run(self) -> Timeline:
+        ran = dry_run(self.dag)
+        if ran.stuck:
+            raise ValueError(f"deadlock: {len(ran.stuck)} ranks wait for ever")
+        for task in ran.done:
+            if task.is_collective:
+                self._communicate(task)
+            else:
+                self._compute(task)
+        record = self.record
+        for rank, issued in enumerate(record.issued_s):
+            for name in issued:
+                record.wait(rank, name, record.end_s[name])
+        return record.timeline()
+
+    def _compute(self, task: Task) -> None:
+        record, (rank,) = self.record, task.ranks
+        for value in task.inputs:
+            if (made_by := self.made_by.get(value)) is not None:
+                record.wait(rank, made_by, record.end_s[made_by])
+        begin = record.clock_s[rank]
+        record.begin_s[task.id] = begin
+        record.end_s[task.id] = record.clock_s[rank] = begin + self.costs.seconds(task)
+
+    def _communicate(self, task: Task) -> None:
+        record = self.record
+        for value in task.inputs:
+            if (made_by := self.made_by.get(value)) is not None:
+                record.wait(self.dag.value[value].rank, made_by, record.end_s[made_by])
+        ranks = [rank for rank in task.ranks if task.id in self.issued_by[rank]]
+        begin = max(max(record.clock_s[rank], self.lane_s[rank]) for rank in ranks)
+        end = begin + self.costs.seconds(task)
+        record.begin_s[task.id], record.end_s[task.id] = begin, end
+        for rank in ranks:
+            record.issued_s[rank][task.id] = record.clock_s[rank]
+            self.lane_s[rank] = end
+        self.made_by.update(dict.fromkeys(task.outputs, task.id))
