@@ -58,7 +58,7 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
     return "output" if layer == model.layers else f"l{layer - 1}.output"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
 

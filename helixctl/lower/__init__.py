@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import product
 from typing import Final, Protocol
 
@@ -27,17 +27,28 @@ class Lowering(Protocol):
 LOWERINGS: Final[tuple[Lowering, ...]] = (transfer, distribute, attend, concat, project, feed_forward)
 
 
-def lower(plan: Plan, only: Collection[int] | None = None) -> Dag:
+def lower(
+    plan: Plan,
+    only: Collection[int] | None = None,
+    layers: range | None = None,
+    microbatches: range | None = None,
+) -> Dag:
     """The dag of a plan whose layout is legal for its model.
 
-    ``only`` lowers these ranks and leaves the others out: no document, but enough to price the plan.
+    ``only`` lowers these ranks and leaves the others out, and so do ``layers`` and ``microbatches``: no document, but
+    enough to price the plan.
     """
     builder, layout = Builder(plan, only), plan.layout
-    for microbatch, stage, replica in product(range(layout.microbatches), range(layout.pipeline), range(layout.data)):
+    parts = range(layout.microbatches) if microbatches is None else microbatches
+    teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
+    if only is not None:
+        teams = sorted({layout.team_of(rank) for rank in only})
+    for microbatch, (stage, replica) in product(parts, tuple(teams)):
         builder.enter(stage, replica, microbatch)
         for layer in layout.layers(stage, plan.model):
-            for level in LOWERINGS:
-                level(builder, layer)
+            if layers is None or layer in layers:
+                for level in LOWERINGS:
+                    level(builder, layer)
     return builder.build()
 
 

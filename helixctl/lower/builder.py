@@ -35,7 +35,7 @@ class Builder:
         self._values: list[Value] = []
         self._tasks: list[Task] = []
         # By rank, then by microbatch.
-        self._order: list[list[list[Task]]] = [[] for _ in range(self.layout.devices)]
+        self._order: list[list[list[Task]]] = [[] for _ in range(self.layout.devices if only is None else max(only) + 1)]
         self._only = only
         self._partial_dtype = plan.partial_dtype
         self._extents = full_extents(plan.model, plan.workload)
@@ -129,7 +129,7 @@ class Builder:
         """The finished document."""
         return Dag(
             plan=self.plan,
-            plan_digest=self.plan.digest,
+            plan_digest=self.plan.digest if self._only is None else "",
             tensors=tuple(self.function.tensors.values()),
             values=tuple(self._values),
             tasks=tuple(self._tasks),

@@ -55,6 +55,12 @@ class Plan(BaseModel):
         digests = SpecDigests(model=digest(model), cluster=digest(cluster), workload=digest(workload))
         return cls(digests=digests, layout=layout, model=model, workload=workload, cluster=cluster)
 
+    @classmethod
+    def sketch(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Plan:
+        """A plan without digests: quick to make, to be priced and never written."""
+        none = SpecDigests(model="", cluster="", workload="")
+        return cls.model_construct(digests=none, layout=layout, model=model, workload=workload, cluster=cluster)
+
     @property
     def digest(self) -> str:
         """The digest of the whole document."""

@@ -134,6 +134,11 @@ class Layout(Spec):
         """The slice of a rank inside its group."""
         return rank // self.strides["slices"] % self.slices
 
+    def team_of(self, rank: int) -> tuple[int, int]:
+        """The stage and the replica of a rank."""
+        at = self.strides
+        return rank // at["pipeline"] % self.pipeline, rank // at["data"] % self.data
+
     def position(self, rank: int) -> int:
         """The place of a rank in its team, which ascends."""
         group, slice_ = self.group_of(rank), self.slice_of(rank)

@@ -1,7 +1,9 @@
-"""Every legal layout, why each other one is not, and the choice."""
+"""Every legal layout, why each other one is not, the search and its reasons."""
 
-from helixctl.solve.candidates import Candidate, candidates, layouts
-from helixctl.solve.decide import Decision, Row, decide
-from helixctl.solve.wish import Wish, parse_wish
+from helixctl.solve.decide import Decision, decide
+from helixctl.solve.objective import OBJECTIVES, Objective
+from helixctl.solve.space import pairs, space
+from helixctl.solve.verdict import Row
+from helixctl.solve.wish import parse_wish
 
-__all__ = ["Candidate", "Decision", "Row", "Wish", "candidates", "decide", "layouts", "parse_wish"]
+__all__ = ["OBJECTIVES", "Decision", "Objective", "Row", "decide", "pairs", "parse_wish", "space"]

@@ -1,109 +1,180 @@
-"""The decision: the fastest layout that is legal and fits, or the one asked for, and a verdict on every other."""
+"""The decision: the best layout of those asked for, with its dag, and a verdict on the others."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Final
 
 from helixctl.dag import Dag
+from helixctl.dag.function import function_of
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.plan import Plan
-from helixctl.simulate import Forecast
-from helixctl.solve.candidates import Candidate, candidates
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan, illegalities
+from helixctl.solve.bound import Bounds
+from helixctl.solve.candidate import Candidate, simulated
+from helixctl.solve.objective import Key, Objective, key, least, simplicity
+from helixctl.solve.search import BUDGET, Found, search
+from helixctl.solve.space import pairs, space
+from helixctl.solve.verdict import Row, reasons, too_big, verdict
 from helixctl.solve.wish import Wish, wish_text
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
-from helixctl.units import human_bytes, human_seconds
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A candidate and the verdict on it."""
-
-    candidate: Candidate
-    chosen: bool
-    verdict: str
+_MOST_ROWS: Final = 10
+_MEMORY_HINT: Final = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was chosen, with the reasons."""
+    """What was chosen, with the reasons.
+
+    Attributes:
+        rows: the most promising layout of every mesh (groups, slices, replicas, stages), the best first, then the pairs
+            groups x slices that are not legal.
+        reasons: why this one, in sentences.
+        legal, simulated: how many layouts there were, and how many of them were simulated.
+        open_bound: what a layout that was not simulated could reach at best; None where none can be better.
+    """
 
     plan: Plan
     dag: Dag
     rows: tuple[Row, ...]
+    reasons: tuple[str, ...]
+    legal: int
+    simulated: int
+    open_bound: Key | None
 
 
-def decide(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish | None = None) -> Decision:
-    """Choose groups and slices; ``wish`` fixes axes of the layout, others stay at their default.
+def decide(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: WorkloadSpec,
+    wish: Wish | None = None,
+    objective: Objective = "throughput",
+    budget: int = BUDGET,
+) -> Decision:
+    """Choose a layout; ``wish`` fixes axes, the search has the others.
 
     Raises:
         HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory.
     """
-    wish = wish or {}
-    all_rows = candidates(model, cluster, workload, wish)
-    asked = [c for c in all_rows if all(getattr(c.layout, axis) == value for axis, value in wish.items())]
-    wanted = wish_text(wish)
-    if not asked:
-        message = f"{wanted}: does not make {cluster.devices} devices"
-        pairs = ", ".join(str(c.layout) for c in all_rows) or "none with these axes"
-        hint = f"groups x slices x data x pipeline must be the number of devices: {pairs}"
-        raise HelixError(Diagnostic("HX202", message, hint))
-    legal = [c for c in asked if c.price]
-    if not legal:
-        raise HelixError(_none_legal(asked, [c for c in all_rows if c.price], wanted, model))
-    fitting = [c for c in legal if not _too_big(c, cluster)]
-    if not fitting:
-        raise HelixError(
-            [Diagnostic("HX203", f"layout {c.layout}: {_too_big(c, cluster)}", _MEMORY_HINT) for c in legal]
+    solver = _Solver(model, cluster, workload, objective, budget)
+    return solver.decide(wish or {})
+
+
+class _Solver:
+    def __init__(
+        self, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, objective: Objective, budget: int
+    ) -> None:
+        self.specs = (model, cluster, workload)
+        self.objective: Objective = objective
+        self.budget = budget
+        self.bounds = Bounds.of(*self.specs)
+        tensors = function_of(model, workload).tensors.values()
+        numel = sum(prod(t.shape) for t in tensors if t.role == "weight" and ("head" in t.dims or "ffn" in t.dims))
+        self.layer_nbytes = numel * DTYPE_NBYTES[model.dtype] / model.layers
+
+    def decide(self, wish: Wish) -> Decision:
+        model, cluster, workload = self.specs
+        free = {axis: value for axis, value in wish.items() if axis not in {"groups", "slices"}}
+        layouts = sorted(space(*self.specs, free), key=simplicity)
+        asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
+        if not asked:
+            raise HelixError(self._none_legal(layouts, wish))
+        found = self._search(asked, self.budget)
+        if found.best is None:
+            raise HelixError(self._none_fits(found))
+        best = found.best
+        shown = self._rows(found, layouts, wish)
+        plan = Plan.of(model, cluster, workload, best.layout)
+        return Decision(
+            plan,
+            lower(plan),
+            shown,
+            reasons(best, [row.candidate for row in shown], cluster),
+            found.legal,
+            len(found.tried),
+            found.open_bound,
         )
-    best = min(fitting, key=_rank)
-    if best.price is None or best.dag is None:
-        raise TypeError  # a fitting candidate has both
-    rows = tuple(Row(c, c is best, _verdict(c, best, best.price, wanted, cluster)) for c in all_rows)
-    return Decision(best.dag.plan, best.dag, rows)
 
-
-def _rank(candidate: Candidate) -> tuple[float, int]:
-    """Faster first; of equals the one with fewer slices. Sums of the same terms in another order are equal."""
-    return (float(f"{candidate.price.step_s:.9g}") if candidate.price else float("inf"), candidate.layout.slices)
-
-
-_MEMORY_HINT = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
-
-
-def _none_legal(asked: list[Candidate], legal: list[Candidate], wanted: str, model: ModelSpec) -> list[Diagnostic]:
-    code = "HX202" if wanted else "HX201"
-    hint = None
-    if legal:
-        hint = "legal here: " + ", ".join(str(c.layout) for c in legal)
-    elif cut := [c for c in asked if len(c.reasons) == 1 and "softmax" in c.reasons[0]]:
-        slices = min(c.layout.slices for c in cut)
-        hint = (
-            f"--set attention.softmax_slices={slices} would make it legal, but that is another function "
-            f"than the model's {model.attention.softmax_slices}"
+    def _search(self, layouts: Iterable[Layout], budget: int) -> Found:
+        return search(
+            [(self._least(layout), layout) for layout in layouts],
+            lambda layout: simulated(*self.specs, layout),
+            self._key,
+            lambda candidate: too_big(candidate, self.specs[1]) is None,
+            budget,
         )
-    return [Diagnostic(code, f"layout {c.layout}: {'; '.join(c.reasons)}", hint) for c in asked]
+
+    def _key(self, candidate: Candidate) -> Key:
+        if candidate.forecast is None:
+            raise TypeError  # only legal layouts are searched
+        return key(self.objective, candidate.forecast)
+
+    def _least(self, layout: Layout) -> Key:
+        """A key that this layout is not below; that of one whose weights alone do not fit comes last."""
+        weights = self._weight_nbytes(layout)
+        found = least(self.objective, self.bounds(layout), weights)
+        return found if weights <= self.specs[1].device.memory else (float("inf"), *found)
+
+    def _weight_nbytes(self, layout: Layout) -> float:
+        """Bytes of the matrices of a layout's fullest rank."""
+        return self.layer_nbytes * len(layout.layers(0, self.specs[0])) / layout.partitions
+
+    # --- the other layouts -------------------------------------------------------------------------------------------
+
+    def _rows(self, found: Found, layouts: Sequence[Layout], wish: Wish) -> tuple[Row, ...]:
+        best, meshes = found.best, {}
+        if best is None:
+            raise TypeError  # the caller has seen to it
+        for candidate in sorted(found.tried, key=lambda c: (self._key(c), simplicity(c.layout))):
+            meshes.setdefault(_mesh(candidate.layout), candidate)
+        meshes[_mesh(best.layout)] = best
+        promising: dict[object, tuple[Key, Layout]] = {}
+        for layout in layouts:
+            bound = self._least(layout)
+            if _mesh(layout) not in meshes and (have := promising.get(_mesh(layout), (bound, layout)))[0] >= bound:
+                promising[_mesh(layout)] = (bound, layout) if have[0] > bound else have
+        nearest = sorted(promising.values(), key=lambda item: (item[0], simplicity(item[1])))
+        others = [simulated(*self.specs, layout) for _, layout in nearest[: max(0, _MOST_ROWS - len(meshes))]]
+        legal = sorted([*meshes.values(), *others], key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
+        illegal = [c for c in self._pairs(wish) if c.reasons]
+        shown = [*legal[:_MOST_ROWS], *illegal]
+        return tuple(Row(c, c is best, verdict(c, best, wish_text(wish), self.objective, self.specs[1])) for c in shown)
+
+    def _pairs(self, wish: Wish) -> list[Candidate]:
+        model, cluster, workload = self.specs
+        return [
+            Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
+            for layout in pairs(cluster.devices, wish)
+        ]
+
+    def _none_legal(self, legal: Sequence[Layout], wish: Wish) -> list[Diagnostic]:
+        wanted, found = wish_text(wish), self._pairs(wish)
+        asked = [c for c in found if all(getattr(c.layout, axis) == value for axis, value in wish.items())]
+        if not asked:
+            made = ", ".join(str(c.layout) for c in found) or "none with these axes"
+            hint = f"groups x slices x data x pipeline must be the number of devices: {made}"
+            message = f"{wanted}: does not make {self.specs[1].devices} devices"
+            return [Diagnostic("HX202", message, hint)]
+        hint = None
+        if legal:
+            hint = "legal here: " + ", ".join(dict.fromkeys(f"{x.groups} x {x.slices}" for x in legal))
+        elif cut := [c for c in asked if len(c.reasons) == 1 and "softmax" in c.reasons[0]]:
+            slices = min(c.layout.slices for c in cut)
+            hint = (
+                f"--set attention.softmax_slices={slices} would make it legal, but that is another function "
+                f"than the model's {self.specs[0].attention.softmax_slices}"
+            )
+        code = "HX202" if wanted else "HX201"
+        return [Diagnostic(code, f"layout {c.layout}: {'; '.join(c.reasons)}", hint) for c in asked]
+
+    def _none_fits(self, found: Found) -> list[Diagnostic]:
+        smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)
+        texts = [f"layout {c.layout}: {too_big(c, self.specs[1])}" for c in smallest[:3]]
+        return [Diagnostic("HX203", text, _MEMORY_HINT) for text in texts]
 
 
-def _too_big(candidate: Candidate, cluster: ClusterSpec) -> str | None:
-    if candidate.price is None or candidate.price.memory_nbytes <= cluster.device.memory:
-        return None
-    need = human_bytes(candidate.price.memory_nbytes)
-    return f"needs {need} a device, {cluster.device.name} has {human_bytes(cluster.device.memory)}"
-
-
-def _verdict(c: Candidate, best: Candidate, fastest: Forecast, wanted: str, cluster: ClusterSpec) -> str:
-    if c.price is None:
-        return "; ".join(c.reasons)
-    if c is best:
-        return f"asked for ({wanted})" if wanted else "chosen: the fastest of the legal ones"
-    if too_big := _too_big(c, cluster):
-        return too_big
-    if _rank(c)[0] == _rank(best)[0]:
-        return "as fast, with more slices" if c.layout.slices > best.layout.slices else "as fast"
-    ratio = c.price.step_s / fastest.step_s
-    if ratio < 1:
-        return f"{1 / ratio:.3g} x faster, but not what was asked for ({wanted})"
-    slower = {key: c.price.levels.get(key, 0.0) - fastest.levels.get(key, 0.0) for key in c.price.levels}
-    (level, lane), _ = max(slower.items(), key=lambda item: item[1])
-    have, against = c.price.levels[level, lane], fastest.levels.get((level, lane), 0.0)
-    return f"{ratio:.3g} x slower: {lane} of {level} {human_seconds(have)} against {human_seconds(against)}"
+def _mesh(layout: Layout) -> tuple[int, int, int, int]:
+    return (layout.groups, layout.slices, layout.data, layout.pipeline)

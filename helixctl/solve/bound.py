@@ -1,0 +1,88 @@
+"""Lower bounds on a layout's step, from the tasks of one layer: what lets the search leave most layouts unsimulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from helixctl.cost.tasks import TaskCosts
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
+from helixctl.solve.hosts import host_pattern
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+
+class Bound(NamedTuple):
+    """What a layout takes at least."""
+
+    step_s: float
+    latency_s: float
+
+
+class _Layer(NamedTuple):
+    """Seconds of one microbatch in one layer, on one rank, by lane."""
+
+    compute_s: float
+    communication_s: float
+
+
+@dataclass(slots=True)
+class Bounds:
+    """Lower bounds for the layouts of one problem; what layouts share is worked out once."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+    _layers: dict[object, _Layer]
+    _patterns: dict[object, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> Bounds:
+        """Nothing worked out yet."""
+        return cls(model, cluster, workload, {}, {})
+
+    def __call__(self, layout: Layout) -> Bound:
+        """Bounds that no simulation of this layout is below.
+
+        Inside a layer every task of a microbatch waits for the one before, so that a microbatch takes both lanes' time
+        one after the other. Any stage, in turn: the first microbatch comes to it through the layers before, then all
+        of them pass it, then the last goes through the layers behind. Microbatches that take turns can hide the
+        shorter lane behind the longer, no more. Where ranks share cores, these have all the work to do.
+        """
+        compute_s, communication_s = self._layer(layout)
+        alone = compute_s + communication_s
+        passing = max(compute_s, communication_s) if layout.interleave > 1 else alone
+        layers, parts = self.model.layers, layout.microbatches
+        most = len(layout.layers(0, self.model))
+        step = (layers - most) * alone + parts * most * passing
+        first = layers * alone
+        if self.cluster.cores_per_host is not None:
+            ranks = min(layout.partitions * layout.data * layout.pipeline, self.cluster.devices)
+            work = layers * parts * compute_s * layout.partitions * layout.data
+            step = max(step, work / self.cluster.cores_per_host / self.cluster.hosts if ranks > 1 else step)
+        return Bound(step, first + (parts - 1) / 2 * min(most * passing, first) if layout.interleave == 1 else first)
+
+    def _layer(self, layout: Layout) -> _Layer:
+        place = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
+        if place not in self._patterns:
+            self._patterns[place] = host_pattern(layout, self.cluster, stages=1)
+        key = (
+            layout.groups,
+            layout.slices,
+            layout.combine,
+            layout.gather_order,
+            layout.reduction_dtype,
+            layout.experts,
+            layout.data * layout.microbatches,
+            self._patterns[place],
+        )
+        if key not in self._layers:
+            plan = Plan.sketch(self.model, self.cluster, self.workload, layout)
+            dag = lower(plan, only={layout.team(0, 0)[0]}, layers=range(1), microbatches=range(1))
+            costs = TaskCosts(dag)
+            lanes = {"compute": 0.0, "communication": 0.0}
+            for task in dag.tasks:
+                if task.kind != "broadcast":  # once a step, not in every layer
+                    lanes[task.lane] += costs.seconds(task)
+            self._layers[key] = _Layer(lanes["compute"], lanes["communication"])
+        return self._layers[key]

@@ -1,0 +1,29 @@
+"""How a layout's teams lie on the hosts of a cluster."""
+
+from __future__ import annotations
+
+from helixctl.plan import Layout
+from helixctl.spec import ClusterSpec
+
+
+def alike(layout: Layout, cluster: ClusterSpec) -> bool:
+    """Whether all teams lie on the hosts in one way, and all groups of a team.
+
+    They do where every mesh axis, with the axes inside it, fits a whole number of times into a host or fills a whole
+    number of hosts.
+    """
+    size = cluster.devices_per_host
+    blocks = [stride * getattr(layout, axis) for axis, stride in layout.strides.items()]
+    return all(size % block == 0 or block % size == 0 for block in blocks)
+
+
+def host_pattern(layout: Layout, cluster: ClusterSpec, stages: int = 2) -> tuple[int, ...]:
+    """Which ranks of the first team, and of those of the stages behind it, share a host: equal patterns, equal links.
+
+    Hosts are numbered in the order in which they are met.
+    """
+    if cluster.hosts == 1:
+        return ()
+    met: dict[int, int] = {}
+    teams = [layout.team(stage, 0) for stage in range(min(stages, layout.pipeline))]
+    return tuple([met.setdefault(cluster.host_of(rank), len(met)) for team in teams for rank in team])

@@ -1,0 +1,66 @@
+"""Best-first search: the layout with the lowest bound is simulated next, until no bound is below the best found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from helixctl.plan import Layout
+from helixctl.solve.candidate import Candidate
+from helixctl.solve.objective import Key
+
+# Tasks that a search may simulate before it settles for the best so far: about a second and a half.
+BUDGET: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The outcome of a search.
+
+    Attributes:
+        best: the best that fits; None where nothing does.
+        tried: all that were simulated, in that order.
+        legal: how many layouts there were.
+        open_bound: the lowest key that a layout which was not simulated could have; None where none can be better.
+    """
+
+    best: Candidate | None
+    tried: tuple[Candidate, ...]
+    legal: int
+    open_bound: Key | None
+
+
+def search(
+    layouts: Iterable[tuple[Key, Layout]],
+    simulate: Callable[[Layout], Candidate],
+    key: Callable[[Candidate], Key],
+    fits: Callable[[Candidate], bool],
+    budget: int,
+) -> Found:
+    """Find the layout with the least key.
+
+    Args:
+        layouts: each with a key that its own is not below; equals in the order in which they are preferred.
+        simulate: gives a layout's forecast.
+        key: what to compare by.
+        fits: whether a candidate may be chosen.
+        budget: tasks to simulate at most; at least one candidate is simulated.
+    """
+    queue = sorted(enumerate(layouts), key=lambda item: (item[1][0], item[0]))
+    tried: list[Candidate] = []
+    best: Candidate | None = None
+    best_key: Key = ()
+    best_place = spent = 0
+    for place, (bound, layout) in queue:
+        if best and bound > best_key:
+            break
+        if tried and spent > budget:
+            return Found(best, tuple(tried), len(queue), bound)
+        candidate = simulate(layout)
+        spent += candidate.tasks
+        tried.append(candidate)
+        its_key = key(candidate)
+        if fits(candidate) and (best is None or (its_key, place) < (best_key, best_place)):
+            best, best_key, best_place = candidate, its_key, place
+    return Found(best, tuple(tried), len(queue), None)

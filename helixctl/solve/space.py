@@ -1,0 +1,119 @@
+"""The space of layouts: every legal combination of the axes' values, with those fixed that the user wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import permutations, product
+from math import gcd
+from typing import Any, Final
+
+from helixctl.plan import Layout, illegalities
+from helixctl.plan.layout import MESH_AXES
+from helixctl.solve.hosts import alike, host_pattern
+from helixctl.solve.wish import Wish
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+# Microbatches are tried in powers of two up to so many per stage: beyond, a pipeline's bubble is under a tenth.
+_MICROBATCHES_PER_STAGE: Final = 8
+_INTERLEAVED: Final = (1, 2)
+
+
+def space(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> Iterator[Layout]:
+    """Every legal layout of all of the cluster's devices that has the wished axes.
+
+    A wish may go beyond what is searched. Left out of the search are twins: values of an axis that change nothing (a gather order of one group, a placement inside one
+    host), microbatches without stages to fill or turns to take, and partial sums in the model's dtype unless wished
+    for, as they cost a rounding.
+    """
+    for mesh in _meshes(model, cluster, workload, wish):
+        fixed = {**wish, **mesh}
+        for axes in _inner(Layout.model_validate(fixed), model, cluster, workload, wish):
+            layout = Layout.model_validate({**fixed, **axes})
+            if not illegalities(layout, model, workload, cluster.devices):
+                yield layout
+
+
+def pairs(devices: int, wish: Wish) -> Iterator[Layout]:
+    """All factor pairs groups x slices of the devices, legal or not; other axes as wished, else at their default.
+
+    Empty where the wished replicas and stages do not divide the devices.
+    """
+    axes = {axis: value for axis, value in wish.items() if axis not in {"groups", "slices"}}
+    teams = int(axes.get("data", 1)) * int(axes.get("pipeline", 1))
+    partitions = devices // teams if devices % teams == 0 else 0
+    for slices in _divisors(partitions):
+        yield Layout.model_validate({"groups": partitions // slices, "slices": slices, **axes})
+
+
+def _meshes(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> Iterator[dict[str, int]]:
+    """Sizes of the four mesh axes that make up the devices and may be legal."""
+    left = cluster.devices
+    attention = model.attention
+
+    def values(axis: str, whole: int) -> list[int]:
+        return [int(wish[axis])] if axis in wish else _divisors(gcd(whole, left))
+
+    stages = [int(wish["pipeline"])] if "pipeline" in wish else [p for p in _divisors(left) if p <= model.layers]
+    slices_first = values("slices", gcd(attention.softmax_slices, attention.head_dim))
+    for groups, slices, pipeline in product(values("groups", attention.heads), slices_first, stages):
+        data, rest = divmod(left, groups * slices * pipeline)
+        if rest == 0 and wish.get("data", data) == data and workload.batch % data == 0:
+            yield {"groups": groups, "slices": slices, "data": data, "pipeline": pipeline}
+
+
+def _inner(
+    mesh: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish
+) -> Iterator[dict[str, Any]]:
+    """Values of the other axes on a mesh."""
+    experts = model.feed_forward.experts
+    ways = _divisors(gcd(experts.count, mesh.partitions)) if experts else [1]
+    combines = ("concat", "reduce") if mesh.partitions > 1 else ("concat",)
+    choices: dict[str, Iterable[Any]] = {"combine": combines, "experts": ways, "placement": _placements(mesh, cluster)}
+    fixed = {axis: [value] for axis, value in wish.items() if axis in choices}
+    for combine, way, placement in product(*(fixed.get(axis, values) for axis, values in choices.items())):
+        both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
+        orders = [wish["gather_order"]] if "gather_order" in wish else ["slices_first", "groups_first"][: 1 + both]
+        for gather_order, (microbatches, interleave) in product(orders, _turns(mesh, workload, wish)):
+            yield {
+                "combine": combine,
+                "experts": way,
+                "placement": placement,
+                "gather_order": gather_order,
+                "microbatches": microbatches,
+                "interleave": interleave,
+            }
+
+
+def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish) -> Iterator[tuple[int, int]]:
+    """Pairs of microbatches and how many of them take turns."""
+    most = min(workload.batch // mesh.data, _MICROBATCHES_PER_STAGE * mesh.pipeline)
+    numbers = [int(wish["microbatches"])] if "microbatches" in wish else [2**i for i in range(most.bit_length())]
+    for number in numbers:
+        for turns in [int(wish["interleave"])] if "interleave" in wish else _INTERLEAVED:
+            useful = number == 1 or mesh.pipeline > 1 or turns > 1
+            if (useful or "microbatches" in wish) and (turns == 1 or mesh.partitions > 1 or "interleave" in wish):
+                yield number, turns
+
+
+def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
+    """Orders of the axes that keep a team together and differ in what stays inside a host.
+
+    Neither replicas nor stages come between the ranks of a team: it communicates in every layer, stages once, replicas
+    never. Of equals the default, or else the first, stands.
+    """
+    default = Layout.model_fields["placement"].default
+    if cluster.hosts == 1:
+        return [default]
+    different: dict[object, str] = {}
+    for team, others in product(permutations(MESH_AXES[:2]), permutations(MESH_AXES[2:])):
+        placement = "-".join((*team, *others))
+        placed = mesh.model_copy(update={"placement": placement})
+        seen = host_pattern(placed, cluster) if alike(placed, cluster) else placement
+        different.setdefault(seen, placement)
+    return list(different.values()) or [default]
+
+
+def _divisors(number: int) -> list[int]:
+    """The divisors of a number, ascending; none of 0."""
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
