@@ -9,7 +9,7 @@ import pytest
 
 from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag, Task
-from helixctl.simulate import Timeline, simulate
+from helixctl.simulate import Timeline, forecast, simulate
 from helixctl.simulate.dedicated import simulate_dedicated
 from helixctl.simulate.shared import simulate_shared
 from tests.documents import PAPER, SMALL, dag_of
@@ -107,3 +107,17 @@ def test_one_rank_of_every_stage_tells_the_step(axes: dict[str, int | str]) -> N
 def test_a_part_of_a_host_asks_for_the_cores_of_all_of_it() -> None:
     dag = dag_of(SMALL, 4, 4)
     assert simulate(part_of(dag, [0])).step_s == pytest.approx(simulate(dag).step_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("axes", [*LAYOUTS, *MIXED], ids=str)
+def test_the_forecast_of_a_part_is_that_of_the_whole(axes: dict[str, int | str]) -> None:
+    dag = dag_of(PAPER, **axes)
+    layout = dag.plan.layout
+    whole, part = forecast(dag), forecast(part_of(dag, range(0, layout.devices, layout.partitions * layout.data)))
+    for name in ("latency_s", "exposed_s", "hidden_s", "busy_share", "tokens_per_s", "sync_overhead_per_token_ms",
+                 "received_nbytes", "between_hosts_nbytes", "memory_nbytes", "weight_nbytes"):  # fmt: skip
+        assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=1e-9), name
+    assert part.levels == pytest.approx(whole.levels)
+    for one, other in zip(part.kinds, whole.kinds, strict=True):
+        assert (one.level, one.kind, one.received_nbytes) == (other.level, other.kind, other.received_nbytes)
+        assert (one.busy_s, one.exposed_s) == pytest.approx((other.busy_s, other.exposed_s), rel=1e-9)
