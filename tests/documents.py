@@ -14,6 +14,8 @@ from helixctl.spec.load import load_specs
 ROOT = Path(__file__).parent.parent
 PAPER = (str(ROOT / "plans/paper/dense.model.yaml"), str(ROOT / "plans/paper/h100x16.cluster.yaml"))
 SMALL = (str(ROOT / "plans/small/dense.model.yaml"), str(ROOT / "plans/small/cpu16.cluster.yaml"))
+PAPER_MOE = (str(ROOT / "plans/paper/moe.model.yaml"), PAPER[1])
+SMALL_MOE = (str(ROOT / "plans/small/moe.model.yaml"), SMALL[1])
 TINY = ("layers=1", "hidden_size=8", "attention.heads=2", "attention.head_dim=4", "attention.softmax_slices=2",
         "feed_forward.intermediate_size=16", "workload.batch=2", "workload.seq_len=3")  # fmt: skip
 
@@ -21,7 +23,7 @@ TINY = ("layers=1", "hidden_size=8", "attention.heads=2", "attention.head_dim=4"
 def plan_of(specs: tuple[str, str], groups: int, slices: int, *sets: str, **axes: int | str) -> Plan:
     """A plan of spec files with a given layout, on one host of as many devices where the cluster is small."""
     layout = Layout.model_validate({"groups": groups, "slices": slices, **axes})
-    devices = () if specs is PAPER else (f"devices_per_host={layout.devices}",)
+    devices = () if specs[1] == PAPER[1] else (f"devices_per_host={layout.devices}",)
     document, cluster = load_specs(*specs, (*devices, *sets))
     return Plan.of(document.model, cluster, document.workload, layout)
 

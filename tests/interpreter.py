@@ -176,16 +176,42 @@ def _attention(call: Call) -> list[Array]:
 
 def _activation(call: Call) -> list[Array]:
     """Apply gelu, relu or silu."""
-    x = call.inputs[0]
-    if call.op["function"] == "gelu":
+    return [_activated(call.op["function"], call.inputs[0])]
+
+
+def _activated(function: str, x: Array) -> Array:
+    """Return an elementwise function of x."""
+    if function == "gelu":
         erf = np.vectorize(math.erf, otypes=[np.float64])
-        return [x * (1 + erf(x / math.sqrt(2)).astype(x.dtype)) / 2]
-    if call.op["function"] == "relu":
-        return [np.maximum(x, 0)]
-    if call.op["function"] == "silu":
+        return np.asarray(x * (1 + erf(x / math.sqrt(2)).astype(x.dtype)) / 2)
+    if function == "relu":
+        return np.maximum(x, 0)
+    if function == "silu":
         with np.errstate(over="ignore"):
-            return [x / (1 + np.exp(-x))]
-    raise ValueError(f"no activation {call.op['function']}")
+            return np.asarray(x / (1 + np.exp(-x)))
+    raise ValueError(f"no activation {function}")
+
+
+def _route(call: Call) -> list[Array]:
+    """Return the softmax over the best top_k experts of every token, and zero for all others."""
+    logits = call.inputs[0] @ call.inputs[1]
+    best = np.argsort(-logits, axis=-1, kind="stable")[..., : call.op["top_k"]]
+    chosen = np.take_along_axis(logits, best, axis=-1)
+    weights = np.exp(chosen - chosen.max(axis=-1, keepdims=True))
+    gates = np.zeros_like(logits)
+    np.put_along_axis(gates, best, weights / weights.sum(axis=-1, keepdims=True), axis=-1)
+    return [gates]
+
+
+def _experts(call: Call) -> list[Array]:
+    """Sum gate * f(x w_up) w_down over the experts that the weights hold."""
+    x, gates, w_up, w_down = call.inputs
+    first = call.start("expert", 2)
+    parts = [
+        gates[..., first + e, None] * (_activated(call.op["function"], x @ w_up[e]) @ w_down[e])
+        for e in range(len(w_up))
+    ]
+    return [np.sum(parts, axis=0)]
 
 
 def _add(call: Call) -> list[Array]:
@@ -211,6 +237,8 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "linear": _linear,
     "attention": _attention,
     "activation": _activation,
+    "route": _route,
+    "experts": _experts,
     "add": _add,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,

@@ -10,7 +10,8 @@ from math import ceil, prod
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import covers, multilinear
 from helixctl.cost.origin import Constant, Cost, Rule
-from helixctl.dag import Activation, Add, Attention, Dag, Linear, Norm, Task, Value
+from helixctl.dag import Activation, Add, Attention, Dag, Experts, Linear, Norm, Route, Task, Value
+from helixctl.dag.formulas import expert_rows
 from helixctl.spec import ClusterSpec, Dtype
 
 
@@ -28,15 +29,44 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.attention(keys, width, task.flops, task.nbytes)
         case Norm() | Activation() | Add():
             cost = device.elementwise(task.kind, task.nbytes)
+        case Route():
+            x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
+            cost = device.matmul(x.numel // x.shape[-1], gates.shape[-1], x.shape[-1], task.nbytes)
+        case Experts():
+            cost = _experts(dag, task, task.op, device)
         case _:
             raise TypeError(task.kind)  # a collective
     overhead = device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
+# Of one expert: find its tokens, collect them, two products, the activation, the gates, and the sum.
+_STEPS_OF_AN_EXPERT = 7
+
+
+def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
+    """Expert after expert, each with an equal part of the tokens: an even routing."""
+    inputs = [dag.value[v] for v in task.inputs]
+    held, hidden, ffn = inputs[2].shape
+    rows = expert_rows(op, inputs, dag.tensor)
+    used = min(held, rows)
+    each, row_nbytes = ceil(rows / used), inputs[0].nbytes // (inputs[0].numel // hidden)
+    weight_nbytes = (inputs[2].nbytes + inputs[3].nbytes) // (2 * held)
+    inner_nbytes = row_nbytes * ffn // hidden
+    up = device.matmul(each, ffn, hidden, weight_nbytes + each * (row_nbytes + inner_nbytes))
+    down = device.matmul(each, hidden, ffn, weight_nbytes + each * (row_nbytes + inner_nbytes))
+    activation = device.elementwise("activation", 2 * each * inner_nbytes)
+    # Rows collected, results scaled and added: read and written once each.
+    moved = device.elementwise("add", 6 * each * row_nbytes)
+    parts = (up, down, activation, moved)
+    overhead = device.task_overhead.value * _STEPS_OF_AN_EXPERT
+    origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
+    return Cost(used * (sum(part.seconds for part in parts) + overhead), origins)
+
+
 def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
     """Compute tasks with equal keys cost the same in one dag."""
-    first = [dag.value[v] for v in task.inputs[:2]]
+    first = [dag.value[v] for v in task.inputs[:3]]
     return (task.op, task.flops, task.nbytes, *[(v.shape, v.dtype) for v in first])
 
 

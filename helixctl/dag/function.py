@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from helixctl.dag.document import Role, Tensor
-from helixctl.dag.ops import Activation, Add, Attention, Linear, Norm, Op
+from helixctl.dag.ops import Activation, Add, Attention, Experts, Linear, Norm, Op, Route
 from helixctl.plan.layout import full_extents
 from helixctl.spec import ModelSpec, WorkloadSpec
 
@@ -58,8 +58,13 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
     return "output" if layer == model.layers else f"l{layer - 1}.output"
 
 
+@lru_cache(maxsize=8)
 def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
-    """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back."""
+    """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
+
+    The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with the gates of the top k
+    renormalised and no token dropped, as in Mixtral (Jiang et al. 2024).
+    """
     extents = full_extents(model, workload)
     tensors: dict[str, Tensor] = {}
     equations: list[Equation] = []
@@ -79,6 +84,9 @@ def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
 
     norm = Norm(model.norm.function, "hidden", model.norm.eps)
     attention = Attention(model.attention.softmax_width, model.attention.causal)
+    experts = model.feed_forward.experts
+    each = ("expert",) if experts else ()
+    inner = (("gates", "expert"),) if experts else (("up", "ffn"), ("activated", "ffn"))
     hidden = (*_TOKENS, "hidden")
     tensor("input", "input", hidden, (0.0, 1.0))
     for i in range(model.layers):
@@ -88,8 +96,9 @@ def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
         qkv_weights = tuple(weight(p + w, ("hidden", *_HEADS), ("hidden",)) for w in ("w_q", "w_k", "w_v"))
         w_o = weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
         norm_2 = norm_weight(p + "feed_forward_norm")
-        w_up = weight(p + "w_up", ("hidden", "ffn"), ("hidden",))
-        w_down = weight(p + "w_down", ("ffn", "hidden"), ("ffn",))
+        router = [weight(p + "w_router", ("hidden", "expert"), ("hidden",))] if experts else []
+        w_up = weight(p + "w_up", (*each, "hidden", "ffn"), ("hidden",))
+        w_down = weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
 
         attention_in = tensor(p + "attention_in", "activation", hidden)
         qkv = tuple(tensor(p + name, "activation", (*_TOKENS, *_HEADS)) for name in ("q", "k", "v"))
@@ -97,8 +106,7 @@ def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
         projection = tensor(p + "projection", "activation", hidden)
         residual = tensor(p + "residual", "activation", hidden)
         feed_forward_in = tensor(p + "feed_forward_in", "activation", hidden)
-        up = tensor(p + "up", "activation", (*_TOKENS, "ffn"))
-        activated = tensor(p + "activated", "activation", (*_TOKENS, "ffn"))
+        between = [tensor(p + name, "activation", (*_TOKENS, dim)) for name, dim in inner]
         down = tensor(p + "down", "activation", hidden)
         tensor(y, "output" if i + 1 == model.layers else "activation", hidden)
 
@@ -108,8 +116,14 @@ def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
         define(i, Linear(_HEADS), (attended, w_o), projection)
         define(i, Add(), (x, projection), residual)
         define(i, norm, (residual, norm_2), feed_forward_in)
-        define(i, Linear(("hidden",)), (feed_forward_in, w_up), up)
-        define(i, Activation(model.feed_forward.activation), (up,), activated)
-        define(i, Linear(("ffn",)), (activated, w_down), down)
+        if experts:
+            define(i, Route(experts.top_k), (feed_forward_in, *router), *between)
+            mixture = Experts(model.feed_forward.activation, experts.top_k)
+            define(i, mixture, (feed_forward_in, *between, w_up, w_down), down)
+        else:
+            up, activated = between
+            define(i, Linear(("hidden",)), (feed_forward_in, w_up), up)
+            define(i, Activation(model.feed_forward.activation), (up,), activated)
+            define(i, Linear(("ffn",)), (activated, w_down), down)
         define(i, Add(), (residual, down), y)
     return Function(tensors, tuple(equations))

@@ -65,6 +65,32 @@ class Activation:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Gates of every token: a softmax over its ``top_k`` best experts, zero for all others.
+
+    Inputs: x (batch, seq, hidden), weight (hidden, expert). Of equal logits the lower expert is the better.
+    """
+
+    kind: Literal["route"] = field(default="route", kw_only=True)
+    top_k: Annotated[int, Field(strict=True, ge=1)]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The sum over experts of gate * activation(x w_up) w_down; a token is computed where its gate is not zero.
+
+    Inputs: x (batch, seq, hidden), gates (batch, seq, expert), w_up (expert, hidden, ffn), w_down (expert, ffn,
+    hidden). ``top_k`` bounds the gates of a token that are not zero; it enters the costs only.
+    """
+
+    kind: Literal["experts"] = field(default="experts", kw_only=True)
+    function: Literal["gelu", "relu", "silu"]
+    top_k: Annotated[int, Field(strict=True, ge=1)]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class Add:
     """The elementwise sum of two values."""
 
@@ -97,7 +123,18 @@ class SendReceive:
 
 
 Op = Annotated[
-    Broadcast | Norm | Linear | Attention | Activation | Add | AllGather | AllReduce | SendReceive,
+    Broadcast | Norm | Linear | Attention | Activation | Route | Experts | Add | AllGather | AllReduce | SendReceive,
     Field(discriminator="kind"),
 ]
 COLLECTIVES = (Broadcast, AllGather, AllReduce, SendReceive)
+
+
+def contracted(op: Op) -> tuple[str, ...]:
+    """The dims over which an op sums: where a rank has only a part of one, its result is a partial sum."""
+    match op:
+        case Linear(contract):
+            return contract
+        case Experts():
+            return ("expert", "ffn")
+        case _:
+            return ()

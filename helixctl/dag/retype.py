@@ -7,6 +7,7 @@ from dataclasses import replace
 from helixctl.dag.document import Dag, Value
 from helixctl.dag.dry_run import dry_run
 from helixctl.dag.formulas import nbytes
+from helixctl.dag.ops import Route
 from helixctl.plan import Plan
 from helixctl.spec import Dtype, accumulator
 
@@ -21,9 +22,13 @@ def retyped(dag: Dag, dtype: Dtype) -> Dag:
     moved: dict[str, int] = {}
     for task in dry_run(dag).done:
         for value_id in task.outputs:
-            wide = values[value_id].partial or (task.is_collective and values[task.inputs[0]].dtype != dtype)
-            values[value_id] = replace(values[value_id], dtype=accumulator(dtype) if wide else dtype)
+            kept = values[task.inputs[0]].dtype if task.is_collective else dtype
+            if values[value_id].partial:
+                kept = plan.partial_dtype
+            elif isinstance(task.op, Route):
+                kept = accumulator(dtype)
+            values[value_id] = replace(values[value_id], dtype=kept)
         ins, outs = [values[v] for v in task.inputs], [values[v] for v in task.outputs]
-        moved[task.id] = nbytes(task.op, ins, outs)
+        moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs)
     tasks = tuple(replace(task, nbytes=moved[task.id]) for task in dag.tasks)
     return replace(dag, plan=plan, plan_digest=plan.digest, values=tuple(values.values()), tasks=tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import product
 from typing import Final, Protocol
 
@@ -26,9 +27,12 @@ class Lowering(Protocol):
 LOWERINGS: Final[tuple[Lowering, ...]] = (transfer, distribute, attend, concat, project, feed_forward)
 
 
-def lower(plan: Plan) -> Dag:
-    """The dag of a plan whose layout is legal for its model."""
-    builder, layout = Builder(plan), plan.layout
+def lower(plan: Plan, only: Collection[int] | None = None) -> Dag:
+    """The dag of a plan whose layout is legal for its model.
+
+    ``only`` lowers these ranks and leaves the others out: no document, but enough to price the plan.
+    """
+    builder, layout = Builder(plan, only), plan.layout
     for microbatch, stage, replica in product(range(layout.microbatches), range(layout.pipeline), range(layout.data)):
         builder.enter(stage, replica, microbatch)
         for layer in layout.layers(stage, plan.model):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from helixctl.dag import Broadcast, Dag, Level, Linear, Op, SendReceive, Task, Value
+from helixctl.dag import Broadcast, Dag, Level, Op, Route, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of
+from helixctl.dag.ops import contracted
+from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
 from helixctl.plan.layout import full_extents
 from helixctl.spec import accumulator
@@ -19,10 +21,11 @@ class Builder:
 
     ``held[tensor, rank]`` is the latest value that a rank has of a tensor: a gather replaces the piece by the whole.
     ``enter`` says on which team of ranks, and for which part of the batch, tasks are added from then on; the levels
-    need not know.
+    need not know. Of a team the builder may be told to lower some ranks only (``ranks``): collectives name all ranks,
+    but values and orders are of those alone.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, only: Collection[int] | None = None) -> None:
         """Start with the model's function and no task."""
         self.plan = plan
         self.layout = plan.layout
@@ -31,8 +34,10 @@ class Builder:
         self.held: dict[tuple[str, int], Value] = {}
         self._values: list[Value] = []
         self._tasks: list[Task] = []
-        self._order: list[list[str]] = [[] for _ in range(self.layout.devices)]
-        self._accumulator = accumulator(plan.model.dtype)
+        # By rank, then by microbatch.
+        self._order: list[list[list[Task]]] = [[] for _ in range(self.layout.devices)]
+        self._only = only
+        self._partial_dtype = plan.partial_dtype
         self._extents = full_extents(plan.model, plan.workload)
 
         self.enter(0, 0, 0)
@@ -41,8 +46,10 @@ class Builder:
         """Go to a stage of a replica, and a microbatch."""
         layout = self.layout
         self.stage, self.replica = stage, replica
-        self.ranks = layout.team(stage, replica)
+        self.team = layout.team(stage, replica)
+        self.ranks = self._lowered(self.team)
         self.batch = layout.batch(replica, microbatch, self.plan.workload)
+        self._microbatch = microbatch
         self._replica = f"r{replica}" if layout.data > 1 else ""
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
@@ -73,21 +80,22 @@ class Builder:
         """Add the task that computes, on one rank, a region of the tensor(s) that ``output``'s equation defines.
 
         ``cut`` gives the interval of every dim that is not whole. A dim that the equation contracts makes the output
-        a partial sum, which is kept in float32 (docs/adr/0004-reduction-dtype.md).
+        a partial sum, which is kept in float32 unless the layout says otherwise (docs/adr/0004-reduction-dtype.md).
         """
         equation = self.function.defining[output]
-        contract = equation.op.contract if isinstance(equation.op, Linear) else ()
+        contract = contracted(equation.op)
         partial = tuple((dim, cut[dim]) for dim in contract if dim in cut and cut[dim] != (0, self._extents[dim]))
         outputs = []
         for tensor in equation.outputs:
             region = self._region(tensor, cut)
-            dtype = self._accumulator if partial else self.model.dtype
+            dtype = self._partial_dtype if partial else self.model.dtype
+            if isinstance(equation.op, Route):
+                dtype = accumulator(self.model.dtype)
             outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
-        self._add(
-            Task(task_id, equation.layer, level, equation.op, (rank,), *self._edges(equation.op, inputs, outputs))
-        )
+        edges = self._edges(equation.op, 1, inputs, outputs)
+        self._add(Task(task_id, equation.layer, level, equation.op, (rank,), *edges))
 
     def collective(
         self,
@@ -102,18 +110,20 @@ class Builder:
     ) -> None:
         """Add one collective on a tensor that leaves every rank with the same region of it.
 
-        A collective of one rank is no task. ``stage`` names the result: the values are ``tensor:stage@rank``.
+        A collective of one rank is no task, nor is one of ranks that are not lowered. ``stage`` names the result: the
+        values are ``tensor:stage@rank``.
         """
-        if len(ranks) == 1:
+        if len(ranks) == 1 or not self._lowered(ranks):
             return
-        senders = ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks
-        receivers = ranks[1:] if isinstance(op, SendReceive) else ranks
+        senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
+        receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
         inputs = [self.held[tensor, rank] for rank in senders]
         region, dtype = self._region(tensor, cut), inputs[0].dtype
         outputs = [Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype) for rank in receivers]
         replica = f".{self._replica}" if self._replica else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
-        self._add(Task(task_id, layer, level, op, tuple(ranks), *self._edges(op, inputs, outputs)))
+        edges = self._edges(op, len(ranks), inputs, outputs)
+        self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
 
     def build(self) -> Dag:
         """The finished document."""
@@ -123,22 +133,28 @@ class Builder:
             tensors=tuple(self.function.tensors.values()),
             values=tuple(self._values),
             tasks=tuple(self._tasks),
-            order=tuple(tuple(ids) for ids in self._order),
+            order=tuple(interleaved(parts, self.layout.interleave) for parts in self._order),
         )
 
+    def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
+        return tuple(ranks) if self._only is None else tuple(r for r in ranks if r in self._only)
+
     def _edges(
-        self, op: Op, inputs: Sequence[Value], outputs: Sequence[Value]
+        self, op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value]
     ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
         """Inputs, outputs, flops and bytes of a task; the outputs are held from now on."""
         for value in outputs:
             self._hold(value)
         work = flops(op, inputs, outputs, self.function.tensors)
-        return tuple(v.id for v in inputs), tuple(v.id for v in outputs), work, nbytes(op, inputs, outputs)
+        return tuple(v.id for v in inputs), tuple(v.id for v in outputs), work, nbytes(op, ranks, inputs, outputs)
 
     def _add(self, task: Task) -> None:
         self._tasks.append(task)
-        for rank in task.ranks:
-            self._order[rank].append(task.id)
+        for rank in self._lowered(task.ranks):
+            parts = self._order[rank]
+            while len(parts) <= self._microbatch:
+                parts.append([])
+            parts[self._microbatch].append(task)
 
     def _hold(self, value: Value) -> None:
         self._values.append(value)

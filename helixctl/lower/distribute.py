@@ -9,8 +9,8 @@ from helixctl.lower.builder import Builder
 def distribute(b: Builder, layer: int) -> None:
     """Broadcast the model's input (first layer only), normalise it, and project it on this rank's heads and dims."""
     if layer == 0:
-        b.own("input", b.ranks[0])
-        b.collective(0, "distribute", "broadcast", Broadcast(), b.ranks, "input", "copy")
+        b.own("input", b.team[0])
+        b.collective(0, "distribute", "broadcast", Broadcast(), b.team, "input", "copy")
     p = f"l{layer}."
     for rank in b.ranks:
         cut = {"head": b.layout.heads(rank, b.model), "head_dim": b.layout.head_dims(rank, b.model)}

@@ -18,8 +18,8 @@ def project(b: Builder, layer: int) -> None:
         b.own(p + "w_o", rank, **cut)
         b.compute("project", "linear", rank, p + "projection", **cut)
     if concat:
-        b.collective(layer, "project", "gather", AllGather("hidden"), b.ranks, p + "projection", "full")
+        b.collective(layer, "project", "gather", AllGather("hidden"), b.team, p + "projection", "full")
     else:
-        b.collective(layer, "project", "reduce", AllReduce(), b.ranks, p + "projection", "full")
+        b.collective(layer, "project", "reduce", AllReduce(), b.team, p + "projection", "full")
     for rank in b.ranks:
         b.compute("project", "add", rank, p + "residual")

@@ -12,6 +12,6 @@ def transfer(b: Builder, layer: int) -> None:
     if b.stage == 0 or layer != b.layout.layers(b.stage, b.model)[0]:
         return
     before = b.layout.team(b.stage - 1, b.replica)
-    for index, (source, target) in enumerate(zip(before, b.ranks, strict=True)):
+    for index, (source, target) in enumerate(zip(before, b.team, strict=True)):
         tensor = hidden_states(b.model, layer)
         b.collective(layer, "transfer", f"send.{index}", SendReceive(), (source, target), tensor, "received")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from helixctl.plan.layout import Layout
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import ClusterSpec, Dtype, ModelSpec, WorkloadSpec, accumulator
 
 PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
 FORMAT_VERSION = "1.0"
@@ -59,6 +59,11 @@ class Plan(BaseModel):
     def digest(self) -> str:
         """The digest of the whole document."""
         return digest(self)
+
+    @property
+    def partial_dtype(self) -> Dtype:
+        """The dtype of partial sums."""
+        return accumulator(self.model.dtype) if self.layout.reduction_dtype == "accumulator" else self.model.dtype
 
     def to_json(self) -> str:
         """The document as a file holds it: indented, byte-stable, newline at the end."""

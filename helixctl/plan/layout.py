@@ -1,25 +1,41 @@
 """Layout: how one attention layer is cut over the devices, and the index arithmetic that follows from it.
 
-Partition (i, j) is head group i, slice j; it sits on rank ``i * slices + j``: slices innermost, so that a group stays
-inside one host wherever it fits.
+Partition (i, j) is head group i, slice j. By default it sits on rank ``i * slices + j`` of its team: slices innermost,
+so that a group stays inside one host wherever it fits; ``placement`` orders the axes otherwise.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import cached_property
+from itertools import product
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open
+MESH_AXES: Final = ("slices", "groups", "data", "pipeline")
 
 
 def share(size: int, parts: int, index: int) -> Interval:
     """The ``index``-th of ``parts`` equal pieces of ``range(size)``; ``parts`` divides ``size``."""
     piece = size // parts
     return (index * piece, (index + 1) * piece)
+
+
+_IN_WORDS: Final = (
+    "data",
+    "pipeline",
+    "microbatches",
+    "interleave",
+    "experts",
+    "combine",
+    "gather_order",
+    "reduction_dtype",
+    "placement",
+)
 
 
 class Layout(Spec):
@@ -31,9 +47,16 @@ class Layout(Spec):
             and sums (Megatron-LM).
         gather_order: of concat: slices_first puts each group together, then the groups (the paper's 1/16 -> 1/4 ->
             full); groups_first crosses the groups with the small pieces.
+        reduction_dtype: what partial sums are kept and reduced in: accumulator is float32 (float64 for a float64
+            model), model the model's own dtype (half the bytes, as Megatron-LM does it, and one rounding more).
+        experts: ways in which the experts of a layer are spread over a team; every expert is cut in
+            ``partitions / experts`` pieces of its width. 1: every device holds an equal share of every expert.
         data: replicas, each with its share of the batch.
         pipeline: stages, each with its share of the layers.
         microbatches: parts in which a replica's share of the batch goes through the layers.
+        interleave: microbatches whose tasks take turns on a rank, so that the collectives of one hide behind the
+            computation of the others.
+        placement: the order in which the axes are laid over the ranks, innermost first.
     """
 
     groups: Count
@@ -41,23 +64,38 @@ class Layout(Spec):
     slicing: Literal["head_dim"] = "head_dim"
     combine: Literal["concat", "reduce"] = "concat"
     gather_order: Literal["slices_first", "groups_first"] = "slices_first"
+    reduction_dtype: Literal["accumulator", "model"] = "accumulator"
+    experts: Count = 1
     data: Count = 1
     pipeline: Count = 1
     microbatches: Count = 1
+    interleave: Count = 1
+    placement: str = "-".join(MESH_AXES)
+
+    @field_validator("placement")
+    @classmethod
+    def _places_every_axis(cls, placement: str) -> str:
+        if sorted(placement.split("-")) != sorted(MESH_AXES):
+            msg = f"the axes {', '.join(MESH_AXES)}, each once, innermost first, joined by hyphens"
+            raise ValueError(msg)
+        return placement
 
     def __str__(self) -> str:
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""
-        axes = [
-            f"{name} {getattr(self, name)}" for name in ("data", "pipeline", "microbatches") if getattr(self, name) > 1
-        ]
-        axes += [getattr(self, name) for name in ("combine", "gather_order") if name in self._apart]
-        return ", ".join([f"{self.groups} x {self.slices}", *axes])
-
-    @property
-    def _apart(self) -> set[str]:
-        return {
-            name for name in type(self).model_fields if getattr(self, name) != type(self).model_fields[name].default
+        texts = {
+            "experts": f"experts {self.experts} x {self.partitions // self.experts}",
+            "combine": self.combine,
+            "gather_order": self.gather_order,
+            "reduction_dtype": f"reduced in the {self.reduction_dtype}'s dtype",
         }
+        fields = type(self).model_fields
+        apart = [name for name in _IN_WORDS if getattr(self, name) != fields[name].default]
+        return ", ".join(
+            [
+                f"{self.groups} x {self.slices}",
+                *(texts.get(name, f"{name} {getattr(self, name)}") for name in apart),
+            ]
+        )
 
     @property
     def partitions(self) -> int:
@@ -69,26 +107,47 @@ class Layout(Spec):
         """Devices of all stages and replicas."""
         return self.partitions * self.data * self.pipeline
 
-    def team(self, stage: int, replica: int) -> range:
-        """The ranks that together hold one stage of one replica, by partition."""
-        first = (stage * self.data + replica) * self.partitions
-        return range(first, first + self.partitions)
+    @cached_property
+    def strides(self) -> dict[str, int]:
+        """By how many ranks two neighbours along each mesh axis are apart."""
+        found, stride = {}, 1
+        for axis in self.placement.split("-"):
+            found[axis] = stride
+            stride *= getattr(self, axis)
+        return found
+
+    def rank(self, group: int, slice_: int, stage: int = 0, replica: int = 0) -> int:
+        """The rank of a partition of one stage of one replica."""
+        at = self.strides
+        return slice_ * at["slices"] + group * at["groups"] + replica * at["data"] + stage * at["pipeline"]
+
+    def team(self, stage: int, replica: int) -> tuple[int, ...]:
+        """The ranks, ascending, that together hold one stage of one replica."""
+        pairs = product(range(self.groups), range(self.slices))
+        return tuple(sorted(self.rank(group, slice_, stage, replica) for group, slice_ in pairs))
 
     def group_of(self, rank: int) -> int:
         """The head group of a rank."""
-        return rank % self.partitions // self.slices
+        return rank // self.strides["groups"] % self.groups
 
     def slice_of(self, rank: int) -> int:
         """The slice of a rank inside its group."""
-        return rank % self.slices
+        return rank // self.strides["slices"] % self.slices
+
+    def position(self, rank: int) -> int:
+        """The place of a rank in its team, which ascends."""
+        group, slice_ = self.group_of(rank), self.slice_of(rank)
+        if self.strides["groups"] < self.strides["slices"]:
+            return slice_ * self.groups + group
+        return group * self.slices + slice_
 
     def ranks_of_group(self, group: int, stage: int = 0, replica: int = 0) -> tuple[int, ...]:
         """The ranks of one group, by slice."""
-        return tuple(self.team(stage, replica)[group * self.slices : (group + 1) * self.slices])
+        return tuple(self.rank(group, slice_, stage, replica) for slice_ in range(self.slices))
 
     def ranks_of_slice(self, slice_: int, stage: int = 0, replica: int = 0) -> tuple[int, ...]:
         """The ranks of one slice position, by group."""
-        return tuple(self.team(stage, replica)[slice_ :: self.slices])
+        return tuple(self.rank(group, slice_, stage, replica) for group in range(self.groups))
 
     def heads(self, rank: int, model: ModelSpec) -> Interval:
         """The heads of a rank's group."""
@@ -100,11 +159,16 @@ class Layout(Spec):
 
     def columns(self, rank: int, model: ModelSpec) -> Interval:
         """The columns of the output projection that a rank owns (concat)."""
-        return share(model.hidden_size, self.partitions, rank % self.partitions)
+        return share(model.hidden_size, self.partitions, self.position(rank))
 
     def ffn(self, rank: int, model: ModelSpec) -> Interval:
-        """The feed-forward width that a rank owns."""
-        return share(model.feed_forward.intermediate_size, self.partitions, rank % self.partitions)
+        """The feed-forward width that a rank owns, of every expert that it holds."""
+        cut = self.partitions // self.experts
+        return share(model.feed_forward.intermediate_size, cut, self.position(rank) % cut)
+
+    def experts_of(self, rank: int, experts: int) -> Interval:
+        """The experts of which a rank holds a piece."""
+        return share(experts, self.experts, self.position(rank) * self.experts // self.partitions)
 
     def layers(self, stage: int, model: ModelSpec) -> range:
         """The layers of a stage: as even as can be, the first stages one more."""
@@ -134,20 +198,39 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
         reasons.append(f"{layout.slices} slices would cut a softmax of {attention.softmax_width} dims")
     if layout.combine == "concat" and model.hidden_size % layout.partitions:
         reasons.append(f"{layout.partitions} partitions do not divide a hidden size of {model.hidden_size}")
-    if model.feed_forward.intermediate_size % layout.partitions:
-        size = model.feed_forward.intermediate_size
-        reasons.append(f"{layout.partitions} partitions do not divide a feed-forward width of {size}")
+    reasons += _unspread(layout, model)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
     if workload.batch % (layout.data * layout.microbatches):
         parts = f"{layout.data} replicas x {layout.microbatches} microbatches"
         reasons.append(f"{parts} do not divide a batch of {workload.batch}")
+    if layout.microbatches % layout.interleave:
+        reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
+    return reasons
+
+
+def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
+    """Why the feed-forward network, or its experts, cannot be spread so over a team."""
+    width, experts = model.feed_forward.intermediate_size, model.feed_forward.experts
+    if layout.experts == 1:
+        whole = width % layout.partitions == 0
+        return [] if whole else [f"{layout.partitions} partitions do not divide a feed-forward width of {width}"]
+    if experts is None:
+        return [f"{layout.experts} ways of experts, and the model has none"]
+    if layout.partitions % layout.experts:
+        return [f"{layout.experts} ways of experts do not divide {layout.partitions} partitions"]
+    reasons = []
+    if experts.count % layout.experts:
+        reasons.append(f"{layout.experts} ways do not divide {experts.count} experts")
+    if width % (cut := layout.partitions // layout.experts):
+        reasons.append(f"{cut} pieces do not divide an expert's width of {width}")
     return reasons
 
 
 def full_extents(model: ModelSpec, workload: WorkloadSpec) -> dict[str, int]:
     """The size of every named dim of a model's tensors under a workload."""
-    return {
+    experts = model.feed_forward.experts
+    return ({"expert": experts.count} if experts else {}) | {
         "batch": workload.batch,
         "seq": workload.seq_len,
         "hidden": model.hidden_size,

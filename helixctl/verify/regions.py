@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from helixctl.dag import Dag, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
-from helixctl.dag.ops import AllGather, Attention, Linear, Norm
+from helixctl.dag.ops import AllGather, Attention, Linear, Norm, contracted
 from helixctl.errors import Diagnostic
 from helixctl.plan import Interval
 from helixctl.plan.layout import full_extents
@@ -57,7 +57,7 @@ def check_costs(dag: Dag) -> Iterator[Diagnostic]:
     for task in dag.tasks:
         inputs = [dag.value[v] for v in task.inputs]
         outputs = [dag.value[v] for v in task.outputs]
-        want = (flops(task.op, inputs, outputs, dag.tensor), nbytes(task.op, inputs, outputs))
+        want = (flops(task.op, inputs, outputs, dag.tensor), nbytes(task.op, len(task.ranks), inputs, outputs))
         if (task.flops, task.nbytes) != want:
             have = f"{task.flops} flops and {task.nbytes} bytes"
             yield finding("HX412", dag, task, f"declares {have}; its regions give {want[0]} and {want[1]}")
@@ -164,8 +164,40 @@ def _product(dag: Dag, contract: Sequence[str], x: Value, weight: Value) -> Made
             partial.append((dim, x.region[i]))
     kept = [iv for dim, iv in zip(tx.dims, x.region, strict=True) if dim not in contract]
     kept += [iv for dim, iv in zip(tw.dims, weight.region, strict=True) if dim not in contract]
-    dtype = dag.plan.model.dtype
-    return Made(tuple(kept), tuple(partial), accumulator(dtype) if partial else dtype)
+    return Made(tuple(kept), tuple(partial), dag.plan.partial_dtype if partial else dag.plan.model.dtype)
+
+
+def _route(dag: Dag, _: Task, values: list[Value]) -> list[Made]:
+    x, weight = values
+    _whole_sum(x, weight)
+    for value, axis in ((x, 2), (weight, 0), (weight, 1)):
+        _all_of(dag, value, axis, "a token's gates need all")
+    return [Made((*x.region[:2], weight.region[1]), (), accumulator(dag.plan.model.dtype))]
+
+
+def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, gates, w_up, w_down = values
+    _whole_sum(*values)
+    for value, axis in ((x, 2), (w_up, 1), (gates, 2)):
+        _all_of(dag, value, axis, "an expert needs all")
+    if gates.region[:2] != x.region[:2]:
+        msg = f"{x.id} and {gates.id} are of different tokens"
+        raise RuleError(msg)
+    if (w_up.region[0], w_up.region[2]) != w_down.region[:2]:
+        msg = f"{w_up.id} and {w_down.id} differ in expert or ffn"
+        raise RuleError(msg)
+    extents = full_extents(dag.plan.model, dag.plan.workload)
+    cuts = zip(contracted(task.op), w_down.region[:2], strict=True)
+    partial = tuple((dim, iv) for dim, iv in cuts if iv != (0, extents[dim]))
+    dtype = dag.plan.partial_dtype if partial else dag.plan.model.dtype
+    return [Made((*x.region[:2], w_down.region[2]), partial, dtype)]
+
+
+def _all_of(dag: Dag, value: Value, axis: int, why: str) -> None:
+    tensor = dag.tensor[value.tensor]
+    if value.region[axis] != (0, tensor.shape[axis]):
+        msg = f"takes {tensor.dims[axis]} {_iv(value.region[axis])} of {value.id}; {why} {tensor.shape[axis]}"
+        raise RuleError(msg)
 
 
 def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -193,6 +225,8 @@ RULES: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "linear": _linear,
     "attention": _attention,
     "activation": _elementwise,
+    "route": _route,
+    "experts": _experts,
     "add": _elementwise,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from helixctl.dag import Broadcast, Dag, SendReceive, Task
-from helixctl.dag.ops import Add, Attention, Linear, Norm
+from helixctl.dag.ops import Add, Attention, Experts, Linear, Norm, Route
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
+
+_INPUTS: Final = {Norm: 2, Attention: 3, Add: 2, Route: 2, Experts: 4}  # of computing tasks; others have one
 
 
 def check_ids(dag: Dag) -> Iterator[Diagnostic]:
@@ -96,9 +99,7 @@ def _wrong_ends(task: Task) -> str | None:
     else:
         if ranks != 1:
             return f"computes on {ranks} ranks"
-        wanted = {Norm: (2, 1), Attention: (3, 1), Add: (2, 1), Linear: (outs + 1, max(outs, 1))}.get(
-            type(task.op), (1, 1)
-        )
+        wanted = (outs + 1, max(outs, 1)) if isinstance(task.op, Linear) else (_INPUTS.get(type(task.op), 1), 1)
     if (ins, outs) != wanted:
         return f"{task.kind} with {ins} inputs and {outs} outputs; it takes {wanted[0]} and {wanted[1]}"
     return None

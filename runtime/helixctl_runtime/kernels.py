@@ -125,6 +125,55 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -
     return step
 
 
+def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor) -> Step:
+    """Gates: (T, H) x (H, E) -> (T, E) in the dtype of ``out``, the accumulator's; of equal logits the first wins."""
+    wide_weight = weight.to(out.dtype)
+
+    def step() -> None:
+        # A stable sort, not topk: which of equal logits topk takes is not defined.
+        best = torch.sort(x.to(out.dtype) @ wide_weight, dim=-1, descending=True, stable=True)
+        gates = torch.softmax(best.values[:, :top_k], dim=-1)
+        out.zero_().scatter_(1, best.indices[:, :top_k], gates)
+
+    return step
+
+
+def experts(
+    function: str,
+    x: torch.Tensor,
+    gates: torch.Tensor,
+    weights: tuple[torch.Tensor, torch.Tensor],
+    out: torch.Tensor,
+) -> Step:
+    """The gated sum over experts: x (T, H), gates (T, E), weights (E, H, F) and (E, F, H) -> out (T, H).
+
+    Every expert computes the tokens that are routed to it, however many, and their sum is float32 or wider. On CUDA
+    the number of tokens of each expert is read back by the host.
+    """
+    cpu_half = x.device.type == "cpu" and x.dtype in HALF
+    w_up, w_down = (w.float() if cpu_half else w for w in weights)
+    total = _accumulator(out)
+    apply = getattr(F, function)
+
+    def step() -> None:
+        tokens = x.float() if cpu_half else x
+        total.zero_()
+        for expert in range(w_up.shape[0]):
+            rows = gates[:, expert].nonzero().squeeze(1)
+            if rows.numel() == 0:
+                continue
+            inner = apply(tokens[rows] @ w_up[expert])
+            if total.dtype == inner.dtype:
+                result = inner @ w_down[expert]
+            else:  # a CUDA product that keeps its float32 accumulator
+                result = torch.ops.aten.mm.dtype(inner, w_down[expert], total.dtype)
+            total.index_add_(0, rows, result.mul_(gates[rows, expert].unsqueeze(1)))
+        if total is not out:
+            out.copy_(total)
+
+    return step
+
+
 def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
     """An elementwise function; torch computes it in float32 and rounds once."""
     aten = torch.ops.aten

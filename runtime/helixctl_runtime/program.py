@@ -17,8 +17,10 @@ from helixctl.dag import (
     Attention,
     Broadcast,
     Dag,
+    Experts,
     Linear,
     Norm,
+    Route,
     SendReceive,
     Task,
     Value,
@@ -139,6 +141,12 @@ class _Compiler:
     # --- tasks -------------------------------------------------------------------------------------------------------
 
     def _task(self, task: Task) -> None:
+        if task.is_collective:
+            self._collective(task)
+        else:
+            self._computation(task)
+
+    def _computation(self, task: Task) -> None:
         match task.op:
             case Linear(contract):
                 self._linear(task, contract)
@@ -149,8 +157,15 @@ class _Compiler:
             case Activation(function):
                 x = self._buffer(task.inputs[0])
                 self._do(kernels.activation(function, x.data, self._new(task.outputs[0]).data))
+            case Route(top_k):
+                self._route(task, top_k)
+            case Experts(function):
+                self._experts(task, function)
             case Add():
                 self._add(task)
+
+    def _collective(self, task: Task) -> None:
+        match task.op:
             case AllGather():
                 self._all_gather(task)
             case AllReduce():
@@ -192,6 +207,17 @@ class _Compiler:
         out = self._new(task.outputs[0])
         axis = self._dims(task.inputs[0]).index(dim)
         self._do(kernels.norm(x.data.movedim(axis, -1), weight, eps, out.data.movedim(axis, -1)))
+
+    def _route(self, task: Task, top_k: int) -> None:
+        x, weight = self._rows(task.inputs[0]), self._loaded(task.inputs[1])
+        self._do(kernels.route(x, weight, top_k, self._new(task.outputs[0]).data.flatten(0, 1)))
+
+    def _experts(self, task: Task, function: str) -> None:
+        x, gates = self._rows(task.inputs[0]), self._rows(task.inputs[1])
+        w_up, w_down = self._loaded(task.inputs[2]), self._loaded(task.inputs[3])
+        first, last = self.dag.value[task.inputs[2]].region[0]
+        out = self._new(task.outputs[0]).data.flatten(0, 1)
+        self._do(kernels.experts(function, x, gates[:, first:last], (w_up, w_down), out))
 
     def _add(self, task: Task) -> None:
         a, b = (self._buffer(v) for v in task.inputs)
@@ -299,6 +325,10 @@ class _Compiler:
         source, target = buffer.in_order(cut.axes), cut.data
         self._do(lambda: target.copy_(source))
         return copy
+
+    def _rows(self, value_id: str) -> torch.Tensor:
+        """A value (batch, seq, n) as (batch * seq, n)."""
+        return self._plain(value_id).data.flatten(0, 1)
 
     def _sent(self, task: Task, value_id: str) -> Buffer:
         """What this rank sends, without holes and laid out as the other ranks of the collective lay it out."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from helixctl.dag import Activation, Add, Attention, Linear, Norm, Tensor
+from helixctl.dag import Activation, Add, Attention, Experts, Linear, Norm, Route, Tensor
 from helixctl.dag.function import Equation, function_of
 from helixctl.plan import Plan
 from helixctl_runtime.dtypes import HALF
@@ -31,7 +31,8 @@ def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
         if equation.inputs[0] == "input":
             live["input"] = operands[0]
         results = _apply(equation, [x.to(wide) for x in operands], function.tensors)
-        live.update(zip(equation.outputs, (y.to(dtype) for y in results), strict=True))
+        kept = wide if isinstance(equation.op, Route) else dtype  # gates are never rounded to half precision
+        live.update(zip(equation.outputs, (y.to(kept) for y in results), strict=True))
         live = {name: x for name, x in live.items() if uses.get(name, i + 1) > i}
     return live["output"]
 
@@ -44,20 +45,46 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def _apply(equation: Equation, x: list[torch.Tensor], tensors: dict[str, Tensor]) -> list[torch.Tensor]:
-    match equation.op:
+    op = equation.op
+    match op:
         case Linear(contract):
             left = [tensors[equation.inputs[0]].dims.index(d) for d in contract]
             rights = [[tensors[w].dims.index(d) for d in contract] for w in equation.inputs[1:]]
             return [torch.tensordot(x[0], w, dims=(left, right)) for w, right in zip(x[1:], rights, strict=True)]
         case Attention():
-            return [_attention(equation.op, *x)]
+            made = _attention(op, *x)
         case Norm(_, _, eps):
-            return [x[0] / torch.sqrt(x[0].square().mean(dim=-1, keepdim=True) + eps) * x[1]]
+            made = x[0] / torch.sqrt(x[0].square().mean(dim=-1, keepdim=True) + eps) * x[1]
         case Activation(function):
-            return [getattr(torch.nn.functional, function)(x[0])]
+            made = getattr(torch.nn.functional, function)(x[0])
+        case Route(top_k):
+            made = _gates(x[0] @ x[1], top_k)
+        case Experts(function):
+            made = _experts(function, *x)
         case Add():
-            return [x[0] + x[1]]
-    raise TypeError(equation.op)
+            made = x[0] + x[1]
+        case _:
+            raise TypeError(op)
+    return [made]
+
+
+def _gates(logits: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Softmax over the best ``top_k`` of the last dim, zero for the others; of equal logits the first are the best."""
+    order = torch.argsort(logits, dim=-1, descending=True, stable=True)
+    place = torch.arange(logits.shape[-1], device=logits.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(-1, order, place)
+    return torch.softmax(logits.masked_fill(rank >= top_k, float("-inf")), dim=-1)
+
+
+def _experts(
+    function: str, x: torch.Tensor, gates: torch.Tensor, w_up: torch.Tensor, w_down: torch.Tensor
+) -> torch.Tensor:
+    """Every expert over every token, weighted by its gate: no routing to get wrong."""
+    total = torch.zeros_like(x)
+    for expert in range(w_up.shape[0]):
+        inner = getattr(torch.nn.functional, function)(x @ w_up[expert])
+        total += gates[..., expert : expert + 1] * (inner @ w_down[expert])
+    return total
 
 
 def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

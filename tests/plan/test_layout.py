@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from helixctl.plan import Layout, illegalities
-from tests.documents import PAPER, SMALL, specs
+from helixctl.plan.layout import MESH_AXES
+from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
 def test_partition_i_j_is_head_group_i_slice_j() -> None:
@@ -62,7 +65,7 @@ def test_replicas_and_stages_are_teams_of_ranks() -> None:
     model, _, workload = specs(PAPER)
     layout = Layout(groups=2, slices=2, data=2, pipeline=2, microbatches=4)
     assert layout.devices == 16
-    assert [layout.team(s, r) for s in (0, 1) for r in (0, 1)] == [range(i, i + 4) for i in (0, 4, 8, 12)]
+    assert [layout.team(s, r) for s in (0, 1) for r in (0, 1)] == [tuple(range(i, i + 4)) for i in (0, 4, 8, 12)]
     assert layout.ranks_of_group(1, stage=1, replica=1) == (14, 15)
     assert layout.ranks_of_slice(1, stage=1, replica=0) == (9, 11)
     assert (layout.group_of(14), layout.slice_of(14)) == (1, 0)
@@ -79,6 +82,49 @@ def test_a_layout_says_its_axes() -> None:
     assert str(Layout(groups=4, slices=4)) == "4 x 4"
     megatron = Layout(groups=8, slices=1, combine="reduce", pipeline=2, microbatches=4)
     assert str(megatron) == "8 x 1, pipeline 2, microbatches 4, reduce"
+    rest = Layout(groups=4, slices=4, experts=8, microbatches=4, interleave=2, reduction_dtype="model", placement=INNER)
+    assert str(rest) == (
+        "4 x 4, microbatches 4, interleave 2, experts 8 x 2, reduced in the model's dtype, "
+        "placement groups-slices-data-pipeline"
+    )
+
+
+INNER = "groups-slices-data-pipeline"
+
+
+@pytest.mark.parametrize("placement", ["-".join(axes) for axes in permutations(MESH_AXES)])
+def test_every_placement_gives_every_rank_one_place(placement: str) -> None:
+    layout = Layout(groups=2, slices=3, data=2, pipeline=2, placement=placement)
+    teams = [layout.team(stage, replica) for stage in (0, 1) for replica in (0, 1)]
+    assert sorted(rank for team in teams for rank in team) == list(range(24))
+    for stage, replica in ((0, 0), (1, 1)):
+        team = layout.team(stage, replica)
+        assert [layout.position(rank) for rank in team] == list(range(6))
+        places = {(layout.group_of(rank), layout.slice_of(rank)): rank for rank in team}
+        assert len(places) == 6
+        for (group, slice_), rank in places.items():
+            assert layout.rank(group, slice_, stage, replica) == rank
+            assert layout.ranks_of_group(group, stage, replica)[slice_] == rank
+            assert layout.ranks_of_slice(slice_, stage, replica)[group] == rank
+
+
+def test_a_placement_says_what_stays_inside_a_host() -> None:
+    """Eight groups of two slices on hosts of eight: the innermost axis never crosses."""
+    slices_inside = Layout(groups=8, slices=2)
+    groups_inside = Layout(groups=8, slices=2, placement=INNER)
+    assert slices_inside.ranks_of_group(0) == (0, 1)
+    assert groups_inside.ranks_of_group(0) == (0, 8)
+    assert groups_inside.ranks_of_slice(0) == tuple(range(8))
+
+
+def test_experts_in_ways_and_pieces() -> None:
+    model, _, _ = specs(PAPER_MOE)
+    ways = Layout(groups=4, slices=4, experts=8)
+    assert [ways.experts_of(rank, 8) for rank in (0, 1, 2, 15)] == [(0, 1), (0, 1), (1, 2), (7, 8)]
+    assert [ways.ffn(rank, model) for rank in (0, 1, 2)] == [(0, 16384), (16384, 32768), (0, 16384)]
+    cut = Layout(groups=4, slices=4)
+    assert {cut.experts_of(rank, 8) for rank in range(16)} == {(0, 8)}
+    assert cut.ffn(15, model) == (30720, 32768)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +135,11 @@ def test_a_layout_says_its_axes() -> None:
             {"data": 16, "groups": 1, "microbatches": 128},
             "16 replicas x 128 microbatches do not divide a batch of 1024",
         ),
+        (
+            {"groups": 16, "microbatches": 4, "interleave": 3},
+            "3 interleaved at a time do not divide 4 microbatches",
+        ),
+        ({"groups": 16, "experts": 8}, "8 ways of experts, and the model has none"),
     ],
 )
 def test_illegal_axes(axes: dict[str, int], reason: str) -> None:
@@ -99,3 +150,21 @@ def test_illegal_axes(axes: dict[str, int], reason: str) -> None:
 def test_a_reduction_needs_no_division_of_the_hidden_size() -> None:
     model, cluster, workload = specs(PAPER, "hidden_size=8200")
     assert illegalities(Layout(groups=16, slices=1, combine="reduce"), model, workload, cluster.devices) == []
+
+
+@pytest.mark.parametrize(
+    ("sets", "experts", "reason"),
+    [
+        ((), 3, "3 ways of experts do not divide 16 partitions"),
+        ((), 16, "16 ways do not divide 8 experts"),
+        (
+            ("feed_forward.intermediate_size=24", "feed_forward.experts.count=2"),
+            1,
+            "16 partitions do not divide a feed-forward width of 24",
+        ),
+        (("feed_forward.intermediate_size=21",), 8, "2 pieces do not divide an expert's width of 21"),
+    ],
+)
+def test_illegal_experts(sets: tuple[str, ...], experts: int, reason: str) -> None:
+    model, cluster, workload = specs(PAPER_MOE, *sets)
+    assert illegalities(Layout(groups=4, slices=4, experts=experts), model, workload, cluster.devices) == [reason]

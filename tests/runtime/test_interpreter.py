@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
+from helixctl.plan.layout import MESH_AXES
 from helixctl.verify import verify
 from helixctl_runtime.reference import evaluate
 from helixctl_runtime.seeded import seeded_numbers
-from tests.documents import PAPER, SMALL, dag_of
+from tests.documents import PAPER, SMALL, SMALL_MOE, dag_of
 from tests.interpreter import execute
 from tests.runtime.together import run_together
 
@@ -48,9 +49,13 @@ def small_dags(draw: st.DrawFn) -> Dag:
     groups, slices = draw(st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2)]))
     parts = slices * draw(st.integers(1, 2))  # softmax slices
     devices = groups * slices
-    data, pipeline, microbatches = (draw(st.integers(1, 2)) for _ in range(3))
+    data, pipeline, microbatches, turns = (draw(st.integers(1, 2)) for _ in range(4))
+    ways = draw(st.sampled_from([way for way in range(1, devices + 1) if devices % way == 0]))
+    experts = draw(st.booleans())
+    count = ways * draw(st.integers(1, 2)) + (ways == 1)
+    mixture = (f"feed_forward.experts.count={count}", f"feed_forward.experts.top_k={draw(st.integers(1, count))}")
     return dag_of(
-        SMALL, groups, slices,
+        SMALL_MOE if experts else SMALL, groups, slices,
         f"layers={pipeline * draw(st.integers(1, 2))}",
         f"hidden_size={devices * draw(st.integers(1, 3))}",
         f"attention.heads={groups * draw(st.integers(1, 2))}",
@@ -59,10 +64,14 @@ def small_dags(draw: st.DrawFn) -> Dag:
         f"attention.causal={draw(st.sampled_from(['true', 'false']))}",
         f"feed_forward.intermediate_size={devices * draw(st.integers(1, 3))}",
         f"feed_forward.activation={draw(st.sampled_from(['gelu', 'relu', 'silu']))}",
-        f"workload.batch={data * microbatches * draw(st.integers(1, 2))}",
+        f"workload.batch={data * microbatches * turns * draw(st.integers(1, 2))}",
         f"workload.seq_len={draw(st.integers(1, 4))}",
         "dtype=float64",
-        data=data, pipeline=pipeline, microbatches=microbatches,
+        *(mixture if experts else ()),
+        data=data, pipeline=pipeline, microbatches=microbatches * turns, interleave=turns,
+        experts=ways if experts else 1,
+        placement="-".join(draw(st.permutations(MESH_AXES))),
+        reduction_dtype=draw(st.sampled_from(["accumulator", "model"])),
         combine=draw(st.sampled_from(["concat", "reduce"])),
         gather_order=draw(st.sampled_from(["slices_first", "groups_first"])),
     )  # fmt: skip

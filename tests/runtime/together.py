@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from helixctl.dag import Dag
+from helixctl.dag import Dag, Tensor
+from helixctl.plan import Interval
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers
 from helixctl_runtime.program import Program, compile_rank
@@ -26,24 +28,29 @@ class Ran:
     unpartitioned: float
 
 
-def run_together(dag: Dag, *, seed: int = 0, steps: int = 2) -> Ran:
-    """Compile all ranks and walk some steps."""
-    numbers = Numbers(seed, None, None)
+def run_together(dag: Dag, *, seed: int = 0, steps: int = 2, given: Mapping[str, torch.Tensor] | None = None) -> Ran:
+    """Compile all ranks and walk some steps; ``given`` has whole tensors that replace seeded ones, by name."""
+    numbers, given = Numbers(seed, None, None), given or {}
     dtype = TORCH[dag.plan.model.dtype]
+
+    def region(tensor: Tensor, part: tuple[Interval, ...]) -> torch.Tensor:
+        if tensor.name in given:
+            return given[tensor.name][tuple(slice(*interval) for interval in part)].to(dtype)
+        return numbers.region(tensor, part, dtype, CPU)
+
     programs = [
-        compile_rank(dag, rank, CPU, lambda v: numbers.value(dag, v, TORCH[v.dtype], CPU))
-        for rank in range(len(dag.order))
+        compile_rank(dag, rank, CPU, lambda v: region(dag.tensor[v.tensor], v.region)) for rank in range(len(dag.order))
     ]
     step = walk_together(dag, programs)
     with fused(programs):
         for _ in range(steps):
             step()
-    expected = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, CPU), torch.float64)
-    plain = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, CPU), dtype)
+    expected = evaluate(dag.plan, lambda t: region(t, t.full), torch.float64)
+    plain = evaluate(dag.plan, lambda t: region(t, t.full), dtype)
     outputs, errors = [], []
     for program in programs:
         for value_id, buffer in program.outputs.items():
-            region = tuple(slice(start, stop) for start, stop in dag.value[value_id].region)
+            place = tuple(slice(start, stop) for start, stop in dag.value[value_id].region)
             outputs.append(buffer.data)
-            errors.append(relative_error(buffer.data, expected[region]))
+            errors.append(relative_error(buffer.data, expected[place]))
     return Ran(programs, outputs, max(errors), relative_error(plain, expected))
