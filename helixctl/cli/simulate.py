@@ -112,8 +112,11 @@ def _predict(path: str, measured: Measured | None, against: str | None) -> _Pred
 
 def _print(predictions: list[_Prediction], *, verbose: bool) -> None:
     out = console()
-    for what in dict.fromkeys(p.what for p in predictions):
-        out.print(what)
+    subjects: dict[str, list[str]] = {}
+    for prediction in predictions:
+        subjects.setdefault(prediction.what, []).append(prediction.title)
+    for what, titles in subjects.items():
+        out.print(f"{', '.join(titles)}: {what}" if len(subjects) > 1 else what)
     out.print()
     rows = table("predicted", *(f">{p.title}" for p in predictions))
     for name, *cells in zip(*(_column(p) for p in predictions), strict=True):

@@ -84,8 +84,8 @@ def _complete(dag: Dag, span: Span, process: int) -> dict[str, Any]:
 def _place(dag: Dag, rank: int) -> str:
     """``rank 3 (group 0, slice 3)``, and the stage and the replica where there are several."""
     layout = dag.plan.layout
-    stage, replica = divmod(rank // layout.partitions, layout.data)
-    parts = [f"stage {stage}"] if layout.pipeline > 1 else []
-    parts += [f"replica {replica}"] if layout.data > 1 else []
+    axes = (("stage", "pipeline"), ("replica", "data"))
+    sizes = {word: (rank // layout.strides[axis], getattr(layout, axis)) for word, axis in axes}
+    parts = [f"{word} {at % size}" for word, (at, size) in sizes.items() if size > 1]
     parts += [f"group {layout.group_of(rank)}", f"slice {layout.slice_of(rank)}"]
     return f"rank {rank} ({', '.join(parts)})"

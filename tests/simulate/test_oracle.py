@@ -12,7 +12,7 @@ from helixctl.dag import Dag, Task
 from helixctl.simulate import Timeline, forecast, simulate
 from helixctl.simulate.dedicated import simulate_dedicated
 from helixctl.simulate.shared import simulate_shared
-from tests.documents import PAPER, SMALL, dag_of
+from tests.documents import PAPER, ROOT, SMALL, dag_of
 from tests.simulate.dags import interleaved, part_of
 from tests.simulate.oracle import Oracle
 
@@ -26,6 +26,16 @@ LAYOUTS = [
     {"groups": 2, "slices": 2, "pipeline": 2, "data": 2, "microbatches": 2, "combine": "reduce"},
     {"groups": 1, "slices": 4, "data": 4},
     {"groups": 1, "slices": 1, "data": 16},
+    {"groups": 4, "slices": 4, "microbatches": 4, "interleave": 2},
+    {"groups": 8, "slices": 1, "pipeline": 2, "microbatches": 4, "interleave": 4, "combine": "reduce"},
+    {
+        "groups": 4,
+        "slices": 2,
+        "data": 2,
+        "microbatches": 2,
+        "interleave": 2,
+        "placement": "data-groups-slices-pipeline",
+    },
 ]
 MIXED = [
     {"groups": 4, "slices": 4, "microbatches": 2},
@@ -41,6 +51,11 @@ DAGS = [
 def made(specs: tuple[str, str], axes: dict[str, int | str], *, mixed: bool) -> Dag:
     dag = dag_of(specs, **axes)
     return interleaved(dag) if mixed else dag
+
+
+def first_of_every_stage(dag: Dag) -> tuple[int, ...]:
+    layout = dag.plan.layout
+    return tuple(layout.rank(0, 0, stage) for stage in range(layout.pipeline))
 
 
 def spans(timeline: Timeline) -> dict[tuple[str, int], tuple[float, float]]:
@@ -97,10 +112,9 @@ def test_the_spans_of_a_lane_follow_one_another(cores: int | None) -> None:
 @pytest.mark.parametrize("axes", [*LAYOUTS, *MIXED], ids=str)
 def test_one_rank_of_every_stage_tells_the_step(axes: dict[str, int | str]) -> None:
     dag = dag_of(PAPER, **axes)
-    layout = dag.plan.layout
-    stages = range(0, layout.devices, layout.partitions * layout.data)
+    stages = first_of_every_stage(dag)
     whole, part = simulate(dag), simulate(part_of(dag, stages))
-    assert part.ranks == tuple(stages)
+    assert part.ranks == stages
     assert part.step_s == pytest.approx(whole.step_s, rel=1e-9)
 
 
@@ -112,8 +126,7 @@ def test_a_part_of_a_host_asks_for_the_cores_of_all_of_it() -> None:
 @pytest.mark.parametrize("axes", [*LAYOUTS, *MIXED], ids=str)
 def test_the_forecast_of_a_part_is_that_of_the_whole(axes: dict[str, int | str]) -> None:
     dag = dag_of(PAPER, **axes)
-    layout = dag.plan.layout
-    whole, part = forecast(dag), forecast(part_of(dag, range(0, layout.devices, layout.partitions * layout.data)))
+    whole, part = forecast(dag), forecast(part_of(dag, first_of_every_stage(dag)))
     for name in ("latency_s", "exposed_s", "hidden_s", "busy_share", "tokens_per_s", "sync_overhead_per_token_ms",
                  "received_nbytes", "between_hosts_nbytes", "memory_nbytes", "weight_nbytes"):  # fmt: skip
         assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=1e-9), name
@@ -121,3 +134,10 @@ def test_the_forecast_of_a_part_is_that_of_the_whole(axes: dict[str, int | str])
     for one, other in zip(part.kinds, whole.kinds, strict=True):
         assert (one.level, one.kind, one.received_nbytes) == (other.level, other.kind, other.received_nbytes)
         assert (one.busy_s, one.exposed_s) == pytest.approx((other.busy_s, other.exposed_s), rel=1e-9)
+
+
+@pytest.mark.parametrize("axes", [{"experts": 8}, {"experts": 4, "microbatches": 2, "interleave": 2}], ids=str)
+def test_a_mixture_of_experts(axes: dict[str, int | str]) -> None:
+    dag = dag_of((str(ROOT / "plans/paper/moe.model.yaml"), PAPER[1]), 4, 4, "devices_per_host=8", **axes)
+    assert same(spans(simulate(dag)), Oracle(dag).run())
+    assert {k.kind for k in forecast(dag).kinds} >= {"route", "experts"}
