@@ -32,6 +32,7 @@ CODES: Final[dict[str, Code]] = {
     "HX108": Code("--set names no field", EXIT_CANNOT_BEGIN),
     "HX109": Code("the spec contradicts itself", EXIT_CANNOT_BEGIN),
     "HX110": Code("not a document that helixctl knows", EXIT_CANNOT_BEGIN),
+    "HX113": Code("the report is of another dag", EXIT_NO),
     "HX201": Code("no legal layout", EXIT_NO),
     "HX202": Code("the layout asked for is not legal", EXIT_NO),
     "HX203": Code("no legal layout fits in device memory", EXIT_NO),

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "plan": "Solve for a partition of a model on a cluster, prove it, write plan and dag.",
     "validate": "Prove plans and dags, check specs.",
     "visualize": "Draw a plan or a dag.",
+    "simulate": "Predict a step of plans, side by side or beside what a run measured.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
 }
 

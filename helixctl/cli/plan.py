@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from helixctl.cli.console import console, table
-from helixctl.cost.tasks import sources
+from helixctl.cost.tasks import foundation, sources
 from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.solve import Decision, Row, decide, parse_wish
@@ -97,7 +97,7 @@ def _report(decision: Decision, *, verbose: bool) -> None:
         for line in sources(dag):
             out.print(f"  {line}")
     else:
-        out.print("step times are predicted from datasheet rates and default constants, not measured (-v: sources)")
+        out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
 
 
 def _table(rows: tuple[Row, ...]) -> object:

@@ -61,7 +61,7 @@ CPU_ATTENTION_SHARE: Final = Constant(
 )
 CPU_TASK_OVERHEAD: Final = Constant("cpu_task_overhead", 10e-6, "default: a call from Python through torch", "s")
 COLLECTIVE_LOAD: Final = Constant(
-    "collective_load", 0.0, "default: the spec's links are what all ranks reach together, and need no core beside them"
+    "collective_load", 0.0, "default: cores per rank inside a collective; gloo's threads mostly wait for data"
 )
 GLOO: Final = Rule(
     "collectives",

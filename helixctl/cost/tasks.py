@@ -55,6 +55,12 @@ def sources(dag: Dag) -> tuple[str, ...]:
     return tuple(str(origin) for origin in used)
 
 
+def foundation(cluster: ClusterSpec) -> str:
+    """What the predictions for a cluster rest on, in a few words."""
+    calibrated = f"measured rates ({cluster.calibration.source}), " if cluster.calibration else ""
+    return f"{calibrated}datasheet rates and default constants"
+
+
 def collective_load(dag: Dag) -> Constant:
     """The share of a core that a rank keeps busy inside a collective, where devices share cores."""
     calibration = dag.plan.cluster.calibration

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from helixctl.cost.tasks import collective_load
 from helixctl.dag import Dag
 from helixctl.simulate.dedicated import simulate_dedicated
+from helixctl.simulate.shared import simulate_shared
 from helixctl.simulate.timeline import Timeline
 
 
@@ -24,7 +26,12 @@ def simulate(dag: Dag) -> Timeline:
     A partial dag has the orders and values of some ranks alone, such as one rank of every pipeline stage. Its
     collectives then wait only for the ranks that are there, and cost what they cost among all of their ranks.
 
+    Where the devices of a host share its cores (``cores_per_host``), tasks go slower while there are too few of them:
+    see ``simulate_shared``.
+
     Raises:
         ValueError: the dag deadlocks; a proved one does not.
     """
-    return simulate_dedicated(dag)
+    cluster = dag.plan.cluster
+    cores, most = cluster.cores_per_host, cluster.devices_per_host * (1 + collective_load(dag).value)
+    return simulate_dedicated(dag) if cores is None or cores >= most else simulate_shared(dag, cores)

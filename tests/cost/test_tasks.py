@@ -7,7 +7,8 @@ import pytest
 from helixctl.cost import constants as c
 from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts, seconds
-from tests.documents import PAPER, dag_of
+from helixctl.simulate import forecast
+from tests.documents import PAPER, SMALL, dag_of
 
 DAG = dag_of(PAPER, 4, 4)
 CLUSTER = DAG.plan.cluster
@@ -56,6 +57,46 @@ def test_a_gather_between_hosts_is_bound_by_its_nics() -> None:
     assert task.ranks == (0, 4, 8, 12)
     assert crosses_hosts(task, CLUSTER)
     assert time_of(task.id) == pytest.approx(50e-6 + size * 3 / 4 / (2 * 46e9), rel=1e-6)
+
+
+@pytest.mark.parametrize(("nics", "share"), [("null", 1), (16, 1), (8, 1), (4, 1 / 2), (1, 1 / 8)])
+def test_groups_that_cross_share_the_nics(nics: int | str, share: float) -> None:
+    """Four groups of two ranks a host cross at once, so each has a quarter of what the host can send."""
+    dag = dag_of(PAPER, 4, 4, f"nics_per_host={nics}")
+    task = dag.task["l0.concat.groups.s0"]
+    assert seconds(dag, task) == pytest.approx(50e-6 + task.nbytes / (2 * share * 46e9), rel=1e-6)
+    inside = dag.task["l0.concat.slices.g0"]
+    assert seconds(dag, inside) == time_of(inside.id)
+
+
+def test_gloo_goes_by_the_links_of_the_spec() -> None:
+    dag = dag_of(SMALL, 4, 4)
+    latency, bandwidth = 500e-6, 200e6
+    for name, steps in (("l0.concat.slices.g0", 3), ("l0.project.gather", 15), ("l0.feed_forward.reduce", 30)):
+        task = dag.task[name]
+        assert seconds(dag, task) == pytest.approx(steps * latency + task.nbytes / bandwidth)
+    task = dag.task["l0.distribute.broadcast"]
+    assert seconds(dag, task) == pytest.approx(4 * (latency + task.nbytes / bandwidth))
+
+
+def test_gloo_crosses_hosts_over_one_link_at_a_time() -> None:
+    sets = ("hosts=2", "devices_per_host=8", "between_hosts.bandwidth=100 MB/s", "between_hosts.latency=1 ms")
+    for nics, pair, whole in (("null", 100e6, 100e6), (1, 25e6, 100e6)):
+        dag = dag_of(SMALL, 4, 4, *sets, f"nics_per_host={nics}")
+        for name, ranks, bandwidth in (("l0.concat.groups.s0", 4, pair), ("l0.project.gather", 16, whole)):
+            task = dag.task[name]
+            assert seconds(dag, task) == pytest.approx((ranks - 1) * 1e-3 + task.nbytes / bandwidth)
+
+
+def test_groups_first_crosses_hosts_with_a_quarter_of_the_bytes() -> None:
+    moved = {}
+    for order in ("slices_first", "groups_first"):
+        found = forecast(dag_of(PAPER, 4, 4, gather_order=order))
+        (concat,) = (k for k in found.kinds if k.level == "concat")
+        moved[order] = (concat.received_nbytes, concat.between_hosts_nbytes)
+    layers, whole = 4, 1024 * 8192 * 2
+    assert moved["slices_first"] == (layers * whole * 15 // 16, layers * whole * 3 // 4)
+    assert moved["groups_first"] == (layers * whole * 15 // 16, layers * whole * 3 // 16)
 
 
 def test_every_rank_holds_a_sixteenth_of_the_matrices() -> None:

@@ -1,0 +1,201 @@
+"""helixctl simulate: predict a step of plans, side by side or beside what a run measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import click
+
+from helixctl.cli.console import console, table
+from helixctl.cli.documents import load_dag
+from helixctl.cost.tasks import foundation, sources
+from helixctl.dag.retype import retyped
+from helixctl.emit.trace import Trace, traces_json
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.output import check_folder, write_output
+from helixctl.simulate import Forecast, Timeline, forecast_of, simulate
+from helixctl.simulate.against import Comparison, Measured, Pair, compare, read_measured
+from helixctl.simulate.report import report, report_of
+from helixctl.units import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from helixctl.dag import Dag
+
+
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    path: str
+    dag: Dag
+    timeline: Timeline
+    forecast: Forecast
+
+    @property
+    def title(self) -> str:
+        return PurePath(self.path).name
+
+    @property
+    def what(self) -> str:
+        plan = self.dag.plan
+        work, cluster = plan.workload, plan.cluster
+        batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
+        devices = f"{cluster.devices} x {cluster.device.name}"
+        return f"{plan.model.name} on {cluster.name} ({devices}), {batch}, {plan.model.dtype}"
+
+
+@click.command(name="simulate", short_help="Predict a step of plans, side by side or beside what a run measured.")
+@click.argument("documents", nargs=-1, required=True, metavar="PLAN|DAG...")
+@click.option(
+    "--trace", "trace_path", metavar="FILE", help="Write the timeline, for ui.perfetto.dev or chrome://tracing."
+)
+@click.option("--against", metavar="REPORT", help="Print the prediction beside the report of a run of this plan.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the predictions as JSON; - is standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers come from, and all kinds of tasks.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
+def command(
+    documents: tuple[str, ...],
+    *,
+    trace_path: str | None,
+    against: str | None,
+    json_path: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Predict the step of every PLAN or DAG on its cluster: nothing runs.
+
+    Ranks issue their tasks as `run` does; communication that computation hides costs nothing. Several plans are
+    printed side by side. --against holds one plan beside the report of its run, kind of task by kind.
+    """
+    if against and len(documents) > 1:
+        raise click.UsageError("--against takes one plan")
+    if trace_path is not None and trace_path == json_path:
+        raise click.UsageError("--trace and --json cannot go to the same place")
+    for path in (trace_path, json_path):
+        check_folder(path)
+    measured = read_measured(against) if against else None
+    predictions = [_predict(path, measured, against) for path in documents]
+    comparison = compare(predictions[0].forecast, measured) if measured else None
+    if trace_path:
+        traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions]
+        write_output(trace_path, traces_json(traces))
+    if json_path:
+        plans = [{"file": p.path} | report_of(p.dag, p.forecast) for p in predictions]
+        result = report(plans) | ({"against": asdict(comparison)} if comparison else {})
+        write_output(json_path, json.dumps(result, indent=2) + "\n")
+    if not quiet:
+        _print(predictions, verbose=verbose)
+        if comparison:
+            _print_comparison(comparison)
+        if trace_path and trace_path != "-":
+            console().print(f"wrote {trace_path}: open it in https://ui.perfetto.dev or chrome://tracing")
+
+
+def _predict(path: str, measured: Measured | None, against: str | None) -> _Prediction:
+    """The prediction for a file; one that is held against a report is that of the dag that ran.
+
+    Raises:
+        HelixError: the file's; HX113, the report is of another dag.
+    """
+    dag = load_dag(path)
+    if measured:
+        dag = retyped(dag, measured.dtype)
+        if dag.digest != measured.dag_digest:
+            message = f"is of the dag {measured.dag_digest[:19]}..., not of {dag.digest[:19]}... ({path})"
+            hint = "give the plan or the dag that ran, or run this one: helixctl run PLAN --report FILE"
+            raise HelixError(Diagnostic("HX113", message, hint, against))
+    timeline = simulate(dag)
+    return _Prediction(path, dag, timeline, forecast_of(timeline))
+
+
+def _print(predictions: list[_Prediction], *, verbose: bool) -> None:
+    out = console()
+    subjects: dict[str, list[str]] = {}
+    for prediction in predictions:
+        subjects.setdefault(prediction.what, []).append(prediction.title)
+    for what, titles in subjects.items():
+        out.print(f"{', '.join(titles)}: {what}" if len(subjects) > 1 else what)
+    out.print()
+    rows = table("predicted", *(f">{p.title}" for p in predictions))
+    for name, *cells in zip(*(_column(p) for p in predictions), strict=True):
+        rows.add_row(name[0], name[1], *(cell for _, cell in cells))
+    out.print(rows)
+    out.print()
+    for prediction in predictions if verbose else ():
+        out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
+        out.print(_kinds(prediction.forecast))
+        out.print()
+    if not verbose:
+        for basis in dict.fromkeys(foundation(p.dag.plan.cluster) for p in predictions):
+            out.print(f"predicted from {basis}, not measured (-v: sources)")
+        return
+    out.print("predicted, not measured, from:")
+    for line in dict.fromkeys(line for p in predictions for line in sources(p.dag)):
+        out.print(f"  {line}")
+
+
+def _column(prediction: _Prediction) -> Iterable[tuple[str, str]]:
+    """What is said of one plan: (name, value)."""
+    found, plan = prediction.forecast, prediction.dag.plan
+    return (
+        ("layout", str(plan.layout)),
+        ("step time", human_seconds(found.step_s)),
+        ("tokens/s", f"{found.tokens_per_s:,.0f}"),
+        ("latency of a sequence, mean", human_seconds(found.latency_s)),
+        ("sync + comm overhead per token (the paper's TPOT)", f"{found.sync_overhead_per_token_ms:.3g} ms"),
+        ("communication, exposed", _seconds(found.exposed_s)),
+        ("communication, hidden by computation", _seconds(found.hidden_s)),
+        ("computing", f"{found.busy_share:.1%} of the step"),
+        ("received per rank", human_bytes(found.received_nbytes)),
+        ("of it between hosts", human_bytes(found.between_hosts_nbytes)),
+        ("memory per rank, largest", human_bytes(found.memory_nbytes)),
+    )
+
+
+def _kinds(found: Forecast) -> object:
+    rows = table("level", "kind", ">tasks", ">busy", ">transfer", ">exposed", ">received", ">between hosts")
+    for kind in found.kinds:
+        moved = ("-",) * 4
+        if kind.lane == "communication":
+            moved = (
+                _seconds(kind.transfer_s),
+                _seconds(kind.exposed_s),
+                human_bytes(kind.received_nbytes),
+                human_bytes(kind.between_hosts_nbytes),
+            )
+        rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.busy_s), *moved)
+    return rows
+
+
+def _print_comparison(found: Comparison) -> None:
+    out = console()
+    out.print()
+    rows = table("", ">predicted", ">measured", ">predicted / measured")
+    for name, pair in (
+        ("step time, mean, ms", found.step_time_ms),
+        ("tokens/s", found.tokens_per_s),
+        ("sync + comm overhead per token (the paper's TPOT), ms", found.sync_overhead_per_token_ms),
+    ):
+        rows.add_row(name, _number(pair.predicted), _number(pair.measured), _number(pair.ratio))
+    out.print(rows)
+    out.print()
+    if found.kinds is None:
+        out.print("the report has no times by kind of task: a run with this version of helixctl gives them")
+        return
+    rows = table("level", "kind", ">predicted ms", ">measured ms", ">ratio", ">exposed: predicted ms", ">measured ms")
+    for kind in found.kinds:
+        busy, exposed = kind.busy_ms, kind.exposed_ms if kind.lane == "communication" else Pair(None, None)
+        numbers = (busy.predicted, busy.measured, busy.ratio, exposed.predicted, exposed.measured)
+        rows.add_row(kind.level, kind.kind, *(_number(n) for n in numbers))
+    out.print(rows)
+    out.print("ms per step, means over the ranks; of a collective from its issue to its end")
+
+
+def _number(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.4g}" if number < 1e4 else f"{number:,.0f}"  # noqa: PLR2004
+
+
+def _seconds(seconds: float) -> str:
+    return human_seconds(seconds) if seconds else "0"

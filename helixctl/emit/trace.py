@@ -1,0 +1,91 @@
+"""A timeline as a trace: the Chrome trace event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+
+One process per rank, with a thread per lane; one complete event ("X") per span, in microseconds since the step began.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from helixctl.dag import Dag, Lane
+from helixctl.dag.span import Span
+
+_THREADS: Final[dict[Lane, int]] = {"compute": 1, "communication": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The spans of one dag, predicted or measured, under a title."""
+
+    title: str
+    dag: Dag
+    spans: Iterable[Span]
+    simulated: bool
+
+
+def trace_json(dag: Dag, spans: Iterable[Span], *, simulated: bool, title: str) -> str:
+    """One trace as a file holds it; ``simulated`` says whether its times are predicted or measured."""
+    return traces_json([Trace(title, dag, spans, simulated)])
+
+
+def traces_json(traces: Sequence[Trace]) -> str:
+    """Several traces in one file, one under the other on one axis of time; same input, same bytes."""
+    times = sorted({"simulated" if trace.simulated else "measured" for trace in traces})
+    other = {"times": " and ".join(times), "plans": "; ".join(trace.title for trace in traces)}
+    events = ",\n".join(_text(event) for event in _events(traces))
+    return f'{{"displayTimeUnit":"ms","otherData":{_text(other)},"traceEvents":[\n{events}\n]}}\n'
+
+
+def _text(event: dict[str, Any]) -> str:
+    return json.dumps(event, separators=(",", ":"))
+
+
+def _events(traces: Sequence[Trace]) -> Iterator[dict[str, Any]]:
+    first = 0  # process of a trace's rank 0
+    for trace in traces:
+        prefix = f"{trace.title}: " if len(traces) > 1 else ""
+        for rank in range(len(trace.dag.order)):
+            process = first + rank
+            yield _named("process_name", process, {"name": prefix + _place(trace.dag, rank)})
+            yield _named("process_sort_index", process, {"sort_index": process})
+            for lane, thread in _THREADS.items():
+                yield _named("thread_name", process, {"name": lane}) | {"tid": thread}
+                yield _named("thread_sort_index", process, {"sort_index": thread}) | {"tid": thread}
+        for span in trace.spans:
+            yield _complete(trace.dag, span, first + span.rank)
+        first += len(trace.dag.order)
+
+
+def _named(what: str, process: int, args: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": process, "tid": 0, "args": args}
+
+
+def _complete(dag: Dag, span: Span, process: int) -> dict[str, Any]:
+    task = dag.task[span.task]
+    # To the nanosecond, both ends alike, so that spans that follow one another still do.
+    begin, end = (round(s * 1e6, 3) for s in (span.begin_s, span.end_s))
+    args: dict[str, Any] = {"level": task.level, "kind": task.kind, "layer": task.layer}
+    args |= {"ranks": list(task.ranks)} if task.is_collective else {"flops": task.flops}
+    return {
+        "ph": "X",
+        "name": task.id,
+        "cat": span.lane,
+        "pid": process,
+        "tid": _THREADS[span.lane],
+        "ts": begin,
+        "dur": round(end - begin, 3),
+        "args": args | {"nbytes": task.nbytes},
+    }
+
+
+def _place(dag: Dag, rank: int) -> str:
+    """``rank 3 (group 0, slice 3)``, and the stage and the replica where there are several."""
+    layout = dag.plan.layout
+    axes = (("stage", "pipeline"), ("replica", "data"))
+    sizes = {word: (rank // layout.strides[axis], getattr(layout, axis)) for word, axis in axes}
+    parts = [f"{word} {at % size}" for word, (at, size) in sizes.items() if size > 1]
+    parts += [f"group {layout.group_of(rank)}", f"slice {layout.slice_of(rank)}"]
+    return f"rank {rank} ({', '.join(parts)})"

@@ -1,0 +1,119 @@
+"""A forecast beside what a run of the same dag measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from helixctl.dag import Lane
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.simulate.forecast import Forecast
+from helixctl.spec import Dtype
+from helixctl.spec.load import parse_mapping, read_text, validate_document
+
+_Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    """A report holds more than what is compared."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class MeasuredKind(_Part):
+    """Milliseconds per step of the tasks of one kind in one level, means over the ranks; as ``KindForecast``."""
+
+    level: str
+    kind: str
+    lane: Lane
+    busy_ms: _Number
+    exposed_ms: _Number
+
+
+class MeasuredStep(_Part):
+    """Milliseconds of a step."""
+
+    mean: _Number
+
+
+class Measured(_Part):
+    """The part of a report of ``helixctl run`` that a forecast has as well; ``kinds`` is None where it has none."""
+
+    dag_digest: str
+    dtype: Dtype
+    step_time_ms: MeasuredStep
+    tokens_per_s: _Number
+    sync_overhead_per_token_ms: _Number
+    kinds: tuple[MeasuredKind, ...] | None = None
+
+
+def read_measured(path: str) -> Measured:
+    """Read a report of ``helixctl run``.
+
+    Raises:
+        HelixError: HX101, HX102, HX104, HX105, HX107: the file is at fault; HX110: it is no such report.
+    """
+    text = read_text(path)
+    data = parse_mapping(text, path)
+    if data.get("report") != "helixctl run":
+        hint = "make one: helixctl run PLAN --report FILE"
+        raise HelixError(Diagnostic("HX110", "is no report of helixctl run", hint, path))
+    return validate_document(Measured, data, text, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One quantity, predicted and measured; None where only the other side has it."""
+
+    predicted: float | None
+    measured: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Predicted by measured."""
+        return self.predicted / self.measured if self.predicted is not None and self.measured else None
+
+
+@dataclass(frozen=True, slots=True)
+class KindComparison:
+    """The tasks of one kind in one level; milliseconds per step, means over the ranks (``KindForecast``)."""
+
+    level: str
+    kind: str
+    lane: Lane
+    busy_ms: Pair
+    exposed_ms: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A forecast beside a measurement; ``kinds`` is None where the report has none."""
+
+    step_time_ms: Pair
+    tokens_per_s: Pair
+    sync_overhead_per_token_ms: Pair
+    kinds: tuple[KindComparison, ...] | None
+
+
+def compare(found: Forecast, measured: Measured) -> Comparison:
+    """Hold a forecast beside a run of the same dag."""
+    return Comparison(
+        step_time_ms=Pair(found.step_s * 1e3, measured.step_time_ms.mean),
+        tokens_per_s=Pair(found.tokens_per_s, measured.tokens_per_s),
+        sync_overhead_per_token_ms=Pair(found.sync_overhead_per_token_ms, measured.sync_overhead_per_token_ms),
+        kinds=None if measured.kinds is None else _kinds(found, measured.kinds),
+    )
+
+
+def _kinds(found: Forecast, measured: tuple[MeasuredKind, ...]) -> tuple[KindComparison, ...]:
+    none: tuple[float | None, float | None] = (None, None)
+    predicted: dict[tuple[str, str, Lane], tuple[float | None, float | None]]
+    predicted = {(k.level, k.kind, k.lane): (k.busy_s * 1e3, k.exposed_s * 1e3) for k in found.kinds}
+    actual = {(k.level, k.kind, k.lane): (k.busy_ms, k.exposed_ms) for k in measured}
+    made = []
+    for key in dict.fromkeys([*predicted, *actual]):
+        busy, exposed = zip(predicted.get(key, none), actual.get(key, none), strict=True)
+        made.append(KindComparison(*key, Pair(*busy), Pair(*exposed)))
+    return tuple(made)

@@ -1,0 +1,56 @@
+"""A forecast as JSON-ready data, under the names of a run's report where it has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helixctl.cost.tasks import sources
+from helixctl.dag import Dag
+from helixctl.simulate.forecast import Forecast, KindForecast
+
+FORMAT_VERSION = "1.0"
+
+
+def report(plans: list[dict[str, Any]]) -> dict[str, Any]:
+    """The report of ``helixctl simulate`` on one or more plans."""
+    return {"report": "helixctl simulate", "format_version": FORMAT_VERSION, "simulated": True, "plans": plans}
+
+
+def report_of(dag: Dag, found: Forecast) -> dict[str, Any]:
+    """What is predicted of one dag, and the sources of it. Times are milliseconds per step, means over the ranks."""
+    plan = dag.plan
+    return {
+        "plan_digest": dag.plan_digest,
+        "model": plan.model.name,
+        "cluster": plan.cluster.name,
+        "layout": plan.layout.model_dump(),
+        "workload": plan.workload.model_dump(),
+        "dtype": plan.model.dtype,
+        "step_time_ms": found.step_s * 1e3,
+        "tokens_per_s": found.tokens_per_s,
+        "latency_ms": found.latency_s * 1e3,
+        "communication_per_step_ms": found.exposed_s * 1e3,
+        "hidden_communication_per_step_ms": found.hidden_s * 1e3,
+        "sync_overhead_per_token_ms": found.sync_overhead_per_token_ms,
+        "busy_share": found.busy_share,
+        "received_nbytes_per_rank": found.received_nbytes,
+        "between_hosts_nbytes_per_rank": found.between_hosts_nbytes,
+        "memory_nbytes": found.memory_nbytes,
+        "weight_nbytes": found.weight_nbytes,
+        "kinds": [_kind(kind) for kind in found.kinds],
+        "sources": list(sources(dag)),
+    }
+
+
+def _kind(found: KindForecast) -> dict[str, Any]:
+    return {
+        "level": found.level,
+        "kind": found.kind,
+        "lane": found.lane,
+        "tasks": found.tasks,
+        "busy_ms": found.busy_s * 1e3,
+        "transfer_ms": found.transfer_s * 1e3,
+        "exposed_ms": found.exposed_s * 1e3,
+        "received_nbytes_per_rank": found.received_nbytes,
+        "between_hosts_nbytes_per_rank": found.between_hosts_nbytes,
+    }

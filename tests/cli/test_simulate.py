@@ -1,0 +1,209 @@
+"""helixctl simulate: tables, JSON, traces, and the comparison with a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helixctl.cli.documents import load_dag
+from helixctl.dag.retype import retyped
+from helixctl.simulate import forecast
+from tests.cli.command import helixctl, modules
+from tests.documents import PAPER, SMALL, plan_of
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Plan files of this version of helixctl."""
+    folder = tmp_path_factory.mktemp("plans")
+    made = {
+        "small": plan_of(SMALL, 4, 4),
+        "slices": plan_of(PAPER, 4, 4),
+        "groups": plan_of(PAPER, 4, 4, gather_order="groups_first"),
+        "megatron": plan_of(PAPER, 8, 1, combine="reduce", pipeline=2, microbatches=4),
+    }
+    for name, plan in made.items():
+        (folder / f"{name}.plan.json").write_text(plan.to_json())
+    return {name: folder / f"{name}.plan.json" for name in made}
+
+
+@pytest.fixture(scope="module")
+def report(plans: dict[str, Path]) -> dict[str, Any]:
+    """What a run of the small plan could have reported."""
+    dag = load_dag(str(plans["small"]))
+    return {
+        "report": "helixctl run",
+        "plan_digest": dag.plan_digest,
+        "dag_digest": dag.digest,
+        "dtype": "float32",
+        "step_time_ms": {"mean": 2 * forecast(dag).step_s * 1e3, "p50": 1.0},
+        "tokens_per_s": 100.0,
+        "sync_overhead_per_token_ms": 4.0,
+        "kinds": [
+            {"level": k.level, "kind": k.kind, "lane": k.lane, "tasks": k.tasks, "busy_ms": 4 * k.busy_s * 1e3,
+             "exposed_ms": k.exposed_s * 1e3} for k in forecast(dag).kinds
+        ],
+    }  # fmt: skip
+
+
+def row(text: str, start: str) -> list[str]:
+    """The cells of the row that begins so; cells stand two blanks apart."""
+    line = next(line for line in text.splitlines() if line.startswith(start))
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_plans_side_by_side(plans: dict[str, Path]) -> None:
+    done = helixctl("simulate", *(plans[name] for name in ("slices", "groups", "megatron")))
+    assert (done.status, done.out) == (0, b"")
+    assert row(done.err, "predicted") == ["predicted", "slices.plan.json", "groups.plan.json", "megatron.plan.json"]
+    assert row(done.err, "layout")[1] == "4 x 4"
+    assert len(row(done.err, "step time")) == len(row(done.err, "tokens/s")) == 4
+    assert "predicted from datasheet rates and default constants, not measured" in done.err
+    assert "paper-dense on h100x16 (16 x NVIDIA H100 80GB HBM3), 1024 sequences x 1 token, float16" in done.err
+
+
+def test_groups_first_crosses_hosts_with_a_quarter_of_the_concat(plans: dict[str, Path]) -> None:
+    cells = {name: row(helixctl("simulate", "-v", plans[name]).err, "concat")[-2:] for name in ("slices", "groups")}
+    assert cells == {"slices": ["62.9 MB", "50.3 MB"], "groups": ["62.9 MB", "12.6 MB"]}
+
+
+def test_verbose_lists_every_constant_with_its_source(plans: dict[str, Path]) -> None:
+    done = helixctl("simulate", "-v", plans["slices"])
+    assert "matmul_share 0.832: default: 8192-cube product" in done.err
+    assert "within_host.bandwidth 450 GB/s: cluster spec h100x16" in done.err
+
+
+def test_json_is_what_the_table_says(plans: dict[str, Path]) -> None:
+    done = helixctl("simulate", plans["small"], plans["slices"], "--json", "-", "-q")
+    assert done.err == ""
+    result = json.loads(done.out)
+    assert result["simulated"]
+    small, _ = result["plans"]
+    found = forecast(load_dag(str(plans["small"])))
+    assert small["step_time_ms"] == pytest.approx(found.step_s * 1e3)
+    assert small["tokens_per_s"] == pytest.approx(128 / found.step_s)
+    assert small["layout"]["groups"] == 4
+    assert sum(k["exposed_ms"] for k in small["kinds"]) == pytest.approx(small["communication_per_step_ms"])
+    assert any("cluster spec cpu16" in line for line in small["sources"])
+    assert helixctl("simulate", plans["small"], plans["slices"], "--json", "-", "-q").out == done.out
+
+
+def test_a_dag_is_simulated_as_its_plan_is(plans: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "x.dag.json"
+    path.write_text(load_dag(str(plans["small"])).to_json())
+    one, two = (
+        json.loads(helixctl("simulate", p, "--json", "-", "-q").out)["plans"][0] for p in (plans["small"], path)
+    )
+    assert one | {"file": ""} == two | {"file": ""}
+
+
+def test_a_trace_of_all_plans(plans: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    done = helixctl("simulate", plans["small"], plans["megatron"], "--trace", path)
+    assert done.status == 0
+    assert "ui.perfetto.dev" in done.err
+    trace = json.loads(path.read_text())
+    assert {event["pid"] for event in trace["traceEvents"]} == set(range(32))
+    assert trace["otherData"]["times"] == "simulated"
+
+
+def test_against_a_report(plans: dict[str, Path], report: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    done = helixctl("simulate", plans["small"], "--against", path)
+    assert done.status == 0
+    assert row(done.err, "step time, mean")[-1] == "0.5"
+    assert row(done.err, "feed_forward  all_reduce")[4] == "0.25"
+    compared = json.loads(helixctl("simulate", plans["small"], "--against", path, "--json", "-", "-q").out)["against"]
+    assert compared["step_time_ms"]["measured"] == pytest.approx(report["step_time_ms"]["mean"])
+    assert len(compared["kinds"]) == len(report["kinds"])
+
+
+def test_a_kind_that_only_one_side_has(plans: dict[str, Path], report: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    other = {"level": "route", "kind": "all_to_all", "lane": "communication", "busy_ms": 1.5, "exposed_ms": 1.25}
+    path.write_text(json.dumps(report | {"kinds": [*report["kinds"][1:], other]}))
+    done = helixctl("simulate", plans["small"], "--against", path)
+    assert row(done.err, "route") == ["route", "all_to_all", "-", "1.5", "-", "-", "1.25"]
+    assert row(done.err, "distribute    broadcast")[3:5] == ["-", "-"]
+
+
+def test_a_run_in_another_dtype_is_held_beside_that_dtype(
+    plans: dict[str, Path], report: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    half = retyped(load_dag(str(plans["small"])), "float64")
+    path.write_text(json.dumps(report | {"dtype": "float64", "dag_digest": half.digest}))
+    done = helixctl("simulate", plans["small"], "--against", path)
+    assert done.status == 0
+    assert "float64" in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "text"),
+    [
+        ({"dag_digest": "sha256:" + "0" * 64}, 1, "HX113 is of the dag sha256:000000000000..., not of"),
+        ({"dtype": "float64"}, 1, "HX113"),
+        ({"dtype": "int8"}, 2, "HX105 dtype must be"),
+        ({"tokens_per_s": "many"}, 2, "HX105 tokens_per_s must be a number"),
+        ({"step_time_ms": {"mean": -1}}, 2, "HX105"),
+        ({"step_time_ms": None}, 2, "HX105"),
+        ({"kinds": [{"level": "concat"}]}, 2, "HX104 missing key 'busy_ms' in kinds[0]"),
+        ({"kinds": 3}, 2, "HX105"),
+        ({"report": "helixctl simulate"}, 2, "HX110 is no report of helixctl run"),
+        ({"report": ["helixctl run"]}, 2, "HX110"),
+    ],
+)
+def test_a_report_that_does_not_fit(
+    change: dict[str, Any], status: int, text: str, plans: dict[str, Path], report: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report | change))
+    done = helixctl("simulate", plans["small"], "--against", path)
+    assert done.status == status
+    assert text in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "a: [1", '{"report": "helixctl run"}', "\x00"])
+def test_a_report_that_is_none(text: str, plans: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    done = helixctl("simulate", plans["small"], "--against", path)
+    assert done.status == 2
+    assert "report.json" in done.err
+    assert "HX1" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_report_without_kinds(plans: dict[str, Path], report: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({key: value for key, value in report.items() if key != "kinds"}))
+    done = helixctl("simulate", plans["small"], "--against", path)
+    assert done.status == 0
+    assert "no times by kind of task" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "text"),
+    [
+        ((), 2, "Missing argument"),
+        (("nowhere.json",), 2, "HX101"),
+        ((SMALL[0],), 2, "HX110 is a model; a plan or a dag is needed"),
+        (("a", "b", "--against", "c"), 2, "--against takes one plan"),
+        (("a", "--json", "-", "--trace", "-"), 2, "cannot go to the same place"),
+        (("a", "--json", "/nowhere/x"), 2, "HX511"),
+    ],
+)
+def test_exit_status(args: tuple[str, ...], status: int, text: str) -> None:
+    done = helixctl("simulate", *args)
+    assert done.status == status
+    assert text in done.err
+
+
+def test_simulating_imports_nothing_heavy(plans: dict[str, Path]) -> None:
+    loaded = modules(f"from helixctl.cli.main import _status\n_status(['simulate', {str(plans['small'])!r}, '-q'])")
+    assert not {"torch", "numpy", "networkx", "simpy"} & loaded

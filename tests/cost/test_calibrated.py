@@ -1,0 +1,83 @@
+"""Calibrated tables replace the defaults, and say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from helixctl.cost.tasks import seconds, sources
+from tests.cost.calibrated import calibrated
+from tests.documents import PAPER, SMALL, dag_of
+
+DAG = dag_of(SMALL, 4, 4)
+OVERHEAD = 3e-6
+
+
+def test_a_matrix_product_by_its_shape() -> None:
+    table = {"rows": [64, 256], "columns": [512], "depth": [512], "rates": ["10 GFLOP/s", "30 GFLOP/s"]}
+    dag = calibrated(DAG, matmul={"float32": table})
+    task = dag.task["l0.feed_forward.up.g0s0"]
+    assert task.flops == 2 * 128 * 512 * 128
+    # 128 rows are half way; 128 columns are fewer than were measured, so that memory is looked at as well.
+    assert seconds(dag, task) == pytest.approx(task.flops / 20e9 + OVERHEAD)
+    slow = calibrated(DAG, matmul={"float32": table | {"rates": ["1 PFLOP/s", "1 PFLOP/s"]}})
+    assert seconds(slow, task) == pytest.approx(task.nbytes / (5e9 * 0.9) + OVERHEAD)
+    inside = table | {"columns": [64, 512], "rates": ["1 PFLOP/s"] * 4}
+    fast = calibrated(DAG, matmul={"float32": inside})
+    assert seconds(fast, task) == pytest.approx(task.flops / 1e15 + OVERHEAD)
+
+
+def test_another_dtype_keeps_the_defaults() -> None:
+    table = {"rows": [64], "columns": [512], "depth": [512], "rates": ["10 GFLOP/s"]}
+    dag = calibrated(DAG, matmul={"float64": table})
+    task = dag.task["l0.feed_forward.up.g0s0"]
+    assert seconds(dag, task) == pytest.approx(task.flops / (32e9 * 0.8) + OVERHEAD)
+
+
+def test_attention_and_elementwise_work() -> None:
+    attention = {"seq_len": [8], "width": [8, 32], "rates": ["1 GFLOP/s", "2 GFLOP/s"]}
+    dag = calibrated(DAG, attention={"float32": attention}, elementwise={"add": "3 GB/s"})
+    attend, add, norm = (dag.task[f"l0.{name}.g0s0"] for name in ("attend", "project.add", "distribute.norm"))
+    assert seconds(dag, attend) == pytest.approx(attend.flops / 1e9 + OVERHEAD)
+    assert seconds(dag, add) == pytest.approx(add.nbytes / 3e9 + OVERHEAD)
+    assert seconds(dag, norm) == pytest.approx(norm.nbytes / 4.5e9 + OVERHEAD)
+
+
+def test_a_collective_by_its_size_and_the_nearest_number_of_ranks() -> None:
+    tables = [
+        {"kind": "all_gather", "ranks": ranks, "nbytes": [1000], "seconds": [f"{ranks} ms"]} for ranks in (2, 4, 16)
+    ]
+    dag = calibrated(DAG, collectives=tables)
+    assert seconds(dag, dag.task["l0.concat.slices.g0"]) == pytest.approx(
+        4e-3 * dag.task["l0.concat.slices.g0"].nbytes / 1000
+    )
+    assert seconds(dag, dag.task["l0.project.gather"]) == pytest.approx(
+        16e-3 * dag.task["l0.project.gather"].nbytes / 1000
+    )
+    assert seconds(dag, dag.task["l0.feed_forward.reduce"]) == seconds(DAG, DAG.task["l0.feed_forward.reduce"])
+
+
+def test_a_table_is_not_used_for_a_group_that_crosses_more_or_fewer_hosts() -> None:
+    paper = dag_of(PAPER, 4, 4)
+    tables = [{"kind": "all_gather", "ranks": ranks, "nbytes": [1000], "seconds": [f"{ranks} us"]} for ranks in (4, 16)]
+    dag = calibrated(paper, collectives=tables)
+    across = dag.task["l0.concat.groups.s0"]  # four ranks on two hosts
+    assert seconds(dag, across) == seconds(paper, across)
+    for name, takes in (("l0.concat.slices.g0", 4e-6), ("l0.project.gather", 16e-6)):
+        task = dag.task[name]
+        assert seconds(dag, task) == pytest.approx(takes * task.nbytes / 1000)
+
+
+def test_sources_name_what_was_used_and_nothing_else() -> None:
+    table = {"rows": [64], "columns": [64], "depth": [64], "rates": ["10 GFLOP/s"]}
+    said = sources(calibrated(DAG, matmul={"float32": table}, elementwise={"norm": "3 GB/s"}))
+    assert "matmul in float32: rates by shape: calibrated: a test" in said
+    assert "norm 3 GB/s: calibrated: a test" in said
+    assert "task_overhead 3 us: calibrated: a test" in said
+    assert any(line.startswith("cpu_attention_share 0.4: default") for line in said)
+    assert any(line.startswith("within_host.latency 500 us: cluster spec cpu16") for line in said)
+    assert any(line.startswith("collective_load 0: calibrated") for line in said)
+    assert not any(word in line for line in said for word in ("cpu_matmul_share", "XLA", "nic_share", "sms"))
+    paper = sources(dag_of(PAPER, 4, 4))
+    assert len(set(paper)) == len(paper)
+    assert any("XLA" in line for line in paper)
+    assert not any(word in line for line in paper for word in ("cpu_", "calibrated", "wide_attention", "cores_per"))
