@@ -8,7 +8,7 @@ from helixctl.cli.console import console, table
 from helixctl.cost.tasks import foundation, sources
 from helixctl.errors import HelixError
 from helixctl.output import write_output
-from helixctl.solve import Decision, Row, decide, parse_wish
+from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish
 from helixctl.spec.load import load_specs
 from helixctl.units import human_bytes, human_seconds
 from helixctl.verify import verify
@@ -19,11 +19,12 @@ from helixctl.verify import verify
 @click.argument("cluster")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
 @click.option("--seq-len", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
-@click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix the number of head groups.")
-@click.option("--slices", type=click.IntRange(min=1), metavar="m", help="Fix the number of slices per group.")
 @click.option(
-    "--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes: combine, gather_order, data, pipeline..."
+    "--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups; other axes stay plain."
 )
+@click.option("--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the number of slices per group.")
+@click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes of the layout; the rest is searched.")
+@click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
@@ -38,6 +39,7 @@ def command(
     groups: int | None,
     slices: int | None,
     axes: str | None,
+    objective: Objective,
     sets: tuple[str, ...],
     output: str | None,
     dag_output: str | None,
@@ -46,9 +48,11 @@ def command(
 ) -> None:
     """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
 
-    MODEL and CLUSTER are spec files. Every n x m of the devices is priced; one is picked, and for every other one it
-    is said why not. --layout fixes axes of the layout, such as groups=8,pipeline=2,
-    combine=reduce,microbatches=4. The plan is lowered to a dag and proved before anything is written.
+    MODEL and CLUSTER are spec files. The whole space of layouts is searched: head groups, slices, replicas, pipeline
+    stages, microbatches, experts, placement on hosts. --layout fixes axes, such as groups=8,pipeline=2,
+    combine=reduce,microbatches=4, and leaves the rest to the search. --groups and --slices stay in the paper's space:
+    n x m over all devices, every other axis at its default. The plan is lowered to a dag and proved before anything is
+    written.
     """
     if output is not None and output == dag_output:
         raise click.UsageError("-o and --dag cannot go to the same place")
@@ -58,7 +62,8 @@ def command(
     wish = parse_wish(axes or "")
     if twice := pair.keys() & wish.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
-    decision = decide(document.model, cluster_spec, document.workload, {**pair, **wish})
+    specs = (document.model, cluster_spec, document.workload)
+    decision = decide(*specs, {**pair, **wish}, objective, defaults=bool(pair))
     if findings := verify(decision.dag):
         raise HelixError(findings)
     if not quiet:
@@ -85,9 +90,14 @@ def _report(decision: Decision, *, verbose: bool) -> None:
             f"note: softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "
             f"slices of {attention.softmax_width} dims; this is another function than softmax_slices 1"
         )
+    if model.feed_forward.experts:
+        out.print("note: experts are priced for an even routing; all tokens are computed, whatever the routing")
     out.print()
     out.print(_table(decision.rows))
     out.print()
+    for reason in decision.reasons:
+        out.print(reason)
+    out.print(_searched(decision))
     out.print(
         f"layout {plan.layout} (groups x slices): {len(dag.tasks)} tasks over {plan.layout.devices} devices, proved: "
         "structure, function, regions, coverage, ownership, collectives, memory"
@@ -100,19 +110,30 @@ def _report(decision: Decision, *, verbose: bool) -> None:
         out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
 
 
+def _searched(decision: Decision) -> str:
+    """How much of the space was simulated, and what is known of the rest."""
+    text = f"searched {decision.legal:,} legal layouts, {decision.simulated:,} of them simulated: "
+    if decision.open_bound is None:
+        return text + "no other can be better, by their lower bounds"
+    bound = decision.open_bound[0]
+    least = human_bytes(bound) if decision.objective == "memory" else human_seconds(bound)
+    return text + f"the search ended at its budget; the bound of the others is {least}"
+
+
 def _table(rows: tuple[Row, ...]) -> object:
     made = table(
-        "", "layout", ">step", ">tokens/s", ">communication", ">received", ">between hosts", ">memory", "verdict"
+        "", "layout", ">step", ">tokens/s", ">latency", ">exposed", ">received", ">between hosts", ">memory", "verdict"
     )
     for row in rows:
         mark = "*" if row.chosen else ""
-        forecast = row.candidate.price
+        forecast = row.candidate.forecast
         if forecast is None:
-            cells = ["-"] * 6
+            cells = ["-"] * 7
         else:
             cells = [
                 human_seconds(forecast.step_s),
                 f"{forecast.tokens_per_s:,.0f}",
+                human_seconds(forecast.latency_s),
                 human_seconds(forecast.exposed_s) if forecast.exposed_s else "0",
                 human_bytes(forecast.received_nbytes),
                 human_bytes(forecast.between_hosts_nbytes),

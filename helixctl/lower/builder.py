@@ -35,7 +35,7 @@ class Builder:
         self._values: list[Value] = []
         self._tasks: list[Task] = []
         # By rank, then by microbatch.
-        self._order: list[list[list[Task]]] = [[] for _ in range(self.layout.devices if only is None else max(only) + 1)]
+        self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = only
         self._partial_dtype = plan.partial_dtype
         self._extents = full_extents(plan.model, plan.workload)
@@ -127,13 +127,16 @@ class Builder:
 
     def build(self) -> Dag:
         """The finished document."""
+        order: list[tuple[str, ...]] = [()] * self.layout.devices
+        for rank, parts in self._order.items():
+            order[rank] = interleaved(list(parts.values()), self.layout.interleave)
         return Dag(
             plan=self.plan,
             plan_digest=self.plan.digest if self._only is None else "",
             tensors=tuple(self.function.tensors.values()),
             values=tuple(self._values),
             tasks=tuple(self._tasks),
-            order=tuple(interleaved(parts, self.layout.interleave) for parts in self._order),
+            order=tuple(order),
         )
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
@@ -151,10 +154,7 @@ class Builder:
     def _add(self, task: Task) -> None:
         self._tasks.append(task)
         for rank in self._lowered(task.ranks):
-            parts = self._order[rank]
-            while len(parts) <= self._microbatch:
-                parts.append([])
-            parts[self._microbatch].append(task)
+            self._order.setdefault(rank, {}).setdefault(self._microbatch, []).append(task)
 
     def _hold(self, value: Value) -> None:
         self._values.append(value)

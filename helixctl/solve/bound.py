@@ -55,12 +55,13 @@ class Bounds:
         layers, parts = self.model.layers, layout.microbatches
         most = len(layout.layers(0, self.model))
         step = (layers - most) * alone + parts * most * passing
-        first = layers * alone
         if self.cluster.cores_per_host is not None:
-            ranks = min(layout.partitions * layout.data * layout.pipeline, self.cluster.devices)
             work = layers * parts * compute_s * layout.partitions * layout.data
-            step = max(step, work / self.cluster.cores_per_host / self.cluster.hosts if ranks > 1 else step)
-        return Bound(step, first + (parts - 1) / 2 * min(most * passing, first) if layout.interleave == 1 else first)
+            cores = min(self.cluster.cores_per_host, self.cluster.devices_per_host) * self.cluster.hosts
+            step = max(step, work / cores)
+        # When the i-th part is done, the stage with most layers has passed i parts.
+        latency = (layers - most) * alone + (parts + 1) / 2 * most * passing
+        return Bound(step, max(layers * alone, latency))
 
     def _layer(self, layout: Layout) -> _Layer:
         place = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Final
 
@@ -22,10 +23,11 @@ from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
 
 _MOST_ROWS: Final = 10
+_MOST_ILLEGAL: Final = 5
 _MEMORY_HINT: Final = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """What was chosen, with the reasons.
 
@@ -37,13 +39,18 @@ class Decision:
         open_bound: what a layout that was not simulated could reach at best; None where none can be better.
     """
 
+    objective: Objective
     plan: Plan
-    dag: Dag
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
     legal: int
     simulated: int
     open_bound: Key | None
+
+    @cached_property
+    def dag(self) -> Dag:
+        """The plan, lowered."""
+        return lower(self.plan)
 
 
 def decide(
@@ -52,15 +59,26 @@ def decide(
     workload: WorkloadSpec,
     wish: Wish | None = None,
     objective: Objective = "throughput",
+    *,
+    defaults: bool = False,
     budget: int = BUDGET,
 ) -> Decision:
     """Choose a layout; ``wish`` fixes axes, the search has the others.
+
+    Args:
+        model: what is planned.
+        cluster: for which devices.
+        workload: and which step.
+        wish: axes that are fixed.
+        objective: what is made as small (throughput: as large) as can be.
+        defaults: leave every axis that is not wished for, groups and slices apart, at its default: the paper's space.
+        budget: tasks that the search may simulate; the best so far is taken where it ends early.
 
     Raises:
         HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory.
     """
     solver = _Solver(model, cluster, workload, objective, budget)
-    return solver.decide(wish or {})
+    return solver.decide(wish or {}, defaults=defaults)
 
 
 class _Solver:
@@ -75,9 +93,10 @@ class _Solver:
         numel = sum(prod(t.shape) for t in tensors if t.role == "weight" and ("head" in t.dims or "ffn" in t.dims))
         self.layer_nbytes = numel * DTYPE_NBYTES[model.dtype] / model.layers
 
-    def decide(self, wish: Wish) -> Decision:
+    def decide(self, wish: Wish, *, defaults: bool) -> Decision:
         model, cluster, workload = self.specs
-        free = {axis: value for axis, value in wish.items() if axis not in {"groups", "slices"}}
+        others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
+        free = {axis: value for axis, value in {**others, **wish}.items() if axis not in {"groups", "slices"}}
         layouts = sorted(space(*self.specs, free), key=simplicity)
         asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
         if not asked:
@@ -89,10 +108,10 @@ class _Solver:
         shown = self._rows(found, layouts, wish)
         plan = Plan.of(model, cluster, workload, best.layout)
         return Decision(
+            self.objective,
             plan,
-            lower(plan),
             shown,
-            reasons(best, [row.candidate for row in shown], cluster),
+            reasons(best, [row.candidate for row in shown], self.objective, cluster),
             found.legal,
             len(found.tried),
             found.open_bound,
@@ -125,9 +144,10 @@ class _Solver:
     # --- the other layouts -------------------------------------------------------------------------------------------
 
     def _rows(self, found: Found, layouts: Sequence[Layout], wish: Wish) -> tuple[Row, ...]:
-        best, meshes = found.best, {}
+        best = found.best
         if best is None:
             raise TypeError  # the caller has seen to it
+        meshes: dict[object, Candidate] = {}
         for candidate in sorted(found.tried, key=lambda c: (self._key(c), simplicity(c.layout))):
             meshes.setdefault(_mesh(candidate.layout), candidate)
         meshes[_mesh(best.layout)] = best
@@ -136,11 +156,14 @@ class _Solver:
             bound = self._least(layout)
             if _mesh(layout) not in meshes and (have := promising.get(_mesh(layout), (bound, layout)))[0] >= bound:
                 promising[_mesh(layout)] = (bound, layout) if have[0] > bound else have
-        nearest = sorted(promising.values(), key=lambda item: (item[0], simplicity(item[1])))
-        others = [simulated(*self.specs, layout) for _, layout in nearest[: max(0, _MOST_ROWS - len(meshes))]]
+        # Whatever else is shown: what it would be not to partition.
+        whole = (1, 1, self.specs[1].devices, 1)
+        nearest = sorted(promising.values(), key=lambda item: (_mesh(item[1]) != whole, item[0], simplicity(item[1])))
+        others = [simulated(*self.specs, layout) for _, layout in nearest[: max(1, _MOST_ROWS - len(meshes))]]
         legal = sorted([*meshes.values(), *others], key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
         illegal = [c for c in self._pairs(wish) if c.reasons]
-        shown = [*legal[:_MOST_ROWS], *illegal]
+        kept = [c for i, c in enumerate(legal) if i < _MOST_ROWS or _mesh(c.layout) == whole]
+        shown = [*kept, *illegal[:_MOST_ILLEGAL]]
         return tuple(Row(c, c is best, verdict(c, best, wish_text(wish), self.objective, self.specs[1])) for c in shown)
 
     def _pairs(self, wish: Wish) -> list[Candidate]:
@@ -158,17 +181,17 @@ class _Solver:
             hint = f"groups x slices x data x pipeline must be the number of devices: {made}"
             message = f"{wanted}: does not make {self.specs[1].devices} devices"
             return [Diagnostic("HX202", message, hint)]
-        hint = None
+        way_out: str | None = None
         if legal:
-            hint = "legal here: " + ", ".join(dict.fromkeys(f"{x.groups} x {x.slices}" for x in legal))
+            way_out = "legal here: " + ", ".join(dict.fromkeys(f"{x.groups} x {x.slices}" for x in legal))
         elif cut := [c for c in asked if len(c.reasons) == 1 and "softmax" in c.reasons[0]]:
             slices = min(c.layout.slices for c in cut)
-            hint = (
+            way_out = (
                 f"--set attention.softmax_slices={slices} would make it legal, but that is another function "
                 f"than the model's {self.specs[0].attention.softmax_slices}"
             )
         code = "HX202" if wanted else "HX201"
-        return [Diagnostic(code, f"layout {c.layout}: {'; '.join(c.reasons)}", hint) for c in asked]
+        return [Diagnostic(code, f"layout {c.layout}: {'; '.join(c.reasons)}", way_out) for c in asked]
 
     def _none_fits(self, found: Found) -> list[Diagnostic]:
         smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)

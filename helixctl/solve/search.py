@@ -10,8 +10,8 @@ from helixctl.plan import Layout
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
 
-# Tasks that a search may simulate before it settles for the best so far: about a second and a half.
-BUDGET: Final = 60_000
+# Tasks that a search may simulate before it settles for the best so far: about a second.
+BUDGET: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ _INTERLEAVED: Final = (1, 2)
 def space(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> Iterator[Layout]:
     """Every legal layout of all of the cluster's devices that has the wished axes.
 
-    A wish may go beyond what is searched. Left out of the search are twins: values of an axis that change nothing (a gather order of one group, a placement inside one
-    host), microbatches without stages to fill or turns to take, and partial sums in the model's dtype unless wished
-    for, as they cost a rounding.
+    A wish may go beyond what is searched. Left out of the search are twins: values of an axis that change nothing (a
+    gather order of one group, a placement inside one host), microbatches without stages to fill or turns to take, and
+    partial sums in the model's dtype, as they cost a rounding.
     """
     for mesh in _meshes(model, cluster, workload, wish):
         fixed = {**wish, **mesh}
@@ -69,7 +69,7 @@ def _inner(
     ways = _divisors(gcd(experts.count, mesh.partitions)) if experts else [1]
     combines = ("concat", "reduce") if mesh.partitions > 1 else ("concat",)
     choices: dict[str, Iterable[Any]] = {"combine": combines, "experts": ways, "placement": _placements(mesh, cluster)}
-    fixed = {axis: [value] for axis, value in wish.items() if axis in choices}
+    fixed: dict[str, Iterable[Any]] = {axis: [value] for axis, value in wish.items() if axis in choices}
     for combine, way, placement in product(*(fixed.get(axis, values) for axis, values in choices.items())):
         both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
         orders = [wish["gather_order"]] if "gather_order" in wish else ["slices_first", "groups_first"][: 1 + both]

@@ -42,19 +42,25 @@ def verdict(c: Candidate, best: Candidate, wanted: str, objective: Objective, cl
         return "; ".join(c.reasons)
     if c is best:
         return f"asked for ({wanted})" if wanted else f"chosen: {_MEANT[objective]}"
-    if big := too_big(c, cluster):
-        return big
-    mine, its = key(objective, c.forecast), key(objective, best.forecast)
-    if mine == its:
+    return too_big(c, cluster) or _beside_best(c, c.forecast, best, best.forecast, wanted, objective)
+
+
+def _beside_best(
+    c: Candidate, mine: Forecast, best: Candidate, its: Forecast, wanted: str, objective: Objective
+) -> str:
+    if key(objective, mine) == key(objective, its):
         return "as good, with more slices" if c.layout.slices > best.layout.slices else "as good"
+    ratio = _measure(objective, mine) / _measure(objective, its)
     if objective == "memory":
-        ratio = c.forecast.memory_nbytes / best.forecast.memory_nbytes
         return f"{ratio:.3g} x the memory"
-    have = c.forecast.latency_s if objective == "latency" else c.forecast.step_s
-    least = best.forecast.latency_s if objective == "latency" else best.forecast.step_s
-    if mine < its:
-        return f"{least / have:.3g} x faster, but not what was asked for ({wanted})"
-    return f"{have / least:.3g} x slower: {_slowest(c.forecast, best.forecast)}"
+    if ratio < 1:
+        return f"{1 / ratio:.3g} x faster, but not what was asked for ({wanted})"
+    return f"{ratio:.3g} x slower: {_slowest(mine, its)}"
+
+
+def _measure(objective: Objective, forecast: Forecast) -> float:
+    measures = {"throughput": forecast.step_s, "latency": forecast.latency_s, "memory": forecast.memory_nbytes}
+    return float(measures[objective])
 
 
 def _slowest(slow: Forecast, fast: Forecast) -> str:
@@ -65,30 +71,30 @@ def _slowest(slow: Forecast, fast: Forecast) -> str:
     return f"{lane} of {level} {human_seconds(have)} against {human_seconds(against)}"
 
 
-def reasons(best: Candidate, others: Sequence[Candidate], cluster: ClusterSpec) -> tuple[str, ...]:
+def reasons(
+    best: Candidate, others: Sequence[Candidate], objective: Objective, cluster: ClusterSpec
+) -> tuple[str, ...]:
     """Why the layout was chosen, in sentences: above all where it does not cut what could be cut."""
     if best.forecast is None:
         raise TypeError  # what was chosen has been simulated
     layout, legal = best.layout, [c for c in others if c.forecast and c is not best]
+
+    def beside(what: str, some: Sequence[Candidate]) -> str:
+        measured = [(_measure(objective, c.forecast), c.layout) for c in some if c.forecast]
+        if not measured or best.forecast is None:
+            return f"no {what} is legal here"
+        least, nearest = min(measured, key=lambda item: item[0])
+        ratio = f"{least / _measure(objective, best.forecast):.3g}"
+        unit = "the memory" if objective == "memory" else "as long"
+        return f"the best {what}, {nearest}, takes " + (f"{ratio} x {unit}" if ratio != "1" else f"just {unit}")
+
     if layout.partitions == layout.pipeline == 1 and layout.data > 1:
         need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
-        return (
-            f"do not partition: {layout.data} replicas. The model needs {need} of {have} on one device, and replicas "
-            f"exchange nothing; {_beside(best, [c for c in legal if c.layout.partitions > 1], 'partition')}",
-        )
+        fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
+        return (f"{fits}; {beside('partition', [c for c in legal if c.layout.partitions > 1])}",)
     if layout.partitions > 1 and layout.slices == 1:
-        sliced = [c for c in legal if c.layout.slices > 1]
-        return (f"m = 1: there are heads enough for {layout.groups} groups; {_beside(best, sliced, 'slicing')}",)
+        sliced = beside("slicing", [c for c in legal if c.layout.slices > 1])
+        return (f"m = 1: there are heads enough for {layout.groups} groups; {sliced}",)
     if layout.slices > 1:
-        whole = [c for c in legal if c.layout.slices == 1]
-        return (f"m = {layout.slices}: {_beside(best, whole, 'layout with m = 1')}",)
+        return (f"m = {layout.slices}: {beside('layout with m = 1', [c for c in legal if c.layout.slices == 1])}",)
     return ()
-
-
-def _beside(best: Candidate, others: Sequence[Candidate], what: str) -> str:
-    """``the best slicing, 8 x 2, takes 1.2 x as long``."""
-    if best.forecast is None or not others:
-        return f"no {what} is legal here"
-    nearest = min((c for c in others if c.forecast), key=lambda c: c.forecast.step_s if c.forecast else 0.0)
-    took = nearest.forecast.step_s if nearest.forecast else 0.0
-    return f"the best {what} in the table, {nearest.layout}, takes {took / best.forecast.step_s:.3g} x as long"

@@ -34,7 +34,7 @@ def parse_wish(text: str) -> dict[str, int | str]:
         try:
             Layout.model_validate({"groups": 1, "slices": 1, axis: found[axis]})
         except ValidationError as error:
-            allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
+            allowed = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             problems.append(Diagnostic("HX105", f"--layout {item}: {axis} must be {allowed}, not {value!r}"))
     if problems:
         raise HelixError(problems)

@@ -1,0 +1,160 @@
+"""The search finds what brute force over the whole space finds, and is quick."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from helixctl.simulate import forecast
+from helixctl.solve import OBJECTIVES, decide, parse_wish, space
+from helixctl.solve.bound import Bounds
+from helixctl.solve.candidate import representatives, simulated
+from helixctl.solve.objective import key, least, simplicity
+from tests.documents import PAPER, PAPER_MOE, SMALL, SMALL_MOE, specs
+
+HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 us", "within_host.latency=5 us",
+         "within_host.bandwidth=40 GB/s", "layers=3")  # fmt: skip
+SMALL_SPECS = [
+    (SMALL, (*HOSTS, "devices_per_host=2", "device.kind=cuda")),
+    (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=8", "device.memory=20 MB")),
+    (SMALL, (*HOSTS, "devices_per_host=3", "device.kind=cuda", "attention.heads=12", "workload.batch=12")),
+    (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "attention.softmax_slices=1", "nics_per_host=1")),
+    (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "feed_forward.experts.top_k=1")),
+    (SMALL_MOE, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=4", "layers=2")),
+    (SMALL, ("hosts=1", "devices_per_host=4", "layers=2", "workload.batch=4")),
+]
+
+
+def dedicated(sets: tuple[str, ...]) -> bool:
+    return "device.kind=cuda" in sets
+
+
+def problem(number: int):  # type: ignore[no-untyped-def]
+    paths, sets = SMALL_SPECS[number]
+    model, cluster, workload = specs(paths, *sets)
+    if dedicated(sets):  # GPUs do not share cores
+        cluster = cluster.model_copy(update={"cores_per_host": None})
+    return model, cluster, workload
+
+
+@pytest.mark.parametrize("number", range(len(SMALL_SPECS)))
+def test_the_optimum_of_brute_force(number: int) -> None:
+    """Every layout of the space lowered whole, on all ranks, and simulated: none is better than what is chosen."""
+    model, cluster, workload = problem(number)
+    everything = sorted(space(model, cluster, workload, {}), key=simplicity)
+    forecasts = {x: forecast(lower(Plan.sketch(model, cluster, workload, x))) for x in everything}
+    fitting = [x for x in everything if forecasts[x].memory_nbytes <= cluster.device.memory]
+    for objective in OBJECTIVES:
+        best = min(fitting, key=lambda x: (key(objective, forecasts[x]), simplicity(x)))
+        decision = decide(model, cluster, workload, None, objective, budget=10**9)
+        assert decision.open_bound is None
+        assert decision.plan.layout == best
+        assert decision.legal == len(everything)
+        if objective == "throughput":
+            assert decision.simulated < len(everything)
+
+
+@pytest.mark.parametrize("number", range(len(SMALL_SPECS)))
+def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
+    model, cluster, workload = problem(number)
+    bounds = Bounds.of(model, cluster, workload)
+    for layout in list(space(model, cluster, workload, {}))[::7]:
+        whole = forecast(lower(Plan.sketch(model, cluster, workload, layout)))
+        for objective in ("throughput", "latency"):
+            assert least(objective, bounds(layout), 0) <= key(objective, whole), layout
+        part = simulated(model, cluster, workload, layout).forecast
+        assert part is not None
+        assert part.step_s == pytest.approx(whole.step_s, rel=1e-9), layout
+        assert part.memory_nbytes == whole.memory_nbytes, layout
+        assert part.received_nbytes == whole.received_nbytes, layout
+
+
+def test_one_rank_of_every_stage_stands_for_a_regular_cluster() -> None:
+    model, cluster, workload = specs(PAPER)
+    sizes = {len(representatives(x, cluster)) for x in space(model, cluster, workload, {})}
+    assert sizes == {1, 2, 4}
+
+
+def test_the_budget_ends_a_search_and_says_so() -> None:
+    model, cluster, workload = specs(PAPER)
+    decision = decide(model, cluster, workload, None, "latency", budget=100)
+    assert decision.open_bound is not None
+    assert decision.simulated < 10
+
+
+def test_a_thousand_devices_have_a_large_space() -> None:
+    """tests/benchmarks/solver.py measures the time; here, that most of it is left unsimulated."""
+    model, cluster, workload = specs(PAPER_MOE, "hosts=128", "workload.batch=4096")
+    decision = decide(model, cluster, workload)
+    assert decision.plan.layout.devices == 1024
+    assert decision.legal > 1000
+    assert decision.simulated < 50
+
+
+def test_do_not_partition() -> None:
+    """The paper's model fits one H100: with tokens enough, sixteen replicas win, and it is said why."""
+    decision = decide(*specs(PAPER, "workload.seq_len=128"))
+    assert str(decision.plan.layout).startswith("1 x 1, data 16")
+    assert decision.reasons[0].startswith("do not partition: 16 replicas")
+    assert any(
+        row.candidate.layout.data == 16 and row.candidate.layout.partitions == 1 for row in decide(*specs(PAPER)).rows
+    )
+
+
+def test_m_is_1_where_there_are_heads_enough() -> None:
+    decision = decide(*specs(PAPER), parse_wish("data=1,pipeline=1"))
+    assert decision.plan.layout.slices == 1
+    assert decision.reasons[0].startswith("m = 1: there are heads enough for 16 groups; the best slicing, ")
+
+
+def test_slices_where_there_are_more_devices_than_heads() -> None:
+    decision = decide(*specs(PAPER, "attention.heads=4"), parse_wish("data=1,pipeline=1"))
+    assert decision.plan.layout.partitions == 16
+    assert decision.plan.layout.slices == 4
+
+
+def test_a_wide_head_is_priced_as_no_fast_kernel_takes_it() -> None:
+    """One softmax of 512 dims costs about three times the attention of four of 128 on the same tokens."""
+
+    def attend(*sets: str) -> float:
+        row = decide(*specs(PAPER, "workload.seq_len=2048", "workload.batch=16", *sets), {"groups": 16}, defaults=True)
+        return next(r.candidate.forecast.levels["attend", "compute"] for r in row.rows if r.chosen)
+
+    assert 2.5 < attend("attention.softmax_slices=1") / attend() < 4
+
+
+def test_latency_and_memory_are_other_objectives() -> None:
+    model, cluster, workload = specs(PAPER)
+    found = {o: decide(model, cluster, workload, None, o) for o in ("throughput", "latency", "memory")}
+    chosen = {o: next(r.candidate.forecast for r in d.rows if r.chosen) for o, d in found.items()}
+    assert chosen["memory"].memory_nbytes < chosen["throughput"].memory_nbytes
+    assert chosen["memory"].step_s > chosen["throughput"].step_s
+    assert chosen["latency"].latency_s <= min(f.latency_s for f in chosen.values())
+
+
+@pytest.mark.parametrize(
+    "wish",
+    ["groups=8,pipeline=2", "combine=reduce,microbatches=4", "experts=8", "placement=groups-slices-data-pipeline",
+     "gather_order=groups_first,slices=4", "interleave=2,data=2", "reduction_dtype=model", "microbatches=3,batch=3"],
+)  # fmt: skip
+def test_what_is_wished_is_kept_and_the_rest_is_searched(wish: str) -> None:
+    sets = ("workload.batch=768",) if "batch=" in wish else ()
+    fixed = parse_wish(wish.replace(",batch=3", ""))
+    layout = decide(*specs(PAPER_MOE, *sets), fixed).plan.layout
+    assert all(getattr(layout, axis) == value for axis, value in fixed.items())
+    assert layout.devices == 16
+
+
+def test_the_space_has_no_twins_and_all_of_it_is_legal() -> None:
+    for paths, count in ((PAPER, 2), (SMALL_MOE, 1)):
+        model, cluster, workload = specs(paths)
+        found = list(space(model, cluster, workload, {}))
+        assert len(set(found)) == len(found)
+        assert {x.devices for x in found} == {16}
+        assert max(x.interleave for x in found) == 2
+        assert len({x.placement for x in found}) >= count
+    pairs = {(x.groups, x.slices) for x in found}
+    assert pairs == {(g, s) for g, s in product((1, 2, 4, 8, 16), (1, 2, 4)) if g * s <= 16}
