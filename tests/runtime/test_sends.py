@@ -17,7 +17,7 @@ STAGES = {"pipeline": 2, "microbatches": 3}
 @pytest.fixture(scope="module")
 def dag() -> Dag:
     """Two stages of one rank each; rank 0 sends three microbatches."""
-    return dag_of(SMALL, 1, 1, *MODEL, **STAGES)
+    return dag_of(SMALL, 1, 1, *MODEL, "workload.batch=6", **STAGES)
 
 
 def program_of(dag: Dag, rank: int) -> Program:
