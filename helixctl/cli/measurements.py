@@ -52,7 +52,14 @@ def print_comparison(result: dict[str, Any], dags: Sequence[Dag], device: str) -
     if different := _different(dags):
         out.print(f"not the same {different}: the methods do different work")
     out.print()
-    rows = table("method", ">tokens/s (TPS)", ">overhead per token (the paper's TPOT)", ">step p50", ">p10 - p90", ">against the first")
+    rows = table(
+        "method",
+        ">tokens/s (TPS)",
+        ">overhead per token (the paper's TPOT)",
+        ">step p50",
+        ">p10 - p90",
+        ">against the first",
+    )
     for row in result["comparison"]:
         step = row["step_time_ms"]
         rows.add_row(
