@@ -144,13 +144,11 @@ class Recorder:
 
         tasks: dict[int, tuple[float, float]] = {}
         exposed: list[tuple[int, float, float]] = []
-        collectives = {a.place for a in self._program.actions if isinstance(a, Exchange)}
         for action, (began, ended, complete) in zip(self._program.actions, records, strict=True):
             place, start, stop = action.place, at(began), at(ended)
             if isinstance(action, Compute):
-                if place not in collectives:  # a copy for a collective belongs to no computation
-                    tasks[place] = (tasks.get(place, (start, stop))[0], stop)
-            elif isinstance(action, Exchange):
+                tasks[place] = (tasks.get(place, (start, stop))[0], stop)
+            elif isinstance(action, Exchange):  # begins here, not with a copy that was made for it
                 tasks[place] = (start, min((at(m) for m in complete), default=float("inf")))
                 if not self._clock.cuda:
                     exposed.append((place, start, stop))
