@@ -27,6 +27,6 @@ class Places:
         """What a rank does that has counted ``place + 1``: a task, or the start of a dag."""
         which, begun = divmod(place + 1, self.first(1))
         if not begun:
-            return f"the start of {self.names[which]}"
+            return f"the start ({self.names[which]})"
         task = self.dags[which].order[rank][begun - 1]
-        return f"{task} of {self.names[which]}" if len(self.dags) > 1 else task
+        return f"{task} ({self.names[which]})" if len(self.dags) > 1 else task

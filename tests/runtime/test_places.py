@@ -15,8 +15,8 @@ def test_a_place_is_a_task_of_one_dag() -> None:
     for which, (dag, name) in enumerate(zip(dags, places.names, strict=True)):
         for rank, order in enumerate(dag.order):
             found = [places.name(rank, places.first(which) + place) for place in range(len(order))]
-            assert found == [f"{task} of {name}" for task in order]
-    assert places.name(0, places.first(1) - 1) == "the start of cut"
+            assert found == [f"{task} ({name})" for task in order]
+    assert places.name(0, places.first(1) - 1) == "the start (cut)"
 
 
 def test_a_dag_alone_needs_no_name() -> None:

@@ -8,10 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from helixctl.cli.measurements import _different
 from helixctl.cli.run import _names
-from helixctl.dag import Dag
+from helixctl.dag import Attention, Dag
+from helixctl.errors import HelixError
+from helixctl_runtime import kernels
 from helixctl_runtime.run import Options, Result, run
 from tests.cli.command import helixctl
 from tests.documents import SMALL, dag_of
@@ -83,6 +86,24 @@ def test_dags_side_by_side() -> None:
         assert result.report["step_time_ms"]["n"] == 2
         assert result.report["trace_steps"] == 2
         assert {s.task for s in result.spans} == dag.task.keys()
+
+
+def test_a_failure_names_the_task_and_its_dag(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = kernels.attention
+
+    def attention(op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor) -> kernels.Step:
+        run, narrow = plain(op, qkv, start, out), out.shape[-1] < 32
+
+        def step() -> None:
+            if narrow:
+                raise ValueError("narrow")
+            run()
+
+        return step
+
+    monkeypatch.setattr(kernels, "attention", attention)
+    with pytest.raises(HelixError, match=r"HX510 rank 0 .* l0\.attend\.g0s0 \(1 x 2\) of step 0: ValueError: narrow"):
+        run_here([dag_of(SMALL, 2, 1, LAYERS), dag_of(SMALL, 1, 2, LAYERS)])
 
 
 def write(path: Path, *axes: int, **more: int) -> Path:
