@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from helixctl.dag.document import Dag
+from helixctl.dag.document import Dag, Task
+from helixctl.dag.ops import SendReceive
 
 
 def last_needed(dag: Dag, rank: int) -> dict[str, int]:
     """The place in a rank's order at which each of its values is last needed.
 
     A value is needed from the task that makes it to the last task that reads it. A collective runs beside other tasks
-    until its output is first used on the rank, and reads its input until then (to the end, if there is no use; a rank
-    that only sends waits at once). The model's input, its weights and its output are needed to the end: their place is
-    the length of the order.
+    until its output is first used on the rank, and reads its input until then (to the end, if there is no use). A rank
+    that only sends has no output: it reads what it sends until its next send (to the end, if there is none). The
+    model's input, its weights and its output are needed to the end: their place is the length of the order.
     """
     order = dag.order[rank]
     place = {name: i for i, name in enumerate(order)}
+    sends = [i for name, i in place.items() if _sends(dag.task[name], rank)]
     last: dict[str, int] = {}
     for name in order:
         task = dag.task[name]
@@ -22,10 +24,14 @@ def last_needed(dag: Dag, rank: int) -> dict[str, int]:
         if task.is_collective:
             mine = [v for v in task.outputs if dag.value[v].rank == rank]
             uses = [place[t.id] for v in mine for t in dag.consumers.get(v, ()) if rank in t.ranks]
-            done = min(uses, default=len(order) if mine else done)
+            done = min(uses if mine else [p for p in sends if p > done], default=len(order))
         for value_id in (*task.outputs, *task.inputs):
             value = dag.value[value_id]
             if value.rank == rank:
                 forever = dag.tensor[value.tensor].role != "activation"
                 last[value_id] = len(order) if forever else max(done, last.get(value_id, done))
     return last
+
+
+def _sends(task: Task, rank: int) -> bool:
+    return isinstance(task.op, SendReceive) and task.ranks[0] == rank

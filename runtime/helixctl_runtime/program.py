@@ -109,6 +109,7 @@ class _Compiler:
         self.buffers: dict[str, Buffer] = {}
         self.actions: list[Action] = []
         self.pending: dict[str, Exchange] = {}
+        self.sending: Exchange | None = None
         self.attention: set[SDPBackend] = set()
         self.weights: dict[object, torch.Tensor] = {}
         self.place = 0
@@ -125,6 +126,7 @@ class _Compiler:
                 self.pool.release(value_id)
         for exchange in dict.fromkeys(self.pending.values()):
             self.actions.append(Wait(exchange.place, exchange))
+        self._await_send()
         self.place = len(self.dag.order[self.rank])  # after every task
         outputs = {v: self._plain(v) for v in list(self.buffers) if self._role(v) == "output"}
         return Program(
@@ -263,9 +265,10 @@ class _Compiler:
             self._exchange(task, target.data, target.data, task.outputs[0])
             return
         source = self._sent(task, task.inputs[0])
-        exchange = Exchange(self.place, task, source.data, source.data)
-        # The sender has no output whose use could be waited for, and its memory may be needed again.
-        self.actions += [exchange, Wait(self.place, exchange)]
+        # The sender has no output whose use would be waited for: it goes on until its next send, or the step's end.
+        self._await_send()
+        self.sending = Exchange(self.place, task, source.data, source.data)
+        self.actions.append(self.sending)
 
     # --- actions -----------------------------------------------------------------------------------------------------
 
@@ -281,6 +284,11 @@ class _Compiler:
         for value_id in task.inputs:
             if (exchange := self.pending.pop(value_id, None)) is not None:
                 self.actions.append(Wait(exchange.place, exchange))
+
+    def _await_send(self) -> None:
+        if self.sending is not None:
+            self.actions.append(Wait(self.sending.place, self.sending))
+            self.sending = None
 
     # --- buffers -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ import torch
 
 from helixctl import __version__
 from helixctl.dag import Dag
+from helixctl.dag.span import Span
+from helixctl_runtime.measure import Measured
+from helixctl_runtime.outputs import Check
+from helixctl_runtime.timeline import kinds, timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Statistics:
     mean: float
     std: float
     min: float
+    p10: float
     p50: float
     p90: float
     p99: float
@@ -35,33 +40,38 @@ class Statistics:
     def of(cls, numbers: Sequence[float]) -> Statistics:
         """Statistics of at least one number; percentiles by linear interpolation."""
         x = torch.tensor(numbers, dtype=torch.float64)
-        p50, p90, p99 = torch.quantile(x, torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
+        p10, p50, p90, p99 = torch.quantile(x, torch.tensor([0.1, 0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
         std = float(x.std()) if len(numbers) > 1 else 0.0
-        return cls(float(x.mean()), std, float(x.min()), p50, p90, p99, float(x.max()), len(numbers))
+        return cls(float(x.mean()), std, float(x.min()), p10, p50, p90, p99, float(x.max()), len(numbers))
 
 
 @dataclass(frozen=True, slots=True)
 class RankMeasurement:
-    """What one rank measured.
+    """What one rank measured of one dag.
 
     Attributes:
-        step_s: every measured step.
-        communication_s: over all measured steps, time in communication and waiting for it that no computation hides.
+        measured: its steps.
         weight_nbytes, buffer_nbytes: memory that the executor took for weights and for all other values.
-        peak_nbytes: largest resident set (cpu) or allocation (cuda).
-        error, unpartitioned_error: relative errors of the output against float64, where checked.
+        peak_nbytes: largest resident set (cpu) or allocation (cuda), before any check.
+        attention: the fused kernels that ran.
+        check: of this rank's output, where it was asked for.
     """
 
     rank: int
-    step_s: list[float]
-    communication_s: float
+    measured: Measured
     weight_nbytes: int
     buffer_nbytes: int
     peak_nbytes: int
     attention: list[str]
-    error: float | None = None
-    unpartitioned_error: float | None = None
-    tolerance: float | None = None
+    check: Check | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gives of one dag: the report as JSON-ready data, and the measured timeline of one traced step."""
+
+    report: dict[str, Any]
+    spans: tuple[Span, ...]
 
 
 def levels(dag: Dag) -> list[dict[str, Any]]:
@@ -83,13 +93,15 @@ def levels(dag: Dag) -> list[dict[str, Any]]:
     ]
 
 
-def report(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int, started_at: str) -> dict[str, Any]:
-    """The report as JSON-ready data. The time of a step is that of its slowest rank."""
-    steps = [max(times) for times in zip(*(r.step_s for r in ranks), strict=True)]
+def result(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int, started_at: str) -> Result:
+    """The report, and the timeline of the traced step of median duration."""
+    traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
+    durations = [each.duration_s for each in traced]
+    typical = traced[durations.index(statistics.median_low(durations))]
+    steps = _steps(ranks)
+    exposed_ms = statistics.fmean(r.measured.communication_s for r in ranks) / len(steps) * 1e3
     work = dag.plan.workload
-    mean_step = statistics.fmean(steps)
-    communication = statistics.fmean(r.communication_s for r in ranks) / len(steps)
-    return {
+    report = {
         "report": "helixctl run",
         "format_version": "1.0",
         "simulated": False,
@@ -102,35 +114,50 @@ def report(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int
         "seed": seed,
         "warmup": warmup,
         "iters": len(steps),
-        "tokens_per_s": work.tokens / mean_step,
+        "trace_steps": len(traced),
+        "tokens_per_s": work.tokens / statistics.fmean(steps),
         "step_time_ms": asdict(Statistics.of([s * 1e3 for s in steps])),
-        "communication_per_step_ms": communication * 1e3,
-        "sync_overhead_per_token_ms": communication * 1e3 / work.seq_len,
+        "communication": {
+            "exposed_ms": exposed_ms,
+            "hidden_ms": statistics.median(each.hidden_s for each in traced) * 1e3,
+        },
+        "sync_overhead_per_token_ms": exposed_ms / work.seq_len,
+        "busy_share": statistics.median(each.busy_share for each in traced),
         "levels": levels(dag),
+        "kinds": kinds(dag, traced),
         "attention_kernels": ranks[0].attention,
-        "ranks": [
-            {
-                "rank": r.rank,
-                "step_time_ms_mean": statistics.fmean(r.step_s) * 1e3,
-                "communication_per_step_ms": r.communication_s / len(steps) * 1e3,
-                "weight_nbytes": r.weight_nbytes,
-                "buffer_nbytes": r.buffer_nbytes,
-                "peak_nbytes": r.peak_nbytes,
-            }
-            for r in ranks
-        ],
-        "check": _check(ranks) if ranks[0].error is not None else None,
+        "ranks": [_rank(r) for r in ranks],
+        "check": _check([r.check for r in ranks if r.check is not None]),
         "environment": environment(),
         "started_at": started_at,
     }
+    return Result(report, typical.spans)
 
 
-def _check(ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
+def _steps(ranks: Sequence[RankMeasurement]) -> list[float]:
+    """The time of a step is that of its slowest rank."""
+    return [max(times) for times in zip(*(r.measured.step_s for r in ranks), strict=True)]
+
+
+def _rank(rank: RankMeasurement) -> dict[str, Any]:
+    step_s = rank.measured.step_s
+    return {
+        "rank": rank.rank,
+        "step_time_ms_mean": statistics.fmean(step_s) * 1e3,
+        "exposed_ms": rank.measured.communication_s / len(step_s) * 1e3,
+        "weight_nbytes": rank.weight_nbytes,
+        "buffer_nbytes": rank.buffer_nbytes,
+        "peak_nbytes": rank.peak_nbytes,
+    }
+
+
+def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
     """Passed where finite and within the tolerance; JSON has no infinity, so that is null."""
-    error, plain, tolerance = max(r.error or 0.0 for r in ranks), ranks[0].unpartitioned_error, ranks[0].tolerance
-    numbers = {"error": error, "unpartitioned_error": plain, "tolerance": tolerance}
-    passed = tolerance is not None and math.isfinite(error) and error <= tolerance
-    return {"passed": passed} | {k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
+    if not ranks:
+        return None
+    worst = replace(ranks[0], error=max(r.error for r in ranks))
+    passed = math.isfinite(worst.error) and worst.error <= worst.tolerance
+    return {"passed": passed} | {k: v if math.isfinite(v) else None for k, v in asdict(worst).items()}
 
 
 def environment() -> dict[str, Any]:

@@ -1,19 +1,22 @@
-"""The runtime's one entrance: run a proved dag on ranks of this machine, or as one rank of an outer launcher."""
+"""The runtime's one entrance: run proved dags on ranks of this machine, or as one rank of an outer launcher."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from helixctl.dag import Dag
+from helixctl_runtime.comparison import comparison
 from helixctl_runtime.execute import Options, Work
 from helixctl_runtime.files import Numbers
+from helixctl_runtime.places import Places
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.environment import detect
+from helixctl_runtime.report import Result
 
-__all__ = ["Options", "run", "speaks"]
+__all__ = ["Options", "Result", "comparison", "run", "speaks"]
 
 
 def speaks() -> bool:
@@ -23,30 +26,43 @@ def speaks() -> bool:
 
 
 def run(
-    dag: Dag,
+    dags: Sequence[Dag],
+    names: Sequence[str],
     options: Options,
     *,
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
     watch: Callable[[str, int], None] | None = None,
-) -> dict[str, Any] | None:
-    """Run a dag; the report, or None where another process is rank 0.
+) -> list[Result] | None:
+    """Run dags side by side: on the same ranks, measured in turn, step by step.
 
-    ``watch(phase, step)`` is called a few times a second while ranks of this machine run.
+    Args:
+        dags: one or more, for equally many ranks.
+        names: what messages call them.
+        options: the same for all.
+        device: one CUDA device per rank, or the CPU for all.
+        timeout: seconds that a rank waits for another.
+        log_dir: where the logs of the ranks are kept.
+        watch: ``watch(phase, step)`` is called a few times a second while ranks of this machine run.
+
+    Returns:
+        The result of each dag, or None where another process is rank 0.
 
     Raises:
         HelixError: HX5xx, with the rank, the task and the log where a rank failed.
     """
-    Numbers(options.seed, options.weights, options.inputs).check(dag)
+    for dag in dags:
+        Numbers(options.seed, options.weights, options.inputs).check(dag)
+    places = Places(tuple(dags), tuple(names))
     results = run_ranks(
-        Work(dag, options),
-        world_size=dag.plan.layout.devices,
+        Work(places, options),
+        world_size=dags[0].plan.layout.devices,
         device=device,
         timeout=timeout,
-        task_name=lambda rank, place: dag.order[rank][place],
+        task_name=places.name,
         log_dir=log_dir,
         watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
     )
-    result: Any = results[0]
-    return result
+    found: Any = results[0]
+    return found

@@ -2,76 +2,44 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 import torch.distributed as dist
 from torch.nn.attention import sdpa_kernel
 
 from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
 from helixctl_runtime.collectives import exchange_together, issue
-from helixctl_runtime.program import Compute, Exchange, Program
-
-
-class Stopwatch:
-    """Time that this rank spends in communication and in waiting for it, since the last ``lap``.
-
-    On CPU it is the time inside the calls. On CUDA it is the time for which the compute stream stands still: between
-    two events around each wait, which are read once the step has ended.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        """Start at zero."""
-        self.cuda = device.type == "cuda"
-        self.seconds = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    def lap(self) -> float:
-        """Seconds since the last lap; on CUDA the device must be idle."""
-        spent = self.seconds + sum(a.elapsed_time(b) for a, b in self._events) * 1e-3
-        self.seconds, self._events = 0.0, []
-        return spent
-
-    def around(self, call: Callable[[], object]) -> None:
-        """Make a call and count its time."""
-        if self.cuda:
-            before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            before.record()
-            call()
-            after.record()
-            self._events.append((before, after))
-        else:
-            begin = time.perf_counter()
-            call()
-            self.seconds += time.perf_counter() - begin
+from helixctl_runtime.program import Action, Compute, Exchange, Program
+from helixctl_runtime.watches import Call, Watch
 
 
 class Walker:
-    """One rank's program bound to process groups."""
+    """One rank's program bound to process groups and to a watch."""
 
     def __init__(
         self,
         program: Program,
         groups: dict[tuple[int, ...], dist.ProcessGroup],
-        device: torch.device,
         cell: memoryview[int],
+        watch: Watch,
+        first: int = 0,
     ) -> None:
         """Bind every action once.
 
         Args:
             program: what to do.
             groups: the process group of every set of ranks.
-            device: where the program runs.
-            cell: ``cell[0]`` counts the tasks of the step that this rank has begun; the launcher reads it.
+            cell: ``cell[0]`` is ``first`` and the tasks of the step that this rank has begun; the launcher reads it.
+            watch: what times the actions.
+            first: where the count of tasks begins.
         """
-        self.stopwatch = Stopwatch(device)
+        self.first = first
         self._rank = program.rank
         self._cell = cell
         self._works: dict[int, dist.Work] = {}
-        self._steps = [(min(a.place + 1, program.tasks), self._bind(a, groups)) for a in program.actions]
+        self._steps = [(first + min(a.place + 1, program.tasks), self._bind(a, groups, watch)) for a in program.actions]
 
     def __call__(self) -> None:
         """Walk one step."""
@@ -80,19 +48,18 @@ class Walker:
             cell[0] = begun
             run()
 
-    def _bind(self, action: object, groups: dict[tuple[int, ...], dist.ProcessGroup]) -> Callable[[], object]:
-        works, stopwatch = self._works, self.stopwatch
+    def _bind(self, action: Action, groups: dict[tuple[int, ...], dist.ProcessGroup], watch: Watch) -> Call:
+        works, key = self._works, action.place
         if isinstance(action, Compute):
-            return action.run
+            return watch.compute(action.run)
         if isinstance(action, Exchange):
-            start, key = issue(action, self._rank, groups.get(action.task.ranks)), action.place
+            start = watch.issue(action, issue(action, self._rank, groups.get(action.task.ranks)))
 
             def begin() -> None:
                 works[key] = start()
 
-            return begin if stopwatch.cuda else lambda: stopwatch.around(begin)
-        key = action.place  # type: ignore[attr-defined]
-        return lambda: stopwatch.around(lambda: works.pop(key).wait())
+            return begin
+        return watch.wait(lambda: works.pop(key).wait())
 
 
 @contextmanager

@@ -26,6 +26,7 @@ import torch.distributed as dist  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from helixctl.dag import Dag  # noqa: E402
+from helixctl_runtime.clock import Clock  # noqa: E402
 from helixctl_runtime.collectives import groups_of  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.files import Numbers  # noqa: E402
@@ -33,6 +34,7 @@ from helixctl_runtime.program import compile_rank  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report import environment  # noqa: E402
 from helixctl_runtime.walk import Walker, fused  # noqa: E402
+from helixctl_runtime.watches import Stopwatch  # noqa: E402
 from tests.documents import SMALL, dag_of  # noqa: E402
 
 # torch 2.13 renames it; 2.11 has only the old name.
@@ -114,7 +116,7 @@ class Duel:
         program = compile_rank(
             self.dag, rank.rank, rank.device, lambda v: numbers.value(self.dag, v, TORCH[v.dtype], rank.device)
         )
-        walker = Walker(program, groups, rank.device, rank.progress.cell)
+        walker = Walker(program, groups, rank.progress.cell, Stopwatch(Clock(rank.device, rank.rank)))
         value = {v.tensor: v for v in self.dag.values if v.rank == rank.rank and v.id not in self.dag.producer}
         by_hand = ByHand(self.dag, rank, groups, lambda name: numbers.value(self.dag, value[name], dtype, rank.device))
         rank.progress.enter(Phase.CHECKING)

@@ -1,0 +1,137 @@
+"""How the measurements of a run are printed: one report, or several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from helixctl.cli.console import console, table
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.units import human_bytes
+
+if TYPE_CHECKING:
+    from helixctl.dag import Dag
+
+_OVERHEAD = "sync + comm overhead per token (the paper's TPOT)"
+
+
+def print_report(report: dict[str, Any], dag: Dag, device: str) -> None:
+    """What one run measured."""
+    out = console()
+    _heading(report, dag, device)
+    out.print()
+    step, communication = report["step_time_ms"], report["communication"]
+    rows = table("measured", ">value")
+    rows.add_row("tokens/s", f"{report['tokens_per_s']:,.1f}")
+    rows.add_row("step time, mean", f"{step['mean']:.3f} ms")
+    rows.add_row("step time, p50 / p90 / p99", f"{step['p50']:.3f} / {step['p90']:.3f} / {step['p99']:.3f} ms")
+    rows.add_row("communication per step, exposed", f"{communication['exposed_ms']:.3f} ms")
+    rows.add_row("communication per step, hidden by computing", f"{communication['hidden_ms']:.3f} ms")
+    rows.add_row(_OVERHEAD, f"{report['sync_overhead_per_token_ms']:.3f} ms")
+    rows.add_row("busy share: a rank computes", f"{report['busy_share']:.1%} of a step")
+    rows.add_row("memory per rank: weights + buffers, largest", human_bytes(_largest(report)))
+    out.print(rows)
+    out.print()
+    moved = table("level", ">tasks", ">received per rank", ">all ranks")
+    for level in report["levels"]:
+        moved.add_row(
+            level["level"],
+            str(level["tasks"]),
+            human_bytes(level["received_nbytes_per_rank"]),
+            human_bytes(level["received_nbytes"]),
+        )
+    out.print(moved)
+    out.print()
+    out.print(f"{step['n']} steps after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
+
+
+def print_comparison(result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:
+    """What runs side by side measured: the paper's table."""
+    out, reports = console(), result["methods"]
+    _heading(reports[0], dags[0], device, layout=False)
+    if different := _different(dags):
+        out.print(f"not the same {different}: the methods do different work")
+    out.print()
+    rows = table(
+        "method",
+        ">tokens/s (TPS)",
+        ">overhead per token (the paper's TPOT)",
+        ">step p50",
+        ">p10 - p90",
+        ">against the first",
+    )
+    for row in result["comparison"]:
+        step = row["step_time_ms"]
+        rows.add_row(
+            row["method"],
+            f"{row['tokens_per_s']:,.1f}",
+            f"{row['sync_overhead_per_token_ms']:.3f} ms",
+            f"{step['p50']:.3f} ms",
+            f"{step['p10']:.3f} - {step['p90']:.3f} ms",
+            "" if row is result["comparison"][0] else _improvement(row),
+        )
+    out.print(rows)
+    out.print()
+    out.print(f"{reports[0]['iters']} steps of each after {reports[0]['warmup']} for warm-up, one of each in turn")
+
+
+def print_verdicts(reports: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> None:
+    """What the check of each output found, where there was one; ``names`` say whose it is.
+
+    Raises:
+        HelixError: HX506, of every output that is not the model's.
+    """
+    wrong = []
+    for report, name in zip(reports, names or [""] * len(reports), strict=True):
+        wrong += _verdict(report, f"{name}: " if name else "")
+    if wrong:
+        raise HelixError(wrong)
+
+
+def _verdict(report: dict[str, Any], of: str) -> list[Diagnostic]:
+    check = report["check"]
+    if check is None:
+        return []
+    error, plain, tolerance = (_error(check[key]) for key in ("error", "unpartitioned_error", "tolerance"))
+    numbers = f"relative error {error} against float64; unpartitioned {report['dtype']}: {plain}; tolerated {tolerance}"
+    if check["passed"]:
+        console().print(f"{of}check passed: {numbers}")
+        return []
+    if check["unpartitioned_error"] is None:
+        message = f"{of}the model's own output is not finite: {numbers}"
+        return [Diagnostic("HX506", message, "look for NaN in the weights and input")]
+    return [
+        Diagnostic("HX506", f"{of}{numbers}", "the plan was proved: please report this with the plan and the report")
+    ]
+
+
+def _heading(report: dict[str, Any], dag: Dag, device: str, *, layout: bool = True) -> None:
+    out, plan = console(), dag.plan
+    environment, ranks = report["environment"], len(report["ranks"])
+    where = environment["gpu" if device == "cuda" else "processor"]
+    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
+    what = f"{plan.model.name}, layout {plan.layout}, " if layout else f"{plan.model.name}, "
+    out.print(f"{what}{plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(f"attention kernel: {', '.join(report['attention_kernels'])} (torch SDPA)")
+
+
+def _different(dags: Sequence[Dag]) -> str:
+    """What of the work differs between the plans: the model, the workload, or both."""
+    plan = dags[0].plan
+    model = any(dag.plan.model != plan.model for dag in dags)
+    workload = any(dag.plan.workload != plan.workload for dag in dags)
+    return " and ".join(name for name, differs in (("model", model), ("workload", workload)) if differs)
+
+
+def _improvement(row: dict[str, Any]) -> str:
+    overhead = row["sync_overhead_change"]
+    of_overhead = "overhead without measure" if overhead is None else f"{overhead:+.1%} overhead"
+    return f"{row['tokens_per_s_change']:+.1%} TPS, {of_overhead}"
+
+
+def _largest(report: dict[str, Any]) -> int:
+    return max(int(r["weight_nbytes"] + r["buffer_nbytes"]) for r in report["ranks"])
+
+
+def _error(number: float | None) -> str:
+    return "not finite" if number is None else f"{number:.3g}"

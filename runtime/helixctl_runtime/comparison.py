@@ -1,0 +1,40 @@
+"""The comparison of runs: each against the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The report of ``helixctl run --compare`` as JSON-ready data.
+
+    Args:
+        names: of the methods, in the order of the reports; the first is what the others are compared with.
+        reports: of runs that were measured in turn, step by step.
+    """
+    rows = [_row(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]
+    return {
+        "report": "helixctl run --compare",
+        "format_version": "1.0",
+        "simulated": False,
+        "comparison": rows,
+        "methods": list(reports),
+    }
+
+
+def _row(name: str, report: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    step = report["step_time_ms"]
+    return {
+        "method": name,
+        "tokens_per_s": report["tokens_per_s"],
+        "sync_overhead_per_token_ms": report["sync_overhead_per_token_ms"],
+        "step_time_ms": {key: step[key] for key in ("p10", "p50", "p90")},
+        "tokens_per_s_change": _change(report["tokens_per_s"], first["tokens_per_s"]),
+        "sync_overhead_change": _change(report["sync_overhead_per_token_ms"], first["sync_overhead_per_token_ms"]),
+    }
+
+
+def _change(number: float, before: float) -> float | None:
+    """The change as a fraction of what was before; None where that is nothing (one rank does not communicate)."""
+    return number / before - 1 if before else None
