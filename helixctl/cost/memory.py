@@ -33,11 +33,10 @@ def _peak_live(dag: Dag, rank: int) -> int:
     peak = live
     expiring: Counter[int] = Counter()
     for place, name in enumerate(dag.order[rank]):
-        for value_id in dag.task[name].outputs:
-            if value_id in last:
-                nbytes = dag.value[value_id].nbytes
-                live += nbytes
-                expiring[last[value_id]] += nbytes
+        for value_id in dag.ends[name][rank][1]:
+            nbytes = dag.value[value_id].nbytes
+            live += nbytes
+            expiring[last[value_id]] += nbytes
         peak = max(peak, live)
         live -= expiring.pop(place, 0)
     return peak

@@ -162,6 +162,19 @@ class Dag:
         return {value: tuple(tasks) for value, tasks in found.items()}
 
     @cached_property
+    def ends(self) -> dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]]:
+        """Of every task, by rank: the inputs and the outputs that are on that rank."""
+        found: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {}
+        for task in self.tasks:
+            if not task.is_collective:
+                found[task.id] = {task.ranks[0]: (task.inputs, task.outputs)}
+                continue
+            ins = {self.value[v].rank: (v,) for v in task.inputs}
+            outs = {self.value[v].rank: (v,) for v in task.outputs}
+            found[task.id] = {rank: (ins.get(rank, ()), outs.get(rank, ())) for rank in task.ranks}
+        return found
+
+    @cached_property
     def digest(self) -> str:
         """``sha256:`` of the document's text."""
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -21,15 +21,13 @@ def last_needed(dag: Dag, rank: int) -> dict[str, int]:
     for name in order:
         task = dag.task[name]
         done = place[name]
+        inputs, outputs = dag.ends[name][rank]
         if task.is_collective:
-            mine = [v for v in task.outputs if dag.value[v].rank == rank]
-            uses = [place[t.id] for v in mine for t in dag.consumers.get(v, ()) if rank in t.ranks]
-            done = min(uses if mine else [p for p in sends if p > done], default=len(order))
-        for value_id in (*task.outputs, *task.inputs):
-            value = dag.value[value_id]
-            if value.rank == rank:
-                forever = dag.tensor[value.tensor].role != "activation"
-                last[value_id] = len(order) if forever else max(done, last.get(value_id, done))
+            uses = [place[t.id] for v in outputs for t in dag.consumers.get(v, ()) if rank in t.ranks]
+            done = min(uses if outputs else [p for p in sends if p > done], default=len(order))
+        for value_id in (*outputs, *inputs):
+            forever = dag.tensor[dag.value[value_id].tensor].role != "activation"
+            last[value_id] = len(order) if forever else max(done, last.get(value_id, done))
     return last
 
 

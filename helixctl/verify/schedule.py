@@ -13,9 +13,12 @@ from helixctl.verify.findings import finding
 
 def check_issue(dag: Dag) -> Iterator[Diagnostic]:
     """Every rank issues exactly the tasks that it takes part in, once, and after the tasks it depends on (HX405)."""
-    for rank, ids in enumerate(dag.order):
+    parts: list[set[str]] = [set() for _ in dag.order]
+    for task in dag.tasks:
+        for rank in task.ranks:
+            parts[rank].add(task.id)
+    for rank, (ids, mine) in enumerate(zip(dag.order, parts, strict=True)):
         counts = Counter(ids)
-        mine = {t.id for t in dag.tasks if rank in t.ranks}
         for name, count in counts.items():
             if count > 1:
                 yield Diagnostic("HX405", f"rank {rank} issues {name} {count} times")
@@ -25,8 +28,9 @@ def check_issue(dag: Dag) -> Iterator[Diagnostic]:
             yield Diagnostic("HX405", f"rank {rank} never issues {name}")
         place = {name: i for i, name in enumerate(ids)}
         for name in ids:
-            for earlier in dag.predecessors(dag.task[name]):
-                if rank in earlier.ranks and place.get(earlier.id, -1) >= place[name]:
+            inputs, _ = dag.ends[name].get(rank, ((), ()))
+            for earlier in {p.id: p for v in inputs if (p := dag.producer.get(v)) is not None}.values():
+                if place.get(earlier.id, -1) >= place[name]:
                     message = f"rank {rank} issues it before {earlier.id}, whose output it reads"
                     yield finding("HX405", dag, dag.task[name], message)
 
