@@ -71,7 +71,7 @@ def command(
     """
     if not timeout >= 1:
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
-    _check_usage(documents, output, trace_path, compare=compare)
+    _check_usage(documents, output, compare=compare)
     dags = [_load(document, dtype) for document in documents]
     _check_ranks(documents, dags)
     device = device or dags[0].plan.cluster.device.kind
@@ -95,7 +95,7 @@ def command(
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
     if trace_path:
-        _write_trace(trace_path, dags[0], results[0].spans)
+        _write_trace(trace_path, dags, names, [result.spans for result in results])
     if compare:
         print_comparison(report, dags, device)
         print_verdicts(reports, names)
@@ -115,15 +115,13 @@ def _runtime() -> ModuleType:
     return run
 
 
-def _check_usage(documents: tuple[str, ...], output: str | None, trace_path: str | None, *, compare: bool) -> None:
+def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: bool) -> None:
     if len(documents) > 1 and not compare:
         raise click.UsageError(f"{len(documents)} documents: give one, or --compare to run them side by side")
     if len(documents) == 1 and compare:
         raise click.UsageError(f"--compare needs two or more documents, and got only {documents[0]}")
     if compare and output:
         raise click.UsageError("--output is for the run of one document: leave out --compare or --output")
-    if compare and trace_path:
-        raise click.UsageError("--trace is for the run of one document: leave out --compare or --trace")
     if output == "-":
         raise click.BadParameter("safetensors need a file", param_hint="--output")
 
@@ -159,8 +157,9 @@ def _describe(dag: Dag, device: str) -> None:
     out.print(f"{len(dag.tasks)} tasks proved, {len(dag.order[0])} a step on rank 0, {len(groups)} process groups")
 
 
-def _write_trace(path: str, dag: Dag, spans: Sequence[Span]) -> None:
-    from helixctl.emit.trace import trace_json
+def _write_trace(path: str, dags: Sequence[Dag], names: Sequence[str], spans: Sequence[Sequence[Span]]) -> None:
+    from helixctl.emit.trace import Trace, traces_json
 
-    title = f"{dag.plan.model.name}, layout {dag.plan.layout}: a measured step"
-    write_output(path, trace_json(dag, spans, simulated=False, title=title))
+    titles = [f"{dag.plan.model.name}, {name}: a measured step" for dag, name in zip(dags, names, strict=True)]
+    timed = zip(titles, dags, spans, strict=True)
+    write_output(path, traces_json([Trace(title, dag, its, simulated=False) for title, dag, its in timed]))

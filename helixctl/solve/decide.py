@@ -102,6 +102,9 @@ class _Solver:
         if not asked:
             raise HelixError(self._none_legal(layouts, wish))
         found = self._search(asked, self.budget)
+        if found.best is None and found.open_bound is not None:
+            self.objective = "memory"  # nothing fitted before the budget was spent: the smallest then
+            found = self._search(asked, self.budget)
         if found.best is None:
             raise HelixError(self._none_fits(found))
         best = found.best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
@@ -26,13 +26,18 @@ def check_issue(dag: Dag) -> Iterator[Diagnostic]:
                 yield Diagnostic("HX405", f"rank {rank} issues {name}, in which it takes no part")
         for name in sorted(mine - counts.keys()):
             yield Diagnostic("HX405", f"rank {rank} never issues {name}")
-        place = {name: i for i, name in enumerate(ids)}
-        for name in ids:
-            inputs, _ = dag.ends[name].get(rank, ((), ()))
-            for earlier in {p.id: p for v in inputs if (p := dag.producer.get(v)) is not None}.values():
-                if place.get(earlier.id, -1) >= place[name]:
-                    message = f"rank {rank} issues it before {earlier.id}, whose output it reads"
-                    yield finding("HX405", dag, dag.task[name], message)
+        yield from _late(dag, rank, ids)
+
+
+def _late(dag: Dag, rank: int, ids: Sequence[str]) -> Iterator[Diagnostic]:
+    """Tasks whose inputs on this rank are made later in its order."""
+    place = {name: i for i, name in enumerate(ids)}
+    for name in ids:
+        inputs, _ = dag.ends[name].get(rank, ((), ()))
+        for earlier in {p.id: p for v in inputs if (p := dag.producer.get(v)) is not None}.values():
+            if place.get(earlier.id, -1) >= place[name]:
+                message = f"rank {rank} issues it before {earlier.id}, whose output it reads"
+                yield finding("HX405", dag, dag.task[name], message)
 
 
 def check_collectives(dag: Dag) -> Iterator[Diagnostic]:

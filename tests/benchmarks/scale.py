@@ -28,10 +28,14 @@ PATHS = (str(ROOT / "plans/paper/dense.model.yaml"), str(ROOT / "plans/paper/h10
 SETS = ("hidden_size=16384", "attention.heads=128", "attention.head_dim=128", "attention.softmax_slices=1",
         "feed_forward.intermediate_size=53248", "workload.batch=16", "workload.seq_len=2048",
         "model.name=dense-405b")  # fmt: skip
+LARGE = ((4, 2), (32, 2), (126, 2), (126, 4), (126, 8))  # layers, hosts of eight
 ROWS = [
     (layers, hosts, axes)
-    for layers, hosts in ((4, 2), (32, 2), (126, 2), (126, 4), (126, 8))
-    for axes in ({"groups": hosts * 8}, {"groups": 8, "pipeline": hosts, "microbatches": 2 * hosts, "combine": "reduce"})
+    for layers, hosts in LARGE
+    for axes in (
+        {"groups": hosts * 8},
+        {"groups": 8, "pipeline": hosts, "microbatches": 2 * hosts, "combine": "reduce"},
+    )
 ]
 
 

@@ -25,23 +25,24 @@ def test_the_paper_s_command_gives_the_same_bytes_twice(tmp_path: Path) -> None:
 
 
 def test_the_table_says_why_of_every_layout() -> None:
-    done = helixctl("plan", *PAPER)
+    done = helixctl("plan", *PAPER, "--slices", "1")
     for layout, text in (
-        ("16 x 1", "chosen: the fastest"),
+        ("16 x 1", "asked for (slices 1)"),
         ("8 x 2", "slower: communication of concat"),
         ("4 x 4", "slower: communication of concat"),
         ("2 x 8", "8 slices would cut a softmax of 128 dims"),
         ("1 x 16", "16 slices would cut a softmax of 128 dims"),
     ):
         assert any(layout in line and text in line for line in done.err.splitlines()), layout
+    assert "no layout with m > 1" not in done.err
     assert "another function than softmax_slices 1" in done.err
     assert "predicted" in done.err
 
 
 def test_stdout_carries_only_what_is_asked_for() -> None:
-    done = helixctl("plan", *SMALL, "-o", "-")
+    done = helixctl("plan", *SMALL, "--layout", "groups=4", "-o", "-")
     assert json.loads(done.out)["layout"]["groups"] == 4
-    assert "chosen" in done.err
+    assert "asked for (groups 4)" in done.err
     assert helixctl("plan", *SMALL, "-q").err == ""
 
 
@@ -59,7 +60,20 @@ def test_set_overrides_any_field() -> None:
     ("args", "status", "text"),
     [
         ((*SMALL, "--groups", "2"), 1, "HX202 layout 2 x 8: 8 slices would cut a softmax of 8 dims"),
-        ((*SMALL, "--set", "attention.heads=28", "--set", "attention.softmax_slices=1"), 1, "HX201"),
+        (
+            (
+                *SMALL,
+                "--set",
+                "attention.heads=28",
+                "--set",
+                "attention.softmax_slices=1",
+                "--layout",
+                "data=1,pipeline=1",
+            ),
+            1,
+            "HX202",
+        ),
+        ((*SMALL, "--set", "attention.heads=1", "--set", "attention.softmax_slices=1", "--batch", "1"), 1, "HX201"),
         ((*PAPER, "--set", "device.memory=1 GB", "--batch", "100000"), 1, "HX203"),
         ((*SMALL, "--set", "attention.softmax_slice=4"), 2, "did you mean"),
         ((SMALL[1], SMALL[0]), 2, "HX110"),

@@ -15,7 +15,6 @@ DENSE = "plans/small/dense.4x4.plan.json"
         ((DENSE, DENSE), "2 documents: give one, or --compare to run them side by side"),
         (("--compare", DENSE), f"--compare needs two or more documents, and got only {DENSE}"),
         (("--compare", DENSE, DENSE, "--output", "y.safetensors"), "--output is for the run of one document"),
-        (("--compare", DENSE, DENSE, "--trace", "t.json"), "--trace is for the run of one document"),
         ((), "Missing argument 'PLAN|DAG...'"),
     ],
 )

@@ -5,22 +5,27 @@ from __future__ import annotations
 import pytest
 
 from helixctl.errors import HelixError
-from helixctl.solve import decide, layouts, parse_wish
+from helixctl.solve import Decision, decide, pairs, parse_wish
 from tests.documents import PAPER, SMALL, specs
 
 
+def paper_space(paths: tuple[str, str], *sets: str, **fixed: int | str) -> Decision:
+    """The decision among n x m over all devices, every other axis at its default."""
+    return decide(*specs(paths, *sets), fixed, defaults=True)
+
+
 def verdicts(paths: tuple[str, str], *sets: str, **fixed: int | str) -> dict[str, str]:
-    return {str(row.candidate.layout): row.verdict for row in decide(*specs(paths, *sets), fixed).rows}
+    return {str(row.candidate.layout): row.verdict for row in paper_space(paths, *sets, **fixed).rows}
 
 
 def test_all_factor_pairs() -> None:
-    assert [(x.groups, x.slices) for x in layouts(12)] == [(12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 12)]
+    assert [(x.groups, x.slices) for x in pairs(12, {})] == [(12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 12)]
 
 
 def test_the_fastest_is_picked_and_every_other_has_a_reason() -> None:
-    decision = decide(*specs(PAPER))
-    legal = [row for row in decision.rows if row.candidate.price]
-    best = min(legal, key=lambda row: row.candidate.price.step_s)
+    decision = paper_space(PAPER)
+    legal = [row for row in decision.rows if row.candidate.forecast]
+    best = min(legal, key=lambda row: row.candidate.forecast.step_s)
     assert [row for row in decision.rows if row.chosen] == [best]
     assert decision.plan.layout == best.candidate.layout
     assert all(row.verdict for row in decision.rows)
@@ -28,7 +33,7 @@ def test_the_fastest_is_picked_and_every_other_has_a_reason() -> None:
 
 
 def test_the_paper_s_layout_can_be_asked_for() -> None:
-    decision = decide(*specs(PAPER), {"groups": 4, "slices": 4})
+    decision = paper_space(PAPER, groups=4, slices=4)
     assert str(decision.plan.layout) == "4 x 4"
     said = verdicts(PAPER, groups=4, slices=4)
     assert said["4 x 4"] == "asked for (groups 4, slices 4)"
@@ -37,17 +42,17 @@ def test_the_paper_s_layout_can_be_asked_for() -> None:
 
 
 def test_with_16_softmax_slices_every_pair_is_legal() -> None:
-    assert all(row.candidate.price for row in decide(*specs(SMALL, "attention.softmax_slices=16")).rows)
+    assert all(row.candidate.forecast for row in paper_space(SMALL, "attention.softmax_slices=16").rows)
 
 
 def test_28_heads_on_8_devices() -> None:
     """The pain: 28 heads on 8 devices. Slices make it legal where the model allows them."""
     sets = ("attention.heads=28", "devices_per_host=8", "attention.softmax_slices=4")
-    rows = decide(*specs(SMALL, *sets)).rows
-    assert {str(r.candidate.layout) for r in rows if r.candidate.price} == {"4 x 2", "2 x 4"}
-    assert rows[0].verdict == "8 groups do not divide 28 heads"
+    rows = paper_space(SMALL, *sets).rows
+    assert {str(r.candidate.layout) for r in rows if r.candidate.forecast} == {"4 x 2", "2 x 4"}
+    assert "8 groups do not divide 28 heads" in [row.verdict for row in rows]
     with pytest.raises(HelixError) as caught:
-        decide(*specs(SMALL, "attention.heads=28", "devices_per_host=8", "attention.softmax_slices=1"))
+        paper_space(SMALL, "attention.heads=28", "devices_per_host=8", "attention.softmax_slices=1")
     assert {d.code for d in caught.value.diagnostics} == {"HX201"}
     assert "another function" in str(caught.value)
 
@@ -62,7 +67,7 @@ def test_28_heads_on_8_devices() -> None:
 )
 def test_an_illegal_wish(fixed: dict[str, int], text: str) -> None:
     with pytest.raises(HelixError) as caught:
-        decide(*specs(SMALL), fixed)
+        paper_space(SMALL, **fixed)
     assert [d.code for d in caught.value.diagnostics] == ["HX202"]
     assert text in str(caught.value)
     assert "16 x 1" in str(caught.value.diagnostics[0].hint)
@@ -70,24 +75,41 @@ def test_an_illegal_wish(fixed: dict[str, int], text: str) -> None:
 
 def test_nothing_fits() -> None:
     with pytest.raises(HelixError) as caught:
-        decide(*specs(PAPER, "device.memory=100 MB"))
+        paper_space(PAPER, "device.memory=100 MB")
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     assert "needs 537 MB a device" in str(caught.value)
+
+
+def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
+    """Even where the search ends before it comes to something that fits."""
+    sets = ("device.memory=480 MB",)
+    decision = decide(*specs(PAPER, *sets), budget=1500)
+    fits = next(row.candidate.forecast for row in decision.rows if row.chosen)
+    assert fits.memory_nbytes <= 480e6
+    with pytest.raises(HelixError) as caught:
+        decide(*specs(PAPER, "device.memory=100 MB"))
+    assert {d.code for d in caught.value.diagnostics} == {"HX203"}
 
 
 def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
     sets = ("attention.heads=28", "devices_per_host=8")
     said = verdicts(SMALL, *sets)
     assert said["4 x 2"] == "chosen: the fastest of the legal ones"
-    assert said["2 x 4"] == "as fast, with more slices"
+    assert said["2 x 4"] == "as good, with more slices"
 
 
 @pytest.mark.parametrize(
     ("text", "layout"),
     [
-        ("groups=8,pipeline=2,combine=reduce,microbatches=4", "8 x 1, pipeline 2, microbatches 4, reduce"),
+        (
+            "groups=8,pipeline=2,combine=reduce,microbatches=4",
+            "8 x 1, pipeline 2, microbatches 4, interleave 2, reduce",
+        ),
         ("data=16", "1 x 1, data 16"),
-        ("gather_order=groups_first, slices=4", "4 x 4, groups_first"),
+        (
+            "gather_order=groups_first, slices=4, groups=4, combine=concat, microbatches=2, interleave=2",
+            "4 x 4, microbatches 2, interleave 2, groups_first",
+        ),
     ],
 )
 def test_any_axis_can_be_fixed(text: str, layout: str) -> None:
