@@ -199,7 +199,10 @@ class _Solver:
     def _none_fits(self, found: Found) -> list[Diagnostic]:
         smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)
         texts = [f"layout {c.layout}: {too_big(c, self.specs[1])}" for c in smallest[:3]]
-        return [Diagnostic("HX203", text, _MEMORY_HINT) for text in texts]
+        tried = f"of the smallest, {len(found.tried)} were simulated"
+        ended = f"the search ended at its budget: {tried}; fix axes with --layout"
+        hint = _MEMORY_HINT if found.open_bound is None else ended
+        return [Diagnostic("HX203", text, hint) for text in texts]
 
 
 def _mesh(layout: Layout) -> tuple[int, int, int, int]:

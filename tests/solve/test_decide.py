@@ -81,14 +81,14 @@ def test_nothing_fits() -> None:
 
 
 def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
-    """Even where the search ends before it comes to something that fits."""
-    sets = ("device.memory=480 MB",)
-    decision = decide(*specs(PAPER, *sets), budget=1500)
+    decision = decide(*specs(PAPER, "device.memory=480 MB"))
     fits = next(row.candidate.forecast for row in decision.rows if row.chosen)
     assert fits.memory_nbytes <= 480e6
     with pytest.raises(HelixError) as caught:
         decide(*specs(PAPER, "device.memory=100 MB"))
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
+    with pytest.raises(HelixError, match="of the smallest, 1 were simulated"):
+        decide(*specs(PAPER, "device.memory=480 MB"), budget=1)
 
 
 def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
