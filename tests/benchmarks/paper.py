@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from helixctl.cost.memory import peak_nbytes  # noqa: E402
+from helixctl.cost.tasks import sources  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
 from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.simulate import Forecast, forecast  # noqa: E402
@@ -85,7 +86,7 @@ class Case:
 
 def tables() -> dict[str, str]:
     """Every table of the page, by name."""
-    return {"one-token": one_token(), "longer": longer(), "winners": winners(), "peers": peers(), "gather": gather()}
+    return {name: make() for name, make in (QUICK | SLOW).items()}
 
 
 def one_token() -> str:
@@ -180,6 +181,21 @@ def gather() -> str:
             human_bytes(max(peak_nbytes(dag))),
         ])  # fmt: skip
     return _markdown(["gather_order", "concat, between hosts", "all levels", "step", "memory"], lines)
+
+
+def sources_list() -> str:
+    """The constants that the four rows rest on."""
+    found: dict[str, None] = {}
+    for model in ("dense", "MoE top-2"):
+        case = Case(model)
+        for axes in ({**MEGATRON, "microbatches": 4}, {"groups": 4, "slices": 4}):
+            layout = Layout.model_validate({**axes, "experts": 8 if case.name == "moe" else 1})
+            found |= dict.fromkeys(sources(lower(Plan.of(*case.specs, layout))))  # type: ignore[arg-type]
+    return "".join(f"- {line}\n" for line in found)
+
+
+QUICK = {"one-token": one_token, "peers": peers, "gather": gather, "sources": sources_list}
+SLOW = {"longer": longer, "winners": winners}
 
 
 def _tps(row: Row) -> str:
