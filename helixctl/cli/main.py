@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "validate": "Prove plans and dags, check specs.",
     "visualize": "Draw a plan or a dag.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
+    "calibrate": "Measure this machine for the predictions.",
 }
 
 
