@@ -14,8 +14,8 @@ from helixctl_runtime.calibrate.worker import Measurements
 
 _LARGE: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
-# Of a kernel's time at least so much is its own, where it takes no longer than the start of a task.
-_OWN_SHARE: Final = 0.1
+# At least so much of a kernel's time counts as its own, also where it hardly takes longer than the start of a task.
+_OWN_SHARE: Final = 0.5
 _LONGEST_NAME: Final = 100
 
 

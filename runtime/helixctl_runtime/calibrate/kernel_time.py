@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from itertools import cycle, islice
 from math import ceil, prod
 from typing import Final
@@ -21,6 +22,7 @@ from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.ranks import Rank
 
 _MOST_WEIGHTS: Final = 256
+_LOOPS: Final = 5
 _LONGEST_LOOP: Final = 2000
 _EPS: Final = 1e-5
 
@@ -42,46 +44,63 @@ def work_of(point: KernelPoint) -> int:
 
 
 class KernelTimer:
-    """Times kernels on one rank, through the functions and the loop that run a dag."""
+    """Times kernels on one rank, through the functions that run a dag."""
 
     def __init__(self, sizes: Sizes, rank: Rank) -> None:
         """Allocate nothing yet."""
         self._sizes, self._rank, self._device = sizes, rank, rank.device
         self._pools: dict[Dtype, torch.Tensor] = {}
+        self._before = KernelPoint("matmul", "float32", (sizes.tokens, sizes.hidden, sizes.hidden))
 
     def seconds(self, point: KernelPoint) -> float:
-        """Seconds of one repetition on the device, or on one core where ranks share cores: the median over the blocks.
+        """Seconds of one repetition on the device, or on one core where ranks share cores: a median.
 
         Raises:
             HelixError: HX508, no fused attention for this device, dtype and width.
         """
         with self._fused(point), torch.inference_mode():
-            turn = cycle(self._steps(point))
-            self._loop(turn, 1)
-            once = self._loop(turn, 1)
-            repeat = min(_LONGEST_LOOP, max(1, ceil(self._sizes.block_s / max(once, 1e-9))))
-            return statistics.median(self._loop(turn, repeat) / repeat for _ in range(self._sizes.blocks))
+            steps = cycle(self._steps(point))
+            next(steps)()
+            return self._on_cuda(steps) if self._device.type == "cuda" else self._on_cpu(steps)
+
+    def _on_cpu(self, steps: Iterator[kernels.Step]) -> float:
+        """Processor time of this thread: its clock stands still while another process has the core.
+
+        A product comes before each repetition, untimed, because in a step other tasks do: they leave neither data nor
+        code of a kernel in the fastest caches. In a loop of its own an elementwise task takes a third of the time.
+        """
+        cell, place, before, spent = self._rank.progress.cell, self._rank.progress.cell[0], self._between, [0.0]
+        while len(spent) <= self._sizes.repeat[0] or (
+            sum(spent) < self._sizes.kernel_s and len(spent) <= self._sizes.repeat[1]
+        ):
+            next(before)()
+            begin = time.thread_time()
+            cell[0] = place
+            next(steps)()
+            spent.append(time.thread_time() - begin)
+        return statistics.median(spent[1:])
+
+    def _on_cuda(self, steps: Iterator[kernels.Step]) -> float:
+        """Device time of a loop, between two events: the host runs ahead of the device, as in a step."""
+        once = self._loop(steps, 1)
+        repeat = min(_LONGEST_LOOP, max(1, ceil(self._sizes.kernel_s / _LOOPS / max(once, 1e-9))))
+        return statistics.median(self._loop(steps, repeat) / repeat for _ in range(_LOOPS))
 
     def _loop(self, steps: Iterator[kernels.Step], repeat: int) -> float:
-        """Seconds of a loop over kernels.
-
-        On CPU the processor time of this thread: the clock stands still while another process has the core.
-        """
         cell, place = self._rank.progress.cell, self._rank.progress.cell[0]
-        if self._device.type == "cuda":
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            for step in islice(steps, repeat):
-                cell[0] = place
-                step()
-            end.record()
-            torch.cuda.synchronize()
-            return begin.elapsed_time(end) * 1e-3
-        start = time.thread_time()
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        begin.record()
         for step in islice(steps, repeat):
             cell[0] = place
             step()
-        return time.thread_time() - start
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end) * 1e-3
+
+    @cached_property
+    def _between(self) -> Iterator[kernels.Step]:
+        return cycle(self._products(self._before))
 
     def _steps(self, point: KernelPoint) -> list[kernels.Step]:
         match point.kernel:

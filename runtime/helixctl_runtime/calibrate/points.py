@@ -61,9 +61,9 @@ class Sizes:
         weights_nbytes: over so many bytes of weights the products go in turn, so that they find them as a step does:
             read from memory, not left in a cache by the product before.
         messages: bytes that a rank receives in a collective.
-        blocks: timed loops of a measurement, of which the median counts.
-        block_s: a loop over a kernel repeats it for about so long.
-        exchanges: a loop over a collective repeats it so often.
+        kernel_s: a kernel is repeated for about so long, and
+        repeat: at least and, on CPU, at most so often.
+        blocks, exchanges: loops over a collective, of which the median counts, and how often each repeats it.
     """
 
     rows: tuple[int, ...]
@@ -76,8 +76,9 @@ class Sizes:
     copy_numel: int
     weights_nbytes: int
     messages: tuple[int, ...] = (2**10, 2**14, 2**17, 2**20, 2**23)
+    kernel_s: float = 0.03
+    repeat: tuple[int, int] = (5, 25)
     blocks: int = 5
-    block_s: float = 0.004
     exchanges: int = 8
 
     def kernels(self, dtypes: Sequence[Dtype]) -> Iterator[KernelPoint]:
@@ -139,8 +140,9 @@ QUICK: Final = {
         copy_numel=2**22,
         weights_nbytes=2**22,
         messages=(2**10, 2**17, 2**20),
+        kernel_s=0.01,
+        repeat=(3, 10),
         blocks=3,
-        block_s=0.001,
         exchanges=2,
     ),
     "cuda": Sizes(
@@ -154,8 +156,9 @@ QUICK: Final = {
         copy_numel=2**26,
         weights_nbytes=2**27,
         messages=(2**10, 2**17, 2**20),
+        kernel_s=0.01,
+        repeat=(3, 10),
         blocks=3,
-        block_s=0.001,
     ),
 }
 FULL: Final = {"cpu": CPU, "cuda": CUDA}
