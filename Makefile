@@ -39,7 +39,12 @@ check: install ## lint, types, import rules
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
 
-bench: install ## the executor beside the same layer written by hand; every layout with --check
+bench: install ## everything that is measured or predicted in docs: about 40 minutes
+	$(BIN)/python tests/benchmarks/paper.py --update
+	$(BIN)/python tests/benchmarks/scale.py --json docs/measurements/scale.json
+	$(BIN)/python tests/benchmarks/solver.py --json docs/measurements/solver.json
+	$(BIN)/python tests/benchmarks/predictions.py --json docs/measurements/predictions.json
+	$(BIN)/python tests/benchmarks/paper_pairs.py --json docs/measurements/paper-pairs.json
 	$(BIN)/python tests/benchmarks/hand_written.py --json docs/measurements/hand-written.json
 	$(BIN)/python tests/benchmarks/start.py --json docs/measurements/start.json
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "visualize": "Draw a plan or a dag.",
     "simulate": "Predict a step of plans, side by side or beside what a run measured.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
+    "calibrate": "Measure this machine for the predictions.",
 }
 
 

@@ -13,7 +13,8 @@ def peak_nbytes(dag: Dag) -> list[int]:
 
     Workspace of kernels and of the communication library is not counted.
     """
-    return [weights + _peak_live(dag, rank) for rank, weights in enumerate(weight_nbytes(dag))]
+    weights = weight_nbytes(dag)
+    return [nbytes + (_peak_live(dag, rank) if dag.order[rank] else 0) for rank, nbytes in enumerate(weights)]
 
 
 def weight_nbytes(dag: Dag) -> list[int]:

@@ -26,7 +26,8 @@ def last_needed(dag: Dag, rank: int) -> dict[str, int]:
             uses = [place[t.id] for v in outputs for t in dag.consumers.get(v, ()) if rank in t.ranks]
             done = min(uses if outputs else [p for p in sends if p > done], default=len(order))
         for value_id in (*outputs, *inputs):
-            forever = dag.tensor[dag.value[value_id].tensor].role != "activation"
+            role = dag.tensor[dag.value[value_id].tensor].role
+            forever = role == "output" or (role != "activation" and value_id not in dag.producer)
             last[value_id] = len(order) if forever else max(done, last.get(value_id, done))
     return last
 

@@ -5,25 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.cost.tasks import TaskCosts
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.solve.hosts import host_pattern
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
 
 
 class Bound(NamedTuple):
-    """What a layout takes at least."""
+    """What a layout takes at least; ``memory_nbytes`` on its fullest device."""
 
     step_s: float
     latency_s: float
+    memory_nbytes: float
 
 
 class _Layer(NamedTuple):
-    """Seconds of one microbatch in one layer, on one rank, by lane."""
+    """One microbatch in one layer on one rank: seconds by lane, bytes of weights, bytes of all else that is live."""
 
     compute_s: float
     communication_s: float
+    weight_nbytes: int
+    live_nbytes: int
 
 
 @dataclass(slots=True)
@@ -49,7 +53,7 @@ class Bounds:
         of them pass it, then the last goes through the layers behind. Microbatches that take turns can hide the
         shorter lane behind the longer, no more. Where ranks share cores, these have all the work to do.
         """
-        compute_s, communication_s = self._layer(layout)
+        compute_s, communication_s, weights, live = self._layer(layout)
         alone = compute_s + communication_s
         passing = max(compute_s, communication_s) if layout.interleave > 1 else alone
         layers, parts = self.model.layers, layout.microbatches
@@ -61,7 +65,15 @@ class Bounds:
             step = max(step, work / cores)
         # When the i-th part is done, the stage with most layers has passed i parts.
         latency = (layers - most) * alone + (parts + 1) / 2 * most * passing
-        return Bound(step, max(layers * alone, latency))
+        return Bound(step, max(layers * alone, latency), self._memory(layout, weights, live))
+
+    def _memory(self, layout: Layout, weights: int, live: int) -> float:
+        """The first stage holds most layers; the last keeps all of the output, and the input if it is the first."""
+        stages, work = layout.pipeline, self.workload
+        whole = work.tokens // layout.data * self.model.hidden_size * DTYPE_NBYTES[self.model.dtype]
+        kept = whole - whole // layout.microbatches + (whole if stages == 1 else 0)
+        first, last = (len(layout.layers(stage, self.model)) for stage in (0, stages - 1))
+        return live + max(first * weights, last * weights + kept)
 
     def _layer(self, layout: Layout) -> _Layer:
         place = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
@@ -85,5 +97,9 @@ class Bounds:
             for task in dag.tasks:
                 if task.kind != "broadcast":  # once a step, not in every layer
                     lanes[task.lane] += costs.seconds(task)
-            self._layers[key] = _Layer(lanes["compute"], lanes["communication"])
+            rank = layout.team(0, 0)[0]
+            weights = weight_nbytes(dag)[rank]
+            given = sum(v.nbytes for v in dag.values if v.id not in dag.producer) - weights
+            live = peak_nbytes(dag)[rank] - weights - given
+            self._layers[key] = _Layer(lanes["compute"], lanes["communication"], weights, live)
         return self._layers[key]

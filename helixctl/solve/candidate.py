@@ -13,19 +13,24 @@ from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One layout: its forecast where it is legal, the reasons where it is not; ``tasks`` were simulated for it."""
+    """One layout: its forecast where it is legal, the reasons where it is not."""
 
     layout: Layout
     forecast: Forecast | None = None
     reasons: tuple[str, ...] = ()
-    tasks: int = 0
 
 
 def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Candidate:
     """A legal layout with its forecast."""
     plan = Plan.sketch(model, cluster, workload, layout)
     dag = lower(plan, representatives(layout, cluster))
-    return Candidate(layout, forecast(dag), tasks=sum(len(order) for order in dag.order))
+    return Candidate(layout, forecast(dag))
+
+
+def size(model: ModelSpec, cluster: ClusterSpec, layout: Layout) -> int:
+    """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
+    ranks = len(representatives(layout, cluster)) // layout.pipeline
+    return 12 * model.layers * layout.microbatches * ranks
 
 
 def representatives(layout: Layout, cluster: ClusterSpec) -> frozenset[int]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Final
 
 from helixctl.dag import Dag
-from helixctl.dag.function import function_of
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.solve.bound import Bounds
-from helixctl.solve.candidate import Candidate, simulated
+from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least, simplicity
 from helixctl.solve.search import BUDGET, Found, search
 from helixctl.solve.space import pairs, space
 from helixctl.solve.verdict import Row, reasons, too_big, verdict
 from helixctl.solve.wish import Wish, wish_text
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 _MOST_ROWS: Final = 10
 _MOST_ILLEGAL: Final = 5
@@ -89,9 +87,6 @@ class _Solver:
         self.objective: Objective = objective
         self.budget = budget
         self.bounds = Bounds.of(*self.specs)
-        tensors = function_of(model, workload).tensors.values()
-        numel = sum(prod(t.shape) for t in tensors if t.role == "weight" and ("head" in t.dims or "ffn" in t.dims))
-        self.layer_nbytes = numel * DTYPE_NBYTES[model.dtype] / model.layers
 
     def decide(self, wish: Wish, *, defaults: bool) -> Decision:
         model, cluster, workload = self.specs
@@ -126,6 +121,7 @@ class _Solver:
             lambda layout: simulated(*self.specs, layout),
             self._key,
             lambda candidate: too_big(candidate, self.specs[1]) is None,
+            lambda layout: size(*self.specs[:2], layout),
             budget,
         )
 
@@ -135,14 +131,10 @@ class _Solver:
         return key(self.objective, candidate.forecast)
 
     def _least(self, layout: Layout) -> Key:
-        """A key that this layout is not below; that of one whose weights alone do not fit comes last."""
-        weights = self._weight_nbytes(layout)
-        found = least(self.objective, self.bounds(layout), weights)
-        return found if weights <= self.specs[1].device.memory else (float("inf"), *found)
-
-    def _weight_nbytes(self, layout: Layout) -> float:
-        """Bytes of the matrices of a layout's fullest rank."""
-        return self.layer_nbytes * len(layout.layers(0, self.specs[0])) / layout.partitions
+        """A key that this layout is not below; one that cannot fit comes last."""
+        bound = self.bounds(layout)
+        found = least(self.objective, bound)
+        return found if bound.memory_nbytes <= self.specs[1].device.memory else (float("inf"), *found)
 
     # --- the other layouts -------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def key(objective: Objective, forecast: Forecast) -> Key:
             return (forecast.memory_nbytes, step)
 
 
-def least(objective: Objective, bound: Bound, weight_nbytes: float) -> Key:
+def least(objective: Objective, bound: Bound) -> Key:
     """A key that none of a layout's forecasts is below."""
     step = _rounded(bound.step_s * (1 - 1e-9))
     match objective:
@@ -35,7 +35,7 @@ def least(objective: Objective, bound: Bound, weight_nbytes: float) -> Key:
         case "latency":
             return (_rounded(bound.latency_s * (1 - 1e-9)), step)
         case "memory":
-            return (weight_nbytes, step)
+            return (bound.memory_nbytes, step)
 
 
 def simplicity(layout: Layout) -> tuple[object, ...]:

@@ -36,6 +36,7 @@ def search(
     simulate: Callable[[Layout], Candidate],
     key: Callable[[Candidate], Key],
     fits: Callable[[Candidate], bool],
+    size: Callable[[Layout], int],
     budget: int,
 ) -> Found:
     """Find the layout with the least key.
@@ -45,6 +46,7 @@ def search(
         simulate: gives a layout's forecast.
         key: what to compare by.
         fits: whether a candidate may be chosen.
+        size: about how many tasks the simulation of a layout takes.
         budget: tasks to simulate at most; at least one candidate is simulated.
     """
     queue = sorted(enumerate(layouts), key=lambda item: (item[1][0], item[0]))
@@ -55,10 +57,10 @@ def search(
     for place, (bound, layout) in queue:
         if best and bound > best_key:
             break
-        if tried and spent > budget:
+        if tried and spent + size(layout) > budget:
             return Found(best, tuple(tried), len(queue), bound)
         candidate = simulate(layout)
-        spent += candidate.tasks
+        spent += size(layout)
         tried.append(candidate)
         its_key = key(candidate)
         if fits(candidate) and (best is None or (its_key, place) < (best_key, best_place)):

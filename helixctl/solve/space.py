@@ -13,8 +13,8 @@ from helixctl.solve.hosts import alike, host_pattern
 from helixctl.solve.wish import Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
-# Microbatches are tried in powers of two up to so many per stage: beyond, a pipeline's bubble is under a tenth.
-_MICROBATCHES_PER_STAGE: Final = 8
+# Microbatches are tried in powers of two up to so many per stage: more of them hardly fill a pipeline better.
+_MICROBATCHES_PER_STAGE: Final = 64
 _INTERLEAVED: Final = (1, 2)
 
 

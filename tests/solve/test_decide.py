@@ -77,7 +77,7 @@ def test_nothing_fits() -> None:
     with pytest.raises(HelixError) as caught:
         paper_space(PAPER, "device.memory=100 MB")
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
-    assert "needs 537 MB a device" in str(caught.value)
+    assert "needs 520 MB a device" in str(caught.value)
 
 
 def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
@@ -88,7 +88,11 @@ def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
         decide(*specs(PAPER, "device.memory=100 MB"))
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     with pytest.raises(HelixError, match="of the smallest, 1 were simulated"):
-        decide(*specs(PAPER, "device.memory=480 MB"), budget=1)
+        decide(*specs(PAPER, "device.memory=410 MB"), budget=1)
+    smallest = decide(
+        *specs(PAPER, "device.memory=425 MB"), budget=1
+    )  # the fastest do not fit, and the budget is spent
+    assert smallest.objective == "memory"
 
 
 def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:

@@ -63,8 +63,8 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
     bounds = Bounds.of(model, cluster, workload)
     for layout in list(space(model, cluster, workload, {}))[::7]:
         whole = forecast(lower(Plan.sketch(model, cluster, workload, layout)))
-        for objective in ("throughput", "latency"):
-            assert least(objective, bounds(layout), 0) <= key(objective, whole), layout
+        for objective in OBJECTIVES:
+            assert least(objective, bounds(layout)) <= key(objective, whole), layout
         part = simulated(model, cluster, workload, layout).forecast
         assert part is not None
         assert part.step_s == pytest.approx(whole.step_s, rel=1e-9), layout

@@ -1,0 +1,145 @@
+"""The time of a kernel on one rank, while the other ranks of its host run the same."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from itertools import cycle, islice
+from math import ceil, prod
+from typing import Final
+
+import torch
+from torch.nn.attention import sdpa_kernel
+
+from helixctl.dag import Attention
+from helixctl.spec import DTYPE_NBYTES, Dtype
+from helixctl_runtime import kernels
+from helixctl_runtime.calibrate.points import KernelPoint, Sizes
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.ranks import Rank
+
+_MOST_WEIGHTS: Final = 256
+_LOOPS: Final = 5
+_LONGEST_LOOP: Final = 2000
+_EPS: Final = 1e-5
+
+
+def work_of(point: KernelPoint) -> int:
+    """Flops of a product or an attention, else bytes read and written: as the tasks of a dag count them."""
+    numel, size = prod(point.shape), DTYPE_NBYTES[point.dtype]
+    match point.kernel:
+        case "matmul":
+            return 2 * numel
+        case "attention":
+            return 4 * numel * point.shape[1]
+        case "copy" | "activation":
+            return 2 * numel * size
+        case "norm":
+            return (2 * numel + point.shape[-1]) * size
+        case _:  # an addition, or a task that is next to nothing
+            return 3 * numel * size
+
+
+class KernelTimer:
+    """Times kernels on one rank, through the functions that run a dag."""
+
+    def __init__(self, sizes: Sizes, rank: Rank) -> None:
+        """Allocate nothing yet."""
+        self._sizes, self._rank, self._device = sizes, rank, rank.device
+        self._pools: dict[Dtype, torch.Tensor] = {}
+        self._before = KernelPoint("matmul", "float32", (sizes.tokens, sizes.hidden, sizes.hidden))
+
+    def seconds(self, point: KernelPoint) -> float:
+        """Seconds of one repetition on the device, or on one core where ranks share cores: a median.
+
+        Raises:
+            HelixError: HX508, no fused attention for this device, dtype and width.
+        """
+        with self._fused(point), torch.inference_mode():
+            steps = cycle(self._steps(point))
+            next(steps)()
+            return self._on_cuda(steps) if self._device.type == "cuda" else self._on_cpu(steps)
+
+    def _on_cpu(self, steps: Iterator[kernels.Step]) -> float:
+        """Processor time of this thread: its clock stands still while another process has the core.
+
+        A product comes before each repetition, untimed, because in a step other tasks do: they leave neither data nor
+        code of a kernel in the fastest caches. In a loop of its own an elementwise task takes a third of the time.
+        """
+        cell, place, before, spent = self._rank.progress.cell, self._rank.progress.cell[0], self._between, [0.0]
+        while len(spent) <= self._sizes.repeat[0] or (
+            sum(spent) < self._sizes.kernel_s and len(spent) <= self._sizes.repeat[1]
+        ):
+            next(before)()
+            begin = time.thread_time()
+            cell[0] = place
+            next(steps)()
+            spent.append(time.thread_time() - begin)
+        return statistics.median(spent[1:])
+
+    def _on_cuda(self, steps: Iterator[kernels.Step]) -> float:
+        """Device time of a loop, between two events: the host runs ahead of the device, as in a step."""
+        once = self._loop(steps, 1)
+        repeat = min(_LONGEST_LOOP, max(1, ceil(self._sizes.kernel_s / _LOOPS / max(once, 1e-9))))
+        return statistics.median(self._loop(steps, repeat) / repeat for _ in range(_LOOPS))
+
+    def _loop(self, steps: Iterator[kernels.Step], repeat: int) -> float:
+        cell, place = self._rank.progress.cell, self._rank.progress.cell[0]
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        begin.record()
+        for step in islice(steps, repeat):
+            cell[0] = place
+            step()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end) * 1e-3
+
+    @cached_property
+    def _between(self) -> Iterator[kernels.Step]:
+        return cycle(self._products(self._before))
+
+    def _steps(self, point: KernelPoint) -> list[kernels.Step]:
+        match point.kernel:
+            case "matmul":
+                return self._products(point)
+            case "attention":
+                q, k, v, out = (self._random(point) for _ in range(4))
+                return [kernels.attention(_op(point), (q, k, v), 0, out)]
+            case "norm":
+                x, out = self._random(point), self._random(point)
+                return [kernels.norm(x, x[0].clone(), _EPS, out)]
+            case "activation":
+                return [kernels.activation("gelu", self._random(point), self._random(point))]
+            case "copy":
+                x, out = self._random(point), self._random(point)
+                return [lambda: out.copy_(x)]
+            case _:
+                return [kernels.add(self._random(point), self._random(point), self._random(point))]
+
+    def _products(self, point: KernelPoint) -> list[kernels.Step]:
+        rows, columns, depth = point.shape
+        dtype, numel = TORCH[point.dtype], columns * depth
+        pool = self._pools.get(point.dtype)
+        if pool is None or pool.numel() < numel:
+            size = max(numel, self._sizes.weights_nbytes // DTYPE_NBYTES[point.dtype])
+            pool = self._pools[point.dtype] = torch.randn(size, dtype=dtype, device=self._device)
+        x = torch.randn(rows, depth, dtype=dtype, device=self._device)
+        out = torch.empty(rows, columns, dtype=dtype, device=self._device)
+        weights = pool[: pool.numel() // numel * numel].view(-1, depth, columns)[:_MOST_WEIGHTS]
+        return [kernels.linear(x, weight, out) for weight in weights]
+
+    def _random(self, point: KernelPoint) -> torch.Tensor:
+        return torch.randn(point.shape, dtype=TORCH[point.dtype], device=self._device)
+
+    def _fused(self, point: KernelPoint) -> AbstractContextManager[None]:
+        if point.kernel != "attention":
+            return nullcontext()
+        return sdpa_kernel([kernels.fused_attention(self._device.type, TORCH[point.dtype], point.shape[-1])])
+
+
+def _op(point: KernelPoint) -> Attention:
+    return Attention(softmax_width=point.shape[-1], causal=False)

@@ -1,0 +1,243 @@
+"""The paper's experiment, predicted: every table of docs/paper.md.
+
+    python tests/benchmarks/paper.py            print the tables
+    python tests/benchmarks/paper.py --update   write them into docs/paper.md
+
+Nothing here is measured: every number follows from plans/paper and the constants of helixctl/cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from helixctl.cost.memory import peak_nbytes  # noqa: E402
+from helixctl.cost.tasks import sources  # noqa: E402
+from helixctl.lower import lower  # noqa: E402
+from helixctl.plan import Layout, Plan  # noqa: E402
+from helixctl.simulate import Forecast, forecast  # noqa: E402
+from helixctl.solve import decide  # noqa: E402
+from helixctl.solve.candidate import simulated  # noqa: E402
+from helixctl.spec.load import load_specs  # noqa: E402
+from helixctl.units import human_bytes, human_seconds  # noqa: E402
+
+PAGE = ROOT / "docs/paper.md"
+CLUSTER = str(ROOT / "plans/paper/h100x16.cluster.yaml")
+MATMUL = 798e12  # FLOP/s of an 8192-cube product, measured on an H100 SXM (helixctl/cost/constants.py)
+MEGATRON = {"groups": 8, "slices": 1, "combine": "reduce", "pipeline": 2}
+# What the paper reports: tokens/s and "TPOT" in ms.
+PAPER = {("dense", "base"): (1_200_000, 0.35), ("dense", "helix"): (1_580_000, 0.22),
+         ("moe", "base"): (850_000, 0.45), ("moe", "helix"): (1_150_000, 0.30)}  # fmt: skip
+MODELS = {"dense": ("dense", ()), "MoE top-1": ("moe", ("feed_forward.experts.top_k=1",)),
+          "MoE top-2": ("moe", ("feed_forward.experts.top_k=2",))}  # fmt: skip
+LENGTHS = (1, 128, 2048)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layout and its prediction."""
+
+    layout: Layout
+    forecast: Forecast
+
+
+class Case:
+    """A model at a sequence length, on the paper's cluster."""
+
+    def __init__(self, model: str, *sets: str) -> None:
+        """Load the specs."""
+        name, more = MODELS[model]
+        self.name = name
+        document, cluster = load_specs(str(ROOT / f"plans/paper/{name}.model.yaml"), CLUSTER, (*more, *sets))
+        self.specs = (document.model, cluster, document.workload)
+
+    def row(self, **axes: Any) -> Row:
+        """A layout with so many microbatches more that it fits, and its prediction."""
+        experts = {"experts": 8} if self.name == "moe" and axes["groups"] * axes["slices"] >= 8 else {}
+        layout = Layout.model_validate({**experts, **axes})
+        found = simulated(*self.specs, layout)
+        while found.forecast and found.forecast.memory_nbytes > self.specs[1].device.memory:
+            if layout.microbatches == self.specs[2].batch:
+                msg = f"{layout} does not fit, however many microbatches"
+                raise ValueError(msg)
+            layout = layout.model_copy(update={"microbatches": 2 * layout.microbatches})
+            found = simulated(*self.specs, layout)
+        return Row(layout, found.forecast)  # type: ignore[arg-type]
+
+    def best(self, **wish: Any) -> Row:
+        """The best layout that the search finds."""
+        decision = decide(*self.specs, wish)
+        return next(Row(r.candidate.layout, r.candidate.forecast) for r in decision.rows if r.chosen)  # type: ignore[arg-type]
+
+    @property
+    def limit(self) -> float:
+        """Tokens/s of all devices at the measured matrix-product rate, without attention scores and memory."""
+        dag = lower(Plan.sketch(*self.specs, Layout(groups=1, slices=1, data=self.specs[1].devices)))
+        products = sum(t.flops for t in dag.tasks if t.kind in {"linear", "experts", "route"})
+        return self.specs[1].devices * MATMUL / (products / self.specs[2].tokens)
+
+
+def tables() -> dict[str, str]:
+    """Every table of the page, by name."""
+    return {name: make() for name, make in (QUICK | SLOW).items()}
+
+
+def one_token() -> str:
+    """The paper's table beside ours at one token per sequence."""
+    lines = []
+    for model in MODELS:
+        case = Case(model)
+        base, helix = case.row(**MEGATRON, microbatches=4), case.row(groups=4, slices=4)
+        for kind, row in (("base", base), ("helix", helix)):
+            tps, tpot = PAPER[case.name, kind]
+            name = "TP=8, PP=2" if kind == "base" else "Helix 4 x 4"
+            lines.append([model, name, f"{tps:,}", f"{tpot:.2f}", _tps(row), _overhead(row), _step(row)])
+        paper = PAPER[case.name, "helix"][0] / PAPER[case.name, "base"][0]
+        ours = helix.forecast.tokens_per_s / base.forecast.tokens_per_s
+        lines.append([model, "*Helix against TP=8, PP=2*", f"{paper - 1:+.1%}", "", f"{ours - 1:+.1%}", "", ""])
+    return _markdown(
+        ["model", "method", "paper: tokens/s", "paper: TPOT, ms", "ours: tokens/s", "ours: overhead, ms", "ours: step"],
+        lines,
+    )
+
+
+def longer() -> str:
+    """The two methods at longer sequences, as plain as in the paper and with the rest of the layout searched."""
+    lines = []
+    for model in MODELS:
+        for length in LENGTHS:
+            case = Case(model, f"workload.seq_len={length}")
+            rows = [
+                ("TP=8, PP=2, 4 microbatches", case.row(**MEGATRON, microbatches=4)),
+                ("the same, sums in float16", case.row(**MEGATRON, microbatches=4, reduction_dtype="model")),
+                ("TP=8, PP=2, the rest searched", case.best(groups=8, slices=1, data=1, pipeline=2)),
+                ("Helix 4 x 4", case.row(groups=4, slices=4)),
+                ("4 x 4, the rest searched", case.best(groups=4, slices=4)),
+            ]
+            for name, row in rows:
+                memory = human_bytes(row.forecast.memory_nbytes)
+                cells = [model, str(length), name, str(row.layout), _tps(row), _overhead(row), _step(row), memory]
+                lines.append(cells)
+    return _markdown(
+        ["model", "tokens a sequence", "method", "layout", "tokens/s", "overhead, ms", "step", "memory"], lines
+    )
+
+
+def winners() -> str:
+    """The best plan of the whole space in each case."""
+    lines = []
+    for model in MODELS:
+        for length in LENGTHS:
+            case = Case(model, f"workload.seq_len={length}")
+            best, base = case.best(), case.row(**MEGATRON, microbatches=4)
+            searched = case.best(groups=8, slices=1, data=1, pipeline=2)
+            tps = best.forecast.tokens_per_s
+            lines.append([
+                model,
+                str(length),
+                str(best.layout),
+                _tps(best),
+                f"{tps / base.forecast.tokens_per_s:.2f} x",
+                f"{tps / searched.forecast.tokens_per_s:.2f} x",
+                f"{case.limit / 1e6:.2f}M",
+                f"{tps / case.limit:.0%}",
+            ])  # fmt: skip
+    return _markdown(
+        ["model", "tokens a sequence", "best plan", "tokens/s", "over TP=8, PP=2, 4 microbatches",
+         "over the best TP=8, PP=2", "limit", "of the limit"],
+        lines,
+    )  # fmt: skip
+
+
+def peers() -> str:
+    """TP=8, PP=2 at 1,024 tokens per microbatch, as other planners are set up."""
+    lines = []
+    for parts in (1, 2, 8, 32):
+        for dtype in ("accumulator", "model"):
+            case = Case("dense", f"workload.batch={parts}", "workload.seq_len=1024")
+            row = case.row(**MEGATRON, microbatches=parts, reduction_dtype=dtype)
+            turns = case.row(**MEGATRON, microbatches=parts, reduction_dtype=dtype, interleave=2) if parts > 1 else None
+            kept = "float32" if dtype == "accumulator" else "float16"
+            lines.append([str(parts), kept, _tps(row), _tps(turns) if turns else "-"])
+    return _markdown(["microbatches", "sums in", "tokens/s", "two microbatches taking turns: tokens/s"], lines)
+
+
+def gather() -> str:
+    """Bytes between hosts in the concat level, by gather order."""
+    case, lines = Case("dense"), []
+    for order in ("slices_first", "groups_first"):
+        dag = lower(Plan.of(*case.specs, Layout(groups=4, slices=4, gather_order=order)))  # type: ignore[arg-type]
+        found = forecast(dag)
+        concat = sum(k.between_hosts_nbytes for k in found.kinds if k.level == "concat")
+        lines.append([
+            order, human_bytes(concat), human_bytes(found.between_hosts_nbytes), human_seconds(found.step_s),
+            human_bytes(max(peak_nbytes(dag))),
+        ])  # fmt: skip
+    return _markdown(["gather_order", "concat, between hosts", "all levels", "step", "memory"], lines)
+
+
+def sources_list() -> str:
+    """The constants that the four rows rest on."""
+    found: dict[str, None] = {}
+    for model in ("dense", "MoE top-2"):
+        case = Case(model)
+        for axes in ({**MEGATRON, "microbatches": 4}, {"groups": 4, "slices": 4}):
+            layout = Layout.model_validate({**axes, "experts": 8 if case.name == "moe" else 1})
+            found |= dict.fromkeys(sources(lower(Plan.of(*case.specs, layout))))  # type: ignore[arg-type]
+    return "".join(f"- {line}\n" for line in found)
+
+
+QUICK = {"one-token": one_token, "peers": peers, "gather": gather, "sources": sources_list}
+SLOW = {"longer": longer, "winners": winners}
+
+
+def _tps(row: Row) -> str:
+    tps = row.forecast.tokens_per_s
+    return f"{tps / 1e6:.2f}M" if tps >= 1e6 else f"{tps / 1e3:.0f}k"
+
+
+def _overhead(row: Row) -> str:
+    return f"{row.forecast.sync_overhead_per_token_ms:.3f}"
+
+
+def _step(row: Row) -> str:
+    return human_seconds(row.forecast.step_s)
+
+
+def _markdown(head: list[str], lines: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+
+
+def updated(page: str, made: dict[str, str]) -> str:
+    """The page with its tables replaced; each stands between ``<!-- NAME -->`` and ``<!-- / -->``."""
+    for name, text in made.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- / -->)", re.DOTALL)
+        if not pattern.search(page):
+            msg = f"docs/paper.md has no place for the table {name}"
+            raise ValueError(msg)
+        page = pattern.sub(lambda m, text=text: m.group(1) + "\n" + text + "\n" + m.group(2), page)
+    return page
+
+
+def main() -> None:
+    """Print the tables, or write them into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true")
+    made = tables()
+    if parser.parse_args().update:
+        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
+        return
+    for name, text in made.items():
+        print(f"## {name}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
