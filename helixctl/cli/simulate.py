@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -24,6 +24,18 @@ from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from helixctl.dag import Dag
+
+_MOST_COLUMNS: Final = 4
+_SHORT: Final = {  # where a name heads a column
+    "step time": "step",
+    "latency of a sequence, mean": "latency",
+    "sync + comm overhead per token (the paper's TPOT)": "overhead/token",
+    "communication, exposed": "exposed",
+    "communication, hidden by computation": "hidden",
+    "received per rank": "received",
+    "of it between hosts": "between hosts",
+    "memory per rank, largest": "memory",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +130,7 @@ def _print(predictions: list[_Prediction], *, verbose: bool) -> None:
     for what, titles in subjects.items():
         out.print(f"{', '.join(titles)}: {what}" if len(subjects) > 1 else what)
     out.print()
-    rows = table("predicted", *(f">{p.title}" for p in predictions))
-    for name, *cells in zip(*(_column(p) for p in predictions), strict=True):
-        rows.add_row(name[0], name[1], *(cell for _, cell in cells))
-    out.print(rows)
+    out.print(_side_by_side(predictions))
     out.print()
     for prediction in predictions if verbose else ():
         out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
@@ -136,7 +145,22 @@ def _print(predictions: list[_Prediction], *, verbose: bool) -> None:
         out.print(f"  {line}")
 
 
-def _column(prediction: _Prediction) -> Iterable[tuple[str, str]]:
+def _side_by_side(predictions: list[_Prediction]) -> object:
+    """A column for each of a few plans, a row for each of many."""
+    found = [_column(p) for p in predictions]
+    few = len(predictions) <= _MOST_COLUMNS
+    names = [name if few else _SHORT.get(name, name) for name, _ in found[0]]
+    lines = [[p.title, *(value for _, value in column)] for p, column in zip(predictions, found, strict=True)]
+    head = ["predicted", *names]
+    if few:
+        head, *lines = ([str(cell) for cell in row] for row in zip(head, *lines, strict=True))
+    rows = table(head[0], *(f">{name}" for name in head[1:]))
+    for line in lines:
+        rows.add_row(*line)
+    return rows
+
+
+def _column(prediction: _Prediction) -> Sequence[tuple[str, str]]:
     """What is said of one plan: (name, value)."""
     found, plan = prediction.forecast, prediction.dag.plan
     return (
@@ -147,7 +171,7 @@ def _column(prediction: _Prediction) -> Iterable[tuple[str, str]]:
         ("sync + comm overhead per token (the paper's TPOT)", f"{found.sync_overhead_per_token_ms:.3g} ms"),
         ("communication, exposed", _seconds(found.exposed_s)),
         ("communication, hidden by computation", _seconds(found.hidden_s)),
-        ("computing", f"{found.busy_share:.1%} of the step"),
+        ("computing", f"{found.busy_share:.1%}"),
         ("received per rank", human_bytes(found.received_nbytes)),
         ("of it between hosts", human_bytes(found.between_hosts_nbytes)),
         ("memory per rank, largest", human_bytes(found.memory_nbytes)),

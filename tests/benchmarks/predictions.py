@@ -72,7 +72,8 @@ def main() -> None:
         helixctl("run", "--compare", *plans, *steps, "--report", f"{folder}/report.json")
         simulated = json.loads(Path(f"{folder}/simulated.json").read_text(encoding="utf-8"))
         report = json.loads(Path(f"{folder}/report.json").read_text(encoding="utf-8"))
-    rows = [row(*pair, *numbers) for pair, *numbers in zip(LAYOUTS, simulated["plans"], report["methods"], strict=True)]
+    found = zip(LAYOUTS, simulated["plans"], report["methods"], strict=True)
+    rows = [row(asked, predicted, measured) for asked, predicted, measured in found]
     rows.sort(key=lambda r: abs(r["predicted_over_measured"] - 1))
     for r in rows:
         print(

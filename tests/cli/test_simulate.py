@@ -65,6 +65,12 @@ def test_plans_side_by_side(plans: dict[str, Path]) -> None:
     assert "paper-dense on h100x16 (16 x NVIDIA H100 80GB HBM3), 1024 sequences x 1 token, float16" in done.err
 
 
+def test_many_plans_have_a_row_each(plans: dict[str, Path]) -> None:
+    done = helixctl("simulate", *(plans[name] for name in ("slices", "groups", "megatron", "slices", "groups")))
+    assert row(done.err, "megatron.plan.json")[1] == "8 x 1, pipeline 2, microbatches 4, reduce"
+    assert len(row(done.err, "slices.plan.json")) == len(row(done.err, "predicted  ")) == 12
+
+
 def test_groups_first_crosses_hosts_with_a_quarter_of_the_concat(plans: dict[str, Path]) -> None:
     cells = {name: row(helixctl("simulate", "-v", plans[name]).err, "concat")[-2:] for name in ("slices", "groups")}
     assert cells == {"slices": ["62.9 MB", "50.3 MB"], "groups": ["62.9 MB", "12.6 MB"]}

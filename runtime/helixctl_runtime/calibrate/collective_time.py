@@ -130,7 +130,7 @@ def nbytes_of(point: CollectivePoint) -> int:
     op, numel = _OPS[point.kind], numel_of(point)
     gathered = numel * point.ranks if isinstance(op, AllGather) else numel
     piece, whole = (Value("v", "t", 0, ((0, n),), "float32") for n in (numel, gathered))
-    return nbytes(op, [piece] * point.ranks, [whole] * point.ranks)
+    return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks)
 
 
 def seconds_of(groups: Sequence[Sequence[Sequence[Block]]], repeat: int, stretch: float) -> float:
