@@ -63,8 +63,6 @@ def command(
             "HX501", f"{error.name} is not installed", "in the clone of helixctl: pip install '.[runtime]'"
         ) from error
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
-    if request.ranks == 1 and base is None:
-        raise click.BadParameter("one rank measures no link; take it from a --cluster", param_hint="--ranks")
     what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
     with progress(what, len(request.names)) if run.speaks() else nullcontext() as watch:
         found = run.calibrate(request, base, timeout=timeout, watch=watch)

@@ -87,12 +87,12 @@ def _opening(dag: Dag) -> Iterator[str]:
 def _groups(paper: _Paper) -> Iterator[str]:
     """A tinted cluster for every group, with the names of its GPUs."""
     lanes = paper.lanes
-    for group in lanes.groups:
+    for number, group in enumerate(lanes.groups):  # several stages have a group 0 each: names take the number
         area = paper.box(group.start - OVERHANG, -_HEAD, group.stop + OVERHANG, lanes.height)
-        yield f"subgraph {_quote(f'cluster {group.label}')} {{"
+        yield f"subgraph {_quote(f'cluster {number}')} {{"
         yield f'graph [bb={area}, style=filled, color="#eef1f5", label=""];'
-        yield _words(paper, group.label, group.middle, -_HEAD + 12, f"<B>{escape(group.label)}</B>")
-        yield _words(paper, f"{group.label} {group.note}", group.middle, -_HEAD + 26, escape(group.note))
+        yield _words(paper, f"group {number}", group.middle, -_HEAD + 12, f"<B>{escape(group.label)}</B>")
+        yield _words(paper, f"note {number}", group.middle, -_HEAD + 26, escape(group.note))
         for column in lanes.columns:
             if group.start <= column.x < group.stop:
                 name = f"{lanes.device} {column.rank}"

@@ -18,6 +18,8 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     if model.attention.softmax_slices > 1:
         heads += f" in {model.attention.softmax_slices} softmax slices"
     network = f"feed-forward {model.feed_forward.intermediate_size}"
+    if experts := model.feed_forward.experts:
+        network = f"{experts.count} experts of {model.feed_forward.intermediate_size}, top {experts.top_k}"
     # Every axis of the layout but the two that its sentence opens with, whatever axes it comes to have.
     rest = layout.model_dump(mode="json", exclude={"groups", "slices"})
     axes = [f"{axis.replace('_', ' ')} {value}" for axis, value in rest.items()]

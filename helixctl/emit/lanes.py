@@ -15,6 +15,7 @@ from math import prod
 from typing import Final, get_args
 
 from helixctl.dag import Activation, Attention, Dag, Level, Linear, Task, Value
+from helixctl.plan import Layout
 
 COLUMN_WIDTH: Final = 58
 COLUMN_GAP: Final = 8
@@ -141,7 +142,7 @@ def arrange(dag: Dag, layer: int | None = None) -> Lanes:
         hosts=_spans(columns, [f"host {cluster.host_of(c.rank)}" for c in columns]),
         groups=_spans(
             columns,
-            [f"group {layout.group_of(c.rank)}" for c in columns],
+            [_group(layout, c.rank) for c in columns],
             ["heads {}:{}".format(*layout.heads(c.rank, dag.plan.model)) for c in columns],
         ),
         layers=layers,
@@ -152,6 +153,13 @@ def arrange(dag: Dag, layer: int | None = None) -> Lanes:
         width=columns[-1].right,
         height=height,
     )
+
+
+def _group(layout: Layout, rank: int) -> str:
+    """``group 1``, and of which stage and replica where there are several."""
+    stage, replica = layout.team_of(rank)
+    places = (("stage", stage, layout.pipeline), ("replica", replica, layout.data))
+    return ", ".join([*(f"{word} {at}" for word, at, size in places if size > 1), f"group {layout.group_of(rank)}"])
 
 
 def _rows(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:

@@ -281,3 +281,12 @@ def test_a_pipeline_is_drawn(name: str) -> None:
     dag = dag_of(SMALL, 2, 1, "layers=2", pipeline=2, microbatches=2, data=2)
     text = str(emit(dag, name))
     assert all(task.id in text for task in dag.tasks)
+
+
+def test_every_stage_has_its_own_groups() -> None:
+    dag = dag_of(SMALL, 2, 1, pipeline=2, data=2)
+    labels = [span.label for span in arrange(dag).groups]
+    assert labels[1] == "stage 0, replica 0, group 1"
+    assert len(set(labels)) == 8
+    drawn = emit(dag, "dot")
+    assert all(f'"cluster {number}"' in drawn for number in range(8))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -19,7 +19,6 @@ import torch.distributed as dist
 
 from helixctl.dag import AllGather, AllReduce, Broadcast, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import nbytes
-from helixctl_runtime import kernels
 from helixctl_runtime.calibrate.points import Collective, CollectivePoint
 from helixctl_runtime.collectives import Issue, issue
 from helixctl_runtime.program import Exchange
@@ -59,14 +58,18 @@ class CollectiveTimer:
     Args:
         rank: this rank.
         groups: the process groups that this rank is in, by their ranks.
-        stretch: ranks per core of this host; where it is above 1, ranks compute between the collectives.
+        task: a computation like those of a step, of less than a few milliseconds, to run between the collectives; None
+            where every rank has a device of its own.
     """
 
-    def __init__(self, rank: Rank, groups: Mapping[tuple[int, ...], dist.ProcessGroup], stretch: float) -> None:
-        """Allocate what the computation needs."""
-        self._rank, self._groups, self._stretch = rank, groups, stretch
-        x, out = torch.zeros(2, 128, 128)
-        self._product = kernels.linear(x, torch.zeros(128, 128), out)
+    def __init__(
+        self,
+        rank: Rank,
+        groups: Mapping[tuple[int, ...], dist.ProcessGroup],
+        task: Callable[[], object] | None,
+    ) -> None:
+        """Run nothing yet."""
+        self._rank, self._groups, self._task = rank, groups, task
 
     def blocks(self, point: CollectivePoint, members: tuple[int, ...], blocks: int, repeat: int) -> list[Block]:
         """Repeat a collective of this rank's group a number of times in each of some loops."""
@@ -80,17 +83,11 @@ class CollectiveTimer:
         dist.barrier()
         computation, processor, begin = 0.0, time.process_time(), time.perf_counter()
         for turn in range(repeat):
-            if self._stretch > 1:
-                computation += self._compute()
+            if self._task is not None:
+                computation += _compute(self._task)
             calls[turn % len(calls)]().wait()
         self._synchronize()
         return Block(begin, time.perf_counter(), computation, time.process_time() - processor)
-
-    def _compute(self) -> float:
-        begin = time.thread_time()
-        while (spent := time.thread_time() - begin) < _COMPUTATION_S:
-            self._product()
-        return spent
 
     def _synchronize(self) -> None:
         if self._rank.device.type == "cuda":
@@ -109,6 +106,13 @@ class CollectiveTimer:
         tasks = [Task(str(point), 0, "transfer", op, order, (), (), 0, 0) for order in orders]
         group = self._groups.get(members)
         return [issue(Exchange(0, task, send, receive), self._rank.rank, group) for task in tasks]
+
+
+def _compute(task: Callable[[], object]) -> float:
+    begin = time.thread_time()
+    while (spent := time.thread_time() - begin) < _COMPUTATION_S:
+        task()
+    return spent
 
 
 def numel_of(point: CollectivePoint) -> int:

@@ -45,7 +45,7 @@ def cluster_of(found: Measurements, base: ClusterSpec | None, day: date) -> Clus
                 "memory_bandwidth": bandwidth,
                 "peak": peak,
             },
-            "within_host": _link(found),
+            "within_host": _link(found) if found.collectives else _no_link(rates),
         }
     else:
         data = base.model_dump(mode="json", exclude_none=True)
@@ -137,6 +137,11 @@ def _link(found: Measurements) -> dict[str, str]:
         "bandwidth": _quantity((last[0] - first[0]) / beyond, "B/s"),
         "latency": _quantity(first[1] / (ranks - 1), "s"),
     }
+
+
+def _no_link(rates: _Rates) -> dict[str, str]:
+    """One device sends nothing; a spec has a link all the same, so it is that to its own memory."""
+    return {"bandwidth": _quantity(rates.of("copy"), "B/s"), "latency": _quantity(rates.overhead, "s")}
 
 
 def _axis(shapes: Sequence[tuple[int, ...]], axis: int) -> list[int]:

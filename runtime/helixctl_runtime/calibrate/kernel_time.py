@@ -50,7 +50,6 @@ class KernelTimer:
         """Allocate nothing yet."""
         self._sizes, self._rank, self._device = sizes, rank, rank.device
         self._pools: dict[Dtype, torch.Tensor] = {}
-        self._before = KernelPoint("matmul", "float32", (sizes.tokens, sizes.hidden, sizes.hidden))
 
     def seconds(self, point: KernelPoint) -> float:
         """Seconds of one repetition on the device, or on one core where ranks share cores: a median.
@@ -58,7 +57,7 @@ class KernelTimer:
         Raises:
             HelixError: HX508, no fused attention for this device, dtype and width.
         """
-        with self._fused(point), torch.inference_mode():
+        with self._fused(point):
             steps = cycle(self._steps(point))
             next(steps)()
             return self._on_cuda(steps) if self._device.type == "cuda" else self._on_cpu(steps)
@@ -66,14 +65,14 @@ class KernelTimer:
     def _on_cpu(self, steps: Iterator[kernels.Step]) -> float:
         """Processor time of this thread: its clock stands still while another process has the core.
 
-        A product comes before each repetition, untimed, because in a step other tasks do: they leave neither data nor
-        code of a kernel in the fastest caches. In a loop of its own an elementwise task takes a third of the time.
+        Another task comes before each repetition, untimed, as in a step: it leaves neither data nor code of a kernel in
+        the fastest caches. In a loop of its own an elementwise task takes a third of the time.
         """
-        cell, place, before, spent = self._rank.progress.cell, self._rank.progress.cell[0], self._between, [0.0]
+        cell, place, spent = self._rank.progress.cell, self._rank.progress.cell[0], [0.0]
         while len(spent) <= self._sizes.repeat[0] or (
             sum(spent) < self._sizes.kernel_s and len(spent) <= self._sizes.repeat[1]
         ):
-            next(before)()
+            self.other_task()
             begin = time.thread_time()
             cell[0] = place
             next(steps)()
@@ -98,9 +97,14 @@ class KernelTimer:
         torch.cuda.synchronize()
         return begin.elapsed_time(end) * 1e-3
 
+    def other_task(self) -> None:
+        """Run what a step may run before and after a task: a product of the residual stream, each time a new weight."""
+        next(self._others)()
+
     @cached_property
-    def _between(self) -> Iterator[kernels.Step]:
-        return cycle(self._products(self._before))
+    def _others(self) -> Iterator[kernels.Step]:
+        stream = (self._sizes.tokens, self._sizes.hidden, self._sizes.hidden)
+        return cycle(self._products(KernelPoint("matmul", "float32", stream)))
 
     def _steps(self, point: KernelPoint) -> list[kernels.Step]:
         match point.kernel:

@@ -61,20 +61,19 @@ class Calibration:
         members = {k: _split(rank.world_size, k) for k in dict.fromkeys(p.ranks for p in collectives)}
         groups = rank.new_groups([g for split in members.values() for g in split])
         rank.progress.enter(Phase.RUNNING)
-
-        timer = KernelTimer(self.sizes, rank)
-        seconds = []
-        for place, point in enumerate(self.kernels):
-            _announce(rank, place)
-            dist.barrier()
-            seconds.append(timer.seconds(point))
-
-        exchanges = CollectiveTimer(rank, groups, stretch)
-        blocks = []
-        for place, collective in enumerate(collectives, len(self.kernels)):
-            _announce(rank, place)
-            (mine,) = (g for g in members[collective.ranks] if rank.rank in g)
-            blocks.append(exchanges.blocks(collective, mine, self.sizes.blocks, self.sizes.exchanges))
+        with torch.inference_mode():
+            timer = KernelTimer(self.sizes, rank)
+            seconds = []
+            for place, point in enumerate(self.kernels):
+                _announce(rank, place)
+                dist.barrier()
+                seconds.append(timer.seconds(point))
+            exchanges = CollectiveTimer(rank, groups, timer.other_task if stretch > 1 else None)
+            blocks = []
+            for place, collective in enumerate(collectives, len(self.kernels)):
+                _announce(rank, place)
+                (mine,) = (g for g in members[collective.ranks] if rank.rank in g)
+                blocks.append(exchanges.blocks(collective, mine, self.sizes.blocks, self.sizes.exchanges))
 
         found = [(seconds, blocks)] * rank.world_size
         dist.all_gather_object(found, (seconds, blocks))
