@@ -112,6 +112,8 @@ def _report(decision: Decision, *, verbose: bool) -> None:
 
 def _searched(decision: Decision) -> str:
     """How much of the space was simulated, and what is known of the rest."""
+    if decision.legal == 1:
+        return "one layout is legal of those asked for"
     text = f"searched {decision.legal:,} legal layouts, {decision.simulated:,} of them simulated: "
     if decision.open_bound is None:
         return text + "no other can be better, by their lower bounds"

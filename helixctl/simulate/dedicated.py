@@ -6,6 +6,7 @@ from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag, Task
 from helixctl.dag.dry_run import dry_run
 from helixctl.simulate.timeline import Record, Timeline
+from helixctl.simulate.waits import waits_of
 
 
 def simulate_dedicated(dag: Dag) -> Timeline:
@@ -29,7 +30,7 @@ class _Pass:
         self.record = Record(dag)
         self.lane_s = [0.0] * len(dag.order)  # when the last collective of each rank's communication lane ends
         self.issued_by = [frozenset(order) for order in dag.order]
-        self.made_by: dict[str, str] = {}  # the collective that makes a value
+        self.waits = waits_of(dag)
 
     def run(self) -> Timeline:
         ran = dry_run(self.dag)
@@ -48,23 +49,23 @@ class _Pass:
 
     def _compute(self, task: Task) -> None:
         record, (rank,) = self.record, task.ranks
-        for value in task.inputs:
-            if (made_by := self.made_by.get(value)) is not None:
-                record.wait(rank, made_by, record.end_s[made_by])
+        self._wait(rank, task)
         begin = record.clock_s[rank]
         record.begin_s[task.id] = begin
         record.end_s[task.id] = record.clock_s[rank] = begin + self.costs.seconds(task)
 
     def _communicate(self, task: Task) -> None:
         record = self.record
-        for value in task.inputs:
-            if (made_by := self.made_by.get(value)) is not None:
-                record.wait(self.dag.value[value].rank, made_by, record.end_s[made_by])
         ranks = [rank for rank in task.ranks if task.id in self.issued_by[rank]]
+        for rank in ranks:
+            self._wait(rank, task)
         begin = max(max(record.clock_s[rank], self.lane_s[rank]) for rank in ranks)
         end = begin + self.costs.seconds(task)
         record.begin_s[task.id], record.end_s[task.id] = begin, end
         for rank in ranks:
             record.issued_s[rank][task.id] = record.clock_s[rank]
             self.lane_s[rank] = end
-        self.made_by.update(dict.fromkeys(task.outputs, task.id))
+
+    def _wait(self, rank: int, task: Task) -> None:
+        for name in self.waits[rank].get(task.id, ()):
+            self.record.wait(rank, name, self.record.end_s[name])

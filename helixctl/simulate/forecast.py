@@ -53,7 +53,7 @@ class Forecast:
         latency_s: when a sequence's part of the output is complete on all ranks that make it, mean over the sequences.
         exposed_s: time in which a rank neither computes nor is done: in communication, or waiting for it, that no
             computation hides; mean over the ranks.
-        hidden_s: time of collectives during which the same rank computes; mean over the ranks.
+        hidden_s: time in which a rank computes while a collective of it is on its way; mean over the ranks.
         busy_share: compute time as a share of the step; mean over the ranks.
         levels: seconds by (level, lane) of the rank that is done last; its communication is what is exposed, so that
             they add up to the step.
@@ -195,18 +195,21 @@ def _kinds(timeline: Timeline, moved: dict[_Kind, _Moved]) -> tuple[KindForecast
 
 
 def _hidden(timeline: Timeline, rank: int) -> float:
-    """Time in which both lanes of a rank are at work. The spans of a lane follow one another."""
-    spans = [(timeline.begin_s[name], timeline.end_s[name], name) for name in timeline.dag.order[rank]]
-    moving = [span for span in spans if span[2] in timeline.issued_s[rank]]
-    computing = [span for span in spans if span[2] not in timeline.issued_s[rank]]
-    total, first = 0.0, 0
-    for begin, end, _ in moving:
+    """Time in which a rank computes while a collective of it is on its way, from its issue to its end."""
+    issued = timeline.issued_s[rank]
+    computing = [
+        (timeline.begin_s[name], timeline.end_s[name]) for name in timeline.dag.order[rank] if name not in issued
+    ]
+    total, first, reached = 0.0, 0, 0.0
+    for name, issue in issued.items():  # in the order of issue; what two of them share counts once
+        begin, end = max(issue, reached), timeline.end_s[name]
+        reached = max(reached, end)
         while first < len(computing) and computing[first][1] <= begin:
             first += 1
-        for start, stop, _ in islice(computing, first, None):
+        for start, stop in islice(computing, first, None):
             if start >= end:
                 break
-            total += min(end, stop) - max(begin, start)
+            total += max(0.0, min(end, stop) - max(begin, start))
     return total
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helixctl.cost.tasks import TaskCosts, collective_load
 from helixctl.dag import Dag, Task
 from helixctl.dag.dry_run import meetings
 from helixctl.simulate.timeline import Record, Timeline
+from helixctl.simulate.waits import waits_of
 
 # Activities that end together do so but for the rounding of their remaining seconds.
 _ROUNDING = 1e-12
@@ -53,7 +55,7 @@ class _Events:
         self.awaited = meetings(dag)
         self.arrived: dict[str, list[int]] = defaultdict(list)
         self.waiting: dict[str, list[int]] = defaultdict(list)  # ranks that stand still for a collective
-        self.made_by = {v: t.id for t in dag.tasks if t.is_collective for v in t.outputs}
+        self.waits = waits_of(dag)
         # How many ranks of a host each of its ranks stands for: one, but in a partial dag.
         host_of = dag.plan.cluster.host_of
         there = Counter(host_of(rank) for rank, order in enumerate(dag.order) if order)
@@ -122,8 +124,7 @@ class _Events:
         order = self.dag.order[rank]
         while self.at[rank] < len(order):
             task = self.dag.task[order[self.at[rank]]]
-            mine = [v for v in task.inputs if v in self.made_by and self.dag.value[v].rank == rank]
-            if self._stands_still(rank, [self.made_by[v] for v in mine]):
+            if self._stands_still(rank, self.waits[rank].get(task.id, ())):
                 return
             if not task.is_collective:
                 self._begin(task, [rank], 1.0)
@@ -135,7 +136,7 @@ class _Events:
             self._serve(rank)
         self._stands_still(rank, list(self.record.issued_s[rank]))
 
-    def _stands_still(self, rank: int, collectives: list[str]) -> bool:
+    def _stands_still(self, rank: int, collectives: Sequence[str]) -> bool:
         """Whether a rank must wait for one of these collectives."""
         for name in collectives:
             if name not in self.record.end_s:

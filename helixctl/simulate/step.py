@@ -20,8 +20,9 @@ def simulate(dag: Dag) -> Timeline:
       outputs this one reads, for which the rank stands still as well. The rank goes on at once. The collective begins
       when all its ranks have issued it and on each of them the collective issued before it has ended; it ends for all
       its ranks at the same time.
-    - A rank that only sends does not wait for it: what it sends is kept. At the end of its order a rank waits for the
-      collectives that are still on their way, in the order of issue. The step ends with the last rank.
+    - A rank that sends goes on, and waits for it at its next send: what it sends is kept until then.
+    - At the end of its order a rank waits for the collectives that are still on their way, in the order of issue. The
+      step ends with the last rank.
 
     A partial dag has the orders and values of some ranks alone, such as one rank of every pipeline stage. Its
     collectives then wait only for the ranks that are there, and cost what they cost among all of their ranks.

@@ -8,21 +8,21 @@ from functools import cached_property
 from typing import Final
 
 from helixctl.dag import Dag
-from helixctl.errors import Diagnostic, HelixError
+from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least, simplicity
+from helixctl.solve.refusals import none_fits, none_legal
 from helixctl.solve.search import BUDGET, Found, search
-from helixctl.solve.space import pairs, space
+from helixctl.solve.space import FEW, MANY, pairs, space
 from helixctl.solve.verdict import Row, reasons, too_big, verdict
 from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 _MOST_ROWS: Final = 10
 _MOST_ILLEGAL: Final = 5
-_MEMORY_HINT: Final = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,11 @@ class _Solver:
         model, cluster, workload = self.specs
         others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
         free = {axis: value for axis, value in {**others, **wish}.items() if axis not in {"groups", "slices"}}
-        layouts = sorted(space(*self.specs, free), key=simplicity)
-        asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
-        if not asked:
-            raise HelixError(self._none_legal(layouts, wish))
-        found = self._search(asked, self.budget)
-        if found.best is None and found.open_bound is not None:
-            self.objective = "memory"  # nothing fitted before the budget was spent: the smallest then
-            found = self._search(asked, self.budget)
-        if found.best is None:
-            raise HelixError(self._none_fits(found))
+        found, layouts = self._found(wish, free)
         best = found.best
-        shown = self._rows(found, layouts, wish)
+        if best is None:
+            raise HelixError(none_fits(found, cluster))
+        shown = self._rows(best, found, layouts, wish)
         plan = Plan.of(model, cluster, workload, best.layout)
         return Decision(
             self.objective,
@@ -114,6 +107,21 @@ class _Solver:
             len(found.tried),
             found.open_bound,
         )
+
+    def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Layout]]:
+        """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m."""
+        for most in (FEW, MANY):  # many small microbatches where nothing else fits
+            layouts = sorted(space(*self.specs, free, most), key=simplicity)
+            asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
+            if not asked:
+                raise HelixError(none_legal(*self.specs, wish, free, layouts))
+            found = self._search(asked, self.budget)
+            if found.best is None:
+                self.objective = "memory"  # nothing fits, or nothing did before the budget was spent: the smallest then
+                found = self._search(asked, self.budget)
+            if found.best:
+                break
+        return found, layouts
 
     def _search(self, layouts: Iterable[Layout], budget: int) -> Found:
         return search(
@@ -138,10 +146,7 @@ class _Solver:
 
     # --- the other layouts -------------------------------------------------------------------------------------------
 
-    def _rows(self, found: Found, layouts: Sequence[Layout], wish: Wish) -> tuple[Row, ...]:
-        best = found.best
-        if best is None:
-            raise TypeError  # the caller has seen to it
+    def _rows(self, best: Candidate, found: Found, layouts: Sequence[Layout], wish: Wish) -> tuple[Row, ...]:
         meshes: dict[object, Candidate] = {}
         for candidate in sorted(found.tried, key=lambda c: (self._key(c), simplicity(c.layout))):
             meshes.setdefault(_mesh(candidate.layout), candidate)
@@ -167,34 +172,6 @@ class _Solver:
             Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
             for layout in pairs(cluster.devices, wish)
         ]
-
-    def _none_legal(self, legal: Sequence[Layout], wish: Wish) -> list[Diagnostic]:
-        wanted, found = wish_text(wish), self._pairs(wish)
-        asked = [c for c in found if all(getattr(c.layout, axis) == value for axis, value in wish.items())]
-        if not asked:
-            made = ", ".join(str(c.layout) for c in found) or "none with these axes"
-            hint = f"groups x slices x data x pipeline must be the number of devices: {made}"
-            message = f"{wanted}: does not make {self.specs[1].devices} devices"
-            return [Diagnostic("HX202", message, hint)]
-        way_out: str | None = None
-        if legal:
-            way_out = "legal here: " + ", ".join(dict.fromkeys(f"{x.groups} x {x.slices}" for x in legal))
-        elif cut := [c for c in asked if len(c.reasons) == 1 and "softmax" in c.reasons[0]]:
-            slices = min(c.layout.slices for c in cut)
-            way_out = (
-                f"--set attention.softmax_slices={slices} would make it legal, but that is another function "
-                f"than the model's {self.specs[0].attention.softmax_slices}"
-            )
-        code = "HX202" if wanted else "HX201"
-        return [Diagnostic(code, f"layout {c.layout}: {'; '.join(c.reasons)}", way_out) for c in asked]
-
-    def _none_fits(self, found: Found) -> list[Diagnostic]:
-        smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)
-        texts = [f"layout {c.layout}: {too_big(c, self.specs[1])}" for c in smallest[:3]]
-        tried = f"of the smallest, {len(found.tried)} were simulated"
-        ended = f"the search ended at its budget: {tried}; fix axes with --layout"
-        hint = _MEMORY_HINT if found.open_bound is None else ended
-        return [Diagnostic("HX203", text, hint) for text in texts]
 
 
 def _mesh(layout: Layout) -> tuple[int, int, int, int]:

@@ -13,24 +13,35 @@ from helixctl.solve.hosts import alike, host_pattern
 from helixctl.solve.wish import Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
-# Microbatches are tried in powers of two up to so many per stage: more of them hardly fill a pipeline better.
-_MICROBATCHES_PER_STAGE: Final = 64
+# Microbatches are tried in powers of two up to so many per stage: more hardly fill a pipeline better. What does not
+# fit in memory even so is tried with more.
+FEW: Final = 16
+MANY: Final = 1024
 _INTERLEAVED: Final = (1, 2)
 
 
-def space(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> Iterator[Layout]:
-    """Every legal layout of all of the cluster's devices that has the wished axes.
+def space(
+    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, most: int = FEW
+) -> Iterator[Layout]:
+    """Every legal layout of all of the cluster's devices that has the wished axes, with up to so many microbatches.
 
     A wish may go beyond what is searched. Left out of the search are twins: values of an axis that change nothing (a
     gather order of one group, a placement inside one host), microbatches without stages to fill or turns to take, and
     partial sums in the model's dtype, as they cost a rounding.
     """
+    for layout in combinations(model, cluster, workload, wish, most):
+        if not illegalities(layout, model, workload, cluster.devices):
+            yield layout
+
+
+def combinations(
+    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, most: int
+) -> Iterator[Layout]:
+    """The layouts that are looked at, legal or not."""
     for mesh in _meshes(model, cluster, workload, wish):
         fixed = {**wish, **mesh}
-        for axes in _inner(Layout.model_validate(fixed), model, cluster, workload, wish):
-            layout = Layout.model_validate({**fixed, **axes})
-            if not illegalities(layout, model, workload, cluster.devices):
-                yield layout
+        for axes in _inner(Layout.model_validate(fixed), model, cluster, workload, wish, most):
+            yield Layout.model_validate({**fixed, **axes})
 
 
 def pairs(devices: int, wish: Wish) -> Iterator[Layout]:
@@ -62,7 +73,7 @@ def _meshes(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish
 
 
 def _inner(
-    mesh: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish
+    mesh: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, most: int
 ) -> Iterator[dict[str, Any]]:
     """Values of the other axes on a mesh."""
     experts = model.feed_forward.experts
@@ -73,7 +84,7 @@ def _inner(
     for combine, way, placement in product(*(fixed.get(axis, values) for axis, values in choices.items())):
         both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
         orders = [wish["gather_order"]] if "gather_order" in wish else ["slices_first", "groups_first"][: 1 + both]
-        for gather_order, (microbatches, interleave) in product(orders, _turns(mesh, workload, wish)):
+        for gather_order, (microbatches, interleave) in product(orders, _turns(mesh, workload, wish, most)):
             yield {
                 "combine": combine,
                 "experts": way,
@@ -84,12 +95,12 @@ def _inner(
             }
 
 
-def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish) -> Iterator[tuple[int, int]]:
+def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish, per_stage: int) -> Iterator[tuple[int, int]]:
     """Pairs of microbatches and how many of them take turns."""
-    most = min(workload.batch // mesh.data, _MICROBATCHES_PER_STAGE * mesh.pipeline)
-    numbers = [int(wish["microbatches"])] if "microbatches" in wish else [2**i for i in range(most.bit_length())]
-    for number in numbers:
-        for turns in [int(wish["interleave"])] if "interleave" in wish else _INTERLEAVED:
+    most = min(workload.batch // mesh.data, per_stage * mesh.pipeline)
+    for turns in [int(wish["interleave"])] if "interleave" in wish else _INTERLEAVED:
+        fit = max(1, most // turns).bit_length()
+        for number in [int(wish["microbatches"])] if "microbatches" in wish else [turns * 2**i for i in range(fit)]:
             useful = number == 1 or mesh.pipeline > 1 or turns > 1
             if (useful or "microbatches" in wish) and (turns == 1 or mesh.partitions > 1 or "interleave" in wish):
                 yield number, turns

@@ -21,6 +21,7 @@ class Row:
     verdict: str
 
 
+_NEAR = 1.1
 _MEANT = {
     "throughput": "the fastest of the legal ones",
     "latency": "the soonest done of the legal ones",
@@ -55,7 +56,8 @@ def _beside_best(
         return f"{ratio:.3g} x the memory"
     if ratio < 1:
         return f"{1 / ratio:.3g} x faster, but not what was asked for ({wanted})"
-    return f"{ratio:.3g} x slower: {_slowest(mine, its)}"
+    slower = f"{ratio - 1:.1%}" if ratio < _NEAR else f"{ratio:.3g} x"
+    return f"{slower} slower: {_slowest(mine, its)}"
 
 
 def _measure(objective: Objective, forecast: Forecast) -> float:

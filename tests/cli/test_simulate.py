@@ -92,7 +92,7 @@ def test_json_is_what_the_table_says(plans: dict[str, Path]) -> None:
     assert small["step_time_ms"] == pytest.approx(found.step_s * 1e3)
     assert small["tokens_per_s"] == pytest.approx(128 / found.step_s)
     assert small["layout"]["groups"] == 4
-    assert sum(k["exposed_ms"] for k in small["kinds"]) == pytest.approx(small["communication_per_step_ms"])
+    assert sum(k["exposed_ms"] for k in small["kinds"]) == pytest.approx(small["communication"]["exposed_ms"])
     assert any("cluster spec cpu16" in line for line in small["sources"])
     assert helixctl("simulate", plans["small"], plans["slices"], "--json", "-", "-q").out == done.out
 

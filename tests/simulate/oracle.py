@@ -34,12 +34,17 @@ class Oracle:
 
     def rank(self, rank: int) -> Process:
         issued = []
+        sent: str | None = None
         for name in self.dag.order[rank]:
             task = self.dag.task[name]
             for value in task.inputs:
                 maker = self.dag.producer.get(value)
                 if self.dag.value[value].rank == rank and maker is not None and maker.is_collective:
                     yield self.ended[maker.id]
+            if task.kind == "send_receive" and task.ranks[0] == rank:
+                if sent is not None:
+                    yield self.ended[sent]
+                sent = name
             if task.is_collective:
                 issued.append(name)
                 yield self.lanes[rank].put(name)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from helixctl.errors import HelixError
+from helixctl.plan import Layout
 from helixctl.solve import Decision, decide, pairs, parse_wish
+from helixctl.solve.candidate import simulated
+from helixctl.solve.refusals import none_fits
+from helixctl.solve.search import Found
 from tests.documents import PAPER, SMALL, specs
 
 
@@ -87,12 +93,43 @@ def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
     with pytest.raises(HelixError) as caught:
         decide(*specs(PAPER, "device.memory=100 MB"))
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
-    with pytest.raises(HelixError, match="of the smallest, 1 were simulated"):
-        decide(*specs(PAPER, "device.memory=410 MB"), budget=1)
-    smallest = decide(
-        *specs(PAPER, "device.memory=425 MB"), budget=1
-    )  # the fastest do not fit, and the budget is spent
-    assert smallest.objective == "memory"
+    assert re.search(
+        "layout 4 x 1, pipeline 4, microbatches [0-9]+, interleave 2: needs 420 MB a device", str(caught.value)
+    )
+    assert "use more devices" in str(caught.value)
+
+
+def test_where_only_many_small_microbatches_fit() -> None:
+    """2 million tokens a step on 4 x 4: the input and the output take 69 of 80 GB."""
+    decision = decide(*specs(PAPER, "workload.seq_len=2048"), parse_wish("groups=4,slices=4"))
+    assert decision.plan.layout.microbatches > 16
+
+
+def test_a_search_that_ends_early_does_not_say_that_nothing_fits() -> None:
+    model, cluster, workload = specs(PAPER)
+    tried = simulated(model, cluster, workload, Layout(groups=16, slices=1))
+    for bound, way_out in (((1.0,), "fix axes with --layout"), ((float("inf"), 1.0), "use more devices")):
+        assert way_out in str(none_fits(Found(None, (tried,), 5, bound), cluster)[0].hint)
+
+
+@pytest.mark.parametrize(
+    ("wish", "text"),
+    [
+        ("groups=8,slices=1,microbatches=3", "x 3 microbatches do not divide a batch of 1024"),
+        ("groups=8,experts=8", "8 ways of experts, and the model has none"),
+        ("groups=5", "groups 5: does not make 16 devices"),
+    ],
+)
+def test_an_illegal_wish_of_any_axis_has_its_cause(wish: str, text: str) -> None:
+    with pytest.raises(HelixError) as caught:
+        decide(*specs(PAPER), parse_wish(wish))
+    assert {d.code for d in caught.value.diagnostics} == {"HX202"}
+    assert text in str(caught.value)
+
+
+def test_turns_of_three() -> None:
+    layout = decide(*specs(PAPER, "workload.batch=768"), parse_wish("interleave=3,groups=8")).plan.layout
+    assert layout.microbatches % 3 == 0
 
 
 def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:

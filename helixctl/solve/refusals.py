@@ -1,0 +1,68 @@
+"""Why nothing could be chosen, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from helixctl.errors import Diagnostic
+from helixctl.plan import Layout, illegalities
+from helixctl.solve.search import Found
+from helixctl.solve.space import FEW, combinations, pairs
+from helixctl.solve.verdict import too_big
+from helixctl.solve.wish import Wish, wish_text
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+_MOST: Final = 5
+_MEMORY_HINT: Final = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
+
+
+def none_legal(
+    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, free: Wish, legal: Sequence[Layout]
+) -> list[Diagnostic]:
+    """No layout that is asked for is legal (HX202), or none at all (HX201); ``free`` is the wish but for n and m."""
+    wanted = wish_text(wish)
+    asked = [x for x in pairs(cluster.devices, free) if _has(x, wish)]
+    if not asked:
+        asked = [x for x in combinations(model, cluster, workload, free, FEW) if _has(x, wish)]
+    if not asked:
+        made = ", ".join(str(x) for x in pairs(cluster.devices, free)) or "none with these axes"
+        hint: str | None = f"groups x slices x data x pipeline must be the number of devices: {made}"
+        return [Diagnostic("HX202", f"{wanted}: does not make {cluster.devices} devices", hint)]
+    why: dict[tuple[str, ...], Layout] = {}
+    for layout in asked:
+        why.setdefault(tuple(illegalities(layout, model, workload, cluster.devices)), layout)
+    # What is wrong with fewest things is nearest to being legal.
+    nearest = sorted(why.items(), key=lambda item: len(item[0]))[:_MOST]
+    code = "HX202" if wanted else "HX201"
+    there = ", ".join(dict.fromkeys(f"{x.groups} x {x.slices}" for x in legal))
+    found = []
+    for reasons, layout in nearest:
+        hint = f"legal here: {there}" if there else _slices(reasons, layout, model)
+        found.append(Diagnostic(code, f"layout {layout}: {'; '.join(reasons)}", hint))
+    return found
+
+
+def none_fits(found: Found, cluster: ClusterSpec) -> list[Diagnostic]:
+    """No layout that was simulated fits in memory (HX203)."""
+    smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)
+    tried = f"of the smallest, {len(found.tried)} were simulated"
+    ended = f"the search ended at its budget: {tried}; fix axes with --layout"
+    # A layout whose bound is too large stands last in the search: then nothing that is left can fit.
+    proved = found.open_bound is None or found.open_bound[0] == float("inf")
+    hint = _MEMORY_HINT if proved else ended
+    return [Diagnostic("HX203", f"layout {c.layout}: {too_big(c, cluster)}", hint) for c in smallest[:3]]
+
+
+def _has(layout: Layout, wish: Wish) -> bool:
+    return all(getattr(layout, axis) == value for axis, value in wish.items())
+
+
+def _slices(reasons: Sequence[str], layout: Layout, model: ModelSpec) -> str | None:
+    """The change of the model that would make a layout legal, if its cut of the softmax is all that is wrong."""
+    if len(reasons) != 1 or "softmax" not in reasons[0]:
+        return None
+    return (
+        f"--set attention.softmax_slices={layout.slices} would make it legal, but that is another function "
+        f"than the model's {model.attention.softmax_slices}"
+    )
