@@ -65,11 +65,11 @@ def _meshes(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish
         return [int(wish[axis])] if axis in wish else _divisors(gcd(whole, left))
 
     stages = [int(wish["pipeline"])] if "pipeline" in wish else [p for p in _divisors(left) if p <= model.layers]
-    slices_first = values("slices", gcd(attention.softmax_slices, attention.head_dim))
-    for groups, slices, pipeline in product(values("groups", attention.heads), slices_first, stages):
-        data, rest = divmod(left, groups * slices * pipeline)
+    slices = values("slices", gcd(attention.softmax_slices, attention.head_dim))
+    for n, m, p in product(values("groups", attention.heads), slices, stages):
+        data, rest = divmod(left, n * m * p)
         if rest == 0 and wish.get("data", data) == data and workload.batch % data == 0:
-            yield {"groups": groups, "slices": slices, "data": data, "pipeline": pipeline}
+            yield {"groups": n, "slices": m, "data": data, "pipeline": p}
 
 
 def _inner(
@@ -101,7 +101,7 @@ def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish, per_stage: int) -> 
     for turns in [int(wish["interleave"])] if "interleave" in wish else _INTERLEAVED:
         fit = max(1, most // turns).bit_length()
         for number in [int(wish["microbatches"])] if "microbatches" in wish else [turns * 2**i for i in range(fit)]:
-            useful = number == 1 or mesh.pipeline > 1 or turns > 1
+            useful = number == 1 or mesh.pipeline > 1 or turns > 1 or per_stage > FEW  # to save memory
             if (useful or "microbatches" in wish) and (turns == 1 or mesh.partitions > 1 or "interleave" in wish):
                 yield number, turns
 

@@ -90,11 +90,33 @@ def main() -> None:
             "rows": rows,
         }
         arguments.json.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        arguments.json.with_suffix(".md").write_text(markdown(rows, made["environment"], near), encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, Any]], environment: dict[str, Any], near: int) -> str:
+    """The table for people."""
+    lines = [
+        "# Predicted beside measured",
+        "",
+        "`helixctl calibrate` on four CPU ranks, then every layout simulated for the file that it wrote and run on the",
+        "same ranks, a step of each in turn. Written by `python tests/benchmarks/predictions.py --json FILE` on",
+        f"{environment['cpus']} cores of {environment['processor']}, torch {environment['torch']}.",
+        "",
+        f"{near} of {len(rows)} predictions are within 25 % of the median that was measured.",
+        "",
+        "| layout | predicted, ms | measured p50, ms | p10 to p90, ms | predicted / measured |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for r in rows:
+        spread = f"{r['measured_p10_ms']:.0f} to {r['measured_p90_ms']:.0f}"
+        ms, p50, ratio = (r[key] for key in ("predicted_ms", "measured_p50_ms", "predicted_over_measured"))
+        lines.append(f"| {r['layout']} | {ms:.1f} | {p50:.1f} | {spread} | {ratio:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def row(asked: tuple[str, str], predicted: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
-    ms, p50 = predicted["step_ms"], measured["step_time_ms"]["p50"]
+    ms, p50 = predicted["step_time_ms"], measured["step_time_ms"]["p50"]
     return {
         "model": asked[0],
         "layout": f"{asked[0]}, {asked[1]}",
