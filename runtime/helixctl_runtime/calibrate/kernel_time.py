@@ -63,20 +63,22 @@ class KernelTimer:
             return self._on_cuda(steps) if self._device.type == "cuda" else self._on_cpu(steps)
 
     def _on_cpu(self, steps: Iterator[kernels.Step]) -> float:
-        """Processor time of this thread: its clock stands still while another process has the core.
+        """Processor time of this thread, whose clock stands still while another process has the core.
 
+        A rank of several threads has its cores to itself and is done when the last of them is: there it is wall time.
         Another task comes before each repetition, untimed, as in a step: it leaves neither data nor code of a kernel in
         the fastest caches. In a loop of its own an elementwise task takes a third of the time.
         """
+        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         cell, place, spent = self._rank.progress.cell, self._rank.progress.cell[0], [0.0]
         while len(spent) <= self._sizes.repeat[0] or (
             sum(spent) < self._sizes.kernel_s and len(spent) <= self._sizes.repeat[1]
         ):
             self.other_task()
-            begin = time.thread_time()
+            begin = clock()
             cell[0] = place
             next(steps)()
-            spent.append(time.thread_time() - begin)
+            spent.append(clock() - begin)
         return statistics.median(spent[1:])
 
     def _on_cuda(self, steps: Iterator[kernels.Step]) -> float:
