@@ -28,14 +28,14 @@ def weight_nbytes(dag: Dag) -> list[int]:
 
 def _peak_live(dag: Dag, rank: int) -> int:
     last = last_needed(dag, rank)
-    live = sum(
-        dag.value[v].nbytes for v in last if v not in dag.producer and dag.tensor[dag.value[v].tensor].role == "input"
-    )
+    given = (dag.value[v] for v in last if v in dag.kept and v not in dag.producer)
+    live = sum(value.nbytes for value in given if dag.tensor[value.tensor].role == "input")
     peak = live
     expiring: Counter[int] = Counter()
+    ends, values = dag.ends, dag.value
     for place, name in enumerate(dag.order[rank]):
-        for value_id in dag.ends[name][rank][1]:
-            nbytes = dag.value[value_id].nbytes
+        for value_id in ends[name][rank][1]:
+            nbytes = values[value_id].nbytes
             live += nbytes
             expiring[last[value_id]] += nbytes
         peak = max(peak, live)

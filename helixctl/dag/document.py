@@ -175,6 +175,12 @@ class Dag:
         return found
 
     @cached_property
+    def kept(self) -> frozenset[str]:
+        """The values that are needed to the end of a step: what is given, and the model's output."""
+        role = {t.name: t.role for t in self.tensors}
+        return frozenset(v.id for v in self.values if v.id not in self.producer or role[v.tensor] == "output")
+
+    @cached_property
     def digest(self) -> str:
         """``sha256:`` of the document's text."""
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()

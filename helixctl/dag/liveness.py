@@ -14,21 +14,18 @@ def last_needed(dag: Dag, rank: int) -> dict[str, int]:
     that only sends has no output: it reads what it sends until its next send (to the end, if there is none). The
     model's input, its weights and its output are needed to the end: their place is the length of the order.
     """
-    order = dag.order[rank]
+    order, ends, kept = dag.order[rank], dag.ends, dag.kept
     place = {name: i for i, name in enumerate(order)}
     sends = [i for name, i in place.items() if _sends(dag.task[name], rank)]
     last: dict[str, int] = {}
-    for name in order:
-        task = dag.task[name]
-        done = place[name]
-        inputs, outputs = dag.ends[name][rank]
+    for i, name in enumerate(order):
+        task, done = dag.task[name], i
+        inputs, outputs = ends[name][rank]
         if task.is_collective:
             uses = [place[t.id] for v in outputs for t in dag.consumers.get(v, ()) if rank in t.ranks]
-            done = min(uses if outputs else [p for p in sends if p > done], default=len(order))
-        for value_id in (*outputs, *inputs):
-            role = dag.tensor[dag.value[value_id].tensor].role
-            forever = role == "output" or (role != "activation" and value_id not in dag.producer)
-            last[value_id] = len(order) if forever else max(done, last.get(value_id, done))
+            done = min(uses if outputs else [p for p in sends if p > i], default=len(order))
+        for value_id in outputs + inputs:
+            last[value_id] = len(order) if value_id in kept else max(done, last.get(value_id, done))
     return last
 
 
