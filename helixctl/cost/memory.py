@@ -14,7 +14,7 @@ def peak_nbytes(dag: Dag) -> list[int]:
     Workspace of kernels and of the communication library is not counted.
     """
     weights = weight_nbytes(dag)
-    return [nbytes + (_peak_live(dag, rank) if dag.order[rank] else 0) for rank, nbytes in enumerate(weights)]
+    return [nbytes + (peak_live_nbytes(dag, rank) if dag.order[rank] else 0) for rank, nbytes in enumerate(weights)]
 
 
 def weight_nbytes(dag: Dag) -> list[int]:
@@ -26,7 +26,8 @@ def weight_nbytes(dag: Dag) -> list[int]:
     return found
 
 
-def _peak_live(dag: Dag, rank: int) -> int:
+def peak_live_nbytes(dag: Dag, rank: int) -> int:
+    """Peak bytes of one rank without its weights."""
     last = last_needed(dag, rank)
     given = (dag.value[v] for v in last if v in dag.kept and v not in dag.producer)
     live = sum(value.nbytes for value in given if dag.tensor[value.tensor].role == "input")

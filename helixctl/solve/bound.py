@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from helixctl.cost.memory import peak_nbytes, weight_nbytes
+from helixctl.cost.memory import peak_live_nbytes
 from helixctl.cost.tasks import TaskCosts
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
@@ -97,9 +97,8 @@ class Bounds:
             for task in dag.tasks:
                 if task.kind != "broadcast":  # once a step, not in every layer
                     lanes[task.lane] += costs.seconds(task)
-            rank = layout.team(0, 0)[0]
-            weights = weight_nbytes(dag)[rank]
-            given = sum(v.nbytes for v in dag.values if v.id not in dag.producer) - weights
-            live = peak_nbytes(dag)[rank] - weights - given
+            given = [v for v in dag.values if v.id not in dag.producer]
+            weights = sum(v.nbytes for v in given if dag.tensor[v.tensor].role == "weight")
+            live = peak_live_nbytes(dag, layout.team(0, 0)[0]) - sum(v.nbytes for v in given) + weights
             self._layers[key] = _Layer(lanes["compute"], lanes["communication"], weights, live)
         return self._layers[key]
