@@ -7,7 +7,6 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import product
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
@@ -123,8 +122,9 @@ class Layout(Spec):
 
     def team(self, stage: int, replica: int) -> tuple[int, ...]:
         """The ranks, ascending, that together hold one stage of one replica."""
-        pairs = product(range(self.groups), range(self.slices))
-        return tuple(sorted(self.rank(group, slice_, stage, replica) for group, slice_ in pairs))
+        at, first = self.strides, self.rank(0, 0, stage, replica)
+        inner, outer = sorted(((at["slices"], self.slices), (at["groups"], self.groups)))
+        return tuple([first + i * outer[0] + j * inner[0] for i in range(outer[1]) for j in range(inner[1])])
 
     def group_of(self, rank: int) -> int:
         """The head group of a rank."""

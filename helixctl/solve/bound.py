@@ -39,11 +39,12 @@ class Bounds:
     workload: WorkloadSpec
     _layers: dict[object, _Layer]
     _patterns: dict[object, tuple[int, ...]]
+    _silent: dict[object, _Layer]
 
     @classmethod
     def of(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> Bounds:
         """Nothing worked out yet."""
-        return cls(model, cluster, workload, {}, {})
+        return cls(model, cluster, workload, {}, {}, {})
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.
@@ -53,7 +54,18 @@ class Bounds:
         of them pass it, then the last goes through the layers behind. Microbatches that take turns can hide the
         shorter lane behind the longer, no more. Where ranks share cores, these have all the work to do.
         """
-        compute_s, communication_s, weights, live = self._layer(layout)
+        return self._bound(layout, self._layer(layout))
+
+    def quick(self, layout: Layout) -> Bound:
+        """Looser bounds: as if nothing were exchanged. Many more layouts share these."""
+        key = self._shape(layout)
+        if key not in self._silent:
+            layer = self._layer(layout)
+            self._silent[key] = layer._replace(communication_s=0.0, live_nbytes=0)
+        return self._bound(layout, self._silent[key])
+
+    def _bound(self, layout: Layout, layer: _Layer) -> Bound:
+        compute_s, communication_s, weights, live = layer
         alone = compute_s + communication_s
         passing = max(compute_s, communication_s) if layout.interleave > 1 else alone
         layers, parts = self.model.layers, layout.microbatches
@@ -75,20 +87,16 @@ class Bounds:
         first, last = (len(layout.layers(stage, self.model)) for stage in (0, stages - 1))
         return live + max(first * weights, last * weights + kept)
 
+    def _shape(self, layout: Layout) -> tuple[object, ...]:
+        """What the computation of a layer depends on: groups and slices by their product alone, an equal share."""
+        parts = layout.data * layout.microbatches
+        return (layout.partitions, layout.combine, layout.reduction_dtype, layout.experts, parts)
+
     def _layer(self, layout: Layout) -> _Layer:
         place = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
         if place not in self._patterns:
             self._patterns[place] = host_pattern(layout, self.cluster, stages=1)
-        key = (
-            layout.groups,
-            layout.slices,
-            layout.combine,
-            layout.gather_order,
-            layout.reduction_dtype,
-            layout.experts,
-            layout.data * layout.microbatches,
-            self._patterns[place],
-        )
+        key = (self._shape(layout), layout.groups, layout.gather_order, self._patterns[place])
         if key not in self._layers:
             plan = Plan.sketch(self.model, self.cluster, self.workload, layout)
             dag = lower(plan, only={layout.team(0, 0)[0]}, layers=range(1), microbatches=range(1))

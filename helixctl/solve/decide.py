@@ -11,7 +11,7 @@ from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
-from helixctl.solve.bound import Bounds
+from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least, simplicity
 from helixctl.solve.refusals import none_fits, none_legal
@@ -125,7 +125,8 @@ class _Solver:
 
     def _search(self, layouts: Iterable[Layout], budget: int) -> Found:
         return search(
-            [(self._least(layout), layout) for layout in layouts],
+            [(self._least(self.bounds.quick(layout)), layout) for layout in layouts],
+            lambda layout: self._least(self.bounds(layout)),
             lambda layout: simulated(*self.specs, layout),
             self._key,
             lambda candidate: too_big(candidate, self.specs[1]) is None,
@@ -138,9 +139,8 @@ class _Solver:
             raise TypeError  # only legal layouts are searched
         return key(self.objective, candidate.forecast)
 
-    def _least(self, layout: Layout) -> Key:
-        """A key that this layout is not below; one that cannot fit comes last."""
-        bound = self.bounds(layout)
+    def _least(self, bound: Bound) -> Key:
+        """A key that a layout with this bound is not below; one that cannot fit comes last."""
         found = least(self.objective, bound)
         return found if bound.memory_nbytes <= self.specs[1].device.memory else (float("inf"), *found)
 
@@ -151,20 +151,27 @@ class _Solver:
         for candidate in sorted(found.tried, key=lambda c: (self._key(c), simplicity(c.layout))):
             meshes.setdefault(_mesh(candidate.layout), candidate)
         meshes[_mesh(best.layout)] = best
-        promising: dict[object, tuple[Key, Layout]] = {}
+        groups: dict[object, list[tuple[Key, Layout]]] = {}
         for layout in layouts:
-            bound = self._least(layout)
-            if _mesh(layout) not in meshes and (have := promising.get(_mesh(layout), (bound, layout)))[0] >= bound:
-                promising[_mesh(layout)] = (bound, layout) if have[0] > bound else have
+            if _mesh(layout) not in meshes:
+                groups.setdefault(_mesh(layout), []).append((self._least(self.bounds.quick(layout)), layout))
         # Whatever else is shown: what it would be not to partition.
         whole = (1, 1, self.specs[1].devices, 1)
-        nearest = sorted(promising.values(), key=lambda item: (_mesh(item[1]) != whole, item[0], simplicity(item[1])))
-        others = [simulated(*self.specs, layout) for _, layout in nearest[: max(1, _MOST_ROWS - len(meshes))]]
+        nearest = sorted(groups.items(), key=lambda item: (item[0] != whole, min(key for key, _ in item[1])))
+        some = [self._promising(group) for _, group in nearest[: max(1, 2 * (_MOST_ROWS - len(meshes)))]]
+        some = sorted(some, key=lambda item: (_mesh(item[1]) != whole, item[0], simplicity(item[1])))
+        others = [simulated(*self.specs, layout) for _, layout in some[: max(1, _MOST_ROWS - len(meshes))]]
         legal = sorted([*meshes.values(), *others], key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
         illegal = [c for c in self._pairs(wish) if c.reasons]
         kept = [c for i, c in enumerate(legal) if i < _MOST_ROWS or _mesh(c.layout) == whole]
         shown = [*kept, *illegal[:_MOST_ILLEGAL]]
         return tuple(Row(c, c is best, verdict(c, best, wish_text(wish), self.objective, self.specs[1])) for c in shown)
+
+    def _promising(self, group: Sequence[tuple[Key, Layout]]) -> tuple[Key, Layout]:
+        """The layout with the lowest bound."""
+        bounds = [(self._least(self.bounds(layout)), place, layout) for place, (_, layout) in enumerate(group)]
+        bound, _, layout = min(bounds)
+        return bound, layout
 
     def _pairs(self, wish: Wish) -> list[Candidate]:
         model, cluster, workload = self.specs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from helixctl.plan import Layout
@@ -33,6 +34,7 @@ class Found:
 
 def search(
     layouts: Iterable[tuple[Key, Layout]],
+    narrowed: Callable[[Layout], Key],
     simulate: Callable[[Layout], Candidate],
     key: Callable[[Candidate], Key],
     fits: Callable[[Candidate], bool],
@@ -43,26 +45,34 @@ def search(
 
     Args:
         layouts: each with a key that its own is not below; equals in the order in which they are preferred.
+        narrowed: a narrower such key, worked out for those layouts only that may be the best by the first.
         simulate: gives a layout's forecast.
         key: what to compare by.
         fits: whether a candidate may be chosen.
         size: about how many tasks the simulation of a layout takes.
         budget: tasks to simulate at most; at least one candidate is simulated.
     """
-    queue = sorted(enumerate(layouts), key=lambda item: (item[1][0], item[0]))
+    # (bound, place, whether it is the narrower one, layout); no two have one place, so layouts are never compared.
+    queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
+    legal = len(queue)
+    heapify(queue)
     tried: list[Candidate] = []
     best: Candidate | None = None
     best_key: Key = ()
     best_place = spent = 0
-    for place, (bound, layout) in queue:
+    while queue:
+        bound, place, narrow, layout = heappop(queue)
         if best and bound > best_key:
             break
+        if not narrow:
+            heappush(queue, (max(bound, narrowed(layout)), place, True, layout))
+            continue
         if tried and spent + size(layout) > budget:
-            return Found(best, tuple(tried), len(queue), bound)
+            return Found(best, tuple(tried), legal, bound)
         candidate = simulate(layout)
         spent += size(layout)
         tried.append(candidate)
         its_key = key(candidate)
         if fits(candidate) and (best is None or (its_key, place) < (best_key, best_place)):
             best, best_key, best_place = candidate, its_key, place
-    return Found(best, tuple(tried), len(queue), None)
+    return Found(best, tuple(tried), legal, None)
