@@ -87,8 +87,9 @@ def reasons(
             return f"no {what} is legal here"
         least, nearest = min(measured, key=lambda item: item[0])
         ratio = f"{least / _measure(objective, best.forecast):.3g}"
-        unit = "the memory" if objective == "memory" else "as long"
-        return f"the best {what}, {nearest}, takes " + (f"{ratio} x {unit}" if ratio != "1" else f"just {unit}")
+        if ratio == "1":
+            return f"the best {what}, {nearest}, is as good"
+        return f"the best {what}, {nearest}, takes {ratio} x " + ("the memory" if objective == "memory" else "as long")
 
     if layout.partitions == layout.pipeline == 1 and layout.data > 1:
         need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
