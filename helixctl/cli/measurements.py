@@ -100,9 +100,11 @@ def _verdict(report: dict[str, Any], of: str) -> list[Diagnostic]:
     if check["unpartitioned_error"] is None:
         message = f"{of}the model's own output is not finite: {numbers}"
         return [Diagnostic("HX506", message, "look for NaN in the weights and input")]
-    return [
-        Diagnostic("HX506", f"{of}{numbers}", "the plan was proved: please report this with the plan and the report")
-    ]
+    hint = "the plan was proved: please report this with the plan and the report"
+    routed = any(kind["kind"] == "route" for kind in report["kinds"])
+    if routed and report["dtype"] in {"float16", "bfloat16"}:
+        hint = "a token whose router logits nearly tie may have gone to another expert: see if --dtype float32 passes"
+    return [Diagnostic("HX506", f"{of}{numbers}", hint)]
 
 
 def _heading(report: dict[str, Any], dag: Dag, device: str, *, layout: bool = True) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from helixctl.cli.measurements import print_verdicts
+from helixctl.errors import HelixError
 from tests.cli.command import helixctl
 
 DENSE = "plans/small/dense.4x4.plan.json"
@@ -22,3 +24,19 @@ def test_a_wrong_use_is_said(arguments: tuple[str, ...], message: str) -> None:
     done = helixctl("run", *arguments)
     assert done.status == 2
     assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "hint"),
+    [
+        ("linear", "float16", "please report this"),
+        ("route", "float32", "please report this"),
+        ("route", "bfloat16", "see if --dtype float32 passes"),
+    ],
+)
+def test_a_failed_check_has_a_way_out(kind: str, dtype: str, hint: str) -> None:
+    check = {"passed": False, "error": 0.1, "unpartitioned_error": 0.01, "tolerance": 0.02}
+    report = {"check": check, "dtype": dtype, "kinds": [{"kind": kind}]}
+    with pytest.raises(HelixError, match=r"HX506 relative error 0\.1 against float64") as caught:
+        print_verdicts([report])
+    assert hint in str(caught.value)
