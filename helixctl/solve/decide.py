@@ -110,7 +110,9 @@ class _Solver:
 
     def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Layout]]:
         """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m."""
+        wanted = self.objective
         for most in (FEW, MANY):  # many small microbatches where nothing else fits
+            self.objective = wanted
             layouts = sorted(space(*self.specs, free, most), key=simplicity)
             asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
             if not asked:

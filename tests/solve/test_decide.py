@@ -103,6 +103,10 @@ def test_where_only_many_small_microbatches_fit() -> None:
     """2 million tokens a step on 4 x 4: the input and the output take 69 of 80 GB."""
     decision = decide(*specs(PAPER, "workload.seq_len=2048"), parse_wish("groups=4,slices=4"))
     assert decision.plan.layout.microbatches > 16
+    assert decision.objective == "throughput"
+    fastest = next(row.candidate.forecast for row in decision.rows if row.chosen)
+    slow = decide(*specs(PAPER, "workload.seq_len=2048"), parse_wish("groups=4,slices=4"), "memory")
+    assert fastest.step_s < next(row.candidate.forecast.step_s for row in slow.rows if row.chosen)
 
 
 def test_a_search_that_ends_early_does_not_say_that_nothing_fits() -> None:
