@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from helixctl.plan import illegalities  # noqa: E402
-from helixctl.solve import layouts  # noqa: E402
+from helixctl.solve import pairs  # noqa: E402
 from helixctl_runtime.report import environment  # noqa: E402
 from tests.documents import SMALL, dag_of, specs  # noqa: E402
 
@@ -50,7 +50,7 @@ def one_model(softmax_slices: int, dtype: str, ranks: list[int], folder: Path) -
     for devices in ranks:
         sets = (f"attention.softmax_slices={softmax_slices}", f"devices_per_host={devices}")
         model, _, workload = specs(SMALL, *sets)
-        for layout in layouts(devices):
+        for layout in pairs(devices, {}):
             if illegalities(layout, model, workload, devices):
                 continue
             (folder / "x.dag.json").write_text(dag_of(SMALL, layout.groups, layout.slices, *sets).to_json())
