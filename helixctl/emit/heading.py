@@ -20,8 +20,9 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     network = f"feed-forward {model.feed_forward.intermediate_size}"
     if experts := model.feed_forward.experts:
         network = f"{experts.count} experts of {model.feed_forward.intermediate_size}, top {experts.top_k}"
-    # Every axis of the layout but the two that its sentence opens with, whatever axes it comes to have.
-    rest = layout.model_dump(mode="json", exclude={"groups", "slices"})
+    # Beside how attention is put together, every axis that is not at its default, whatever axes a layout comes to have.
+    rest = layout.model_dump(mode="json", include={"combine", "gather_order"})
+    rest |= layout.model_dump(mode="json", exclude={"groups", "slices"}, exclude_defaults=True)
     axes = [f"{axis.replace('_', ' ')} {value}" for axis, value in rest.items()]
     shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {heads}, {network}, {model.dtype}"
     devices = f"{_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}"
