@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helixctl.dag import Dag
+from helixctl.plan import Layout
 
 
 def title(dag: Dag) -> str:
@@ -35,6 +36,13 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
         ("plan", dag.plan_digest),
         ("dag", dag.digest),
     )
+
+
+def team_words(layout: Layout, rank: int) -> list[str]:
+    """``stage 1``, ``replica 0``: where there are several, the team of a rank."""
+    stage, replica = layout.team_of(rank)
+    places = (("stage", stage, layout.pipeline), ("replica", replica, layout.data))
+    return [f"{word} {at}" for word, at, size in places if size > 1]
 
 
 def _count(number: int, noun: str) -> str:

@@ -15,6 +15,7 @@ from math import prod
 from typing import Final, get_args
 
 from helixctl.dag import Activation, Attention, Dag, Level, Linear, Task, Value
+from helixctl.emit.heading import team_words
 from helixctl.plan import Layout
 
 COLUMN_WIDTH: Final = 58
@@ -157,9 +158,7 @@ def arrange(dag: Dag, layer: int | None = None) -> Lanes:
 
 def _group(layout: Layout, rank: int) -> str:
     """``group 1``, and of which stage and replica where there are several."""
-    stage, replica = layout.team_of(rank)
-    places = (("stage", stage, layout.pipeline), ("replica", replica, layout.data))
-    return ", ".join([*(f"{word} {at}" for word, at, size in places if size > 1), f"group {layout.group_of(rank)}"])
+    return ", ".join([*team_words(layout, rank), f"group {layout.group_of(rank)}"])
 
 
 def _rows(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:

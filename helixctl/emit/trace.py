@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from helixctl.dag import Dag, Lane
 from helixctl.dag.span import Span
+from helixctl.emit.heading import team_words
 
 _THREADS: Final[dict[Lane, int]] = {"compute": 1, "communication": 2}
 
@@ -84,8 +85,5 @@ def _complete(dag: Dag, span: Span, process: int) -> dict[str, Any]:
 def _place(dag: Dag, rank: int) -> str:
     """``rank 3 (group 0, slice 3)``, and the stage and the replica where there are several."""
     layout = dag.plan.layout
-    axes = (("stage", "pipeline"), ("replica", "data"))
-    sizes = {word: (rank // layout.strides[axis], getattr(layout, axis)) for word, axis in axes}
-    parts = [f"{word} {at % size}" for word, (at, size) in sizes.items() if size > 1]
-    parts += [f"group {layout.group_of(rank)}", f"slice {layout.slice_of(rank)}"]
+    parts = [*team_words(layout, rank), f"group {layout.group_of(rank)}", f"slice {layout.slice_of(rank)}"]
     return f"rank {rank} ({', '.join(parts)})"

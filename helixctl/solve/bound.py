@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from helixctl.cost.memory import peak_live_nbytes
@@ -37,14 +37,9 @@ class Bounds:
     model: ModelSpec
     cluster: ClusterSpec
     workload: WorkloadSpec
-    _layers: dict[object, _Layer]
-    _patterns: dict[object, tuple[int, ...]]
-    _silent: dict[object, _Layer]
-
-    @classmethod
-    def of(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> Bounds:
-        """Nothing worked out yet."""
-        return cls(model, cluster, workload, {}, {}, {})
+    _layers: dict[object, _Layer] = field(default_factory=dict, init=False)
+    _patterns: dict[object, tuple[int, ...]] = field(default_factory=dict, init=False)
+    _silent: dict[object, _Layer] = field(default_factory=dict, init=False)
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.

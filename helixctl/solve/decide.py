@@ -86,7 +86,7 @@ class _Solver:
         self.specs = (model, cluster, workload)
         self.objective: Objective = objective
         self.budget = budget
-        self.bounds = Bounds.of(*self.specs)
+        self.bounds = Bounds(*self.specs)
 
     def decide(self, wish: Wish, *, defaults: bool) -> Decision:
         model, cluster, workload = self.specs

@@ -7,9 +7,6 @@ The model is as large as Llama 3.1 405B: 126 layers, hidden 16384, 128 heads of 
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import resource
 import sys
 import time
@@ -23,6 +20,7 @@ from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.simulate import forecast  # noqa: E402
 from helixctl.spec.load import load_specs  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
+from tests.benchmarks.fresh import main  # noqa: E402
 
 PATHS = (str(ROOT / "plans/paper/dense.model.yaml"), str(ROOT / "plans/paper/h100x16.cluster.yaml"))
 SETS = ("hidden_size=16384", "attention.heads=128", "attention.head_dim=128", "attention.softmax_slices=1",
@@ -65,19 +63,5 @@ def measure(layers: int, hosts: int, axes: dict[str, int | str]) -> dict[str, ob
     }
 
 
-def main() -> None:
-    """Measure every row in a fresh process and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    rows = []
-    for row in ROWS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(measure, row))
-        print(rows[-1], flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"benchmark": "tests/benchmarks/scale.py", "rows": rows}, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    main("scale.py", __doc__, ROWS, measure)

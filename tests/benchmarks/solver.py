@@ -8,9 +8,6 @@ is chosen come on top (tests/benchmarks/scale.py).
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import statistics
 import sys
 import time
@@ -21,6 +18,7 @@ sys.path[:0] = [str(ROOT)]
 
 from helixctl.solve import OBJECTIVES, Objective, decide  # noqa: E402
 from helixctl.spec.load import load_specs  # noqa: E402
+from tests.benchmarks.fresh import main  # noqa: E402
 
 CLUSTER = str(ROOT / "plans/paper/h100x16.cluster.yaml")
 ROWS = [
@@ -56,20 +54,5 @@ def measure(model: str, hosts: int, seq_len: int, objective: Objective) -> dict[
     }
 
 
-def main() -> None:
-    """Measure every row in a fresh process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    rows = []
-    for row in ROWS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(measure, row))
-        print(rows[-1], flush=True)
-    if arguments.json:
-        made = {"benchmark": "tests/benchmarks/solver.py", "rows": rows}
-        arguments.json.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    main("solver.py", __doc__, ROWS, measure)

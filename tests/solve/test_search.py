@@ -60,7 +60,7 @@ def test_the_optimum_of_brute_force(number: int) -> None:
 @pytest.mark.parametrize("number", range(len(SMALL_SPECS)))
 def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
     model, cluster, workload = problem(number)
-    bounds = Bounds.of(model, cluster, workload)
+    bounds = Bounds(model, cluster, workload)
     for layout in list(space(model, cluster, workload, {}))[::7]:
         whole = forecast(lower(Plan.sketch(model, cluster, workload, layout)))
         for objective in OBJECTIVES:
