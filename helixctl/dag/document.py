@@ -24,7 +24,7 @@ DAG_SCHEMA = "urn:helixctl:dag:1"
 _STRICT = ConfigDict(extra="forbid")
 
 Role = Literal["input", "weight", "activation", "output"]
-Level = Literal["transfer", "distribute", "attend", "concat", "project", "feed_forward"]
+Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
 
 
@@ -33,7 +33,8 @@ Lane = Literal["compute", "communication"]
 class Tensor:
     """A whole tensor of the model: its dims in the order of its axes, their sizes, and its seeded numbers.
 
-    ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32.
+    ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
+    token ids the scale is their number.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Value:
     tensor: str
     rank: Whole
     region: tuple[Interval, ...]
-    dtype: Dtype
+    dtype: Dtype | Literal["int64"]
     partial: tuple[tuple[str, Interval], ...] = ()
 
     @property

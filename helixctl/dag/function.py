@@ -11,12 +11,27 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from helixctl.dag.document import Role, Tensor
-from helixctl.dag.ops import Activation, Add, Attention, Experts, Linear, Norm, Op, Route
+from helixctl.dag.ops import (
+    Activation,
+    Add,
+    Attention,
+    Bias,
+    Embed,
+    Experts,
+    Linear,
+    Multiply,
+    Norm,
+    Op,
+    Rotate,
+    Route,
+)
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec import ModelSpec, VocabularySpec, WorkloadSpec
 
 _TOKENS = ("batch", "seq")
+_HIDDEN = (*_TOKENS, "hidden")
 _HEADS = ("head", "head_dim")
+_QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,78 +67,177 @@ def seeded(fan_in: int) -> tuple[float, float]:
 
 
 def hidden_states(model: ModelSpec, layer: int) -> str:
-    """The tensor that enters a layer; ``layer == model.layers`` gives the model's output."""
+    """The tensor that enters a layer; ``layer == model.layers`` gives what leaves the last."""
     if layer == 0:
-        return "input"
-    return "output" if layer == model.layers else f"l{layer - 1}.output"
+        return "embedded" if model.vocabulary else "input"
+    return "output" if layer == model.layers and not model.vocabulary else f"l{layer - 1}.output"
+
+
+def input_of(model: ModelSpec) -> str:
+    """The tensor that a step is given."""
+    return "input_ids" if model.vocabulary else "input"
+
+
+def output_of(model: ModelSpec) -> str:
+    """The tensor that a step makes."""
+    return "logits" if model.vocabulary else "output"
+
+
+def head_weight(vocabulary: VocabularySpec) -> str:
+    """The weight of the language-model head: its own, or the embedding's."""
+    return "embedding" if vocabulary.tied else "w_head"
+
+
+def projected(model: ModelSpec, layer: int) -> tuple[str, ...]:
+    """Queries, keys and values as they leave the projections, with their biases."""
+    suffix = "_biased" if model.attention.qkv_bias else ""
+    return tuple(f"l{layer}.{name}{suffix}" for name in "qkv")
+
+
+def attended(model: ModelSpec, layer: int) -> tuple[str, ...]:
+    """Queries, keys and values as attention takes them: normalised and rotated, where the model does."""
+    q, k, v = projected(model, layer)
+    suffix = "_rotated" if model.attention.rotary else "_normed" if model.attention.qk_norm else ""
+    return (f"l{layer}.q{suffix}", f"l{layer}.k{suffix}", v) if suffix else (q, k, v)
+
+
+def projection(model: ModelSpec, layer: int) -> str:
+    """The output projection, with its bias."""
+    return f"l{layer}.projection" + ("_biased" if model.attention.output_bias else "")
 
 
 @lru_cache(maxsize=64)
 def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
 
-    The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with the gates of the top k
-    renormalised and no token dropped, as in Mixtral (Jiang et al. 2024).
+    The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with no token dropped, its
+    gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head.
     """
-    extents = full_extents(model, workload)
-    tensors: dict[str, Tensor] = {}
-    equations: list[Equation] = []
+    f = _Equations(model, workload)
+    if model.vocabulary:
+        f.embedding(model.vocabulary)
+    else:
+        f.tensor("input", "input", _HIDDEN, (0.0, 1.0))
+    for layer in range(model.layers):
+        f.layer(layer)
+    if model.vocabulary:
+        f.head(model.vocabulary)
+    return Function(f.tensors, tuple(f.equations))
 
-    def tensor(name: str, role: Role, dims: tuple[str, ...], init: tuple[float, float] | None = None) -> str:
-        tensors[name] = Tensor(name, role, dims, tuple(extents[d] for d in dims), init)
+
+class _Equations:
+    """The equations under construction. The order of declaration is the order of the document."""
+
+    def __init__(self, model: ModelSpec, workload: WorkloadSpec) -> None:
+        self.model = model
+        self.extents = full_extents(model, workload)
+        self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
+        self.tensors: dict[str, Tensor] = {}
+        self.equations: list[Equation] = []
+
+    def tensor(self, name: str, role: Role, dims: tuple[str, ...], init: tuple[float, float] | None = None) -> str:
+        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init)
         return name
 
-    def weight(name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
-        return tensor(name, "weight", dims, seeded(math.prod(extents[d] for d in contract)))
+    def activation(self, name: str, *dims: str) -> str:
+        return self.tensor(name, "activation", (*_TOKENS, *dims))
 
-    def norm_weight(name: str) -> str:
-        return tensor(name, "weight", ("hidden",), (1.0, 0.125))
+    def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
+        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)))
 
-    def define(layer: int, op: Op, inputs: tuple[str, ...], *outputs: str) -> None:
-        equations.append(Equation(layer, op, inputs, outputs))
+    def norm_weight(self, name: str, dim: str = "hidden") -> str:
+        return self.tensor(name, "weight", (dim,), (1.0, 0.125))
 
-    norm = Norm(model.norm.function, "hidden", model.norm.eps)
-    attention = Attention(model.attention.softmax_width, model.attention.causal)
-    experts = model.feed_forward.experts
-    each = ("expert",) if experts else ()
-    inner = (("gates", "expert"),) if experts else (("up", "ffn"), ("activated", "ffn"))
-    hidden = (*_TOKENS, "hidden")
-    tensor("input", "input", hidden, (0.0, 1.0))
-    for i in range(model.layers):
-        p, x, y = f"l{i}.", hidden_states(model, i), hidden_states(model, i + 1)
-        # The order of declaration is the order of the document.
-        norm_1 = norm_weight(p + "attention_norm")
-        qkv_weights = tuple(weight(p + w, ("hidden", *_HEADS), ("hidden",)) for w in ("w_q", "w_k", "w_v"))
-        w_o = weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
-        norm_2 = norm_weight(p + "feed_forward_norm")
-        router = [weight(p + "w_router", ("hidden", "expert"), ("hidden",))] if experts else []
-        w_up = weight(p + "w_up", (*each, "hidden", "ffn"), ("hidden",))
-        w_down = weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
+    def define(self, layer: int, op: Op, inputs: tuple[str, ...], *outputs: str) -> None:
+        self.equations.append(Equation(layer, op, inputs, outputs))
 
-        attention_in = tensor(p + "attention_in", "activation", hidden)
-        qkv = tuple(tensor(p + name, "activation", (*_TOKENS, *_HEADS)) for name in ("q", "k", "v"))
-        attended = tensor(p + "attention", "activation", (*_TOKENS, *_HEADS))
-        projection = tensor(p + "projection", "activation", hidden)
-        residual = tensor(p + "residual", "activation", hidden)
-        feed_forward_in = tensor(p + "feed_forward_in", "activation", hidden)
-        between = [tensor(p + name, "activation", (*_TOKENS, dim)) for name, dim in inner]
-        down = tensor(p + "down", "activation", hidden)
-        tensor(y, "output" if i + 1 == model.layers else "activation", hidden)
+    def embedding(self, vocabulary: VocabularySpec) -> None:
+        ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
+        init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
+        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
+        self.define(0, Embed(), (ids, table), self.activation("embedded", "hidden"))
 
-        define(i, norm, (x, norm_1), attention_in)
-        define(i, Linear(("hidden",)), (attention_in, *qkv_weights), *qkv)
-        define(i, attention, qkv, attended)
-        define(i, Linear(_HEADS), (attended, w_o), projection)
-        define(i, Add(), (x, projection), residual)
-        define(i, norm, (residual, norm_2), feed_forward_in)
+    def head(self, vocabulary: VocabularySpec) -> None:
+        last = self.model.layers - 1
+        norm = self.norm_weight("final_norm")
+        if not vocabulary.tied:
+            self.weight("w_head", ("hidden", "vocab"), ("hidden",))
+        normed = self.activation("normed", "hidden")
+        logits = self.tensor("logits", "output", (*_TOKENS, "vocab"))
+        self.define(last, self.norm, (hidden_states(self.model, last + 1), norm), normed)
+        self.define(last, Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
+
+    def layer(self, i: int) -> None:
+        p, model = f"l{i}.", self.model
+        x, y = hidden_states(model, i), hidden_states(model, i + 1)
+        residual = self.attention(i, p, x)
+        down = self.feed_forward(i, p, residual)
+        self.tensor(y, "output" if y == output_of(model) else "activation", _HIDDEN)
+        self.define(i, Add(), (residual, down), y)
+
+    def attention(self, i: int, p: str, x: str) -> str:
+        spec = self.model.attention
+        norm = self.norm_weight(p + "attention_norm")
+        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
+        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
+        norms = [self.norm_weight(p + f"{n}_norm", "head_dim") for n in "qk" if spec.qk_norm]
+        w_o = self.weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
+        b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
+
+        normed = self.activation(p + "attention_in", "hidden")
+        self.define(i, self.norm, (x, norm), normed)
+        q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
+        self.define(i, Linear(("hidden",)), (normed, *weights), q, k, v)
+        if biases:
+            plain = (q, k, v)
+            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
+            self.define(i, Bias(), (*plain, *biases), q, k, v)
+        for n, weight in zip("qk", norms, strict=False):
+            source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *_QKV[n])
+            self.define(i, Norm("rms_norm", "head_dim", self.model.norm.eps), (source, weight), target)
+            q, k = (target, k) if n == "q" else (q, target)
+        if spec.rotary:
+            plain = (q, k)
+            q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
+            self.define(i, Rotate(spec.rotary), plain, q, k)
+        attention = self.activation(p + "attention", *_HEADS)
+        self.define(i, Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+        projection = self.activation(p + "projection", "hidden")
+        self.define(i, Linear(_HEADS), (attention, w_o), projection)
+        for bias in b_o:
+            plain, projection = (projection,), self.activation(p + "projection_biased", "hidden")
+            self.define(i, Bias(), (*plain, bias), projection)
+        residual = self.activation(p + "residual", "hidden")
+        self.define(i, Add(), (x, projection), residual)
+        return residual
+
+    def feed_forward(self, i: int, p: str, residual: str) -> str:
+        spec = self.model.feed_forward
+        experts = spec.experts
+        each = ("expert",) if experts else ()
+        norm = self.norm_weight(p + "feed_forward_norm")
+        router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",)) if experts else ""
+        w_gate = [self.weight(p + "w_gate", (*each, "hidden", "ffn"), ("hidden",))] if spec.gated else []
+        w_up = self.weight(p + "w_up", (*each, "hidden", "ffn"), ("hidden",))
+        w_down = self.weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
+
+        x = self.activation(p + "feed_forward_in", "hidden")
+        self.define(i, self.norm, (residual, norm), x)
         if experts:
-            define(i, Route(experts.top_k), (feed_forward_in, *router), *between)
-            mixture = Experts(model.feed_forward.activation, experts.top_k)
-            define(i, mixture, (feed_forward_in, *between, w_up, w_down), down)
-        else:
-            up, activated = between
-            define(i, Linear(("hidden",)), (feed_forward_in, w_up), up)
-            define(i, Activation(model.feed_forward.activation), (up,), activated)
-            define(i, Linear(("ffn",)), (activated, w_down), down)
-        define(i, Add(), (residual, down), y)
-    return Function(tensors, tuple(equations))
+            gates = self.activation(p + "gates", "expert")
+            self.define(i, Route(experts.top_k, experts.renormalise), (x, router), gates)
+            down = self.activation(p + "down", "hidden")
+            mixture = Experts(spec.activation, experts.top_k)
+            self.define(i, mixture, (x, gates, w_up, w_down, *w_gate), down)
+            return down
+        gate = [self.activation(p + "gate", "ffn")] if spec.gated else []
+        up, activated = self.activation(p + "up", "ffn"), self.activation(p + "activated", "ffn")
+        self.define(i, Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
+        self.define(i, Activation(spec.activation), (*gate, up)[:1], activated)
+        inner = activated
+        if spec.gated:
+            inner = self.activation(p + "inner", "ffn")
+            self.define(i, Multiply(), (activated, up), inner)
+        down = self.activation(p + "down", "hidden")
+        self.define(i, Linear(("ffn",)), (inner, w_down), down)
+        return down

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
+from helixctl.spec import Dtype, RotarySpec, accumulator
+
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -16,6 +18,18 @@ class Broadcast:
     """Copy one value from the first rank to every rank."""
 
     kind: Literal["broadcast"] = field(default="broadcast", kw_only=True)
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """The row of every token in a table; zero where the table's rows on this rank do not hold the token.
+
+    Inputs: ids (batch, seq), int64, and table (vocab, hidden). With a part of the vocabulary it makes a partial sum,
+    in the model's dtype: of its terms one alone is not zero, so that no sum is rounded.
+    """
+
+    kind: Literal["embed"] = field(default="embed", kw_only=True)
 
 
 @with_config(_STRICT)
@@ -43,10 +57,34 @@ class Linear:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class Bias:
+    """Adds to each input its own vector (or matrix), the same at all tokens.
+
+    Inputs: x_1, ..., x_k, b_1, ..., b_k; the dims of b are the last of x. Outputs: y_1, ..., y_k.
+    """
+
+    kind: Literal["bias"] = field(default="bias", kw_only=True)
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """The rotary embedding of each input, with a token's place in its sequence as position.
+
+    Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim. Outputs: y_1, ..., y_k.
+    """
+
+    kind: Literal["rotate"] = field(default="rotate", kw_only=True)
+    rotary: RotarySpec
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class Attention:
     """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
 
-    Inputs: q, k, v, each (batch, seq, head, head_dim).
+    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim). Of H heads and G kv_heads, head h
+    attends with kv_head h // (H / G).
     """
 
     kind: Literal["attention"] = field(default="attention", kw_only=True)
@@ -66,13 +104,15 @@ class Activation:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Gates of every token: a softmax over its ``top_k`` best experts, zero for all others.
+    """Gates of every token: a softmax, kept for its ``top_k`` best experts, zero for all others.
 
-    Inputs: x (batch, seq, hidden), weight (hidden, expert). Of equal logits the lower expert is the better.
+    Inputs: x (batch, seq, hidden), weight (hidden, expert). Of equal logits the lower expert is the better. The softmax
+    is over the ``top_k`` (``renormalise``), or else over all experts.
     """
 
     kind: Literal["route"] = field(default="route", kw_only=True)
     top_k: Annotated[int, Field(strict=True, ge=1)]
+    renormalise: Annotated[bool, Field(strict=True)] = True
 
 
 @with_config(_STRICT)
@@ -81,7 +121,8 @@ class Experts:
     """The sum over experts of gate * activation(x w_up) w_down; a token is computed where its gate is not zero.
 
     Inputs: x (batch, seq, hidden), gates (batch, seq, expert), w_up (expert, hidden, ffn), w_down (expert, ffn,
-    hidden). ``top_k`` bounds the gates of a token that are not zero; it enters the costs only.
+    hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down.
+    ``top_k`` bounds the gates of a token that are not zero; it enters the costs only.
     """
 
     kind: Literal["experts"] = field(default="experts", kw_only=True)
@@ -99,8 +140,33 @@ class Add:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class Multiply:
+    """The elementwise product of two values."""
+
+    kind: Literal["multiply"] = field(default="multiply", kw_only=True)
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class AllToAll:
+    """Every rank cuts its piece along ``split``, one part for each rank, and receives the parts of one place from all.
+
+    What it receives is put together along ``gather`` in the order of the ranks: pieces of ``gather`` become pieces of
+    ``split``. Where ``split`` is cut is told by the outputs.
+    """
+
+    kind: Literal["all_to_all"] = field(default="all_to_all", kw_only=True)
+    split: str
+    gather: str
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class AllGather:
-    """Every rank receives all ranks' pieces, put together along ``dim`` in the order of the ranks."""
+    """Every rank receives all ranks' pieces, put together along ``dim`` in the order of the ranks.
+
+    Pieces that differ in size travel padded to the largest.
+    """
 
     kind: Literal["all_gather"] = field(default="all_gather", kw_only=True)
     dim: str
@@ -123,10 +189,25 @@ class SendReceive:
 
 
 Op = Annotated[
-    Broadcast | Norm | Linear | Attention | Activation | Route | Experts | Add | AllGather | AllReduce | SendReceive,
+    Broadcast
+    | Embed
+    | Norm
+    | Linear
+    | Bias
+    | Rotate
+    | Attention
+    | Activation
+    | Multiply
+    | Route
+    | Experts
+    | Add
+    | AllToAll
+    | AllGather
+    | AllReduce
+    | SendReceive,
     Field(discriminator="kind"),
 ]
-COLLECTIVES = (Broadcast, AllGather, AllReduce, SendReceive)
+COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, SendReceive)
 
 
 def contracted(op: Op) -> tuple[str, ...]:
@@ -134,7 +215,16 @@ def contracted(op: Op) -> tuple[str, ...]:
     match op:
         case Linear(contract):
             return contract
+        case Embed():
+            return ("vocab",)
         case Experts():
             return ("expert", "ffn")
         case _:
             return ()
+
+
+def made_dtype(op: Op, model: Dtype, partial: Dtype | None) -> Dtype:
+    """The dtype that a computation makes in a model's dtype; ``partial`` is that of partial sums, where it makes one."""
+    if isinstance(op, Route):
+        return accumulator(model)
+    return model if partial is None or isinstance(op, Embed) else partial

@@ -6,6 +6,7 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Annotated, Final, Literal
 
@@ -19,12 +20,25 @@ MESH_AXES: Final = ("slices", "groups", "data", "pipeline")
 
 
 def share(size: int, parts: int, index: int) -> Interval:
-    """The ``index``-th of ``parts`` equal pieces of ``range(size)``; ``parts`` divides ``size``."""
-    piece = size // parts
-    return (index * piece, (index + 1) * piece)
+    """The ``index``-th of ``parts`` pieces of ``range(size)``, as even as can be: the first ones are one longer."""
+    piece, more = divmod(size, parts)
+    start = index * piece + min(index, more)
+    return (start, start + piece + (index < more))
+
+
+def causal_share(size: int, parts: int, index: int) -> Interval:
+    """The ``index``-th of ``parts`` runs of ``range(size)`` that have about as many pairs (row, row or one before)."""
+
+    def boundary(i: int) -> int:
+        # The first i parts of size (size + 1) / 2 pairs; every part has a row at least.
+        pairs = i * size * (size + 1) / parts
+        return min(max(i, round((math.sqrt(1 + 4 * pairs) - 1) / 2)), size - parts + i)
+
+    return (boundary(index), boundary(index + 1))
 
 
 _IN_WORDS: Final = (
+    "slicing",
     "data",
     "pipeline",
     "microbatches",
@@ -41,7 +55,11 @@ class Layout(Spec):
     """One point of the space of plans.
 
     Attributes:
-        groups, slices: the heads in n groups, each group's work in m slices.
+        groups, slices: the heads in n groups, each group's work in m slices. Up to as many groups as there are heads
+            of keys and values these are spread over the groups; of more groups several hold the same one.
+        slicing: how a group's work is sliced. head_dim: each slice attends with its own dims of every head, legal where
+            no softmax is cut. batch, query: weights, keys and values are cut by head_dim all the same, and an exchange
+            gives every slice whole heads, over its share of the sequences or of the query rows (exact for every model).
         combine: concat gathers the attention output and projects it by columns; reduce projects the local part by rows
             and sums (Megatron-LM).
         gather_order: of concat: slices_first puts each group together, then the groups (the paper's 1/16 -> 1/4 ->
@@ -60,7 +78,7 @@ class Layout(Spec):
 
     groups: Count
     slices: Count
-    slicing: Literal["head_dim"] = "head_dim"
+    slicing: Literal["head_dim", "batch", "query"] = "head_dim"
     combine: Literal["concat", "reduce"] = "concat"
     gather_order: Literal["slices_first", "groups_first"] = "slices_first"
     reduction_dtype: Literal["accumulator", "model"] = "accumulator"
@@ -155,8 +173,22 @@ class Layout(Spec):
         return tuple(self.rank(group, slice_, stage, replica) for group in range(self.groups))
 
     def heads(self, rank: int, model: ModelSpec) -> Interval:
-        """The heads of a rank's group."""
-        return share(model.attention.heads, self.groups, self.group_of(rank))
+        """The heads of queries of a rank's group: those of its heads of keys and values, or a part of those of one."""
+        attention, each = model.attention, model.attention.queries_per_key
+        if self.groups <= attention.key_heads:
+            first, last = self.key_heads(rank, model)
+            return (first * each, last * each)
+        key, part = divmod(self.group_of(rank), self.groups // attention.key_heads)
+        first, last = share(each, self.groups // attention.key_heads, part)
+        return (key * each + first, key * each + last)
+
+    def key_heads(self, rank: int, model: ModelSpec) -> Interval:
+        """The heads of keys and values of a rank's group."""
+        count, group = model.attention.key_heads, self.group_of(rank)
+        if self.groups <= count:
+            return share(count, self.groups, group)
+        key = group // (self.groups // count)
+        return (key, key + 1)
 
     def head_dims(self, rank: int, model: ModelSpec) -> Interval:
         """The dims of every head that a rank's slice owns."""
@@ -175,14 +207,29 @@ class Layout(Spec):
         """The experts of which a rank holds a piece."""
         return share(experts, self.experts, self.position(rank) * self.experts // self.partitions)
 
+    def vocabulary(self, rank: int, size: int) -> Interval:
+        """The token ids whose embedding, and whose logits, a rank owns."""
+        return share(size, self.partitions, self.position(rank))
+
+    def sequences(self, rank: int, batch: Interval) -> Interval:
+        """The sequences of a microbatch with which a rank's slice attends, where the slicing is by batch."""
+        first, last = share(batch[1] - batch[0], self.slices, self.slice_of(rank))
+        return (batch[0] + first, batch[0] + last)
+
+    def rows(self, rank: int, model: ModelSpec, workload: WorkloadSpec) -> Interval:
+        """The query rows with which a rank's slice attends, where the slicing is by query: as even in work as can be.
+
+        A causal row attends to itself and to those before it, so that the first slices have more rows.
+        """
+        cut = causal_share if model.attention.causal else share
+        return cut(workload.seq_len, self.slices, self.slice_of(rank))
+
     def layers(self, stage: int, model: ModelSpec) -> range:
         """The layers of a stage: as even as can be, the first stages one more."""
-        size, more = divmod(model.layers, self.pipeline)
-        first = stage * size + min(stage, more)
-        return range(first, first + size + (stage < more))
+        return range(*share(model.layers, self.pipeline, stage))
 
     def batch(self, replica: int, microbatch: int, workload: WorkloadSpec) -> Interval:
-        """The sequences of a microbatch of a replica."""
+        """The sequences of a microbatch of a replica: as even as can be, the first replicas one more."""
         parts = self.data * self.microbatches
         return share(workload.batch, parts, replica * self.microbatches + microbatch)
 
@@ -190,56 +237,101 @@ class Layout(Spec):
 def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devices: int) -> list[str]:
     """Why this layout cannot compute this model and workload on so many devices; empty where it can.
 
-    Each reason is one clause, fit for a table: "8 slices would cut a softmax of 128 dims".
+    Sizes that do not divide are cut as evenly as can be; what is refused would leave a device without a piece, or would
+    change the function. Each reason is one clause, fit for a table: "8 slices would cut a softmax of 128 dims".
     """
-    attention, reasons = model.attention, []
+    reasons = []
     if layout.devices != devices:
         reasons.append(f"{layout} takes {layout.devices} devices; there are {devices}")
-    if attention.heads % layout.groups:
-        reasons.append(f"{layout.groups} groups do not divide {attention.heads} heads")
-    if attention.head_dim % layout.slices:
-        reasons.append(f"{layout.slices} slices do not divide a head of {attention.head_dim} dims")
-    elif attention.softmax_slices % layout.slices:
-        reasons.append(f"{layout.slices} slices would cut a softmax of {attention.softmax_width} dims")
-    if layout.combine == "concat" and model.hidden_size % layout.partitions:
-        reasons.append(f"{layout.partitions} partitions do not divide a hidden size of {model.hidden_size}")
+    reasons += _ungrouped(layout.groups, model)
+    reasons += _unsliced(layout, model, workload)
+    if layout.combine == "concat" and model.hidden_size < layout.partitions:
+        reasons.append(f"{layout.partitions} partitions for a hidden size of {model.hidden_size}")
+    if model.vocabulary and model.vocabulary.size < layout.partitions:
+        reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, model)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
-    if workload.batch % (layout.data * layout.microbatches):
+    if workload.batch < layout.data * layout.microbatches:
         parts = f"{layout.data} replicas x {layout.microbatches} microbatches"
-        reasons.append(f"{parts} do not divide a batch of {workload.batch}")
+        reasons.append(f"{parts} for a batch of {workload.batch}")
     if layout.microbatches % layout.interleave:
         reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
     return reasons
+
+
+def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
+    """Why the heads cannot be spread over so many groups."""
+    heads, keys = model.attention.heads, model.attention.key_heads
+    if groups <= keys:
+        return []
+    if groups > heads:
+        return [f"{groups} groups for {heads} heads"]
+    return [f"{groups} groups are more than the {keys} KV heads, and no multiple of them"] if groups % keys else []
+
+
+def _unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
+    """Why a group's work cannot be sliced so."""
+    attention, slices = model.attention, layout.slices
+    if slices == 1:
+        return []
+    if attention.head_dim < slices:
+        return [f"{slices} slices for a head of {attention.head_dim} dims"]
+    match layout.slicing:
+        case "batch":
+            smallest = workload.batch // (layout.data * layout.microbatches)
+            return [f"{slices} slices of a microbatch of {smallest} sequences"] if smallest < slices else []
+        case "query":
+            rows = workload.seq_len
+            return [f"{slices} slices of {rows} query {'row' if rows == 1 else 'rows'}"] if rows < slices else []
+        case _:
+            return _cut_heads(slices, model)
+
+
+def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
+    """Why the dims of a head cannot be attended with apart from each other."""
+    attention = model.attention
+    if attention.head_dim % slices:
+        return [f"{slices} slices do not divide a head of {attention.head_dim} dims"]
+    if attention.softmax_slices % slices:
+        return [f"{slices} slices would cut a softmax of {attention.softmax_width} dims"]
+    if attention.rotary:
+        return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
+    return [f"{slices} slices by head_dim would cut the q/k norm"] if attention.qk_norm else []
 
 
 def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
     """Why the feed-forward network, or its experts, cannot be spread so over a team."""
     width, experts = model.feed_forward.intermediate_size, model.feed_forward.experts
     if layout.experts == 1:
-        whole = width % layout.partitions == 0
-        return [] if whole else [f"{layout.partitions} partitions do not divide a feed-forward width of {width}"]
+        enough = width >= layout.partitions
+        return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
     if experts is None:
         return [f"{layout.experts} ways of experts, and the model has none"]
     if layout.partitions % layout.experts:
         return [f"{layout.experts} ways of experts do not divide {layout.partitions} partitions"]
     reasons = []
-    if experts.count % layout.experts:
-        reasons.append(f"{layout.experts} ways do not divide {experts.count} experts")
-    if width % (cut := layout.partitions // layout.experts):
-        reasons.append(f"{cut} pieces do not divide an expert's width of {width}")
+    if experts.count < layout.experts:
+        reasons.append(f"{layout.experts} ways for {experts.count} experts")
+    if width < (cut := layout.partitions // layout.experts):
+        reasons.append(f"{cut} pieces of an expert's width of {width}")
     return reasons
 
 
 def full_extents(model: ModelSpec, workload: WorkloadSpec) -> dict[str, int]:
     """The size of every named dim of a model's tensors under a workload."""
-    experts = model.feed_forward.experts
-    return ({"expert": experts.count} if experts else {}) | {
+    experts, vocabulary = model.feed_forward.experts, model.vocabulary
+    extents = {
         "batch": workload.batch,
         "seq": workload.seq_len,
         "hidden": model.hidden_size,
         "head": model.attention.heads,
+        "kv_head": model.attention.key_heads,
         "head_dim": model.attention.head_dim,
         "ffn": model.feed_forward.intermediate_size,
     }
+    if experts:
+        extents["expert"] = experts.count
+    if vocabulary:
+        extents["vocab"] = vocabulary.size
+    return extents

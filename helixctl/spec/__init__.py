@@ -1,17 +1,16 @@
 """What the user writes: model, cluster and workload."""
 
+from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling, RotarySpec
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, MatmulTable
-from helixctl.spec.models import (
-    AttentionSpec,
-    ClusterSpec,
-    DeviceSpec,
+from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
+from helixctl.spec.model import (
     ExpertsSpec,
     FeedForwardSpec,
-    LinkSpec,
     ModelDocument,
     ModelSpec,
     NormSpec,
+    VocabularySpec,
     WorkloadSpec,
 )
 
@@ -27,12 +26,16 @@ __all__ = [
     "Dtype",
     "ExpertsSpec",
     "FeedForwardSpec",
+    "LinearScaling",
     "LinkSpec",
+    "Llama3Scaling",
     "MatmulTable",
     "ModelDocument",
     "ModelSpec",
     "NormSpec",
+    "RotarySpec",
     "Spec",
+    "VocabularySpec",
     "WorkloadSpec",
     "accumulator",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
-DTYPE_NBYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+DTYPE_NBYTES: dict[str, int] = {"int64": 8, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 def accumulator(dtype: Dtype) -> Dtype:

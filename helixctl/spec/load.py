@@ -10,9 +10,10 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import ValidationError
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.explain import Finding, explain
 from helixctl.spec.fields import adapter, dotted, fields_of, keys_of, shown
-from helixctl.spec.models import ClusterSpec, ModelDocument
+from helixctl.spec.model import ModelDocument
 from helixctl.spec.overrides import Override, apply_overrides, override, parse_overrides
 from helixctl.spec.parse import parse_mapping, read_text
 from helixctl.spec.positions import locate, position

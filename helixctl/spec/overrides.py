@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from typing import Any, Final, Literal
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.fields import Node, dotted, fields_of, keys_of, meant, shown
-from helixctl.spec.models import ClusterSpec, ModelDocument
+from helixctl.spec.model import ModelDocument
 from helixctl.spec.yaml_reader import YamlReader, plain_scalar
 
 SpecKind = Literal["model", "cluster"]

@@ -28,7 +28,8 @@ from helixctl.spec.load import (
     read_text,
     validate_document,
 )
-from helixctl.spec.models import ClusterSpec, ModelDocument
+from helixctl.spec.cluster import ClusterSpec
+from helixctl.spec.model import ModelDocument
 from helixctl.spec.positions import locate, position
 from helixctl.spec.yaml_reader import YamlReader
 

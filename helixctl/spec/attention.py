@@ -1,0 +1,109 @@
+"""The attention of a model: its heads, what is done to queries and keys, and how its softmax is cut."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from helixctl.spec.base import Contradiction, Count, Spec
+
+Positive = Annotated[float, Field(gt=0, le=2**60)]
+
+
+class LinearScaling(Spec):
+    """Rotary embedding with every frequency divided by ``factor`` (position interpolation, Chen et al. 2023)."""
+
+    kind: Literal["linear"]
+    factor: Positive
+
+
+class Llama3Scaling(Spec):
+    """Llama 3.1's rotary embedding: low frequencies divided by ``factor``, high ones kept, those between blended.
+
+    A frequency is low where fewer than ``low_freq_factor`` of its waves fit the original context, and high where more
+    than ``high_freq_factor`` do.
+    """
+
+    kind: Literal["llama3"]
+    factor: Positive
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_seq_len: Count
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if self.low_freq_factor >= self.high_freq_factor:
+            msg = f"low_freq_factor {self.low_freq_factor} is not below high_freq_factor {self.high_freq_factor}"
+            raise Contradiction(msg, "low_freq_factor")
+        return self
+
+
+class RotarySpec(Spec):
+    """Rotary position embedding of queries and keys (Su et al. 2021), which turns dim i with dim i + head_dim/2."""
+
+    theta: Positive = 10000.0
+    scaling: Annotated[LinearScaling | Llama3Scaling, Field(discriminator="kind")] | None = None
+
+
+class AttentionSpec(Spec):
+    """Grouped-query attention; with as many ``kv_heads`` as ``heads``, multi-head attention.
+
+    ``softmax_slices`` is part of the model's function, not of a plan: 1 is the trained transformer (one softmax per
+    head, scale 1/sqrt(head_dim)); s > 1 cuts every head's dims in s slices that each normalise alone with scale
+    1/sqrt(head_dim/s), which is the function of the paper's m slices (s = 4, head_dim 512: sqrt(128)).
+
+    Attributes:
+        heads, kv_heads: of queries; of keys and values, each for ``heads / kv_heads`` of the former (None: as many).
+        head_dim: dims of every head; not always hidden_size / heads.
+        causal: a token attends to itself and those before it.
+        qkv_bias, output_bias: biases of the projections.
+        qk_norm: queries and keys are normalised over head_dim, with a weight of their own, before they are rotated.
+        rotary: the rotary embedding; None: none.
+        sliding_window: tokens that a token attends to, itself among them; longer sequences are refused.
+    """
+
+    heads: Count
+    kv_heads: Count | None = None
+    head_dim: Count
+    softmax_slices: Count = 1
+    causal: Annotated[bool, Field(strict=True)] = False
+    qkv_bias: Annotated[bool, Field(strict=True)] = False
+    output_bias: Annotated[bool, Field(strict=True)] = False
+    qk_norm: Annotated[bool, Field(strict=True)] = False
+    rotary: RotarySpec | None = None
+    sliding_window: Count | None = None
+
+    @model_validator(mode="after")
+    def _softmax_slices_divide_the_head(self) -> Self:
+        if self.head_dim % self.softmax_slices:
+            msg = f"softmax_slices {self.softmax_slices} does not divide head_dim {self.head_dim}"
+            raise Contradiction(msg, "softmax_slices")
+        return self
+
+    @model_validator(mode="after")
+    def _key_heads_divide_the_heads(self) -> Self:
+        if self.heads % self.key_heads:
+            raise Contradiction(f"{self.kv_heads} kv_heads do not divide {self.heads} heads", "kv_heads")
+        return self
+
+    @model_validator(mode="after")
+    def _rotary_pairs_dims(self) -> Self:
+        if self.rotary and self.head_dim % 2:
+            raise Contradiction(f"a rotary embedding turns pairs of dims; head_dim is {self.head_dim}", "head_dim")
+        return self
+
+    @property
+    def softmax_width(self) -> int:
+        """Dims of a head that share one softmax."""
+        return self.head_dim // self.softmax_slices
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def queries_per_key(self) -> int:
+        """Heads of queries that share one head of keys and values."""
+        return self.heads // self.key_heads

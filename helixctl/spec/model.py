@@ -1,0 +1,93 @@
+"""What the user writes of a model and of the workload, as frozen pydantic models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from helixctl.spec.attention import AttentionSpec
+from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec
+
+
+class ExpertsSpec(Spec):
+    """A mixture of experts: a router gives every token the ``top_k`` best of ``count`` experts.
+
+    ``renormalise``: the gates of the ``top_k`` add up to 1 (Mixtral); else they are what a softmax over all experts
+    gives them.
+    """
+
+    count: Annotated[int, Field(strict=True, ge=2, le=4096)]
+    top_k: Count = 2
+    renormalise: Annotated[bool, Field(strict=True)] = True
+
+    @model_validator(mode="after")
+    def _top_k_are_there(self) -> Self:
+        if self.top_k > self.count:
+            raise Contradiction(f"top_k {self.top_k} of {self.count} experts", "top_k")
+        return self
+
+
+class FeedForwardSpec(Spec):
+    """Two matrices with an activation between them; with ``experts``, so many of such networks and a router.
+
+    ``gated``: a third matrix; its product, activated, multiplies that of the first (SwiGLU, Shazeer 2020).
+    """
+
+    intermediate_size: Count
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    gated: Annotated[bool, Field(strict=True)] = False
+    experts: ExpertsSpec | None = None
+
+
+class NormSpec(Spec):
+    """Normalisation ahead of attention and of the feed-forward network (pre-norm)."""
+
+    function: Literal["rms_norm"] = "rms_norm"
+    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+
+
+class VocabularySpec(Spec):
+    """Token ids in, logits out: an embedding, a final norm and a language-model head.
+
+    ``tied``: the head's weight is the embedding's.
+    """
+
+    size: Count
+    tied: Annotated[bool, Field(strict=True)] = False
+
+
+class ModelSpec(Spec):
+    """A pre-norm transformer: from hidden states to hidden states, or with a ``vocabulary`` from tokens to logits."""
+
+    name: Name
+    layers: Annotated[int, Field(strict=True, ge=1, le=4096)]
+    hidden_size: Count
+    attention: AttentionSpec
+    feed_forward: FeedForwardSpec
+    norm: NormSpec = NormSpec()
+    vocabulary: VocabularySpec | None = None
+    dtype: Dtype = "float16"
+
+
+class WorkloadSpec(Spec):
+    """One step: ``batch`` sequences of ``seq_len`` tokens each."""
+
+    batch: Count = 1
+    seq_len: Count = 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per step."""
+        return self.batch * self.seq_len
+
+
+class ModelDocument(ModelSpec):
+    """A model file: the model, and the workload it is usually planned for."""
+
+    workload: WorkloadSpec = WorkloadSpec()
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model alone."""
+        return ModelSpec(**{name: getattr(self, name) for name in ModelSpec.model_fields})
