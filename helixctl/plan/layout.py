@@ -7,7 +7,7 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
@@ -26,15 +26,16 @@ def share(size: int, parts: int, index: int) -> Interval:
     return (start, start + piece + (index < more))
 
 
+@cache
 def causal_share(size: int, parts: int, index: int) -> Interval:
     """The ``index``-th of ``parts`` runs of ``range(size)`` that have about as many pairs (row, row or one before)."""
 
-    def boundary(i: int) -> int:
-        # The first i parts of size (size + 1) / 2 pairs; every part has a row at least.
-        pairs = i * size * (size + 1) / parts
-        return min(max(i, round((math.sqrt(1 + 4 * pairs) - 1) / 2)), size - parts + i)
-
-    return (boundary(index), boundary(index + 1))
+    ends = [0]
+    for part in range(1, parts + 1):
+        pairs = size * (size + 1) * part // parts  # twice those of the first parts
+        row = math.isqrt(1 + 4 * pairs) // 2
+        ends.append(min(max(row, ends[-1] + 1), size - parts + part))  # every part has a row
+    return (ends[index], ends[index + 1])
 
 
 _IN_WORDS: Final = (
