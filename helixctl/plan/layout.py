@@ -29,7 +29,6 @@ def share(size: int, parts: int, index: int) -> Interval:
 @cache
 def causal_share(size: int, parts: int, index: int) -> Interval:
     """The ``index``-th of ``parts`` runs of ``range(size)`` that have about as many pairs (row, row or one before)."""
-
     ends = [0]
     for part in range(1, parts + 1):
         pairs = size * (size + 1) * part // parts  # twice those of the first parts
@@ -119,6 +118,13 @@ class Layout(Spec):
     def partitions(self) -> int:
         """Partitions of a layer: m x n, one per device of a team."""
         return self.groups * self.slices
+
+    @property
+    def shared_dim(self) -> Literal["head_dim", "batch", "seq"]:
+        """The dim along which the slices of a group share the work of attention."""
+        if self.slices == 1 or self.slicing == "head_dim":
+            return "head_dim"
+        return "batch" if self.slicing == "batch" else "seq"
 
     @property
     def devices(self) -> int:
