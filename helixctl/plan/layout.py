@@ -251,7 +251,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if layout.devices != devices:
         reasons.append(f"{layout} takes {layout.devices} devices; there are {devices}")
     reasons += _ungrouped(layout.groups, model)
-    reasons += _unsliced(layout, model, workload)
+    reasons += unsliced(layout, model, workload)
     if layout.combine == "concat" and model.hidden_size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a hidden size of {model.hidden_size}")
     if model.vocabulary and model.vocabulary.size < layout.partitions:
@@ -277,7 +277,7 @@ def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
     return [f"{groups} groups are more than the {keys} KV heads, and no multiple of them"] if groups % keys else []
 
 
-def _unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
+def unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
     """Why a group's work cannot be sliced so."""
     attention, slices = model.attention, layout.slices
     if slices == 1:
