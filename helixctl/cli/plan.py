@@ -6,9 +6,10 @@ import click
 
 from helixctl.cli.console import console, table
 from helixctl.cost.tasks import foundation, sources
+from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.output import write_output
-from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish
+from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish, proof
 from helixctl.spec.load import load_specs
 from helixctl.units import human_bytes, human_seconds
 from helixctl.verify import verify
@@ -64,13 +65,14 @@ def command(
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     specs = (document.model, cluster_spec, document.workload)
     decision = decide(*specs, {**pair, **wish}, objective, defaults=bool(pair))
-    if findings := verify(decision.dag):
+    proved, whole = (decision.dag, True) if dag_output else proof(decision.plan)
+    if findings := verify(proved):
         raise HelixError(findings)
     if not quiet:
-        _report(decision, verbose=verbose)
+        _report(decision, proved, whole=whole, verbose=verbose)
     for path, noun, text in (
         (output, "plan", decision.plan.to_json),
-        (dag_output, "dag", decision.dag.to_json),
+        (dag_output, "dag", lambda: decision.dag.to_json()),
     ):
         if path:
             data = text()
@@ -79,8 +81,8 @@ def command(
                 click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)
 
 
-def _report(decision: Decision, *, verbose: bool) -> None:
-    plan, dag, out = decision.plan, decision.dag, console()
+def _report(decision: Decision, dag: Dag, *, whole: bool, verbose: bool) -> None:
+    plan, out = decision.plan, console()
     model, work, cluster = plan.model, plan.workload, plan.cluster
     batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {batch}, {model.dtype}")
@@ -98,8 +100,13 @@ def _report(decision: Decision, *, verbose: bool) -> None:
     for reason in decision.reasons:
         out.print(reason)
     out.print(_searched(decision))
+    what = f"{len(dag.tasks)} tasks over {plan.layout.devices} devices"
+    if not whole:
+        small = dag.plan
+        what += f" of {small.model.layers} of the {model.layers} layers and {small.layout.microbatches} of the "
+        what += f"{plan.layout.microbatches} microbatches, of which the others are copies (helixctl validate: all)"
     out.print(
-        f"layout {plan.layout} (groups x slices): {len(dag.tasks)} tasks over {plan.layout.devices} devices, proved: "
+        f"layout {plan.layout} (groups x slices): {what}, proved: "
         "structure, function, regions, coverage, ownership, collectives, memory"
     )
     if verbose:
