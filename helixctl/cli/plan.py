@@ -70,12 +70,9 @@ def command(
         raise HelixError(findings)
     if not quiet:
         _report(decision, proved, whole=whole, verbose=verbose)
-    for path, noun, text in (
-        (output, "plan", decision.plan.to_json),
-        (dag_output, "dag", lambda: decision.dag.to_json()),
-    ):
+    for path, noun in ((output, "plan"), (dag_output, "dag")):
         if path:
-            data = text()
+            data = (decision.plan if noun == "plan" else decision.dag).to_json()
             write_output(path, data)
             if not quiet and path != "-":
                 click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)

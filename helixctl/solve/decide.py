@@ -119,12 +119,14 @@ class _Solver:
             asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
             if not asked:
                 raise HelixError(none_legal(*self.specs, wish, free, layouts))
-            fits = any(self.bounds.quick(x).memory_nbytes <= self.specs[1].device.memory for x in asked)
-            found = self._search(asked, self.budget) if fits else None
-            if found is None or found.best is None:
+            if not any(self.bounds.quick(x).memory_nbytes <= self.specs[1].device.memory for x in asked):
+                self.objective = "memory"
+                return self._search(asked, _GLANCE), layouts
+            found = self._search(asked, self.budget)
+            if found.best is None:
                 self.objective = "memory"  # nothing fits, or nothing did before the budget was spent: the smallest then
-                found = self._search(asked, self.budget if fits else _GLANCE)
-            if found.best or not fits:
+                found = self._search(asked, self.budget)
+            if found.best:
                 break
         return found, layouts
 
