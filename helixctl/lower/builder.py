@@ -156,7 +156,8 @@ class Builder:
         senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
         receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
         inputs = [self.held[tensor, rank] for rank in senders]
-        dtype = inputs[0].dtype
+        # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
+        dtype = inputs[0].dtype if inputs else self.function.tensors[tensor].given_dtype(self.model.dtype)
         outputs = []
         for rank in receivers:
             region = self._region(tensor, cut(rank))
