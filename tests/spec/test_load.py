@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan
 from helixctl.spec import yaml_reader
+from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.load import (
     document_kind,
     load_cluster,
@@ -28,7 +29,6 @@ from helixctl.spec.load import (
     read_text,
     validate_document,
 )
-from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.positions import locate, position
 from helixctl.spec.yaml_reader import YamlReader
