@@ -115,7 +115,7 @@ def _report(decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: b
         if origins:
             out.print("the model's fields, from the keys of its config:")
         for origin in origins:
-            out.print(f"  {origin}")
+            out.print(f"  {origin}", markup=False)
         out.print("step times are predicted, not measured, from:")
         for line in sources(dag):
             out.print(f"  {line}")
