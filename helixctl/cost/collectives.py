@@ -8,7 +8,7 @@ from math import ceil, log2
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import seconds_of_size
 from helixctl.cost.origin import Constant, Cost, Rule
-from helixctl.dag import Task
+from helixctl.dag import AllToAll, Task
 from helixctl.spec import ClusterSpec, LinkSpec
 from helixctl.spec.calibration import CollectiveTable
 
@@ -16,7 +16,8 @@ from helixctl.spec.calibration import CollectiveTable
 def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     """Seconds of a collective: calibrated where there is a table that fits, else start-up plus bytes over bandwidth.
 
-    The slowest link that is crossed decides. A ring over several hosts runs once per rank that each host has in it,
+    The slowest link that is crossed decides. In an all-to-all every rank receives from each other host what its ranks
+    have for it, over its own share of a NIC. A ring over several hosts runs once per rank that each host has in it,
     each over a share of a NIC, so the hosts exchange at (ranks per host) x (share) x (NIC rate). The share is
     min(1, NICs / devices of a host): all groups of a level cross at the same time, and together they are all devices of
     the host, so that every device has an equal part of the NICs whichever group it is in.
@@ -56,6 +57,8 @@ def _nccl(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
     if len(per_host) > 1 and cluster.between_hosts is not None:
         link, latencies = cluster.between_hosts, c.BETWEEN_HOSTS[task.kind]
         nics = min(per_host.values()) * _nic_share(cluster)
+        if isinstance(task.op, AllToAll):
+            nics = _nic_share(cluster) * _crossing(per_host)
         between = nics * link.bandwidth * c.NIC_SHARE.value
         alpha = link.latency * latencies.value
         own = [*_link("between_hosts", link, cluster), *_nics(cluster), c.NIC_SHARE, latencies]
@@ -74,6 +77,8 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
     origins = _link("within_host", cluster.within_host, cluster)
     if len(per_host) > 1 and cluster.between_hosts is not None:
         share = min(1.0, min(per_host.values()) * _nic_share(cluster))
+        if isinstance(task.op, AllToAll):
+            share = min(1.0, _nic_share(cluster) * _crossing(per_host))
         between = cluster.between_hosts
         bandwidth, latency = min(bandwidth, between.bandwidth * share), max(latency, between.latency)
         origins = [*origins, *_link("between_hosts", between, cluster), *_nics(cluster)]
@@ -83,6 +88,7 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
         "broadcast": steps * (latency + moved),
         "send_receive": latency + moved,
         "all_gather": (ranks - 1) * latency + moved,
+        "all_to_all": (ranks - 1) * latency + moved,
         "all_reduce": 2 * (ranks - 1) * latency + moved,
     }[task.kind]
     return Cost(seconds, (*origins, c.GLOO))
@@ -91,6 +97,12 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
 def _nic_share(cluster: ClusterSpec) -> float:
     nics = cluster.nics_per_host
     return 1.0 if nics is None else min(1.0, nics / cluster.devices_per_host)
+
+
+def _crossing(per_host: Counter[int]) -> float:
+    """How many bytes a rank receives in an all-to-all for each that comes from another host (the fewest on its own)."""
+    ranks = per_host.total()
+    return (ranks - 1) / (ranks - min(per_host.values()))
 
 
 def _nics(cluster: ClusterSpec) -> list[Constant | Rule]:

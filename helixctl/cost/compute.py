@@ -10,7 +10,22 @@ from math import ceil, prod
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import covers, multilinear
 from helixctl.cost.origin import Constant, Cost, Rule
-from helixctl.dag import Activation, Add, Attention, Dag, Experts, Linear, Norm, Route, Task, Value
+from helixctl.dag import (
+    Activation,
+    Add,
+    Attention,
+    Bias,
+    Dag,
+    Embed,
+    Experts,
+    Linear,
+    Multiply,
+    Norm,
+    Rotate,
+    Route,
+    Task,
+    Value,
+)
 from helixctl.dag.formulas import expert_rows
 from helixctl.spec import ClusterSpec, Dtype
 
@@ -27,7 +42,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case Attention(width):
             keys = dag.value[task.inputs[1]].shape[1]
             cost = device.attention(keys, width, task.flops, task.nbytes)
-        case Norm() | Activation() | Add():
+        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
@@ -42,24 +57,27 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
 
 # Of one expert: find its tokens, collect them, two products, the activation, the gates, and the sum.
 _STEPS_OF_AN_EXPERT = 7
+_GATED = 3  # weights of a gated expert, which has two steps more
 
 
 def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     """Expert after expert, each with an equal part of the tokens: an even routing."""
     inputs = [dag.value[v] for v in task.inputs]
-    held, hidden, ffn = inputs[2].shape
+    weights = inputs[2:]
+    held, hidden, ffn = weights[0].shape
     rows = expert_rows(op, inputs, dag.tensor)
     used = min(held, rows)
     each, row_nbytes = ceil(rows / used), inputs[0].nbytes // (inputs[0].numel // hidden)
-    weight_nbytes = (inputs[2].nbytes + inputs[3].nbytes) // (2 * held)
+    weight_nbytes = weights[0].nbytes // held
     inner_nbytes = row_nbytes * ffn // hidden
     up = device.matmul(each, ffn, hidden, weight_nbytes + each * (row_nbytes + inner_nbytes))
     down = device.matmul(each, hidden, ffn, weight_nbytes + each * (row_nbytes + inner_nbytes))
     activation = device.elementwise("activation", 2 * each * inner_nbytes)
+    gated = [up, device.elementwise("multiply", 3 * each * inner_nbytes)] if len(weights) == _GATED else []
     # Rows collected, results scaled and added: read and written once each.
     moved = device.elementwise("add", 6 * each * row_nbytes)
-    parts = (up, down, activation, moved)
-    overhead = device.task_overhead.value * _STEPS_OF_AN_EXPERT
+    parts = (up, down, activation, moved, *gated)
+    overhead = device.task_overhead.value * (_STEPS_OF_AN_EXPERT + len(gated))
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
     return Cost(used * (sum(part.seconds for part in parts) + overhead), origins)
 
@@ -71,7 +89,9 @@ def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
 
 
 def _dtype(dag: Dag, task: Task) -> Dtype:
-    return dag.value[task.inputs[0]].dtype
+    """What is computed in; a look-up of token ids is of the model's dtype."""
+    dtype = dag.value[task.inputs[0]].dtype
+    return dag.plan.model.dtype if dtype == "int64" else dtype
 
 
 def _sizes(dag: Dag, value: Value) -> list[tuple[str, int]]:
@@ -135,10 +155,11 @@ class _Device:
 
     def elementwise(self, kind: str, nbytes: int) -> Cost:
         """Work that streams through memory."""
-        measured = self.calibration.elementwise.items() if self.calibration else ()
-        for name, rate in measured:
-            if name == kind:
-                return Cost(nbytes / rate, (Constant(kind, rate, self._calibrated, "B/s"),))
+        measured = self.calibration.elementwise if self.calibration else {}
+        for name in (kind, "add"):  # a kind that was not measured streams as an addition does
+            for found, rate in measured.items():
+                if found == name:
+                    return Cost(nbytes / rate, (Constant(name, rate, self._calibrated, "B/s"),))
         return Cost(self._traffic(nbytes), (self.bandwidth, c.MEMORY_SHARE))
 
     @property

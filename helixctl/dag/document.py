@@ -48,6 +48,10 @@ class Tensor:
         """The region that is the whole tensor."""
         return tuple((0, size) for size in self.shape)
 
+    def given_dtype(self, model: Dtype) -> Dtype | Literal["int64"]:
+        """The dtype of an input or a weight of a model of this dtype: token ids are integers."""
+        return "int64" if self.name == "input_ids" else model
+
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from helixctl.dag.document import Tensor, Value
 from helixctl.dag.ops import (
@@ -11,15 +12,22 @@ from helixctl.dag.ops import (
     Add,
     AllGather,
     AllReduce,
+    AllToAll,
     Attention,
+    Bias,
     Broadcast,
+    Embed,
     Experts,
     Linear,
+    Multiply,
     Norm,
     Op,
+    Rotate,
     Route,
     SendReceive,
 )
+
+_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, Rotate: 3}
 
 
 def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
@@ -40,40 +48,54 @@ def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Ma
         case Route():
             return 2 * inputs[0].numel * outputs[0].shape[-1]
         case Experts():
-            x, _, w_up, _ = inputs
-            return 4 * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | Activation() | Add():
-            return (4 if isinstance(op, Norm) else 1) * outputs[0].numel
+            x, w_up = inputs[0], inputs[2]
+            return 2 * len(inputs[2:]) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
+        case Norm() | Rotate() | Bias() | Activation() | Multiply() | Add():
+            return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
 
 
 def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
     """Rows that the experts of a task compute, all together, where the routing is even; rounded up."""
-    x, _, w_up, _ = inputs
+    x, w_up = inputs[0], inputs[2]
     tokens, count = math.prod(x.shape[:-1]), tensors[w_up.tensor].shape[0]
     return -(-tokens * op.top_k * w_up.shape[0] // count)
 
 
-def nbytes(op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value]) -> int:
+def nbytes(  # noqa: PLR0911  one a kind
+    op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value]
+) -> int:
     """Bytes of a task on so many ranks.
 
-    Compute: read from and written to device memory, every input and output once; of experts no more than there are
-    tokens to route. Collective: what one rank must receive under a bandwidth-optimal algorithm (the rank that receives
-    most).
+    Compute: read from and written to device memory, every input and output once; of an embedding's table the rows that
+    are looked up, of experts no more than there are tokens to route. Collective: what one rank must receive under a
+    bandwidth-optimal algorithm (the rank that receives most; pieces are taken to be as large as the largest).
     """
     match op:
+        case Embed():
+            ids, table = inputs
+            return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
         case Experts():
-            x, gates, w_up, w_down = inputs
-            held = w_up.shape[0]
+            x, gates, *weights = inputs
+            held = weights[0].shape[0]
             used = min(held, math.prod(x.shape[:-1]) * op.top_k)
-            weights = (w_up.nbytes + w_down.nbytes) // held * used
-            return x.nbytes + gates.nbytes + weights + outputs[0].nbytes
+            read = sum(w.nbytes for w in weights) // held * used
+            return x.nbytes + gates.nbytes + read + outputs[0].nbytes
         case Broadcast() | SendReceive():
             return (outputs or inputs)[0].nbytes
         case AllGather():
-            return max(out.nbytes - piece.nbytes for piece, out in zip(inputs, outputs, strict=True))
+            return (ranks - 1) * max(piece.nbytes for piece in inputs)
+        case AllToAll():
+            kept = max(_common(piece, out) for piece, out in zip(inputs, outputs, strict=True))
+            return (ranks - 1) * kept
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:
             return sum(v.nbytes for v in (*inputs, *outputs))
+
+
+def _common(a: Value, b: Value) -> int:
+    """Bytes of what two regions of one tensor have in common."""
+    both = [min(x[1], y[1]) - max(x[0], y[0]) for x, y in zip(a.region, b.region, strict=True)]
+    return math.prod(max(0, size) for size in both) * a.nbytes // a.numel

@@ -189,24 +189,24 @@ class _Equations:
         q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
         self.define(i, Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
-            plain = (q, k, v)
+            unbiased = (q, k, v)
             q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
-            self.define(i, Bias(), (*plain, *biases), q, k, v)
+            self.define(i, Bias(), (*unbiased, *biases), q, k, v)
         for n, weight in zip("qk", norms, strict=False):
             source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *_QKV[n])
             self.define(i, Norm("rms_norm", "head_dim", self.model.norm.eps), (source, weight), target)
             q, k = (target, k) if n == "q" else (q, target)
         if spec.rotary:
-            plain = (q, k)
+            unrotated = (q, k)
             q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
-            self.define(i, Rotate(spec.rotary), plain, q, k)
+            self.define(i, Rotate(spec.rotary), unrotated, q, k)
         attention = self.activation(p + "attention", *_HEADS)
         self.define(i, Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
         projection = self.activation(p + "projection", "hidden")
         self.define(i, Linear(_HEADS), (attention, w_o), projection)
         for bias in b_o:
-            plain, projection = (projection,), self.activation(p + "projection_biased", "hidden")
-            self.define(i, Bias(), (*plain, bias), projection)
+            unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
+            self.define(i, Bias(), (unbiased_projection, bias), projection)
         residual = self.activation(p + "residual", "hidden")
         self.define(i, Add(), (x, projection), residual)
         return residual

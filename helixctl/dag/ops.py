@@ -224,7 +224,7 @@ def contracted(op: Op) -> tuple[str, ...]:
 
 
 def made_dtype(op: Op, model: Dtype, partial: Dtype | None) -> Dtype:
-    """The dtype that a computation makes in a model's dtype; ``partial`` is that of partial sums, where it makes one."""
+    """The dtype that a computation makes in a model of some dtype; ``partial``: that of the partial sum it makes."""
     if isinstance(op, Route):
         return accumulator(model)
     return model if partial is None or isinstance(op, Embed) else partial

@@ -7,9 +7,9 @@ from dataclasses import replace
 from helixctl.dag.document import Dag, Value
 from helixctl.dag.dry_run import dry_run
 from helixctl.dag.formulas import nbytes
-from helixctl.dag.ops import Route
+from helixctl.dag.ops import made_dtype
 from helixctl.plan import Plan
-from helixctl.spec import Dtype, accumulator
+from helixctl.spec import Dtype
 
 
 def retyped(dag: Dag, dtype: Dtype) -> Dag:
@@ -18,15 +18,14 @@ def retyped(dag: Dag, dtype: Dtype) -> Dag:
         return dag
     old = dag.plan
     plan = Plan.of(old.model.model_copy(update={"dtype": dtype}), old.cluster, old.workload, old.layout)
-    values: dict[str, Value] = {v.id: replace(v, dtype=dtype) for v in dag.values}
+    values: dict[str, Value] = {v.id: replace(v, dtype=dag.tensor[v.tensor].given_dtype(dtype)) for v in dag.values}
     moved: dict[str, int] = {}
     for task in dry_run(dag).done:
         for value_id in task.outputs:
-            kept = values[task.inputs[0]].dtype if task.is_collective else dtype
-            if values[value_id].partial:
-                kept = plan.partial_dtype
-            elif isinstance(task.op, Route):
-                kept = accumulator(dtype)
+            if task.is_collective:
+                kept = values[task.inputs[0]].dtype
+            else:
+                kept = made_dtype(task.op, dtype, plan.partial_dtype if values[value_id].partial else None)
             values[value_id] = replace(values[value_id], dtype=kept)
         ins, outs = [values[v] for v in task.inputs], [values[v] for v in task.outputs]
         moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs)

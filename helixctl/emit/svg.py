@@ -41,11 +41,14 @@ text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-si
 """
 # Level -> pale fill of a computation, and the strong colour of its border and of communication.
 COLOURS: Final = {
+    "embed": ("#e8f0c8", "#5a6b00"),
     "distribute": ("#ddebff", "#0a56c2"),
+    "exchange": ("#d3f1f5", "#006a78"),
     "attend": ("#ffe8cc", "#a85400"),
     "concat": ("#d6f3de", "#14743a"),
     "project": ("#efe0ff", "#7437b8"),
     "feed_forward": ("#e6e9ed", "#4c5560"),
+    "head": ("#f6e7c1", "#7a5b00"),
     "transfer": ("#fde7f0", "#a8174f"),
 }
 

@@ -11,7 +11,10 @@ from helixctl.lower.attend import attend
 from helixctl.lower.builder import Builder
 from helixctl.lower.concat import concat
 from helixctl.lower.distribute import distribute
+from helixctl.lower.embed import embed
+from helixctl.lower.exchange import exchange
 from helixctl.lower.feed_forward import feed_forward
+from helixctl.lower.head import head
 from helixctl.lower.project import project
 from helixctl.lower.transfer import transfer
 from helixctl.plan import Plan
@@ -24,7 +27,17 @@ class Lowering(Protocol):
         """Add the level."""
 
 
-LOWERINGS: Final[tuple[Lowering, ...]] = (transfer, distribute, attend, concat, project, feed_forward)
+LOWERINGS: Final[tuple[Lowering, ...]] = (
+    embed,
+    transfer,
+    distribute,
+    exchange,
+    attend,
+    concat,
+    project,
+    feed_forward,
+    head,
+)
 
 
 def lower(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
-from helixctl.dag import Broadcast, Dag, Level, Op, Route, SendReceive, Task, Value
+from helixctl.dag import Broadcast, Dag, Level, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of
-from helixctl.dag.ops import contracted
+from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
 from helixctl.plan.layout import full_extents
-from helixctl.spec import accumulator
 
 Region = tuple[Interval, ...]
+Cut = Mapping[str, Interval]  # of every dim that is not whole
+_WHOLE: Final[Cut] = MappingProxyType({})
 
 
 class Builder:
@@ -68,29 +71,55 @@ class Builder:
         """The end of a computation's id: ``g2s1``, and the replica and the microbatch where there are several."""
         return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}{self._replica}{self._part}"
 
-    def own(self, tensor: str, rank: int, **cut: Interval) -> None:
+    def head_dims(self, rank: int) -> dict[str, Interval]:
+        """What a rank holds of its group's heads: its slice of their dims."""
+        return {**self.heads(rank), "head_dim": self.layout.head_dims(rank, self.model)}
+
+    def heads(self, rank: int) -> dict[str, Interval]:
+        """A rank's group's heads, of queries, and of keys and values."""
+        return {"head": self.layout.heads(rank, self.model), "kv_head": self.layout.key_heads(rank, self.model)}
+
+    def attended(self, rank: int) -> dict[str, Interval]:
+        """With what a rank attends: its group's heads, and its share of the sequences, of the query rows or of dims."""
+        match self.layout.shared_dim:
+            case "batch":
+                return {**self.heads(rank), "batch": self.layout.sequences(rank, self.batch)}
+            case "seq":
+                return {**self.heads(rank), "seq": self.layout.rows(rank, self.model, self.plan.workload)}
+            case _:
+                return self.head_dims(rank)
+
+    def own(self, tensor: str, rank: int, cut: Cut = _WHOLE) -> None:
         """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""
         whole = self.function.tensors[tensor]
         part = self._part if whole.role == "input" else ""
         if part or (tensor, rank) not in self.held:
             region = self._region(tensor, cut)
-            self._hold(Value(f"{tensor}{part}@{rank}", tensor, rank, region, self.model.dtype))
+            dtype = whole.given_dtype(self.model.dtype)
+            self._hold(Value(f"{tensor}{part}@{rank}", tensor, rank, region, dtype))
 
-    def compute(self, level: Level, name: str, rank: int, output: str, **cut: Interval) -> None:
+    def compute(
+        self,
+        level: Level,
+        name: str,
+        rank: int,
+        output: str,
+        cut: Cut = _WHOLE,
+        each: Mapping[str, Cut] | None = None,
+    ) -> None:
         """Add the task that computes, on one rank, a region of the tensor(s) that ``output``'s equation defines.
 
-        ``cut`` gives the interval of every dim that is not whole. A dim that the equation contracts makes the output
-        a partial sum, which is kept in float32 unless the layout says otherwise (docs/adr/0004-reduction-dtype.md).
+        ``cut`` gives the interval of every dim that is not whole (``each``: of outputs that are cut otherwise). A dim
+        that the equation contracts makes the output a partial sum, which is kept in float32 unless the layout says
+        otherwise (docs/adr/0004-reduction-dtype.md).
         """
         equation = self.function.defining[output]
         contract = contracted(equation.op)
         partial = tuple((dim, cut[dim]) for dim in contract if dim in cut and cut[dim] != (0, self._extents[dim]))
+        dtype = made_dtype(equation.op, self.model.dtype, self._partial_dtype if partial else None)
         outputs = []
         for tensor in equation.outputs:
-            region = self._region(tensor, cut)
-            dtype = self._partial_dtype if partial else self.model.dtype
-            if isinstance(equation.op, Route):
-                dtype = accumulator(self.model.dtype)
+            region = self._region(tensor, (each or {}).get(tensor, cut))
             outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
@@ -106,20 +135,24 @@ class Builder:
         ranks: Sequence[int],
         tensor: str,
         stage: str,
-        **cut: Interval,
+        cut: Cut | Sequence[Cut] = _WHOLE,
     ) -> None:
-        """Add one collective on a tensor that leaves every rank with the same region of it.
+        """Add one collective on a tensor.
 
         A collective of one rank is no task, nor is one of ranks that are not lowered. ``stage`` names the result: the
-        values are ``tensor:stage@rank``.
+        values are ``tensor:stage@rank``. Every rank is left with the region of ``cut``, or each with its own.
         """
         if len(ranks) == 1 or not self._lowered(ranks):
             return
         senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
         receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
         inputs = [self.held[tensor, rank] for rank in senders]
-        region, dtype = self._region(tensor, cut), inputs[0].dtype
-        outputs = [Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype) for rank in receivers]
+        dtype = inputs[0].dtype
+        outputs = []
+        for rank in receivers:
+            its = cut if isinstance(cut, Mapping) else cut[ranks.index(rank)]
+            region = self._region(tensor, its)
+            outputs.append(Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype))
         replica = f".{self._replica}" if self._replica else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         edges = self._edges(op, len(ranks), inputs, outputs)
@@ -160,7 +193,7 @@ class Builder:
         self._values.append(value)
         self.held[value.tensor, value.rank] = value
 
-    def _region(self, tensor: str, cut: dict[str, Interval]) -> Region:
+    def _region(self, tensor: str, cut: Cut) -> Region:
         whole = self.function.tensors[tensor]
         cut = {"batch": self.batch, **cut}
         return tuple([cut.get(dim, (0, size)) for dim, size in zip(whole.dims, whole.shape, strict=True)])

@@ -16,16 +16,17 @@ def concat(b: Builder, layer: int) -> None:
     if b.layout.combine != "concat":
         return
     tensor = f"l{layer}.attention"
-    inside, across = AllGather("head_dim"), AllGather("head")
+    shared = b.layout.shared_dim
+    inside, across = AllGather(shared), AllGather("head")
     first = b.layout.gather_order == "slices_first"
     if first:
         for group, ranks in enumerate(b.groups):
             cut = {"head": b.layout.heads(ranks[0], b.model)}
-            b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "group", **cut)
+            b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "group", cut)
     for slice_, ranks in enumerate(b.crossings):
-        cut = {} if first else {"head_dim": b.layout.head_dims(ranks[0], b.model)}
+        cut = {} if first else {shared: b.attended(ranks[0])[shared]}
         stage = "full" if first else "slice"
-        b.collective(layer, "concat", f"groups.s{slice_}", across, ranks, tensor, stage, **cut)
+        b.collective(layer, "concat", f"groups.s{slice_}", across, ranks, tensor, stage, cut)
     if not first:
         for group, ranks in enumerate(b.groups):
             b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "full")

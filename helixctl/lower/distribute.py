@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from helixctl.dag import Broadcast
+from helixctl.dag.function import projected
 from helixctl.lower.builder import Builder
 
 
 def distribute(b: Builder, layer: int) -> None:
-    """Broadcast the model's input (first layer only), normalise it, and project it on this rank's heads and dims."""
-    if layer == 0:
+    """Broadcast hidden states given as input (first layer), normalise them, and project on this rank's heads and dims.
+
+    Whatever the slicing: weights and K, V of a group are cut by head_dim, so that each device holds 1/(m n) of them.
+    """
+    if layer == 0 and b.model.vocabulary is None:
         b.own("input", b.team[0])
         b.collective(0, "distribute", "broadcast", Broadcast(), b.team, "input", "copy")
-    p = f"l{layer}."
+    p, biased = f"l{layer}.", b.model.attention.qkv_bias
     for rank in b.ranks:
-        cut = {"head": b.layout.heads(rank, b.model), "head_dim": b.layout.head_dims(rank, b.model)}
+        cut = b.head_dims(rank)
         b.own(p + "attention_norm", rank)
-        for weight in ("w_q", "w_k", "w_v"):
-            b.own(p + weight, rank, **cut)
+        for name in "qkv":
+            b.own(f"{p}w_{name}", rank, cut)
         b.compute("distribute", "norm", rank, p + "attention_in")
-        b.compute("distribute", "qkv", rank, p + "q", **cut)
+        b.compute("distribute", "qkv", rank, p + "q", cut)
+        if biased:
+            for name in "qkv":
+                b.own(f"{p}b_{name}", rank, cut)
+            b.compute("distribute", "bias", rank, projected(b.model, layer)[0], cut)

@@ -14,24 +14,27 @@ def feed_forward(b: Builder, layer: int) -> None:
     (or its piece of them), and the same sum puts experts and pieces together. No token moves, and none is dropped.
     """
     p = f"l{layer}."
-    experts = b.model.feed_forward.experts
+    experts, gated = b.model.feed_forward.experts, b.model.feed_forward.gated
+    into = ("w_gate", "w_up") if gated else ("w_up",)
     for rank in b.ranks:
-        ffn = b.layout.ffn(rank, b.model)
+        cut = {"ffn": b.layout.ffn(rank, b.model)}
         b.own(p + "feed_forward_norm", rank)
         b.compute("feed_forward", "norm", rank, p + "feed_forward_in")
         if experts:
-            held = b.layout.experts_of(rank, experts.count)
+            cut["expert"] = b.layout.experts_of(rank, experts.count)
             b.own(p + "w_router", rank)
-            b.own(p + "w_up", rank, expert=held, ffn=ffn)
-            b.own(p + "w_down", rank, expert=held, ffn=ffn)
+            for weight in (*into, "w_down"):
+                b.own(p + weight, rank, cut)
             b.compute("feed_forward", "route", rank, p + "gates")
-            b.compute("feed_forward", "experts", rank, p + "down", expert=held, ffn=ffn)
+            b.compute("feed_forward", "experts", rank, p + "down", cut)
         else:
-            b.own(p + "w_up", rank, ffn=ffn)
-            b.own(p + "w_down", rank, ffn=ffn)
-            b.compute("feed_forward", "up", rank, p + "up", ffn=ffn)
-            b.compute("feed_forward", "activation", rank, p + "activated", ffn=ffn)
-            b.compute("feed_forward", "down", rank, p + "down", ffn=ffn)
+            for weight in (*into, "w_down"):
+                b.own(p + weight, rank, cut)
+            b.compute("feed_forward", "up", rank, p + "up", cut)
+            b.compute("feed_forward", "activation", rank, p + "activated", cut)
+            if gated:
+                b.compute("feed_forward", "multiply", rank, p + "inner", cut)
+            b.compute("feed_forward", "down", rank, p + "down", cut)
     b.collective(layer, "feed_forward", "reduce", AllReduce(), b.team, p + "down", "full")
     for rank in b.ranks:
         b.compute("feed_forward", "add", rank, hidden_states(b.model, layer + 1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from helixctl.dag import AllGather, AllReduce
+from helixctl.dag import AllGather, AllReduce, AllToAll
+from helixctl.dag.function import projection
 from helixctl.lower.builder import Builder
 
 
@@ -10,16 +11,28 @@ def project(b: Builder, layer: int) -> None:
     """By columns from the whole attention output and a gather (concat), or by rows from the part and a sum (reduce)."""
     p = f"l{layer}."
     concat = b.layout.combine == "concat"
+    if not concat:
+        _return(b, layer)
     for rank in b.ranks:
-        if concat:
-            cut = {"hidden": b.layout.columns(rank, b.model)}
-        else:
-            cut = {"head": b.layout.heads(rank, b.model), "head_dim": b.layout.head_dims(rank, b.model)}
-        b.own(p + "w_o", rank, **cut)
-        b.compute("project", "linear", rank, p + "projection", **cut)
+        cut = {"hidden": b.layout.columns(rank, b.model)} if concat else b.head_dims(rank)
+        b.own(p + "w_o", rank, cut)
+        b.compute("project", "linear", rank, p + "projection", cut)
     if concat:
         b.collective(layer, "project", "gather", AllGather("hidden"), b.team, p + "projection", "full")
     else:
         b.collective(layer, "project", "reduce", AllReduce(), b.team, p + "projection", "full")
     for rank in b.ranks:
+        if b.model.attention.output_bias:
+            b.own(p + "b_o", rank)
+            b.compute("project", "bias", rank, projection(b.model, layer))
         b.compute("project", "add", rank, p + "residual")
+
+
+def _return(b: Builder, layer: int) -> None:
+    """Give the slices of a group its heads' dims back, as the rows of the projection are cut."""
+    if b.layout.shared_dim == "head_dim":
+        return
+    op = AllToAll("head_dim", b.layout.shared_dim)
+    for group, ranks in enumerate(b.groups):
+        cuts = [b.head_dims(rank) for rank in ranks]
+        b.collective(layer, "project", f"return.g{group}", op, ranks, f"l{layer}.attention", "sliced", cuts)

@@ -29,7 +29,6 @@ def share(size: int, parts: int, index: int) -> Interval:
 @cache
 def causal_share(size: int, parts: int, index: int) -> Interval:
     """The ``index``-th of ``parts`` runs of ``range(size)`` that have about as many pairs (row, row or one before)."""
-
     ends = [0]
     for part in range(1, parts + 1):
         pairs = size * (size + 1) * part // parts  # twice those of the first parts
@@ -119,6 +118,13 @@ class Layout(Spec):
     def partitions(self) -> int:
         """Partitions of a layer: m x n, one per device of a team."""
         return self.groups * self.slices
+
+    @property
+    def shared_dim(self) -> Literal["head_dim", "batch", "seq"]:
+        """The dim along which the slices of a group share the work of attention."""
+        if self.slices == 1 or self.slicing == "head_dim":
+            return "head_dim"
+        return "batch" if self.slicing == "batch" else "seq"
 
     @property
     def devices(self) -> int:
@@ -245,7 +251,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if layout.devices != devices:
         reasons.append(f"{layout} takes {layout.devices} devices; there are {devices}")
     reasons += _ungrouped(layout.groups, model)
-    reasons += _unsliced(layout, model, workload)
+    reasons += unsliced(layout, model, workload)
     if layout.combine == "concat" and model.hidden_size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a hidden size of {model.hidden_size}")
     if model.vocabulary and model.vocabulary.size < layout.partitions:
@@ -271,7 +277,7 @@ def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
     return [f"{groups} groups are more than the {keys} KV heads, and no multiple of them"] if groups % keys else []
 
 
-def _unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
+def unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
     """Why a group's work cannot be sliced so."""
     attention, slices = model.attention, layout.slices
     if slices == 1:

@@ -11,6 +11,7 @@ from statistics import fmean
 from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
+from helixctl.dag.function import output_of
 from helixctl.simulate.step import simulate
 from helixctl.simulate.timeline import Timeline
 
@@ -216,10 +217,11 @@ def _hidden(timeline: Timeline, rank: int) -> float:
 def _latency(timeline: Timeline) -> float:
     """Mean over the sequences that this dag computes of the time at which the last part of their output is there."""
     dag = timeline.dag
-    axis = dag.tensor["output"].dims.index("batch")
+    output = output_of(dag.plan.model)
+    axis = dag.tensor[output].dims.index("batch")
     complete: dict[tuple[int, int], float] = {}
     for value in dag.values:
-        if value.tensor == "output" and (task := dag.producer.get(value.id)) is not None:
+        if value.tensor == output and (task := dag.producer.get(value.id)) is not None:
             part = value.region[axis]
             complete[part] = max(complete.get(part, 0.0), timeline.end_s[task.id])
     cuts = sorted({cut for part in complete for cut in part})

@@ -36,8 +36,13 @@ def size(model: ModelSpec, cluster: ClusterSpec, layout: Layout) -> int:
 def representatives(layout: Layout, cluster: ClusterSpec) -> frozenset[int]:
     """Ranks whose simulation gives the step of all: one of every stage, where all teams lie on the hosts alike.
 
-    Where they do not, and where ranks share the cores of a host, all ranks have to be there.
+    It is the one with the largest pieces. Of causal rows the first slice has most, but not just as much work as the
+    others: then all slices of a group are there. Where teams lie on the hosts in different ways, and where ranks share
+    the cores of a host, all ranks have to be there.
     """
     if not alike(layout, cluster) or cluster.cores_per_host is not None:
         return frozenset(range(layout.devices))
-    return frozenset(layout.team(stage, 0)[0] for stage in range(layout.pipeline))
+    stages = range(layout.pipeline)
+    if layout.shared_dim == "seq":
+        return frozenset(rank for stage in stages for rank in layout.ranks_of_group(0, stage))
+    return frozenset(layout.team(stage, 0)[0] for stage in stages)

@@ -91,6 +91,7 @@ class _Solver:
     def decide(self, wish: Wish, *, defaults: bool) -> Decision:
         model, cluster, workload = self.specs
         others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
+        others.pop("slicing", None)  # the model says how it can be sliced
         free = {axis: value for axis, value in {**others, **wish}.items() if axis not in {"groups", "slices"}}
         found, layouts = self._found(wish, free)
         best = found.best
@@ -177,10 +178,13 @@ class _Solver:
 
     def _pairs(self, wish: Wish) -> list[Candidate]:
         model, cluster, workload = self.specs
-        return [
-            Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
-            for layout in pairs(cluster.devices, wish)
-        ]
+        found: dict[tuple[int, int], Candidate] = {}
+        for layout in pairs(cluster.devices, wish):
+            candidate = Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
+            # A pair is as legal as its best slicing.
+            pair = (layout.groups, layout.slices)
+            found[pair] = min(found.get(pair, candidate), candidate, key=lambda c: len(c.reasons))
+        return list(found.values())
 
 
 def _mesh(layout: Layout) -> tuple[int, int, int, int]:

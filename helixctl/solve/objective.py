@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from helixctl.plan import Layout
 from helixctl.simulate import Forecast
@@ -43,7 +43,16 @@ def simplicity(layout: Layout) -> tuple[object, ...]:
     fields = type(layout).model_fields
     choices = ("combine", "gather_order", "reduction_dtype", "placement")
     other = tuple(getattr(layout, name) != fields[name].default for name in choices)
-    cuts = (layout.slices, layout.pipeline, layout.groups, layout.microbatches, layout.interleave, -layout.experts)
+    slicing = get_args(fields["slicing"].annotation).index(layout.slicing)
+    cuts = (
+        layout.slices,
+        slicing,
+        layout.pipeline,
+        layout.groups,
+        layout.microbatches,
+        layout.interleave,
+        -layout.experts,
+    )
     return (*cuts, *other, layout.placement)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations, product
-from math import gcd
 from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
-from helixctl.plan.layout import MESH_AXES
+from helixctl.plan.layout import MESH_AXES, unsliced
 from helixctl.solve.hosts import alike, host_pattern
 from helixctl.solve.wish import Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
@@ -18,6 +17,7 @@ from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 FEW: Final = 16
 MANY: Final = 1024
 _INTERLEAVED: Final = (1, 2)
+SLICINGS: Final = ("head_dim", "batch", "query")
 
 
 def space(
@@ -47,28 +47,29 @@ def combinations(
 def pairs(devices: int, wish: Wish) -> Iterator[Layout]:
     """All factor pairs groups x slices of the devices, legal or not; other axes as wished, else at their default.
 
-    Empty where the wished replicas and stages do not divide the devices.
+    Where the slicing is not wished for, each pair comes with every slicing. Empty where the wished replicas and stages
+    do not divide the devices.
     """
     axes = {axis: value for axis, value in wish.items() if axis not in {"groups", "slices"}}
     teams = int(axes.get("data", 1)) * int(axes.get("pipeline", 1))
     partitions = devices // teams if devices % teams == 0 else 0
     for slices in _divisors(partitions):
-        yield Layout.model_validate({"groups": partitions // slices, "slices": slices, **axes})
+        for slicing in [axes["slicing"]] if "slicing" in axes else SLICINGS[: None if slices > 1 else 1]:
+            pair = {"groups": partitions // slices, "slices": slices, "slicing": slicing}
+            yield Layout.model_validate({**axes, **pair})
 
 
 def _meshes(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> Iterator[dict[str, int]]:
     """Sizes of the four mesh axes that make up the devices and may be legal."""
     left = cluster.devices
-    attention = model.attention
-
-    def values(axis: str, whole: int) -> list[int]:
-        return [int(wish[axis])] if axis in wish else _divisors(gcd(whole, left))
-
-    stages = [int(wish["pipeline"])] if "pipeline" in wish else [p for p in _divisors(left) if p <= model.layers]
-    slices = values("slices", gcd(attention.softmax_slices, attention.head_dim))
-    for n, m, p in product(values("groups", attention.heads), slices, stages):
+    most = {"groups": model.attention.heads, "slices": model.attention.head_dim, "pipeline": model.layers}
+    sizes = [
+        [int(wish[axis])] if axis in wish else [size for size in _divisors(left) if size <= whole]
+        for axis, whole in most.items()
+    ]
+    for n, m, p in product(*sizes):
         data, rest = divmod(left, n * m * p)
-        if rest == 0 and wish.get("data", data) == data and workload.batch % data == 0:
+        if rest == 0 and wish.get("data", data) == data and data <= workload.batch:
             yield {"groups": n, "slices": m, "data": data, "pipeline": p}
 
 
@@ -77,15 +78,21 @@ def _inner(
 ) -> Iterator[dict[str, Any]]:
     """Values of the other axes on a mesh."""
     experts = model.feed_forward.experts
-    ways = _divisors(gcd(experts.count, mesh.partitions)) if experts else [1]
+    ways = [ways for ways in _divisors(mesh.partitions) if ways <= experts.count] if experts else [1]
     combines = ("concat", "reduce") if mesh.partitions > 1 else ("concat",)
-    choices: dict[str, Iterable[Any]] = {"combine": combines, "experts": ways, "placement": _placements(mesh, cluster)}
+    choices: dict[str, Iterable[Any]] = {
+        "slicing": _slicings(mesh, model),
+        "combine": combines,
+        "experts": ways,
+        "placement": _placements(mesh, cluster),
+    }
     fixed: dict[str, Iterable[Any]] = {axis: [value] for axis, value in wish.items() if axis in choices}
-    for combine, way, placement in product(*(fixed.get(axis, values) for axis, values in choices.items())):
+    for slicing, combine, way, placement in product(*(fixed.get(axis, values) for axis, values in choices.items())):
         both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
         orders = [wish["gather_order"]] if "gather_order" in wish else ["slices_first", "groups_first"][: 1 + both]
         for gather_order, (microbatches, interleave) in product(orders, _turns(mesh, workload, wish, most)):
             yield {
+                "slicing": slicing,
                 "combine": combine,
                 "experts": way,
                 "placement": placement,
@@ -93,6 +100,12 @@ def _inner(
                 "microbatches": microbatches,
                 "interleave": interleave,
             }
+
+
+def _slicings(mesh: Layout, model: ModelSpec) -> Sequence[str]:
+    """By head_dim where that is legal, as it exchanges nothing for it; else in all other ways."""
+    cut = mesh.model_copy(update={"slicing": "head_dim"})
+    return SLICINGS[:1] if not unsliced(cut, model, WorkloadSpec()) else SLICINGS[1:]
 
 
 def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish, per_stage: int) -> Iterator[tuple[int, int]]:

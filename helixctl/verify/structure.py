@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from helixctl.dag import Broadcast, Dag, SendReceive, Task
-from helixctl.dag.ops import Add, Attention, Experts, Linear, Norm, Route
+from helixctl.dag import Broadcast, Dag, Op, SendReceive, Task
+from helixctl.dag.ops import Add, Attention, Bias, Embed, Experts, Linear, Multiply, Norm, Rotate, Route
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
 
-_INPUTS: Final = {Norm: 2, Attention: 3, Add: 2, Route: 2, Experts: 4}  # of computing tasks; others have one
+# Of computing tasks; others have one.
+_INPUTS: Final[dict[type, int]] = {Embed: 2, Norm: 2, Attention: 3, Add: 2, Multiply: 2, Route: 2}
 
 
 def check_ids(dag: Dag) -> Iterator[Diagnostic]:
@@ -99,10 +100,25 @@ def _wrong_ends(task: Task) -> str | None:
     else:
         if ranks != 1:
             return f"computes on {ranks} ranks"
-        wanted = (outs + 1, max(outs, 1)) if isinstance(task.op, Linear) else (_INPUTS.get(type(task.op), 1), 1)
+        wanted = _wanted(task.op, ins, max(outs, 1))
     if (ins, outs) != wanted:
         return f"{task.kind} with {ins} inputs and {outs} outputs; it takes {wanted[0]} and {wanted[1]}"
     return None
+
+
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
+    """The numbers of inputs and outputs that a computing task of so many has to have."""
+    match op:
+        case Linear():
+            return outs + 1, outs
+        case Bias():
+            return 2 * outs, outs
+        case Rotate():
+            return outs, outs
+        case Experts():
+            return min(max(ins, 4), 5), 1  # with or without w_gate
+        case _:
+            return _INPUTS.get(type(op), 1), 1
 
 
 def _placed(task: Task, values: Iterable[str], ranks: tuple[int, ...]) -> list[tuple[str, int]]:

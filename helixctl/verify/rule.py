@@ -1,0 +1,73 @@
+"""What the rules of all kinds share: what a rule gives, how it refuses, and the questions it asks of a value."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeVar
+
+from helixctl.dag import AllGather, AllToAll, Attention, Dag, Linear, Norm, Op, Task, Tensor, Value
+from helixctl.dag.ops import made_dtype
+from helixctl.plan import Interval
+from helixctl.spec import Dtype
+from helixctl.verify.findings import partial_text
+
+
+class Made(NamedTuple):
+    """One derived output: region, partial sum and dtype."""
+
+    region: tuple[Interval, ...]
+    partial: tuple[tuple[str, Interval], ...]
+    dtype: Dtype | Literal["int64"]
+
+
+class RuleError(Exception):
+    """The inputs do not fit the rule of the task's kind."""
+
+
+T = TypeVar("T", AllGather, AllToAll, Attention, Linear, Norm)
+
+
+def op_of(task: Task, kind: type[T]) -> T:
+    """The task's op, which the rule table has told to be of this kind."""
+    if not isinstance(task.op, kind):
+        raise TypeError(task.op)
+    return task.op
+
+
+def made(dag: Dag, op: Op, region: tuple[Interval, ...], partial: tuple[tuple[str, Interval], ...] = ()) -> Made:
+    """What a computation makes of a region, in the dtype that is its due."""
+    dtype = made_dtype(op, dag.plan.model.dtype, dag.plan.partial_dtype if partial else None)
+    return Made(region, partial, dtype)
+
+
+def whole_sum(*values: Value) -> None:
+    """Refuse a partial sum."""
+    for value in values:
+        if value.partial:
+            msg = f"takes {value.id} for a whole, but it is {partial_text(value.partial)}"
+            raise RuleError(msg)
+
+
+def axis_of(tensor: Tensor, dim: str) -> int:
+    """The place of a dim among a tensor's."""
+    if dim not in tensor.dims:
+        msg = f"{tensor.name} has no dim {dim}; it has {', '.join(tensor.dims)}"
+        raise RuleError(msg)
+    return tensor.dims.index(dim)
+
+
+def without(region: tuple[Interval, ...], axis: int) -> tuple[Interval, ...]:
+    """A region less one dim."""
+    return region[:axis] + region[axis + 1 :]
+
+
+def interval(ends: Interval) -> str:
+    """``4:8``."""
+    return f"{ends[0]}:{ends[1]}"
+
+
+def all_of(dag: Dag, value: Value, axis: int, why: str) -> None:
+    """Refuse a value that has only a part of a dim."""
+    tensor = dag.tensor[value.tensor]
+    if value.region[axis] != (0, tensor.shape[axis]):
+        msg = f"takes {tensor.dims[axis]} {interval(value.region[axis])} of {value.id}; {why} {tensor.shape[axis]}"
+        raise RuleError(msg)
