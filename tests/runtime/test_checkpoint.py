@@ -10,7 +10,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -21,13 +21,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helixctl.dag import Tensor
+from helixctl.dag import Dag, Tensor
 from helixctl.dag.function import function_of
 from helixctl.errors import HelixError
-from helixctl.plan import Interval
+from helixctl.lower import lower
+from helixctl.plan import Interval, Layout, Plan
 from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_specs
 from helixctl_runtime.checkpoint import Checkpoint
 from helixctl_runtime.files import Numbers
+from tests.documents import SMALL
 
 CPU = torch.device("cpu")
 VOCABULARY, HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, EXPERTS = 97, 32, 48, 2, 4, 2, 12, 3
@@ -70,17 +73,17 @@ class Family:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             transformers = pytest.importorskip("transformers")
-            config = transformers.AutoConfig.for_model(
-                self.type,
-                vocab_size=VOCABULARY,
-                hidden_size=HIDDEN,
-                intermediate_size=FFN,
-                num_hidden_layers=LAYERS,
-                num_attention_heads=HEADS,
-                num_key_value_heads=KV_HEADS,
-                tie_word_embeddings=self.tied,
-                **({"head_dim": HEAD_DIM} | self.config),
-            )
+            sizes = {
+                "vocab_size": VOCABULARY,
+                "hidden_size": HIDDEN,
+                "intermediate_size": FFN,
+                "num_hidden_layers": LAYERS,
+                "num_attention_heads": HEADS,
+                "num_key_value_heads": KV_HEADS,
+                "head_dim": HEAD_DIM,
+                "tie_word_embeddings": self.tied,
+            }
+            config = transformers.AutoConfig.for_model(self.type, **(sizes | self.config))
             torch.manual_seed(3)
             model = transformers.AutoModelForCausalLM.from_config(config)
         with torch.no_grad():
@@ -283,6 +286,50 @@ def test_all_cuts_together_read_every_byte_once(slices: int, slicing: str, tmp_p
             checkpoint.read(tensor, region, torch.float32, CPU)
         assert checkpoint.read_nbytes - before == 4 * prod(tensor.shape)
     assert checkpoint.read_nbytes == checkpoint.nbytes(MIXTRAL.weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("llama", {"groups": 4, "slices": 2, "slicing": "batch"}),
+        ("mixtral", {"groups": 4, "slices": 2, "slicing": "query", "combine": "reduce"}),
+        ("qwen2", {"groups": 4, "slices": 1, "pipeline": 2}),
+        ("qwen2 tied", {"groups": 2, "slices": 2, "slicing": "query"}),
+        ("qwen3_moe", {"groups": 4, "slices": 2, "slicing": "query", "experts": 2}),
+    ],
+)
+def test_the_ranks_of_a_dag_read_every_weight_once(name: str, layout: dict[str, Any], tmp_path: Path) -> None:
+    """As many heads of keys and values as groups: only norms, some biases and routers are on several ranks."""
+    plain = FAMILIES[name]
+    family = replace(
+        plain,
+        config=plain.config | {"num_key_value_heads": HEADS},
+        attention=plain.attention | {"kv_heads": HEADS},
+    )
+    dag = dag_for(family, layout)
+    saved(family, tmp_path)
+    read = dict.fromkeys((tensor.name for tensor in family.weights), 0)
+    times = {tensor.name: torch.zeros(tensor.shape) for tensor in family.weights}
+    for rank in range(dag.plan.layout.devices):
+        numbers = Numbers(0, str(tmp_path), None)
+        numbers.check(dag)
+        for value in (v for v in dag.values if v.rank == rank and v.tensor in read):
+            before = numbers.weights_read_nbytes
+            numbers.value(dag, value, torch.float32, CPU)
+            read[value.tensor] += numbers.weights_read_nbytes - before
+            cut(times[value.tensor], value.region).add_(1)
+    for tensor in family.weights:
+        assert read[tensor.name] == 4 * times[tensor.name].sum()
+        replicated = len(tensor.dims) == 1 or tensor.name.endswith("w_router")
+        assert replicated or times[tensor.name].unique().tolist() == [1]
+    assert numbers.weights_nbytes(dag) == sum(4 * prod(tensor.shape) for tensor in family.weights)
+
+
+def dag_for(family: Family, layout: dict[str, Any]) -> Dag:
+    """The dag of a family's model on as many devices as the layout takes."""
+    devices = Layout.model_validate(layout).devices
+    cluster = load_specs(*SMALL, (f"devices_per_host={devices}",))[1]
+    return lower(Plan.of(family.spec, cluster, WORK, Layout.model_validate(layout)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
