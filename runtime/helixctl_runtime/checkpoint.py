@@ -104,18 +104,22 @@ class Checkpoint:
 
     def _alike(self, head: str, embedding: str) -> bool:
         """Whether a head is its embedding, in some rows of it: all would be much to read before ranks start."""
+        pair = (head, embedding)
         shape = self.files.shape(head)
-        if shape != self.files.shape(embedding):
+        if shape != self.files.shape(embedding) or not {self.files.dtype(name) for name in pair} <= FLOATS.keys():
             return False
-        rows = [shape[0] * i // _ROWS for i in range(_ROWS)]
-        at = [[(row, row + 1), (0, shape[1])] for row in rows]
-        return all(torch.equal(self.files.part(head, box), self.files.part(embedding, box)) for box in at)
+        for i in range(_ROWS):
+            row = shape[0] * i // _ROWS
+            box = [(row, row + 1), *((0, size) for size in shape[1:])]
+            if not torch.equal(*(self.files.part(name, box).double() for name in pair)):
+                return False
+        return True
 
     def _hint(self, used: dict[str, int]) -> str | None:
-        names = [name for name in used if name in self.files.names]
+        names = {name for name in used if name in self.files.names}
         if dtypes := sorted({dtype for name in names if (dtype := self.files.dtype(name)) not in FLOATS}):
             return f"a quantised checkpoint ({', '.join(dtypes)}) is not read: give the one that it is made of"
-        if self.names.head in used and self.names.head not in names:
+        if used.keys() - names == {self.names.head}:
             return "where the checkpoint's head is its embedding, the model says vocabulary.tied"
         return self.names.hint
 

@@ -20,6 +20,7 @@ from tests.runtime.families import (
     LLAMA,
     MIXTRAL,
     TIED,
+    VOCABULARY,
     Weights,
     check_regions,
     saved,
@@ -160,6 +161,11 @@ def test_tied_heads(tmp_path: Path) -> None:
     assert "vocabulary.tied" in refused(tmp_path, LLAMA.weights)
     changed(tmp_path, lambda held: held.update({"lm_head.weight": held["model.embed_tokens.weight"].clone()}))
     check_regions(tmp_path, TIED, held, 4)
+    changed(tmp_path, lambda held: held.update({"lm_head.weight": held["model.embed_tokens.weight"].double()}))
+    check_regions(tmp_path, TIED, held, 4)
+    for other in (torch.zeros(3), torch.zeros(VOCABULARY, HIDDEN, dtype=torch.float8_e4m3fn)):
+        changed(tmp_path, lambda held, other=other: held.update({"lm_head.weight": other}))
+        assert "tensor lm_head.weight is not model" in refused(tmp_path, TIED.weights)
     saved(LLAMA, tmp_path)
     assert "tensor lm_head.weight is not model.embed_tokens.weight" in refused(tmp_path, TIED.weights)
 
