@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import Dag, Tensor
+from helixctl.dag.function import output_of
 from helixctl.plan import Interval
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers, write_tensor
@@ -32,7 +33,7 @@ class Check:
 def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Check:
     """Compare this rank's output with the model computed unpartitioned in float64; all ranks call it."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
-    expected = torch.empty(dag.tensor["output"].shape, dtype=torch.float64, device=device)
+    expected = torch.empty(dag.tensor[output_of(dag.plan.model)].shape, dtype=torch.float64, device=device)
     unpartitioned = torch.empty(1, dtype=torch.float64, device=device)
     if rank.rank == 0:
 
@@ -54,19 +55,20 @@ def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Ch
 
 def write_output_tensor(dag: Dag, program: Program, rank: Rank, path: str) -> None:
     """Collect the pieces of the output on rank 0, each from the first rank that holds it, and write the whole."""
+    tensor = dag.tensor[output_of(dag.plan.model)]
     owner: dict[tuple[Interval, ...], int] = {}
-    for value in sorted((v for v in dag.values if v.tensor == "output"), key=lambda v: v.rank):
+    for value in sorted((v for v in dag.values if v.tensor == tensor.name), key=lambda v: v.rank):
         owner.setdefault(value.region, value.rank)
     mine = {}
     for value_id, buffer in program.outputs.items():
         value = dag.value[value_id]
         if owner[value.region] == rank.rank:
-            mine[value.region] = buffer.in_order([buffer.parts(d)[0] for d in dag.tensor["output"].dims]).cpu()
+            mine[value.region] = buffer.in_order([buffer.parts(d)[0] for d in tensor.dims]).cpu()
     pieces: list[Any] = [None] * rank.world_size
     dist.all_gather_object(pieces, mine)
     if rank.rank == 0:
-        whole = torch.empty(dag.tensor["output"].shape, dtype=TORCH[dag.plan.model.dtype])
+        whole = torch.empty(tensor.shape, dtype=TORCH[dag.plan.model.dtype])
         for found in pieces:
             for region, piece in found.items():
                 whole[tuple(slice(start, stop) for start, stop in region)] = piece
-        write_tensor(path, "output", whole)
+        write_tensor(path, tensor.name, whole)
