@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import Dag, Tensor
+from helixctl.dag.function import output_of
 from helixctl.plan import Interval
+from helixctl_runtime.buffers import Buffer
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers, write_tensor
 from helixctl_runtime.program import Program
@@ -32,41 +34,57 @@ class Check:
 def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Check:
     """Compare this rank's output with the model computed unpartitioned in float64; all ranks call it."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
-    expected = torch.empty(dag.tensor["output"].shape, dtype=torch.float64, device=device)
+    expected = None
     unpartitioned = torch.empty(1, dtype=torch.float64, device=device)
     if rank.rank == 0:
 
         def load(tensor: Tensor) -> torch.Tensor:
-            return numbers.region(tensor, tensor.full, dtype, device)
+            return numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(dag.plan.model.dtype)], device)
 
         with torch.inference_mode():
-            expected.copy_(evaluate(dag.plan, load, torch.float64))
+            expected = evaluate(dag.plan, load, torch.float64)
             unpartitioned.fill_(relative_error(evaluate(dag.plan, load, dtype), expected))
-    dist.broadcast(expected, 0)
     dist.broadcast(unpartitioned, 0)
     errors = []
-    for value_id, buffer in program.outputs.items():
-        region = tuple(slice(start, stop) for start, stop in dag.value[value_id].region)
-        errors.append(relative_error(buffer.data, expected[region]))
+    for region in _owners(dag):  # no rank but the first holds more of the expected output than one region
+        shape = [stop - start for start, stop in region]
+        part = torch.empty(shape, dtype=torch.float64, device=device)
+        if expected is not None:
+            part.copy_(expected[tuple(slice(*interval) for interval in region)])
+        dist.broadcast(part, 0)
+        mine = [buffer for value_id, buffer in program.outputs.items() if dag.value[value_id].region == region]
+        errors += [relative_error(_in_order(dag, buffer), part) for buffer in mine]
     floor = _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0
     return Check(max(errors, default=0.0), float(unpartitioned), max(2 * float(unpartitioned), floor))
 
 
 def write_output_tensor(dag: Dag, program: Program, rank: Rank, path: str) -> None:
     """Collect the pieces of the output on rank 0, each from the first rank that holds it, and write the whole."""
-    owner: dict[tuple[Interval, ...], int] = {}
-    for value in sorted((v for v in dag.values if v.tensor == "output"), key=lambda v: v.rank):
-        owner.setdefault(value.region, value.rank)
+    owner, name = _owners(dag), output_of(dag.plan.model)
     mine = {}
     for value_id, buffer in program.outputs.items():
-        value = dag.value[value_id]
-        if owner[value.region] == rank.rank:
-            mine[value.region] = buffer.in_order([buffer.parts(d)[0] for d in dag.tensor["output"].dims]).cpu()
+        region = dag.value[value_id].region
+        if owner[region] == rank.rank:
+            mine[region] = _in_order(dag, buffer).cpu()
     pieces: list[Any] = [None] * rank.world_size
     dist.all_gather_object(pieces, mine)
     if rank.rank == 0:
-        whole = torch.empty(dag.tensor["output"].shape, dtype=TORCH[dag.plan.model.dtype])
+        whole = torch.empty(dag.tensor[name].shape, dtype=TORCH[dag.plan.model.dtype])
         for found in pieces:
             for region, piece in found.items():
                 whole[tuple(slice(start, stop) for start, stop in region)] = piece
-        write_tensor(path, "output", whole)
+        write_tensor(path, name, whole)
+
+
+def _owners(dag: Dag) -> dict[tuple[Interval, ...], int]:
+    """The regions of the output that ranks hold at the end of a step, each with the first rank that holds it."""
+    held = (v for v in dag.values if v.tensor == output_of(dag.plan.model))
+    owner: dict[tuple[Interval, ...], int] = {}
+    for value in sorted(held, key=lambda v: v.rank):
+        owner.setdefault(value.region, value.rank)
+    return owner
+
+
+def _in_order(dag: Dag, buffer: Buffer) -> torch.Tensor:
+    """The output's numbers with its dims in their order."""
+    return buffer.in_order([buffer.parts(d)[0] for d in dag.tensor[output_of(dag.plan.model)].dims])
