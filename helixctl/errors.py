@@ -32,6 +32,8 @@ CODES: Final[dict[str, Code]] = {
     "HX108": Code("--set names no field", EXIT_CANNOT_BEGIN),
     "HX109": Code("the spec contradicts itself", EXIT_CANNOT_BEGIN),
     "HX110": Code("not a document that helixctl knows", EXIT_CANNOT_BEGIN),
+    "HX111": Code("the model has a feature that is not modelled", EXIT_CANNOT_BEGIN),
+    "HX112": Code("unknown key of a Hugging Face config", EXIT_CANNOT_BEGIN),
     "HX113": Code("the report is of another dag", EXIT_NO),
     "HX201": Code("no legal layout", EXIT_NO),
     "HX202": Code("the layout asked for is not legal", EXIT_NO),

@@ -18,7 +18,8 @@ from helixctl.spec import ClusterSpec, ModelDocument
 from tests.documents import ROOT
 
 CLASSES: dict[str, Any] = {"model": ModelDocument, "cluster": ClusterSpec, "plan": Plan, "dag": Dag}
-SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").rglob("*.*"))
+# plans/models has Hugging Face's own format.
+SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").glob("[!m]*/*.*"))
 
 
 def schema_of(name: str) -> dict[str, Any]:

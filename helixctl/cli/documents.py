@@ -9,22 +9,30 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import ClusterSpec, ModelDocument
-from helixctl.spec.load import document_kind, parse_mapping, read_text, validate_document
+from helixctl.spec.load import (
+    document_kind,
+    document_path,
+    parse_mapping,
+    read_text,
+    validate_document,
+    validate_model,
+)
 
 Document = ModelDocument | ClusterSpec | Plan | Dag
 
 
 def load_document(path: str) -> Document:
-    """Read one document of any kind and prove it.
+    """Read one document of any kind and prove it; a folder stands for the config.json in it.
 
     Raises:
         HelixError: it cannot be read, is malformed, or is refused by a proof.
     """
+    path = document_path(path)
     text = read_text(path)
     data = parse_mapping(text, path)
     kind = document_kind(data, path)
     if kind == "model":
-        return validate_document(ModelDocument, data, text, path)
+        return validate_model(data, text, path)[0]
     if kind == "cluster":
         return validate_document(ClusterSpec, data, text, path)
     _check_version(data.get("format_version"), path)

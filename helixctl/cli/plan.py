@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from helixctl.cli.console import console, table
 from helixctl.cost.tasks import foundation, sources
+from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.output import write_output
-from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish
-from helixctl.spec.load import load_specs
+from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish, proof
+from helixctl.spec.load import load_pair
+from helixctl.spec.origins import Origin
 from helixctl.units import human_bytes, human_seconds
 from helixctl.verify import verify
 
@@ -28,7 +32,9 @@ from helixctl.verify import verify
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
-@click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers of the prediction come from.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Also print where the model's fields and the prediction's numbers come from."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(
     model: str,
@@ -48,39 +54,37 @@ def command(
 ) -> None:
     """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
 
-    MODEL and CLUSTER are spec files. The whole space of layouts is searched: head groups, slices, replicas, pipeline
-    stages, microbatches, experts, placement on hosts. --layout fixes axes, such as groups=8,pipeline=2,
-    combine=reduce,microbatches=4, and leaves the rest to the search. --groups and --slices stay in the paper's space:
-    n x m over all devices, every other axis at its default. The plan is lowered to a dag and proved before anything is
-    written.
+    MODEL and CLUSTER are spec files; MODEL may also be the config.json of a Hugging Face model, or its folder. The
+    whole space of layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement
+    on hosts. --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the
+    search. --groups and --slices stay in the paper's space: n x m over all devices, every other axis at its default.
+    The plan is lowered to a dag and proved before anything is written.
     """
     if output is not None and output == dag_output:
         raise click.UsageError("-o and --dag cannot go to the same place")
     workload = [f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len)) if v is not None]
-    document, cluster_spec = load_specs(model, cluster, (*sets, *workload))
+    loaded = load_pair(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
     wish = parse_wish(axes or "")
     if twice := pair.keys() & wish.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
-    specs = (document.model, cluster_spec, document.workload)
+    specs = (loaded.model.model, loaded.cluster, loaded.model.workload)
     decision = decide(*specs, {**pair, **wish}, objective, defaults=bool(pair))
-    if findings := verify(decision.dag):
+    proved, whole = (decision.dag, True) if dag_output else proof(decision.plan)
+    if findings := verify(proved):
         raise HelixError(findings)
     if not quiet:
-        _report(decision, verbose=verbose)
-    for path, noun, text in (
-        (output, "plan", decision.plan.to_json),
-        (dag_output, "dag", decision.dag.to_json),
-    ):
+        _report(decision, proved, loaded.origins, whole=whole, verbose=verbose)
+    for path, noun in ((output, "plan"), (dag_output, "dag")):
         if path:
-            data = text()
+            data = (decision.plan if noun == "plan" else decision.dag).to_json()
             write_output(path, data)
             if not quiet and path != "-":
                 click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)
 
 
-def _report(decision: Decision, *, verbose: bool) -> None:
-    plan, dag, out = decision.plan, decision.dag, console()
+def _report(decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: bool, verbose: bool) -> None:
+    plan, out = decision.plan, console()
     model, work, cluster = plan.model, plan.workload, plan.cluster
     batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {batch}, {model.dtype}")
@@ -98,11 +102,20 @@ def _report(decision: Decision, *, verbose: bool) -> None:
     for reason in decision.reasons:
         out.print(reason)
     out.print(_searched(decision))
+    what = f"{len(dag.tasks)} tasks over {plan.layout.devices} devices"
+    if not whole:
+        small = dag.plan
+        what += f" of {small.model.layers} of the {model.layers} layers and {small.layout.microbatches} of the "
+        what += f"{plan.layout.microbatches} microbatches, of which the others are copies (helixctl validate: all)"
     out.print(
-        f"layout {plan.layout} (groups x slices): {len(dag.tasks)} tasks over {plan.layout.devices} devices, proved: "
+        f"layout {plan.layout} (groups x slices): {what}, proved: "
         "structure, function, regions, coverage, ownership, collectives, memory"
     )
     if verbose:
+        if origins:
+            out.print("the model's fields, from the keys of its config:")
+        for origin in origins:
+            out.print(f"  {origin}", markup=False)
         out.print("step times are predicted, not measured, from:")
         for line in sources(dag):
             out.print(f"  {line}")

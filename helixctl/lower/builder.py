@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -17,6 +17,11 @@ from helixctl.plan.layout import full_extents
 Region = tuple[Interval, ...]
 Cut = Mapping[str, Interval]  # of every dim that is not whole
 _WHOLE: Final[Cut] = MappingProxyType({})
+
+
+def whole(_: int) -> Cut:
+    """Nothing is cut, on no rank."""
+    return _WHOLE
 
 
 class Builder:
@@ -41,6 +46,7 @@ class Builder:
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = only
         self._partial_dtype = plan.partial_dtype
+        self._heads: dict[int, dict[str, Interval]] = {}
         self._extents = full_extents(plan.model, plan.workload)
 
         self.enter(0, 0, 0)
@@ -77,7 +83,10 @@ class Builder:
 
     def heads(self, rank: int) -> dict[str, Interval]:
         """A rank's group's heads, of queries, and of keys and values."""
-        return {"head": self.layout.heads(rank, self.model), "kv_head": self.layout.key_heads(rank, self.model)}
+        if rank not in self._heads:
+            heads, keys = self.layout.heads(rank, self.model), self.layout.key_heads(rank, self.model)
+            self._heads[rank] = {"head": heads, "kv_head": keys}
+        return self._heads[rank]
 
     def attended(self, rank: int) -> dict[str, Interval]:
         """With what a rank attends: its group's heads, and its share of the sequences, of the query rows or of dims."""
@@ -135,23 +144,23 @@ class Builder:
         ranks: Sequence[int],
         tensor: str,
         stage: str,
-        cut: Cut | Sequence[Cut] = _WHOLE,
+        cut: Callable[[int], Cut] = whole,
     ) -> None:
         """Add one collective on a tensor.
 
         A collective of one rank is no task, nor is one of ranks that are not lowered. ``stage`` names the result: the
-        values are ``tensor:stage@rank``. Every rank is left with the region of ``cut``, or each with its own.
+        values are ``tensor:stage@rank``. A rank is left with the region that ``cut`` gives it.
         """
         if len(ranks) == 1 or not self._lowered(ranks):
             return
         senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
         receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
         inputs = [self.held[tensor, rank] for rank in senders]
-        dtype = inputs[0].dtype
+        # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
+        dtype = inputs[0].dtype if inputs else self.function.tensors[tensor].given_dtype(self.model.dtype)
         outputs = []
         for rank in receivers:
-            its = cut if isinstance(cut, Mapping) else cut[ranks.index(rank)]
-            region = self._region(tensor, its)
+            region = self._region(tensor, cut(rank))
             outputs.append(Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype))
         replica = f".{self._replica}" if self._replica else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from helixctl.dag import AllGather
-from helixctl.lower.builder import Builder
+from helixctl.lower.builder import Builder, Cut, whole
 
 
 def concat(b: Builder, layer: int) -> None:
@@ -19,14 +19,19 @@ def concat(b: Builder, layer: int) -> None:
     shared = b.layout.shared_dim
     inside, across = AllGather(shared), AllGather("head")
     first = b.layout.gather_order == "slices_first"
+
+    def group_of(rank: int) -> Cut:
+        return {"head": b.heads(rank)["head"]}
+
+    def slice_of(rank: int) -> Cut:
+        return {shared: b.attended(rank)[shared]}
+
     if first:
         for group, ranks in enumerate(b.groups):
-            cut = {"head": b.layout.heads(ranks[0], b.model)}
-            b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "group", cut)
-    for slice_, ranks in enumerate(b.crossings):
-        cut = {} if first else {shared: b.attended(ranks[0])[shared]}
-        stage = "full" if first else "slice"
-        b.collective(layer, "concat", f"groups.s{slice_}", across, ranks, tensor, stage, cut)
+            b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "group", group_of)
+    for position, ranks in enumerate(b.crossings):
+        stage, cut = ("full", whole) if first else ("slice", slice_of)
+        b.collective(layer, "concat", f"groups.s{position}", across, ranks, tensor, stage, cut)
     if not first:
         for group, ranks in enumerate(b.groups):
             b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "full")

@@ -19,6 +19,6 @@ def exchange(b: Builder, layer: int) -> None:
     for name, tensor in zip("qkv", projected(b.model, layer), strict=True):
         gathered = split == "seq" and name != "q"
         op = AllGather("head_dim") if gathered else AllToAll(split, "head_dim")
+        cut = b.heads if gathered else b.attended
         for group, ranks in enumerate(b.groups):
-            cuts = [b.heads(rank) if gathered else b.attended(rank) for rank in ranks]
-            b.collective(layer, "exchange", f"{name}.g{group}", op, ranks, tensor, "whole", cuts)
+            b.collective(layer, "exchange", f"{name}.g{group}", op, ranks, tensor, "whole", cut)

@@ -34,5 +34,4 @@ def _return(b: Builder, layer: int) -> None:
         return
     op = AllToAll("head_dim", b.layout.shared_dim)
     for group, ranks in enumerate(b.groups):
-        cuts = [b.head_dims(rank) for rank in ranks]
-        b.collective(layer, "project", f"return.g{group}", op, ranks, f"l{layer}.attention", "sliced", cuts)
+        b.collective(layer, "project", f"return.g{group}", op, ranks, f"l{layer}.attention", "sliced", b.head_dims)

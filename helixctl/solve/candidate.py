@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.simulate import Forecast, forecast
+from helixctl.solve.deep import extrapolated, layers_simulated
 from helixctl.solve.hosts import alike
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -22,27 +23,37 @@ class Candidate:
 
 def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Candidate:
     """A legal layout with its forecast."""
-    plan = Plan.sketch(model, cluster, workload, layout)
-    dag = lower(plan, representatives(layout, cluster))
-    return Candidate(layout, forecast(dag))
+    ranks = representatives(layout, model, cluster, workload)
+
+    def forecast_of(its: ModelSpec) -> Forecast:
+        return forecast(lower(Plan.sketch(its, cluster, workload, layout), ranks))
+
+    whole = cluster.cores_per_host is not None
+    return Candidate(layout, forecast_of(model) if whole else extrapolated(forecast_of, model, layout))
 
 
-def size(model: ModelSpec, cluster: ClusterSpec, layout: Layout) -> int:
+def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> int:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
-    ranks = len(representatives(layout, cluster)) // layout.pipeline
-    return 12 * model.layers * layout.microbatches * ranks
+    ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
+    layers = model.layers if cluster.cores_per_host is not None else layers_simulated(model, layout)
+    return 12 * layers * layout.microbatches * ranks
 
 
-def representatives(layout: Layout, cluster: ClusterSpec) -> frozenset[int]:
+def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> frozenset[int]:
     """Ranks whose simulation gives the step of all: one of every stage, where all teams lie on the hosts alike.
 
-    It is the one with the largest pieces. Of causal rows the first slice has most, but not just as much work as the
-    others: then all slices of a group are there. Where teams lie on the hosts in different ways, and where ranks share
+    It is the one with the largest pieces. Of causal rows the first slice has most, but another may have a little more
+    work: it is there as well. Where teams lie on the hosts in different ways, and where ranks share
     the cores of a host, all ranks have to be there.
     """
     if not alike(layout, cluster) or cluster.cores_per_host is not None:
         return frozenset(range(layout.devices))
     stages = range(layout.pipeline)
-    if layout.shared_dim == "seq":
-        return frozenset(rank for stage in stages for rank in layout.ranks_of_group(0, stage))
-    return frozenset(layout.team(stage, 0)[0] for stage in stages)
+    slices = {0} if layout.shared_dim != "seq" else {0, _busiest(layout, model, workload)}
+    return frozenset(layout.rank(0, slice_, stage) for stage in stages for slice_ in slices)
+
+
+def _busiest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> int:
+    """The slice whose query rows attend to most keys."""
+    rows = [layout.rows(layout.rank(0, slice_), model, workload) for slice_ in range(layout.slices)]
+    return max(range(layout.slices), key=lambda s: (rows[s][1] - rows[s][0]) * (rows[s][0] + rows[s][1] + 1))

@@ -22,6 +22,7 @@ from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 _MOST_ROWS: Final = 10
+_GLANCE: Final = 2_000  # tasks to simulate where not even the weights fit: enough to name the smallest
 _MOST_ILLEGAL: Final = 5
 
 
@@ -118,6 +119,9 @@ class _Solver:
             asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
             if not asked:
                 raise HelixError(none_legal(*self.specs, wish, free, layouts))
+            if not any(self.bounds.quick(x).memory_nbytes <= self.specs[1].device.memory for x in asked):
+                self.objective = "memory"
+                return self._search(asked, _GLANCE), layouts
             found = self._search(asked, self.budget)
             if found.best is None:
                 self.objective = "memory"  # nothing fits, or nothing did before the budget was spent: the smallest then
@@ -133,7 +137,7 @@ class _Solver:
             lambda layout: simulated(*self.specs, layout),
             self._key,
             lambda candidate: too_big(candidate, self.specs[1]) is None,
-            lambda layout: size(*self.specs[:2], layout),
+            lambda layout: size(*self.specs, layout),
             budget,
         )
 

@@ -12,7 +12,7 @@ from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
 
 # Tasks that a search may simulate before it settles for the best so far: about a second.
-BUDGET: Final = 20_000
+BUDGET: Final = 12_000
 
 
 @dataclass(frozen=True, slots=True)

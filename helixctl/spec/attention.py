@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from helixctl.spec.base import Contradiction, Count, Spec
 
-Positive = Annotated[float, Field(gt=0, le=2**60)]
+Positive = Annotated[float, Field(strict=True, gt=0, le=2**60)]
 
 
 class LinearScaling(Spec):

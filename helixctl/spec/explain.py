@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from pydantic import ValidationError
 
 from helixctl.spec.base import Contradiction
-from helixctl.spec.fields import Fields, Node, describe, did_you_mean, dotted, keys_of, meant, shown
+from helixctl.spec.fields import (
+    Fields,
+    Node,
+    adapter,
+    describe,
+    did_you_mean,
+    dotted,
+    fields_of,
+    keys_of,
+    meant,
+    shown,
+)
 from helixctl.spec.yaml_reader import DocumentPath, plain_scalar
 from helixctl.units import UnitError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+T = TypeVar("T")
 _UNKNOWN: Final = {"extra_forbidden", "unexpected_keyword_argument"}
 _JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
@@ -27,6 +41,16 @@ class Finding:
     hint: str | None
     path: DocumentPath
     of_key: bool
+
+
+def examined(cls: type[T], data: Any) -> tuple[T | None, list[Finding]]:
+    """The object that data stands for, or everything that is wrong with it."""
+    hashable: Any = cls  # which mypy does not believe of a class
+    try:
+        return adapter(hashable).validate_python(data), []
+    except ValidationError as error:
+        fields = fields_of(hashable)
+        return None, [explain(item, fields, data) for item in error.errors(include_url=False)]
 
 
 def explain(error: ErrorDetails, fields: Fields, data: Any) -> Finding:

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
-
-from pydantic import ValidationError
 
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.cluster import ClusterSpec
-from helixctl.spec.explain import Finding, explain
-from helixctl.spec.fields import adapter, dotted, fields_of, keys_of, shown
+from helixctl.spec.explain import examined
+from helixctl.spec.fields import fields_of, keys_of, shown
+from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
+from helixctl.spec.origins import Origin, after_overrides
 from helixctl.spec.overrides import Override, apply_overrides, override, parse_overrides
 from helixctl.spec.parse import parse_mapping, read_text
-from helixctl.spec.positions import locate, position
-from helixctl.spec.yaml_reader import DocumentPath, Place
+from helixctl.spec.placing import placed
+from helixctl.spec.sliding_window import window_that_bites
 
 __all__ = [
     "DocumentKind",
+    "Loaded",
     "apply_overrides",
     "document_kind",
+    "document_path",
     "load_cluster",
     "load_model",
+    "load_pair",
     "load_specs",
     "parse_mapping",
     "parse_overrides",
     "read_text",
     "validate_document",
+    "validate_model",
 ]
 
 T = TypeVar("T")
@@ -44,10 +49,26 @@ _TELLING_KEYS: Final[dict[DocumentKind, set[str]]] = {
     "dag": {"tasks", "tensors"},
     "plan": {"layout", "digests"},
 }
+# Those of a Hugging Face config.json, which is a model too.
+_HUGGING_FACE_KEYS: Final = {"model_type", "architectures"}
 
 
-def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[ModelDocument, ClusterSpec]:
-    """Load a model file and a cluster file, with ``--set`` texts applied.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and a cluster; of a model in another format than ours also where each of its fields comes from."""
+
+    model: ModelDocument
+    cluster: ClusterSpec
+    origins: tuple[Origin, ...] = ()
+
+
+def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
+    """Load a model and a cluster to plan for, with ``--set`` texts applied.
+
+    Args:
+        model: a model file, a Hugging Face config.json, or the folder of one.
+        cluster: a cluster file.
+        sets: texts such as ``attention.heads=8``.
 
     Raises:
         HelixError: all that is wrong with either file and with the ``--set`` texts.
@@ -56,24 +77,49 @@ def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[Mode
         raise HelixError(Diagnostic("HX101", "MODEL and CLUSTER cannot both be standard input"))
     problems: list[Diagnostic] = []
     overrides = _attempt(lambda: parse_overrides(sets), problems) or ()
-    model_spec = _attempt(lambda: load_model(model, overrides), problems)
+    found = _attempt(lambda: _load_model(model, overrides, planned=True), problems)
     cluster_spec = _attempt(lambda: load_cluster(cluster, overrides), problems)
-    if model_spec is None or cluster_spec is None or problems:
+    if found is None or cluster_spec is None or problems:
         raise HelixError(problems)
-    return model_spec, cluster_spec
+    return Loaded(found[0], cluster_spec, found[1])
+
+
+def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[ModelDocument, ClusterSpec]:
+    """The two specs that ``load_pair`` gives."""
+    loaded = load_pair(model, cluster, sets)
+    return loaded.model, loaded.cluster
 
 
 def load_model(path: str, overrides: Sequence[Override] = ()) -> ModelDocument:
-    """Load a model file ("-" is standard input). Overrides of the cluster are passed over."""
-    return _load(ModelDocument, "model", path, overrides)
+    """Load a model file or folder ("-" is standard input). Overrides of the cluster are passed over."""
+    return _load_model(path, overrides)[0]
 
 
 def load_cluster(path: str, overrides: Sequence[Override] = ()) -> ClusterSpec:
     """Load a cluster file ("-" is standard input). Overrides of the model are passed over."""
-    return _load(ClusterSpec, "cluster", path, overrides)
+    text, data = _read("cluster", path)
+    mine = [item for item in overrides if item.document == "cluster"]
+    return validate_document(ClusterSpec, override(data, mine), text, path, overrides=mine)
 
 
-def _load(cls: type[T], expected: Literal["model", "cluster"], path: str, overrides: Sequence[Override]) -> T:
+def document_path(path: str) -> str:
+    """The file that a path stands for: a folder stands for the config.json in it."""
+    try:
+        return str(Path(path) / CONFIG_NAME) if path != "-" and Path(path).is_dir() else path
+    except ValueError:  # a null byte in the path, which reading will say
+        return path
+
+
+def _load_model(
+    path: str, overrides: Sequence[Override], *, planned: bool = False
+) -> tuple[ModelDocument, tuple[Origin, ...]]:
+    file = document_path(path)
+    text, data = _read("model", file)
+    mine = [item for item in overrides if item.document == "model"]
+    return validate_model(data, text, file, mine, planned=planned)
+
+
+def _read(expected: Literal["model", "cluster"], path: str) -> tuple[str, dict[str, Any]]:
     text = read_text(path)
     data = parse_mapping(text, path)
     kind = document_kind(data, path)
@@ -81,8 +127,37 @@ def _load(cls: type[T], expected: Literal["model", "cluster"], path: str, overri
         message = f"is a {kind}; it was given as {expected.upper()}"
         hint = "give the model first, then the cluster" if kind in {"model", "cluster"} else None
         raise HelixError(Diagnostic("HX110", message, hint, path))
-    mine = [item for item in overrides if item.document == expected]
-    return validate_document(cls, override(data, mine), text, path, overrides=mine)
+    return text, data
+
+
+def validate_model(
+    data: dict[str, Any], text: str, file: str, overrides: Sequence[Override] = (), *, planned: bool = False
+) -> tuple[ModelDocument, tuple[Origin, ...]]:
+    """The model that data stands for, in our format or as a Hugging Face config, and the origins of its fields.
+
+    Args:
+        data: what ``parse_mapping`` gave.
+        text: the file's text, to find the lines of errors.
+        file: the file's name in diagnostics.
+        overrides: ``--set`` texts to apply.
+        planned: the model is to be planned for its workload, so no sliding window may bite.
+
+    Raises:
+        HelixError: everything that is wrong, in the order of the file.
+    """
+    origins: tuple[Origin, ...] = ()
+    if _is_hugging_face(data):
+        found, findings = model_of_config(data, file)
+        if findings:
+            raise HelixError(placed(findings, text, file))
+        data, origins = found
+    model = validate_document(
+        ModelDocument, override(data, overrides), text, file, overrides=overrides, origins=origins
+    )
+    bite = window_that_bites(model, model.workload) if planned else None
+    if bite:
+        raise HelixError(placed([bite], text, file, overrides, origins))
+    return model, after_overrides(origins, overrides) if origins else ()
 
 
 def _attempt(load: Callable[[], T], problems: list[Diagnostic]) -> T | None:
@@ -107,12 +182,22 @@ def document_kind(data: dict[str, Any], file: str | None = None) -> DocumentKind
         raise HelixError(Diagnostic("HX304", message, hint, file, path="$schema"))
     if match is not None:
         return "plan" if match[1] == "plan" else "dag"
+    if _is_hugging_face(data):
+        return "model"
     kind = max(_TELLING_KEYS, key=lambda kind: len(_TELLING_KEYS[kind] & data.keys()))
     if _TELLING_KEYS[kind] & data.keys():
         return kind
     message = "is neither a model, a cluster, a plan nor a dag"
-    hint = "a model has the keys layers and attention; a cluster has hosts and devices_per_host"
+    hint = (
+        "a model has the keys layers and attention, a Hugging Face config model_type; "
+        "a cluster has hosts and devices_per_host"
+    )
     raise HelixError(Diagnostic("HX110", message, hint, file))
+
+
+def _is_hugging_face(data: dict[str, Any]) -> bool:
+    """Told by its keys; a document with all the telling keys of ours is ours, and these are slips in it."""
+    return bool(_HUGGING_FACE_KEYS & data.keys()) and not any(keys <= data.keys() for keys in _TELLING_KEYS.values())
 
 
 def validate_document(
@@ -123,6 +208,7 @@ def validate_document(
     *,
     malformed: str | None = None,
     overrides: Sequence[Override] = (),
+    origins: Sequence[Origin] = (),
 ) -> T:
     """The object that a document's data stands for; a root key ``$schema`` that the class lacks is passed over.
 
@@ -133,6 +219,7 @@ def validate_document(
         file: the file's name in diagnostics.
         malformed: the code that takes the place of HX103, HX104 and HX105.
         overrides: the ``--set`` texts applied, so that an error they caused is not laid at the file's door.
+        origins: where the text has another format than the class, the keys that gave the data.
 
     Raises:
         HelixError: everything that is wrong, in the order of the file.
@@ -140,37 +227,9 @@ def validate_document(
     hashable: Any = cls  # which mypy does not believe of a class
     if "$schema" in data and "$schema" not in keys_of(fields_of(hashable).root):
         data = {key: value for key, value in data.items() if key != "$schema"}
-    try:
-        return adapter(hashable).validate_python(data)  # type: ignore[no-any-return]
-    except ValidationError as error:
-        fields = fields_of(hashable)
-        findings = [explain(item, fields, data) for item in error.errors(include_url=False)]
+    found, findings = examined(cls, data)
+    if found is not None:
+        return found
     if malformed:
         findings = [replace(f, code=malformed) if f.code in {"HX103", "HX104", "HX105"} else f for f in findings]
-    raise HelixError(_placed(findings, text, file, overrides)) from None
-
-
-def _placed(findings: Sequence[Finding], text: str, file: str, overrides: Sequence[Override]) -> list[Diagnostic]:
-    places = locate(text, [finding.path for finding in findings])
-    diagnostics = [_place(finding, places, file, overrides) for finding in findings]
-    return sorted(diagnostics, key=lambda d: (d.file is None, d.line or 0, d.col or 0))
-
-
-def _place(finding: Finding, places: dict[DocumentPath, Place], file: str, overrides: Sequence[Override]) -> Diagnostic:
-    """A finding is the command line's where --set gave the value at fault, or made the mapping at fault."""
-    where = dotted(finding.path) or None
-    causes = [item for item in overrides if item.path == finding.path]
-    if finding.path not in places:
-        causes = [item for item in overrides if item.path[: len(finding.path)] == finding.path]
-    if causes:
-        return Diagnostic(finding.code, f"{causes[-1]}: {finding.message}", finding.hint, path=where)
-    message = finding.message + _in_view_of(finding, overrides)
-    line, col = position(places, finding.path, of_key=finding.of_key) or (None, None)
-    return Diagnostic(finding.code, message, finding.hint, file, line, col, where)
-
-
-def _in_view_of(finding: Finding, overrides: Sequence[Override]) -> str:
-    """The --set texts that may have a part in a contradiction between fields."""
-    scope = finding.path[:-1]
-    parts = [str(item) for item in overrides if finding.code == "HX109" and item.path[: len(scope)] == scope]
-    return f" (with {', '.join(parts)})" if parts else ""
+    raise HelixError(placed(findings, text, file, overrides, origins))

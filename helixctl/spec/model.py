@@ -44,7 +44,7 @@ class NormSpec(Spec):
     """Normalisation ahead of attention and of the feed-forward network (pre-norm)."""
 
     function: Literal["rms_norm"] = "rms_norm"
-    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
 
 
 class VocabularySpec(Spec):

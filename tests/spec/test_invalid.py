@@ -27,4 +27,4 @@ def test_bad_file(name: str, monkeypatch: pytest.MonkeyPatch, golden: Callable[[
 
 def test_every_code_of_loading_has_a_bad_file() -> None:
     """HX108 is the command line's: test_overrides.py."""
-    assert {name[:5] for name in FILES} | {"HX108"} == {f"HX1{n:02}" for n in range(1, 11)}
+    assert {name[:5] for name in FILES} | {"HX108"} == {f"HX1{n:02}" for n in range(1, 13)}

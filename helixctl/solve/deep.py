@@ -1,0 +1,58 @@
+"""Forecasts of deep models from shallow ones: a step grows by the same for every layer that all stages have more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from helixctl.plan import Layout
+from helixctl.simulate import Forecast
+from helixctl.spec import ModelSpec
+
+# Layers, in the stage that has fewest, of the two models that are simulated.
+_SHALLOW: Final = (1, 2)
+
+
+def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
+    """The model with so many layers in the stage that has fewest, and all stages cut by the same number."""
+    fewest = len(layout.layers(layout.pipeline - 1, model))
+    return model.model_copy(update={"layers": model.layers - layout.pipeline * max(0, fewest - layers)})
+
+
+def layers_simulated(model: ModelSpec, layout: Layout) -> int:
+    """Layers of the models that are simulated for a forecast."""
+    return sum({shallow(model, layout, layers).layers for layers in _SHALLOW})
+
+
+def extrapolated(forecast: Callable[[ModelSpec], Forecast], model: ModelSpec, layout: Layout) -> Forecast:
+    """A model's forecast, from those of two models of fewer layers, on a line through both.
+
+    The layers of a stage follow one another and all take the same time, and every way through microbatches and stages
+    passes equally many stages: so whichever is the longest in a shallow model is it in a deep one, and the line is
+    exact. It is so for microbatches that take turns as well, as far as tests/solve/test_deep.py tried. It is not quite
+    for stages that lie on the hosts in different ways; and where ranks share cores the model is simulated whole.
+    """
+    fewest = len(layout.layers(layout.pipeline - 1, model))
+    if fewest <= _SHALLOW[1]:
+        return forecast(model)
+    a, b = (forecast(shallow(model, layout, layers)) for layers in _SHALLOW)
+    more = fewest - _SHALLOW[1]
+
+    def line(x: float, y: float) -> float:
+        return y + (y - x) * more
+
+    return replace(
+        b,
+        step_s=(step_s := line(a.step_s, b.step_s)),
+        latency_s=line(a.latency_s, b.latency_s),
+        exposed_s=max(0.0, line(a.exposed_s, b.exposed_s)),
+        hidden_s=max(0.0, line(a.hidden_s, b.hidden_s)),
+        busy_share=line(a.busy_share * a.step_s, b.busy_share * b.step_s) / step_s,
+        levels={at: line(a.levels.get(at, 0.0), seconds) for at, seconds in b.levels.items()},
+        kinds=(),
+        received_nbytes=round(line(a.received_nbytes, b.received_nbytes)),
+        between_hosts_nbytes=round(line(a.between_hosts_nbytes, b.between_hosts_nbytes)),
+        memory_nbytes=round(line(a.memory_nbytes, b.memory_nbytes)),
+        weight_nbytes=round(line(a.weight_nbytes, b.weight_nbytes)),
+    )

@@ -1,0 +1,176 @@
+"""From a Hugging Face config to the data of a model document, and for every field of ours the key that gave it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from helixctl.spec.explain import Finding, examined
+from helixctl.spec.hugging_face.checks import EXPERTS_KEYS, architecture_findings, contradictions, other_family
+from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Qwen2
+from helixctl.spec.hugging_face.features import features_of
+from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
+from helixctl.spec.hugging_face.without_effect import without_effect
+from helixctl.spec.origins import Origin
+
+CONFIG_NAME: Final = "config.json"
+_WORKLOAD_BATCH: Final = 8
+_WORKLOAD_SEQ_LEN: Final = 2048
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+def model_of_config(
+    config: Mapping[str, Any], file: str
+) -> tuple[tuple[dict[str, Any], tuple[Origin, ...]], list[Finding]]:
+    """The data of a model document and the origins of its fields; or what is wrong, and then the first is empty.
+
+    Args:
+        config: the config, read from its file.
+        file: the file's path, which names a model that has no name of its own; "-" is standard input.
+    """
+    features = features_of(config, slides=_slides(config))
+    refused = {path for feature in features for path in feature.told_by}
+    findings = [feature.finding() for feature in features]
+    family = config.get("model_type")
+    cls = FAMILIES.get(family) if isinstance(family, str) else None
+    if cls is None or not isinstance(family, str):
+        return ({}, ()), [other_family(config), *findings]
+    findings += architecture_findings(config, family)
+    known = {key: value for key, value in config.items() if (key,) not in refused and _counts(key, value, cls, family)}
+    decoder, wrong = examined(cls, known)
+    findings += [unknown_key(item, cls) if item.code == "HX103" else item for item in wrong]
+    if not any(path[0] in ROPE_KEYS for path in refused):
+        findings += rope_findings(config)
+    if decoder is not None:
+        findings += contradictions(decoder)
+    if findings or decoder is None:
+        return ({}, ()), findings
+    origins = tuple(_origins(config, decoder, family, file))
+    return (_nested(origins), origins), []
+
+
+def _slides(config: Mapping[str, Any]) -> bool:
+    family = config.get("model_type")
+    return isinstance(family, str) and issubclass(FAMILIES.get(family, Decoder), Qwen2)
+
+
+def _counts(key: str, value: object, cls: type[Decoder], family: str) -> bool:
+    """Whether a key is to be looked at; null is the way of transformers to leave a key out that a class lacks."""
+    if key in cls.model_fields:
+        return True
+    return value is not None and not without_effect(key, family)
+
+
+def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str) -> Iterator[Origin]:
+    """Every field of ours, in the order of our documents."""
+    given = {key for key in decoder.model_fields_set if getattr(decoder, key) is not None}
+    every, default = f"every {family}", f"default of {family}"
+
+    def of(field: str, key: str, value: Any = None) -> Origin:
+        value = getattr(decoder, key) if value is None else value
+        written = key in decoder.model_fields_set
+        return Origin(tuple(field.split(".")), key if written else default, (key,) if written else (), value)
+
+    def fixed(field: str, value: Any) -> Origin:
+        return Origin(tuple(field.split(".")), every, (), value)
+
+    yield _name(config, family, file)
+    yield of("layers", "num_hidden_layers")
+    yield of("hidden_size", "hidden_size")
+    yield of("attention.heads", "num_attention_heads")
+    if decoder.num_key_value_heads is None:
+        yield Origin(("attention", "kv_heads"), "num_attention_heads", ("num_attention_heads",), None)
+    else:
+        yield of("attention.kv_heads", "num_key_value_heads")
+    yield _head_dim(decoder) or of("attention.head_dim", "head_dim")
+    yield fixed("attention.softmax_slices", 1)
+    yield fixed("attention.causal", True)  # noqa: FBT003  a value
+    if "attention_bias" in type(decoder).model_fields:
+        yield of("attention.qkv_bias", "attention_bias")
+        yield of("attention.output_bias", "attention_bias")
+    for field, value in decoder.always.items():
+        yield fixed(field, value)
+    yield from rope_origins(config, family, decoder.default_theta)
+    yield _window(decoder, every, default)
+    yield of("feed_forward.intermediate_size", decoder.width_key)
+    yield of("feed_forward.activation", "hidden_act")
+    yield fixed("feed_forward.gated", True)  # noqa: FBT003
+    yield from _experts(decoder, given, of, fixed)
+    yield fixed("norm.function", "rms_norm")
+    yield of("norm.eps", "rms_norm_eps")
+    yield of("vocabulary.size", "vocab_size")
+    yield of("vocabulary.tied", "tie_word_embeddings")
+    dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
+    yield of("dtype", dtype) if dtype else Origin(("dtype",), default, (), "float32")
+    yield Origin(("workload", "batch"), "ours for a Hugging Face model", (), _WORKLOAD_BATCH)
+    seq_len = min(_WORKLOAD_SEQ_LEN, decoder.max_position_embeddings)
+    source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"
+    yield Origin(("workload", "seq_len"), source, ("max_position_embeddings",), seq_len)
+
+
+def _head_dim(decoder: Decoder) -> Origin | None:
+    if decoder.head_dim is not None:
+        return None
+    value = decoder.hidden_size // decoder.num_attention_heads
+    source = "hidden_size / num_attention_heads"
+    return Origin(("attention", "head_dim"), source, ("num_attention_heads",), value)
+
+
+def _window(decoder: Decoder, every: str, default: str) -> Origin:
+    field, (key, window) = ("attention", "sliding_window"), decoder.window()
+    if key is None:
+        return Origin(field, every, (), window)
+    written = key in decoder.model_fields_set
+    return Origin(field, key if written else default, (key,) if written else (), window)
+
+
+def _experts(decoder: Decoder, given: set[str], of: Any, fixed: Any) -> Iterator[Origin]:
+    if "num_experts_per_tok" not in type(decoder).model_fields:
+        yield fixed("feed_forward.experts", None)
+        return
+    yield of("feed_forward.experts.count", next(key for key in EXPERTS_KEYS if key in given))
+    yield of("feed_forward.experts.top_k", "num_experts_per_tok")
+    if "norm_topk_prob" in type(decoder).model_fields:
+        yield of("feed_forward.experts.renormalise", "norm_topk_prob")
+    else:
+        yield fixed("feed_forward.experts.renormalise", True)  # noqa: FBT003
+
+
+def _nested(origins: tuple[Origin, ...]) -> dict[str, Any]:
+    """The data of a document from its fields by path."""
+    data: dict[str, Any] = {}
+    for origin in origins:
+        at = data
+        for part in origin.field[:-1]:
+            at = at.setdefault(part, {})
+        at[origin.field[-1]] = origin.value
+    return data
+
+
+def _name(config: Mapping[str, Any], family: str, file: str) -> Origin:
+    """The first that makes a name: the config's own, the folder's, the file's, the family's."""
+    for key in ("_name_or_path", "name_or_path"):
+        own = config.get(key)
+        if isinstance(own, str) and (name := _fitting(own.replace("\\", "/").rstrip("/").rpartition("/")[2])):
+            return Origin(("name",), key, (key,), name)
+    if file != "-":
+        path = Path(file)
+        if path.name != CONFIG_NAME and (name := _fitting(path.stem)):
+            return Origin(("name",), "name of the file", (), name)
+        if path.name == CONFIG_NAME and (name := _fitting(_folder(path.resolve().parent))):
+            return Origin(("name",), "name of the folder", (), name)
+    return Origin(("name",), "model_type", ("model_type",), family)
+
+
+def _folder(folder: Path) -> str:
+    """A folder's name; in the cache of Hugging Face, models--org--name/snapshots/commit, that of the model."""
+    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.name
+
+
+def _fitting(text: str) -> str:
+    """The text as a Name; empty if nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[:100]

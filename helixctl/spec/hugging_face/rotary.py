@@ -1,0 +1,109 @@
+"""The rotary embedding of a Hugging Face config, in the spelling of transformers 4 or of 5.
+
+4: ``rope_theta`` and ``rope_scaling: {rope_type or type, ...}``; 5: ``rope_parameters: {rope_theta, rope_type, ...}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Final
+
+from pydantic import create_model
+
+from helixctl.spec.attention import Positive
+from helixctl.spec.base import Count, Spec
+from helixctl.spec.explain import Finding, examined
+from helixctl.spec.fields import did_you_mean, shown
+from helixctl.spec.origins import Origin
+
+ROPE_KEYS: Final = ("rope_scaling", "rope_parameters")
+_ROTARY: Final = ("attention", "rotary")
+
+
+class _Rope(Spec):
+    rope_type: str | None = None
+    type: str | None = None
+    rope_theta: Positive | None = None
+    partial_rotary_factor: float | None = None  # 1, or refused as a feature
+
+
+class _Linear(_Rope):
+    factor: Positive
+
+
+class _Llama3(_Linear):
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_position_embeddings: Count
+
+
+ROPE_TYPES: Final[dict[str, type[_Rope]]] = {"default": _Rope, "linear": _Linear, "llama3": _Llama3}
+
+
+def rope_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is wrong with the rotary embedding of a config whose rope type is modelled."""
+    given = [key for key in ROPE_KEYS if config.get(key) and isinstance(config[key], dict)]
+    if len(given) > 1 and config[given[0]] != config[given[1]]:
+        yield Finding("HX109", f"{' and '.join(given)} differ; which holds?", "keep one", (given[1],), of_key=True)
+    for key in given:
+        yield from _examine(config, key)
+
+
+def _examine(config: Mapping[str, Any], key: str) -> Iterator[Finding]:
+    rope = {name: value for name, value in config[key].items() if value is not None}
+    old, new = rope.get("type"), rope.get("rope_type")
+    if old is not None and new is not None and old != new:
+        message = f"{key}: type {shown(old)} and rope_type {shown(new)} differ"
+        yield Finding("HX109", message, "leave type out", (key, "type"), of_key=True)
+    kind = _kind(rope)
+    known = ROPE_TYPES[kind] if isinstance(kind, str) and kind in ROPE_TYPES else _Rope
+    for finding in examined(_wrapped(key, known), {key: rope})[1]:
+        yield unknown_key(finding, known) if finding.code == "HX103" else finding
+    outer, inner = config.get("rope_theta"), rope.get("rope_theta")
+    if outer is not None and inner is not None and outer != inner:
+        message = f"rope_theta {shown(outer)} and {key}.rope_theta {shown(inner)} differ"
+        yield Finding("HX109", message, "keep one", ("rope_theta",), of_key=True)
+
+
+def unknown_key(finding: Finding, cls: type[Spec]) -> Finding:
+    """HX112 in the place of HX103: a key of transformers that is not known here is no slip."""
+    key = str(finding.path[-1])
+    hint = did_you_mean(key, list(cls.model_fields)) or "take it out if it does not"
+    return Finding("HX112", f"{finding.message}: it may change the function", hint, finding.path, of_key=True)
+
+
+@cache
+def _wrapped(key: str, cls: type[_Rope]) -> type[Spec]:
+    """A document with nothing but the mapping under its key, so that errors name the key."""
+    return create_model("Rope", __base__=Spec, **{key: (cls, ...)})  # type: ignore[call-overload, no-any-return]
+
+
+def _kind(rope: Mapping[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def rope_origins(config: Mapping[str, Any], family: str, default_theta: float) -> Iterator[Origin]:
+    """The fields of our rotary embedding, from a config without ``rope_findings``."""
+    key = next((key for key in ROPE_KEYS if config.get(key)), None)
+    rope = {name: value for name, value in (config[key] if key else {}).items() if value is not None}
+    theta = (*_ROTARY, "theta")
+    if key and "rope_theta" in rope:
+        yield Origin(theta, f"{key}.rope_theta", (key, "rope_theta"), rope["rope_theta"])
+    elif config.get("rope_theta") is not None:
+        yield Origin(theta, "rope_theta", ("rope_theta",), config["rope_theta"])
+    else:
+        yield Origin(theta, f"default of {family}", (), default_theta)
+    scaling = (*_ROTARY, "scaling")
+    kind = _kind(rope)
+    if key is None or kind == "default":
+        said = next((name for name in ("rope_type", "type") if name in rope), None)
+        source = f"{key}.{said}" if said else f"default of {family}"
+        yield Origin(scaling, source, (key,) if key else (), None)
+        return
+    tag = "rope_type" if "rope_type" in rope else "type"
+    yield Origin((*scaling, "kind"), f"{key}.{tag}", (key, tag), kind)
+    for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
+        if name in rope:
+            ours = "original_seq_len" if name == "original_max_position_embeddings" else name
+            yield Origin((*scaling, ours), f"{key}.{name}", (key, name), rope[name])

@@ -1,0 +1,16 @@
+"""Where a sliding window would change the function that is planned."""
+
+from __future__ import annotations
+
+from helixctl.spec.explain import Finding
+from helixctl.spec.model import ModelSpec, WorkloadSpec
+
+
+def window_that_bites(model: ModelSpec, workload: WorkloadSpec) -> Finding | None:
+    """HX111 where sequences are longer than the window; up to its length a window masks nothing."""
+    window = model.attention.sliding_window
+    if window is None or workload.seq_len <= window:
+        return None
+    message = f"a sliding window of {window} tokens bites at {workload.seq_len} tokens a sequence"
+    hint = f"windows are not modelled; plan for at most {window} tokens: --seq-len {window}"
+    return Finding("HX111", message, hint, ("attention", "sliding_window"), of_key=True)

@@ -1,0 +1,500 @@
+"""A Hugging Face config.json as a model: what transformers itself writes, the map of fields, every refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.plan import Layout, Plan
+from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec
+from helixctl.spec.hugging_face.families import FAMILIES
+from helixctl.spec.hugging_face.without_effect import without_effect
+from helixctl.spec.load import load_cluster, load_model, load_pair, parse_overrides
+from helixctl.verify.plan import check_plan
+from tests.cli.command import helixctl
+
+ROOT = Path(__file__).parent.parent.parent
+CLUSTER_FILE = str(ROOT / "plans/paper/h100x16.cluster.yaml")
+CPU_FILE = str(ROOT / "plans/small/cpu16.cluster.yaml")
+MODELS = ROOT / "plans/models"
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 1000,
+    "max_position_embeddings": 4096,
+}
+MOE = SIZES | {"num_experts_per_tok": 3, "num_local_experts": 8}
+MINIMAL: dict[str, dict[str, Any]] = {
+    "llama": SIZES,
+    "mistral": SIZES,
+    "qwen2": SIZES,
+    "qwen3": SIZES,
+    "mixtral": MOE,
+    "qwen3_moe": MOE | {"moe_intermediate_size": 48},
+}
+CLASSES = {
+    "llama": "LlamaConfig",
+    "mistral": "MistralConfig",
+    "mixtral": "MixtralConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "qwen3_moe": "Qwen3MoeConfig",
+}
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 1024,
+}
+
+
+def write(folder: Path, family: str, **changes: Any) -> str:
+    """A config of a family with keys changed, or taken out with ``...``."""
+    config = {"model_type": family} | MINIMAL[family] | changes
+    path = folder / "config.json"
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}, indent=1))
+    return str(path)
+
+
+def diagnostics(path: str, *sets: str) -> tuple[Diagnostic, ...]:
+    with pytest.raises(HelixError) as caught:
+        load_pair(path, CLUSTER_FILE, sets)
+    return caught.value.diagnostics
+
+
+def leaves(data: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*at, key))
+        else:
+            yield (*at, key), value
+
+
+class TestFamilies:
+    """Against configs that transformers makes and saves."""
+
+    @pytest.fixture(params=CLASSES)
+    def family(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def saved(self, family: str, folder: Path, **changes: Any) -> tuple[Any, ModelDocument]:
+        import transformers
+
+        config = getattr(transformers, CLASSES[family])(**MINIMAL[family] | changes)
+        config.save_pretrained(folder)
+        return config, load_model(str(folder))
+
+    def test_what_transformers_saves(self, family: str, tmp_path: Path) -> None:
+        config, model = self.saved(family, tmp_path)
+        attention = model.attention
+        assert (model.layers, model.hidden_size, attention.heads, attention.key_heads) == (3, 96, 6, 2)
+        assert attention.head_dim == (128 if family == "qwen3" else 16)
+        assert attention.causal
+        assert attention.rotary is not None
+        assert attention.rotary.theta == config.rope_parameters["rope_theta"]
+        assert attention.rotary.scaling is None
+        assert attention.sliding_window == (4096 if family == "mistral" else None)
+        assert attention.qk_norm == family.startswith("qwen3")
+        assert (attention.qkv_bias, attention.output_bias) == (family == "qwen2", False)
+        assert model.feed_forward.gated
+        assert model.feed_forward.activation == "silu"
+        assert model.norm.eps == config.rms_norm_eps
+        assert model.vocabulary is not None
+        assert (model.vocabulary.size, model.vocabulary.tied) == (1000, False)
+        assert model.dtype == "float32"
+        assert (model.workload.batch, model.workload.seq_len) == (8, 2048)
+
+    def test_defaults_are_those_of_transformers(self, family: str, tmp_path: Path) -> None:
+        import transformers
+
+        config = getattr(transformers, CLASSES[family])()
+        cls = FAMILIES[family]
+        assert cls.default_theta == config.rope_parameters["rope_theta"]
+        for key, field in cls.model_fields.items():
+            if field.is_required() or field.default is None or not hasattr(config, key):
+                continue
+            # Its own constructor takes the window away where it is switched off.
+            if key != "sliding_window" or config.sliding_window is not None:
+                assert getattr(config, key) == field.default, key
+
+    def test_every_key_that_transformers_writes_is_known(self, family: str) -> None:
+        import transformers
+
+        keys = getattr(transformers, CLASSES[family])().to_dict()
+        assert [k for k in keys if k not in FAMILIES[family].model_fields and not without_effect(k, family)] == []
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_dtype_tied_and_name(self, family: str, dtype: str, tmp_path: Path) -> None:
+        folder = tmp_path / "My model, v1"
+        _, model = self.saved(family, folder, dtype=dtype, tie_word_embeddings=True)
+        assert model.vocabulary is not None
+        assert (model.dtype, model.vocabulary.tied, model.name) == (dtype, True, "My-model-v1")
+
+    @pytest.mark.parametrize("kind", ["default", "linear", "llama3"])
+    def test_both_spellings_of_the_rotary_embedding(self, family: str, kind: str, tmp_path: Path) -> None:
+        parameters = {"default": {}, "linear": {"factor": 4.0}, "llama3": LLAMA3}[kind]
+        rope = {"rope_type": kind, **parameters}
+        _, new = self.saved(family, tmp_path, rope_parameters={"rope_theta": 5e5, **rope})
+        assert new.attention.rotary is not None
+        assert new.attention.rotary.theta == 5e5
+        scaling = new.attention.rotary.scaling
+        assert (scaling.kind if scaling else "default") == kind
+        if isinstance(scaling, Llama3Scaling):
+            assert (scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor) == (8, 1, 4)
+            assert scaling.original_seq_len == 1024
+        for tag in ("rope_type", "type"):
+            path = write(tmp_path, family, rope_theta=500000, rope_scaling={tag: kind, **parameters})
+            assert load_model(path).attention.rotary == new.attention.rotary
+
+    def test_experts(self, tmp_path: Path) -> None:
+        for family, changes, width, renormalise in (
+            ("mixtral", {}, 160, True),
+            ("qwen3_moe", {"norm_topk_prob": True}, 48, True),
+            ("qwen3_moe", {}, 48, False),
+        ):
+            _, model = self.saved(family, tmp_path, **changes)
+            experts = model.feed_forward.experts
+            assert experts is not None
+            assert (experts.count, experts.top_k, experts.renormalise) == (8, 3, renormalise)
+            assert model.feed_forward.intermediate_size == width
+            # transformers 4 writes num_experts for Qwen, 5 num_local_experts.
+            other = write(tmp_path, family, num_experts=8, num_local_experts=..., **changes)
+            assert load_model(other).feed_forward == model.feed_forward
+
+    @pytest.mark.parametrize("family", ["llama", "qwen3", "qwen3_moe"])
+    def test_biases_of_attention_are_of_all_projections(self, family: str, tmp_path: Path) -> None:
+        _, model = self.saved(family, tmp_path, attention_bias=True)
+        assert (model.attention.qkv_bias, model.attention.output_bias) == (True, True)
+
+    @pytest.mark.parametrize(
+        ("family", "changes", "window"),
+        [
+            ("mistral", {"sliding_window": None}, None),
+            ("mistral", {"sliding_window": 128}, 128),
+            ("mixtral", {"sliding_window": 128}, 128),
+            ("qwen2", {"sliding_window": 128}, None),
+            ("qwen2", {"sliding_window": 128, "use_sliding_window": True}, None),
+            ("qwen2", {"sliding_window": 128, "use_sliding_window": True, "max_window_layers": 2}, 128),
+            ("qwen3", {"sliding_window": 128, "use_sliding_window": True, "max_window_layers": 3}, None),
+            ("qwen3_moe", {"sliding_window": 128, "use_sliding_window": True}, 128),
+        ],
+    )
+    def test_sliding_windows(self, family: str, changes: dict[str, Any], window: int | None, tmp_path: Path) -> None:
+        config, model = self.saved(family, tmp_path, **changes)
+        assert model.attention.sliding_window == window
+        slides = getattr(config, "layer_types", None) or ["sliding_attention"]
+        assert window == (config.sliding_window if "sliding_attention" in slides else None)
+        assert load_model(write(tmp_path, family, **changes)).attention.sliding_window == window
+
+    def test_head_dim_apart_from_the_hidden_size(self, family: str, tmp_path: Path) -> None:
+        _, model = self.saved(family, tmp_path, head_dim=32)
+        assert model.attention.head_dim == 32
+
+    def test_an_activation(self, family: str, tmp_path: Path) -> None:
+        _, model = self.saved(family, tmp_path, hidden_act="relu")
+        assert model.feed_forward.activation == "relu"
+
+
+class TestFiles:
+    @pytest.mark.parametrize("name", sorted(path.parent.name for path in MODELS.glob("*/config.json")))
+    def test_shipped_models(self, name: str) -> None:
+        model = load_model(str(MODELS / name))
+        assert model == load_model(str(MODELS / name / "config.json"))
+        assert (model.name, model.dtype, model.workload.seq_len) == (name, "bfloat16", 2048)
+
+    def test_names(self, tmp_path: Path) -> None:
+        write(tmp_path, "llama")
+        config = json.loads((tmp_path / "config.json").read_text())
+        commit = tmp_path / f"models--meta--Llama-9/snapshots/{'ab' * 20}"
+        commit.mkdir(parents=True)
+        for path, changes, name in (
+            (commit / "config.json", {}, "Llama-9"),
+            (tmp_path / "small one.json", {}, "small-one"),
+            (tmp_path / "x.json", {"_name_or_path": "meta-llama/Llama 3/"}, "Llama-3"),
+            (tmp_path / "x.json", {"_name_or_path": ".."}, "x"),
+            (tmp_path / "x.json", {"_name_or_path": 7}, "x"),
+            (tmp_path / "日本.json", {}, "llama"),
+            (tmp_path / "y.yaml", {"_name_or_path": "a" * 300}, "a" * 100),
+        ):
+            path.write_text(json.dumps(config | changes))
+            assert load_model(str(path)).name == name
+
+    def test_a_folder_without_a_config(self, tmp_path: Path) -> None:
+        (found,) = diagnostics(str(tmp_path))
+        assert (found.code, found.file) == ("HX101", str(tmp_path / "config.json"))
+
+    def test_yaml_is_read_as_well(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.yaml"
+        path.write_text("\n".join(f"{key}: {value}" for key, value in ({"model_type": "llama"} | SIZES).items()))
+        assert load_model(str(path)).layers == 3
+
+    def test_a_model_of_ours_with_a_slip_stays_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.yaml"
+        path.write_text((ROOT / "plans/small/dense.model.yaml").read_text() + "model_type: llama\n")
+        (found,) = diagnostics(str(path))
+        assert found.code == "HX103"
+
+    def test_validate_and_plan_from_the_command_line(self, tmp_path: Path) -> None:
+        write(tmp_path, "llama", max_position_embeddings=16)
+        done = helixctl("validate", str(tmp_path))
+        assert (done.status, done.err.split(": ")[1][:11]) == (0, "valid model")
+        one_host = ("--set", "hosts=1", "--set", "devices_per_host=2")
+        done = helixctl("plan", str(tmp_path), CLUSTER_FILE, *one_host, "--batch", "2", "-v")
+        assert done.status == 0
+        assert "num_attention_heads -> attention.heads = 6" in done.err
+        assert "--set workload.batch=2 -> workload.batch = 2" in done.err
+        assert done.err.index("attention.heads = 6") < done.err.index("step times are predicted")
+
+
+class TestMap:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_every_field_of_ours_has_its_origin(self, family: str, tmp_path: Path) -> None:
+        loaded = load_pair(write(tmp_path, family, rope_scaling={"type": "llama3", **LLAMA3}), CLUSTER_FILE)
+        assert [o.field for o in loaded.origins] == list(dict.fromkeys(o.field for o in loaded.origins))
+        have = {origin.field: origin.value for origin in loaded.origins}
+        assert have == dict(leaves(loaded.model.model_dump()))
+
+    def test_what_it_says(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "qwen2", torch_dtype="bfloat16", head_dim=None)
+        lines = [str(o) for o in load_pair(path, CLUSTER_FILE, ["attention.heads=8", "hidden_size=256"]).origins]
+        for line in (
+            "name of the folder -> name = ",
+            "num_key_value_heads -> attention.kv_heads = 2",
+            "hidden_size / num_attention_heads -> attention.head_dim = 16",
+            "every qwen2 -> attention.qkv_bias = true",
+            "default of qwen2 -> attention.rotary.theta = 10000.0",
+            "default of qwen2 -> attention.sliding_window = null",
+            "torch_dtype -> dtype = 'bfloat16'",
+            "min(2048, max_position_embeddings) -> workload.seq_len = 2048",
+            "--set attention.heads=8 -> attention.heads = 8",
+            "--set hidden_size=256 -> hidden_size = 256",
+        ):
+            assert any(found.startswith(line) for found in lines), line
+
+    def test_a_model_of_ours_has_none(self) -> None:
+        assert load_pair(str(ROOT / "plans/paper/dense.model.yaml"), CLUSTER_FILE, ["layers=2"]).origins == ()
+
+
+class TestOverrides:
+    def test_they_apply_to_the_model(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "llama")
+        model = load_model(path, parse_overrides(["attention.heads=8", "attention.softmax_slices=2", "model.name=x"]))
+        assert (model.attention.heads, model.attention.softmax_slices, model.name) == (8, 2, "x")
+
+    def test_a_contradiction_is_laid_at_the_key_of_the_config(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "llama")
+        (found,) = diagnostics(path, "attention.heads=5")
+        assert str(found) == (
+            f"{path}:7:2: HX109 attention: 2 kv_heads do not divide 5 heads (num_key_value_heads) "
+            "(with --set attention.heads=5)"
+        )
+        (found,) = diagnostics(path, "attention.kv_heads=4")
+        assert str(found) == "HX109 --set attention.kv_heads=4: attention: 4 kv_heads do not divide 6 heads"
+
+
+class TestWindow:
+    def test_it_is_refused_where_it_bites(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "mistral", sliding_window=128)
+        assert load_model(path).attention.sliding_window == 128
+        (found,) = diagnostics(path)
+        assert str(found) == (
+            f"{path}:10:2: HX111 a sliding window of 128 tokens bites at 2048 tokens a sequence (sliding_window)\n"
+            "  hint: windows are not modelled; plan for at most 128 tokens: --seq-len 128"
+        )
+        assert load_pair(path, CLUSTER_FILE, ["workload.seq_len=128"]).model.workload.seq_len == 128
+        assert diagnostics(path, "workload.seq_len=129")[0].code == "HX111"
+        assert load_pair(path, CLUSTER_FILE, ["attention.sliding_window=null"]).model.attention.sliding_window is None
+
+    def test_of_a_model_of_ours(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.yaml"
+        text = (ROOT / "plans/small/dense.model.yaml").read_text()
+        path.write_text(text.replace("  softmax_slices: 4", "  sliding_window: 4"))
+        (found,) = diagnostics(str(path))
+        assert (found.code, found.line, found.path) == ("HX111", 9, "attention.sliding_window")
+
+    def test_in_a_plan(self, tmp_path: Path) -> None:
+        loaded = load_pair(write(tmp_path, "mistral", sliding_window=128), CLUSTER_FILE, ["workload.seq_len=64"])
+        model, work = loaded.model.model, loaded.model.workload
+        cluster = load_cluster(CPU_FILE, parse_overrides(["devices_per_host=2"]))
+        for seq_len, codes in ((128, []), (256, ["HX111"])):
+            longer = work.model_copy(update={"seq_len": seq_len})
+            plan = Plan.of(model, cluster, longer, Layout(groups=2, slices=1))
+            assert [d.code for d in check_plan(plan)] == codes
+
+
+class TestRefusals:
+    """tests/invalid has whole configs; here is one key at a time."""
+
+    @pytest.mark.parametrize(
+        ("family", "changes", "feature"),
+        [
+            ("llama", {"mlp_bias": True}, "biases in the feed-forward network"),
+            ("llama", {"attn_logit_softcapping": 50.0}, "soft-capped logits"),
+            ("llama", {"kv_lora_rank": 512}, "multi-head latent attention"),
+            ("llama", {"linear_num_key_heads": 4}, "linear attention"),
+            ("llama", {"mamba_d_state": 16}, "state-space layers (Mamba)"),
+            ("llama", {"ssm_cfg": {"layer": "Mamba2"}}, "state-space layers (Mamba)"),
+            ("llama", {"hybrid_override_pattern": "M-M*"}, "blocks of several kinds"),
+            ("llama", {"layer_types": ["linear_attention"] * 2 + ["full_attention"]}, "layers of linear_attention"),
+            ("llama", {"layer_types": ["sliding_attention"] * 3}, "alternating sliding and full attention"),
+            ("llama", {"sliding_window_pattern": 6}, "alternating sliding and full attention"),
+            ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quantised weights"),
+            ("llama", {"partial_rotary_factor": 0.5}, "rotary embedding of a part of the head"),
+            ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rotary embedding of a part of the head"),
+            ("llama", {"rope_scaling": {"type": "yarn"}}, "rotary embedding of type 'yarn'"),
+            ("llama", {"rope_scaling": {"rope_type": "longrope", "type": "linear"}}, "rotary embedding of type"),
+            ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotary embedding of type 'dynamic'"),
+            ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rotary embeddings that differ"),
+            ("llama", {"hidden_act": "gelu_pytorch_tanh"}, "activation 'gelu_pytorch_tanh'"),
+            ("llama", {"architectures": ["LlamaModel"]}, "architecture LlamaModel"),
+            ("llama", {"auto_map": {"AutoModel": "x.X"}}, "code of the model's own"),
+            ("llama", {"per_layer_config": {"1": {"head_dim": 8}}}, "layers that differ"),
+            ("llama", {"pretraining_tp": 4}, "projections computed in slices"),
+            ("qwen2", {"use_mrope": True}, "multimodal rotary embedding"),
+            ("mixtral", {"n_shared_experts": 1}, "shared experts"),
+            ("qwen3_moe", {"mlp_only_layers": [0]}, "dense layers among layers of experts"),
+            ("qwen3_moe", {"decoder_sparse_step": 2}, "experts in some layers"),
+            ("qwen3_moe", {"shared_expert_intermediate_size": 8}, "shared experts"),
+        ],
+    )
+    def test_features(self, family: str, changes: dict[str, Any], feature: str, tmp_path: Path) -> None:
+        path = write(tmp_path, family, **changes)
+        (found,) = diagnostics(path)
+        assert (found.code, found.message[: len(feature)]) == ("HX111", feature)
+        (key,) = changes
+        assert found.line is not None
+        assert key in "".join(Path(path).read_text().splitlines()[found.line - 2 : found.line])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"mlp_bias": False, "partial_rotary_factor": 1.0, "pretraining_tp": 1, "architectures": None},
+            {"quantization_config": None, "some_new_key": None, "layer_types": ["full_attention"] * 3},
+            {"eos_token_id": [1, 2], "attention_dropout": 0.1, "use_cache": False, "temperature": 0.6},
+            {"architectures": ["LLaMAForCausalLM"], "rope_scaling": {}, "rope_parameters": None},
+        ],
+    )
+    def test_features_that_are_off_and_keys_without_effect(self, changes: dict[str, Any], tmp_path: Path) -> None:
+        plain = load_model(write(tmp_path, "llama"))
+        assert load_model(write(tmp_path, "llama", **changes)) == plain
+
+    @pytest.mark.parametrize(
+        ("config", "code", "text"),
+        [
+            ({"architectures": ["LlamaForCausalLM"]}, "HX104", "missing key 'model_type'"),
+            ({"model_type": 7}, "HX105", "model_type must be one of llama"),
+            ({"model_type": "opt"}, "HX111", "model_type 'opt' is not modelled; modelled are llama, mistral,"),
+        ],
+    )
+    def test_model_types(self, config: dict[str, Any], code: str, text: str, tmp_path: Path) -> None:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config))
+        (found,) = diagnostics(str(path))
+        assert (found.code, found.line, found.message[: len(text)]) == (code, 1, text)
+
+    def test_a_nested_config_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.json"
+        inner = {"model_type": "llama", "kv_lora_rank": 8} | SIZES
+        path.write_text(json.dumps({"model_type": "llava", "text_config": inner, "vision_config": {}}, indent=1))
+        found = diagnostics(str(path))
+        assert [(d.line, d.message.partition(":")[0]) for d in found] == [
+            (2, "model_type 'llava' is not modelled; modelled are llama, mistral, mixtral, qwen2, qwen3, qwen3_moe"),
+            (3, "several modalities"),
+            (5, "multi-head latent attention"),
+        ]
+        assert found[0].hint == "its text_config is a llama, which is: give that as a config.json of its own"
+
+    @pytest.mark.parametrize(
+        ("name", "features"),
+        [
+            ("Qwen3NextConfig", {"linear attention", "shared experts", "layers of linear_attention"}),
+            ("GptOssConfig", {"attention sinks", "alternating sliding and full attention", "a clamped activation"}),
+            ("Gemma2Config", {"soft-capped logits", "a scale of its own for attention"}),
+            ("DeepseekV3Config", {"multi-head latent attention", "shared experts"}),
+            ("NemotronHConfig", {"state-space layers (Mamba)"}),
+        ],
+    )
+    def test_what_transformers_saves_of_others(self, name: str, features: set[str], tmp_path: Path) -> None:
+        import transformers
+
+        getattr(transformers, name)().save_pretrained(tmp_path)
+        found = diagnostics(str(tmp_path))
+        assert {d.code for d in found} == {"HX111"}
+        assert features <= {d.message.partition(":")[0] for d in found}
+
+    @pytest.mark.parametrize(
+        ("family", "changes", "codes"),
+        [
+            ("llama", {"hidden_size": ...}, ["HX104"]),
+            ("llama", {"rope_scaling": {"type": "linear"}}, ["HX104"]),
+            ("mixtral", {"num_local_experts": ...}, ["HX104"]),
+            ("qwen3_moe", {"moe_intermediate_size": ...}, ["HX104"]),
+            ("llama", {"num_attention_heads": 0}, ["HX105"]),
+            ("llama", {"hidden_size": "96"}, ["HX105"]),
+            ("llama", {"hidden_size": True}, ["HX105"]),
+            ("llama", {"rms_norm_eps": float("nan")}, ["HX105"]),
+            ("llama", {"rope_theta": [1e4]}, ["HX105"]),
+            ("llama", {"rope_scaling": "linear"}, ["HX105"]),
+            ("llama", {"rope_scaling": {"type": 3}}, ["HX105"]),
+            ("llama", {"architectures": "LlamaForCausalLM"}, ["HX105"]),
+            ("llama", {"layer_types": "full_attention"}, ["HX105"]),
+            ("qwen3", {"head_dim": None}, ["HX105"]),
+            ("llama", {"num_key_value_heads": 4}, ["HX109"]),
+            ("llama", {"hidden_size": 97}, ["HX109"]),
+            ("llama", {"head_dim": 15}, ["HX109"]),
+            ("mixtral", {"num_experts_per_tok": 9}, ["HX109"]),
+            ("mixtral", {"num_experts": 16}, ["HX109"]),
+            ("llama", {"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 5.0}}, ["HX109"]),
+            ("llama", {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_theta": 5e5}}, ["HX109"]),
+            ("qwen2", {"layer_types": ["sliding_attention"] * 3}, ["HX109"]),
+            ("llama", {"sliding_window": 128}, ["HX112"]),
+            ("qwen2", {"attention_bias": True}, ["HX112"]),
+            ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 32}}, ["HX112"]),
+            ("llama", {"a": 1, "b": False, "vocab_size": 0}, ["HX105", "HX112", "HX112"]),
+        ],
+    )
+    def test_wrong_values(self, family: str, changes: dict[str, Any], codes: list[str], tmp_path: Path) -> None:
+        path = write(tmp_path, family, **changes)
+        found = diagnostics(path)
+        assert sorted(d.code for d in found) == codes
+        assert all(d.file == path and d.line and d.col for d in found)
+
+    JUNK = st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=5)
+        | st.sampled_from(["linear", "llama3", "yarn", "default", "sliding_attention", "llama", "mamba"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["type", "rope_type", "factor", "rope_theta", "x"]), inner, max_size=3)
+        ),
+        max_leaves=6,
+    )
+    KEYS = sorted(
+        {key for cls in FAMILIES.values() for key in cls.model_fields}
+        | {"model_type", "architectures", "text_config", "mlp_bias", "kv_lora_rank", "_name_or_path", "mamba_x", "new"}
+    )
+
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(st.sampled_from(sorted(FAMILIES)), st.dictionaries(st.sampled_from(KEYS), JUNK, max_size=4))
+    def test_no_junk_is_more_than_an_error(self, tmp_path: Path, family: str, junk: dict[str, Any]) -> None:
+        path = write(tmp_path, family, **junk)
+        try:
+            model = load_model(path)
+        except HelixError as error:
+            assert all(d.file == path for d in error.diagnostics)  # noqa: PT017
+        else:
+            assert ModelSpec.model_validate(model.model.model_dump()) == model.model
