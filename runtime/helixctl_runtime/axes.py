@@ -3,7 +3,8 @@
 Ranks exchange bytes, so the ranks of a collective must lay out what they send in one way. And a gather puts the ranks'
 pieces one after the other, so the gathered dim becomes the outermost axis of memory, whatever its place in the tensor;
 what is gathered and then contracted is therefore made with the contracted dims outermost, so that the gathered whole is
-a matrix as it lies.
+a matrix as it lies. Pieces of different sizes travel padded, and what ranks cut up for an all-to-all travels in parts:
+both are unpacked on arrival, and are plain.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from helixctl.dag import Activation, AllGather, AllReduce, Attention, Broadcast, Dag, Linear, SendReceive
+from helixctl.dag import Activation, AllGather, AllReduce, Attention, Broadcast, Dag, Linear, SendReceive, Task
 from helixctl.dag.dry_run import dry_run
 
 
@@ -38,10 +39,15 @@ def axes_of(dag: Dag) -> dict[str, Axes]:
                     found[value_id] = plain(dag, value_id, _contracted_later(dag, value_id))
                 case Activation() | Broadcast() | AllReduce() | SendReceive():
                     found[value_id] = sent
-                case AllGather(dim):
+                case AllGather(dim) if even(dag, task):
                     deeper = (Axis(a.dim, a.part + 1, a.size) if a.dim == dim else a for a in sent)
                     found[value_id] = (Axis(dim, 0, len(task.ranks)), *deeper)
     return found
+
+
+def even(dag: Dag, gather: Task) -> bool:
+    """Whether the pieces of a gather are of one size."""
+    return len({dag.value[v].shape for v in gather.inputs}) == 1
 
 
 def as_sent(dag: Dag, axes: dict[str, Axes], inputs: Sequence[str]) -> Axes:
@@ -59,11 +65,12 @@ def plain(dag: Dag, value_id: str, leading: Sequence[str] = ()) -> Axes:
 
 
 def _contracted_later(dag: Dag, value_id: str) -> tuple[str, ...]:
-    """The dims over which a value is contracted once it has been gathered; none if it is not gathered."""
-    rank, reached = dag.value[value_id].rank, False
-    while (uses := dag.consumers.get(value_id)) and isinstance(uses[0].op, AllGather):
-        value_id, reached = uses[0].outputs[uses[0].ranks.index(rank)], True
-    if reached and uses and isinstance(uses[0].op, Linear):
+    """The dims over which a value is contracted once it has been gathered along them alone; else none."""
+    rank, gathered = dag.value[value_id].rank, set[str]()
+    while (uses := dag.consumers.get(value_id)) and isinstance(uses[0].op, AllGather) and even(dag, uses[0]):
+        gathered.add(uses[0].op.dim)
+        value_id = uses[0].outputs[uses[0].ranks.index(rank)]
+    if gathered and uses and isinstance(uses[0].op, Linear) and gathered.issubset(uses[0].op.contract):
         contract = uses[0].op.contract
         return tuple(d for d in dag.tensor[dag.value[value_id].tensor].dims if d in contract)
     return ()

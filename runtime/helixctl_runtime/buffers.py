@@ -10,6 +10,8 @@ import torch
 
 from helixctl_runtime.axes import Axes, Axis
 
+Pair = tuple[torch.Tensor, torch.Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
@@ -75,3 +77,23 @@ def refined(a: Buffer, b: Buffer) -> dict[str, tuple[int, ...]] | None:
     if any(min(len(left[d]), len(right[d])) > 1 and left[d] != right[d] for d in left):
         return None
     return {dim: max(left[dim], right[dim], key=len) for dim in left}
+
+
+def in_turn(data: torch.Tensor, axis: int, sizes: Sequence[int], flat: torch.Tensor) -> list[Pair]:
+    """Parts of ``data`` along an axis, each beside the place in ``flat`` memory where the parts lie in turn.
+
+    As few pairs as can be: one where the parts are alike, or where they lie in turn in ``data`` as well.
+    """
+    if lies_in_turn(data, axis):
+        return [(data, flat.view(data.shape))]
+    if len(set(sizes)) == 1:
+        parts = data.unflatten(axis, (len(sizes), -1)).movedim(axis, 0)
+        return [(parts, flat.view(parts.shape))]
+    cut = data.split(list(sizes), axis)
+    places = flat.split([part.numel() for part in cut])
+    return [(part, place.view(part.shape)) for part, place in zip(cut, places, strict=True)]
+
+
+def lies_in_turn(data: torch.Tensor, axis: int) -> bool:
+    """Whether parts along an axis follow each other in the order of the numbers: no other axis is further out."""
+    return prod(data.shape[:axis]) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, Dag, SendReceive
+from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, SendReceive
 from helixctl_runtime.program import Exchange
 
 # torch 2.13 renames all_gather_into_tensor; 2.11 has only the old name, and the new torch warns about it.
@@ -28,6 +28,9 @@ def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Iss
     if isinstance(op, AllGather):
         flat = send.view(-1)
         return lambda: _all_gather(receive, flat, group=group, async_op=True)
+    if isinstance(op, AllToAll):
+        leave, arrive = [*exchange.leave], [*exchange.arrive]
+        return lambda: dist.all_to_all_single(receive, send.view(-1), arrive, leave, group=group, async_op=True)
     if isinstance(op, AllReduce):
         return lambda: dist.all_reduce(receive, group=group, async_op=True)
     root, *others = exchange.task.ranks
@@ -48,6 +51,9 @@ def _work(work: dist.Work | None) -> dist.Work:
 def exchange_together(exchanges: list[Exchange]) -> None:
     """One collective of ranks that all live in this process, in the order of its ranks."""
     op = exchanges[0].task.op
+    if isinstance(op, AllToAll):
+        _all_to_all(exchanges)
+        return
     if isinstance(op, AllGather):
         whole = torch.cat([e.send.reshape(-1) for e in exchanges])
     elif isinstance(op, AllReduce):
@@ -56,3 +62,10 @@ def exchange_together(exchanges: list[Exchange]) -> None:
         whole = exchanges[0].send
     for e in exchanges:
         e.receive.view(-1).copy_(whole.view(-1))
+
+
+def _all_to_all(exchanges: list[Exchange]) -> None:
+    """Every rank's parts, in the order of the ranks they are for, to those ranks."""
+    sent = [e.send.view(-1).split([*e.leave]) for e in exchanges]
+    for rank, e in enumerate(exchanges):
+        torch.cat([parts[rank] for parts in sent], out=e.receive.view(-1))

@@ -11,5 +11,6 @@ TORCH: Final[dict[str, torch.dtype]] = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
+    "int64": torch.int64,
 }
 HALF: Final = (torch.float16, torch.bfloat16)

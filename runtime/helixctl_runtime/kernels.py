@@ -24,7 +24,10 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class FusedAttention:
-    """A row of the table: where one of torch's fused attention kernels is used."""
+    """A row of the table: where one of torch's fused attention kernels is used.
+
+    ``masks``: it takes a mask. ``groups``: it takes fewer heads of keys and values than of queries.
+    """
 
     device: str
     dtypes: tuple[torch.dtype, ...]
@@ -32,16 +35,17 @@ class FusedAttention:
     multiple: int
     backend: SDPBackend
     masks: bool = True
+    groups: bool = True
 
 
 # The first row that fits is used; there is no other way to it, and no fall back to the unfused formula.
-# Sources: torch's sdp_utils.cpp for CUDA (flash ends at 256, the memory-efficient kernel needs 16-byte rows); for CPU
-# tests/runtime/test_kernels.py tries each.
+# Sources: torch's sdp_utils.cpp for CUDA (flash ends at 256, the memory-efficient kernel needs 16-byte rows and, but in
+# the newest versions, as many heads of keys as of queries); for CPU tests/runtime/test_kernels.py tries each.
 FUSED_ATTENTION: Final = (
     FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION),
     FusedAttention("cuda", HALF, 256, 1, SDPBackend.FLASH_ATTENTION, masks=False),
-    FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION),
-    FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION),
+    FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION, groups=False),
+    FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION, groups=False),
 )
 
 
@@ -51,13 +55,49 @@ def fused_attention(device: str, dtype: torch.dtype, width: int, *, mask: bool =
     Raises:
         HelixError: HX508, no row of the table fits.
     """
+    return _row(device, dtype, width, mask=mask).backend
+
+
+def _row(device: str, dtype: torch.dtype, width: int, *, mask: bool) -> FusedAttention:
+    """The row of the table that is used.
+
+    Raises:
+        HelixError: HX508, no row of the table fits.
+    """
     for row in FUSED_ATTENTION:
         fits = row.device == device and dtype in row.dtypes and width <= row.widest and width % row.multiple == 0
         if fits and (row.masks or not mask):
-            return row.backend
+            return row
     name = str(dtype).removeprefix("torch.")
     hint = "use --dtype float16 or bfloat16" if device == "cuda" and dtype not in HALF else None
     raise fail("HX508", f"no fused attention on {device} in {name} for a softmax of {width} dims", hint)
+
+
+def copy(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Step:
+    """Copy the second of each pair into the first."""
+
+    def step() -> None:
+        for target, source in pairs:
+            target.copy_(source)
+
+    return step
+
+
+def embed(ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor, *, whole: bool) -> Step:
+    """Rows of a table: ids (T) int64, table (V, H) -> out (T, H); zero for ids that are not in first, ..., first + V.
+
+    ``whole``: the table has them all.
+    """
+    if whole:
+        return lambda: torch.index_select(table, 0, ids, out=out)
+
+    def step() -> None:
+        row = ids - first
+        elsewhere = (row < 0) | (row >= table.shape[0])
+        torch.index_select(table, 0, row.masked_fill_(elsewhere, 0), out=out)
+        out.masked_fill_(elsewhere.unsqueeze(1), 0)
+
+    return step
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
@@ -79,33 +119,52 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mm(x, weight, out=out)
 
 
-def attention(op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor) -> Step:
-    """Fused attention; q, k, v and out are (batch, seq, head, head_dim) views, and q begins at position ``start``.
+def attention(
+    op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor, mask: torch.Tensor | None = None
+) -> Step:
+    """Fused attention; q, k, v and out are (batch, seq, heads, head_dim) views, and q begins at position ``start``.
 
     Every ``softmax_width`` dims of a head are a head of their own to the kernel: see "attention" in docs/formats.md.
+    Of k and v a causal attention reads the positions up to that of the last query. ``mask``: the ``causal_mask`` that
+    ``cut_rows`` asks for, where the caller has it.
     """
-    q, k, v = (_by_softmax(t, op.softmax_width) for t in qkv)
     batch, seq, heads, head_dim = out.shape
-    parts = head_dim // op.softmax_width
+    query, *keys = qkv
+    if op.causal:
+        keys = [t[:, : start + seq] for t in keys]
+    parts, each = head_dim // op.softmax_width, heads // keys[0].shape[2]
+    if mask is None and cut_rows(op, start, seq):
+        mask = causal_mask(start, seq, query.dtype, query.device)
+    row = _row(query.device.type, query.dtype, op.softmax_width, mask=mask is not None)
+    # Cut in parts, the heads that share one of keys no longer follow each other.
+    grouped = each > 1 and parts == 1 and row.groups
+    q = _by_softmax(query, op.softmax_width)
     # (batch, head * part, seq, width) -> (batch, seq, head, head_dim), copied into place.
     target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
     shape = (batch, heads, parts, seq, op.softmax_width)
-
-    # The kernels' own causal mask is for all rows; a part of them needs a mask of its own.
-    part = cut_rows(op, q.shape[2], k.shape[2])
-    rows = torch.arange(start, start + seq, device=q.device).unsqueeze(1)
-    mask = torch.arange(k.shape[2], device=q.device) <= rows if part else None
-    causal = op.causal and not part
+    # The kernels' own causal mask is for all rows; one row alone sees all keys that it is given.
+    causal = op.causal and mask is None and seq > 1
 
     def step() -> None:
-        target.copy_(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).view(shape))
+        k, v = (_by_softmax(t if grouped else _each(t, each), op.softmax_width) for t in keys)
+        made = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+        target.copy_(made.view(shape))
 
     return step
 
 
-def cut_rows(op: Attention, rows: int, keys: int) -> bool:
-    """Whether a causal attention has only a part of the query rows."""
-    return op.causal and rows != keys
+def cut_rows(op: Attention, start: int, rows: int) -> bool:
+    """Whether a causal attention needs a mask of its own: its query rows are several, and not the first ones."""
+    return op.causal and start > 0 and rows > 1
+
+
+def causal_mask(start: int, rows: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """For query rows from ``start`` on and the keys up to the last row: (rows, start + rows), 0 or minus infinity.
+
+    To be added: of a mask of booleans the kernels make this one anew in every step.
+    """
+    unseen = torch.full((rows, start + rows), float("-inf"), dtype=dtype, device=device)
+    return unseen.triu_(start + 1)
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step:
@@ -125,14 +184,36 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -
     return step
 
 
-def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor) -> Step:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> Step:
+    """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider."""
+    lower, upper = x.chunk(2, dim=-1)
+    out_lower, out_upper = out.chunk(2, dim=-1)
+    if out.dtype not in HALF:
+
+        def step() -> None:
+            torch.mul(lower, cos, out=out_lower).addcmul_(upper, sin, value=-1)
+            torch.mul(upper, cos, out=out_upper).addcmul_(lower, sin)
+
+        return step
+
+    def half() -> None:
+        wide = lower * cos
+        out_lower.copy_(wide.addcmul_(upper, sin, value=-1))
+        torch.mul(upper, cos, out=wide)
+        out_upper.copy_(wide.addcmul_(lower, sin))
+
+    return half
+
+
+def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor, *, renormalise: bool = True) -> Step:
     """Gates: (T, H) x (H, E) -> (T, E) in the dtype of ``out``, the accumulator's; of equal logits the first wins."""
     wide_weight = weight.to(out.dtype)
 
     def step() -> None:
         # A stable sort, not topk: which of equal logits topk takes is not defined.
         best = torch.sort(x.to(out.dtype) @ wide_weight, dim=-1, descending=True, stable=True)
-        gates = torch.softmax(best.values[:, :top_k], dim=-1)
+        chosen = best.values[:, :top_k] if renormalise else best.values
+        gates = torch.softmax(chosen, dim=-1)[:, :top_k]
         out.zero_().scatter_(1, best.indices[:, :top_k], gates)
 
     return step
@@ -142,16 +223,16 @@ def experts(
     function: str,
     x: torch.Tensor,
     gates: torch.Tensor,
-    weights: tuple[torch.Tensor, torch.Tensor],
+    weights: Sequence[torch.Tensor],
     out: torch.Tensor,
 ) -> Step:
-    """The gated sum over experts: x (T, H), gates (T, E), weights (E, H, F) and (E, F, H) -> out (T, H).
+    """The gated sum over experts: x (T, H), gates (T, E), weights (E, H, F), (E, F, H) [, (E, H, F)] -> out (T, H).
 
-    Every expert computes the tokens that are routed to it, however many, and their sum is float32 or wider. On CUDA
-    the number of tokens of each expert is read back by the host.
+    Of three weights the last is that of the gated form. Every expert computes the tokens that are routed to it, however
+    many, and their sum is float32 or wider. On CUDA the number of tokens of each expert is read back by the host.
     """
     cpu_half = x.device.type == "cpu" and x.dtype in HALF
-    w_up, w_down = (w.float() if cpu_half else w for w in weights)
+    w_up, w_down, *w_gate = (w.float() if cpu_half else w for w in weights)
     total = _accumulator(out)
     apply = getattr(F, function)
 
@@ -162,7 +243,10 @@ def experts(
             rows = gates[:, expert].nonzero().squeeze(1)
             if rows.numel() == 0:
                 continue
-            inner = apply(tokens[rows] @ w_up[expert])
+            routed = tokens[rows]
+            inner = apply(routed @ (*w_gate, w_up)[0][expert])
+            if w_gate:
+                inner.mul_(routed @ w_up[expert])
             if total.dtype == inner.dtype:
                 result = inner @ w_down[expert]
             else:  # a CUDA product that keeps its float32 accumulator
@@ -185,13 +269,23 @@ def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
 
 
 def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
-    """``out = a + b`` in the wider dtype of the two, rounded once."""
+    """``out = a + b`` in the wider dtype of the two, rounded once; b may lack leading dims (a bias)."""
     return lambda: torch.add(a, b, out=out)
+
+
+def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = a * b``, rounded once."""
+    return lambda: torch.mul(a, b, out=out)
 
 
 def _by_softmax(t: torch.Tensor, width: int) -> torch.Tensor:
     """(batch, seq, head, head_dim) -> (batch, head * part, seq, width), as the kernels want it."""
     return t.unflatten(3, (-1, width)).flatten(2, 3).transpose(1, 2)
+
+
+def _each(t: torch.Tensor, times: int) -> torch.Tensor:
+    """(batch, seq, kv_head, head_dim) with every head of keys as often as there are heads of queries for it."""
+    return t if times == 1 else t.unsqueeze(3).expand(-1, -1, -1, times, -1).flatten(2, 3)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from helixctl.dag import Dag, Tensor
 from helixctl.dag.function import output_of
 from helixctl.plan import Interval
+from helixctl_runtime.buffers import Buffer
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers, write_tensor
 from helixctl_runtime.program import Program
@@ -23,7 +25,7 @@ _FLOAT64_TOLERANCE = 64 * torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Relative errors against float64: of this rank's output, of the unpartitioned computation, and the tolerance."""
+    """Relative errors against float64: of the output of all ranks, of the unpartitioned computation, the tolerance."""
 
     error: float
     unpartitioned_error: float
@@ -31,44 +33,73 @@ class Check:
 
 
 def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Check:
-    """Compare this rank's output with the model computed unpartitioned in float64; all ranks call it."""
+    """Compare the output with the model computed unpartitioned in float64; all ranks call it, and all are told."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
-    expected = torch.empty(dag.tensor[output_of(dag.plan.model)].shape, dtype=torch.float64, device=device)
-    unpartitioned = torch.empty(1, dtype=torch.float64, device=device)
+    expected = None
+    numbers_of = torch.empty(2, dtype=torch.float64, device=device)  # the unpartitioned error, the expected norm
     if rank.rank == 0:
 
         def load(tensor: Tensor) -> torch.Tensor:
-            return numbers.region(tensor, tensor.full, dtype, device)
+            return numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(dag.plan.model.dtype)], device)
 
         with torch.inference_mode():
-            expected.copy_(evaluate(dag.plan, load, torch.float64))
-            unpartitioned.fill_(relative_error(evaluate(dag.plan, load, dtype), expected))
-    dist.broadcast(expected, 0)
-    dist.broadcast(unpartitioned, 0)
-    errors = []
-    for value_id, buffer in program.outputs.items():
-        region = tuple(slice(start, stop) for start, stop in dag.value[value_id].region)
-        errors.append(relative_error(buffer.data, expected[region]))
+            expected = evaluate(dag.plan, load, torch.float64)
+            numbers_of[0] = relative_error(evaluate(dag.plan, load, dtype), expected)
+            numbers_of[1] = torch.linalg.vector_norm(expected)
+    dist.broadcast(numbers_of, 0)
+    unpartitioned, norm = numbers_of.tolist()
+    mine: dict[tuple[Interval, ...], float] = {}
+    for region in _owners(dag):  # no rank but the first holds more of the expected output than one region
+        shape = [stop - start for start, stop in region]
+        part = torch.empty(shape, dtype=torch.float64, device=device)
+        if expected is not None:
+            part.copy_(expected[tuple(slice(*interval) for interval in region)])
+        dist.broadcast(part, 0)
+        for value_id, buffer in program.outputs.items():
+            if dag.value[value_id].region == region:
+                mine[region] = float(torch.linalg.vector_norm(_in_order(dag, buffer).to(torch.float64) - part))
     floor = _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0
-    return Check(max(errors, default=0.0), float(unpartitioned), max(2 * float(unpartitioned), floor))
+    return Check(_worst_whole(mine, rank) / norm, unpartitioned, max(2 * unpartitioned, floor))
+
+
+def _worst_whole(mine: dict[tuple[Interval, ...], float], rank: Rank) -> float:
+    """The norm of the difference of the whole output, of every region the copy that differs most; infinite for NaN."""
+    found: list[Any] = [None] * rank.world_size
+    dist.all_gather_object(found, mine)
+    worst: dict[tuple[Interval, ...], float] = {}
+    for differences in found:
+        for region, difference in differences.items():
+            worst[region] = max(worst.get(region, 0.0), difference if difference == difference else math.inf)  # noqa: PLR0124  NaN
+    return math.hypot(*worst.values())
 
 
 def write_output_tensor(dag: Dag, program: Program, rank: Rank, path: str) -> None:
     """Collect the pieces of the output on rank 0, each from the first rank that holds it, and write the whole."""
-    tensor = dag.tensor[output_of(dag.plan.model)]
-    owner: dict[tuple[Interval, ...], int] = {}
-    for value in sorted((v for v in dag.values if v.tensor == tensor.name), key=lambda v: v.rank):
-        owner.setdefault(value.region, value.rank)
+    owner, name = _owners(dag), output_of(dag.plan.model)
     mine = {}
     for value_id, buffer in program.outputs.items():
-        value = dag.value[value_id]
-        if owner[value.region] == rank.rank:
-            mine[value.region] = buffer.in_order([buffer.parts(d)[0] for d in tensor.dims]).cpu()
+        region = dag.value[value_id].region
+        if owner[region] == rank.rank:
+            mine[region] = _in_order(dag, buffer).cpu()
     pieces: list[Any] = [None] * rank.world_size
     dist.all_gather_object(pieces, mine)
     if rank.rank == 0:
-        whole = torch.empty(tensor.shape, dtype=TORCH[dag.plan.model.dtype])
+        whole = torch.empty(dag.tensor[name].shape, dtype=TORCH[dag.plan.model.dtype])
         for found in pieces:
             for region, piece in found.items():
                 whole[tuple(slice(start, stop) for start, stop in region)] = piece
-        write_tensor(path, tensor.name, whole)
+        write_tensor(path, name, whole)
+
+
+def _owners(dag: Dag) -> dict[tuple[Interval, ...], int]:
+    """The regions of the output that ranks hold at the end of a step, each with the first rank that holds it."""
+    held = (v for v in dag.values if v.tensor == output_of(dag.plan.model))
+    owner: dict[tuple[Interval, ...], int] = {}
+    for value in sorted(held, key=lambda v: v.rank):
+        owner.setdefault(value.region, value.rank)
+    return owner
+
+
+def _in_order(dag: Dag, buffer: Buffer) -> torch.Tensor:
+    """The output's numbers with its dims in their order."""
+    return buffer.in_order([buffer.parts(d)[0] for d in dag.tensor[output_of(dag.plan.model)].dims])

@@ -1,4 +1,4 @@
-"""Weights and inputs that depend on the seed, the tensor's name and the position only, never on the plan.
+"""Weights, inputs and token ids that depend on the seed, the tensor's name and the position only, never on the plan.
 
 docs/formats.md, "Seeded numbers", is the definition: splitmix64 (Steele, Lea, Flood 2014) over the flat position.
 """
@@ -28,7 +28,8 @@ def seeded_numbers(
 ) -> torch.Tensor:
     """The seeded numbers of a region of a tensor, in the tensor's order of dims.
 
-    Every number is exact in float32 before the one rounding to ``dtype``.
+    Every number is exact in float32 before the one rounding to ``dtype``. Asked for int64 they are token ids, 0 up to
+    the scale of ``init``.
     """
     offset, scale = tensor.init or (0.0, 1.0)
     stride = prod(tensor.shape)
@@ -42,6 +43,8 @@ def seeded_numbers(
     z = _xor_shift(z, 30).mul_(_signed(_MIX_1))
     z = _xor_shift(z, 27).mul_(_signed(_MIX_2))
     z = _xor_shift(z, 31)
+    if dtype == torch.int64:
+        return _shift(z, 32).mul_(int(scale)).bitwise_right_shift_(32)
     uniform = _shift(z, 48).to(torch.float32).sub_(2.0**15).mul_(2.0**-15)  # 65,536 steps of [-1, 1)
     return uniform.mul_(scale).add_(offset).to(dtype)
 
