@@ -113,13 +113,13 @@ def gathered_feed_forward(b: Builder, layer: int) -> None:
     """Not ours: the activation is gathered, and every rank makes all of ``down`` from a whole ``w_down``."""
     p = f"l{layer}."
     for rank in b.ranks:
-        ffn = b.layout.ffn(rank, b.model)
+        cut = {"ffn": b.layout.ffn(rank, b.model)}
         b.own(p + "feed_forward_norm", rank)
-        b.own(p + "w_up", rank, ffn=ffn)
+        b.own(p + "w_up", rank, cut)
         b.own(p + "w_down", rank)
         b.compute("feed_forward", "norm", rank, p + "feed_forward_in")
-        b.compute("feed_forward", "up", rank, p + "up", ffn=ffn)
-        b.compute("feed_forward", "activation", rank, p + "activated", ffn=ffn)
+        b.compute("feed_forward", "up", rank, p + "up", cut)
+        b.compute("feed_forward", "activation", rank, p + "activated", cut)
     b.collective(layer, "feed_forward", "gather", AllGather("ffn"), b.ranks, p + "activated", "full")
     for rank in b.ranks:
         b.compute("feed_forward", "down", rank, p + "down")

@@ -91,8 +91,10 @@ def test_dags_side_by_side() -> None:
 def test_a_failure_names_the_task_and_its_dag(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = kernels.attention
 
-    def attention(op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor) -> kernels.Step:
-        run, narrow = plain(op, qkv, start, out), out.shape[-1] < 32
+    def attention(
+        op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor, mask: torch.Tensor | None
+    ) -> kernels.Step:
+        run, narrow = plain(op, qkv, start, out, mask), out.shape[-1] < 32
 
         def step() -> None:
             if narrow:

@@ -9,12 +9,13 @@ from helixctl.dag import AllGather, AllReduce, Broadcast, Dag, Task, Value
 from helixctl.dag import Level as LevelName
 from helixctl.dag.function import hidden_states
 from helixctl.lower import attend, concat, distribute, feed_forward, project
-from helixctl.lower.builder import Builder
+from helixctl.lower.builder import Builder, Cut
 from helixctl.plan import Interval
 from helixctl.plan.layout import share
 from tests.documents import SMALL, TINY, plan_of
 
 Level = Callable[[Builder, int], None]
+NONE: Cut = {}
 
 # The attention output is as wide as the residual stream: buffers of one size are used again for the other.
 MODEL = (*TINY, "layers=2", "hidden_size=16", "attention.heads=4", "feed_forward.intermediate_size=32", "dtype=float64")
@@ -70,33 +71,38 @@ def columns_of(b: Builder, ranks: Sequence[int]) -> dict[str, Interval]:
     return {"hidden": (columns(b, ranks[0])["hidden"][0], columns(b, ranks[-1])["hidden"][1])}
 
 
+def always(cut: Cut) -> Callable[[int], Cut]:
+    """The same part for every rank of a collective."""
+    return lambda _: cut
+
+
 def tokens(b: Builder, rank: int, dim: str) -> dict[str, Interval]:
     """A rank's equal part of the batch, or of every sequence."""
     tensor = b.function.tensors["input"]
     return {dim: share(tensor.shape[tensor.dims.index(dim)], b.layout.devices, rank)}
 
 
-def linear(b: Builder, level: LevelName, name: str, rank: int, weight: str, output: str, **cut: Interval) -> None:
+def linear(b: Builder, level: LevelName, name: str, rank: int, weight: str, output: str, cut: Cut = NONE) -> None:
     """A product with a weight that the rank has only the part of that it needs."""
-    b.own(weight, rank, **cut)
-    b.compute(level, name, rank, output, **cut)
+    b.own(weight, rank, cut)
+    b.compute(level, name, rank, output, cut)
 
 
-def activated(b: Builder, layer: int, rank: int, **cut: Interval) -> None:
+def activated(b: Builder, layer: int, rank: int, cut: Cut) -> None:
     """The feed-forward up to the activation."""
     p = f"l{layer}."
     b.own(p + "feed_forward_norm", rank)
-    b.compute("feed_forward", "norm", rank, p + "feed_forward_in", **cut)
-    linear(b, "feed_forward", "up", rank, p + "w_up", p + "up", **cut)
-    b.compute("feed_forward", "activation", rank, p + "activated", **cut)
+    b.compute("feed_forward", "norm", rank, p + "feed_forward_in", cut)
+    linear(b, "feed_forward", "up", rank, p + "w_up", p + "up", cut)
+    b.compute("feed_forward", "activation", rank, p + "activated", cut)
 
 
 def parts_of_down(b: Builder, layer: int, ffn: Callable[[int], Interval]) -> None:
     """On every rank the sum over its part of the feed-forward width, which ``ffn`` gives."""
     p = f"l{layer}."
     for rank in b.ranks:
-        activated(b, layer, rank, ffn=ffn(rank))
-        linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", ffn=ffn(rank))
+        activated(b, layer, rank, {"ffn": ffn(rank)})
+        linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", {"ffn": ffn(rank)})
 
 
 def equal_parts_of_down(b: Builder, layer: int) -> None:
@@ -196,10 +202,10 @@ def columns_of_down(b: Builder, layer: int) -> None:
     """The activation is gathered, and each rank makes its columns of down from all of it."""
     p = f"l{layer}."
     for rank in b.ranks:
-        activated(b, layer, rank, ffn=b.layout.ffn(rank, b.model))
+        activated(b, layer, rank, {"ffn": b.layout.ffn(rank, b.model)})
     b.collective(layer, "feed_forward", "gather_activated", AllGather("ffn"), b.ranks, p + "activated", "full")
     for rank in b.ranks:
-        linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", **columns(b, rank))
+        linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", columns(b, rank))
 
 
 def down_by_columns(b: Builder, layer: int) -> None:
@@ -218,9 +224,9 @@ def norm_by_tokens(dim: str) -> Level:
             distribute(b, layer)
             return
         for rank in b.ranks:
-            b.own("input", rank, **tokens(b, rank, dim))
+            b.own("input", rank, tokens(b, rank, dim))
             b.own("l0.attention_norm", rank)
-            b.compute("distribute", "norm", rank, "l0.attention_in", **tokens(b, rank, dim))
+            b.compute("distribute", "norm", rank, "l0.attention_in", tokens(b, rank, dim))
         for tensor in ("l0.attention_in", "input"):
             b.collective(0, "distribute", f"gather_{tensor}", AllGather(dim), b.ranks, tensor, "full")
         for rank in b.ranks:
@@ -231,18 +237,17 @@ def norm_by_tokens(dim: str) -> Level:
 
 def project_heads(b: Builder, layer: int, rank: int) -> None:
     """Q, K and V of a rank's heads and head dims."""
-    p, layout = f"l{layer}.", b.layout
-    cut = {"head": layout.heads(rank, b.model), "head_dim": layout.head_dims(rank, b.model)}
+    p, cut = f"l{layer}.", b.head_dims(rank)
     for weight in ("w_q", "w_k", "w_v"):
-        b.own(p + weight, rank, **cut)
-    b.compute("distribute", "qkv", rank, p + "q", **cut)
+        b.own(p + weight, rank, cut)
+    b.compute("distribute", "qkv", rank, p + "q", cut)
 
 
 def input_by_columns(b: Builder, layer: int) -> None:
     """The input is given by columns and gathered: a norm reads a dim whose parts do not lie together."""
     if layer == 0:
         for rank in b.ranks:
-            b.own("input", rank, **columns(b, rank))
+            b.own("input", rank, columns(b, rank))
         b.collective(0, "distribute", "gather_input", AllGather("hidden"), b.ranks, "input", "full")
     for rank in b.ranks:
         b.own(f"l{layer}.attention_norm", rank)
@@ -254,10 +259,10 @@ def project_in_two_gathers(b: Builder, layer: int) -> None:
     """The projection is gathered in groups, then across: the sum with an input that was gathered in one step."""
     p = f"l{layer}."
     for rank in b.ranks:
-        linear(b, "project", "linear", rank, p + "w_o", p + "projection", **columns(b, rank))
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
     for group, ranks in enumerate(b.groups):
         inside = AllGather("hidden"), ranks, p + "projection", "group"
-        b.collective(layer, "project", f"inside.g{group}", *inside, **columns_of(b, ranks))
+        b.collective(layer, "project", f"inside.g{group}", *inside, always(columns_of(b, ranks)))
     gather_across(b, layer)
     add_projection(b, layer)
 
@@ -266,13 +271,13 @@ def project_groups_in_two_ways(b: Builder, layer: int) -> None:
     """The first group gathers its columns, the others broadcast theirs: pieces of one gather lie differently."""
     p, gathering = f"l{layer}.", b.groups[0]
     for rank in gathering:
-        linear(b, "project", "linear", rank, p + "w_o", p + "projection", **columns(b, rank))
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
     for group, ranks in enumerate(b.groups):
         cut = columns_of(b, ranks)
         if ranks != gathering:
-            linear(b, "project", "linear", ranks[0], p + "w_o", p + "projection", **cut)
+            linear(b, "project", "linear", ranks[0], p + "w_o", p + "projection", cut)
         op = AllGather("hidden") if ranks == gathering else Broadcast()
-        b.collective(layer, "project", f"inside.g{group}", op, ranks, p + "projection", "group", **cut)
+        b.collective(layer, "project", f"inside.g{group}", op, ranks, p + "projection", "group", always(cut))
     gather_across(b, layer)
     add_projection(b, layer)
 
@@ -290,7 +295,7 @@ def add_columns(b: Builder, layer: int, level: LevelName, stream: str, output: s
     for rank in b.ranks:
         whole = b.held[stream, rank]
         hold_again(b, [pieces[f"{stream}@{rank}"]])
-        b.compute(level, "add", rank, output, **columns(b, rank))
+        b.compute(level, "add", rank, output, columns(b, rank))
         hold_again(b, [whole])
     b.collective(layer, level, "gather_sum", AllGather("hidden"), b.ranks, output, "full")
 
@@ -299,7 +304,7 @@ def project_stream_by_columns(b: Builder, layer: int) -> None:
     """The residual stream is added by columns, then gathered: pieces are needed after they have been gathered."""
     p = f"l{layer}."
     for rank in b.ranks:
-        linear(b, "project", "linear", rank, p + "w_o", p + "projection", **columns(b, rank))
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
     add_columns(b, layer, "project", hidden_states(b.model, layer), p + "residual")
 
 
@@ -307,6 +312,21 @@ def feed_forward_stream_by_columns(b: Builder, layer: int) -> None:
     """As the projection; the model's output is gathered and has to be laid out again at the end of the step."""
     columns_of_down(b, layer)
     add_columns(b, layer, "feed_forward", f"l{layer}.residual", hidden_states(b.model, layer + 1))
+
+
+def project_columns(b: Builder, layer: int, hidden: Callable[[int], Interval]) -> None:
+    """The projection by columns, which ``hidden`` gives, and a gather."""
+    p = f"l{layer}."
+    for rank in b.ranks:
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", {"hidden": hidden(rank)})
+    b.collective(layer, "project", "gather", AllGather("hidden"), b.ranks, p + "projection", "full")
+    add_projection(b, layer)
+
+
+def project_uneven_columns(b: Builder, layer: int) -> None:
+    """Pieces of a gather differ in size."""
+    last, width = b.ranks[-1], b.model.hidden_size
+    project_columns(b, layer, lambda rank: (rank, width if rank == last else rank + 1))
 
 
 # --- every rank has all weights and part of the tokens ---------------------------------------------------------------
@@ -321,29 +341,29 @@ def layer_by_tokens(dim: str) -> Level:
         for rank in b.ranks:
             cut = tokens(b, rank, dim)
             if layer == 0:
-                b.own("input", rank, **cut)
+                b.own("input", rank, cut)
             b.own(p + "attention_norm", rank)
-            b.compute("distribute", "norm", rank, p + "attention_in", **cut)
+            b.compute("distribute", "norm", rank, p + "attention_in", cut)
             for weight in ("w_q", "w_k", "w_v"):
                 b.own(p + weight, rank)
-            b.compute("distribute", "qkv", rank, p + "q", **cut)
+            b.compute("distribute", "qkv", rank, p + "q", cut)
         for tensor in ("k", "v") if dim == "seq" else ():
             b.collective(layer, "attend", f"gather_{tensor}", AllGather("seq"), b.ranks, p + tensor, "full")
         for rank in b.ranks:
-            after_attention_inputs(b, layer, rank, **tokens(b, rank, dim))
+            after_attention_inputs(b, layer, rank, tokens(b, rank, dim))
 
     return level
 
 
-def after_attention_inputs(b: Builder, layer: int, rank: int, **cut: Interval) -> None:
+def after_attention_inputs(b: Builder, layer: int, rank: int, cut: Cut) -> None:
     """A layer from attention on, for some tokens."""
     p = f"l{layer}."
-    b.compute("attend", "", rank, p + "attention", **cut)
-    linear(b, "project", "linear", rank, p + "w_o", p + "projection", **cut)
-    b.compute("project", "add", rank, p + "residual", **cut)
-    activated(b, layer, rank, **cut)
-    linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", **cut)
-    b.compute("feed_forward", "add", rank, hidden_states(b.model, layer + 1), **cut)
+    b.compute("attend", "", rank, p + "attention", cut)
+    linear(b, "project", "linear", rank, p + "w_o", p + "projection", cut)
+    b.compute("project", "add", rank, p + "residual", cut)
+    activated(b, layer, rank, cut)
+    linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", cut)
+    b.compute("feed_forward", "add", rank, hidden_states(b.model, layer + 1), cut)
 
 
 def gather_output(dim: str) -> Level:
@@ -376,7 +396,7 @@ def project_on_the_first_group(b: Builder, layer: int) -> None:
     p, first = f"l{layer}.", b.groups[0]
     for rank in first:
         cut = {"hidden": share(b.model.hidden_size, len(first), rank)}
-        linear(b, "project", "linear", rank, p + "w_o", p + "projection", **cut)
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", cut)
     b.collective(layer, "project", "gather", AllGather("hidden"), first, p + "projection", "group")
     others = [rank for rank in b.ranks if rank not in first]
     b.collective(layer, "project", "broadcast", Broadcast(), (0, *others), p + "projection", "copy")
@@ -397,24 +417,9 @@ def project_with_weights_sent(b: Builder, layer: int) -> None:
 # --- not valid -------------------------------------------------------------------------------------------------------
 
 
-def project_uneven_columns(b: Builder, layer: int) -> None:
-    """Pieces of a gather differ in size."""
-    last, width = b.ranks[-1], b.model.hidden_size
-    project_columns(b, layer, lambda rank: (rank, width if rank == last else rank + 1))
-
-
 def project_columns_in_reverse(b: Builder, layer: int) -> None:
     """Pieces of a gather stand in the wrong order."""
     project_columns(b, layer, lambda rank: b.layout.columns(b.ranks[-1] - rank, b.model))
-
-
-def project_columns(b: Builder, layer: int, hidden: Callable[[int], Interval]) -> None:
-    """The projection by columns, which ``hidden`` gives, and a gather."""
-    p = f"l{layer}."
-    for rank in b.ranks:
-        linear(b, "project", "linear", rank, p + "w_o", p + "projection", hidden=hidden(rank))
-    b.collective(layer, "project", "gather", AllGather("hidden"), b.ranks, p + "projection", "full")
-    add_projection(b, layer)
 
 
 def reduce_with_a_gap(b: Builder, layer: int) -> None:
@@ -469,13 +474,13 @@ VALID = {
     "layers by positions": Case((layer_by_tokens("seq"), gather_output("seq")), BY_TOKENS, SEQ_LEN_4),
     "causal layers by positions": Case((layer_by_tokens("seq"), gather_output("seq")), BY_TOKENS, CAUSAL),
     "output left cut": Case((layer_by_tokens("seq"),), BY_TOKENS, CAUSAL),
+    "gather of uneven pieces": Case((*TO_PROJECT, project_uneven_columns, feed_forward)),
     "residual from one rank": Case((*TO_PROJECT, residual_from_one_rank, feed_forward)),
     "one group projects": Case((*TO_PROJECT, project_on_the_first_group, feed_forward), TWO_STEPS),
     "weights sent": Case((*TO_PROJECT, project_with_weights_sent, feed_forward)),
 }
 
 REFUSED = {
-    "gather uneven pieces": (Case((*TO_PROJECT, project_uneven_columns, feed_forward)), {"HX406"}),
     "gather in reverse": (Case((*TO_PROJECT, project_columns_in_reverse, feed_forward)), {"HX406"}),
     "reduce with a gap": (Case((*TO_FEED_FORWARD, reduce_with_a_gap)), {"HX406"}),
     "add a part": (Case((*TO_FEED_FORWARD, add_a_part)), {"HX406"}),
