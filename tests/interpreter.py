@@ -7,10 +7,11 @@ region its value declares. Numpy has no bfloat16: such numbers are held in float
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch  # for one power in float32, which the page leaves to torch
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -19,10 +20,11 @@ Region = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Place:
-    """What a value is: its tensor's name and dims, its rank, the region it holds, and its dtype."""
+    """What a value is: its tensor's name, dims and their sizes, its rank, the region it holds, and its dtype."""
 
     tensor: str
     dims: tuple[str, ...]
+    shape: tuple[int, ...]
     rank: int
     region: tuple[tuple[int, int], ...]
     dtype: str
@@ -30,12 +32,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """What a formula sees of a task: its op, its widened inputs, where they are, and how many outputs it has."""
+    """What a formula sees of a task: its op, its widened inputs, where they and the outputs are."""
 
     op: dict[str, Any]
     inputs: list[Array]
     places: list[Place]
-    outputs: int
+    made: list[Place]
+
+    @property
+    def outputs(self) -> int:
+        """Return how many outputs there are."""
+        return len(self.made)
 
     def axis(self, dim: str, i: int = 0) -> int:
         """Return the axis of a dim in input i."""
@@ -63,6 +70,18 @@ def execute(dag: dict[str, Any], seed: int = 0, given: dict[str, Array] | None =
 
 def seeded(name: str, shape: Sequence[int], init: Sequence[float], region: Region, seed: int) -> Array:
     """Return the seeded numbers of a region of a tensor, in float64, not yet rounded to a value's dtype."""
+    unit = ((words(name, shape, region, seed) >> np.uint64(48)).astype(np.float64) - 32768) / 32768
+    return np.asarray(init[0] + init[1] * unit)
+
+
+def seeded_ids(name: str, shape: Sequence[int], init: Sequence[float], region: Region, seed: int) -> Array:
+    """Return seeded token ids: the upper half of every word, of 0, 1, ... V - 1."""
+    upper = words(name, shape, region, seed) >> np.uint64(32)
+    return ((upper * np.uint64(init[1])) >> np.uint64(32)).astype(np.int64)
+
+
+def words(name: str, shape: Sequence[int], region: Region, seed: int) -> Array:
+    """Return z of the seeded numbers, for a region of a tensor."""
     key = np.uint64(int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big"))
     position: Array = np.zeros((), np.uint64)
     for size, (start, stop) in zip(shape, region, strict=True):
@@ -70,9 +89,7 @@ def seeded(name: str, shape: Sequence[int], init: Sequence[float], region: Regio
     z = key + (position + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    unit = ((z >> np.uint64(48)).astype(np.float64) - 32768) / 32768
-    return np.asarray(init[0] + init[1] * unit)
+    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def rounded(x: Array, dtype: str) -> Array:
@@ -94,7 +111,8 @@ def _bfloat16(x: Array) -> Array:
 def _place(value: dict[str, Any], tensors: dict[str, Any]) -> Place:
     """Read a value's entry."""
     region = tuple((start, stop) for start, stop in value["region"])
-    return Place(value["tensor"], tuple(tensors[value["tensor"]]["dims"]), value["rank"], region, value["dtype"])
+    tensor = tensors[value["tensor"]]
+    return Place(value["tensor"], tuple(tensor["dims"]), tuple(tensor["shape"]), value["rank"], region, value["dtype"])
 
 
 def _given(place: Place, tensor: dict[str, Any], seed: int, given: dict[str, Array]) -> Array:
@@ -103,7 +121,8 @@ def _given(place: Place, tensor: dict[str, Any], seed: int, given: dict[str, Arr
         return rounded(given[place.tensor][tuple(slice(*interval) for interval in place.region)], place.dtype)
     if tensor["init"] is None:
         raise ValueError(f"nothing makes {place.tensor}, and it has no init")
-    return rounded(seeded(place.tensor, tensor["shape"], tensor["init"], place.region, seed), place.dtype)
+    numbers = seeded_ids if place.dtype == "int64" else seeded
+    return rounded(numbers(place.tensor, tensor["shape"], tensor["init"], place.region, seed), place.dtype)
 
 
 def _sequence(tasks: list[dict[str, Any]], order: list[list[str]]) -> Iterator[dict[str, Any]]:
@@ -125,13 +144,16 @@ def _sequence(tasks: list[dict[str, Any]], order: list[list[str]]) -> Iterator[d
 
 
 def _run(task: dict[str, Any], places: dict[str, Place], numbers: dict[str, Array]) -> None:
-    """Run a task: widen its inputs, apply its formula, round its results once; check their ranks and shapes."""
+    """Run a task: widen its inputs, apply its formula, round its results once; check their ranks and shapes.
+
+    Token ids are no numbers to compute with, and stay as they are.
+    """
     ins, outs = [places[name] for name in task["inputs"]], [places[name] for name in task["outputs"]]
     if not {place.rank for place in ins + outs} <= set(task["ranks"]):
         raise ValueError(f"{task['id']} touches values of other ranks than {task['ranks']}")
     wide = np.float64 if any(place.dtype == "float64" for place in ins + outs) else np.float32
-    inputs = [numbers[name].astype(wide) for name in task["inputs"]]
-    results = KINDS[task["op"]["kind"]](Call(task["op"], inputs, ins, len(outs)))
+    inputs = [x if x.dtype == np.int64 else x.astype(wide) for x in (numbers[name] for name in task["inputs"])]
+    results = KINDS[task["op"]["kind"]](Call(task["op"], inputs, ins, outs))
     for name, place, result in zip(task["outputs"], outs, results, strict=True):
         if result.shape != tuple(stop - start for start, stop in place.region):
             raise ValueError(f"{task['id']} makes {result.shape} for {name} of region {place.region}")
@@ -141,6 +163,14 @@ def _run(task: dict[str, Any], places: dict[str, Place], numbers: dict[str, Arra
 def _broadcast(call: Call) -> list[Array]:
     """Every output equals the input."""
     return call.inputs * call.outputs
+
+
+def _embed(call: Call) -> list[Array]:
+    """Return a token's row of the table, or zero where the table's part has it not."""
+    ids, table = call.inputs
+    row = ids - call.start("vocab", 1)
+    held = (row >= 0) & (row < len(table))
+    return [np.where(held[..., None], table[np.where(held, row, 0)], 0)]
 
 
 def _norm(call: Call) -> list[Array]:
@@ -159,12 +189,60 @@ def _linear(call: Call) -> list[Array]:
     return [np.tensordot(x, w, axes=(own, other)) for w, other in zip(weights, others, strict=True)]
 
 
+def _bias(call: Call) -> list[Array]:
+    """Add to every x_i its b_i, which has the last of its dims."""
+    return [x + b for x, b in zip(call.inputs[: call.outputs], call.inputs[call.outputs :], strict=True)]
+
+
+def _rotate(call: Call) -> list[Array]:
+    """Turn dim i with dim i + D / 2 of every head, by the position's multiple of a frequency."""
+    made = []
+    for i, x in enumerate(call.inputs):
+        half = x.shape[-1] // 2
+        if call.start("head_dim", i) != 0 or x.shape[-1] % 2:
+            raise ValueError("a rotation needs whole heads")
+        positions = call.start("seq", i) + np.arange(x.shape[1])
+        angles = positions.astype(np.float32)[:, None] * frequencies(call.op["rotary"], x.shape[-1])
+        cos, sin = (f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, None] for f in (np.cos, np.sin))
+        a, b = x[..., :half], x[..., half:]
+        made.append(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+    return made
+
+
+def frequencies(rotary: dict[str, Any], width: int) -> Array:
+    """Return the frequencies of a head of so many dims: float32, every operation rounded."""
+    one, theta = np.float32(1), torch.tensor(rotary["theta"], dtype=torch.float32)
+    exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
+    f = one / torch.pow(theta, torch.from_numpy(exponents)).numpy()
+    scaling = rotary["scaling"]
+    if scaling is None:
+        return np.asarray(f)
+    factor = np.float32(scaling["factor"])
+    if scaling["kind"] == "linear":
+        return np.asarray(f / factor)
+    low, high, length = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["original_seq_len"]
+    wave = one / f * np.float32(2 * math.pi)
+    g = np.where(wave > np.float32(length / low), f / factor, f)
+    s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
+    between = ~(wave < np.float32(length / high)) & ~(wave > np.float32(length / low))
+    return np.where(between, (one - s) * g / factor + s * g, g)
+
+
 def _attention(call: Call) -> list[Array]:
-    """Compute softmax(Q K^T / sqrt(w)) V for every batch, head and part of w head dims alone."""
+    """Compute softmax(Q K^T / sqrt(w)) V for every batch, head and part of w head dims alone.
+
+    Of the heads of k and v every head takes the one that its place among all heads gives it.
+    """
     width = call.op["softmax_width"]
     if any(call.start("head_dim", i) % width for i in range(3)):
         raise ValueError(f"a softmax of width {width} is cut")
-    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in call.inputs)  # batch, head, part, seq, w
+    heads, keys = call.places[0].shape[2], call.places[1].shape[2]
+    mine = call.start("head") + np.arange(call.inputs[0].shape[2])
+    taken = mine // (heads // keys) - call.start("kv_head", 1)
+    if taken.min() < 0:
+        raise ValueError("queries lack their heads of keys")
+    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
+    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in inputs)  # batch, head, part, seq, w
     scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
@@ -193,30 +271,45 @@ def _activated(function: str, x: Array) -> Array:
 
 
 def _route(call: Call) -> list[Array]:
-    """Return the softmax over the best top_k experts of every token, and zero for all others."""
+    """Return the softmax over the best top_k experts of every token, or over all, and zero for all but the best."""
     logits = call.inputs[0] @ call.inputs[1]
     best = np.argsort(-logits, axis=-1, kind="stable")[..., : call.op["top_k"]]
-    chosen = np.take_along_axis(logits, best, axis=-1)
-    weights = np.exp(chosen - chosen.max(axis=-1, keepdims=True))
-    gates = np.zeros_like(logits)
-    np.put_along_axis(gates, best, weights / weights.sum(axis=-1, keepdims=True), axis=-1)
-    return [gates]
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    kept = np.zeros_like(logits)
+    np.put_along_axis(kept, best, np.take_along_axis(weights, best, axis=-1), axis=-1)
+    return [kept / (kept if call.op["renormalise"] else weights).sum(axis=-1, keepdims=True)]
 
 
 def _experts(call: Call) -> list[Array]:
-    """Sum gate * f(x w_up) w_down over the experts that the weights hold."""
-    x, gates, w_up, w_down = call.inputs
-    first = call.start("expert", 2)
-    parts = [
-        gates[..., first + e, None] * (_activated(call.op["function"], x @ w_up[e]) @ w_down[e])
-        for e in range(len(w_up))
-    ]
+    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up)."""
+    x, gates, w_up, w_down, *w_gate = call.inputs
+    first, function, parts = call.start("expert", 2), call.op["function"], []
+    for e in range(len(w_up)):
+        up = x @ w_up[e]
+        inner = _activated(function, x @ w_gate[0][e]) * up if w_gate else _activated(function, up)
+        parts.append(gates[..., first + e, None] * (inner @ w_down[e]))
     return [np.sum(parts, axis=0)]
 
 
 def _add(call: Call) -> list[Array]:
     """Add two values of equal regions."""
     return [call.inputs[0] + call.inputs[1]]
+
+
+def _multiply(call: Call) -> list[Array]:
+    """Multiply two values of equal regions."""
+    return [call.inputs[0] * call.inputs[1]]
+
+
+def _all_to_all(call: Call) -> list[Array]:
+    """Put all inputs together along gather, and cut for every rank what its output declares of split."""
+    whole = _all_gather(replace(call, op={"dim": call.op["gather"]}, made=call.made[:1]))[0]
+    axis = call.axis(call.op["split"])
+    begin = call.start(call.op["split"])
+    cuts = [tuple(edge - begin for edge in place.region[axis]) for place in call.made]
+    if [start for start, _ in cuts] + [whole.shape[axis]] != [0] + [stop for _, stop in cuts]:
+        raise ValueError(f"{cuts} do not follow each other from 0 to {whole.shape[axis]}")
+    return [whole.take(range(*cut), axis=axis) for cut in cuts]
 
 
 def _all_gather(call: Call) -> list[Array]:
@@ -233,13 +326,18 @@ def _all_reduce(call: Call) -> list[Array]:
 
 KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "broadcast": _broadcast,
+    "embed": _embed,
     "norm": _norm,
     "linear": _linear,
+    "bias": _bias,
+    "rotate": _rotate,
     "attention": _attention,
     "activation": _activation,
     "route": _route,
     "experts": _experts,
     "add": _add,
+    "multiply": _multiply,
+    "all_to_all": _all_to_all,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
     "send_receive": _broadcast,

@@ -1,0 +1,56 @@
+"""Small models with all that real ones have, and their dags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helixctl.dag import Dag
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
+from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_specs
+from tests.documents import SMALL
+
+LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_seq_len": 16}
+
+# Nothing divides anything: 3 heads of keys for 6 of queries, a hidden size, a width and a vocabulary that are prime.
+REAL: dict[str, Any] = {
+    "name": "real",
+    "layers": 2,
+    "hidden_size": 37,
+    "attention": {
+        "heads": 6,
+        "kv_heads": 3,
+        "head_dim": 10,
+        "causal": True,
+        "qkv_bias": True,
+        "output_bias": True,
+        "qk_norm": True,
+        "rotary": {"theta": 500.0, "scaling": LLAMA3},
+    },
+    "feed_forward": {"intermediate_size": 41, "activation": "silu", "gated": True},
+    "vocabulary": {"size": 53},
+    "dtype": "float32",
+}
+EXPERTS = {"experts": {"count": 5, "top_k": 2, "renormalise": False}}
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts, the latter's entries over the former's."""
+    both = dict(base)
+    for key, value in changes.items():
+        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
+    return both
+
+
+def plan_for(model: dict[str, Any], workload: tuple[int, int], groups: int, slices: int, **axes: Any) -> Plan:
+    """The plan of a model, for so many sequences of so many tokens, with a layout on one host."""
+    layout = Layout.model_validate({"groups": groups, "slices": slices, **axes})
+    _, cluster = load_specs(*SMALL, (f"devices_per_host={layout.devices}",))
+    batch, seq_len = workload
+    return Plan.of(ModelSpec.model_validate(model), cluster, WorkloadSpec(batch=batch, seq_len=seq_len), layout)
+
+
+def real(groups: int, slices: int, changes: dict[str, Any] | None = None, **axes: Any) -> Dag:
+    """The dag of ``REAL``, with some of it changed, on a layout."""
+    return lower(plan_for(merged(REAL, changes or {}), (7, 8), groups, slices, **axes))
