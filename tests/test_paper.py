@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.paper import PAGE, QUICK, SLOW, updated
+from tests.benchmarks.paper import PAGE, QUICK, SLOW
+from tests.benchmarks.tables import updated
 
 
 @pytest.mark.parametrize("name", QUICK)

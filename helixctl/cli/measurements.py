@@ -42,6 +42,10 @@ def print_report(report: dict[str, Any], dag: Dag, device: str) -> None:
         )
     out.print(moved)
     out.print()
+    if weights := report["weights"]:
+        read = f"{human_bytes(weights['read_nbytes_per_rank'])} read a rank at most"
+        of = f"of {human_bytes(weights['nbytes'])} in {weights['path']}"
+        out.print(f"weights: {read}, {human_bytes(weights['read_nbytes'])} in all, {of}", markup=False)
     out.print(f"{step['n']} steps after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
 
 

@@ -98,6 +98,10 @@ def _sizes(dag: Dag, value: Value) -> list[tuple[str, int]]:
     return list(zip(dag.tensor[value.tensor].dims, value.shape, strict=True))
 
 
+# Kinds of elementwise work that a calibration measures; all others stream as an addition does.
+_MEASURED = ("norm", "activation", "add")
+
+
 class _Device:
     """One device, or one core where the devices of a host share cores, at work in one dtype."""
 
@@ -156,10 +160,10 @@ class _Device:
     def elementwise(self, kind: str, nbytes: int) -> Cost:
         """Work that streams through memory."""
         measured = self.calibration.elementwise if self.calibration else {}
-        for name in (kind, "add"):  # a kind that was not measured streams as an addition does
-            for found, rate in measured.items():
-                if found == name:
-                    return Cost(nbytes / rate, (Constant(name, rate, self._calibrated, "B/s"),))
+        name = kind if kind in _MEASURED else "add"
+        for found, rate in measured.items():
+            if found == name:
+                return Cost(nbytes / rate, (Constant(name, rate, self._calibrated, "B/s"),))
         return Cost(self._traffic(nbytes), (self.bandwidth, c.MEMORY_SHARE))
 
     @property

@@ -16,6 +16,8 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     """Pairs of a word and what there is to say about it."""
     model, workload, cluster, layout = dag.plan.model, dag.plan.workload, dag.plan.cluster, dag.plan.layout
     heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
+    if model.attention.key_heads < model.attention.heads:
+        heads += f" for {model.attention.key_heads} of keys and values"
     if model.attention.softmax_slices > 1:
         heads += f" in {model.attention.softmax_slices} softmax slices"
     network = f"feed-forward {model.feed_forward.intermediate_size}"
@@ -25,6 +27,10 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     rest = layout.model_dump(mode="json", include={"combine", "gather_order"})
     rest |= layout.model_dump(mode="json", exclude={"groups", "slices"}, exclude_defaults=True)
     axes = [f"{axis.replace('_', ' ')} {value}" for axis, value in rest.items()]
+    if model.feed_forward.gated:
+        network += ", gated"
+    if model.vocabulary:
+        network += f", vocabulary {model.vocabulary.size}"
     shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {heads}, {network}, {model.dtype}"
     devices = f"{_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}"
     cut = ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes])

@@ -13,7 +13,19 @@ from typing import Any
 from helixctl.dag import Dag, Task, Value
 from helixctl.emit.heading import facts, title
 from helixctl.emit.lanes import Lanes, arrange
-from helixctl.emit.svg import CAPTIONS, GUTTER, HEAD_HEIGHT, LANES, LEVELS, MARGIN, OVERHANG, body, escape, gutter, head
+from helixctl.emit.svg import (
+    CAPTIONS,
+    GUTTER,
+    HEAD_HEIGHT,
+    LANES,
+    MARGIN,
+    OVERHANG,
+    body,
+    escape,
+    gutter,
+    head,
+    levels_of,
+)
 from helixctl.plan import canonical_json
 from helixctl.units import human_bytes, human_flops
 
@@ -28,7 +40,7 @@ def html(dag: Dag, layer: int | None = None) -> str:
         style=style,
         facts="".join(_fact(key, text) for key, text in facts(dag)),
         layers=_layer_options(lanes),
-        legend=_legend(),
+        legend=_legend(dag),
         drawing=_drawing(lanes),
         data=_script_json(_data(dag, lanes)),
         script=script,
@@ -51,8 +63,8 @@ def _fact(key: str, text: str) -> str:
     return f"<dt>{escape(key)}</dt><dd{kind}>{escape(text)}</dd>"
 
 
-def _legend() -> str:
-    levels = [f'<li><span class="swatch {level}"></span>{level}</li>' for level in LEVELS]
+def _legend(dag: Dag) -> str:
+    levels = [f'<li><span class="swatch {level}"></span>{level}</li>' for level in levels_of(dag)]
     return "".join(levels + [f'<li><span class="swatch {lane}"></span>{words}</li>' for lane, words in LANES.items()])
 
 

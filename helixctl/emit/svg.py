@@ -53,8 +53,13 @@ COLOURS: Final = {
 }
 
 
-LEVELS: Final = tuple(COLOURS)
 LANES: Final = {"compute": "pale: computes", "communication": "strong: communicates"}
+
+
+def levels_of(dag: Dag) -> list[str]:
+    """The levels that a dag has, in the order of ``COLOURS``."""
+    met = {task.level for task in dag.tasks}
+    return [level for level in COLOURS if level in met]
 
 
 def svg(dag: Dag, layer: int | None = None) -> str:
@@ -62,7 +67,7 @@ def svg(dag: Dag, layer: int | None = None) -> str:
     lanes = arrange(dag, layer)
     lines = [f"{key}  {text}" for key, text in facts(dag) if key in {"model", "workload", "cluster", "layout"}]
     above = 40 + 15 * len(lines) + 36
-    legend, legend_width = _legend()
+    legend, legend_width = _legend(dag)
     longest = max(len(line) for line in lines) * _CHARACTER
     width = max(GUTTER + lanes.width + CAPTIONS, longest, legend_width) + 2 * MARGIN
     height = above + HEAD_HEIGHT + lanes.height + MARGIN
@@ -188,10 +193,10 @@ def bar_label(box: Box, width: int, device: str) -> str:
     return label if len(label) * _CHARACTER <= max(width, COLUMN_WIDTH) else box.label
 
 
-def _legend() -> tuple[str, int]:
+def _legend(dag: Dag) -> tuple[str, int]:
     """Levels by name and colour; computation pale, communication strong. And how wide that is."""
     parts, x = [], 0
-    for level in LEVELS:
+    for level in levels_of(dag):
         parts.append(f'<g class="sample {level}"><rect x="{x}" y="0" width="14" height="12" rx="3"/></g>')
         parts.append(_text(x + 20, 10, level, "note"))
         x += 20 + len(level) * _CHARACTER + 22

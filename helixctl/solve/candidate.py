@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
@@ -10,6 +11,8 @@ from helixctl.simulate import Forecast, forecast
 from helixctl.solve.deep import extrapolated, layers_simulated
 from helixctl.solve.hosts import alike
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+_DEEP: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,19 @@ def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, la
     def forecast_of(its: ModelSpec) -> Forecast:
         return forecast(lower(Plan.sketch(its, cluster, workload, layout), ranks))
 
-    whole = cluster.cores_per_host is not None
+    whole = _simulated_whole(layout, model, cluster)
     return Candidate(layout, forecast_of(model) if whole else extrapolated(forecast_of, model, layout))
+
+
+def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> bool:
+    """Whether a model is simulated as deep as it is: where stages may be unlike each other, unless it is very deep."""
+    return cluster.cores_per_host is not None or (not alike(layout, cluster) and model.layers <= _DEEP)
 
 
 def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> int:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
     ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
-    layers = model.layers if cluster.cores_per_host is not None else layers_simulated(model, layout)
+    layers = model.layers if _simulated_whole(layout, model, cluster) else layers_simulated(model, layout)
     return 12 * layers * layout.microbatches * ranks
 
 

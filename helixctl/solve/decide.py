@@ -104,7 +104,7 @@ class _Solver:
             self.objective,
             plan,
             shown,
-            reasons(best, [row.candidate for row in shown], self.objective, cluster),
+            reasons(best, [row.candidate for row in shown], self.objective, model, cluster),
             found.legal,
             len(found.tried),
             found.open_bound,
@@ -162,17 +162,29 @@ class _Solver:
         for layout in layouts:
             if _mesh(layout) not in meshes:
                 groups.setdefault(_mesh(layout), []).append((self._least(self.bounds.quick(layout)), layout))
-        # Whatever else is shown: what it would be not to partition.
-        whole = (1, 1, self.specs[1].devices, 1)
-        nearest = sorted(groups.items(), key=lambda item: (item[0] != whole, min(key for key, _ in item[1])))
-        some = [self._promising(group) for _, group in nearest[: max(1, 2 * (_MOST_ROWS - len(meshes)))]]
-        some = sorted(some, key=lambda item: (_mesh(item[1]) != whole, item[0], simplicity(item[1])))
-        others = [simulated(*self.specs, layout) for _, layout in some[: max(1, _MOST_ROWS - len(meshes))]]
+        always = self._always(best.layout)
+        nearest = sorted(groups.items(), key=lambda item: (item[0] not in always, min(key for key, _ in item[1])))
+        most = max(len(always), _MOST_ROWS - len(meshes))
+        some = [self._promising(group) for _, group in nearest[: 2 * most]]
+        some = sorted(some, key=lambda item: (_mesh(item[1]) not in always, item[0], simplicity(item[1])))
+        others = [simulated(*self.specs, layout) for _, layout in some[:most]]
         legal = sorted([*meshes.values(), *others], key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
         illegal = [c for c in self._pairs(wish) if c.reasons]
-        kept = [c for i, c in enumerate(legal) if i < _MOST_ROWS or _mesh(c.layout) == whole]
+        kept = [c for i, c in enumerate(legal) if i < _MOST_ROWS or _mesh(c.layout) in always]
         shown = [*kept, *illegal[:_MOST_ILLEGAL]]
         return tuple(Row(c, c is best, verdict(c, best, wish_text(wish), self.objective, self.specs[1])) for c in shown)
+
+    def _always(self, best: Layout) -> set[tuple[int, int, int, int]]:
+        """Meshes that are shown whatever else is.
+
+        What it would be not to partition; and beside more partitions than heads of keys and values, those that slice
+        such a head and those that hold it several times.
+        """
+        keys = self.specs[0].attention.key_heads
+        sliced = max(n for n in range(1, keys + 1) if best.partitions % n == 0)
+        held = max((n for n in range(keys, best.partitions + 1, keys) if best.partitions % n == 0), default=sliced)
+        teams = {(n, best.partitions // n, best.data, best.pipeline) for n in (sliced, held)}
+        return {(1, 1, self.specs[1].devices, 1), *(teams if best.partitions > keys else ())}
 
     def _promising(self, group: Sequence[tuple[Key, Layout]]) -> tuple[Key, Layout]:
         """The layout with the lowest bound."""

@@ -53,6 +53,7 @@ def extrapolated(forecast: Callable[[ModelSpec], Forecast], model: ModelSpec, la
         kinds=(),
         received_nbytes=round(line(a.received_nbytes, b.received_nbytes)),
         between_hosts_nbytes=round(line(a.between_hosts_nbytes, b.between_hosts_nbytes)),
-        memory_nbytes=round(line(a.memory_nbytes, b.memory_nbytes)),
+        # What is live beside weights is the same from two layers on.
+        memory_nbytes=b.memory_nbytes + (b.weight_nbytes - a.weight_nbytes) * more,
         weight_nbytes=round(line(a.weight_nbytes, b.weight_nbytes)),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Objective, key
-from helixctl.spec import ClusterSpec
+from helixctl.spec import ClusterSpec, ModelSpec
 from helixctl.units import human_bytes, human_seconds
 
 
@@ -74,7 +74,7 @@ def _slowest(slow: Forecast, fast: Forecast) -> str:
 
 
 def reasons(
-    best: Candidate, others: Sequence[Candidate], objective: Objective, cluster: ClusterSpec
+    best: Candidate, others: Sequence[Candidate], objective: Objective, model: ModelSpec, cluster: ClusterSpec
 ) -> tuple[str, ...]:
     """Why the layout was chosen, in sentences: above all where it does not cut what could be cut."""
     if best.forecast is None:
@@ -95,6 +95,14 @@ def reasons(
         need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
         fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
         return (f"{fits}; {beside('partition', [c for c in legal if c.layout.partitions > 1])}",)
+    keys = model.attention.key_heads
+    if layout.groups > keys:
+        held = f"m = {layout.slices}: each of {keys} KV heads is held by {layout.groups // keys} groups"
+        return (f"{held}; {beside('layout that holds each once', [c for c in legal if c.layout.groups <= keys])}",)
+    if layout.partitions > keys:
+        others = [c for c in legal if c.layout.groups > keys]
+        once = f"m = {layout.slices}: each of {keys} KV heads is held once"
+        return (f"{once}; {beside('layout that holds them several times', others)}",)
     if layout.partitions > 1 and layout.slices == 1:
         sliced = beside("slicing", [c for c in legal if c.layout.slices > 1])
         return (f"m = 1: there are heads enough for {layout.groups} groups; {sliced}",)

@@ -31,7 +31,8 @@ class Options:
         warmup, iters: steps before and during the measurement; iters is at least 1.
         seed: of weights and inputs that come from no file.
         check: compare the output with the unpartitioned float64 reference.
-        weights, inputs: safetensors files, or None for seeded numbers.
+        weights: a safetensors file or a folder of them, or None for seeded numbers.
+        inputs: a safetensors file, or None for seeded numbers.
         output: safetensors file for the model's output, where one dag is run.
         trace_steps: steps after the measurement in which every action is timed; no more than iters are walked.
     """
@@ -68,7 +69,9 @@ class _Session:
         self.rank.init_process_group()
         self._agree()
         groups = self.rank.new_groups([ranks for dag in self.dags for ranks in groups_of(dag)])
-        programs = [self._compile(dag) for dag in self.dags]
+        loaded = [self._compile(dag) for dag in self.dags]
+        programs = [program for program, _ in loaded]
+        self.numbers.close()
         first = [self.places.first(which) for which in range(len(self.dags))]
         options = self.options
         steps = {
@@ -78,16 +81,23 @@ class _Session:
         }
         with fused(programs), torch.inference_mode():
             measured = measure(programs, first, groups, self.rank, **steps)
-        mine = [self._measurement(*each) for each in zip(self.dags, programs, measured, strict=True)]
+        mine = [self._measurement(dag, *made, its) for dag, made, its in zip(self.dags, loaded, measured, strict=True)]
         gathered = [mine] * self.rank.world_size
         dist.all_gather_object(gathered, mine)
         if options.output:
             write_output_tensor(self.dags[0], programs[0], self.rank, options.output)
         if self.rank.rank:
             return None
-        by_dag = zip(self.dags, zip(*gathered, strict=True), strict=True)
         return [
-            result(dag, ranks, seed=options.seed, warmup=options.warmup, started_at=started_at) for dag, ranks in by_dag
+            result(
+                dag,
+                ranks,
+                seed=options.seed,
+                warmup=options.warmup,
+                started_at=started_at,
+                weights=self._weights(dag),
+            )
+            for dag, ranks in zip(self.dags, zip(*gathered, strict=True), strict=True)
         ]
 
     def _agree(self) -> None:
@@ -104,13 +114,21 @@ class _Session:
                 message = f"rank {rank} holds {_dags(digests)}, rank 0 {_dags(held[0])}"
                 raise fail("HX503", message, "give all hosts the same files, --dtype and version of helixctl")
 
-    def _compile(self, dag: Dag) -> Program:
+    def _compile(self, dag: Dag) -> tuple[Program, int]:
+        """This rank's part of a dag, and the bytes of weight files that it took."""
+        before = self.numbers.weights_read_nbytes
+
         def load(value: Value) -> torch.Tensor:
             return self.numbers.value(dag, value, TORCH[value.dtype], self.rank.device)
 
-        return compile_rank(dag, self.rank.rank, self.rank.device, load)
+        program = compile_rank(dag, self.rank.rank, self.rank.device, load)
+        return program, self.numbers.weights_read_nbytes - before
 
-    def _measurement(self, dag: Dag, program: Program, measured: Measured) -> RankMeasurement:
+    def _weights(self, dag: Dag) -> tuple[str, int] | None:
+        path = self.options.weights
+        return None if path is None else (path, self.numbers.weights_nbytes(dag))
+
+    def _measurement(self, dag: Dag, program: Program, read_nbytes: int, measured: Measured) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         check = None
@@ -125,6 +143,7 @@ class _Session:
             peak_nbytes=peak,
             attention=sorted(b.name for b in program.attention),
             check=check,
+            weights_read_nbytes=read_nbytes,
         )
 
 

@@ -1,38 +1,42 @@
-"""Weights, inputs and outputs in safetensors files; a rank reads only its own regions."""
+"""Where the numbers of weights and inputs come from, and where those of the output go."""
 
 from __future__ import annotations
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from helixctl.dag import Dag, Tensor, Value
-from helixctl.errors import Diagnostic, HelixError
+from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.plan import Interval
+from helixctl_runtime.checkpoint import Checkpoint
+from helixctl_runtime.inputs import input_problems
 from helixctl_runtime.seeded import seeded_numbers
-
-_FLOATS = ("F16", "BF16", "F32", "F64")
+from helixctl_runtime.stored import as_it_is, read_region
+from helixctl_runtime.tensor_files import TensorFiles
 
 
 class Numbers:
-    """Where the numbers of weights and inputs come from: files where given, else the seed."""
+    """The numbers of weights and inputs: from files where given, else from the seed; only the regions asked for."""
 
     def __init__(self, seed: int, weights: str | None, inputs: str | None) -> None:
         """Remember the sources; nothing is opened yet."""
         self.seed = seed
-        self._files = {"weight": weights, "input": inputs}
+        self._weights = Checkpoint(weights) if weights is not None else None
+        self._inputs = TensorFiles(inputs) if inputs is not None else None
 
     def check(self, dag: Dag) -> None:
-        """See that the files hold every tensor of the dag in its shape.
+        """See that the files hold the inputs and exactly the weights of the dag.
 
         Raises:
-            HelixError: HX507, every tensor that is missing or of another shape or dtype.
+            HelixError: HX507, everything that is wrong.
         """
-        problems = []
-        for role, path in self._files.items():
-            if path is not None:
-                problems += _problems(path, [t for t in dag.tensors if t.role == role])
+        problems, vocabulary = [], dag.plan.model.vocabulary
+        if self._weights:
+            problems += self._weights.problems(_weights(dag))
+        if self._inputs:
+            for tensor in (t for t in dag.tensors if t.role == "input"):
+                problems += input_problems(self._inputs, tensor, vocabulary.size if vocabulary else None)
         if problems:
             raise HelixError(problems)
 
@@ -40,16 +44,31 @@ class Numbers:
         self, tensor: Tensor, region: tuple[Interval, ...], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
         """A region of a tensor, in the tensor's order of dims."""
-        path = self._files.get(tensor.role)
-        if path is None:
-            return seeded_numbers(tensor, region, self.seed, dtype, device)
-        with safe_open(path, framework="pt") as file:
-            part = file.get_slice(tensor.name)[tuple(slice(start, stop) for start, stop in region)]
-        return part.to(device=device, dtype=dtype)
+        if self._weights and tensor.role == "weight":
+            return self._weights.read(tensor, region, dtype, device)
+        if self._inputs and tensor.role == "input":
+            return read_region(self._inputs, tensor, as_it_is(tensor), region, dtype, device)
+        return seeded_numbers(tensor, region, self.seed, dtype, device)
 
     def value(self, dag: Dag, value: Value, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """The numbers of a value."""
         return self.region(dag.tensor[value.tensor], value.region, dtype, device)
+
+    @property
+    def weights_read_nbytes(self) -> int:
+        """Bytes of weight files that were asked for so far."""
+        return self._weights.read_nbytes if self._weights else 0
+
+    def weights_nbytes(self, dag: Dag) -> int:
+        """Bytes that the weights of a dag have in their files, each once; 0 where they are seeded."""
+        return self._weights.nbytes(_weights(dag)) if self._weights else 0
+
+    def close(self) -> None:
+        """Let go of the files; what is asked for later opens them again."""
+        if self._weights:
+            self._weights.files.close()
+        if self._inputs:
+            self._inputs.close()
 
 
 def write_tensor(path: str, name: str, data: torch.Tensor) -> None:
@@ -61,26 +80,5 @@ def write_tensor(path: str, name: str, data: torch.Tensor) -> None:
     write_output(path, save({name: data.contiguous().cpu()}))
 
 
-def _problems(path: str, tensors: list[Tensor]) -> list[Diagnostic]:
-    found = []
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            for tensor in tensors:
-                if tensor.name not in names:
-                    found.append(Diagnostic("HX507", f"tensor {tensor.name} is missing", file=path))
-                    continue
-                part = file.get_slice(tensor.name)
-                shape, dtype = tuple(part.get_shape()), part.get_dtype()
-                if shape != tensor.shape:
-                    message = f"tensor {tensor.name} has shape {list(shape)}, the model {list(tensor.shape)}"
-                    found.append(Diagnostic("HX507", message, file=path))
-                elif dtype not in _FLOATS:
-                    message = f"tensor {tensor.name} is {dtype}; it must be one of {', '.join(_FLOATS)}"
-                    found.append(Diagnostic("HX507", message, file=path))
-    except (OSError, SafetensorError) as error:
-        return [Diagnostic("HX507", f"cannot be read as safetensors: {error}", file=path)]
-    if found:
-        names_text = "the names are those of docs/formats.md, 'Tensors'"
-        found[0] = Diagnostic("HX507", found[0].message, names_text, file=path)
-    return found
+def _weights(dag: Dag) -> list[Tensor]:
+    return [tensor for tensor in dag.tensors if tensor.role == "weight"]

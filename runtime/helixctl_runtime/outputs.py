@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ _FLOAT64_TOLERANCE = 64 * torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Relative errors against float64: of this rank's output, of the unpartitioned computation, and the tolerance."""
+    """Relative errors against float64: of the output of all ranks, of the unpartitioned computation, the tolerance."""
 
     error: float
     unpartitioned_error: float
@@ -32,10 +33,10 @@ class Check:
 
 
 def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Check:
-    """Compare this rank's output with the model computed unpartitioned in float64; all ranks call it."""
+    """Compare the output with the model computed unpartitioned in float64; all ranks call it, and all are told."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
     expected = None
-    unpartitioned = torch.empty(1, dtype=torch.float64, device=device)
+    numbers_of = torch.empty(2, dtype=torch.float64, device=device)  # the unpartitioned error, the expected norm
     if rank.rank == 0:
 
         def load(tensor: Tensor) -> torch.Tensor:
@@ -43,19 +44,33 @@ def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Ch
 
         with torch.inference_mode():
             expected = evaluate(dag.plan, load, torch.float64)
-            unpartitioned.fill_(relative_error(evaluate(dag.plan, load, dtype), expected))
-    dist.broadcast(unpartitioned, 0)
-    errors = []
+            numbers_of[0] = relative_error(evaluate(dag.plan, load, dtype), expected)
+            numbers_of[1] = torch.linalg.vector_norm(expected)
+    dist.broadcast(numbers_of, 0)
+    unpartitioned, norm = numbers_of.tolist()
+    mine: dict[tuple[Interval, ...], float] = {}
     for region in _owners(dag):  # no rank but the first holds more of the expected output than one region
         shape = [stop - start for start, stop in region]
         part = torch.empty(shape, dtype=torch.float64, device=device)
         if expected is not None:
             part.copy_(expected[tuple(slice(*interval) for interval in region)])
         dist.broadcast(part, 0)
-        mine = [buffer for value_id, buffer in program.outputs.items() if dag.value[value_id].region == region]
-        errors += [relative_error(_in_order(dag, buffer), part) for buffer in mine]
+        for value_id, buffer in program.outputs.items():
+            if dag.value[value_id].region == region:
+                mine[region] = float(torch.linalg.vector_norm(_in_order(dag, buffer).to(torch.float64) - part))
     floor = _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0
-    return Check(max(errors, default=0.0), float(unpartitioned), max(2 * float(unpartitioned), floor))
+    return Check(_worst_whole(mine, rank) / norm, unpartitioned, max(2 * unpartitioned, floor))
+
+
+def _worst_whole(mine: dict[tuple[Interval, ...], float], rank: Rank) -> float:
+    """The norm of the difference of the whole output, of every region the copy that differs most; infinite for NaN."""
+    found: list[Any] = [None] * rank.world_size
+    dist.all_gather_object(found, mine)
+    worst: dict[tuple[Interval, ...], float] = {}
+    for differences in found:
+        for region, difference in differences.items():
+            worst[region] = max(worst.get(region, 0.0), difference if difference == difference else math.inf)  # noqa: PLR0124  NaN
+    return math.hypot(*worst.values())
 
 
 def write_output_tensor(dag: Dag, program: Program, rank: Rank, path: str) -> None:

@@ -55,6 +55,7 @@ class RankMeasurement:
         peak_nbytes: largest resident set (cpu) or allocation (cuda), before any check.
         attention: the fused kernels that ran.
         check: of this rank's output, where it was asked for.
+        weights_read_nbytes: what it asked for of the files that hold the weights; 0 where they are seeded.
     """
 
     rank: int
@@ -64,6 +65,7 @@ class RankMeasurement:
     peak_nbytes: int
     attention: list[str]
     check: Check | None = None
+    weights_read_nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,19 @@ def levels(dag: Dag) -> list[dict[str, Any]]:
     ]
 
 
-def result(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int, started_at: str) -> Result:
-    """The report, and the timeline of the traced step of median duration."""
+def result(
+    dag: Dag,
+    ranks: Sequence[RankMeasurement],
+    *,
+    seed: int,
+    warmup: int,
+    started_at: str,
+    weights: tuple[str, int] | None = None,
+) -> Result:
+    """The report, and the timeline of the traced step of median duration.
+
+    ``weights``: where they come from, and the bytes that they have there; None where they are seeded.
+    """
     traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
     durations = [each.duration_s for each in traced]
     typical = traced[durations.index(statistics.median_low(durations))]
@@ -123,6 +136,7 @@ def result(dag: Dag, ranks: Sequence[RankMeasurement], *, seed: int, warmup: int
         },
         "sync_overhead_per_token_ms": exposed_ms / work.seq_len,
         "busy_share": statistics.median(each.busy_share for each in traced),
+        "weights": weights and _weights(*weights, ranks),
         "levels": levels(dag),
         "kinds": kinds(dag, traced),
         "attention_kernels": ranks[0].attention,
@@ -145,10 +159,16 @@ def _rank(rank: RankMeasurement) -> dict[str, Any]:
         "rank": rank.rank,
         "step_time_ms_mean": statistics.fmean(step_s) * 1e3,
         "exposed_ms": rank.measured.communication_s / len(step_s) * 1e3,
+        "weights_read_nbytes": rank.weights_read_nbytes,
         "weight_nbytes": rank.weight_nbytes,
         "buffer_nbytes": rank.buffer_nbytes,
         "peak_nbytes": rank.peak_nbytes,
     }
+
+
+def _weights(path: str, nbytes: int, ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
+    read = [rank.weights_read_nbytes for rank in ranks]
+    return {"path": path, "nbytes": nbytes, "read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
 
 
 def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,8 +53,9 @@ def run(
     Raises:
         HelixError: HX5xx, with the rank, the task and the log where a rank failed.
     """
-    for dag in dags:
-        Numbers(options.seed, options.weights, options.inputs).check(dag)
+    with closing(Numbers(options.seed, options.weights, options.inputs)) as numbers:
+        for dag in dags:
+            numbers.check(dag)
     places = Places(tuple(dags), tuple(names))
     results = run_ranks(
         Work(places, options),

@@ -9,7 +9,6 @@ Nothing here is measured: every number follows from plans/paper and the constant
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from helixctl.solve import decide  # noqa: E402
 from helixctl.solve.candidate import simulated  # noqa: E402
 from helixctl.spec.load import load_specs  # noqa: E402
 from helixctl.units import human_bytes, human_seconds  # noqa: E402
+from tests.benchmarks.tables import updated  # noqa: E402
 
 PAGE = ROOT / "docs/paper.md"
 CLUSTER = str(ROOT / "plans/paper/h100x16.cluster.yaml")
@@ -214,17 +214,6 @@ def _step(row: Row) -> str:
 def _markdown(head: list[str], lines: list[list[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
-
-
-def updated(page: str, made: dict[str, str]) -> str:
-    """The page with its tables replaced; each stands between ``<!-- NAME -->`` and ``<!-- / -->``."""
-    for name, text in made.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- / -->)", re.DOTALL)
-        if not pattern.search(page):
-            msg = f"docs/paper.md has no place for the table {name}"
-            raise ValueError(msg)
-        page = pattern.sub(lambda m, text=text: m.group(1) + "\n" + text + "\n" + m.group(2), page)
-    return page
 
 
 def main() -> None:

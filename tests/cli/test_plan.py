@@ -30,8 +30,8 @@ def test_the_table_says_why_of_every_layout() -> None:
         ("16 x 1", "asked for (slices 1)"),
         ("8 x 2", "slower: communication of concat"),
         ("4 x 4", "slower: communication of concat"),
-        ("2 x 8", "8 slices would cut a softmax of 128 dims"),
-        ("1 x 16", "16 slices would cut a softmax of 128 dims"),
+        ("2 x 8, slicing batch", "slower: communication of "),
+        ("1 x 16, slicing batch", "slower: communication of "),
     ):
         assert any(layout in line and text in line for line in done.err.splitlines()), layout
     assert "no layout with m > 1" not in done.err
@@ -59,7 +59,11 @@ def test_set_overrides_any_field() -> None:
 @pytest.mark.parametrize(
     ("args", "status", "text"),
     [
-        ((*SMALL, "--groups", "2"), 1, "HX202 layout 2 x 8: 8 slices would cut a softmax of 8 dims"),
+        (
+            (*SMALL, "--layout", "groups=2,slices=8,slicing=head_dim"),
+            1,
+            "HX202 layout 2 x 8: 8 slices would cut a softmax of 8 dims",
+        ),
         (
             (
                 *SMALL,
@@ -68,12 +72,26 @@ def test_set_overrides_any_field() -> None:
                 "--set",
                 "attention.softmax_slices=1",
                 "--layout",
-                "data=1,pipeline=1",
+                "data=1,pipeline=1,slicing=head_dim",
+            ),
+            0,
+            "16 x 1",
+        ),
+        (
+            (
+                *SMALL,
+                "--set",
+                "attention.heads=1",
+                "--set",
+                "attention.softmax_slices=1",
+                "--batch",
+                "1",
+                "--seq-len",
+                "1",
             ),
             1,
-            "HX202",
+            "HX201",
         ),
-        ((*SMALL, "--set", "attention.heads=1", "--set", "attention.softmax_slices=1", "--batch", "1"), 1, "HX201"),
         ((*PAPER, "--set", "device.memory=1 GB", "--batch", "100000"), 1, "HX203"),
         ((*SMALL, "--set", "attention.softmax_slice=4"), 2, "did you mean"),
         ((SMALL[1], SMALL[0]), 2, "HX110"),

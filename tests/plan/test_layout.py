@@ -40,10 +40,18 @@ def test_every_rank_owns_a_piece_of_its_own(groups: int, slices: int) -> None:
         (2, 8, (), ["8 slices would cut a softmax of 128 dims"]),
         (2, 8, ("attention.softmax_slices=16",), []),
         (4, 2, (), ["4 x 2 takes 8 devices; there are 16"]),
-        (16, 1, ("attention.heads=28",), ["16 groups do not divide 28 heads"]),
+        (32, 1, ("attention.heads=28", "hosts=4"), ["32 groups for 28 heads"]),
+        (16, 1, ("attention.heads=28",), []),
+        (
+            16,
+            1,
+            ("attention.heads=60", "attention.kv_heads=12"),
+            ["16 groups are more than the 12 KV heads, and no multiple of them"],
+        ),
         (4, 4, ("attention.head_dim=510", "attention.softmax_slices=1"), ["4 slices do not divide a head of 510 dims"]),
-        (16, 1, ("hidden_size=8200",), ["16 partitions do not divide a hidden size of 8200"]),
-        (16, 1, ("feed_forward.intermediate_size=100",), ["16 partitions do not divide a feed-forward width of 100"]),
+        (16, 1, ("hidden_size=8",), ["16 partitions for a hidden size of 8"]),
+        (16, 1, ("vocabulary.size=8",), ["16 partitions for a vocabulary of 8"]),
+        (16, 1, ("feed_forward.intermediate_size=10",), ["16 partitions for a feed-forward width of 10"]),
     ],
 )
 def test_illegalities(groups: int, slices: int, sets: tuple[str, ...], reasons: list[str]) -> None:
@@ -133,7 +141,7 @@ def test_experts_in_ways_and_pieces() -> None:
         ({"pipeline": 8, "groups": 2}, "8 stages for 4 layers"),
         (
             {"data": 16, "groups": 1, "microbatches": 128},
-            "16 replicas x 128 microbatches do not divide a batch of 1024",
+            "16 replicas x 128 microbatches for a batch of 1024",
         ),
         (
             {"groups": 16, "microbatches": 4, "interleave": 3},
@@ -156,13 +164,13 @@ def test_a_reduction_needs_no_division_of_the_hidden_size() -> None:
     ("sets", "experts", "reason"),
     [
         ((), 3, "3 ways of experts do not divide 16 partitions"),
-        ((), 16, "16 ways do not divide 8 experts"),
+        ((), 16, "16 ways for 8 experts"),
         (
-            ("feed_forward.intermediate_size=24", "feed_forward.experts.count=2"),
+            ("feed_forward.intermediate_size=12", "feed_forward.experts.count=2"),
             1,
-            "16 partitions do not divide a feed-forward width of 24",
+            "16 partitions for a feed-forward width of 12",
         ),
-        (("feed_forward.intermediate_size=21",), 8, "2 pieces do not divide an expert's width of 21"),
+        (("feed_forward.intermediate_size=1",), 8, "2 pieces of an expert's width of 1"),
     ],
 )
 def test_illegal_experts(sets: tuple[str, ...], experts: int, reason: str) -> None:

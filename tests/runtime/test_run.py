@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helixctl.dag.retype import retyped
+from helixctl.units import human_bytes
 from helixctl_runtime.seeded import seeded_numbers
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.documents import ROOT, SMALL, dag_of
@@ -80,6 +81,7 @@ def test_the_report(tmp_path: Path) -> None:
     assert check["error"] <= check["tolerance"] == 2 * check["unpartitioned_error"]
     assert report["environment"]["torch"] == torch.__version__
     assert [r["rank"] for r in report["ranks"]] == [0, 1, 2, 3]
+    assert (report["weights"], [r["weights_read_nbytes"] for r in report["ranks"]]) == (None, [0, 0, 0, 0])
 
 
 def test_files_in_and_out(tmp_path: Path) -> None:
@@ -93,8 +95,23 @@ def test_files_in_and_out(tmp_path: Path) -> None:
     )
     path = write(tmp_path / "x.dag.json", 2, 2, "layers=2")
     files = ("--weights", tmp_path / "w.safetensors", "--input", tmp_path / "x.safetensors")
-    done = helixctl("run", path, *QUICK, "--check", *files, "--output", tmp_path / "y.safetensors")
+    made = ("--output", tmp_path / "y.safetensors", "--report", tmp_path / "r.json")
+    done = helixctl("run", path, *QUICK, "--check", *files, *made)
     assert done.status == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    needed = sum(weight.nbytes for weight in weights.values())
+    ranks = [rank["weights_read_nbytes"] for rank in report["ranks"]]
+    # Four ranks hold all matrices once, and each all norms: what the check reads is not counted.
+    norms = sum(weight.nbytes for weight in weights.values() if weight.dim() == 1)
+    assert sum(ranks) == needed + 3 * norms
+    assert report["weights"] == {
+        "path": str(tmp_path / "w.safetensors"),
+        "nbytes": needed,
+        "read_nbytes_per_rank": max(ranks),
+        "read_nbytes": sum(ranks),
+    }
+    rank, all_ranks, in_file = (human_bytes(nbytes) for nbytes in (max(ranks), sum(ranks), needed))
+    assert f"weights: {rank} read a rank at most, {all_ranks} in all, of {in_file} in {tmp_path}" in done.err
     output = load_file(tmp_path / "y.safetensors")["output"]
     expected = run_together(dag, seed=9, steps=1).outputs[0]
     assert torch.allclose(output, expected, rtol=1e-5, atol=1e-6)

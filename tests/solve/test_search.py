@@ -17,6 +17,8 @@ from tests.documents import PAPER, PAPER_MOE, SMALL, SMALL_MOE, specs
 
 HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 us", "within_host.latency=5 us",
          "within_host.bandwidth=40 GB/s", "layers=3")  # fmt: skip
+REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
+        "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
 SMALL_SPECS = [
     (SMALL, (*HOSTS, "devices_per_host=2", "device.kind=cuda")),
     (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=8", "device.memory=20 MB")),
@@ -25,6 +27,9 @@ SMALL_SPECS = [
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "feed_forward.experts.top_k=1")),
     (SMALL_MOE, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=4", "layers=2")),
     (SMALL, ("hosts=1", "devices_per_host=4", "layers=2", "workload.batch=4")),
+    (SMALL, (*HOSTS, *REAL, "devices_per_host=3", "device.kind=cuda", "layers=5", "workload.batch=7")),
+    (SMALL_MOE, (*HOSTS, *REAL, "devices_per_host=2", "device.kind=cuda", "vocabulary.tied=true", "workload.batch=3")),
+    (SMALL, ("hosts=1", *REAL, "devices_per_host=3", "layers=2", "workload.batch=4", "attention.qk_norm=true")),
 ]
 
 
@@ -74,7 +79,7 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
 
 def test_one_rank_of_every_stage_stands_for_a_regular_cluster() -> None:
     model, cluster, workload = specs(PAPER)
-    sizes = {len(representatives(x, cluster)) for x in space(model, cluster, workload, {})}
+    sizes = {len(representatives(x, model, cluster, workload)) for x in space(model, cluster, workload, {})}
     assert sizes == {1, 2, 4}
 
 
@@ -157,4 +162,6 @@ def test_the_space_has_no_twins_and_all_of_it_is_legal() -> None:
         assert max(x.interleave for x in found) == 2
         assert len({x.placement for x in found}) >= count
     pairs = {(x.groups, x.slices) for x in found}
-    assert pairs == {(g, s) for g, s in product((1, 2, 4, 8, 16), (1, 2, 4)) if g * s <= 16}
+    assert pairs == {(g, s) for g, s in product((1, 2, 4, 8, 16), repeat=2) if g * s <= 16}
+    assert {x.slicing for x in found if x.slices in (2, 4)} == {"head_dim"}
+    assert {x.slicing for x in found if x.slices == 8} == {"batch", "query"}

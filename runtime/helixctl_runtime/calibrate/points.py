@@ -10,8 +10,8 @@ from typing import Final, Literal
 from helixctl.spec import Dtype
 
 Kernel = Literal["task", "copy", "norm", "activation", "add", "matmul", "attention"]
-Collective = Literal["broadcast", "all_gather", "all_reduce", "send_receive"]
-COLLECTIVES: Final[tuple[Collective, ...]] = ("broadcast", "all_gather", "all_reduce", "send_receive")
+Collective = Literal["broadcast", "all_to_all", "all_gather", "all_reduce", "send_receive"]
+COLLECTIVES: Final[tuple[Collective, ...]] = ("broadcast", "all_to_all", "all_gather", "all_reduce", "send_receive")
 ELEMENTWISE: Final[tuple[Literal["norm", "activation", "add"], ...]] = ("norm", "activation", "add")
 
 

@@ -1,0 +1,124 @@
+"""The five families beside transformers: on 1 to 16 ranks, with every way in which their heads can be cut."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helixctl.dag import Dag, Tensor, Value
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan, illegalities
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_cluster, load_model
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.files import Numbers
+from helixctl_runtime.program import compile_rank
+from helixctl_runtime.reference import evaluate, relative_error
+from helixctl_runtime.walk import fused, walk_together
+from tests.documents import SMALL
+
+CPU = torch.device("cpu")
+WORK = WorkloadSpec(batch=3, seq_len=19)
+# The proportions of the published models: heads of queries and of keys, dims of a head against the hidden size, and how
+# many experts of how many (Llama-3.1-8B, Qwen2.5-7B, Qwen3-30B-A3B's dense sisters, Mixtral-8x7B, Qwen3-30B-A3B).
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}  # fmt: skip
+SIZES: dict[str, dict[str, Any]] = {
+    "llama": {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 16, "hidden_size": 128,
+              "intermediate_size": 448, "rope_parameters": LLAMA3},
+    "qwen2": {"num_attention_heads": 28, "num_key_value_heads": 4, "hidden_size": 448, "intermediate_size": 592},
+    "qwen3": {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 16, "hidden_size": 160,
+              "intermediate_size": 432, "tie_word_embeddings": True},
+    "mixtral": {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 16, "hidden_size": 128,
+                "intermediate_size": 448, "num_local_experts": 8, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 16, "hidden_size": 128,
+                  "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that transformers wrote, with the token ids and its float32 logits beside."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp(request.param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sizes = {"vocab_size": 301, "num_hidden_layers": 2, "max_position_embeddings": 256, **SIZES[request.param]}
+        torch.manual_seed(1)
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(request.param, **sizes)
+        ).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "norm" in name or "bias" in name:  # made constant, which would hide what they do
+                    parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
+                elif parameter.dim() > 1:
+                    parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
+        model.save_pretrained(folder)
+        ids = torch.randint(sizes["vocab_size"], (WORK.batch, WORK.seq_len))
+        with torch.no_grad():
+            torch.save({"ids": ids, "logits": model(ids).logits}, folder / "expected.pt")
+    return folder
+
+
+def test_logits_of_every_cut(family: Path) -> None:
+    """Against float64, no cut is more than twice as far off as transformers' own float32 logits."""
+    model = load_model(str(family)).model
+    held = torch.load(family / "expected.pt")
+    weights = Numbers(0, str(family), None)
+
+    def numbers(tensor: Tensor, region: Any) -> torch.Tensor:
+        if tensor.role == "input":
+            return held["ids"][tuple(slice(*interval) for interval in region)]
+        return weights.region(tensor, region, torch.float32, CPU)
+
+    sketch = Plan.sketch(model, cluster(1), WORK, Layout(groups=1, slices=1))
+    expected = evaluate(sketch, lambda tensor: numbers(tensor, tensor.full), torch.float64)
+    tolerated = 2 * relative_error(held["logits"], expected)
+    assert tolerated < 1e-5  # the reference computes what transformers does
+    layouts = [layout for devices in range(1, 17) for layout in cuts(devices, model)]
+    assert {layout.partitions for layout in layouts} == set(range(1, 17))
+    for layout in layouts:
+        plan = Plan.sketch(model, cluster(layout.devices), WORK, layout)
+        found = output_of_all_ranks(lower(plan), numbers)
+        assert relative_error(found, expected) <= tolerated, layout
+
+
+def cuts(devices: int, model: ModelSpec) -> list[Layout]:
+    """Every m x n of so many devices, in every slicing; each combine and gather order with some of them."""
+    found = []
+    for groups in (n for n in range(1, devices + 1) if devices % n == 0):
+        for slicing in ("batch", "query")[: 2 if groups < devices else 1]:
+            choice = len(found) + devices
+            axes = {"groups": groups, "slices": devices // groups, "slicing": slicing}
+            axes |= {"combine": ("concat", "reduce")[choice % 2]}
+            axes |= {"gather_order": ("slices_first", "groups_first")[choice // 2 % 2]}
+            axes |= {"experts": groups if model.feed_forward.experts and groups <= 8 else 1}
+            layout = Layout.model_validate(axes)
+            if not illegalities(layout, model, WORK, devices):
+                found.append(layout)
+    return found
+
+
+def cluster(devices: int) -> ClusterSpec:
+    return load_cluster(SMALL[1]).model_copy(update={"devices_per_host": devices})
+
+
+def output_of_all_ranks(dag: Dag, numbers: Any) -> torch.Tensor:
+    """The logits that all ranks of a dag have in the end, in one tensor; a copy of theirs must be the same."""
+
+    def load(value: Value) -> torch.Tensor:
+        return numbers(dag.tensor[value.tensor], value.region).to(TORCH[value.dtype])
+
+    programs = [compile_rank(dag, rank, CPU, load) for rank in range(len(dag.order))]
+    with fused(programs):
+        walk_together(dag, programs)()
+    whole = torch.full(dag.tensor["logits"].shape, float("nan"))
+    for program in programs:
+        for name, buffer in program.outputs.items():
+            whole[tuple(slice(*interval) for interval in dag.value[name].region)] = buffer.data
+    return whole
