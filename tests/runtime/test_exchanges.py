@@ -1,0 +1,157 @@
+"""All-to-alls and gathers of uneven pieces, on gloo ranks and with all ranks in one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from helixctl.dag import AllGather, AllToAll, Dag
+from helixctl.dag.retype import retyped
+from helixctl.verify import verify
+from helixctl_runtime.axes import even
+from helixctl_runtime.collectives import exchange_together, issue
+from helixctl_runtime.program import Compute, Exchange, Wait
+from helixctl_runtime.ranks import Rank, run_ranks
+from helixctl_runtime.run import Options, run
+from tests.runtime.models import EXPERTS, real
+from tests.runtime.together import run_together
+
+WORLDS = [3, 4]
+# Of every (sender, receiver) another number of elements.
+PARTS = [[5 * i + j + 1 for j in range(4)] for i in range(4)]
+
+
+def numbers(rank: int, parts: list[int], dtype: torch.dtype) -> torch.Tensor:
+    return (torch.arange(sum(parts)) + 100 * rank).to(dtype)
+
+
+def all_to_all(rank: int, members: tuple[int, ...], dtype: torch.dtype) -> Exchange:
+    """What a member sends of every size to each."""
+    at, dag = members.index(rank), real(1, len(members), slicing="batch")
+    task = next(t for t in dag.tasks if isinstance(t.op, AllToAll))
+    leave, arrive = (PARTS[at][: len(members)], [PARTS[i][at] for i in range(len(members))])
+    receive = torch.zeros(sum(arrive), dtype=dtype)
+    return Exchange(0, task, numbers(rank, leave, dtype), receive, tuple(leave), tuple(arrive))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("members", [(0, 1, 2), (0, 1, 2, 3), (1, 3), (0, 2, 3)], ids=str)
+def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype: torch.dtype) -> None:
+    """gloo and one process alike; also in a group of some ranks."""
+
+    def worker(rank: Rank) -> torch.Tensor | None:
+        rank.init_process_group()
+        groups = rank.new_groups([members])
+        if rank.rank not in members:
+            return None
+        exchange = all_to_all(rank.rank, members, dtype)
+        issue(exchange, rank.rank, groups[members])().wait()
+        return exchange.receive
+
+    received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
+    together = [all_to_all(rank, members, dtype) for rank in members]
+    exchange_together(together)
+    for at, rank in enumerate(members):
+        sent = [numbers(other, PARTS[i][: len(members)], dtype) for i, other in enumerate(members)]
+        wanted = torch.cat([s.split(PARTS[i][: len(members)])[at] for i, s in enumerate(sent)])
+        assert torch.equal(received[rank], wanted)
+        assert torch.equal(together[at].receive, wanted)
+
+
+SLICINGS: list[dict[str, Any]] = [
+    {"slicing": slicing, "combine": combine, "gather_order": order}
+    for slicing in ("batch", "query")
+    for combine, order in (("concat", "slices_first"), ("concat", "groups_first"), ("reduce", "slices_first"))
+]
+MESHES = [(1, 3), (3, 1), (2, 2), (1, 4)]
+
+
+def runs_alike(dag: Dag) -> None:
+    """On gloo ranks and with all ranks in one process: both within the tolerance."""
+    assert verify(dag) == []
+    results = run([dag], ["real"], Options(warmup=1, iters=2, check=True), device="cpu", timeout=30)
+    assert results is not None
+    report = results[0].report
+    assert report["check"]["passed"], report["check"]
+    ran = run_together(dag)
+    assert ran.error <= max(2 * ran.unpartitioned, 1e-13)
+    assert report["check"]["error"] == pytest.approx(ran.error, rel=0.2 if dag.plan.model.dtype != "float64" else 9)
+
+
+@pytest.mark.parametrize("axes", SLICINGS, ids=lambda axes: " ".join(axes.values()))
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_real_models_on_three_and_four_ranks(mesh: tuple[int, int], axes: dict[str, Any]) -> None:
+    dag = real(*mesh, **axes)
+    assert any(isinstance(t.op, AllToAll) for t in dag.tasks) == (mesh[1] > 1)
+    uneven = any(isinstance(t.op, AllGather) and not even(dag, t) for t in dag.tasks)
+    assert uneven or axes["combine"] == "reduce"
+    runs_alike(dag)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("slicing", ["batch", "query"])
+def test_in_other_dtypes(slicing: str, dtype: Any) -> None:
+    runs_alike(retyped(real(1, 3, slicing=slicing), dtype))
+
+
+def test_stages_replicas_and_microbatches() -> None:
+    runs_alike(real(1, 2, slicing="batch", combine="reduce", data=1, pipeline=2, microbatches=3))
+    runs_alike(real(1, 2, {"feed_forward": EXPERTS}, slicing="query", data=2, microbatches=2, interleave=2))
+
+
+# --- how they are compiled -------------------------------------------------------------------------------------------
+
+
+def test_what_arrives_is_unpacked_after_the_wait_and_before_its_use() -> None:
+    dag = real(1, 3, slicing="batch")
+    program = run_together(dag, steps=1).programs[1]
+    order = dag.order[1]
+    for at, action in enumerate(program.actions):
+        if not isinstance(action, Exchange) or not isinstance(action.task.op, AllToAll | AllGather):
+            continue
+        wait = program.actions.index(Wait(action.place, action))
+        unpack = program.actions[wait + 1]
+        assert isinstance(unpack, Compute)
+        reader = dag.task[order[unpack.place]]
+        assert set(reader.inputs) & set(action.task.outputs)
+        assert at < wait
+
+
+def test_parts_that_lie_in_turn_are_not_copied() -> None:
+    """Biased Q, K and V lie sequence by sequence and are sent so; what comes back by sequence arrives in its place."""
+    sets = {"attention": {"qk_norm": False, "rotary": None}}
+    dag = real(1, 2, sets, slicing="batch", combine="reduce")
+    program = run_together(dag, steps=1).programs[0]
+    exchanged = [
+        i for i, a in enumerate(program.actions) if isinstance(a, Exchange) and isinstance(a.task.op, AllToAll)
+    ]
+    for i in exchanged:
+        exchange, before = program.actions[i], program.actions[i - 1]
+        packed = isinstance(before, Compute) and before.place == exchange.place
+        assert packed == (exchange.task.op == AllToAll("head_dim", "batch"))
+    computations = [dag.task[name] for name in dag.order[0] if not dag.task[name].is_collective]
+    expected = sum(len(t.outputs) if t.kind == "bias" else 1 for t in computations)
+    # In each of two layers Q, K and V are unpacked, and the attention output is packed.
+    assert sum(isinstance(a, Compute) for a in program.actions) == expected + 2 * (3 + 1)
+
+
+def test_packing_memory_is_used_again_from_layer_to_layer() -> None:
+    sizes = []
+    for layers in (2, 4):
+        dag = real(1, 3, {"layers": layers}, slicing="query")
+        sizes.append(run_together(dag, steps=1).programs[0].buffer_nbytes)
+    assert sizes[0] == sizes[1]
+
+
+def test_a_tied_table_is_in_memory_once() -> None:
+    nbytes = {}
+    for tied in (False, True):
+        dag = real(2, 1, {"vocabulary": {"size": 53, "tied": tied}})
+        program = run_together(dag, steps=1).programs[0]
+        held = [v for v in dag.values if v.rank == 0 and dag.tensor[v.tensor].role == "weight"]
+        nbytes[tied] = program.weight_nbytes
+        # Biases, norms and matrices: what the dag says, and not a byte more.
+        assert program.weight_nbytes == sum(v.nbytes for v in held)
+    assert nbytes[True] == nbytes[False] - 27 * 37 * 4

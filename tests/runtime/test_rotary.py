@@ -1,0 +1,63 @@
+"""The numbers of the rotary embedding against transformers, and against docs/formats.md as the interpreter has it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from helixctl.spec import RotarySpec
+from helixctl_runtime.rotary import frequencies, rotations
+from tests import interpreter
+
+LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_seq_len": 8192}
+SCALINGS = [None, {"kind": "linear", "factor": 3.7}, LLAMA3, {**LLAMA3, "factor": 32.3, "low_freq_factor": 1.1}]
+WIDTHS = [2, 6, 64, 80, 128, 256]
+
+
+def spec(theta: float, scaling: dict[str, Any] | None) -> RotarySpec:
+    return RotarySpec.model_validate({"theta": theta, "scaling": scaling})
+
+
+def of_transformers(rotary: RotarySpec, width: int) -> LlamaRotaryEmbedding:
+    parameters = {"rope_theta": rotary.theta, "rope_type": "default"}
+    if rotary.scaling:
+        parameters |= rotary.scaling.model_dump()
+        parameters["rope_type"] = parameters.pop("kind")
+        if "original_seq_len" in parameters:
+            parameters["original_max_position_embeddings"] = parameters.pop("original_seq_len")
+    config = LlamaConfig(num_attention_heads=4, head_dim=width, rope_parameters=parameters)
+    return LlamaRotaryEmbedding(config)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("theta", [10000.0, 500000.0, 1e6])
+def test_the_frequencies_are_those_of_transformers(theta: float, scaling: dict[str, Any] | None, width: int) -> None:
+    """To the bit; and the rotations as near as two roundings of one number are."""
+    rotary = spec(theta, scaling)
+    theirs = of_transformers(rotary, width)
+    assert torch.equal(frequencies(rotary, width), theirs.inv_freq)
+    wanted = theirs(torch.zeros(1), torch.arange(3000, 3100).unsqueeze(0))
+    for mine, whole in zip(rotations(rotary, width, (3000, 3100)), wanted, strict=True):
+        assert mine.dtype == torch.float32
+        assert float((mine - whole[0, :, : width // 2]).abs().max()) <= 2.0**-24
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_the_frequencies_are_those_of_the_page(scaling: dict[str, Any] | None, width: int) -> None:
+    rotary = spec(123456.7, scaling)
+    by_the_page = interpreter.frequencies(json.loads(rotary.model_dump_json()), width)
+    assert by_the_page.dtype == np.float32
+    assert np.array_equal(frequencies(rotary, width).numpy(), by_the_page)
+
+
+def test_rotations_of_later_positions_are_a_part_of_all() -> None:
+    whole, part = rotations(spec(500.0, None), 8, (0, 40)), rotations(spec(500.0, None), 8, (13, 29))
+    assert all(torch.equal(a[13:29], b) for a, b in zip(whole, part, strict=True))
