@@ -19,6 +19,7 @@ from helixctl.solve.search import BUDGET, Found, search
 from helixctl.solve.space import FEW, MANY, pairs, space
 from helixctl.solve.verdict import Row, reasons, too_big, verdict
 from helixctl.solve.wish import Wish, wish_text
+from helixctl.solve.work import Works
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 _MOST_ROWS: Final = 10
@@ -87,7 +88,7 @@ class _Solver:
         self.specs = (model, cluster, workload)
         self.objective: Objective = objective
         self.budget = budget
-        self.bounds = Bounds(*self.specs)
+        self.bounds = Bounds(Works(*self.specs))
 
     def decide(self, wish: Wish, *, defaults: bool) -> Decision:
         model, cluster, workload = self.specs
@@ -188,9 +189,16 @@ class _Solver:
 
     def _promising(self, group: Sequence[tuple[Key, Layout]]) -> tuple[Key, Layout]:
         """The layout with the lowest bound."""
-        bounds = [(self._least(self.bounds(layout)), place, layout) for place, (_, layout) in enumerate(group)]
-        bound, _, layout = min(bounds)
-        return bound, layout
+        best: tuple[Key, Layout] | None = None
+        for quick, layout in sorted(group, key=lambda item: item[0]):  # of equals the first stays first
+            if best and quick > best[0]:
+                break
+            bound = self._least(self.bounds(layout))
+            if best is None or bound < best[0]:
+                best = (bound, layout)
+        if best is None:
+            raise ValueError  # a group has layouts
+        return best
 
     def _pairs(self, wish: Wish) -> list[Candidate]:
         model, cluster, workload = self.specs

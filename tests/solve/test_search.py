@@ -13,6 +13,7 @@ from helixctl.solve import OBJECTIVES, decide, parse_wish, space
 from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import representatives, simulated
 from helixctl.solve.objective import key, least, simplicity
+from helixctl.solve.work import Works
 from tests.documents import PAPER, PAPER_MOE, SMALL, SMALL_MOE, specs
 
 HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 us", "within_host.latency=5 us",
@@ -65,7 +66,7 @@ def test_the_optimum_of_brute_force(number: int) -> None:
 @pytest.mark.parametrize("number", range(len(SMALL_SPECS)))
 def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
     model, cluster, workload = problem(number)
-    bounds = Bounds(model, cluster, workload)
+    bounds = Bounds(Works(model, cluster, workload))
     for layout in list(space(model, cluster, workload, {}))[::7]:
         whole = forecast(lower(Plan.sketch(model, cluster, workload, layout)))
         for objective in OBJECTIVES:

@@ -1,0 +1,160 @@
+"""Of what the work of a step is made: one layer, and the ends of a model, lowered for one rank and priced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from helixctl.cost.memory import peak_live_nbytes
+from helixctl.cost.tasks import TaskCosts
+from helixctl.dag import Dag
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
+from helixctl.simulate.dedicated import simulate_dedicated
+from helixctl.solve.hosts import host_pattern
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+
+class Work(NamedTuple):
+    """Work of one microbatch on one rank: seconds by lane, of both where it is alone, bytes of weights."""
+
+    compute_s: float = 0.0
+    communication_s: float = 0.0
+    alone_s: float = 0.0
+    weight_nbytes: int = 0
+
+
+class Parts(NamedTuple):
+    """The work of one microbatch on the first rank of a team, which has the largest pieces of all.
+
+    ``least_compute_s`` is a layer's on the rank with the smallest, ``live_nbytes`` what is live in a layer beside
+    weights, ``output_nbytes`` the output of a microbatch.
+    """
+
+    layer: Work
+    embed: Work
+    head: Work
+    least_compute_s: float
+    live_nbytes: int
+    output_nbytes: int
+
+
+class _Ends(NamedTuple):
+    embed: Work
+    head: Work
+    output_nbytes: int
+
+
+# The levels of a layer in groups whose computation depends on different axes of the layout.
+_ATTENTION: Final = ("distribute", "exchange", "attend", "concat")
+_PROJECT: Final = ("project",)
+_NETWORK: Final = ("feed_forward",)
+_LAYER: Final = (*_ATTENTION, *_PROJECT, *_NETWORK)
+
+
+@dataclass(slots=True)
+class Works:
+    """The work of the layouts of one problem; what layouts share is worked out once."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+    _parts: dict[object, Parts] = field(default_factory=dict, init=False)
+    _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
+    _patterns: dict[object, tuple[int, ...]] = field(default_factory=dict, init=False)
+    _silent: dict[object, tuple[Work, float]] = field(default_factory=dict, init=False)
+
+    def full(self, layout: Layout, sequences: int) -> Parts:
+        """The work of a microbatch of so many sequences."""
+        keys = self._keys(layout, sequences)
+        key = (*keys.values(), layout.groups, layout.gather_order, self._pattern(layout))
+        if key not in self._parts:
+            team = layout.team(0, 0)
+            body = self._sketch(layout, sequences, team[0])
+            layer = _work(body, _LAYER)
+            given = sum(v.nbytes for v in body.values if v.id not in body.producer)
+            live = peak_live_nbytes(body, team[0]) - given + layer.weight_nbytes
+            # In a layer values may still be on their way while queries and keys are rotated.
+            start = sum(TaskCosts(body).seconds(t) for t in body.tasks if _once(t.kind, t.level))
+            layer = layer._replace(alone_s=min(layer.alone_s, simulate_dedicated(body).step_s - start))
+            ends = self._its_ends(layout, sequences, self._pattern(layout))
+            least = self._least(layout, sequences, layer)
+            self._parts[key] = Parts(layer, ends.embed, ends.head, least, live, ends.output_nbytes)
+        return self._parts[key]
+
+    def silent(self, layout: Layout, sequences: int) -> Parts:
+        """The same as if nothing were exchanged, and nothing live: many layouts share what it is made of."""
+        keys = self._keys(layout, sequences)
+        if not all(key in self._silent for key in keys.items()):
+            body = self._sketch(layout, sequences, layout.team(0, 0)[0])
+            for key in keys.items():
+                work = _work(body, key[0])
+                quiet = work._replace(communication_s=0.0, alone_s=work.compute_s)
+                self._silent[key] = (quiet, self._least(layout, sequences, quiet, key[0]))
+        works, leasts = zip(*(self._silent[key] for key in keys.items()), strict=True)
+        layer = Work(*(sum(column) for column in zip(*works, strict=True)))
+        ends = self._its_ends(layout, sequences, None)
+        return Parts(layer, ends.embed, ends.head, sum(leasts), 0, ends.output_nbytes)
+
+    def _keys(self, layout: Layout, sequences: int) -> dict[tuple[str, ...], object]:
+        """What the computation of each group of levels depends on: the sizes of the largest pieces."""
+        model, shared = self.model, layout.shared_dim
+        pieces = (layout.heads(0, model), layout.key_heads(0, model), layout.head_dims(0, model))
+        queries, keys, dims = (stop - start for start, stop in pieces)
+        slices = layout.slices if shared != "head_dim" else 0
+        rows = queries * dims if layout.combine == "reduce" else 0
+        return {
+            _ATTENTION: (shared, queries * dims, keys * dims, slices, sequences),
+            _PROJECT: (layout.combine, layout.reduction_dtype, layout.partitions, rows, sequences),
+            _NETWORK: (layout.partitions, layout.experts, layout.reduction_dtype, sequences),
+        }
+
+    def _pattern(self, layout: Layout) -> tuple[int, ...]:
+        place = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
+        if place not in self._patterns:
+            self._patterns[place] = host_pattern(layout, self.cluster, stages=1)
+        return self._patterns[place]
+
+    def _least(self, layout: Layout, sequences: int, work: Work, levels: Collection[str] = _LAYER) -> float:
+        """The computation of the rank with the smallest pieces; of interest where ranks share cores."""
+        if self.cluster.cores_per_host is None:
+            return work.compute_s
+        return _work(self._sketch(layout, sequences, layout.team(0, 0)[-1]), levels).compute_s
+
+    def _its_ends(self, layout: Layout, sequences: int, pattern: tuple[int, ...] | None) -> _Ends:
+        """Embedding and head; without ``pattern`` as if nothing were exchanged."""
+        key = (layout.partitions, sequences, pattern)
+        if key not in self._ends:
+            dag = self._sketch(layout, sequences, layout.team(0, 0)[0], vocabulary=True)
+            nbytes = next(v.nbytes for v in dag.values if dag.tensor[v.tensor].role == "output")
+            embed, head = (_work(dag, [level]) for level in ("embed", "head"))
+            if pattern is None:
+                embed, head = (w._replace(communication_s=0.0, alone_s=w.compute_s) for w in (embed, head))
+            self._ends[key] = _Ends(embed, head, nbytes)
+        return self._ends[key]
+
+    def _sketch(self, layout: Layout, sequences: int, rank: int, *, vocabulary: bool = False) -> Dag:
+        """One rank's part of a microbatch of so many sequences, in one layer, with or without the model's ends."""
+        model = self.model.model_copy(update={"layers": 1, **({} if vocabulary else {"vocabulary": None})})
+        batch = sequences * layout.data * layout.microbatches
+        plan = Plan.sketch(model, self.cluster, self.workload.model_copy(update={"batch": batch}), layout)
+        return lower(plan, only={rank}, layers=range(1), microbatches=range(1))
+
+
+def _work(dag: Dag, levels: Collection[str]) -> Work:
+    """The work of a sketch's tasks of some levels, one after the other."""
+    costs, lanes = TaskCosts(dag), {"compute": 0.0, "communication": 0.0}
+    weights: dict[str, int] = {}
+    for task in dag.tasks:
+        if task.level not in levels or _once(task.kind, task.level):
+            continue
+        lanes[task.lane] += costs.seconds(task)
+        values = (dag.value[v] for v in task.inputs)
+        weights |= {v.id: v.nbytes for v in values if dag.tensor[v.tensor].role == "weight"}
+    return Work(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
+
+
+def _once(kind: str, level: str) -> bool:
+    """The broadcast of hidden states, which is not in every layer."""
+    return kind == "broadcast" and level == "distribute"
