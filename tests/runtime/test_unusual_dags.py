@@ -17,6 +17,7 @@ from helixctl_runtime.collectives import exchange_together
 from helixctl_runtime.program import Compute, Exchange, Program
 from helixctl_runtime.walk import fused
 from tests.documents import SMALL, dag_of
+from tests.runtime.models import real
 from tests.runtime.together import Ran, run_together
 from tests.runtime.unusual import MODEL, REFUSED, VALID, Case, put_off_uses
 
@@ -63,6 +64,15 @@ def test_an_unusual_dag_in_any_order_of_events(case: Case, groups: int, slices: 
 )
 def test_what_we_lower_in_any_order_of_events(axes: dict[str, int | str], late: bool) -> None:
     dag = dag_of(SMALL, 2, 2, *MODEL, **axes)
+    runs_right_in_any_order_of_events(put_off_uses(dag) if late else dag)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in order", "uses put off"])
+@pytest.mark.parametrize("combine", ["concat", "reduce"])
+@pytest.mark.parametrize("slicing", ["batch", "query"])
+def test_uneven_exchanges_in_any_order_of_events(slicing: str, combine: str, late: bool) -> None:
+    axes = {"slicing": slicing, "combine": combine, "microbatches": 2, "interleave": 2}
+    dag = real(2, 3, {"dtype": "float64"}, **axes)
     runs_right_in_any_order_of_events(put_off_uses(dag) if late else dag)
 
 
