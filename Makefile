@@ -30,11 +30,12 @@ demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its 
 test: install ## the tests
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
-check: install ## lint, types, import rules
+check: install ## lint, types, import rules, proofs of the shipped plans
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/helixctl validate --quiet plans
 
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
