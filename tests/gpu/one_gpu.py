@@ -145,10 +145,8 @@ def standalone(
     ins, outs = made[: len(task.inputs)], made[len(task.inputs) :]
     if task.kind == "embed":
         table, (first, last) = ins[1], values[1].region[0]
-        ids, out = (
-            torch.randint(0, 2 * last, (outs[0].shape[0] * outs[0].shape[1],), device=device),
-            outs[0].flatten(0, 1),
-        )
+        out = outs[0].flatten(0, 1)
+        ids = torch.randint(0, 2 * last, out.shape[:1], device=device)
         call = kernels.embed(ids, table, first, out, whole=False)
         held = (ids >= first) & (ids < last)
         exact = torch.where(held.unsqueeze(1), table[(ids - first).clamp(0, last - first - 1)], 0).double()
