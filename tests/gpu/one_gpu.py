@@ -32,9 +32,10 @@ from helixctl.dag import Attention, Dag, Task, Tensor  # noqa: E402
 from helixctl.dag.retype import retyped  # noqa: E402
 from helixctl.spec import Dtype  # noqa: E402
 from helixctl_runtime import kernels  # noqa: E402
+from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.files import Numbers  # noqa: E402
-from helixctl_runtime.program import Program, compile_rank  # noqa: E402
+from helixctl_runtime.program import Program  # noqa: E402
 from helixctl_runtime.reference import evaluate, relative_error  # noqa: E402
 from helixctl_runtime.report import environment  # noqa: E402
 from helixctl_runtime.rotary import rotations  # noqa: E402
