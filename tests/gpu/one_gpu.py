@@ -32,9 +32,10 @@ from helixctl.dag import Attention, Dag, Task, Tensor  # noqa: E402
 from helixctl.dag.retype import retyped  # noqa: E402
 from helixctl.spec import Dtype  # noqa: E402
 from helixctl_runtime import kernels  # noqa: E402
+from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.files import Numbers  # noqa: E402
-from helixctl_runtime.program import Program, compile_rank  # noqa: E402
+from helixctl_runtime.program import Program  # noqa: E402
 from helixctl_runtime.reference import evaluate, relative_error  # noqa: E402
 from helixctl_runtime.report import environment  # noqa: E402
 from helixctl_runtime.rotary import rotations  # noqa: E402
@@ -145,10 +146,8 @@ def standalone(
     ins, outs = made[: len(task.inputs)], made[len(task.inputs) :]
     if task.kind == "embed":
         table, (first, last) = ins[1], values[1].region[0]
-        ids, out = (
-            torch.randint(0, 2 * last, (outs[0].shape[0] * outs[0].shape[1],), device=device),
-            outs[0].flatten(0, 1),
-        )
+        out = outs[0].flatten(0, 1)
+        ids = torch.randint(0, 2 * last, out.shape[:1], device=device)
         call = kernels.embed(ids, table, first, out, whole=False)
         held = (ids >= first) & (ids < last)
         exact = torch.where(held.unsqueeze(1), table[(ids - first).clamp(0, last - first - 1)], 0).double()
