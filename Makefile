@@ -49,6 +49,8 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/hand_written.py --json docs/measurements/hand-written.json
 	$(BIN)/python tests/benchmarks/start.py --json docs/measurements/start.json
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
+	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
+	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
 
 gpu: ## what one GPU can check; writes one JSON report to $(OUT)
 	@mkdir -p $(OUT)
