@@ -122,7 +122,8 @@ def test_the_action_installs_the_version_that_is_asked_for(installed: Path) -> N
 def test_the_action_validates_the_plans_of_this_repository(installed: Path) -> None:
     done = run_step("Validate", installed, paths="plans")
     assert (done.returncode, done.stdout) == (0, b"")
-    assert "24 documents: 24 valid" in (installed / "summary.md").read_text()
+    (counts,) = re.findall(r"^(\d+) documents: (\d+) valid$", (installed / "summary.md").read_text(), re.MULTILINE)
+    assert counts[0] == counts[1]
     assert not (installed / "output").exists()
 
 
