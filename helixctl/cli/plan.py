@@ -130,7 +130,7 @@ def _report(decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: b
         what += f"{plan.layout.microbatches} microbatches, of which the others are copies (helixctl validate: all)"
     out.print(
         f"layout {plan.layout} (groups x slices): {what}, proved: "
-        "structure, function, regions, coverage, ownership, collectives, memory"
+        "structure, function, regions, coverage, ownership, collectives, memory, layout"
     )
     if verbose:
         if origins:
