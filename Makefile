@@ -30,11 +30,12 @@ demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its 
 test: install ## the tests
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
-check: install ## lint, types, import rules
+check: install ## lint, types, import rules, proofs of the shipped plans
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/helixctl validate --quiet plans
 
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
@@ -51,6 +52,8 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/hand_written.py --json docs/measurements/hand-written.json
 	$(BIN)/python tests/benchmarks/start.py --json docs/measurements/start.json
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
+	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
+	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
 
 gpu: ## what one GPU can check; writes one JSON report to $(OUT)
 	@mkdir -p $(OUT)

@@ -38,6 +38,7 @@ CODES: Final[dict[str, Code]] = {
     "HX201": Code("no legal layout", EXIT_NO),
     "HX202": Code("the layout asked for is not legal", EXIT_NO),
     "HX203": Code("no legal layout fits in device memory", EXIT_NO),
+    "HX204": Code("the plan is not what the specs give now", EXIT_NO),
     "HX301": Code("malformed plan", EXIT_CANNOT_BEGIN),
     "HX302": Code("a spec in the plan does not match its digest", EXIT_NO),
     "HX303": Code("the plan's layout is not legal for its model and cluster", EXIT_NO),

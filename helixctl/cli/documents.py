@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from dataclasses import replace
+=======
+from dataclasses import dataclass, replace
+>>>>>>> main
 from typing import Any
 
 from helixctl.dag import Dag
@@ -25,12 +29,23 @@ from helixctl.spec.load import (
 Document = ModelDocument | ClusterSpec | Plan | Dag
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that was read and told apart; nothing in it is checked yet."""
+
+    file: str
+    text: str
+    data: dict[str, Any]
+    kind: DocumentKind
+
+
 def load_document(path: str) -> Document:
     """Read one document of any kind and prove it; a folder stands for the config.json in it.
 
     Raises:
         HelixError: it cannot be read, is malformed, or is refused by a proof.
     """
+<<<<<<< HEAD
     path = document_path(path)
     text = read_text(path)
     data = parse_mapping(text, path)
@@ -44,10 +59,51 @@ def load_document(path: str) -> Document:
     if kind == "plan":
         plan = validate_document(Plan, data, text, path, malformed="HX301")
         _refuse(_plan_findings(plan), text, path)
+=======
+    return prove(read_document(document_path(path)))
+
+
+def read_document(file: str) -> Source:
+    """Read a file and tell what kind of document it is.
+
+    Raises:
+        HelixError: it cannot be read, is no mapping, or is none of the kinds.
+    """
+    text = read_text(file)
+    data = parse_mapping(text, file)
+    return Source(file, text, data, document_kind(data, file))
+
+
+def prove(source: Source) -> Document:
+    """The document, proved.
+
+    Raises:
+        HelixError: it is malformed, or is refused by a proof.
+    """
+    file, text, data = source.file, source.text, source.data
+    if source.kind == "model":
+        return validate_model(data, text, file)[0]
+    if source.kind == "cluster":
+        return validate_document(ClusterSpec, data, text, file)
+    if source.kind == "plan":
+        plan = read_plan(source)
+        _refuse(_plan_findings(plan), text, file)
+>>>>>>> main
         return plan
-    dag = validate_document(Dag, data, text, path, malformed="HX401")
-    _refuse(_dag_findings(dag), text, path)
+    _check_version(data.get("format_version"), file)
+    dag = validate_document(Dag, data, text, file, malformed="HX401")
+    _refuse(_dag_findings(dag), text, file)
     return dag
+
+
+def read_plan(source: Source) -> Plan:
+    """The plan that a source of that kind holds, not proved.
+
+    Raises:
+        HelixError: it is malformed, or of a version that is not read.
+    """
+    _check_version(source.data.get("format_version"), source.file)
+    return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
 
 
 def load_dag(path: str) -> Dag:

@@ -75,9 +75,10 @@ class Works:
             layer = _work(body, _LAYER)
             given = sum(v.nbytes for v in body.values if v.id not in body.producer)
             live = peak_live_nbytes(body, team[0]) - given + layer.weight_nbytes
-            # In a layer values may still be on their way while queries and keys are rotated.
-            start = sum(TaskCosts(body).seconds(t) for t in body.tasks if _once(t.kind, t.level))
-            layer = layer._replace(alone_s=min(layer.alone_s, simulate_dedicated(body).step_s - start))
+            if layout.shared_dim != "head_dim":
+                # The tasks are no chain: values may still be on their way while queries and keys are rotated.
+                start = sum(TaskCosts(body).seconds(t) for t in body.tasks if _once(t.kind, t.level))
+                layer = layer._replace(alone_s=min(layer.alone_s, simulate_dedicated(body).step_s - start))
             ends = self._its_ends(layout, sequences, self._pattern(layout))
             least = self._least(layout, sequences, layer)
             self._parts[key] = Parts(layer, ends.embed, ends.head, least, live, ends.output_nbytes)

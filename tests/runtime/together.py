@@ -10,9 +10,10 @@ import torch
 from helixctl.dag import Dag, Tensor
 from helixctl.plan import Interval
 from helixctl.verify import verify
+from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers
-from helixctl_runtime.program import Program, compile_rank
+from helixctl_runtime.program import Program
 from helixctl_runtime.reference import evaluate, relative_error
 from helixctl_runtime.walk import fused, walk_together
 
