@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check golden gpu bench clean
+.PHONY: help install demo test check golden gpu mutants bench clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ check: install ## lint, types, import rules, proofs of the shipped plans
 
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
+
+mutants: install ## break plans and dags in every way, see that each is refused: about 2 minutes
+	$(BIN)/python tests/attack/mutants.py --update
 
 bench: install ## everything that is measured or predicted in docs: about 40 minutes
 	$(BIN)/python tests/benchmarks/paper.py --update
