@@ -106,12 +106,13 @@ class _Session:
         Raises:
             HelixError: HX503.
         """
-        mine = [dag.digest for dag in self.dags]
-        held: list[list[str]] = [mine] * self.rank.world_size
+        mine = (str(self.rank), [dag.digest for dag in self.dags])
+        held = [mine] * self.rank.world_size
         dist.all_gather_object(held, mine)
-        for rank, digests in enumerate(held):
-            if digests != held[0]:
-                message = f"rank {rank} holds {_dags(digests)}, rank 0 {_dags(held[0])}"
+        (first, expected), *others = held
+        for rank, digests in others:
+            if digests != expected:
+                message = f"{rank} holds {_dags(digests)}, {first} {_dags(expected)}"
                 raise fail("HX503", message, "give all hosts the same files, --dtype and version of helixctl")
 
     def _compile(self, dag: Dag) -> tuple[Program, int]:

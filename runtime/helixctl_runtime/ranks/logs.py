@@ -1,0 +1,45 @@
+"""The folder in which the logs of the ranks are."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from helixctl.errors import HelixError, fail
+
+
+@contextmanager
+def log_folder(wanted: Path | None) -> Iterator[Path]:
+    """The folder for the ranks' logs; a temporary one stays only where an error names a file in it."""
+    if wanted is not None:
+        try:
+            wanted.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise fail("HX511", f"cannot make {wanted} for the logs of the ranks: {error.strerror}") from error
+        yield wanted
+        return
+    folder = temporary_folder("helixctl-logs-")
+    keep = False
+    try:
+        yield folder
+    except HelixError:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_folder(prefix: str) -> Path:
+    """A new temporary folder.
+
+    Raises:
+        HelixError: HX511, the disk is full, or there is no place for one.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix))
+    except OSError as error:
+        raise fail("HX511", f"cannot make a temporary folder: {error}", "set TMPDIR to a folder with room") from error

@@ -1,0 +1,52 @@
+"""The store through which ranks of an outer launcher meet: torchrun's own, or one that rank 0 opens."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from helixctl.errors import fail
+
+if TYPE_CHECKING:  # torch.distributed has it for use, not for types
+    from torch._C._distributed_c10d import TCPStore
+else:
+    from torch.distributed import TCPStore
+
+__all__ = ["TCPStore", "address", "meet"]
+
+
+def address(rendezvous: str) -> str:
+    """Host and port of the store, as ``host:port``."""
+    parts = urlsplit(rendezvous)
+    return parts.netloc or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+
+def meet(rendezvous: str, rank: int, timeout: float) -> TCPStore:
+    """A connection to the store, which rank 0 opens where torchrun has not.
+
+    torch's own way there waits inside rank 0 until all have come, where nobody can say who is missing.
+
+    Raises:
+        HelixError: HX513, rank 0 cannot open it.
+        RuntimeError: nobody answers there within the timeout.
+    """
+    host, _, port = address(rendezvous).rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise fail("HX513", f"MASTER_PORT is {port!r}, not a port", "set it to a number from 1024 to 65535")
+    opens = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    try:
+        return TCPStore(
+            host,
+            int(port),
+            is_master=opens,
+            timeout=timedelta(seconds=timeout),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except RuntimeError as error:
+        if opens and "EADDRINUSE" in str(error):
+            hint = "another run, or the last one, has it: set MASTER_PORT to another on all hosts"
+            raise fail("HX513", f"port {port} of this host is in use", hint) from error
+        raise
