@@ -89,7 +89,8 @@ def command(
     options = run.Options(warmup, iters, seed, check, weights, inputs, output)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
-    with progress(what, warmup + iters) if run.speaks() else nullcontext() as watch:
+    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.speaks() else nullcontext()
+    with shown as watch:
         results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, watch=watch)
     if results is None:
         return 0  # another process is rank 0 and reports

@@ -15,7 +15,7 @@ from helixctl_runtime.collectives import groups_of
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers
 from helixctl_runtime.measure import Measured, measure
-from helixctl_runtime.outputs import check_output, write_output_tensor
+from helixctl_runtime.outputs import check_output, is_finite, write_output_tensor
 from helixctl_runtime.places import Places
 from helixctl_runtime.program import Program, compile_rank
 from helixctl_runtime.ranks import Phase, Rank
@@ -144,6 +144,7 @@ class _Session:
             peak_nbytes=peak,
             attention=sorted(b.name for b in program.attention),
             check=check,
+            finite=all(is_finite(buffer.data) for buffer in program.outputs.values()),
             weights_read_nbytes=read_nbytes,
         )
 

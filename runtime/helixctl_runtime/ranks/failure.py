@@ -74,7 +74,7 @@ class Standing:
         exit_code: None while it lives; minus the number of the signal that ended it.
         idle: seconds since its position last changed.
         stopped: the process is suspended (SIGSTOP, a debugger).
-        host: its name, where ranks run on several hosts.
+        host: its name, where ranks run on several hosts; else empty.
     """
 
     rank: int
@@ -85,7 +85,7 @@ class Standing:
     idle: float
     stopped: bool
     log: Path | None
-    host: str | None = None
+    host: str = ""
 
     def __str__(self) -> str:
         """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""
@@ -151,7 +151,8 @@ def absent(standings: Sequence[Standing], missing: Sequence[Peer], timeout: floa
 
 def nobody_there(standing: Standing, where: str, timeout: float) -> HelixError:
     """The error of a rank that could not reach the store through which all meet."""
-    message = f"{standing} found nobody at {where} within {timeout:g} s, where rank 0 or torchrun should wait"
+    reason = str(standing.report.value).rpartition("timed out: ")[2] if standing.report else ""
+    message = f"{standing} found nobody at {where} within {timeout:g} s, where rank 0 or torchrun should wait: {reason}"
     hint = "give all hosts the same MASTER_ADDR and MASTER_PORT; under SLURM start helixctl with srun"
     return fail("HX505", message, _hint(standing, hint))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from helixctl_runtime.ranks import signals
 from helixctl_runtime.ranks.environment import DeviceKind, check_devices, check_world_size, detect
 from helixctl_runtime.ranks.failure import TaskName, root_cause
 from helixctl_runtime.ranks.local import LocalRanks
-from helixctl_runtime.ranks.logs import log_folder
+from helixctl_runtime.ranks.logs import log_folder, scratch_folder
 from helixctl_runtime.ranks.outer import run_here
 from helixctl_runtime.ranks.rank import Position, Rank
 
@@ -55,7 +54,7 @@ def run_ranks(
     with (
         signals.as_exceptions(),
         log_folder(log_dir) as logs,
-        tempfile.TemporaryDirectory(prefix="helixctl-", ignore_cleanup_errors=True) as private,
+        scratch_folder() as private,
     ):
         ranks = LocalRanks(world_size, device, timeout, logs)
         try:

@@ -1,4 +1,4 @@
-"""The folder in which the logs of the ranks are."""
+"""The folders that a run makes: for the logs of the ranks, and for itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def log_folder(wanted: Path | None) -> Iterator[Path]:
             raise fail("HX511", f"cannot make {wanted} for the logs of the ranks: {error.strerror}") from error
         yield wanted
         return
-    folder = temporary_folder("helixctl-logs-")
+    folder = _made("helixctl-logs-")
     keep = False
     try:
         yield folder
@@ -33,7 +33,17 @@ def log_folder(wanted: Path | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def temporary_folder(prefix: str) -> Path:
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder that is there during the run only."""
+    folder = _made("helixctl-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made(prefix: str) -> Path:
     """A new temporary folder.
 
     Raises:
@@ -42,4 +52,5 @@ def temporary_folder(prefix: str) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=prefix))
     except OSError as error:
-        raise fail("HX511", f"cannot make a temporary folder: {error}", "set TMPDIR to a folder with room") from error
+        hint = "set TMPDIR to a folder with room"
+        raise fail("HX511", f"cannot make a temporary folder: {error.strerror or error}", hint) from error

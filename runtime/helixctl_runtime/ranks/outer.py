@@ -23,6 +23,7 @@ from helixctl_runtime.ranks.logs import log_folder
 from helixctl_runtime.ranks.meeting import address
 from helixctl_runtime.ranks.peers import Peers
 from helixctl_runtime.ranks.rank import Phase, Progress, Rank
+from helixctl_runtime.ranks.sigterm import Sigterm
 
 _ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"
 
@@ -50,6 +51,7 @@ def run_here(
         if peers.speaks():
             for diagnostic in error.diagnostics:
                 print(diagnostic, file=sys.stderr, flush=True)  # noqa: T201  the main thread waits and cannot raise
+        peers.leave()
         os._exit(error.exit_status)
 
     peers = Peers(place.rank, place.world_size, where, place.rendezvous, timeout, progress, stuck)
@@ -64,22 +66,26 @@ def run_here(
         peers=peers,
     )
     results: list[object] = [None] * place.world_size
-    try:
-        results[place.rank] = worker(rank)
-        rank.progress.enter(Phase.DONE)
-        peers.end()
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    except Exception as error:
-        peers.end()
-        # torchrun ends all ranks of a host as soon as one has ended; the last words are said before.
-        with suppress(ValueError):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        cause = _cause(peers, describe(error), timeout, task_name, _write_traceback(log_dir, rank.rank))
-        _leave_word(cause)
-        if peers.speaks():
-            raise cause from error
-        raise SystemExit(cause.exit_status) from error
+    sigterm = Sigterm()
+    with sigterm.watched(peers.ends_within):
+        try:
+            results[place.rank] = worker(rank)
+            rank.progress.enter(Phase.DONE)
+            peers.end()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        except Exception as error:
+            report = describe(error)
+            if report.kind == "gone" and sigterm.ended_us:
+                os._exit(128 + signal.SIGTERM)
+            peers.end()
+            cause = _cause(peers, report, timeout, task_name, _write_traceback(log_dir, rank.rank))
+            _leave_word(cause)
+            speaks = peers.speaks()
+            peers.leave()
+            if speaks:
+                raise cause from error
+            raise SystemExit(cause.exit_status) from error
     return results
 
 
@@ -100,7 +106,7 @@ def _cause(peers: Peers, report: Report | None, timeout: float, task_name: TaskN
     # The store is with rank 0, so what does not answer is rank 0's host, or on that host rank 0 itself.
     keeper = peers.known[0]
     gone = [p for p in peers.known.values() if p.host == keeper.host] if keeper.host != peers.host else [keeper]
-    return absent(standings, [p for p in gone if p.rank != peers.rank], timeout, task_name)
+    return absent(standings, [peers.shown(p) for p in gone if p.rank != peers.rank], timeout, task_name)
 
 
 def _leave_word(error: HelixError) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -26,11 +26,12 @@ from helixctl_runtime.ranks.meeting import TCPStore, meet
 from helixctl_runtime.ranks.rank import Phase, Position, Progress
 
 # Seconds. How long to wait for the store, which may be on a host that is gone; and for all ranks to answer.
-_STORE: Final = 0.8
+_STORE: Final = 1.0
 _ANSWERS: Final = 0.8
 # How long a rank that waits in a collective may go on once another has failed; it cannot end well.
 _GRACE: Final = 0.8
-_POLL: Final = 0.02
+_FAREWELL: Final = 1.0
+_POLL: Final = 0.05
 _FOR_EVER: Final = timedelta(days=7)  # what fits into the milliseconds of the store
 
 _T = TypeVar("_T")
@@ -72,16 +73,17 @@ class Peers:
     _store: TCPStore | None = None
     _ends: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
+    _saying: threading.Lock = field(default_factory=threading.Lock)
+    _answered: bool = False
     _prefix: str = ""
 
     def meet(self) -> TCPStore:
         """Connect, and say where this rank is."""
         self._prefix = f"helixctl/{next(_meetings)}"
         store = meet(self.rendezvous, self.rank, self.timeout)
-        # A call on a connection waits for the call before it, so the thread has one of its own, and the end another.
-        self._store, ear = _another(store), _another(store)
+        self._store = store
         store.set(f"{self._prefix}/is/{self.rank}", json.dumps([self.host, str(self.device)]))
-        threading.Thread(target=self._listen, args=(ear,), daemon=True, name="helixctl peers").start()
+        threading.Thread(target=self._listen, args=(store,), daemon=True, name="helixctl peers").start()
         return store
 
     def learn(self) -> None:
@@ -91,9 +93,9 @@ class Peers:
             self.known = {rank: Peer(rank, *json.loads(text)) for rank, text in enumerate(told)}
 
     @property
-    def shown_host(self) -> str | None:
-        """This host's name for messages; None where there is only one."""
-        return self._shown(self.host)
+    def shown_host(self) -> str:
+        """This host's name for messages; empty where there is only one."""
+        return self.shown(Peer(self.rank, self.host)).host
 
     def end(self) -> None:
         """This rank comes to an end by itself, well or not; wait for ever where the thread already ends it."""
@@ -117,32 +119,61 @@ class Peers:
             # Who failed by itself knows why; who was left by another wants to know by whom.
             waits = report is None or report.kind in ("late", "gone")
             _within(_ANSWERS + _STORE, lambda: self._gather(store, found, _ANSWERS if waits else 0.0))
-        missing = [self.known.get(rank, Peer(rank)) for rank in range(self.world_size) if rank not in found]
+        missing = [self.shown(self.known.get(rank, Peer(rank))) for rank in range(self.world_size) if rank not in found]
         return Heard([found[rank] for rank in sorted(found)], missing, store=bool(reached))
 
     def speaks(self) -> bool:
         """Whether this rank is to say what happened: the first that asks on each host."""
+        if not _first_on_this_host(self.rendezvous):
+            return False
         store = self._store
-        if store is not None:
-            asked = _within(_STORE, lambda: store.add(f"{self._prefix}/said/{self.host}", 1))
-            if asked is not None:
-                return asked == 1
-        return _first_on_this_host(self.rendezvous)
+        if store is None:
+            return True
+        # Who said it may have left already.
+        return _within(_STORE, lambda: store.add(f"{self._prefix}/said/{self.host}", 1)) in {1, None}
 
-    def _shown(self, host: str) -> str | None:
-        return host if len({peer.host for peer in self.known.values()}) > 1 else None
+    def leave(self) -> None:
+        """Say that this rank goes; rank 0, which may keep the store, goes when those who were there have gone."""
+        store = self._store
+        if store is None:
+            return
+        key = f"{self._prefix}/gone"
+
+        def go() -> None:
+            deadline = time.monotonic() + _FAREWELL
+            gone = store.add(key, 1)
+            while self.rank == 0 and gone < store.add(f"{self._prefix}/answers", 0) and time.monotonic() < deadline:
+                time.sleep(_POLL)
+                gone = store.add(key, 0)
+
+        _within(_STORE + _FAREWELL, go)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether this rank comes to an end by itself so soon; it then always does, and no other way."""
+        return self._ended.wait(seconds) or not self._ends.acquire(blocking=False)
+
+    def shown(self, peer: Peer) -> Peer:
+        """A rank for messages, which name hosts only where there are several."""
+        several = len({peer.host for peer in self.known.values()}) > 1
+        return peer if several else replace(peer, host="")
 
     def _listen(self, store: TCPStore) -> None:
         with suppress(RuntimeError):  # the store went with its process: there is nobody left to tell
-            store.wait([f"{self._prefix}/failed"], _FOR_EVER)
-            if self._ended.is_set():
-                return
-            self._answer(store, None, self.progress.position())
+            # A call on a connection waits for the call before it, and this one takes as long as the run. Made here,
+            # because torch asks the name service for every new connection.
+            ear = _another(store)
+            ear.wait([f"{self._prefix}/failed"], _FOR_EVER)
+            with self._saying:
+                if self._ended.is_set():
+                    return
+                self._answer(ear, None, self.progress.position())
             if not self._ended.wait(_GRACE) and self._ends.acquire(blocking=False):
+                self._store = ear  # the rank may be stuck in a call on the other
                 self.stuck()
 
     def _tell(self, store: TCPStore, report: Report | None, position: Position) -> bool:
-        self._answer(store, report, position)
+        with self._saying:
+            self._answer(store, report, position)
         store.set(f"{self._prefix}/failed", "1")
         return True
 
@@ -151,38 +182,47 @@ class Peers:
         if report is not None:
             value = [asdict(d) for d in report.value] if report.kind == "helix" else report.value  # type: ignore[attr-defined]
             # Clocks of hosts differ; the store counts for all.
-            told |= {"kind": report.kind, "value": value, "when": store.add(f"{self._prefix}/told", 1)}
-        store.set(f"{self._prefix}/at/{self.rank}" + ("" if report is None else "/end"), json.dumps(told))
+            told |= {"kind": report.kind, "value": value, "when": store.add(f"{self._prefix}/reports", 1)}
+        store.set(f"{self._prefix}/at/{self.rank}", json.dumps(told))
+        if not self._answered:
+            store.add(f"{self._prefix}/answers", 1)
+            self._answered = True
 
     def _gather(self, store: TCPStore, found: dict[int, Standing], seconds: float) -> bool:
         """Fill in what the other ranks say, until all have, or for so long."""
-        deadline = time.monotonic() + seconds
+        deadline, before = time.monotonic() + seconds, 0
         while True:
-            for rank in range(self.world_size):
-                if rank not in self.known and store.check([f"{self._prefix}/is/{rank}"]):
-                    self.known[rank] = Peer(rank, *json.loads(store.get(f"{self._prefix}/is/{rank}")))
-                self._ask(store, rank, found)
-            if len(found) == self.world_size or time.monotonic() > deadline:
+            # One question as long as nothing is new: all ranks ask at the same time.
+            answers = store.add(f"{self._prefix}/answers", 0)
+            over = time.monotonic() > deadline
+            if answers != before or over:
+                before = answers
+                for rank in range(self.world_size):
+                    self._ask(store, rank, found)
+            if over or len(found) == self.world_size:
                 return True
             time.sleep(_POLL)
 
     def _ask(self, store: TCPStore, rank: int, found: dict[int, Standing]) -> None:
-        for key in (f"{self._prefix}/at/{rank}/end", f"{self._prefix}/at/{rank}"):
-            if rank != self.rank and rank in self.known and store.check([key]):
-                told, peer = json.loads(store.get(key)), self.known[rank]
-                phase, step, begun = told["position"]
-                found[rank] = Standing(
-                    rank,
-                    torch.device(peer.device),
-                    Position(Phase(phase), step, begun),
-                    _report(told),
-                    None,
-                    0.0,
-                    stopped=False,
-                    log=None,
-                    host=self._shown(peer.host),
-                )
-                return
+        if rank in found:
+            return
+        name, at = f"{self._prefix}/is/{rank}", f"{self._prefix}/at/{rank}"
+        if rank not in self.known and store.check([name]):
+            self.known[rank] = Peer(rank, *json.loads(store.get(name)))
+        if rank in self.known and store.check([at]):
+            told, peer = json.loads(store.get(at)), self.known[rank]
+            phase, step, begun = told["position"]
+            found[rank] = Standing(
+                rank,
+                torch.device(peer.device),
+                Position(Phase(phase), step, begun),
+                _report(told),
+                None,
+                0.0,
+                stopped=False,
+                log=None,
+                host=self.shown(peer).host,
+            )
 
 
 def _another(store: TCPStore) -> TCPStore:

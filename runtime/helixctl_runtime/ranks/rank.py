@@ -81,7 +81,7 @@ class Rank:
 
     def __str__(self) -> str:
         """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""
-        host = self.peers.shown_host if self.peers else None
+        host = self.peers.shown_host if self.peers else ""
         return f"rank {self.rank} ({self.device})" + (f" on host {host}" if host else "")
 
     def init_process_group(self) -> None:
