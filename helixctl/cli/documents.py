@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from dataclasses import replace
-=======
 from dataclasses import dataclass, replace
->>>>>>> main
 from typing import Any
 
 from helixctl.dag import Dag
@@ -45,21 +41,6 @@ def load_document(path: str) -> Document:
     Raises:
         HelixError: it cannot be read, is malformed, or is refused by a proof.
     """
-<<<<<<< HEAD
-    path = document_path(path)
-    text = read_text(path)
-    data = parse_mapping(text, path)
-    kind = document_kind(data, path)
-    if kind == "model":
-        return validate_model(data, text, path)[0]
-    if kind == "cluster":
-        return validate_document(ClusterSpec, data, text, path)
-    _check_version(data.get("format_version"), path)
-    _check_schema(data, kind, path)
-    if kind == "plan":
-        plan = validate_document(Plan, data, text, path, malformed="HX301")
-        _refuse(_plan_findings(plan), text, path)
-=======
     return prove(read_document(document_path(path)))
 
 
@@ -88,9 +69,9 @@ def prove(source: Source) -> Document:
     if source.kind == "plan":
         plan = read_plan(source)
         _refuse(_plan_findings(plan), text, file)
->>>>>>> main
         return plan
     _check_version(data.get("format_version"), file)
+    _check_schema(data, file)
     dag = validate_document(Dag, data, text, file, malformed="HX401")
     _refuse(_dag_findings(dag), text, file)
     return dag
@@ -145,9 +126,9 @@ def _check_version(version: object, path: str) -> None:
         raise HelixError(Diagnostic("HX304", message, hint, path))
 
 
-def _check_schema(data: dict[str, Any], kind: DocumentKind, path: str) -> None:
+def _check_schema(data: dict[str, Any], path: str) -> None:
     """A dag that is told by its keys may lack $schema, but has no other; of a plan it is a field like any other."""
-    if kind == "dag" and data.get("$schema", DAG_SCHEMA) != DAG_SCHEMA:
+    if data.get("$schema", DAG_SCHEMA) != DAG_SCHEMA:
         message = f"$schema must be {DAG_SCHEMA}, not {shown(data['$schema'])}"
         raise HelixError(Diagnostic("HX401", message, None, path, path="$schema"))
 
