@@ -69,6 +69,7 @@ CODES: Final[dict[str, Code]] = {
     "HX510": Code("a task failed", EXIT_NO),
     "HX511": Code("an output cannot be written", EXIT_CANNOT_BEGIN),
     "HX512": Code("a drawing tool is missing", EXIT_CANNOT_BEGIN),
+    "HX513": Code("ranks have no place to meet", EXIT_CANNOT_BEGIN),
 }
 
 

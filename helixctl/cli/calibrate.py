@@ -64,7 +64,8 @@ def command(
         ) from error
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
     what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
-    with progress(what, len(request.names)) if run.speaks() else nullcontext() as watch:
+    shown = progress(what, len(request.names), live=run.starts_ranks()) if run.speaks() else nullcontext()
+    with shown as watch:
         found = run.calibrate(request, base, timeout=timeout, watch=watch)
     if found is None:
         return  # another process is rank 0 and writes

@@ -31,14 +31,14 @@ def table(*columns: str) -> Table:
 
 
 @contextmanager
-def progress(what: str, steps: int) -> Iterator[Callable[[str, int], None] | None]:
-    """Show how far a run is: a live line on a terminal, one plain line elsewhere."""
-    if not sys.stderr.isatty():
+def progress(what: str, steps: int, *, live: bool) -> Iterator[Callable[[str, int], None] | None]:
+    """Show how far a run is: a live line on a terminal, one plain line elsewhere, and where others write there too."""
+    if not live or not sys.stderr.isatty():
         console().print(f"running: {what}")
         yield None
         return
     from rich.live import Live
 
     # Refreshed by hand: a thread of rich's would be there when the ranks are forked.
-    with Live(what, console=console(), auto_refresh=False, transient=True) as live:
-        yield lambda phase, step: live.update(f"{what}: {phase}, step {min(step + 1, steps)}", refresh=True)
+    with Live(what, console=console(), auto_refresh=False, transient=True) as line:
+        yield lambda phase, step: line.update(f"{what}: {phase}, step {min(step + 1, steps)}", refresh=True)

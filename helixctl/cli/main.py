@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -22,6 +25,9 @@ COMMANDS: Final = {
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
     "calibrate": "Measure this machine for the predictions.",
 }
+
+# What a shell says of a process that a signal ended.
+_ENDED: Final = {128 + s: s.name for s in (signal.SIGTERM, signal.SIGHUP)}
 
 
 class _Commands(click.Group):
@@ -50,8 +56,18 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the answer is no, 2 could not begin, 3 a bug, 130 interrupted."""
-    args = sys.argv[1:] if argv is None else argv
-    sys.exit(_status(args))
+    status = _status(sys.argv[1:] if argv is None else argv)
+    if sys.modules.get("torch"):
+        _leave(status)
+    sys.exit(status)
+
+
+def _leave(status: int) -> None:
+    """Exit without taking torch apart, which takes a second, and longer where connections hang."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(status)
 
 
 def _status(args: list[str]) -> int:
@@ -82,6 +98,8 @@ def _end(error: BaseException, *, debug: bool) -> int:
             status = EXIT_INTERRUPTED
         case SystemExit():
             status = error.code if isinstance(error.code, int) else EXIT_NO
+            if status in _ENDED:
+                click.echo(f"ended by {_ENDED[status]}", err=True)
         case BrokenPipeError():
             # The reader of stdout went away (`| head`): the usual silent end. Point stdout elsewhere, so that the
             # interpreter does not complain when it flushes.

@@ -12,6 +12,7 @@ from helixctl.units import human_bytes
 if TYPE_CHECKING:
     from helixctl.dag import Dag
 
+_FEW = 3  # tensors that a message names
 _OVERHEAD = "sync + comm overhead per token (the paper's TPOT)"
 
 
@@ -47,6 +48,7 @@ def print_report(report: dict[str, Any], dag: Dag, device: str) -> None:
         of = f"of {human_bytes(weights['nbytes'])} in {weights['path']}"
         out.print(f"weights: {read}, {human_bytes(weights['read_nbytes'])} in all, {of}", markup=False)
     out.print(f"{step['n']} steps after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
+    _warn([report], [""])
 
 
 def print_comparison(result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:
@@ -77,6 +79,7 @@ def print_comparison(result: dict[str, Any], dags: Sequence[Dag], device: str) -
     out.print(rows)
     out.print()
     out.print(f"{reports[0]['iters']} steps of each after {reports[0]['warmup']} for warm-up, one of each in turn")
+    _warn(reports, [f"{row['method']}: " for row in result["comparison"]])
 
 
 def print_verdicts(reports: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> None:
@@ -92,6 +95,13 @@ def print_verdicts(reports: Sequence[dict[str, Any]], names: Sequence[str] | Non
         raise HelixError(wrong)
 
 
+def _warn(reports: Sequence[dict[str, Any]], of: Sequence[str]) -> None:
+    """Say where an output is not finite: the times are measured, but whoever takes the numbers should know."""
+    for report, name in zip(reports, of, strict=True):
+        if not report["output_finite"] and report["check"] is None:
+            console().print(f"{name}warning: the output holds NaN or infinity; --check tells where they come from")
+
+
 def _verdict(report: dict[str, Any], of: str) -> list[Diagnostic]:
     check = report["check"]
     if check is None:
@@ -102,8 +112,9 @@ def _verdict(report: dict[str, Any], of: str) -> list[Diagnostic]:
         console().print(f"{of}check passed: {numbers}")
         return []
     if check["unpartitioned_error"] is None:
-        message = f"{of}the model's own output is not finite: {numbers}"
-        return [Diagnostic("HX506", message, "look for NaN in the weights and input")]
+        message = f"{of}the model's own output is not finite: {_named(check['not_finite']) or numbers}"
+        hint = "correct the file" if check["not_finite"] else "the numbers overflow: try a wider --dtype"
+        return [Diagnostic("HX506", message, hint)]
     hint = "the plan was proved: please report this with the plan and the report"
     routed = any(kind["kind"] == "route" for kind in report["kinds"])
     if routed and report["dtype"] in {"float16", "bfloat16"}:
@@ -137,6 +148,11 @@ def _improvement(row: dict[str, Any]) -> str:
 
 def _largest(report: dict[str, Any]) -> int:
     return max(int(r["weight_nbytes"] + r["buffer_nbytes"]) for r in report["ranks"])
+
+
+def _named(not_finite: Sequence[str]) -> str:
+    more = len(not_finite) - _FEW
+    return "; ".join(not_finite[:_FEW]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _error(number: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -88,26 +89,29 @@ def command(
     options = run.Options(warmup, iters, seed, check, weights, inputs, output)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
-    with progress(what, warmup + iters) if run.speaks() else nullcontext() as watch:
+    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.speaks() else nullcontext()
+    with shown as watch:
         results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, watch=watch)
     if results is None:
         return 0  # another process is rank 0 and reports
     reports = [result.report for result in results]
     report = run.comparison(names, reports) if compare else reports[0]
+    # Printed first: what was measured is not lost where a disk is full.
+    if compare:
+        print_comparison(report, dags, device)
+    else:
+        print_report(report, dags[0], device)
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
     if trace_path:
         _write_trace(trace_path, dags, names, [result.spans for result in results])
-    if compare:
-        print_comparison(report, dags, device)
-        print_verdicts(reports, names)
-    else:
-        print_report(report, dags[0], device)
-        print_verdicts(reports)
+    print_verdicts(reports, names if compare else None)
     return 0
 
 
 def _runtime() -> ModuleType:
+    # Its warnings come with C++ stacks, and say less than our one line does.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         from helixctl_runtime import run
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers
 from helixctl_runtime.measure import Measured, measure
-from helixctl_runtime.outputs import check_output, write_output_tensor
+from helixctl_runtime.outputs import check_output, is_finite, write_output_tensor
 from helixctl_runtime.places import Places
 from helixctl_runtime.program import Program
 from helixctl_runtime.ranks import Phase, Rank
@@ -107,12 +107,13 @@ class _Session:
         Raises:
             HelixError: HX503.
         """
-        mine = [dag.digest for dag in self.dags]
-        held: list[list[str]] = [mine] * self.rank.world_size
+        mine = (str(self.rank), [dag.digest for dag in self.dags])
+        held = [mine] * self.rank.world_size
         dist.all_gather_object(held, mine)
-        for rank, digests in enumerate(held):
-            if digests != held[0]:
-                message = f"rank {rank} holds {_dags(digests)}, rank 0 {_dags(held[0])}"
+        (first, expected), *others = held
+        for rank, digests in others:
+            if digests != expected:
+                message = f"{rank} holds {_dags(digests)}, {first} {_dags(expected)}"
                 raise fail("HX503", message, "give all hosts the same files, --dtype and version of helixctl")
 
     def _compile(self, dag: Dag) -> tuple[Program, int]:
@@ -144,6 +145,7 @@ class _Session:
             peak_nbytes=peak,
             attention=sorted(b.name for b in program.attention),
             check=check,
+            finite=all(is_finite(buffer.data) for buffer in program.outputs.values()),
             weights_read_nbytes=read_nbytes,
         )
 

@@ -25,22 +25,34 @@ _FLOAT64_TOLERANCE = 64 * torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Relative errors against float64: of the output of all ranks, of the unpartitioned computation, the tolerance."""
+    """How the output compares with float64.
+
+    Attributes:
+        error: of the output of all ranks, relative.
+        unpartitioned_error: of the unpartitioned computation in the run's dtype.
+        tolerance: the largest error that passes.
+        not_finite: weights and inputs that hold NaN or infinity, each with the first place; rank 0 knows them.
+    """
 
     error: float
     unpartitioned_error: float
     tolerance: float
+    not_finite: tuple[str, ...] = ()
 
 
 def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Check:
     """Compare the output with the model computed unpartitioned in float64; all ranks call it, and all are told."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
     expected = None
+    bad: dict[str, str] = {}
     numbers_of = torch.empty(2, dtype=torch.float64, device=device)  # the unpartitioned error, the expected norm
     if rank.rank == 0:
 
         def load(tensor: Tensor) -> torch.Tensor:
-            return numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(dag.plan.model.dtype)], device)
+            found = numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(dag.plan.model.dtype)], device)
+            if not is_finite(found):
+                bad[tensor.name] = _first_not_finite(tensor.name, found)
+            return found
 
         with torch.inference_mode():
             expected = evaluate(dag.plan, load, torch.float64)
@@ -59,7 +71,17 @@ def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Ch
             if dag.value[value_id].region == region:
                 mine[region] = float(torch.linalg.vector_norm(_in_order(dag, buffer).to(torch.float64) - part))
     floor = _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0
-    return Check(_worst_whole(mine, rank) / norm, unpartitioned, max(2 * unpartitioned, floor))
+    return Check(_worst_whole(mine, rank) / norm, unpartitioned, max(2 * unpartitioned, floor), tuple(bad.values()))
+
+
+def is_finite(numbers: torch.Tensor) -> bool:
+    """Whether there is no NaN and no infinity."""
+    return bool(torch.isfinite(numbers).all())
+
+
+def _first_not_finite(name: str, numbers: torch.Tensor) -> str:
+    where = (~torch.isfinite(numbers)).nonzero()[0].tolist()
+    return f"{name} is {float(numbers[tuple(where)])} at {where}"
 
 
 def _worst_whole(mine: dict[tuple[Interval, ...], float], rank: Rank) -> float:

@@ -55,6 +55,7 @@ class RankMeasurement:
         peak_nbytes: largest resident set (cpu) or allocation (cuda), before any check.
         attention: the fused kernels that ran.
         check: of this rank's output, where it was asked for.
+        finite: its part of the output has neither NaN nor infinity.
         weights_read_nbytes: what it asked for of the files that hold the weights; 0 where they are seeded.
     """
 
@@ -65,6 +66,7 @@ class RankMeasurement:
     peak_nbytes: int
     attention: list[str]
     check: Check | None = None
+    finite: bool = True
     weights_read_nbytes: int = 0
 
 
@@ -141,6 +143,7 @@ def result(
         "kinds": kinds(dag, traced),
         "attention_kernels": ranks[0].attention,
         "ranks": [_rank(r) for r in ranks],
+        "output_finite": all(r.finite for r in ranks),
         "check": _check([r.check for r in ranks if r.check is not None]),
         "environment": environment(),
         "started_at": started_at,
@@ -177,7 +180,8 @@ def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
         return None
     worst = replace(ranks[0], error=max(r.error for r in ranks))
     passed = math.isfinite(worst.error) and worst.error <= worst.tolerance
-    return {"passed": passed} | {k: v if math.isfinite(v) else None for k, v in asdict(worst).items()}
+    numbers = {k: v if math.isfinite(v) else None for k, v in asdict(worst).items() if k != "not_finite"}
+    return {"passed": passed} | numbers | {"not_finite": list(worst.not_finite)}
 
 
 def environment() -> dict[str, Any]:

@@ -17,13 +17,18 @@ from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.environment import detect
 from helixctl_runtime.report import Result
 
-__all__ = ["Options", "Result", "comparison", "run", "speaks"]
+__all__ = ["Options", "Result", "comparison", "run", "speaks", "starts_ranks"]
 
 
 def speaks() -> bool:
     """Whether this process prints for all: it starts the ranks itself, or is rank 0 of an outer launcher."""
     place = detect(os.environ)
     return place is None or place.rank == 0
+
+
+def starts_ranks() -> bool:
+    """Whether this process starts the ranks itself, and so sees how far they are."""
+    return detect(os.environ) is None
 
 
 def run(

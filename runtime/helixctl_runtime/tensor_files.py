@@ -83,7 +83,10 @@ class TensorFiles:
 
     def _slice(self, name: str) -> Any:
         if name not in self._slices:
-            self._slices[name] = self._file(self.names[name]).get_slice(name)
+            try:
+                self._slices[name] = self._file(self.names[name]).get_slice(name)
+            except (KeyError, SafetensorError) as error:  # another file than the one that was checked
+                raise HelixError(self._problem(f"tensor {name} is missing")) from error
         return self._slices[name]
 
     @property

@@ -18,9 +18,9 @@ from helixctl_runtime.calibrate.points import FULL, QUICK, Sizes
 from helixctl_runtime.calibrate.worker import Calibration
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.environment import detect
-from helixctl_runtime.run import speaks
+from helixctl_runtime.run import speaks, starts_ranks
 
-__all__ = ["Request", "calibrate", "speaks"]
+__all__ = ["Request", "calibrate", "speaks", "starts_ranks"]
 
 _CPU_RANKS: Final = 4
 _DTYPES: Final[dict[str, tuple[Dtype, ...]]] = {"cpu": ("float32",), "cuda": ("float16", "bfloat16")}

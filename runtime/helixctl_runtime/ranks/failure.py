@@ -33,6 +33,8 @@ _SPOTS: Final = {
 _SIGNAL_HINTS: Final = {
     signal.SIGKILL: "if nobody killed it, the machine ran out of memory (dmesg tells)",
     signal.SIGABRT: "ranks that meet a collective with different shapes or dtypes end this way",
+    # Files are mapped, not read: what is cut off while it is mapped is no error of a call.
+    signal.SIGBUS: "a weight or input file was cut short while ranks read it, or its disk or /dev/shm failed",
 }
 # Where in gloo's source an error arose, and its advice.
 _GLOO_ASIDES: Final = re.compile(r"^\[[^\]]*\.cc:\d+\] |\. This is typically .*")
@@ -55,6 +57,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """A rank of a run on several hosts; host and device are empty until it has said them."""
+
+    rank: int
+    host: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What the launcher knows of one rank when the run has failed.
 
@@ -63,6 +74,7 @@ class Standing:
         exit_code: None while it lives; minus the number of the signal that ended it.
         idle: seconds since its position last changed.
         stopped: the process is suspended (SIGSTOP, a debugger).
+        host: its name, where ranks run on several hosts; else empty.
     """
 
     rank: int
@@ -73,10 +85,11 @@ class Standing:
     idle: float
     stopped: bool
     log: Path | None
+    host: str = ""
 
     def __str__(self) -> str:
-        """``rank 3 (cpu)``."""
-        return f"rank {self.rank} ({self.device})"
+        """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""
+        return f"rank {self.rank} ({self.device})" + (f" on host {self.host}" if self.host else "")
 
     def died(self, timeout: float) -> bool:
         """It ended without a word, and not because NCCL ends a process whose peers are late."""
@@ -121,19 +134,55 @@ def root_cause(standings: Sequence[Standing], timeout: float, task_name: TaskNam
     return _gone_error(lost, task_name)
 
 
-def alone(standing: Standing, timeout: float, task_name: TaskName) -> HelixError:
-    """The error of a rank that knows only itself, because another launcher started it."""
-    report = standing.report
-    if report is None or report.kind in ("helix", "task"):
-        return root_cause([standing], timeout, task_name)
-    if report.kind == "gone":
-        return _gone_error(standing, task_name)
-    spot = _spot(standing, task_name)
-    hint = "see what the other ranks say; under SLURM start helixctl with srun, or only rank 0 exists"
-    return fail("HX505", f"{standing} waited {timeout:g} s in {spot} for a rank that did not arrive", hint)
+def absent(standings: Sequence[Standing], missing: Sequence[Peer], timeout: float, task_name: TaskName) -> HelixError:
+    """The error where ranks do not answer: who they are, and where the others waited for them."""
+    waiting = [s for s in standings if s.waits(timeout)]
+    goal = spot(min(waiting or standings, key=lambda s: s.position), task_name)
+    arrived = sum(spot(s, task_name) == goal for s in standings)
+    elsewhere = len(standings) - arrived
+    others = f"{_count(arrived)} arrived" + (f", {elsewhere} elsewhere" if elsewhere else "")
+    first = standings[0]
+    if not waiting and any(s.report and s.report.kind == "gone" for s in standings):
+        message = f"{named(missing)} ended or cannot be reached; seen in {goal} by {first}"
+        return fail("HX504", message, _hint(first, "see the output of that rank's launcher"))
+    message = f"{named(missing)} did not arrive in {goal} within {timeout:g} s, and cannot be reached; {others}"
+    return fail("HX505", message, _hint(first, "see whether the host is up, the network there, the process suspended"))
 
 
-def _spot(standing: Standing, task_name: TaskName) -> str:
+def nobody_there(standing: Standing, where: str, timeout: float) -> HelixError:
+    """The error of a rank that could not reach the store through which all meet."""
+    reason = str(standing.report.value).rpartition("timed out: ")[2] if standing.report else ""
+    message = f"{standing} found nobody at {where} within {timeout:g} s, where rank 0 or torchrun should wait: {reason}"
+    hint = "give all hosts the same MASTER_ADDR and MASTER_PORT; under SLURM start helixctl with srun"
+    return fail("HX505", message, _hint(standing, hint))
+
+
+def named(peers: Sequence[Peer]) -> str:
+    """``rank 3 (cpu) on host a``, ``ranks 8-15 on host b``; hosts one after the other."""
+    by_host: dict[str, list[Peer]] = {}
+    for peer in sorted(peers, key=lambda p: p.rank):
+        by_host.setdefault(peer.host, []).append(peer)
+    texts = []
+    for host, its in by_host.items():
+        device = f" ({its[0].device})" if its[0].device else ""
+        who = f"rank {its[0].rank}{device}" if len(its) == 1 else f"ranks {_ranges([p.rank for p in its])}"
+        texts.append(who + (f" on host {host}" if host else ""))
+    return ", ".join(texts)
+
+
+def _ranges(ranks: Sequence[int]) -> str:
+    """``0-3, 5``."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def spot(standing: Standing, task_name: TaskName) -> str:
+    """Where a rank is, or was seen last: a task and its step, or a part of the run around them."""
     phase, step, begun = standing.position
     if phase is not Phase.RUNNING:
         return _SPOTS[phase]
@@ -157,25 +206,30 @@ def _death(standing: Standing, task_name: TaskName) -> HelixError:
     number = next((s for s in signal.Signals if s == -code), None)
     end = f"was killed by {number.name if number else f'signal {-code}'}" if code < 0 else f"exited with status {code}"
     known = _SIGNAL_HINTS.get(number) if number else None
-    message = f"{standing} {end} during {_spot(standing, task_name)}"
+    message = f"{standing} {end} during {spot(standing, task_name)}"
     return fail("HX504", message, _hint(standing, known))
 
 
 def _helix_error(standing: Standing, task_name: TaskName) -> HelixError:  # noqa: ARG001  one signature for all kinds
     value = standing.report.value if standing.report else ()
     diagnostics = [d for d in value if isinstance(d, Diagnostic)] if isinstance(value, tuple) else []
-    named = [replace(d, message=f"{standing}: {d.message}", hint=_hint(standing, d.hint)) for d in diagnostics]
+    named = [replace(d, message=_by(standing, d), hint=_hint(standing, d.hint)) for d in diagnostics]
     return HelixError(named)
+
+
+def _by(standing: Standing, found: Diagnostic) -> str:
+    # Of what concerns all ranks (HX503) the message itself names one; who saw it first says nothing.
+    return found.message if found.message.startswith("rank ") else f"{standing}: {found.message}"
 
 
 def _task_error(standing: Standing, task_name: TaskName) -> HelixError:
     value = standing.report.value if standing.report else ""
-    return fail("HX510", f"{standing} failed in {_spot(standing, task_name)}: {value}", _hint(standing))
+    return fail("HX510", f"{standing} failed in {spot(standing, task_name)}: {value}", _hint(standing))
 
 
 def _gone_error(standing: Standing, task_name: TaskName) -> HelixError:
     value = standing.report.value if standing.report else ""
-    message = f"{standing} lost its connection to another rank in {_spot(standing, task_name)}: {value}"
+    message = f"{standing} lost its connection to another rank in {spot(standing, task_name)}: {value}"
     return fail("HX504", message, _hint(standing))
 
 
@@ -187,15 +241,15 @@ def _nobody_came(standings: Sequence[Standing], timeout: float, task_name: TaskN
         return _all_wait(standings, timeout, task_name)
     late = min(silent or ended, key=lambda s: (not s.stopped, s.position))
     suspended = "; its process is suspended" if late.stopped else ""
-    there = _spot(late, task_name)
+    there = spot(late, task_name)
     hint = _hint(
         late, "continue or end the suspended process" if late.stopped else "raise --timeout if it only is slow"
     )
-    goal = _spot(min(waiting, key=lambda s: s.position), task_name) if waiting else there
+    goal = spot(min(waiting, key=lambda s: s.position), task_name) if waiting else there
     if goal == there:
         peers = f"; {_count(len(waiting))} waiting for it" if waiting else ""
         return fail("HX505", f"{late} did not finish {there} within {timeout:g} s{peers}{suspended}", hint)
-    arrived = sum(_spot(s, task_name) == goal for s in standings if s is not late)
+    arrived = sum(spot(s, task_name) == goal for s in standings if s is not late)
     elsewhere = len(standings) - 1 - arrived
     peers = f"{_count(arrived)} arrived" + (f", {elsewhere} elsewhere" if elsewhere else "")
     goal = goal.removesuffix(f" of step {late.position.step}")
@@ -210,7 +264,7 @@ def _count(number: int) -> str:
 def _all_wait(standings: Sequence[Standing], timeout: float, task_name: TaskName) -> HelixError:
     spots: dict[str, list[int]] = {}
     for s in standings:
-        spots.setdefault(_spot(s, task_name), []).append(s.rank)
+        spots.setdefault(spot(s, task_name), []).append(s.rank)
     where = "; ".join(f"{', '.join(map(str, ranks))} in {spot}" for spot, ranks in spots.items())
     message = f"no rank was served within {timeout:g} s: ranks {where}"
     return fail("HX505", message, _hint(standings[0], "raise --timeout if the ranks only are slow"))

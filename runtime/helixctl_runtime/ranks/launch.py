@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import torch.distributed as dist
-
-from helixctl.errors import HelixError, fail
 from helixctl_runtime.ranks import signals
-from helixctl_runtime.ranks.environment import DeviceKind, Place, check_devices, check_world_size, detect, pick_device
-from helixctl_runtime.ranks.failure import Standing, TaskName, alone, describe, root_cause
+from helixctl_runtime.ranks.environment import DeviceKind, check_devices, check_world_size, detect
+from helixctl_runtime.ranks.failure import TaskName, root_cause
 from helixctl_runtime.ranks.local import LocalRanks
-from helixctl_runtime.ranks.rank import Phase, Position, Progress, Rank
+from helixctl_runtime.ranks.logs import log_folder, scratch_folder
+from helixctl_runtime.ranks.outer import run_here
+from helixctl_runtime.ranks.rank import Position, Rank
 
 Worker = Callable[[Rank], object]
 Watch = Callable[[Position], None]
@@ -54,12 +49,12 @@ def run_ranks(
     place = detect(os.environ)
     if place is not None:
         check_world_size(place, world_size)
-        return _run_here(worker, place, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
+        return run_here(worker, place, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
     check_devices(device, world_size)
     with (
         signals.as_exceptions(),
-        _log_folder(log_dir) as logs,
-        tempfile.TemporaryDirectory(prefix="helixctl-", ignore_cleanup_errors=True) as private,
+        log_folder(log_dir) as logs,
+        scratch_folder() as private,
     ):
         ranks = LocalRanks(world_size, device, timeout, logs)
         try:
@@ -72,59 +67,3 @@ def run_ranks(
         finally:
             with signals.held():
                 ranks.end()
-
-
-def _run_here(
-    worker: Worker, place: Place, *, device: DeviceKind, timeout: float, task_name: TaskName, log_dir: Path | None
-) -> list[object]:
-    rank = Rank(
-        rank=place.rank,
-        world_size=place.world_size,
-        local_rank=place.local_rank,
-        device=pick_device(device, place.local_rank),
-        timeout=timeout,
-        progress=Progress(),
-        rendezvous=place.rendezvous,
-    )
-    results: list[object] = [None] * place.world_size
-    try:
-        results[place.rank] = worker(rank)
-        rank.progress.enter(Phase.DONE)
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    except Exception as error:
-        log = _write_traceback(log_dir, rank.rank)
-        position = rank.progress.position()
-        standing = Standing(rank.rank, rank.device, position, describe(error), None, 0.0, stopped=False, log=log)
-        raise alone(standing, timeout, task_name) from error
-    return results
-
-
-def _write_traceback(log_dir: Path | None, rank: int) -> Path | None:
-    if log_dir is None:
-        return None
-    with _log_folder(log_dir) as logs, (logs / f"rank-{rank}.log").open("w", encoding="utf-8") as log:
-        traceback.print_exc(file=log)
-        return Path(log.name)
-
-
-@contextmanager
-def _log_folder(wanted: Path | None) -> Iterator[Path]:
-    """The folder for the ranks' logs; a temporary one stays only where an error names a file in it."""
-    if wanted is not None:
-        try:
-            wanted.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise fail("HX511", f"cannot make {wanted} for the logs of the ranks: {error.strerror}") from error
-        yield wanted
-        return
-    folder = Path(tempfile.mkdtemp(prefix="helixctl-logs-"))
-    keep = False
-    try:
-        yield folder
-    except HelixError:
-        keep = True
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)

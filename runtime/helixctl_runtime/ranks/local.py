@@ -21,6 +21,7 @@ from typing import Final
 
 import torch
 
+from helixctl.errors import fail
 from helixctl_runtime.ranks.child import LENGTH_BYTES, Assignment, progress_of, release, serve
 from helixctl_runtime.ranks.environment import DeviceKind
 from helixctl_runtime.ranks.failure import Report, Standing
@@ -114,6 +115,7 @@ class LocalRanks:
         # Anonymous shared memory: nothing to clean up after a kill.
         board: ctypes.Array[ctypes.c_int64] = RawArray(ctypes.c_int64, CELL_WORDS * self._world_size)
         for rank in range(self._world_size):
+            device = torch.device("cuda", rank) if self._device == "cuda" else torch.device("cpu")
             ours, theirs = socket.socketpair()
             log = self._logs / f"rank-{rank}.log"
             inherited = [*(r.link for r in self._ranks), ours] if forks else []
@@ -136,9 +138,12 @@ class LocalRanks:
             with theirs, warnings.catch_warnings():
                 # Python 3.12 warns of forking beside threads; those of torch and numpy are idle or stopped.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-                process.start()
+                try:
+                    process.start()
+                except OSError as error:
+                    hint = "there is no room for another process: see ulimit -u, and the limits of a container"
+                    raise fail("HX510", f"rank {rank} ({device}) could not be started: {error}", hint) from error
             ours.settimeout(0)
-            device = torch.device("cuda", rank) if self._device == "cuda" else torch.device("cpu")
             local = _LocalRank(rank, device, log, process, ours, progress_of(board, rank))
             self._ranks.append(local)
             self._selector.register(ours, selectors.EVENT_READ, local)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from helixctl_runtime.ranks.peers import Peers
 
 # int64 words of a rank's cell: a cache line each, so that ranks do not write to one another's.
 CELL_WORDS: Final = 8
@@ -64,6 +67,7 @@ class Rank:
         device: where it computes.
         timeout: seconds that it waits for another rank.
         rendezvous: the ``init_method`` through which the ranks find each other.
+        peers: the other ranks, where another launcher started all.
     """
 
     rank: int
@@ -73,10 +77,12 @@ class Rank:
     timeout: float
     progress: Progress
     rendezvous: str
+    peers: Peers | None = None
 
     def __str__(self) -> str:
-        """``rank 3 (cpu)``."""
-        return f"rank {self.rank} ({self.device})"
+        """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""
+        host = self.peers.shown_host if self.peers else ""
+        return f"rank {self.rank} ({self.device})" + (f" on host {host}" if host else "")
 
     def init_process_group(self) -> None:
         """Join the other ranks: gloo on CPU, NCCL on CUDA, with the run's timeout."""
@@ -84,14 +90,18 @@ class Rank:
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.set_device(self.device)
+        store = self.peers.meet() if self.peers else None
         dist.init_process_group(
             "nccl" if cuda else "gloo",
-            init_method=self.rendezvous,
+            init_method=None if store else self.rendezvous,
+            store=store,
             rank=self.rank,
             world_size=self.world_size,
             timeout=timedelta(seconds=self.timeout),
             device_id=self.device if cuda else None,
         )
+        if self.peers:
+            self.peers.learn()
         self.progress.enter(Phase.PREPARING)
 
     def new_groups(self, members: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], dist.ProcessGroup]:

@@ -1,0 +1,126 @@
+"""Be one rank of a run that torchrun, srun or another launcher started, and end with all others when one fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import torch.distributed as dist
+
+from helixctl.errors import HelixError
+from helixctl_runtime.ranks.environment import DeviceKind, Place, pick_device
+from helixctl_runtime.ranks.failure import Report, TaskName, absent, describe, nobody_there, root_cause
+from helixctl_runtime.ranks.logs import log_folder
+from helixctl_runtime.ranks.meeting import address
+from helixctl_runtime.ranks.peers import Peers
+from helixctl_runtime.ranks.rank import Phase, Progress, Rank
+from helixctl_runtime.ranks.sigterm import Sigterm
+
+_ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"
+
+
+def run_here(
+    worker: Callable[[Rank], object],
+    place: Place,
+    *,
+    device: DeviceKind,
+    timeout: float,
+    task_name: TaskName,
+    log_dir: Path | None,
+) -> list[object]:
+    """Call the worker as the rank that this process is; only its place in the result is filled.
+
+    Raises:
+        HelixError: what ended the run, on the one rank of each host that says it.
+        SystemExit: the same, on the others.
+    """
+    progress, where = Progress(), pick_device(device, place.local_rank)
+
+    def stuck() -> None:
+        error = _cause(peers, None, timeout, task_name, None)
+        _leave_word(error)
+        if peers.speaks():
+            for diagnostic in error.diagnostics:
+                print(diagnostic, file=sys.stderr, flush=True)  # noqa: T201  the main thread waits and cannot raise
+        peers.leave()
+        os._exit(error.exit_status)
+
+    peers = Peers(place.rank, place.world_size, where, place.rendezvous, timeout, progress, stuck)
+    rank = Rank(
+        rank=place.rank,
+        world_size=place.world_size,
+        local_rank=place.local_rank,
+        device=where,
+        timeout=timeout,
+        progress=progress,
+        rendezvous=place.rendezvous,
+        peers=peers,
+    )
+    results: list[object] = [None] * place.world_size
+    sigterm = Sigterm()
+    with sigterm.watched(peers.ends_within):
+        try:
+            results[place.rank] = worker(rank)
+            rank.progress.enter(Phase.DONE)
+            peers.end()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        except Exception as error:
+            report = describe(error)
+            if report.kind == "gone" and sigterm.ended_us:
+                os._exit(128 + signal.SIGTERM)
+            peers.end()
+            cause = _cause(peers, report, timeout, task_name, _write_traceback(log_dir, rank.rank))
+            _leave_word(cause)
+            speaks = peers.speaks()
+            peers.leave()
+            if speaks:
+                raise cause from error
+            raise SystemExit(cause.exit_status) from error
+    return results
+
+
+def _cause(peers: Peers, report: Report | None, timeout: float, task_name: TaskName, log: Path | None) -> HelixError:
+    """Why the run has ended, by what this rank knows and what the others say."""
+    heard = peers.hear(report)
+    standings = [replace(s, log=log) if s.rank == peers.rank else s for s in heard.standings]
+    if any(s.report and s.report.kind in ("helix", "task") for s in standings):
+        return root_cause(standings, timeout, task_name)
+    if heard.store:
+        return (
+            absent(standings, heard.missing, timeout, task_name)
+            if heard.missing
+            else root_cause(standings, timeout, task_name)
+        )
+    if not peers.known:
+        return nobody_there(standings[0], address(peers.rendezvous), timeout)
+    # The store is with rank 0, so what does not answer is rank 0's host, or on that host rank 0 itself.
+    keeper = peers.known[0]
+    gone = [p for p in peers.known.values() if p.host == keeper.host] if keeper.host != peers.host else [keeper]
+    return absent(standings, [peers.shown(p) for p in gone if p.rank != peers.rank], timeout, task_name)
+
+
+def _leave_word(error: HelixError) -> None:
+    """Tell torchrun why, so that its own last lines say it too."""
+    path = os.environ.get(_ERROR_FILE)
+    if path:
+        word = {"message": str(error), "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": word}), encoding="utf-8")
+
+
+def _write_traceback(log_dir: Path | None, rank: int) -> Path | None:
+    if log_dir is None:
+        return None
+    with log_folder(log_dir) as logs, (logs / f"rank-{rank}.log").open("w", encoding="utf-8") as log:
+        traceback.print_exc(file=log)
+        return Path(log.name)

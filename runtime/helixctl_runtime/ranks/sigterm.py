@@ -1,0 +1,66 @@
+"""SIGTERM from an outer launcher, which ends all ranks of a host as soon as one has failed: first the last words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+# Seconds in which a rank whose peer has died notices so; without a failure it ends when they are over.
+_LAST_WORDS: Final = 0.5
+# A failure this long after SIGTERM comes from other ranks that SIGTERM ended: nobody needs to hear of it.
+_AFTERMATH: Final = 0.3
+
+
+class Sigterm:
+    """Whether SIGTERM has come, and when.
+
+    Python runs handlers between bytecodes, and a rank may wait in a collective for long. So a thread is told of the
+    signal, and ends the process.
+    """
+
+    def __init__(self) -> None:
+        """No signal yet."""
+        self.came: float | None = None
+
+    @property
+    def ended_us(self) -> bool:
+        """Whether what fails now fails because all ranks were told to end."""
+        return self.came is not None and time.monotonic() - self.came > _AFTERMATH
+
+    @contextmanager
+    def watched(self, fails: Callable[[float], bool]) -> Iterator[None]:
+        """Inside, SIGTERM ends the process with 143 unless ``fails(seconds)``: it fails by itself within so many."""
+        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM):
+            yield
+            return
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(0)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, _nothing)
+        threading.Thread(target=self._wait, args=(ours, fails), daemon=True, name="helixctl sigterm").start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if self.came else signal.SIG_DFL)
+            theirs.close()
+
+    def _wait(self, link: socket.socket, fails: Callable[[float], bool]) -> None:
+        with link:
+            while told := link.recv(1):
+                if told[0] == signal.SIGTERM:
+                    self.came = time.monotonic()
+                    if not fails(_LAST_WORDS):
+                        os._exit(128 + signal.SIGTERM)
+                    return
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """The thread does it."""

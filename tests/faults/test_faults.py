@@ -1,0 +1,48 @@
+"""Runs that meet a fault end soon, with one clear line, and leave nothing behind; `make faults` has all on 16 ranks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.faults.faults import FAULTS, Fault, Setting, wrong
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+# On four ranks. kill -9 and SIGSTOP of a local rank are in tests/runtime/test_run.py.
+SAMPLE = (
+    "exception in a task",
+    "a rank hangs before it joins",
+    "no room for a rank's process",
+    "weight file cut short while ranks load",
+    "NaN in a weight, --check",
+    "NaN in a weight, no --check",
+    "Ctrl-C",
+    "SIGTERM to the launcher",
+    "no room for the report",
+    "outer launcher: kill -9 of a rank",
+    "outer launcher: SIGSTOP of a rank",
+    "outer launcher: exception in a task",
+    "outer launcher: a rank is never started",
+    "outer launcher: port in use",
+    "outer launcher: another dag on a rank",
+)
+TIMEOUT = 3
+# Seconds that a machine which is busy with other tests may add.
+BUSY = 5
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.name in SAMPLE], ids=lambda fault: fault.name)
+def test_a_run_that_meets_a_fault(fault: Fault, tmp_path: Path) -> None:
+    setting = Setting(4, tmp_path, TIMEOUT)
+    ended = fault.make(setting)
+    assert wrong(fault, setting, ended) == [], ended.text
+    assert ended.seconds < fault.limit(setting) + BUSY + (BUSY if fault.there_before else 0)
+
+
+def test_the_sample_names_faults() -> None:
+    assert set(SAMPLE) <= {fault.name for fault in FAULTS}

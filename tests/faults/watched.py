@@ -1,0 +1,136 @@
+"""A run that is watched from outside: on a terminal of its own, so that it says when it walks steps."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import re
+import secrets
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.cli.command import ENVIRONMENT
+from tests.documents import ROOT
+
+_MARK = "HELIXCTL_FAULTS"  # in the environment of every process of a run, so that none is overlooked
+# torch asks the name service for every connection; where that does not answer, it shall not take 5 s.
+_TERMINAL = {"TERM": "xterm", "COLUMNS": "240", "RES_OPTIONS": "timeout:1 attempts:1"}
+# What a terminal does not show: a line that is erased, and the signs that do it.
+_HIDDEN = re.compile(r"[^\n]*\x1b\[2K|\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: seconds since the fault, the exit status, what it printed, and processes that are left."""
+
+    seconds: float
+    status: int
+    text: str
+    orphans: int
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that say what went wrong, without their hints."""
+        wanted = re.compile(r"(?:\S+: )?HX\d{3} |interrupted|ended by |warning: ")
+        return [line for line in self.text.splitlines() if wanted.match(line)]
+
+
+class Watched:
+    """A command that runs; ``with`` leaves no process behind, whatever happens."""
+
+    def __init__(self, command: Sequence[str | Path], **environ: str) -> None:
+        # A shell that starts tests in the background has them ignore Ctrl-C, and so would the run.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._mark, self._text = secrets.token_hex(8), ""
+        self._terminal, stderr = pty.openpty()
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            cwd=ROOT,
+            env=ENVIRONMENT | _TERMINAL | {_MARK: self._mark} | environ,
+            start_new_session=True,
+        )
+        os.close(stderr)
+        self._begin = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.pids():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self._terminal)
+
+    def until(self, wanted: str, seconds: float = 90) -> str:
+        """Wait until the run has printed this; what it printed until then."""
+        deadline = time.monotonic() + seconds
+        while wanted not in self._text:
+            assert time.monotonic() < deadline, f"no {wanted!r} in {self._text!r}"
+            assert self._read() or wanted in self._text, f"ended without {wanted!r}: {self._text!r}"
+        return self._text
+
+    def until_files(self, folder: Path, count: int, seconds: float = 90) -> None:
+        """Wait until so many files are there."""
+        deadline = time.monotonic() + seconds
+        while len(list(folder.iterdir())) < count:
+            assert time.monotonic() < deadline
+            assert self._read(), f"ended: {self._text!r}"
+
+    def ranks(self, count: int) -> list[int]:
+        """The processes of the ranks, by rank: children in the order of their start."""
+        pid = self.process.pid
+        found = sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        assert len(found) == count
+        return found
+
+    def fault(self) -> None:
+        """The clock starts here; without a call, with the process."""
+        self._begin = time.monotonic()
+
+    def ended(self, seconds: float = 60) -> Ended:
+        """Wait for the end."""
+        while self._read():
+            assert time.monotonic() < self._begin + seconds, f"does not end: {self._text!r}"
+        status, took = self.process.wait(), time.monotonic() - self._begin
+        # What a rank is told when its launcher is killed takes effect a moment later.
+        deadline = time.monotonic() + 1
+        while self.pids() and time.monotonic() < deadline:
+            select.select([], [], [], 0.01)
+        while self._read(0):
+            pass
+        return Ended(took, status, _HIDDEN.sub("", self._text), len(self.pids()))
+
+    def pids(self) -> list[int]:
+        """The processes of this run that live, however they came to be."""
+        found, wanted = [], f"{_MARK}={self._mark}".encode()
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                alive = wanted in (path / "environ").read_bytes() and ") Z" not in (path / "stat").read_text()
+            except OSError:
+                continue
+            if alive:
+                found.append(int(path.name))
+        return found
+
+    def _read(self, wait: float = 0.05) -> bool:
+        """Take what was printed; False when the process has ended and all is read."""
+        over = self.process.poll() is not None
+        if not select.select([self._terminal], [], [], 0 if over else wait)[0]:
+            return not over
+        try:
+            self._text += os.read(self._terminal, 65536).decode(errors="replace")
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return not over  # nobody has the terminal open any more
+        return True
