@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check golden gpu bench clean
+.PHONY: help install demo test check golden gpu mutants bench clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,14 +30,18 @@ demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its 
 test: install ## the tests
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
-check: install ## lint, types, import rules
+check: install ## lint, types, import rules, proofs of the shipped plans
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/helixctl validate --quiet plans
 
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
+
+mutants: install ## break plans and dags in every way, see that each is refused: about 2 minutes
+	$(BIN)/python tests/attack/mutants.py --update
 
 bench: install ## everything that is measured or predicted in docs: about 40 minutes
 	$(BIN)/python tests/benchmarks/paper.py --update
@@ -48,6 +52,8 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/hand_written.py --json docs/measurements/hand-written.json
 	$(BIN)/python tests/benchmarks/start.py --json docs/measurements/start.json
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
+	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
+	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
 
 gpu: ## what one GPU can check; writes one JSON report to $(OUT)
 	@mkdir -p $(OUT)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from helixctl.plan import Plan, digest
 from tests.documents import tiny
 
 Data = dict[str, Any]
-Mutation = Callable[[Data], None]
+Mutation = Callable[[Data], object]
 
 
 def row(data: Data, table: str, name: str) -> Data:
@@ -67,6 +68,12 @@ def _sum_one_part_twice(data: Data) -> None:
         b["region"], b["partial"] = a["region"], a["partial"]
 
 
+def _another_layout(data: Data, **axes: Any) -> None:
+    """The plan is of another layout that is as legal, and has its digest."""
+    data["plan"]["layout"] |= axes
+    data["plan_digest"] = digest(Plan.model_validate(data["plan"]))
+
+
 def _drop(key: str) -> Mutation:
     return lambda d: d.pop(key)
 
@@ -100,6 +107,9 @@ DAGS: dict[str, Mutation] = {
     "HX406-gather-order": _exchange_heads,
     "HX406-whole-for-partial": lambda d: value(d, "l0.down@0").update(partial=[]),
     "HX406-partial-twice": _sum_one_part_twice,
+    "HX406-partial-of-nothing": lambda d: [
+        value(d, f"l0.down@{r}").update(partial=[["x", [8 * r, 8 * r + 8]]]) for r in (0, 1)
+    ],
     "HX407-work-twice": _work_twice,
     "HX408-owned-twice": lambda d: d["values"].append(value(d, "l0.w_q@0") | {"id": "l0.w_q:again@0"}),
     "HX409-crossed-collectives": _cross,
@@ -110,6 +120,8 @@ DAGS: dict[str, Mutation] = {
     "HX411-another-init": lambda d: row(d, "tensors", "l0.w_q").update(init=[0.0, 1.0]),
     "HX412-flops": lambda d: task(d, "l0.attend.g0s0").update(flops=1),
     "HX413-half": lambda d: value(d, "l0.q@0").update(dtype="float16"),
+    "HX414-another-combine": lambda d: _another_layout(d, combine="reduce"),
+    "HX414-level": lambda d: task(d, "l0.project.gather").update(level="concat"),
 }
 
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def console() -> Console:
-    """A console on standard error; lines are never wrapped where nobody looks at a terminal."""
+def console(*, stderr: bool = True) -> Console:
+    """A console on standard error, or output; lines are never wrapped where nobody looks at a terminal."""
     from rich.console import Console
 
-    width = None if sys.stderr.isatty() else 240
-    return Console(stderr=True, highlight=False, width=width, soft_wrap=True)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 240
+    return Console(stderr=stderr, highlight=False, width=width, soft_wrap=True)
 
 
 def table(*columns: str) -> Table:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from helixctl.dag import Dag
+from helixctl.dag.document import DAG_SCHEMA
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import ClusterSpec, ModelDocument
+from helixctl.spec.fields import shown
 from helixctl.spec.load import (
+    DocumentKind,
     document_kind,
     document_path,
     parse_mapping,
@@ -21,28 +25,66 @@ from helixctl.spec.load import (
 Document = ModelDocument | ClusterSpec | Plan | Dag
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that was read and told apart; nothing in it is checked yet."""
+
+    file: str
+    text: str
+    data: dict[str, Any]
+    kind: DocumentKind
+
+
 def load_document(path: str) -> Document:
     """Read one document of any kind and prove it; a folder stands for the config.json in it.
 
     Raises:
         HelixError: it cannot be read, is malformed, or is refused by a proof.
     """
-    path = document_path(path)
-    text = read_text(path)
-    data = parse_mapping(text, path)
-    kind = document_kind(data, path)
-    if kind == "model":
-        return validate_model(data, text, path)[0]
-    if kind == "cluster":
-        return validate_document(ClusterSpec, data, text, path)
-    _check_version(data.get("format_version"), path)
-    if kind == "plan":
-        plan = validate_document(Plan, data, text, path, malformed="HX301")
-        _refuse(_plan_findings(plan), text, path)
+    return prove(read_document(document_path(path)))
+
+
+def read_document(file: str) -> Source:
+    """Read a file and tell what kind of document it is.
+
+    Raises:
+        HelixError: it cannot be read, is no mapping, or is none of the kinds.
+    """
+    text = read_text(file)
+    data = parse_mapping(text, file)
+    return Source(file, text, data, document_kind(data, file))
+
+
+def prove(source: Source) -> Document:
+    """The document, proved.
+
+    Raises:
+        HelixError: it is malformed, or is refused by a proof.
+    """
+    file, text, data = source.file, source.text, source.data
+    if source.kind == "model":
+        return validate_model(data, text, file)[0]
+    if source.kind == "cluster":
+        return validate_document(ClusterSpec, data, text, file)
+    if source.kind == "plan":
+        plan = read_plan(source)
+        _refuse(_plan_findings(plan), text, file)
         return plan
-    dag = validate_document(Dag, data, text, path, malformed="HX401")
-    _refuse(_dag_findings(dag), text, path)
+    _check_version(data.get("format_version"), file)
+    _check_schema(data, file)
+    dag = validate_document(Dag, data, text, file, malformed="HX401")
+    _refuse(_dag_findings(dag), text, file)
     return dag
+
+
+def read_plan(source: Source) -> Plan:
+    """The plan that a source of that kind holds, not proved.
+
+    Raises:
+        HelixError: it is malformed, or of a version that is not read.
+    """
+    _check_version(source.data.get("format_version"), source.file)
+    return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
 
 
 def load_dag(path: str) -> Dag:
@@ -82,6 +124,13 @@ def _check_version(version: object, path: str) -> None:
     if isinstance(version, str) and version != FORMAT_VERSION:
         message, hint = f"format_version {version} is not supported", f"this helixctl reads {FORMAT_VERSION}"
         raise HelixError(Diagnostic("HX304", message, hint, path))
+
+
+def _check_schema(data: dict[str, Any], path: str) -> None:
+    """A dag that is told by its keys may lack $schema, but has no other; of a plan it is a field like any other."""
+    if data.get("$schema", DAG_SCHEMA) != DAG_SCHEMA:
+        message = f"$schema must be {DAG_SCHEMA}, not {shown(data['$schema'])}"
+        raise HelixError(Diagnostic("HX401", message, None, path, path="$schema"))
 
 
 def _refuse(findings: list[Diagnostic], text: str, path: str) -> None:

@@ -19,6 +19,7 @@ from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_
 COMMANDS: Final = {
     "plan": "Solve for a partition of a model on a cluster, prove it, write plan and dag.",
     "validate": "Prove plans and dags, check specs.",
+    "diff": "Say what differs between two plans, and what it is predicted to mean.",
     "visualize": "Draw a plan or a dag.",
     "simulate": "Predict a step of plans, side by side or beside what a run measured.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",

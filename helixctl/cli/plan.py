@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from helixctl.cli.console import console, table
+from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.errors import HelixError
@@ -33,6 +34,9 @@ from helixctl.verify import verify
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
 @click.option(
+    "--check", "checked", metavar="FILE", help="Write nothing; see whether this plan is what the specs give now."
+)
+@click.option(
     "-v", "--verbose", is_flag=True, help="Also print where the model's fields and the prediction's numbers come from."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
@@ -49,6 +53,7 @@ def command(
     sets: tuple[str, ...],
     output: str | None,
     dag_output: str | None,
+    checked: str | None,
     verbose: bool,
     quiet: bool,
 ) -> None:
@@ -59,9 +64,12 @@ def command(
     on hosts. --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the
     search. --groups and --slices stay in the paper's space: n x m over all devices, every other axis at its default.
     The plan is lowered to a dag and proved before anything is written.
+
+    --check FILE, with the options that FILE was planned with: exit status 0 where it is still the answer, 1 with what
+    has changed where it is not.
     """
-    if output is not None and output == dag_output:
-        raise click.UsageError("-o and --dag cannot go to the same place")
+    _refuse_contradictions((model, cluster), output, dag_output, checked)
+    old = plan_on_disk(checked) if checked is not None else None
     workload = [f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len)) if v is not None]
     loaded = load_pair(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
@@ -73,14 +81,27 @@ def command(
     proved, whole = (decision.dag, True) if dag_output else proof(decision.plan)
     if findings := verify(proved):
         raise HelixError(findings)
-    if not quiet:
+    if not quiet and (old is None or verbose):
         _report(decision, proved, loaded.origins, whole=whole, verbose=verbose)
+    if checked is not None and old is not None:
+        check_drift(checked, old, decision.plan, quiet=quiet)
     for path, noun in ((output, "plan"), (dag_output, "dag")):
         if path:
             data = (decision.plan if noun == "plan" else decision.dag).to_json()
             write_output(path, data)
             if not quiet and path != "-":
                 click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)
+
+
+def _refuse_contradictions(
+    specs: tuple[str, str], output: str | None, dag_output: str | None, checked: str | None
+) -> None:
+    if output is not None and output == dag_output:
+        raise click.UsageError("-o and --dag cannot go to the same place")
+    if checked is not None and (output is not None or dag_output is not None):
+        raise click.UsageError("--check writes nothing; leave -o and --dag out")
+    if checked == "-" and "-" in specs:
+        raise click.UsageError("standard input cannot be a spec and the plan to check")
 
 
 def _report(decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: bool, verbose: bool) -> None:
@@ -109,7 +130,7 @@ def _report(decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: b
         what += f"{plan.layout.microbatches} microbatches, of which the others are copies (helixctl validate: all)"
     out.print(
         f"layout {plan.layout} (groups x slices): {what}, proved: "
-        "structure, function, regions, coverage, ownership, collectives, memory"
+        "structure, function, regions, coverage, ownership, collectives, memory, layout"
     )
     if verbose:
         if origins:

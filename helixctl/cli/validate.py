@@ -1,43 +1,168 @@
-"""helixctl validate: prove plans and dags, check specs."""
+"""helixctl validate: prove plans and dags, check specs; for people and for CI."""
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
 import click
 
-from helixctl.cli.documents import Document, load_document
+from helixctl.cli.documents import Document, Source, prove, read_document
+from helixctl.cli.folders import files_below, read_in_folder
 from helixctl.dag import Dag
-from helixctl.errors import HelixError
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.output import check_folder, write_output
 from helixctl.plan import Plan
-from helixctl.spec import ModelDocument
+from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, Report, as_annotations
+from helixctl.report.markdown import as_markdown
+from helixctl.report.text import lines_of
+
+_FORMATS: Final = click.Choice(list(FORMATS))
 
 
 @click.command(name="validate", short_help="Prove plans and dags, check specs.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...")
+@click.option(
+    "-f", "--format", "output_format", type=_FORMATS, help="Of the report. Default: by the suffix of -o, else text."
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default but for text."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Also print the files of folders that are no documents.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
-def command(files: tuple[str, ...], *, quiet: bool) -> int:
+def command(
+    paths: tuple[str, ...], *, output_format: Format | None, output: str | None, verbose: bool, quiet: bool
+) -> int:
     """Check every FILE (- is standard input): model, cluster, plan or dag, told apart by content.
 
-    Exit status: 0 all are valid, 1 a plan or a dag is refused, 2 a file cannot be read or is malformed.
+    Of a FOLDER every document below it is checked (*.json, *.yaml, *.yml); other files in it are skipped and counted.
+
+    What is found is printed to standard error; -f and -o give it as a report besides, for CI (docs/ci.md). In GitHub
+    Actions it is also shown at the lines of the pull request and in the summary of the job.
+
+    Exit status: 0 all are valid, 1 a document is refused by a proof, 2 one cannot be read or is malformed.
     """
-    status = 0
-    for path in files:
-        try:
-            document = load_document(path)
-        except HelixError as error:
-            for diagnostic in error.diagnostics:
-                click.echo(str(diagnostic), err=True)
-            status = max(status, error.exit_status)
-            continue
-        if not quiet:
-            click.echo(f"{path}: {_described(document)}", err=True)
-    return status
+    chosen: Format = output_format or _format_of(output)
+    target = output or ("-" if chosen != "text" else None)
+    check_folder(target)
+    said = target == "-" and chosen == "text"  # the report itself is what is printed
+    outcomes: list[Outcome] = []
+    skipped: list[str] = []
+    for outcome in _outcomes(paths, skipped, digests=not quiet or chosen == "json"):
+        outcomes.append(outcome)
+        if not said and not (quiet and outcome.valid):
+            _say(lines_of(outcome))
+    report = Report(tuple(outcomes), tuple(skipped))
+    if verbose:
+        _say([f"{file}: skipped, no document that helixctl knows" for file in skipped])
+    if not quiet and not said and (len(outcomes) > 1 or skipped):
+        _say([report.counts])
+    root = _root()
+    if target:
+        write_output(target, FORMATS[chosen](report, root))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _tell_github(report, root, annotate=not (chosen == "github" and target == "-"))
+    return report.status
 
 
-def _described(document: Document) -> str:
+def _format_of(output: str | None) -> Format:
+    if output is None or output == "-":
+        return "text"
+    for suffix, name in SUFFIXES.items():
+        if output.lower().endswith(suffix):
+            return name
+    raise click.UsageError(f"{output} does not tell the format; end it in {', '.join(SUFFIXES)}, or add -f/--format")
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def _outcomes(paths: tuple[str, ...], skipped: list[str], *, digests: bool) -> Iterator[Outcome]:
+    """The outcome of every document, each once; the files of folders that are none go to ``skipped``."""
+    seen: set[str] = set()
+    for path in paths:
+        folder = path != "-" and os.path.isdir(path)  # noqa: PTH112  Path refuses what cannot be a path
+        unreadable: list[Diagnostic] = []
+        documents = 0
+        for file in files_below(path, unreadable) if folder else [path]:
+            name = os.path.normpath(file)
+            if name not in seen:
+                outcome = _checked(file, read_in_folder if folder else read_document, digests=digests)
+                if outcome is None:
+                    skipped += [file] if file not in skipped else []
+                    continue
+                seen.add(name)
+                yield outcome
+            documents += 1
+        yield from (Outcome(problem.file or path, None, (problem,)) for problem in unreadable)
+        if not documents and not unreadable:
+            hint = "*.json, *.yaml and *.yml are looked at; name a file to have it checked whatever it is"
+            yield Outcome(path, None, (Diagnostic("HX110", "holds no document that helixctl knows", hint, path),))
+
+
+def _checked(file: str, read: Callable[[str], Source | None], *, digests: bool) -> Outcome | None:
+    """What becomes of one file; None where reading it says that it is none of ours."""
+    kind = None
+    try:
+        with _uncollected():
+            source = read(file)
+            if source is None:
+                return None
+            kind = source.kind
+            return _valid(source, prove(source), digests=digests)
+    except HelixError as error:
+        return Outcome(file, kind, error.diagnostics)
+
+
+def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
     if isinstance(document, Dag):
-        tasks, layout = len(document.tasks), document.plan.layout
-        return f"valid dag, layout {layout}, {tasks} tasks proved, {document.digest[:19]}"
-    if isinstance(document, Plan):
-        return f"valid plan, layout {document.layout}, {document.digest[:19]}"
-    noun = "model" if isinstance(document, ModelDocument) else "cluster"
-    return f"valid {noun} {document.name}"
+        what = f"dag, layout {document.plan.layout}, {len(document.tasks)} tasks proved"
+    elif isinstance(document, Plan):
+        what = f"plan, layout {document.layout}"
+    else:
+        what = f"{source.kind} {document.name}"
+    digest = document.digest if digests and isinstance(document, Plan | Dag) else None
+    return Outcome(source.file, source.kind, summary=what, digest=digest)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector still: a document has no cycles, and it would look through all of it again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+# --- CI systems ------------------------------------------------------------------------------------------------------
+
+
+def _root() -> Path:
+    """The folder to which a CI system wants paths to be relative: its checkout, where we are in it."""
+    here = Path.cwd()
+    for name in ("GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
+        checkout = Path(os.environ.get(name) or here).resolve()
+        if here.is_relative_to(checkout) and checkout != here:
+            return checkout
+    return here
+
+
+def _tell_github(report: Report, root: Path, *, annotate: bool) -> None:
+    """Annotations, where the report is not already that, and a table in the summary of the job."""
+    if annotate:
+        click.echo(as_annotations(report, root), err=True, nl=False)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(summary).open("a", encoding="utf-8") as stream:
+                stream.write(as_markdown(report, root))
+        except OSError as error:  # no reason to fail: the findings are printed, and annotated
+            click.echo(f"note: no summary of the job was written: {error}", err=True)

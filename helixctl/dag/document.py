@@ -7,10 +7,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from helixctl.dag.ops import COLLECTIVES, Op, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 DAG_SCHEMA = "urn:helixctl:dag:1"
 _STRICT = ConfigDict(extra="forbid")
 
+_Number = Annotated[float, Field(strict=True)]  # not read from text
 Role = Literal["input", "weight", "activation", "output"]
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
@@ -41,7 +41,7 @@ class Tensor:
     role: Role
     dims: tuple[str, ...]
     shape: tuple[Whole, ...]
-    init: tuple[float, float] | None = None
+    init: tuple[_Number, _Number] | None = None
 
     @property
     def full(self) -> tuple[Interval, ...]:
@@ -76,7 +76,10 @@ class Value:
     @property
     def numel(self) -> int:
         """Elements of the region."""
-        return prod(self.shape)
+        count = 1  # a loop of its own: proofs ask this of every value of every task
+        for start, stop in self.region:
+            count *= stop - start
+        return count
 
     @property
     def nbytes(self) -> int:

@@ -40,7 +40,7 @@ class Norm:
     kind: Literal["norm"] = field(default="norm", kw_only=True)
     function: Literal["rms_norm"]
     dim: str
-    eps: float
+    eps: Annotated[float, Field(strict=True)]
 
 
 @with_config(_STRICT)

@@ -284,11 +284,24 @@ def _bands(stretches: Iterable[tuple[str, str, int, int]]) -> tuple[Span, ...]:
 
 
 def _caption(dag: Dag, tasks: Sequence[Task]) -> str:
-    """What every GPU of a row holds after it: "attention 1/4". Only the tensors where the GPUs do not differ."""
+    """What every GPU of a row holds after it: "attention 1/4"; of one tensor that is cut unevenly "23 % to 27 %"."""
     outputs = [dag.value[v] for task in tasks for v in task.outputs]
     shares = {_share(dag, value) for value in outputs}
-    names = ", ".join(_tensor_names(tasks[0], outputs))
-    return f"{names}: {shares.pop()}" if len(shares) == 1 else names
+    names = _tensor_names(tasks[0], outputs)
+    if len(shares) == 1:
+        return f"{_listed(names)}: {shares.pop()}"
+    if len(names) > 1:
+        return _listed(names)
+    sizes = [value.numel / prod(dag.tensor[value.tensor].shape) for value in outputs]
+    return f"{names[0]}: {min(sizes):.0%} to {max(sizes):.0%}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``q, k, v biased`` for q_biased, k_biased and v_biased."""
+    first, ends = zip(*((name.partition("_")[0], name.partition("_")[2]) for name in names), strict=True)
+    if len(names) > 1 and len(set(ends)) == 1 and ends[0]:
+        return f"{', '.join(first)} {ends[0]}"
+    return ", ".join(names)
 
 
 def _share(dag: Dag, value: Value) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -64,14 +64,16 @@ class Builder:
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
 
     @property
-    def groups(self) -> list[tuple[int, ...]]:
-        """The ranks of every head group of this team."""
-        return [self.layout.ranks_of_group(g, self.stage, self.replica) for g in range(self.layout.groups)]
+    def groups(self) -> Iterable[tuple[int, tuple[int, ...]]]:
+        """Every head group of this team, if any of its ranks is lowered, and its ranks."""
+        met = sorted({self.layout.group_of(rank) for rank in self.ranks})
+        return ((g, self.layout.ranks_of_group(g, self.stage, self.replica)) for g in met)
 
     @property
-    def crossings(self) -> list[tuple[int, ...]]:
-        """The ranks of every slice position of this team, one of each group."""
-        return [self.layout.ranks_of_slice(s, self.stage, self.replica) for s in range(self.layout.slices)]
+    def crossings(self) -> Iterable[tuple[int, tuple[int, ...]]]:
+        """Every slice position of this team, if any of its ranks is lowered, and its ranks: one of each group."""
+        met = sorted({self.layout.slice_of(rank) for rank in self.ranks})
+        return ((s, self.layout.ranks_of_slice(s, self.stage, self.replica)) for s in met)
 
     def place(self, rank: int) -> str:
         """The end of a computation's id: ``g2s1``, and the replica and the microbatch where there are several."""

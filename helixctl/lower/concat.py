@@ -27,11 +27,11 @@ def concat(b: Builder, layer: int) -> None:
         return {shared: b.attended(rank)[shared]}
 
     if first:
-        for group, ranks in enumerate(b.groups):
+        for group, ranks in b.groups:
             b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "group", group_of)
-    for position, ranks in enumerate(b.crossings):
+    for position, ranks in b.crossings:
         stage, cut = ("full", whole) if first else ("slice", slice_of)
         b.collective(layer, "concat", f"groups.s{position}", across, ranks, tensor, stage, cut)
     if not first:
-        for group, ranks in enumerate(b.groups):
+        for group, ranks in b.groups:
             b.collective(layer, "concat", f"slices.g{group}", inside, ranks, tensor, "full")

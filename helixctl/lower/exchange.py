@@ -20,5 +20,5 @@ def exchange(b: Builder, layer: int) -> None:
         gathered = split == "seq" and name != "q"
         op = AllGather("head_dim") if gathered else AllToAll(split, "head_dim")
         cut = b.heads if gathered else b.attended
-        for group, ranks in enumerate(b.groups):
+        for group, ranks in b.groups:
             b.collective(layer, "exchange", f"{name}.g{group}", op, ranks, tensor, "whole", cut)

@@ -33,5 +33,5 @@ def _return(b: Builder, layer: int) -> None:
     if b.layout.shared_dim == "head_dim":
         return
     op = AllToAll("head_dim", b.layout.shared_dim)
-    for group, ranks in enumerate(b.groups):
+    for group, ranks in b.groups:
         b.collective(layer, "project", f"return.g{group}", op, ranks, f"l{layer}.attention", "sliced", b.head_dims)

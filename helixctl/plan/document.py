@@ -13,11 +13,13 @@ from helixctl.spec import ClusterSpec, Dtype, ModelSpec, WorkloadSpec, accumulat
 
 PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
 FORMAT_VERSION = "1.0"
+# One for all calls: json.dumps would make a new one for each of the thousands of lines of a dag.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
     """JSON with no spaces, keys in the given order, ASCII only: equal documents have equal bytes."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: BaseModel) -> str:

@@ -22,6 +22,8 @@ from helixctl.solve.wish import Wish, wish_text
 from helixctl.solve.work import Works
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
+Bounded = tuple[Bound, Layout]  # a layout with its quick bound
+
 _MOST_ROWS: Final = 10
 _GLANCE: Final = 2_000  # tasks to simulate where not even the weights fit: enough to name the smallest
 _MOST_ILLEGAL: Final = 5
@@ -111,16 +113,17 @@ class _Solver:
             found.open_bound,
         )
 
-    def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Layout]]:
+    def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Bounded]]:
         """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m."""
         wanted = self.objective
         for most in (FEW, MANY):  # many small microbatches where nothing else fits
             self.objective = wanted
-            layouts = sorted(space(*self.specs, free, most), key=simplicity)
-            asked = [x for x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
+            legal = sorted(space(*self.specs, free, most), key=simplicity)
+            layouts = [(self.bounds.quick(layout), layout) for layout in legal]
+            asked = [(b, x) for b, x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
             if not asked:
-                raise HelixError(none_legal(*self.specs, wish, free, layouts))
-            if not any(self.bounds.quick(x).memory_nbytes <= self.specs[1].device.memory for x in asked):
+                raise HelixError(none_legal(*self.specs, wish, free, legal))
+            if not any(bound.memory_nbytes <= self.specs[1].device.memory for bound, _ in asked):
                 self.objective = "memory"
                 return self._search(asked, _GLANCE), layouts
             found = self._search(asked, self.budget)
@@ -131,9 +134,9 @@ class _Solver:
                 break
         return found, layouts
 
-    def _search(self, layouts: Iterable[Layout], budget: int) -> Found:
+    def _search(self, layouts: Iterable[Bounded], budget: int) -> Found:
         return search(
-            [(self._least(self.bounds.quick(layout)), layout) for layout in layouts],
+            [(self._least(bound), layout) for bound, layout in layouts],
             lambda layout: self._least(self.bounds(layout)),
             lambda layout: simulated(*self.specs, layout),
             self._key,
@@ -154,15 +157,15 @@ class _Solver:
 
     # --- the other layouts -------------------------------------------------------------------------------------------
 
-    def _rows(self, best: Candidate, found: Found, layouts: Sequence[Layout], wish: Wish) -> tuple[Row, ...]:
+    def _rows(self, best: Candidate, found: Found, layouts: Sequence[Bounded], wish: Wish) -> tuple[Row, ...]:
         meshes: dict[object, Candidate] = {}
         for candidate in sorted(found.tried, key=lambda c: (self._key(c), simplicity(c.layout))):
             meshes.setdefault(_mesh(candidate.layout), candidate)
         meshes[_mesh(best.layout)] = best
         groups: dict[object, list[tuple[Key, Layout]]] = {}
-        for layout in layouts:
+        for bound, layout in layouts:
             if _mesh(layout) not in meshes:
-                groups.setdefault(_mesh(layout), []).append((self._least(self.bounds.quick(layout)), layout))
+                groups.setdefault(_mesh(layout), []).append((self._least(bound), layout))
         always = self._always(best.layout)
         nearest = sorted(groups.items(), key=lambda item: (item[0] not in always, min(key for key, _ in item[1])))
         most = max(len(always), _MOST_ROWS - len(meshes))

@@ -11,7 +11,6 @@ from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.simulate.dedicated import simulate_dedicated
 from helixctl.solve.hosts import host_pattern
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -75,9 +74,10 @@ class Works:
             layer = _work(body, _LAYER)
             given = sum(v.nbytes for v in body.values if v.id not in body.producer)
             live = peak_live_nbytes(body, team[0]) - given + layer.weight_nbytes
-            # In a layer values may still be on their way while queries and keys are rotated.
-            start = sum(TaskCosts(body).seconds(t) for t in body.tasks if _once(t.kind, t.level))
-            layer = layer._replace(alone_s=min(layer.alone_s, simulate_dedicated(body).step_s - start))
+            if layout.shared_dim != "head_dim":
+                # No chain: values may still be on their way while queries and keys are normalised and rotated.
+                beside = _work(body, ["attend"], without="attention")
+                layer = layer._replace(alone_s=layer.alone_s - beside.compute_s)
             ends = self._its_ends(layout, sequences, self._pattern(layout))
             least = self._least(layout, sequences, layer)
             self._parts[key] = Parts(layer, ends.embed, ends.head, least, live, ends.output_nbytes)
@@ -142,12 +142,12 @@ class Works:
         return lower(plan, only={rank}, layers=range(1), microbatches=range(1))
 
 
-def _work(dag: Dag, levels: Collection[str]) -> Work:
-    """The work of a sketch's tasks of some levels, one after the other."""
+def _work(dag: Dag, levels: Collection[str], without: str = "") -> Work:
+    """The work of a sketch's tasks of some levels, but for one kind, one after the other."""
     costs, lanes = TaskCosts(dag), {"compute": 0.0, "communication": 0.0}
     weights: dict[str, int] = {}
     for task in dag.tasks:
-        if task.level not in levels or _once(task.kind, task.level):
+        if task.level not in levels or task.kind == without or _once(task.kind, task.level):
             continue
         lanes[task.lane] += costs.seconds(task)
         values = (dag.value[v] for v in task.inputs)

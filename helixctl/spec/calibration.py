@@ -88,4 +88,4 @@ class CalibrationSpec(Spec):
     attention: dict[Dtype, AttentionTable] = Field(default_factory=dict)
     elementwise: dict[Literal["norm", "activation", "add"], BytesPerSecond] = Field(default_factory=dict)
     collectives: tuple[CollectiveTable, ...] = ()
-    collective_load: Annotated[float, Field(ge=0, le=1)] = 0.0
+    collective_load: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0

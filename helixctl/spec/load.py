@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from pydantic.fields import FieldInfo
+
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.explain import examined
-from helixctl.spec.fields import fields_of, keys_of, shown
+from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.origins import Origin, after_overrides
@@ -21,6 +23,8 @@ from helixctl.spec.placing import placed
 from helixctl.spec.sliding_window import window_that_bites
 
 __all__ = [
+    "HUGGING_FACE_KEYS",
+    "TELLING_KEYS",
     "DocumentKind",
     "Loaded",
     "apply_overrides",
@@ -43,14 +47,14 @@ DocumentKind = Literal["model", "cluster", "plan", "dag"]
 _URN: Final = re.compile(r"urn:helixctl:(plan|dag):(.*)", re.DOTALL)
 _VERSION: Final = "1"
 # The keys by which a document without a known $schema is told; the kind with most of them wins.
-_TELLING_KEYS: Final[dict[DocumentKind, set[str]]] = {
+TELLING_KEYS: Final[dict[DocumentKind, set[str]]] = {
     "cluster": {"hosts", "devices_per_host"},
     "model": {"attention", "layers"},
     "dag": {"tasks", "tensors"},
     "plan": {"layout", "digests"},
 }
 # Those of a Hugging Face config.json, which is a model too.
-_HUGGING_FACE_KEYS: Final = {"model_type", "architectures"}
+HUGGING_FACE_KEYS: Final = {"model_type", "architectures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +188,8 @@ def document_kind(data: dict[str, Any], file: str | None = None) -> DocumentKind
         return "plan" if match[1] == "plan" else "dag"
     if _is_hugging_face(data):
         return "model"
-    kind = max(_TELLING_KEYS, key=lambda kind: len(_TELLING_KEYS[kind] & data.keys()))
-    if _TELLING_KEYS[kind] & data.keys():
+    kind = max(TELLING_KEYS, key=lambda kind: len(TELLING_KEYS[kind] & data.keys()))
+    if TELLING_KEYS[kind] & data.keys():
         return kind
     message = "is neither a model, a cluster, a plan nor a dag"
     hint = (
@@ -197,7 +201,13 @@ def document_kind(data: dict[str, Any], file: str | None = None) -> DocumentKind
 
 def _is_hugging_face(data: dict[str, Any]) -> bool:
     """Told by its keys; a document with all the telling keys of ours is ours, and these are slips in it."""
-    return bool(_HUGGING_FACE_KEYS & data.keys()) and not any(keys <= data.keys() for keys in _TELLING_KEYS.values())
+    return bool(HUGGING_FACE_KEYS & data.keys()) and not any(keys <= data.keys() for keys in TELLING_KEYS.values())
+
+
+def _has_schema_key(cls: type[object]) -> bool:
+    """Whether ``$schema`` is a field; told without the class's JSON Schema, which takes longer than most documents."""
+    fields: dict[str, FieldInfo] = getattr(cls, "model_fields", {})
+    return any(field.alias == "$schema" for field in fields.values())
 
 
 def validate_document(
@@ -224,8 +234,7 @@ def validate_document(
     Raises:
         HelixError: everything that is wrong, in the order of the file.
     """
-    hashable: Any = cls  # which mypy does not believe of a class
-    if "$schema" in data and "$schema" not in keys_of(fields_of(hashable).root):
+    if "$schema" in data and not _has_schema_key(cls):
         data = {key: value for key, value in data.items() if key != "$schema"}
     found, findings = examined(cls, data)
     if found is not None:

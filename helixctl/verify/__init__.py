@@ -10,6 +10,7 @@ from helixctl.plan import Plan
 from helixctl.verify.coverage import check_ownership, check_tiling
 from helixctl.verify.findings import Check
 from helixctl.verify.function import check_function
+from helixctl.verify.layout import check_layout
 from helixctl.verify.memory import check_memory
 from helixctl.verify.plan import check_embedded_plan, check_plan
 from helixctl.verify.regions import check_costs, check_regions
@@ -26,6 +27,7 @@ CHECKS: Final[tuple[tuple[Check, ...], ...]] = (
     (check_function,),
     (check_regions, check_collectives),
     (check_tiling, check_ownership, check_costs, check_memory),
+    (check_layout,),
 )
 
 

@@ -32,8 +32,9 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
                 yield finding("HX411", dag, task, f"mixes the tensors {', '.join(sorted({*ins, *outs}))}")
             continue
         equation = function.defining.get(outs[0])
-        if equation is not None and equation.layer != task.layer:
-            yield finding("HX411", dag, task, f"says layer {task.layer}; {outs[0]} belongs to layer {equation.layer}")
+        if equation is not None and (equation.layer, equation.level) != (task.layer, task.level):
+            labels = f"says layer {task.layer}, {task.level}"
+            yield finding("HX411", dag, task, f"{labels}; {outs[0]} is of layer {equation.layer}, {equation.level}")
         if equation is None or (equation.op, equation.inputs, equation.outputs) != (task.op, ins, outs):
             want = f"{op_text(equation.op)} of {', '.join(equation.inputs)}" if equation else "given, not computed"
             yield finding(

@@ -12,12 +12,13 @@ import torch.distributed as dist
 from helixctl.dag import Dag, Value
 from helixctl.errors import fail
 from helixctl_runtime.collectives import groups_of
+from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers
 from helixctl_runtime.measure import Measured, measure
 from helixctl_runtime.outputs import check_output, is_finite, write_output_tensor
 from helixctl_runtime.places import Places
-from helixctl_runtime.program import Program, compile_rank
+from helixctl_runtime.program import Program
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report import RankMeasurement, Result, result
 from helixctl_runtime.walk import fused

@@ -48,6 +48,8 @@ FUSED_ATTENTION: Final = (
     FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION, groups=False),
 )
 
+_MASKED_ROWS: Final = 1024  # that are computed at once under a mask
+
 
 def fused_attention(device: str, dtype: torch.dtype, width: int, *, mask: bool = False) -> SDPBackend:
     """The kernel for a softmax of ``width`` dims, with a mask of its own where the query rows are cut.
@@ -128,27 +130,30 @@ def attention(
     Of k and v a causal attention reads the positions up to that of the last query. ``mask``: the ``causal_mask`` that
     ``cut_rows`` asks for, where the caller has it.
     """
-    batch, seq, heads, head_dim = out.shape
-    query, *keys = qkv
-    if op.causal:
-        keys = [t[:, : start + seq] for t in keys]
-    parts, each = head_dim // op.softmax_width, heads // keys[0].shape[2]
-    if mask is None and cut_rows(op, start, seq):
-        mask = causal_mask(start, seq, query.dtype, query.device)
-    row = _row(query.device.type, query.dtype, op.softmax_width, mask=mask is not None)
+    rows, heads, head_dim = out.shape[1:]
+    if mask is None and cut_rows(op, start, rows):
+        mask = causal_mask(start, rows, out.dtype, out.device)
+    row = _row(out.device.type, out.dtype, op.softmax_width, mask=mask is not None)
+    parts, each = head_dim // op.softmax_width, heads // qkv[1].shape[2]
     # Cut in parts, the heads that share one of keys no longer follow each other.
     grouped = each > 1 and parts == 1 and row.groups
-    q = _by_softmax(query, op.softmax_width)
+    # The kernels' own causal mask is for all rows; one row alone sees all keys that it is given.
+    causal = op.causal and mask is None and rows > 1
+    q = _by_softmax(qkv[0], op.softmax_width)
     # (batch, head * part, seq, width) -> (batch, seq, head, head_dim), copied into place.
     target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
-    shape = (batch, heads, parts, seq, op.softmax_width)
-    # The kernels' own causal mask is for all rows; one row alone sees all keys that it is given.
-    causal = op.causal and mask is None and seq > 1
+    calls = []
+    for first, last in _blocks(start, rows) if mask is not None else [(start, start + rows)]:
+        own = slice(first - start, last - start)
+        keys = [t[:, :last] if op.causal else t for t in qkv[1:]]
+        calls.append((q[:, :, own], keys, _seen(mask, first, last), target[:, :, :, own]))
 
     def step() -> None:
-        k, v = (_by_softmax(t if grouped else _each(t, each), op.softmax_width) for t in keys)
-        made = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-        target.copy_(made.view(shape))
+        for part, keys, seen, place in calls:
+            k, v = (_by_softmax(t if grouped else _each(t, each), op.softmax_width) for t in keys)
+            bias = None if seen is None else seen.contiguous()
+            made = F.scaled_dot_product_attention(part, k, v, attn_mask=bias, is_causal=causal, enable_gqa=grouped)
+            place.copy_(made.view(place.shape))
 
     return step
 
@@ -159,12 +164,28 @@ def cut_rows(op: Attention, start: int, rows: int) -> bool:
 
 
 def causal_mask(start: int, rows: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """For query rows from ``start`` on and the keys up to the last row: (rows, start + rows), 0 or minus infinity.
+    """What rows from ``start`` on see of the keys before them: 0 or minus infinity, to be added.
 
-    To be added: of a mask of booleans the kernels make this one anew in every step.
+    It is that of the last of the blocks in which the rows are computed, and a part of it that of any other. (Of a mask
+    of booleans the kernels make one like this anew in every step.)
     """
-    unseen = torch.full((rows, start + rows), float("-inf"), dtype=dtype, device=device)
-    return unseen.triu_(start + 1)
+    last = _blocks(start, rows)[-1][0]
+    block = min(rows, _MASKED_ROWS)
+    unseen = torch.full((block, last + block), float("-inf"), dtype=dtype, device=device)
+    return unseen.triu_(last + 1)
+
+
+def _blocks(start: int, rows: int) -> list[tuple[int, int]]:
+    """Rows in blocks for which a mask is small, and from whose end on no key is read."""
+    return [(first, min(first + _MASKED_ROWS, start + rows)) for first in range(start, start + rows, _MASKED_ROWS)]
+
+
+def _seen(mask: torch.Tensor | None, first: int, last: int) -> torch.Tensor | None:
+    """The part of a ``causal_mask`` for a block of rows and the keys before its end."""
+    if mask is None:
+        return None
+    before = mask.shape[1] - mask.shape[0] - first  # by how many keys the last block begins later
+    return mask[: last - first, before : before + last]
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from math import prod
 
 import torch
 
@@ -28,10 +26,6 @@ class Pool:
         for value in values:
             self._block_of[value] = (block, users)
         return block.view(dtype)
-
-    def keep(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """Memory that is never given back: for copies that a step makes."""
-        return self._new(prod(shape) * dtype.itemsize).view(dtype).view(*shape)
 
     def share(self, value: str, owner: str) -> None:
         """Let a value lie in the memory of another."""

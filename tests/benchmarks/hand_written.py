@@ -28,9 +28,9 @@ import torch.nn.functional as F  # noqa: E402
 from helixctl.dag import Dag  # noqa: E402
 from helixctl_runtime.clock import Clock  # noqa: E402
 from helixctl_runtime.collectives import groups_of  # noqa: E402
+from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.files import Numbers  # noqa: E402
-from helixctl_runtime.program import compile_rank  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report import environment  # noqa: E402
 from helixctl_runtime.walk import Walker, fused  # noqa: E402

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.documents import ROOT
 
-# Nothing of an outer launcher may reach a command under test.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("RANK", "WORLD_SIZE", "SLURM_", "MASTER_"))}
+# Nothing of an outer launcher, or of the CI system that runs the tests, may reach a command under test.
+_OUTER = ("RANK", "WORLD_SIZE", "SLURM_", "MASTER_", "GITHUB_", "CI_")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(_OUTER)}
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,23 @@ class Done:
     err: str
 
 
-def helixctl(*args: str | Path, stdin: bytes | None = None, cwd: Path = ROOT, timeout: float = 100) -> Done:
+def helixctl(
+    *args: str | Path,
+    stdin: bytes | None = None,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    timeout: float = 100,
+) -> Done:
     """Run ``helixctl ARGS``."""
     command = [sys.executable, "-m", "helixctl", *map(str, args)]
     done = subprocess.run(
-        command, input=stdin or b"", capture_output=True, cwd=cwd, env=ENVIRONMENT, timeout=timeout, check=False
+        command,
+        input=stdin or b"",
+        capture_output=True,
+        cwd=cwd,
+        env=ENVIRONMENT | (env or {}),
+        timeout=timeout,
+        check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr.decode())
 

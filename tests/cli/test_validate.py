@@ -1,15 +1,20 @@
-"""helixctl validate: exit statuses and streams; the findings themselves are in tests/verify and tests/spec."""
+"""helixctl validate: exit statuses, streams, files and folders.
+
+The findings themselves are in tests/verify and tests/spec, the formats of reports in test_validate_formats.py.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import helixctl
-from tests.documents import ROOT
+from tests.cli.command import helixctl, modules
+from tests.documents import ROOT, SMALL
 
-SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").rglob("*.*") if p.suffix != ".md")
+SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").rglob("*") if p.is_file() and p.suffix != ".md")
 
 
 def test_all_that_is_shipped_is_valid() -> None:
@@ -18,23 +23,39 @@ def test_all_that_is_shipped_is_valid() -> None:
     assert done.err.count(": valid ") == len(SHIPPED)
 
 
+VALID = str(ROOT / "plans/small/dense.4x4.plan.json")
+REFUSED, REFUSED_DAG = "HX302-edited-model.plan.json", "HX406-region-moved.dag.json"
+MALFORMED, UNREADABLE = "HX103-unknown-key.model.yaml", "nothing-here.json"
+
+
 @pytest.mark.parametrize(
     ("files", "status"),
     [
-        (("HX406-region-moved.dag.json",), 1),
-        (("HX302-edited-model.plan.json",), 1),
-        (("HX103-unknown-key.model.yaml",), 2),
-        (("HX401-no-order.dag.json", "HX406-region-moved.dag.json"), 2),
-        (("nothing-here.json",), 2),
+        ((VALID,), 0),
+        ((VALID, VALID), 0),
+        ((REFUSED,), 1),
+        ((REFUSED_DAG,), 1),
+        ((VALID, REFUSED), 1),
+        ((REFUSED, VALID), 1),
+        ((MALFORMED,), 2),
+        ((UNREADABLE,), 2),
+        (("HX401-no-order.dag.json",), 2),
+        (("HX304-version.plan.json",), 2),
+        ((VALID, MALFORMED), 2),
+        ((MALFORMED, REFUSED), 2),
+        ((REFUSED, MALFORMED), 2),
+        ((REFUSED_DAG, UNREADABLE, VALID), 2),
     ],
 )
 def test_exit_status(files: tuple[str, ...], status: int) -> None:
-    done = helixctl("validate", *files, SHIPPED[0], cwd=ROOT / "tests/invalid")
-    # The shipped file is not at that path from here: only the order of severity is of interest.
-    assert done.status in {status, 2}
+    """Malformed outranks refused, in whatever order; all of it goes to standard error."""
     done = helixctl("validate", *files, cwd=ROOT / "tests/invalid")
-    assert done.status == status
-    assert done.err.count("HX") >= len(files)
+    assert (done.status, done.out) == (status, b"")
+    assert all(f"{file}:" in done.err for file in files)
+    quiet = helixctl("validate", "-q", *files, cwd=ROOT / "tests/invalid")
+    assert (quiet.status, quiet.out) == (status, b"")
+    assert ": valid " not in quiet.err
+    assert (quiet.err == "") == (status == 0)
 
 
 def test_every_file_is_checked_and_said() -> None:
@@ -59,6 +80,142 @@ def test_a_bug_is_said_to_be_one(
     def broken(_: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(validate, "load_document", broken)
-    assert _status(["validate", str(tmp_path)]) == 3
+    monkeypatch.setattr(validate, "read_document", broken)
+    assert _status(["validate", str(tmp_path / "x")]) == 3
     assert "this is a bug" in capsys.readouterr().err
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_all_documents_below_it() -> None:
+    done = helixctl("validate", "plans/")
+    assert (done.status, done.out) == (0, b"")
+    assert sorted(line.partition(": valid ")[0] for line in done.err.splitlines()[:-1]) == SHIPPED
+    assert done.err.splitlines()[-1] == f"{len(SHIPPED)} documents: {len(SHIPPED)} valid"
+
+
+FOREIGN = {
+    "package.json": '{"name": "x", "version": "1.0.0"}',
+    "list.json": "[1, 2]",
+    "broken.json": '{"a": 1,,}',
+    "latin.yaml": b"caf\xe9: 1",
+    "empty.yml": "",
+    "compose.yaml": "x: &x 1\ny: *x\n",
+    "Taskfile.yml": "version: 3\ntasks: {}\n",
+    "playbook.yaml": "hosts: all\n",
+    "report.json": '{"report": "helixctl run", "layout": {}, "tasks": []}',
+    "plan.schema.json": '{"properties": {"$schema": {"const": "urn:helixctl:plan:1"}, "layout": {}, "digests": {}}}',
+    "tokenizer.json": '{"model": {"vocab": {"layers": 1, "attention": 2, "model_type": 3}}}',
+    "foreign.model.json": '{"weights": 3}',
+    "notes.txt": "layers attention",
+    ".hidden/x.plan.json": "{",
+    ".hidden.yaml": "layers: 1\nattention: 2\n",
+    "node_modules/x.plan.json": "{",
+}
+
+
+def fill(folder: Path, files: dict[str, str | bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_files_of_others_in_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
+    fill(tmp_path, FOREIGN | {"deep/er/specs.yaml": Path(SMALL[0]).read_text()})
+    done = helixctl("validate", tmp_path)
+    assert (done.status, done.out) == (0, b""), done.err
+    assert done.err.splitlines()[-1] == "1 document: 1 valid; 12 other files skipped"
+    named = helixctl("validate", "-v", tmp_path).err
+    assert named.count(": skipped, ") == 12
+    assert f"{tmp_path}/package.json: skipped, no document that helixctl knows" in named
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("x.plan.json", '{"$schema": "urn:helixctl:plan:1",\n<<<<<<< HEAD\n', "HX102"),
+        ("x.dag.json", "", "HX110 is empty"),
+        ("renamed.json", '{\n  "$schema": "urn:helixctl:plan:1", "layout": {', "HX102"),
+        ("renamed.json", '{"$schema": "urn:helixctl:plan:2"}', "HX304"),
+        ("x.model.yaml", b"name: caf\xe9", "HX101"),
+        ("x.model.yaml", "layers: 4\nattenton: {}\n", "HX103"),
+        ("llama.yaml", "layers: 4\n\tattention: {}\nattention:\n  heads: 4\n", "HX102"),
+        ("llama.json", '{"layers": 4, "attention": {},}', "HX10"),
+        ("cluster.yml", "hosts: 1\ndevices_per_host: none\n", "HX105"),
+        ("config.json", '{"model_type": "bert"}', "HX111"),
+        ("config.json", '{"model_type": "llama",, }', "HX102"),
+    ],
+)
+def test_a_broken_document_in_a_folder_is_an_error(tmp_path: Path, name: str, content: str | bytes, code: str) -> None:
+    fill(tmp_path, {name: content})
+    done = helixctl("validate", tmp_path)
+    assert done.status == 2
+    assert f"{tmp_path}/{name}:" in done.err
+    assert code in done.err
+
+
+def test_a_file_that_is_named_must_be_a_document(tmp_path: Path) -> None:
+    fill(tmp_path, {name: FOREIGN[name] for name in ("package.json", "Taskfile.yml")})
+    for name in ("package.json", "Taskfile.yml"):
+        assert helixctl("validate", tmp_path / name).status == 2
+    both = helixctl("validate", VALID, tmp_path / "package.json")
+    assert both.status == 2
+    assert f"{tmp_path}/package.json: HX110 is neither" in both.err
+
+
+def test_a_folder_without_documents_is_an_error(tmp_path: Path) -> None:
+    assert "holds no document" in helixctl("validate", tmp_path).err
+    fill(tmp_path, FOREIGN)
+    done = helixctl("validate", VALID, tmp_path)
+    assert done.status == 2
+    assert f"{tmp_path}: HX110 holds no document that helixctl knows" in done.err
+
+
+def test_the_folder_of_a_hugging_face_model_is_that_model(tmp_path: Path) -> None:
+    config = (ROOT / "plans/models/Llama-3.1-8B/config.json").read_text()
+    others = {name: FOREIGN[name] for name in ("tokenizer.json",)} | {"generation_config.json": '{"do_sample": true}'}
+    fill(tmp_path / "Llama", {"config.json": config} | others)
+    done = helixctl("validate", tmp_path / "Llama")
+    assert done.status == 0
+    assert done.err.splitlines()[0] == f"{tmp_path}/Llama/config.json: valid model Llama"
+
+
+def test_a_file_is_checked_once(tmp_path: Path) -> None:
+    shutil.copy(VALID, tmp_path / "x.plan.json")
+    done = helixctl("validate", "x.plan.json", "./x.plan.json", ".", "x.plan.json", ".", cwd=tmp_path)
+    assert done.status == 0
+    assert done.err.count(": valid plan") == 1
+
+
+def test_standard_input_beside_files() -> None:
+    done = helixctl("validate", "-", VALID, "plans/models/Qwen2.5-7B", stdin=b"{")
+    assert done.status == 2
+    assert "-:2:1: HX102" in done.err
+    assert "3 documents: 2 valid, 1 malformed" in done.err
+
+
+def test_a_folder_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, since root may read everything."""
+    from helixctl.cli.main import _status
+
+    fill(tmp_path, {"inner/x.json": "{}", "x.plan.json": Path(VALID).read_text()})
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert _status(["validate", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/inner: HX101 cannot be read: permission denied" in err
+    assert "x.plan.json: valid plan" in err
+
+
+def test_validating_imports_nothing_heavy() -> None:
+    code = "from helixctl.cli.main import _status\n_status(['validate', '-q', 'plans/'])"
+    assert not {"torch", "numpy", "networkx", "safetensors", "rich"} & modules(code)

@@ -4,7 +4,8 @@
 
 Kernels at the real shapes of one partition (times, rates, errors against float64), fused attention by backend and
 width, the whole dag walked rank by rank on one device against the float64 reference, and that walk as a CUDA graph,
-whose replay must be bit-equal to the eager walk. On CPU (for a trial of this script) the graph is left out.
+whose replay must be bit-equal to the eager walk; the same of small models with all that real ones have. On CPU (for a
+trial of this script) the graph is left out.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ import torch.nn.functional as F  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
 from helixctl.cli.documents import load_dag  # noqa: E402
-from helixctl.dag import Attention, Dag, Task  # noqa: E402
+from helixctl.dag import Attention, Dag, Task, Tensor  # noqa: E402
 from helixctl.dag.retype import retyped  # noqa: E402
 from helixctl.spec import Dtype  # noqa: E402
 from helixctl_runtime import kernels  # noqa: E402
+from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.files import Numbers  # noqa: E402
-from helixctl_runtime.program import Program, compile_rank  # noqa: E402
+from helixctl_runtime.program import Program  # noqa: E402
 from helixctl_runtime.reference import evaluate, relative_error  # noqa: E402
 from helixctl_runtime.report import environment  # noqa: E402
+from helixctl_runtime.rotary import rotations  # noqa: E402
 from helixctl_runtime.walk import fused, walk_together  # noqa: E402
+from tests.runtime.models import real  # noqa: E402
 
 REPEATS = 30
 ATTENTION_SHAPES = [(1024, 1), (64, 128), (4, 2048)]  # sequences, tokens
+REAL_HEADS = {"attention": {"head_dim": 16}}  # as the kernels on CUDA want them
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 
@@ -57,7 +62,14 @@ def main() -> int:
         "environment": environment(),
         "plan": dag.plan.model_dump(mode="json"),
     }
-    parts = {"kernels": kernel_rows, "attention": attention_rows, "walk": walk, "dtypes": small_walks}
+    parts = {
+        "kernels": kernel_rows,
+        "attention": attention_rows,
+        "walk": walk,
+        "dtypes": small_walks,
+        "real_kernels": real_kernel_rows,
+        "real": real_walks,
+    }
     for name, part in parts.items():
         begin = time.perf_counter()
         try:
@@ -115,15 +127,44 @@ def kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     return rows
 
 
+def real_kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
+    """The same of a small model with all that real ones have, in half precision."""
+    del dag
+    return kernel_rows(retyped(real(2, 1, REAL_HEADS), "float16"), device)
+
+
 def standalone(
     dag: Dag, task: Task, device: torch.device
 ) -> tuple[kernels.Step, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A task's kernel on random numbers of its shapes: the call, its output, the exact result, that rounded once."""
+    """A task's kernel on random numbers of its shapes: the call, its output, the exact result, that rounded once.
+
+    Of a task with several kernels, the first.
+    """
     torch.manual_seed(0)
     values = [dag.value[v] for v in (*task.inputs, *task.outputs)]
     made = [torch.randn(v.shape, device=device).mul_(0.5).to(TORCH[v.dtype]) for v in values]
     ins, outs = made[: len(task.inputs)], made[len(task.inputs) :]
-    if task.kind == "linear":
+    if task.kind == "embed":
+        table, (first, last) = ins[1], values[1].region[0]
+        out = outs[0].flatten(0, 1)
+        ids = torch.randint(0, 2 * last, out.shape[:1], device=device)
+        call = kernels.embed(ids, table, first, out, whole=False)
+        held = (ids >= first) & (ids < last)
+        exact = torch.where(held.unsqueeze(1), table[(ids - first).clamp(0, last - first - 1)], 0).double()
+    elif task.kind == "bias":
+        x, bias, out = ins[0], ins[len(outs)], outs[0]
+        call, exact = kernels.add(x, bias, out), x.double() + bias.double()
+    elif task.kind == "rotate":
+        x, out, half = ins[0], outs[0], ins[0].shape[-1] // 2
+        tables = rotations(task.op.rotary, 2 * half, values[0].region[1])  # type: ignore[union-attr]
+        cos, sin = (t.unsqueeze(1).to(device) for t in tables)
+        call = kernels.rotate(x, cos, sin, out)
+        a, b = x.double().split(half, dim=-1)
+        exact = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    elif task.kind == "multiply":
+        out = outs[0]
+        call, exact = kernels.multiply(ins[0], ins[1], out), ins[0].double() * ins[1].double()
+    elif task.kind == "linear":
         depth = 1
         for dim in task.op.contract:  # type: ignore[union-attr]
             depth *= values[0].shape[dag.tensor[values[0].tensor].dims.index(dim)]
@@ -198,18 +239,25 @@ def walk(dag: Dag, device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {"layout": str(dag.plan.layout), "ranks": len(programs)}
     with torch.inference_mode(), fused(programs):
         step()
-        outputs = [next(iter(p.outputs.values())).data for p in programs]
+        values = [v for p in programs for v in p.outputs]
+        outputs = [b.data for p in programs for b in p.outputs.values()]
         eager = [o.clone() for o in outputs]
         found["eager_ms"] = timed(step, device) * 1e3
         if device.type == "cuda":
             found |= graph(step, outputs, eager, device)
-    dtype = TORCH[dag.plan.model.dtype]
+    model = dag.plan.model
+
+    def load(tensor: Tensor) -> torch.Tensor:
+        return numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(model.dtype)], device)
+
     with torch.inference_mode():
-        expected = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, device), torch.float64)
-        plain = evaluate(dag.plan, lambda t: numbers.region(t, t.full, dtype, device), dtype)
-    found["error"] = max(relative_error(o, expected) for o in eager)
+        expected = evaluate(dag.plan, load, torch.float64)
+        plain = evaluate(dag.plan, load, TORCH[model.dtype])
+    regions = [tuple(slice(*interval) for interval in dag.value[v].region) for v in values]
+    found["error"] = max(relative_error(o, expected[region]) for o, region in zip(eager, regions, strict=True))
     found["unpartitioned_error"] = relative_error(plain, expected)
-    found["ranks_bit_equal"] = all(torch.equal(eager[0], o) for o in eager)
+    # Ranks that hold the same region.
+    found["ranks_bit_equal"] = all(torch.equal(eager[regions.index(r)], o) for o, r in zip(eager, regions, strict=True))
     found["passed"] = found["error"] <= 2 * found["unpartitioned_error"] and found.get("graph_bit_equal", True)
     if device.type == "cuda":
         found["max_memory_allocated_gb"] = torch.cuda.max_memory_allocated() / 1e9
@@ -242,6 +290,17 @@ def small_walks(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     small = load_dag(str(ROOT / "plans/small/dense.4x4.plan.json"))
     dtypes: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
     return [{"dtype": dtype} | walk(retyped(small, dtype), device) for dtype in dtypes]
+
+
+def real_walks(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
+    """A small model with grouped heads, biases, rotary, gates and a vocabulary, with every slicing, in every dtype."""
+    del dag
+    rows = []
+    for mesh, axes in ((3, 1), {}), ((2, 2), {"slicing": "batch"}), ((1, 3), {"slicing": "query"}):
+        small = real(*mesh, REAL_HEADS, **axes)
+        dtypes: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
+        rows += [{"dtype": dtype} | walk(retyped(small, dtype), device) for dtype in dtypes]
+    return rows
 
 
 if __name__ == "__main__":

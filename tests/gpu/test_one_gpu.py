@@ -30,7 +30,9 @@ def run(report: Path, *args: str) -> dict[str, object]:
 def test_the_script_on_cpu(tmp_path: Path) -> None:
     found = run(tmp_path / "r.json", "--device", "cpu", "--plan", str(ROOT / "plans/small/dense.4x4.plan.json"))
     assert found["passed"]
-    assert {row["kind"] for row in found["kernels"]} == {"linear", "norm", "activation", "add"}
+    dense = {"linear", "norm", "activation", "add"}
+    assert {row["kind"] for row in found["kernels"]} == dense
+    assert {row["kind"] for row in found["real_kernels"]} == dense | {"embed", "bias", "rotate", "multiply"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -56,8 +56,11 @@ ROTARY = [None, {"theta": 50.0}, {"scaling": {"kind": "linear", "factor": 3.7}},
 
 
 @st.composite
-def small_plans(draw: st.DrawFn) -> Plan:
-    """A random small model of any kind on a random layout of up to 7 ranks a team; of sizes that divide nothing."""
+def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
+    """A random small model of any kind on a random layout of up to 7 ranks a team; of sizes that divide nothing.
+
+    ``least``: tokens of a sequence and dims of a head, and half of the model's other widths, at least.
+    """
 
     def size(least: int, more: int = 3) -> int:
         return draw(st.integers(least, least + more))
@@ -73,14 +76,14 @@ def small_plans(draw: st.DrawFn) -> Plan:
     cut = slicing == "head_dim" and slices > 1  # the dims of a head
     rotary = None if cut else draw(st.sampled_from(ROTARY))
     softmax_slices = slices * size(1, 1) if cut else size(1, 2)
-    head_dim = softmax_slices * size(-(-slices // softmax_slices)) * (1 + bool(rotary))
+    head_dim = softmax_slices * size(-(-max(slices, least) // softmax_slices)) * (1 + bool(rotary))
     kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
     count = size(max(ways, 2), 2)
     experts = {"count": count, "top_k": size(1, count - 1), "renormalise": either()} if either() else None
     model = {
         "name": "random",
         "layers": size(pipeline, 1),
-        "hidden_size": size(max(partitions, 5), 9),
+        "hidden_size": size(max(partitions, 5, 2 * least), 9),
         "attention": {
             "heads": kv_heads * size(-(-groups // kv_heads), 2),
             "kv_heads": kv_heads,
@@ -93,7 +96,7 @@ def small_plans(draw: st.DrawFn) -> Plan:
             "rotary": rotary,
         },
         "feed_forward": {
-            "intermediate_size": size(partitions, 9),
+            "intermediate_size": size(max(partitions, 2 * least), 9),
             "activation": draw(st.sampled_from(["gelu", "relu", "silu"])),
             "gated": either(),
             "experts": experts,
@@ -103,7 +106,7 @@ def small_plans(draw: st.DrawFn) -> Plan:
     }
     batch = size(data * rounds * turns * (slices if slicing == "batch" else 1))
     plan = plan_for(
-        model, (batch, size(slices if slicing == "query" else 1, 6)), groups, slices, slicing=slicing,
+        model, (batch, size(max(least, slices if slicing == "query" else 1), 6)), groups, slices, slicing=slicing,
         experts=ways if experts else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
         placement="-".join(draw(st.permutations(MESH_AXES))),
         reduction_dtype=draw(st.sampled_from(["accumulator", "model"])),
@@ -131,10 +134,13 @@ def test_random_specs_are_proved_and_computed(plan: Plan) -> None:
             assert distance(buffer.data.numpy(), part) < 1e-12
 
 
-@settings(TRIALS, max_examples=50)
-@given(small_plans(), st.sampled_from(["float32", "float32", "bfloat16", "float16"]))
+@settings(TRIALS, max_examples=40)
+@given(small_plans(least=16), st.sampled_from(["float32", "bfloat16", "float16"]))
 def test_random_specs_in_other_dtypes(plan: Plan, dtype: Dtype) -> None:
-    """The run is as near to the model as the unpartitioned computation, up to a factor of 2."""
+    """The run is as near to the model as the unpartitioned computation, up to a factor of 2.
+
+    Tokens and dims are enough for errors to be no matter of chance.
+    """
     experts = plan.model.feed_forward.experts
     # In half precision a token may go to another expert for a rounding: all of them take it.
     assume(dtype == "float32" or experts is None or experts.top_k == experts.count)

@@ -135,6 +135,18 @@ def test_attention_of_some_rows(causal: bool, start: int, stop: int, kv_heads: i
     assert float((out.double() - exact).abs().max()) <= 4 * torch.finfo(dtype).eps * float(exact.abs().max())
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 7])
+def test_rows_under_a_mask_are_computed_in_blocks(
+    block: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_MASKED_ROWS", block)
+    q, k, v = (torch.randn(2, 12, n, 8).to(dtype) for n in (4, 2, 2))
+    for start, stop in (5, 12), (1, 8), (4, 6):
+        attention_is_right(Attention(8, causal=True), q[:, start:stop], k, v, start)
+    assert kernels.causal_mask(5, 7, dtype, torch.device("cpu")).shape[0] == block
+
+
 @pytest.mark.parametrize(("start", "rows", "needed"), [(0, 8, False), (3, 5, True), (7, 1, False)])
 def test_rows_that_need_a_mask(start: int, rows: int, needed: bool) -> None:
     assert kernels.cut_rows(Attention(8, causal=True), start, rows) is needed

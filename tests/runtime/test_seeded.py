@@ -18,11 +18,16 @@ WORD = 2**64 - 1
 
 def by_the_book(name: str, seed: int, i: int) -> float:
     """docs/formats.md, in Python's integers."""
+    return ((word(name, seed, i) >> 48) - 32768) / 32768
+
+
+def word(name: str, seed: int, i: int) -> int:
+    """z of docs/formats.md."""
     z = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") + (i + 1) * 0x9E3779B97F4A7C15
     z &= WORD
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & WORD
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & WORD
-    return (((z ^ (z >> 31)) >> 48) - 32768) / 32768
+    return z ^ (z >> 31)
 
 
 def test_the_definition() -> None:
@@ -35,6 +40,25 @@ def test_the_numbers_that_the_document_gives() -> None:
     stated = re.search(r"init \[0, 1\] are\n([-0-9., ]+)\.\n", text)
     assert stated
     assert [float(x) for x in stated[1].split(",")] == [by_the_book("input", 0, i) for i in range(3)]
+
+
+@pytest.mark.parametrize("size", [2, 32000, 151936, 2**31])
+def test_token_ids(size: int) -> None:
+    """Whole numbers of the vocabulary, whatever its size; a region is a part of the whole."""
+    tensor = Tensor("input_ids", "input", ("batch", "seq"), (6, 50), (0.0, float(size)))
+    ids = seeded_numbers(tensor, tensor.full, 3, torch.int64)
+    assert ids.dtype == torch.int64
+    assert ids.flatten().tolist() == [(word("input_ids", 3, i) >> 32) * size >> 32 for i in range(300)]
+    assert 0 <= int(ids.min()) < size / 10 < size * 9 / 10 <= int(ids.max()) < size or size == 2
+    assert torch.equal(seeded_numbers(tensor, ((2, 5), (7, 20)), 3, torch.int64), ids[2:5, 7:20])
+
+
+def test_the_ids_that_the_document_gives() -> None:
+    text = (ROOT / "docs/formats.md").read_text()
+    stated = re.search(r"init \[0, 32000\] they are the ids\n([0-9, ]+)\.\n", text)
+    assert stated
+    tensor = Tensor("input_ids", "input", ("batch", "seq"), (1, 3), (0.0, 32000.0))
+    assert [[int(x) for x in stated[1].split(",")]] == seeded_numbers(tensor, tensor.full, 0, torch.int64).tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

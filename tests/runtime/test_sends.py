@@ -7,7 +7,8 @@ import torch
 
 from helixctl.dag import Dag, SendReceive
 from helixctl.dag.liveness import last_needed
-from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait, compile_rank
+from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
 from tests.documents import SMALL, dag_of
 from tests.runtime.unusual import MODEL
 

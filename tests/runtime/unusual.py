@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from helixctl.dag import AllGather, AllReduce, Broadcast, Dag, Task, Value
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Dag, Task, Value
 from helixctl.dag import Level as LevelName
 from helixctl.dag.function import hidden_states
 from helixctl.lower import attend, concat, distribute, feed_forward, project
@@ -147,11 +147,11 @@ def reduce_in_two_steps(b: Builder, layer: int) -> None:
     """A sum in each group, then across the groups: in place twice, and between them the result is still partial."""
     equal_parts_of_down(b, layer)
     tensor, ffn = f"l{layer}.down", lambda rank: b.layout.ffn(rank, b.model)
-    for group, ranks in enumerate(b.groups):
+    for group, ranks in b.groups:
         b.collective(layer, "feed_forward", f"inside.g{group}", AllReduce(), ranks, tensor, "group")
         for rank in ranks:
             hold_partial(b, tensor, rank, (ffn(ranks[0])[0], ffn(ranks[-1])[1]))
-    for slice_, ranks in enumerate(b.crossings):
+    for slice_, ranks in b.crossings:
         b.collective(layer, "feed_forward", f"across.s{slice_}", AllReduce(), ranks, tensor, "full")
     add_down(b, layer)
 
@@ -260,7 +260,7 @@ def project_in_two_gathers(b: Builder, layer: int) -> None:
     p = f"l{layer}."
     for rank in b.ranks:
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
-    for group, ranks in enumerate(b.groups):
+    for group, ranks in b.groups:
         inside = AllGather("hidden"), ranks, p + "projection", "group"
         b.collective(layer, "project", f"inside.g{group}", *inside, always(columns_of(b, ranks)))
     gather_across(b, layer)
@@ -269,10 +269,10 @@ def project_in_two_gathers(b: Builder, layer: int) -> None:
 
 def project_groups_in_two_ways(b: Builder, layer: int) -> None:
     """The first group gathers its columns, the others broadcast theirs: pieces of one gather lie differently."""
-    p, gathering = f"l{layer}.", b.groups[0]
+    p, gathering = f"l{layer}.", next(iter(b.groups))[1]
     for rank in gathering:
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
-    for group, ranks in enumerate(b.groups):
+    for group, ranks in b.groups:
         cut = columns_of(b, ranks)
         if ranks != gathering:
             linear(b, "project", "linear", ranks[0], p + "w_o", p + "projection", cut)
@@ -284,7 +284,7 @@ def project_groups_in_two_ways(b: Builder, layer: int) -> None:
 
 def gather_across(b: Builder, layer: int) -> None:
     """From the columns of groups to the whole projection."""
-    for slice_, ranks in enumerate(b.crossings):
+    for slice_, ranks in b.crossings:
         across = AllGather("hidden"), ranks, f"l{layer}.projection", "full"
         b.collective(layer, "project", f"across.s{slice_}", *across)
 
@@ -357,8 +357,13 @@ def layer_by_tokens(dim: str) -> Level:
 
 def after_attention_inputs(b: Builder, layer: int, rank: int, cut: Cut) -> None:
     """A layer from attention on, for some tokens."""
+    b.compute("attend", "", rank, f"l{layer}.attention", cut)
+    after_attention(b, layer, rank, cut)
+
+
+def after_attention(b: Builder, layer: int, rank: int, cut: Cut) -> None:
+    """A layer from the projection on, for some tokens."""
     p = f"l{layer}."
-    b.compute("attend", "", rank, p + "attention", cut)
     linear(b, "project", "linear", rank, p + "w_o", p + "projection", cut)
     b.compute("project", "add", rank, p + "residual", cut)
     activated(b, layer, rank, cut)
@@ -377,6 +382,65 @@ def gather_output(dim: str) -> Level:
     return level
 
 
+def layer_by_positions_and_heads(b: Builder, layer: int) -> None:
+    """Tokens are cut but for attention, which is cut by heads (Ulysses): heads are split and gathered, never dims."""
+    p = f"l{layer}."
+    for rank in b.ranks:
+        cut = tokens(b, rank, "seq")
+        if layer == 0:
+            b.own("input", rank, cut)
+        b.own(p + "attention_norm", rank)
+        b.compute("distribute", "norm", rank, p + "attention_in", cut)
+        for weight in ("w_q", "w_k", "w_v"):
+            b.own(p + weight, rank)
+        b.compute("distribute", "qkv", rank, p + "q", cut)
+    for name in "qkv":
+        dim = "head" if name == "q" else "kv_head"
+        heads = AllToAll(dim, "seq"), b.ranks, p + name, "heads"
+        b.collective(layer, "exchange", name, *heads, lambda rank, dim=dim: {dim: some_heads(b, rank)})
+    for rank in b.ranks:
+        b.compute("attend", "", rank, p + "attention", {"head": some_heads(b, rank)})
+    back = AllToAll("seq", "head"), b.ranks, p + "attention", "tokens"
+    b.collective(layer, "project", "return", *back, lambda rank: tokens(b, rank, "seq"))
+    for rank in b.ranks:
+        after_attention(b, layer, rank, tokens(b, rank, "seq"))
+
+
+def some_heads(b: Builder, rank: int) -> Interval:
+    """A rank's share of the heads, as even as can be."""
+    return share(b.model.attention.heads, b.layout.devices, rank)
+
+
+def columns_become_tokens(b: Builder, layer: int) -> None:
+    """The projection by columns is split by tokens, a gathered value sent on: the residual stream is added by tokens.
+
+    What an all-to-all sends lies in a strided way here, and what it makes is gathered at once.
+    """
+    p = f"l{layer}."
+    for rank in b.ranks:
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
+    cut = AllToAll("seq", "hidden"), b.ranks, p + "projection", "tokens"
+    b.collective(layer, "project", "turn", *cut, lambda rank: tokens(b, rank, "seq"))
+    b.collective(layer, "project", "gather", AllGather("seq"), b.ranks, p + "projection", "full")
+    add_projection(b, layer)
+
+
+def gathered_and_cut_again(b: Builder, layer: int) -> None:
+    """Columns are gathered in groups, and what lies in factors is split by tokens across the groups, then gathered."""
+    p = f"l{layer}."
+    for rank in b.ranks:
+        linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
+    for group, ranks in b.groups:
+        inside = AllGather("hidden"), ranks, p + "projection", "group"
+        b.collective(layer, "project", f"inside.g{group}", *inside, always(columns_of(b, ranks)))
+    for slice_, ranks in b.crossings:
+        shares = {rank: {"seq": share(b.plan.workload.seq_len, len(ranks), i)} for i, rank in enumerate(ranks)}
+        turn = AllToAll("seq", "hidden"), ranks, p + "projection", "tokens"
+        b.collective(layer, "project", f"turn.s{slice_}", *turn, shares.__getitem__)
+        b.collective(layer, "project", f"across.s{slice_}", AllGather("seq"), ranks, p + "projection", "full")
+    add_projection(b, layer)
+
+
 # --- broadcasts ------------------------------------------------------------------------------------------------------
 
 
@@ -393,7 +457,7 @@ def residual_from_one_rank(b: Builder, layer: int) -> None:
 
 def project_on_the_first_group(b: Builder, layer: int) -> None:
     """One group projects by columns and gathers, its first rank broadcasts: receivers lay out as the gather does."""
-    p, first = f"l{layer}.", b.groups[0]
+    p, first = f"l{layer}.", next(iter(b.groups))[1]
     for rank in first:
         cut = {"hidden": share(b.model.hidden_size, len(first), rank)}
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", cut)
@@ -425,7 +489,7 @@ def project_columns_in_reverse(b: Builder, layer: int) -> None:
 def reduce_with_a_gap(b: Builder, layer: int) -> None:
     """Ranks that do not follow each other sum their parts of the width: what lies between them is left out."""
     equal_parts_of_down(b, layer)
-    for slice_, ranks in enumerate(b.crossings):
+    for slice_, ranks in b.crossings:
         b.collective(layer, "feed_forward", f"across.s{slice_}", AllReduce(), ranks, f"l{layer}.down", "slice")
     add_down(b, layer)
 
@@ -449,7 +513,7 @@ def one_rank_has_the_whole(b: Builder, layer: int) -> None:
 TO_FEED_FORWARD = (distribute, attend, concat, project)
 TO_PROJECT = (distribute, attend, concat)
 TWO_STEPS = ((2, 2), (4, 2))  # layouts of several groups of several ranks
-BY_TOKENS = ((2, 1), (2, 2))
+BY_TOKENS = ((2, 1), (2, 2), (3, 1))
 BATCH_OF_4 = ("workload.batch=4",)
 SEQ_LEN_4 = ("workload.seq_len=4",)
 CAUSAL = ("workload.seq_len=4", "attention.causal=true")
@@ -473,6 +537,12 @@ VALID = {
     "layers by sequences": Case((layer_by_tokens("batch"), gather_output("batch")), BY_TOKENS, BATCH_OF_4),
     "layers by positions": Case((layer_by_tokens("seq"), gather_output("seq")), BY_TOKENS, SEQ_LEN_4),
     "causal layers by positions": Case((layer_by_tokens("seq"), gather_output("seq")), BY_TOKENS, CAUSAL),
+    "layers by positions and heads": Case((layer_by_positions_and_heads, gather_output("seq")), BY_TOKENS, SEQ_LEN_4),
+    "causal layers by positions and heads": Case(
+        (layer_by_positions_and_heads, gather_output("seq")), BY_TOKENS, CAUSAL
+    ),
+    "columns become tokens": Case((*TO_PROJECT, columns_become_tokens, feed_forward), BY_TOKENS, SEQ_LEN_4),
+    "gathered and cut again": Case((*TO_PROJECT, gathered_and_cut_again, feed_forward), TWO_STEPS, SEQ_LEN_4),
     "output left cut": Case((layer_by_tokens("seq"),), BY_TOKENS, CAUSAL),
     "gather of uneven pieces": Case((*TO_PROJECT, project_uneven_columns, feed_forward)),
     "residual from one rank": Case((*TO_PROJECT, residual_from_one_rank, feed_forward)),

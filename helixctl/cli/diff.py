@@ -1,0 +1,210 @@
+"""helixctl diff: what differs between two plans, in axes of the layout and fields of the specs, and what it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import click
+
+from helixctl.cli.console import console, table
+from helixctl.cli.documents import Document, load_document
+from helixctl.cost.tasks import foundation
+from helixctl.dag import Dag
+from helixctl.errors import EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic, HelixError
+from helixctl.output import write_output
+from helixctl.plan import Plan
+from helixctl.plan.compare import Difference, differences
+from helixctl.simulate import Forecast, forecast
+from helixctl.solve.candidate import simulated
+from helixctl.units import human_bytes, human_seconds
+
+FORMAT_VERSION: Final = "1.0"
+
+
+class TroubleError(HelixError):
+    """As with diff(1): 1 says that the plans differ, so whatever keeps us from comparing them is 2."""
+
+    @property
+    def exit_status(self) -> int:
+        """Not that of the codes: a plan that a proof refuses has no prediction to compare."""
+        return EXIT_CANNOT_BEGIN
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two documents."""
+
+    path: str
+    document: Plan | Dag
+
+    @property
+    def plan(self) -> Plan:
+        return self.document.plan if isinstance(self.document, Dag) else self.document
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """Of a dag as it is; of a plan as the search prices it."""
+        if isinstance(self.document, Dag):
+            return forecast(self.document)
+        plan = self.document
+        found = simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
+        if found is None:
+            raise TypeError  # the plan is proved, so its layout is legal
+        return found
+
+
+@click.command(name="diff", short_help="Say what differs between two plans, and what it is predicted to mean.")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("-f", "--format", "output_format", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit status tells.")
+def command(first: str, second: str, *, output_format: Literal["text", "json"], quiet: bool) -> int:
+    """Say what differs between the plans A and B (or the plans of two dags): layout, specs, and what is predicted.
+
+    The comparison goes to standard output. Nothing runs: steps, tokens per second and memory are predictions.
+
+    Exit status: 0 the plans are equal, 1 they differ, 2 one of them cannot be read or is refused by a proof.
+    """
+    if first == second == "-":
+        raise click.UsageError("A and B cannot both be standard input")
+    sides = _loaded((first, second))
+    one, other = sides
+    found = differences(one.plan, other.plan)
+    equal = not found and not _other_tasks(one, other)
+    if not quiet:
+        if output_format == "json":
+            write_output("-", json.dumps(_report(sides, found, equal=equal), indent=2) + "\n")
+        else:
+            _print(sides, found, equal=equal)
+    return 0 if equal else EXIT_NO
+
+
+def _loaded(paths: tuple[str, str]) -> tuple[_Side, _Side]:
+    sides: list[_Side] = []
+    problems: list[Diagnostic] = []
+    for path in paths:
+        try:
+            sides.append(_Side(path, _planned(load_document(path), path)))
+        except HelixError as error:
+            problems.extend(error.diagnostics)
+    if problems:
+        raise TroubleError(problems)
+    return sides[0], sides[1]
+
+
+def _planned(document: Document, path: str) -> Plan | Dag:
+    if isinstance(document, Plan | Dag):
+        return document
+    hint = "make a plan of it: helixctl plan MODEL CLUSTER -o X.plan.json"
+    raise HelixError(Diagnostic("HX110", "is no plan and no dag", hint, path))
+
+
+def _other_tasks(one: _Side, other: _Side) -> bool:
+    """Whether these are two dags that are not the same, though their plans may be."""
+    dags = isinstance(one.document, Dag) and isinstance(other.document, Dag)
+    return dags and one.document.digest != other.document.digest
+
+
+# --- what is predicted -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One number of both forecasts."""
+
+    key: str
+    name: str
+    values: tuple[float, float]
+    texts: tuple[str, str]
+
+    @property
+    def ratio(self) -> float | None:
+        """B / A."""
+        return self.values[1] / self.values[0] if self.values[0] else None
+
+
+def _rows(sides: Sequence[_Side]) -> list[_Row]:
+    def row(key: str, name: str, values: list[float], text: Callable[[float], str]) -> _Row:
+        first, second = values
+        return _Row(key, name, (first, second), (text(first), text(second)))
+
+    def ms(milliseconds: float) -> str:
+        return human_seconds(milliseconds / 1e3) if milliseconds else "0"
+
+    found = [side.forecast for side in sides]
+    hosts = [f.between_hosts_nbytes for f in found]
+    return [
+        row("devices", "devices", [side.plan.layout.devices for side in sides], str),
+        row("step_time_ms", "step time", [f.step_s * 1e3 for f in found], ms),
+        row("tokens_per_s", "tokens/s", [f.tokens_per_s for f in found], lambda n: f"{n:,.0f}"),
+        row("latency_ms", "latency of a sequence, mean", [f.latency_s * 1e3 for f in found], ms),
+        row("exposed_ms", "communication, exposed", [f.exposed_s * 1e3 for f in found], ms),
+        row("received_nbytes_per_rank", "received per rank", [f.received_nbytes for f in found], human_bytes),
+        row("between_hosts_nbytes_per_rank", "of it between hosts", [*hosts], human_bytes),
+        row("memory_nbytes", "memory per rank, largest", [f.memory_nbytes for f in found], human_bytes),
+    ]
+
+
+# --- how it is said --------------------------------------------------------------------------------------------------
+
+
+def _print(sides: tuple[_Side, _Side], found: list[Difference], *, equal: bool) -> None:
+    from rich.markup import escape  # a name may hold brackets
+
+    out = console(stderr=False)
+    for letter, side in zip("AB", sides, strict=True):
+        out.print(f"{letter}: {side.path}: layout {side.plan.layout}, {side.plan.digest[:19]}", markup=False)
+    if equal:
+        out.print("the plans are equal")
+        return
+    layout = [d for d in found if d.part == "layout"]
+    specs = [d for d in found if d.part != "layout"]
+    for title, part in (("layout", layout), ("specs", specs)):
+        out.print()
+        if not part:
+            out.print(f"the {title} {'is' if title == 'layout' else 'are'} the same")
+            continue
+        rows = table(title, "A", "B")
+        for difference in part:
+            name = difference.field if part is layout else f"{difference.part}.{difference.field}"
+            rows.add_row(name, *map(escape, difference.texts))
+        out.print(rows)
+    if not found:
+        out.print("the plans are equal, and the dags differ in their tasks")
+    out.print()
+    rows = table("predicted", ">A", ">B", ">B / A")
+    for row in _rows(sides):
+        rows.add_row(row.name, *row.texts, "-" if row.ratio is None else f"{row.ratio:.3g} x")
+    out.print(rows)
+    out.print()
+    if sides[0].plan.workload != sides[1].plan.workload:
+        out.print("the workloads differ: a step of A is not the same work as one of B")
+    for basis in dict.fromkeys(foundation(side.plan.cluster) for side in sides):
+        out.print(f"predicted from {basis}, not measured")
+
+
+def _report(sides: tuple[_Side, _Side], found: list[Difference], *, equal: bool) -> dict[str, Any]:
+    return {
+        "report": "helixctl diff",
+        "format_version": FORMAT_VERSION,
+        "equal": equal,
+        "simulated": True,
+        "a": _side(sides[0]),
+        "b": _side(sides[1]),
+        "layout": [{"axis": d.field, **_values(d)} for d in found if d.part == "layout"],
+        "specs": [{"field": f"{d.part}.{d.field}", **_values(d)} for d in found if d.part != "layout"],
+        "predicted": {r.key: {"a": r.values[0], "b": r.values[1], "ratio": r.ratio} for r in _rows(sides)},
+    }
+
+
+def _side(side: _Side) -> dict[str, Any]:
+    kind = "dag" if isinstance(side.document, Dag) else "plan"
+    return {"file": side.path, "kind": kind, "plan_digest": side.plan.digest, "layout": side.plan.layout.model_dump()}
+
+
+def _values(difference: Difference) -> dict[str, Any]:
+    return {"a": difference.values[0], "b": difference.values[1]}

@@ -1,0 +1,90 @@
+"""The documents in a folder: every JSON and YAML file below it that is one of ours, told by name and content.
+
+A folder holds other files too, so more is asked of a file in it than of one that is named: a stray ``layers`` does not
+make a model. What says that it is ours and cannot be read is still an error, never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Final
+
+from helixctl.cli.documents import Source
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.hugging_face import CONFIG_NAME
+from helixctl.spec.load import HUGGING_FACE_KEYS, TELLING_KEYS, document_kind, parse_mapping, read_text
+
+_SUFFIXES: Final = {".json", ".yaml", ".yml"}
+_FOREIGN: Final = {"node_modules", "__pycache__"}
+_NAMED: Final = {f".{kind}" for kind in TELLING_KEYS}  # x.plan.json
+_URN: Final = re.compile(r"""\$schema["']?\s*:\s*["']?urn:helixctl:""")
+_HEAD: Final = 4096  # characters in which a document of ours says its $schema
+
+
+def files_below(folder: str, problems: list[Diagnostic]) -> Iterator[str]:
+    """The JSON and YAML files below a folder, in a fixed order; hidden files and folders are left alone.
+
+    Args:
+        folder: where to look.
+        problems: takes an HX101 for every folder that cannot be read.
+    """
+    for place, folders, files in os.walk(folder, onerror=lambda error: problems.append(_unreadable(error))):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _FOREIGN)
+        for name in sorted(files):
+            if PurePath(name).suffix.lower() in _SUFFIXES and not name.startswith("."):
+                yield os.path.join(place, name)  # noqa: PTH118  as the user wrote it: "./x" stays "./x"
+
+
+def read_in_folder(file: str) -> Source | None:
+    """The document that a file of a folder is; None where it is none of ours.
+
+    Raises:
+        HelixError: it is one of ours, and cannot be read; or nobody can say, since it may not be read.
+    """
+    named = PurePath(PurePath(file).stem).suffix.lower() in _NAMED
+    try:
+        text = read_text(file)
+    except HelixError:
+        if named or not os.access(file, os.R_OK):
+            raise
+        return None  # too large for us, or no text
+    if not named and not _says_so(text, PurePath(file).name == CONFIG_NAME):
+        return None
+    data = parse_mapping(text, file)
+    try:
+        return Source(file, text, data, document_kind(data, file))
+    except HelixError as error:
+        if any(d.code != "HX110" for d in error.diagnostics):
+            raise
+        return None
+
+
+def _says_so(text: str, config: bool) -> bool:
+    """Whether a text says what it is: by its ``$schema``, or by all the keys that tell a kind."""
+    if _URN.search(text, 0, _HEAD):
+        return True
+    sets = [*TELLING_KEYS.values(), HUGGING_FACE_KEYS, *({key} for key in HUGGING_FACE_KEYS if config)]
+    likely = [keys for keys in sets if all(key in text for key in keys)]
+    if not likely:
+        return False  # most files of others: not worth parsing
+    if not text.lstrip().startswith("{"):
+        return any(all(_begins_a_line(key, text) for key in keys) for keys in likely)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):  # a slip in it must not hide a document of ours
+        return any(all(f'"{key}"' in text for key in keys) for keys in likely)
+    return isinstance(data, dict) and any(keys <= data.keys() for keys in likely)
+
+
+def _begins_a_line(key: str, text: str) -> bool:
+    """Whether a YAML text has this key at its top level."""
+    return re.search(rf"""^["']?{key}["']?\s*:""", text, re.MULTILINE) is not None
+
+
+def _unreadable(error: OSError) -> Diagnostic:
+    reason = (error.strerror or str(error)).lower()
+    return Diagnostic("HX101", f"cannot be read: {reason}", file=error.filename)

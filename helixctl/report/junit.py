@@ -1,0 +1,45 @@
+"""The report as JUnit XML, which GitLab, Jenkins and others show: a test case for every file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+from xml.sax.saxutils import escape, quoteattr
+
+from helixctl.report.outcome import Outcome, Report
+from helixctl.report.paths import relative_path
+
+# What XML 1.0 cannot hold, not even as a reference.
+_NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SUITE: Final = "helixctl validate"
+
+
+def as_junit(report: Report, root: Path) -> str:
+    """One suite; what a proof refuses is a failure, what is malformed an error."""
+    verdicts = [outcome.verdict for outcome in report.outcomes]
+    counts = f'tests="{len(verdicts)}" failures="{verdicts.count("refused")}" errors="{verdicts.count("malformed")}"'
+    cases = "".join(_case(outcome, root) for outcome in report.outcomes)
+    text = (
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        f'<testsuites name="{_SUITE}" {counts}>\n'
+        f'  <testsuite name="{_SUITE}" {counts} skipped="0">\n{cases}  </testsuite>\n</testsuites>\n'
+    )
+    return _NO_XML.sub("\ufffd", text)
+
+
+def _case(outcome: Outcome, root: Path) -> str:
+    path = relative_path(outcome.file, root)
+    name = quoteattr(path)
+    head = f'    <testcase classname="helixctl.{outcome.kind or "unknown"}" name={name} file={name}'
+    if outcome.valid:
+        return f"{head}/>\n"
+    tag = "failure" if outcome.verdict == "refused" else "error"
+    first, *others = outcome.findings
+    message = first.message + (f" (and {len(others)} more)" if others else "")
+    body = escape("\n".join(str(finding) for finding in outcome.findings))
+    # One element a file, however many findings: GitLab reads only one.
+    return (
+        f"{head}>\n      <{tag} type={quoteattr(first.code)} message={quoteattr(message)}>{body}</{tag}>\n"
+        "    </testcase>\n"
+    )

@@ -1,0 +1,72 @@
+"""The outcome of a check: of one file, and of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from helixctl.errors import CODES, EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic
+
+_VERDICTS: Final = {0: "valid", EXIT_NO: "refused", EXIT_CANNOT_BEGIN: "malformed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found of one file.
+
+    Attributes:
+        file: as it was given, or as it was found in a folder ("-" for standard input).
+        kind: model, cluster, plan or dag; None where that could not be told.
+        findings: what is wrong with it; empty where it is valid.
+        summary: what a valid document is, its kind first: ``model paper-dense``.
+        digest: of a valid plan or dag.
+    """
+
+    file: str
+    kind: str | None
+    findings: tuple[Diagnostic, ...] = ()
+    summary: str = ""
+    digest: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    @property
+    def status(self) -> int:
+        """The exit status for this file alone."""
+        return max((CODES[finding.code].exit_status for finding in self.findings), default=0)
+
+    @property
+    def verdict(self) -> str:
+        """``valid``, ``refused`` (by a proof) or ``malformed`` (which is also what cannot be read)."""
+        return _VERDICTS[self.status]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcomes in the order of the files, and the files of folders that are no documents of ours."""
+
+    outcomes: tuple[Outcome, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> int:
+        """The exit status of the whole: malformed outranks refused."""
+        return max((outcome.status for outcome in self.outcomes), default=0)
+
+    @property
+    def findings(self) -> tuple[Diagnostic, ...]:
+        """All findings."""
+        return tuple(finding for outcome in self.outcomes for finding in outcome.findings)
+
+    @property
+    def counts(self) -> str:
+        """``24 documents: 22 valid, 1 refused, 1 malformed; 3 other files skipped``."""
+        verdicts = [outcome.verdict for outcome in self.outcomes]
+        each = [f"{count} {name}" for name in _VERDICTS.values() if (count := verdicts.count(name))]
+        text = f"{len(verdicts)} {'document' if len(verdicts) == 1 else 'documents'}: {', '.join(each)}"
+        if self.skipped:
+            text += f"; {len(self.skipped)} other {'file' if len(self.skipped) == 1 else 'files'} skipped"
+        return text

@@ -1,0 +1,78 @@
+"""Good documents to break: small dags that together have every op and every axis of a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from helixctl.dag import Dag
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from tests.documents import SMALL, SMALL_MOE, plan_of
+from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+
+# The paper's model, made so small that a dag fits on some pages.
+DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
+         "feed_forward.intermediate_size=16", "workload.batch=4", "workload.seq_len=3", "dtype=float64")  # fmt: skip
+MOE = (*DENSE, "feed_forward.experts.count=4", "feed_forward.experts.top_k=2")
+DEEP = ("layers=3",)
+
+
+def _dense(groups: int, slices: int, *sets: str, **axes: int | str) -> Callable[[], Plan]:
+    return lambda: plan_of(SMALL, groups, slices, *DENSE, *sets, **axes)
+
+
+def _moe(groups: int, slices: int, *sets: str, **axes: int | str) -> Callable[[], Plan]:
+    return lambda: plan_of(SMALL_MOE, groups, slices, *MOE, *sets, **axes)
+
+
+def _real(
+    groups: int, slices: int, changes: dict[str, Any], workload: tuple[int, int] = (4, 5), **axes: Any
+) -> Callable[[], Plan]:
+    bare = merged(REAL, {"layers": 1, "dtype": "float64"})
+    if "rotary" in changes.get("attention", {}):
+        bare["attention"] = {**bare["attention"], "rotary": None}
+    model = merged(bare, changes)
+    return lambda: plan_for(model, workload, groups, slices, **axes)
+
+
+PLANS: dict[str, Callable[[], Plan]] = {
+    "paper": _dense(2, 2),
+    "paper, groups first": _dense(2, 2, gather_order="groups_first"),
+    "paper, reduce": _dense(4, 1, combine="reduce"),
+    "paper, in half": _dense(2, 2, "dtype=float16", "layers=2"),
+    "paper, reduced in half": _dense(2, 1, "dtype=bfloat16", reduction_dtype="model", combine="reduce"),
+    "one device": _dense(1, 1),
+    "experts": _moe(2, 2, experts=2),
+    "replicas and stages": _dense(2, 1, *DEEP, data=2, pipeline=2, placement="data-groups-slices-pipeline"),
+    "microbatches": _dense(2, 1, *DEEP, pipeline=3, microbatches=4, combine="reduce"),
+    "interleaved": _dense(2, 2, microbatches=4, interleave=2),
+    "real, by batch": _real(2, 2, {}, slicing="batch"),
+    "real, by query": _real(3, 2, {"vocabulary": {"size": 53, "tied": True}}, slicing="query", combine="reduce"),
+    "real, by query of two": _real(2, 2, {"layers": 2}, (5, 4), slicing="query", microbatches=2, interleave=2),
+    "keys held twice": _real(6, 1, {"attention": {"rotary": {"theta": 50.0, "scaling": None}}}),
+    "real experts": _real(
+        2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
+    ),
+    "real, in stages": _real(
+        3, 1, {"layers": 2, "attention": {"rotary": {"scaling": {"kind": "linear", "factor": 4.0}}, "causal": False}},
+        pipeline=2, data=2, microbatches=2,
+    ),
+}  # fmt: skip
+
+
+@cache
+def plan(name: str) -> Plan:
+    return PLANS[name]()
+
+
+@cache
+def dag(name: str) -> Dag:
+    return lower(plan(name))
+
+
+@cache
+def text(name: str, document: str) -> str:
+    """The document as a file holds it."""
+    return dag(name).to_json() if document == "dag" else plan(name).to_json()

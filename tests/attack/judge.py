@@ -1,0 +1,92 @@
+"""What becomes of a mutant: the codes with which it is refused, or an argument that it is a true document all the same.
+
+The argument does not use the verifier. Either lowering the mutant's own plan gives just this dag; or the numpy
+interpreter, which was written from docs/formats.md, computes with it what it computes with the good dag, to the last
+bit. The good dags' numbers are held against the reference in test_mutants.py.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helixctl.cli.documents import load_document
+from helixctl.dag import Dag
+from helixctl.errors import HelixError
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from tests.attack import bases
+from tests.attack.kind import Data, Kind
+from tests.interpreter import execute
+
+Verdict = str  # refused, harmless, wrong code, survived, crashed
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a mutant; the codes, or what is to be said of it."""
+
+    verdict: Verdict
+    codes: frozenset[str] = frozenset()
+    text: str = ""
+
+
+def judge(kind: Kind, base: str, data: Data, file: Path) -> Judgement:
+    """Load the mutant as the commands do."""
+    file.write_text(json.dumps(data), encoding="utf-8")
+    try:
+        document = load_document(str(file))
+    except HelixError as error:
+        codes = frozenset(d.code for d in error.diagnostics)
+        verdict = "refused" if codes <= kind.codes else "wrong code"
+        return Judgement(verdict, codes, "" if verdict == "refused" else str(error))
+    except Exception:  # noqa: BLE001  any other is a bug, which is looked for here
+        return Judgement("crashed", text=traceback.format_exc())
+    if kind.harmless and (_is_lowered(document) or _computes_the_same(base, data)):
+        return Judgement("harmless")
+    return Judgement("survived")
+
+
+def _is_lowered(document: object) -> bool:
+    """Whether a dag is what its own plan is lowered to."""
+    if not isinstance(document, Dag):
+        return isinstance(document, Plan)  # a plan that is legal is a plan
+    good = lower(document.plan)
+    return (good.tensors, good.values, good.tasks, good.order) == (
+        document.tensors,
+        document.values,
+        document.tasks,
+        document.order,
+    )
+
+
+def _computes_the_same(base: str, data: Data) -> bool:
+    try:
+        mine, good = outputs(data), _good_outputs(base)
+    except (ValueError, KeyError, IndexError):  # the interpreter cannot make sense of it
+        return False
+    return mine.keys() == good.keys() and all(np.array_equal(mine[place], good[place]) for place in good)
+
+
+def outputs(data: Data) -> dict[Any, np.ndarray]:
+    """The numbers of every region of the model's output, by rank."""
+    role = {tensor["name"]: tensor["role"] for tensor in data["tensors"]}
+    numbers = execute(data)
+    found = {}
+    for value in data["values"]:
+        if role[value["tensor"]] == "output":
+            place = (value["rank"], json.dumps(value["region"]))
+            assert place not in found
+            found[place] = numbers[value["id"]]
+    return found
+
+
+@cache
+def _good_outputs(base: str) -> dict[Any, np.ndarray]:
+    return outputs(json.loads(bases.text(base, "dag")))

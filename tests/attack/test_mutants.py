@@ -1,0 +1,107 @@
+"""Some mutants of every kind; `make mutants` tries many more. And the other way round: every proof is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import helixctl.verify
+from helixctl.cli.documents import load_document
+from tests.attack import bases
+from tests.attack.judge import outputs
+from tests.attack.kind import Kind
+from tests.attack.mutants import KINDS, attack
+from tests.runtime.test_interpreter import distance, reference
+
+NAMED = {kind.name: kind for kind in KINDS}
+# A proof, and mutants that it alone refuses with their code, or that crash what comes after it.
+NEEDED = {
+    "check_embedded_plan": "digest of the plan in a dag",
+    "check_ids": "tensor declared twice",
+    "check_references": "task dropped, but issued",
+    "check_shapes": "region empty or reversed",
+    "check_producers": "value on another rank",
+    "check_issue": "a task never issued on a rank",
+    "check_function": "eps of a norm",
+    "check_regions": "partial sums of a collective all taken for wholes",
+    "check_collectives": "collectives of two microbatches crossed on one rank",
+    "check_tiling": "work done twice on one rank",
+    "check_ownership": "weight owned twice",
+    "check_costs": "flops of a task",
+    "check_memory": "memory of a device too small, digests made anew",
+    "check_layout": "layout of a dag changed, digests made anew",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_mutants_are_refused(kind: Kind) -> None:
+    row = attack(kind, 1, seed=1)
+    assert row.verdicts.total() == 1
+    assert not row.bad, row.bad
+
+
+def test_kinds_have_names_of_their_own() -> None:
+    assert len(NAMED) == len(KINDS) >= 40
+
+
+@pytest.mark.parametrize("name", bases.PLANS)
+def test_what_is_broken_is_good(name: str, tmp_path: Path) -> None:
+    """The dags are proved, and compute the model in numpy."""
+    (tmp_path / "x.json").write_text(bases.text(name, "dag"))
+    load_document(str(tmp_path / "x.json"))
+    if bases.plan(name).model.dtype == "float64":
+        expected = reference(bases.dag(name))
+        for (_, region), numbers in outputs(json.loads(bases.text(name, "dag"))).items():
+            part = expected[tuple(slice(*interval) for interval in json.loads(region))]
+            assert distance(numbers, part) < 1e-12
+
+
+def test_what_is_broken_has_every_op_and_axis() -> None:
+    ops = {task.kind for name in bases.PLANS for task in bases.dag(name).tasks}
+    assert ops == {"broadcast", "embed", "norm", "linear", "bias", "rotate", "attention", "activation", "multiply",
+                   "route", "experts", "add", "all_to_all", "all_gather", "all_reduce", "send_receive"}  # fmt: skip
+    layouts = [bases.plan(name).layout for name in bases.PLANS]
+    for axis, field in type(layouts[0]).model_fields.items():
+        assert any(getattr(layout, axis) != (1 if field.is_required() else field.default) for layout in layouts), axis
+
+
+def test_every_proof_is_named() -> None:
+    assert NEEDED.keys() == {check.__name__ for stage in helixctl.verify.CHECKS for check in stage}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_without_one_proof_mutants_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutants would show a hole: with one proof less they pass, crash what follows, or get other codes."""
+    kind, bare = NAMED[NEEDED[name]], ("paper", "paper, groups first", "interleaved")
+    whole = attack(kind, 3, 1, bare)
+    checks = tuple(tuple(c for c in stage if c.__name__ != name) for stage in helixctl.verify.CHECKS)
+    monkeypatch.setattr(helixctl.verify, "CHECKS", checks)
+    less = attack(kind, 3, 1, bare)
+    assert not whole.bad
+    assert less.bad or less.codes != whole.codes
+
+
+def test_a_kind_without_its_reason_is_not_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is accepted must be declared as possibly harmless, and be shown to be so."""
+    from dataclasses import replace
+
+    kind = NAMED["tables in another order"]
+    assert not attack(kind, 5, 1).bad
+    assert attack(replace(kind, harmless=""), 5, 1).bad
+
+
+def test_a_wrong_sum_is_not_taken_for_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers decide: with no proof at all a kind that is declared harmless does not get through."""
+    kind = NAMED["input replaced by a value of the same rank"]
+    monkeypatch.setattr(helixctl.verify, "CHECKS", ())
+    verdicts = attack(kind, 12, 1, ("paper", "paper, reduce")).verdicts
+    assert verdicts["survived"] + verdicts["crashed"] > verdicts["harmless"]
+
+
+def test_outputs_are_by_rank() -> None:
+    found = outputs(json.loads(bases.text("paper", "dag")))
+    assert {rank for rank, _ in found} == {0, 1, 2, 3}
+    assert all(isinstance(numbers, np.ndarray) for numbers in found.values())

@@ -1,0 +1,128 @@
+"""helixctl plan --check: is a plan on disk still what the specs give?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import helixctl
+from tests.documents import ROOT, SMALL
+
+SPECS = ("plans/paper/dense.model.yaml", "plans/paper/h100x16.cluster.yaml")
+PLAN = "plans/paper/dense.4x4.plan.json"
+PAIR = ("--groups", "4", "--slices", "4")
+MEGATRON = ("--layout", "groups=8,pipeline=2,combine=reduce,microbatches=4")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A plan of which single fields can be changed."""
+    path = tmp_path / "x.plan.json"
+    assert helixctl("plan", *SMALL, *MEGATRON, "-q", "-o", path).status == 0
+    return path
+
+
+def test_no_drift_is_one_line_and_nothing_is_written(small: Path) -> None:
+    before = (small.read_bytes(), small.stat().st_mtime_ns)
+    done = helixctl("plan", *SMALL, *MEGATRON, "--check", small)
+    assert (done.status, done.out) == (0, b"")
+    assert done.err.startswith(f"{small}: is what the specs give now, layout 8 x 1, pipeline 2")
+    assert done.err.count("\n") == 1
+    assert (small.read_bytes(), small.stat().st_mtime_ns) == before
+    assert sorted(small.parent.iterdir()) == [small]
+    assert helixctl("plan", *SMALL, *MEGATRON, "--check", small, "-q").err == ""
+
+
+def test_the_shipped_plan_has_not_drifted() -> None:
+    assert helixctl("plan", *SPECS, *PAIR, "--check", PLAN).status == 0
+
+
+def test_other_spacing_is_no_drift(small: Path) -> None:
+    small.write_text(json.dumps(json.loads(small.read_text())))
+    assert helixctl("plan", *SMALL, *MEGATRON, "--check", small).status == 0
+
+
+def test_standard_input_can_be_the_plan(small: Path) -> None:
+    assert helixctl("plan", *SMALL, *MEGATRON, "--check", "-", stdin=small.read_bytes()).status == 0
+    done = helixctl("plan", "-", SMALL[1], "--check", "-", stdin=small.read_bytes())
+    assert done.status == 2
+    assert "standard input cannot be a spec and the plan to check" in done.err
+
+
+def test_what_has_changed_is_said(golden: Callable[[Path, str], None]) -> None:
+    of_all = helixctl("plan", *SPECS, "--groups", "8", "--slices", "2", "--batch", "512", "--check", PLAN)
+    of_layout = helixctl("plan", *SPECS, "--groups", "16", "--slices", "1", "--check", PLAN)
+    assert (of_all.status, of_all.out) == (of_layout.status, of_layout.out) == (1, b"")
+    golden(ROOT / "tests/invalid/HX204-drift.txt", of_all.err + of_layout.err)
+
+
+def test_a_summary_of_many_changes_is_short() -> None:
+    done = helixctl("plan", *SPECS, *PAIR, "--check", "plans/small/moe.tp8-pp2.plan.json")
+    assert done.status == 1
+    assert len(done.err.splitlines()) <= 15
+    assert " more\n" in done.err
+
+
+def test_a_changed_spec_field_is_named_old_to_new(small: Path) -> None:
+    done = helixctl(
+        "plan", *SMALL, *MEGATRON, "--set", "norm.eps=1e-6", "--set", "device.memory=2 GB", "--check", small
+    )
+    assert done.status == 1
+    lines = [" ".join(line.split()) for line in done.err.splitlines()]
+    assert lines[:2] == ["model.norm.eps 1e-05 -> 1e-06", "cluster.device.memory 1 GB -> 2 GB"]
+    assert "2 fields differ" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"layout": {"groups": 16, "slices": 1}}, "the specs are the same: give the options"),
+        ({"digests": {"model": "sha256:0", "cluster": "sha256:0", "workload": "sha256:0"}}, "it was edited"),
+    ],
+)
+def test_a_plan_that_was_edited_has_drifted(small: Path, change: dict[str, object], text: str) -> None:
+    """Also where a proof would refuse it."""
+    small.write_text(json.dumps(json.loads(small.read_text()) | change))
+    done = helixctl("plan", *SMALL, *MEGATRON, "--check", small)
+    assert done.status == 1
+    assert text in done.err
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("nowhere.plan.json", "HX101"),
+        ("tests/invalid/HX102-comma.model.json", "HX102"),
+        (SPECS[0], "HX110 is a model; --check takes a plan"),
+        ("plans/paper/dense.4x4.dag.json", "HX110 is a dag; --check takes a plan"),
+        ("tests/invalid/HX301-unknown-axis.plan.json", "HX301"),
+        ("tests/invalid/HX304-version.plan.json", "HX304"),
+    ],
+)
+def test_what_is_no_plan(path: str, code: str) -> None:
+    done = helixctl("plan", *SPECS, *PAIR, "--check", path)
+    assert (done.status, done.out) == (2, b"")
+    assert f"{path}:" in done.err
+    assert code in done.err
+
+
+def test_specs_that_give_no_plan_are_a_no() -> None:
+    done = helixctl("plan", *SPECS, *PAIR, "--set", "device.memory=1 MB", "--check", PLAN)
+    assert done.status == 1
+    assert "HX203" in done.err
+
+
+@pytest.mark.parametrize("output", [("-o", "-"), ("--dag", "x.dag.json")])
+def test_it_writes_nothing_so_nothing_can_be_asked_for(output: tuple[str, str]) -> None:
+    done = helixctl("plan", *SPECS, *PAIR, *output, "--check", PLAN)
+    assert (done.status, done.out) == (2, b"")
+    assert "--check writes nothing" in done.err
+
+
+def test_the_table_is_there_for_who_asks() -> None:
+    done = helixctl("plan", *SPECS, *PAIR, "--check", PLAN, "-v")
+    assert done.status == 0
+    assert "verdict" in done.err
