@@ -52,7 +52,7 @@ def search(
         fits: whether a candidate may be chosen.
         size: about how many tasks the simulation of a layout takes.
         budget: tasks to simulate at most; at least one candidate is simulated.
-        hopeless: whether no layout with this key, or with one that comes after it, may be chosen: the search ends there.
+        hopeless: whether no layout with this key, or with a later one, may be chosen: the search ends there.
     """
     # (bound, place, whether it is the narrower one, layout); no two have one place, so layouts are never compared.
     queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
