@@ -142,6 +142,8 @@ def absent(standings: Sequence[Standing], missing: Sequence[Peer], timeout: floa
     elsewhere = len(standings) - arrived
     others = f"{_count(arrived)} arrived" + (f", {elsewhere} elsewhere" if elsewhere else "")
     first = standings[0]
+    if len(standings) == 1:  # where the store is gone with the missing ones, a rank knows only itself
+        others = f"{first} waits there"
     if not waiting and any(s.report and s.report.kind == "gone" for s in standings):
         message = f"{named(missing)} ended or cannot be reached; seen in {goal} by {first}"
         return fail("HX504", message, _hint(first, "see the output of that rank's launcher"))
