@@ -303,7 +303,7 @@ FAULTS = (
         "a rank hangs before it joins",
         hooked("absent:{victim}", *LONG),
         1,
-        rf"HX505 {RANK} did not arrive at init_process_group within .*; last seen in start-up; \d+ ranks arrived",
+        rf"HX505 {RANK} did not arrive at init_process_group within .*; last seen in start-up; \d+ ranks? arrived",
         waits=True,
     ),
     Fault(
@@ -377,7 +377,7 @@ FAULTS = (
         "outer launcher: a rank is never started",
         outer_without_one,
         1,
-        r"HX505 rank {victim} did not arrive in init_process_group within .*, and cannot be reached; \d+ ranks arrived",
+        r"HX505 rank {victim} did not arrive in init_process_group within .*, and cannot be reached; \d+ ranks? ",
         waits=True,
         there_before=True,
     ),

@@ -39,8 +39,8 @@ def main() -> int:
         failed += bool(problems)
     if options.update and not failed:
         head = (
-            f"{options.ranks} ranks, `--timeout {options.timeout:g}`. A star: the fault is there before the run, and the "
-            "time is that from the start of the command.\n\n"
+            f"{options.ranks} ranks, `--timeout {options.timeout:g}`. A star: the fault is there before the run, and "
+            "the time is that from\nthe start of the command.\n\n"
             "| fault | ends after | exit status | the line | processes left |\n|---|--:|--:|---|--:|\n"
         )
         PAGE.write_text(updated(PAGE.read_text(), {"faults": head + "\n".join(rows) + "\n"}))

@@ -375,6 +375,8 @@ def worker(rank):
 for work in (lambda rank: rank.rank, worker):
     try:
         print(run_ranks(work, world_size=2, device="cpu", timeout=10, task_name=lambda rank, ordinal: f"t{ordinal}"))
+    except SystemExit as error:
+        print("status", error.code)
     except Exception as error:
         print(error)
 """
@@ -392,14 +394,12 @@ def test_ranks_of_another_launcher(unused_port: int) -> None:
         )
         for rank in range(2)
     ]
-    first, second = [process.communicate(timeout=30)[0].splitlines() for process in processes]
+    first, second = [process.communicate(timeout=60)[0].splitlines() for process in processes]
     assert first[:2] == ["[0, None]", "3"]
-    assert re.match(
-        r"HX504 rank 0 \(cpu\) lost its connection to another rank in t0 of step 0: "
-        r"RuntimeError: (Connection closed by peer|Read error) \S+",
-        first[2],
-    )
-    assert second == ["[None, 1]", "3", "HX510 rank 1 (cpu) failed in t0 of step 0: ValueError: broken"]
+    assert second[:2] == ["[None, 1]", "3"]
+    # Both know whose fault it was, and one of them says it.
+    said = ["HX510 rank 1 (cpu) failed in t0 of step 0: ValueError: broken", "status 1"]
+    assert sorted(first[2:] + second[2:]) == said
 
 
 @pytest.fixture

@@ -142,11 +142,16 @@ def absent(standings: Sequence[Standing], missing: Sequence[Peer], timeout: floa
     elsewhere = len(standings) - arrived
     others = f"{_count(arrived)} arrived" + (f", {elsewhere} elsewhere" if elsewhere else "")
     first = standings[0]
+    if len(standings) == 1:  # where the store is gone with the missing ones, a rank knows only itself
+        others = f"{first} waits there"
     if not waiting and any(s.report and s.report.kind == "gone" for s in standings):
         message = f"{named(missing)} ended or cannot be reached; seen in {goal} by {first}"
         return fail("HX504", message, _hint(first, "see the output of that rank's launcher"))
     message = f"{named(missing)} did not arrive in {goal} within {timeout:g} s, and cannot be reached; {others}"
-    return fail("HX505", message, _hint(first, "see whether the host is up, the network there, the process suspended"))
+    hint = "see whether the host is up, the network there, the process suspended"
+    if first.position.phase is Phase.JOINING:
+        hint = "start helixctl on every host; under SLURM with srun, or only rank 0 exists"
+    return fail("HX505", message, _hint(first, hint))
 
 
 def nobody_there(standing: Standing, where: str, timeout: float) -> HelixError:

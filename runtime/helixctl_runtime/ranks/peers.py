@@ -6,31 +6,34 @@ where its rank is, also while that rank waits in a collective. Who does not answ
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
 
 from helixctl.errors import Diagnostic
 from helixctl_runtime.ranks.failure import Peer, Report, Standing
-from helixctl_runtime.ranks.meeting import TCPStore, meet
+from helixctl_runtime.ranks.meeting import TCPStore, address, meet
 from helixctl_runtime.ranks.rank import Phase, Position, Progress
 
 # Seconds. How long to wait for the store, which may be on a host that is gone; and for all ranks to answer.
 _STORE: Final = 1.0
 _ANSWERS: Final = 0.8
 # How long a rank that waits in a collective may go on once another has failed; it cannot end well.
-_GRACE: Final = 0.8
-_FAREWELL: Final = 1.0
+_GRACE: Final = 0.6
+_FAREWELL: Final = 0.7
 _POLL: Final = 0.05
 _FOR_EVER: Final = timedelta(days=7)  # what fits into the milliseconds of the store
 
@@ -116,8 +119,9 @@ class Peers:
         if not reached:
             self._store = None
         else:
-            # Who failed by itself knows why; who was left by another wants to know by whom.
-            waits = report is None or report.kind in ("late", "gone")
+            # Who failed by itself knows why; who was left by another wants to know by whom. Who is stuck asks late:
+            # whoever can answer has.
+            waits = report is not None and report.kind in ("late", "gone")
             _within(_ANSWERS + _STORE, lambda: self._gather(store, found, _ANSWERS if waits else 0.0))
         missing = [self.shown(self.known.get(rank, Peer(rank))) for rank in range(self.world_size) if rank not in found]
         return Heard([found[rank] for rank in sorted(found)], missing, store=bool(reached))
@@ -149,8 +153,12 @@ class Peers:
         _within(_STORE + _FAREWELL, go)
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether this rank comes to an end by itself so soon; it then always does, and no other way."""
-        return self._ended.wait(seconds) or not self._ends.acquire(blocking=False)
+        """Whether this rank comes to an end by itself so soon; if not, it is not to any more, and goes now."""
+        if self._ended.wait(seconds) or not self._ends.acquire(blocking=False):
+            return True
+        if self._answered:
+            self.leave()
+        return False
 
     def shown(self, peer: Peer) -> Peer:
         """A rank for messages, which name hosts only where there are several."""
@@ -189,12 +197,15 @@ class Peers:
             self._answered = True
 
     def _gather(self, store: TCPStore, found: dict[int, Standing], seconds: float) -> bool:
-        """Fill in what the other ranks say, until all have, or for so long."""
+        """Fill in what the other ranks say, until all have, or for so long, or half of it without an answer."""
         deadline, before = time.monotonic() + seconds, 0
+        quiet = time.monotonic() + seconds / 2
         while True:
             # One question as long as nothing is new: all ranks ask at the same time.
             answers = store.add(f"{self._prefix}/answers", 0)
-            over = time.monotonic() > deadline
+            if answers != before:
+                quiet = time.monotonic() + seconds / 2
+            over = time.monotonic() > min(deadline, quiet)
             if answers != before or over:
                 before = answers
                 for rank in range(self.world_size):
@@ -253,14 +264,19 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T | None:
 
 
 def _first_on_this_host(rendezvous: str) -> bool:
-    """Whether no other process of this run on this host was here before; on Linux only, elsewhere always so."""
-    mark = f"\0helixctl {rendezvous} {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    """Whether no other process of this run on this host was here before; neither Linux nor torchrun: always so."""
     try:
-        # Bound until the process ends, and never a file that stays.
-        _marks.append(socket.socket(socket.AF_UNIX))
-        _marks[-1].bind(mark)
-    except OSError:
+        if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            # torchrun has a folder for each rank, in one for this host, run and attempt.
+            (Path(error_file).parent.parent / "helixctl.said").touch(exist_ok=False)
+        else:
+            # A name that goes with the process.
+            _marks.append(socket.socket(socket.AF_UNIX))
+            _marks[-1].bind(f"\0helixctl {address(rendezvous)}" if sys.platform == "linux" else "")
+    except FileExistsError:
         return False
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
     return True
 
 

@@ -45,11 +45,13 @@ class Sigterm:
         before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, _nothing)
         threading.Thread(target=self._wait, args=(ours, fails), daemon=True, name="helixctl sigterm").start()
+        after = signal.SIG_IGN  # who fails is about to say so, and then leaves by itself
         try:
             yield
+            after = signal.SIG_DFL
         finally:
             signal.set_wakeup_fd(before)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN if self.came else signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, after)
             theirs.close()
 
     def _wait(self, link: socket.socket, fails: Callable[[float], bool]) -> None:

@@ -1,0 +1,25 @@
+"""Two hosts with two ranks each: a run passes its check, and says which host is gone when the link is cut."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.hosts.network import missing
+from tests.hosts.two_hosts import CASES, Case, run, wrong
+
+UNABLE = missing() if sys.platform == "linux" else "network namespaces are Linux's"
+TIMEOUT, BUSY = 3, 8
+
+
+@pytest.mark.skipif(UNABLE is not None, reason=str(UNABLE))
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_two_hosts(case: Case, tmp_path: Path) -> None:
+    ends = run(case, tmp_path, 2, TIMEOUT if case.act else 30)
+    assert wrong(case, ends, 2) == [], "\n----\n".join(end.text for end in ends)
+    if case.act:
+        assert max(end.seconds for end in ends) < TIMEOUT + 2 + BUSY

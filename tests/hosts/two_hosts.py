@@ -1,0 +1,180 @@
+"""One run over two hosts, which are network namespaces of this machine: with torchrun, gloo, and a cable to cut.
+
+python tests/hosts/two_hosts.py [--update] [--per-host 8] [--timeout 10]
+
+Needs root. --update writes the table into docs/reliability.md. Exit status 1 where a run does not end as it must, 2
+where this machine cannot have such hosts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
+
+from tests.benchmarks.tables import updated  # noqa: E402
+from tests.documents import SMALL, dag_of  # noqa: E402
+from tests.faults.watched import Ended, Watched  # noqa: E402
+from tests.hosts.network import NAMES, Network, missing  # noqa: E402
+
+PAGE = ROOT / "docs/reliability.md"
+LAYOUTS = {2: (2, 2), 8: (4, 4)}  # by ranks per host
+PORT = "29500"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What happens to a run, and what each host must say; ``{a}`` and ``{b}`` are the ranks of the hosts."""
+
+    name: str
+    arguments: tuple[str, ...]
+    act: Callable[[Network, Watched, int], object] | None
+    status: int
+    lines: tuple[str, str]
+    waits: bool = False
+
+
+def cut(network: Network, _: Watched, __: int) -> None:
+    network.cut()
+
+
+def kill_last(_: Network, second: Watched, per_host: int) -> None:
+    """kill -9 of the last rank of the second host."""
+    ranks = sorted(pid for pid in second.pids() if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    workers = [pid for pid in ranks if b"torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[-1], signal.SIGKILL)
+    assert len(workers) == per_host
+
+
+TASK = r"(?:l\d\.\S+|the start) of step \d+"
+CASES = (
+    Case("--check", ("--warmup", "1", "--iters", "5", "--check"), None, 0, ("check passed: relative error ", "")),
+    Case(
+        "the link is cut",
+        ("--iters", "1000000"),
+        cut,
+        1,
+        (
+            rf"HX505 ranks {{b}} on host hostb did not arrive in {TASK} within .*, and cannot be reached",
+            rf"HX505 ranks {{a}} on host hosta did not arrive in {TASK} within .*, and cannot be reached",
+        ),
+        waits=True,
+    ),
+    Case(
+        "kill -9 of the last rank",
+        ("--iters", "1000000"),
+        kill_last,
+        1,
+        (rf"HX504 rank {{last}} \(cpu\) on host hostb ended or cannot be reached; seen in {TASK} by rank ",) * 2,
+    ),
+)
+
+
+def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[Ended, Ended]:
+    """The case on two hosts of so many ranks: how it ends on each."""
+    dag, stepped = folder / "x.dag.json", folder / "stepped"
+    dag.write_text(dag_of(SMALL, *LAYOUTS[per_host], "layers=2").to_json())
+    stepped.mkdir()
+    with Network() as network:
+        worker = [sys.executable, "-m", "tests.faults.hooked", f"stepped:{stepped}", "run", dag]
+        made = [
+            network.on(host, [*torchrun(host, per_host, network.addresses[0]), *worker, "--timeout", f"{timeout:g}"])
+            for host in range(2)
+        ]
+        # A name of its own does not lead to a host's address here, so gloo must be told the interface.
+        environ = {"GLOO_SOCKET_IFNAME": network.interface, "OMP_NUM_THREADS": "1"}
+        with Watched([*made[0], *case.arguments], **environ) as a, Watched([*made[1], *case.arguments], **environ) as b:
+            if case.act:
+                a.until_files(stepped, 2 * per_host, seconds=180)
+                a.fault()
+                b.fault()
+                case.act(network, b, per_host)
+            return a.ended(180), b.ended(180)
+
+
+def torchrun(host: int, per_host: int, address: str) -> list[str]:
+    """The command that docs/running.md gives for each host."""
+    nodes = ["--nnodes", "2", "--node-rank", str(host), "--nproc-per-node", str(per_host)]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *nodes,
+        "--master-addr",
+        address,
+        "--master-port",
+        PORT,
+        "--no-python",
+    ]
+
+
+def wrong(case: Case, ends: tuple[Ended, Ended], per_host: int) -> list[str]:
+    """What is not as it must be, the time left aside."""
+    found = []
+    ranks = {"a": f"0-{per_host - 1}", "b": f"{per_host}-{2 * per_host - 1}", "last": str(2 * per_host - 1)}
+    for name, end, line in zip(NAMES, ends, case.lines, strict=True):
+        wanted = re.sub(r"\{(\w+)\}", lambda m: ranks[m[1]], line)
+        said = spoken(end)
+        if end.status != case.status:
+            found.append(f"{name}: exit status {end.status}, not {case.status}")
+        if end.orphans:
+            found.append(f"{name}: {end.orphans} processes are left")
+        if len(said) != bool(wanted) or (said and not re.match(wanted, said[0])):
+            found.append(f"{name} says {said}")
+        # torchrun prints a page after our line, and repeats it in the table at the end.
+        if case.status and f"traceback : {said[0] if said else 'HX'}" not in end.text.partition("Failures:")[2]:
+            found.append(f"{name}: torchrun does not repeat the line")
+    return found
+
+
+def spoken(end: Ended) -> list[str]:
+    """The lines that helixctl itself printed."""
+    return [line for line in end.text.splitlines() if re.match(r"HX\d{3} |check passed", line)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true")
+    parser.add_argument("--per-host", type=int, default=8, choices=LAYOUTS)
+    parser.add_argument("--timeout", type=float, default=10)
+    options = parser.parse_args()
+    if reason := missing():
+        print(f"two hosts cannot be made on this machine: {reason}", file=sys.stderr)
+        return 2
+    rows, failed = [], 0
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            ends = run(case, Path(folder), options.per_host, options.timeout)
+        problems = wrong(case, ends, options.per_host)
+        slowest = max(end.seconds for end in ends)
+        if case.act and slowest > (options.timeout if case.waits else 0) + 5:
+            problems.append(f"{slowest:.1f} s")
+        says = "; ".join(f"{name}: `{line}`" for name, end in zip(NAMES, ends, strict=True) for line in spoken(end))
+        seconds = ", ".join(f"{end.seconds:.1f} s" for end in ends) + ("" if case.act else "*")
+        statuses, left = ", ".join(str(end.status) for end in ends), sum(end.orphans for end in ends)
+        rows.append(f"| {case.name} | {seconds} | {statuses} | {says} | {left} |")
+        print(rows[-1], *(f"    WRONG: {problem}" for problem in problems), sep="\n", flush=True)
+        if problems:
+            print(*(end.text for end in ends), sep="\n----\n")
+        failed += bool(problems)
+    if options.update and not failed:
+        head = (
+            f"2 hosts x {options.per_host} ranks, torchrun, gloo, `--timeout {options.timeout:g}`. Time and exit "
+            "status are those of torchrun on\neach host. A star: the time is that of the whole run.\n\n"
+            "| what | ends after | exit status | said | processes left |\n|---|--:|--:|---|--:|\n"
+        )
+        PAGE.write_text(updated(PAGE.read_text(), {"hosts": head + "\n".join(rows) + "\n"}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
