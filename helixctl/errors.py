@@ -43,6 +43,7 @@ CODES: Final[dict[str, Code]] = {
     "HX302": Code("a spec in the plan does not match its digest", EXIT_NO),
     "HX303": Code("the plan's layout is not legal for its model and cluster", EXIT_NO),
     "HX304": Code("format version not supported", EXIT_CANNOT_BEGIN),
+    "HX305": Code("the plan is too large to be lowered", EXIT_NO),
     "HX401": Code("malformed dag", EXIT_CANNOT_BEGIN),
     "HX402": Code("the dag's plan does not match its digest", EXIT_NO),
     "HX403": Code("an id is used twice or is not declared", EXIT_NO),
