@@ -14,13 +14,17 @@ TASKS_OF_A_LAYER: Final = 13
 MOST_TASKS: Final = 1_000_000
 
 
-def about(plan: Plan, ranks: Collection[int] | None = None, layers: range | None = None, parts: range | None = None) -> int:
+def about(
+    plan: Plan, ranks: Collection[int] | None = None, layers: range | None = None, parts: range | None = None
+) -> int:
     """About how many tasks a plan is lowered to; of these ranks, layers and microbatches where they are given."""
     layout = plan.layout
     depth = plan.model.layers if layers is None else len(layers)
     stages = layout.devices if ranks is None else len(ranks)  # each has its share of the layers
     return (
-        TASKS_OF_A_LAYER * (layout.microbatches if parts is None else len(parts)) * max(1, stages * depth // layout.pipeline)
+        TASKS_OF_A_LAYER
+        * (layout.microbatches if parts is None else len(parts))
+        * max(1, stages * depth // layout.pipeline)
     )
 
 

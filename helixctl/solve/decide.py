@@ -79,7 +79,8 @@ def decide(
         budget: tasks that the search may simulate; the best so far is taken where it ends early.
 
     Raises:
-        HelixError: HX305 there are too many devices; HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory.
+        HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory; HX305 there are
+            too many devices.
     """
     if large := too_large(
         TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices, f"a plan for {cluster.devices:,} devices"

@@ -21,7 +21,7 @@ from helixctl.spec.fields import (
     meant,
     shown,
 )
-from helixctl.spec.limits import MOST_FINDINGS
+from helixctl.spec.limits import MOST_FINDINGS, not_shown
 from helixctl.spec.yaml_reader import DocumentPath, plain_scalar
 from helixctl.units import UnitError
 
@@ -60,8 +60,7 @@ def examined(cls: type[T], data: Any) -> tuple[T | None, list[Finding]]:
         errors = error.errors(include_url=False)
         findings = [explain(item, fields, data) for item in errors[:MOST_FINDINGS]]
         if more := len(errors) - len(findings):
-            message = f"{more:,} more {'finding is' if more == 1 else 'findings are'} not shown"
-            findings.append(Finding(findings[-1].code, message, None, (), of_key=False, last=True))
+            findings.append(Finding(findings[-1].code, not_shown(more), None, (), of_key=False, last=True))
         return None, findings
 
 

@@ -15,6 +15,11 @@ MOST_FINDINGS: Final = 100
 _MOST_SHOWN: Final = 60  # characters of a bad value
 
 
+def not_shown(more: int) -> str:
+    """What stands in the place of so many findings."""
+    return f"{more:,} more {'finding is' if more == 1 else 'findings are'} not shown"
+
+
 def shortened(text: str) -> str:
     """A text that stands in a message, not long."""
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

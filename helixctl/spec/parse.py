@@ -17,14 +17,18 @@ _DAG: Final = re.compile(rb'(?:\xef\xbb\xbf)?\s{0,100}\{\s{0,100}"\$schema"\s{0,
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, *, dags: bool = False) -> str:
     """The text of a file, or of standard input for "-".
+
+    Args:
+        path: the file.
+        dags: a dag may be read, which may be longer than anything else.
 
     Raises:
         HelixError: HX101.
     """
     try:
-        data = _read_bytes(path)
+        data = _read_bytes(path, dags=dags)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", file=path)) from None
@@ -33,9 +37,9 @@ def read_text(path: str) -> str:
     if len(data) > MAX_DAG_NBYTES:
         message = f"is larger than {MAX_DAG_NBYTES // 2**20} MiB, the most that is read of a dag"
         raise HelixError(Diagnostic("HX101", message, "its plan says the same in a page", path))
-    if len(data) > MAX_NBYTES and not _DAG.match(data):
+    if len(data) > MAX_NBYTES and not (dags and _DAG.match(data)):
         message = f"is larger than {MAX_NBYTES // 2**20} MiB, the most that is read of anything but a dag"
-        raise HelixError(Diagnostic("HX101", message, "a dag begins with its $schema", path))
+        raise HelixError(Diagnostic("HX101", message, "a dag begins with its $schema" if dags else None, path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -45,17 +49,17 @@ def read_text(path: str) -> str:
         raise HelixError(Diagnostic("HX101", message, "save the file as UTF-8", path, line, col)) from None
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str, *, dags: bool) -> bytes:
     """All of it, or more than may be."""
     if path == "-":
-        return _read_some(sys.stdin.buffer)
+        return _read_some(sys.stdin.buffer, dags=dags)
     with Path(path).open("rb") as stream:
-        return _read_some(stream)
+        return _read_some(stream, dags=dags)
 
 
-def _read_some(stream: BinaryIO) -> bytes:
+def _read_some(stream: BinaryIO, *, dags: bool) -> bytes:
     data = stream.read(MAX_NBYTES + 1)
-    return data + stream.read(MAX_DAG_NBYTES + 1 - len(data)) if _DAG.match(data) else data
+    return data + stream.read(MAX_DAG_NBYTES + 1 - len(data)) if dags and _DAG.match(data) else data
 
 
 def parse_mapping(text: str, file: str) -> dict[str, Any]:
@@ -77,19 +81,19 @@ def parse_mapping(text: str, file: str) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     if text.lstrip()[:1] == "{":
+        if len(text) > MAX_YAML:
+            return strict_json(text)
         try:
-            return _parse_json(text)
+            return _json(text)
         except _DuplicateKeyError as duplicate:
             _explain_duplicate(text, duplicate)
-        except (ValueError, RecursionError) as error:
-            # YAML's flow style begins like JSON; if it is neither, the YAML reader says where.
-            if len(text) > MAX_YAML:
-                raise HelixError(_no_json(error)) from None
+        except (ValueError, RecursionError):
+            pass  # YAML's flow style begins like JSON; if it is neither, the YAML reader says where
     return YamlReader(text).read()
 
 
 def _no_json(error: ValueError | RecursionError) -> Diagnostic:
-    """What is wrong with a text that is too long to be YAML."""
+    """What keeps a text from being JSON."""
     if isinstance(error, json.JSONDecodeError):
         return Diagnostic(
             "HX102", f"is no JSON: {error.msg[0].lower()}{error.msg[1:]}", None, None, error.lineno, error.colno
@@ -101,10 +105,29 @@ def _no_json(error: ValueError | RecursionError) -> Diagnostic:
 class _DuplicateKeyError(ValueError):
     """A JSON object with one key twice; JSON's own reader would keep the last."""
 
+    def said(self) -> HelixError:
+        """HX107, without a place."""
+        message = f"key {shortened(repr(self.args[0]))} is given twice"
+        return HelixError(Diagnostic("HX107", message, "remove one of them"))
 
-def _parse_json(text: str) -> Any:
+
+def strict_json(text: str) -> Any:
+    """What a text of JSON holds.
+
+    Raises:
+        HelixError: HX102 or HX107.
+    """
+    try:
+        return _json(text)
+    except _DuplicateKeyError as duplicate:
+        raise duplicate.said() from None
+    except (ValueError, RecursionError) as error:
+        raise HelixError(_no_json(error)) from None
+
+
+def _json(text: str) -> Any:
     """JSON, some 50 times as fast as through YAML's events."""
-    data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    data = _DECODER.decode(text)
     if _SURROGATE.search(text):
         json.dumps(data, ensure_ascii=False).encode()  # raises where one stands alone: no text could hold it
     return data
@@ -121,6 +144,10 @@ def _no_constant(name: str) -> Never:
     raise ValueError(name)  # NaN and Infinity are no JSON
 
 
+# One for all calls: a long dag has a call for each of its lines.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
 def _explain_duplicate(text: str, duplicate: _DuplicateKeyError) -> Never:
     """Read again for the place; a text that is JSON but not YAML still has its duplicate."""
     try:
@@ -128,5 +155,4 @@ def _explain_duplicate(text: str, duplicate: _DuplicateKeyError) -> Never:
     except HelixError as error:
         if any(d.code == "HX107" for d in error.diagnostics):
             raise
-    message = f"key {shortened(repr(duplicate.args[0]))} is given twice"
-    raise HelixError(Diagnostic("HX107", message, "remove one of them"))
+    raise duplicate.said()

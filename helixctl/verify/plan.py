@@ -13,7 +13,7 @@ from helixctl.spec.sliding_window import window_that_bites
 
 
 def check_plan(plan: Plan) -> Iterator[Diagnostic]:
-    """Format version (HX304), digests (HX302), the layout's legality (HX303) and size (HX305), no window that bites (HX111)."""
+    """Format version (HX304), digests (HX302), the layout's legality (HX303), size (HX305) and windows (HX111)."""
     if plan.format_version != FORMAT_VERSION:
         yield Diagnostic("HX304", f"the plan's format_version {plan.format_version} is not {FORMAT_VERSION}")
     for name in ("model", "cluster", "workload"):

@@ -171,10 +171,10 @@ def summary(rows: Sequence[Row] | object, seed: int) -> str:
     found: list[Row] = list(rows)  # type: ignore[call-overload]
     total, accepted, bad = (sum(n) for n in zip(*((r.tried, r.accepted, len(r.bad)) for r in found), strict=True))
     return (
-        f"{total:,} documents malformed in {len(found)} ways, seed {seed}: {total - accepted:,} refused with a diagnostic, "
-        f"{accepted:,} still well-formed and taken; {bad} with a traceback, another exit status than 1 or 2, without a "
-        f"diagnostic, or above {MOST_S:g} s or {MOST_NBYTES / 1e6:g} MB. The most was {max(r.seconds for r in found):.1f} s "
-        f"and {max(r.nbytes for r in found) / 1e6:.0f} MB."
+        f"{total:,} documents malformed in {len(found)} ways, seed {seed}: {total - accepted:,} refused, "
+        f"{accepted:,} still well-formed\nand taken; {bad} with a traceback, another exit status than 1 or 2, or no "
+        f"diagnostic, or above {MOST_S:g} s\nor {MOST_NBYTES / 1e6:g} MB. The most was "
+        f"{max(r.seconds for r in found):.1f} s and {max(r.nbytes for r in found) / 1e6:.0f} MB."
     )
 
 

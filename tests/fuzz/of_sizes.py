@@ -13,8 +13,8 @@ _SCHEMAS = ("urn:helixctl:dag:1", "urn:helixctl:plan:1", "urn:helixctl:model:1",
 
 @way("one sign, very often", 2)
 def repeated(draw: Draw) -> bytes:
-    sign = draw.pick((b"\0", b" ", b"\n", b"a", b"0", b"9", b"-", b'"', b"#", b"\t", b"\xff", b":", b"\\", b"'", b"!", b"- ", b"a: ",
-                      b"? ", b"| ", b"[],", b"\xf0\x9f\x98\x80"))  # fmt: skip
+    sign = draw.pick((b"\0", b" ", b"\n", b"a", b"0", b"9", b"-", b'"', b"#", b"\t", b"\xff", b":", b"\\", b"'", b"!",
+                      b"- ", b"a: ", b"? ", b"| ", b"[],", b"\xf0\x9f\x98\x80"))  # fmt: skip
     return draw.pick((b"", draw.text.encode())) + sign * (draw.size() // len(sign))
 
 
@@ -107,9 +107,10 @@ def aliases(draw: Draw) -> bytes:
 
 @way("anchors and tags")
 def tags(draw: Draw) -> bytes:
-    part = draw.pick(("&a [*a]", "&a {b: *a}", "!!python/object/apply:os.system [exit 7]", "!!binary aGVsbG8=", "!!set {a, b}",
-                      "!!python/name:os.abort", "!!int x", "!!float abc", "!!timestamp 2001-01-01", "!<tag:yaml.org,2002:int> 3",
-                      "!!omap [a: 1]", "&a &b 1", "*a", "!!merge <<", "!!null x", "!!bool perhaps", "! 3", "!!str 3"))  # fmt: skip
+    part = draw.pick(("&a [*a]", "&a {b: *a}", "!!python/object/apply:os.system [exit 7]", "!!binary aGVsbG8=",
+                      "!!set {a, b}", "!!python/name:os.abort", "!!int x", "!!float abc", "!!timestamp 2001-01-01",
+                      "!<tag:yaml.org,2002:int> 3", "!!omap [a: 1]", "&a &b 1", "*a", "!!merge <<", "!!null x",
+                      "!!bool perhaps", "! 3", "!!str 3"))  # fmt: skip
     return _within(draw, part)
 
 
@@ -120,7 +121,7 @@ def _within(draw: Draw, part: str) -> bytes:
     key = draw.pick((*list(read_keys(draw)), "x"))
     head = draw.pick(("", f'"$schema":"{draw.pick(_SCHEMAS)}",'))
     tail = draw.pick(("", ',"layers":4,"attention":{}', ',"hosts":1,"devices_per_host":2', ',"layout":{},"digests":{}',
-                      ',"tasks":[],"tensors":[]', ',"model_type":"llama","architectures":["LlamaForCausalLM"]'))  # fmt: skip
+                      ',"tasks":[],"tensors":[]', ',"model_type":"llama","architectures":["LlamaModel"]'))  # fmt: skip
     return f'{{{head}"{key}":{part}{tail}}}'.encode()
 
 

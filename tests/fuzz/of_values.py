@@ -11,11 +11,11 @@ Path = tuple[str | int, ...]
 
 _NUMBERS = (0, -1, -0.0, 0.5, 1e30, -1e30, 10**30, -(10**30), 2**31, 2**53 + 1, 2**63, 2**64, 1e308, 5e-324, 10**4000,
             float("nan"), float("inf"), float("-inf"))  # fmt: skip
-_TEXTS = ("", " ", "0", "1", "true", "null", "NaN", "x" * 10_000, "\0", "\n", "\ud800", "\u202e", "ÿ", "日本", "😀" * 100,
+_TEXTS = ("", " ", "0", "1", "true", "null", "NaN", "x" * 10_000, "\0", "\n", "\ud800", "\u202e", "日本", "😀" * 100,
           "../../etc/passwd", "${HOME}", "{{7*7}}", "[bold]x[/bold", "%s%n", "A" * 101)  # fmt: skip
 _OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [{}], {"": None}, [None] * 1000, {"a": {"b": {"c": 1}}})
-_QUANTITIES = ("1 parsec", "-3 GB", "1e999 GB/s", "NaN GB", "inf s", "\uff11\uff12 GB", "9" * 400 + " TB", "GB", "12", "1 2 GB",
-               "1,5 GB", "0 B", "0 s", "1e-400 s", "3 gb/s", "1 GB/fortnight", "+5 GB", "0x10 GB", "1_000 GB")  # fmt: skip
+_QUANTITIES = ("1 parsec", "-3 GB", "1e999 GB/s", "NaN GB", "inf s", "\uff11\uff12 GB", "9" * 400 + " TB", "GB",
+               "12", "1 2 GB", "1,5 GB", "0 B", "0 s", "1e-400 s", "3 gb/s", "1 GB/week", "+5 GB")  # fmt: skip
 _COUNTS = (2**40, 2**40 - 1, 2**39, 10**9, 999_983, 4096, 4095, 1024, 1023, 720_720)
 _KEYS = (
     "",
@@ -103,7 +103,7 @@ def renamed(draw: Draw) -> bytes:
 def exchanged(draw: Draw) -> bytes:
     data, other = draw.fresh(), read()[draw.pick(sorted(read()))]
     for _ in range(draw.size(1, 5)):
-        _put(draw, data, _at(other, draw.pick(_paths(other))))
+        _put(draw, data, _copied(_at(other, draw.pick(_paths(other)))))
     return draw.written(data)
 
 
@@ -134,7 +134,7 @@ def no_mapping(draw: Draw) -> bytes:
 
 
 def _wrong(draw: Draw) -> Any:
-    return draw.pick(draw.pick((_NUMBERS, _TEXTS, _OTHERS, _QUANTITIES)))
+    return _copied(draw.pick(draw.pick((_NUMBERS, _TEXTS, _OTHERS, _QUANTITIES))))
 
 
 def _put(draw: Draw, data: dict[str, Any], value: Any, only: Any = object) -> None:

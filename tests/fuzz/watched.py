@@ -35,6 +35,7 @@ MOST_GOOD_NBYTES: Final = 3 * 10**9
 _FOR_EVER_S: Final = 100
 _FOR_EVER_NBYTES: Final = 6 * 10**9
 _DIAGNOSTIC: Final = re.compile(r"(?:^|: )HX\d{3} \S", re.MULTILINE)
+_LINE: Final = re.compile(r"(?:\S.*: )?HX\d{3} |  hint: ")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class Ended:
             found.append("a traceback")
         if self.status in {1, 2} and not _DIAGNOSTIC.search(self.said):
             found.append("no diagnostic")
+        lines = [] if "HX204" in self.codes else self.said.splitlines()
+        if self.status in {1, 2} and not all(_LINE.match(line) for line in lines):
+            found.append("a line that is no diagnostic")
         if self.seconds > seconds:
             found.append(f"{self.seconds:.1f} s")
         if self.nbytes > nbytes:
@@ -103,7 +107,7 @@ def _become(arguments: Sequence[str], said: int) -> None:
             os.dup2(nothing.fileno(), 0)
             os.dup2(nothing.fileno(), 1)
         os.dup2(said, 2)
-        sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
         resource.setrlimit(resource.RLIMIT_CPU, (_FOR_EVER_S, _FOR_EVER_S))
         resource.setrlimit(resource.RLIMIT_AS, (_FOR_EVER_NBYTES, _FOR_EVER_NBYTES))
         try:

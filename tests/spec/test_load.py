@@ -123,10 +123,10 @@ class TestReadText:
         path = tmp_path / "x.json"
         for data in (head.ljust(2**20 + 9), b"\xef\xbb\xbf" + head.ljust(2**20 + 9)):
             path.write_bytes(data)
-            assert len(read_text(str(path))) == 2**20 + 9
+            assert len(read_text(str(path), dags=True)) == 2**20 + 9
         monkeypatch.setattr("helixctl.spec.parse.MAX_DAG_NBYTES", 2**20 + 20)
         path.write_bytes(head.ljust(2**20 + 21))
-        (found,) = diagnostics(read_text, str(path))
+        (found,) = diagnostics(read_text, str(path), dags=True)
         assert found.code == "HX101"
         assert found.message.endswith("the most that is read of a dag")
 
