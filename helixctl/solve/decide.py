@@ -16,7 +16,7 @@ from helixctl.plan.size import TASKS_OF_A_LAYER, too_large
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least, simplicity
-from helixctl.solve.refusals import cannot_fit, none_fits, none_legal
+from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, weights_do_not_fit
 from helixctl.solve.search import BUDGET, Found, search
 from helixctl.solve.space import FEW, MANY, pairs, space
 from helixctl.solve.verdict import Row, reasons, too_big, verdict
@@ -101,6 +101,8 @@ class _Solver:
 
     def decide(self, wish: Wish, *, defaults: bool) -> Decision:
         model, cluster, workload = self.specs
+        if cannot := weights_do_not_fit(self.bounds.works.weights_nbytes(), cluster):
+            raise HelixError(cannot)
         others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
         others.pop("slicing", None)  # the model says how it can be sliced
         free = {axis: value for axis, value in {**others, **wish}.items() if axis not in {"groups", "slices"}}

@@ -45,6 +45,17 @@ def none_legal(
     return found
 
 
+def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
+    """The model's weights are larger than the memory of all devices (HX203); else None."""
+    have = cluster.device.memory
+    if nbytes <= have * cluster.devices:
+        return None
+    share = human_bytes(nbytes / cluster.devices)
+    message = f"weights of {human_bytes(nbytes)} need {share} a device, however they are cut"
+    hint = "use more devices or a smaller dtype"
+    return Diagnostic("HX203", f"{message}; {cluster.device.name} has {human_bytes(have)}", hint)
+
+
 def cannot_fit(smallest: Layout, bound: Bound, cluster: ClusterSpec) -> Diagnostic | None:
     """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
     have = cluster.device.memory

@@ -97,6 +97,13 @@ class Works:
         ends = self._its_ends(layout, sequences, None)
         return Parts(layer, ends.embed, ends.head, sum(leasts), 0, ends.output_nbytes)
 
+    def weights_nbytes(self) -> int:
+        """Bytes of all weights of the model, each once."""
+        whole = self.silent(Layout(groups=1, slices=1), 1)
+        ends = (whole.embed.weight_nbytes, whole.head.weight_nbytes)
+        tied = self.model.vocabulary is not None and self.model.vocabulary.tied
+        return self.model.layers * whole.layer.weight_nbytes + (max(ends) if tied else sum(ends))
+
     def _keys(self, layout: Layout, sequences: int) -> dict[tuple[str, ...], object]:
         """What the computation of each group of levels depends on: the sizes of the largest pieces."""
         model, shared = self.model, layout.shared_dim

@@ -133,7 +133,7 @@ def fuzz(all_cases: Sequence[Case], processes: int) -> Iterator[tuple[Case, Ende
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=20_000, help="about so many in all")
+    parser.add_argument("--count", type=int, default=20_100, help="about so many in all")
     parser.add_argument("--way", help="only ways whose name holds this")
     parser.add_argument("--number", type=int, help="only the document of this number")
     parser.add_argument("--keep", type=Path, metavar="FOLDER")

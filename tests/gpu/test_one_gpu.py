@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.documents import ROOT
+from tests.documents import ROOT, SMALL, plan_of
 
 # Two test processes share two cores.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -28,7 +28,9 @@ def run(report: Path, *args: str) -> dict[str, object]:
 
 
 def test_the_script_on_cpu(tmp_path: Path) -> None:
-    found = run(tmp_path / "r.json", "--device", "cpu", "--plan", str(ROOT / "plans/small/dense.4x4.plan.json"))
+    plan = tmp_path / "x.plan.json"
+    plan.write_text(plan_of(SMALL, 2, 2, "workload.batch=4").to_json())
+    found = run(tmp_path / "r.json", "--device", "cpu", "--plan", str(plan))
     assert found["passed"]
     dense = {"linear", "norm", "activation", "add"}
     assert {row["kind"] for row in found["kernels"]} == dense

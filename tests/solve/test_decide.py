@@ -7,12 +7,14 @@ import re
 import pytest
 
 from helixctl.errors import HelixError
-from helixctl.plan import Layout
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
 from helixctl.solve import Decision, decide, pairs, parse_wish
 from helixctl.solve.candidate import simulated
 from helixctl.solve.refusals import none_fits
 from helixctl.solve.search import Found
-from tests.documents import PAPER, SMALL, specs
+from helixctl.solve.work import Works
+from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
 def paper_space(paths: tuple[str, str], *sets: str, **fixed: int | str) -> Decision:
@@ -88,7 +90,7 @@ def test_an_illegal_wish(fixed: dict[str, int | str], text: str) -> None:
 
 def test_nothing_fits() -> None:
     with pytest.raises(HelixError) as caught:
-        paper_space(PAPER, "device.memory=100 MB")
+        paper_space(PAPER, "device.memory=450 MB")
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     assert "needs at least 520 MB a device" in str(caught.value)
 
@@ -98,13 +100,27 @@ def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
     fits = next(row.candidate.forecast for row in decision.rows if row.chosen)
     assert fits.memory_nbytes <= 480e6
     with pytest.raises(HelixError) as caught:
-        decide(*specs(PAPER, "device.memory=100 MB"))
+        decide(*specs(PAPER, "device.memory=410 MB"))
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     assert re.search(
         "layout 4 x 1, pipeline 4, microbatches [0-9]+, interleave 2.*: needs at least 4[0-9][0-9] MB a device",
         str(caught.value),
     )
     assert "use more devices" in str(caught.value)
+
+
+@pytest.mark.parametrize("specs_", [PAPER, PAPER_MOE])
+def test_weights_that_fit_nowhere(specs_: tuple[str, str]) -> None:
+    """Of both sides of the weights' own size: just below, nothing is searched."""
+    model, cluster, workload = specs(specs_)
+    nbytes = Works(model, cluster, workload).weights_nbytes()
+    dag = lower(Plan.sketch(model, cluster, workload, Layout(groups=1, slices=1)))
+    role = {tensor.name: tensor.role for tensor in dag.tensors}
+    assert nbytes == sum(v.nbytes for v in dag.values if role[v.tensor] == "weight")
+    for memory, said in ((nbytes / 16 - 1, "however they are cut"), (nbytes / 16, "needs at least")):
+        device = cluster.device.model_copy(update={"memory": memory})
+        with pytest.raises(HelixError, match=said):
+            decide(model, cluster.model_copy(update={"device": device}), workload)
 
 
 def test_where_only_many_small_microbatches_fit() -> None:
