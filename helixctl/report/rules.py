@@ -50,4 +50,5 @@ WAYS_OUT: Final[dict[str, str]] = {
     "HX411": "the message ends with the model's equation.",
     "HX412": 'docs/formats.md, "Flops and bytes".',
     "HX413": "do not change dtypes in a dag; `run --dtype` changes all of them.",
+    "HX414": 'plan again, and do not edit a dag. docs/formats.md, "Plan", says what is whose.',
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Final
 
 from helixctl.dag import Dag
@@ -123,18 +124,18 @@ class _Solver:
             asked = [(b, x) for b, x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
             if not asked:
                 raise HelixError(none_legal(*self.specs, wish, free, legal))
-            if not any(bound.memory_nbytes <= self.specs[1].device.memory for bound, _ in asked):
-                self.objective = "memory"
-                return self._search(asked, _GLANCE), layouts
-            found = self._search(asked, self.budget)
-            if found.best is None:
-                self.objective = "memory"  # nothing fits, or nothing did before the budget was spent: the smallest then
-                found = self._search(asked, self.budget)
+            found = self._search(asked, self.budget, _cannot_fit)
+            if found.best is None and found.open_bound:
+                self.objective = "memory"  # nothing fitted before the budget was spent: the smallest then
+                found = self._search(asked, self.budget, _cannot_fit)
             if found.best:
-                break
-        return found, layouts
+                return found, layouts
+        self.objective = "memory"  # nothing fits: what comes nearest to it
+        return self._search(asked, _GLANCE), layouts
 
-    def _search(self, layouts: Iterable[Bounded], budget: int) -> Found:
+    def _search(
+        self, layouts: Iterable[Bounded], budget: int, hopeless: Callable[[Key], bool] = lambda _: False
+    ) -> Found:
         return search(
             [(self._least(bound), layout) for bound, layout in layouts],
             lambda layout: self._least(self.bounds(layout)),
@@ -143,6 +144,7 @@ class _Solver:
             lambda candidate: too_big(candidate, self.specs[1]) is None,
             lambda layout: size(*self.specs, layout),
             budget,
+            hopeless,
         )
 
     def _key(self, candidate: Candidate) -> Key:
@@ -153,7 +155,7 @@ class _Solver:
     def _least(self, bound: Bound) -> Key:
         """A key that a layout with this bound is not below; one that cannot fit comes last."""
         found = least(self.objective, bound)
-        return found if bound.memory_nbytes <= self.specs[1].device.memory else (float("inf"), *found)
+        return found if bound.memory_nbytes <= self.specs[1].device.memory else (inf, *found)
 
     # --- the other layouts -------------------------------------------------------------------------------------------
 
@@ -212,6 +214,11 @@ class _Solver:
             pair = (layout.groups, layout.slices)
             found[pair] = min(found.get(pair, candidate), candidate, key=lambda c: len(c.reasons))
         return list(found.values())
+
+
+def _cannot_fit(key: Key) -> bool:
+    """Whether a key is that of a layout whose bound is above the memory."""
+    return key[0] == inf
 
 
 def _mesh(layout: Layout) -> tuple[int, int, int, int]:

@@ -40,6 +40,7 @@ def search(
     fits: Callable[[Candidate], bool],
     size: Callable[[Layout], int],
     budget: int,
+    hopeless: Callable[[Key], bool] = lambda _: False,
 ) -> Found:
     """Find the layout with the least key.
 
@@ -51,6 +52,7 @@ def search(
         fits: whether a candidate may be chosen.
         size: about how many tasks the simulation of a layout takes.
         budget: tasks to simulate at most; at least one candidate is simulated.
+        hopeless: whether no layout with this key, or with a later one, may be chosen: the search ends there.
     """
     # (bound, place, whether it is the narrower one, layout); no two have one place, so layouts are never compared.
     queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
@@ -67,6 +69,8 @@ def search(
         if not narrow:
             heappush(queue, (max(bound, narrowed(layout)), place, True, layout))
             continue
+        if hopeless(bound):
+            break
         if tried and spent + size(layout) > budget:
             return Found(best, tuple(tried), legal, bound)
         candidate = simulate(layout)

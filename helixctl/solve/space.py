@@ -13,7 +13,7 @@ from helixctl.solve.wish import Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 # Microbatches are tried in powers of two up to so many per stage: more hardly fill a pipeline better. What does not
-# fit in memory even so is tried with more.
+# fit in memory even so is tried with more, up to so many in all.
 FEW: Final = 16
 MANY: Final = 1024
 _INTERLEAVED: Final = (1, 2)
@@ -110,7 +110,7 @@ def _slicings(mesh: Layout, model: ModelSpec) -> Sequence[str]:
 
 def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish, per_stage: int) -> Iterator[tuple[int, int]]:
     """Pairs of microbatches and how many of them take turns."""
-    most = min(workload.batch // mesh.data, per_stage * mesh.pipeline)
+    most = min(workload.batch // mesh.data, per_stage * mesh.pipeline, MANY)
     for turns in [int(wish["interleave"])] if "interleave" in wish else _INTERLEAVED:
         fit = max(1, most // turns).bit_length()
         for number in [int(wish["microbatches"])] if "microbatches" in wish else [turns * 2**i for i in range(fit)]:

@@ -6,6 +6,7 @@ predictions call "4 x 4, pipeline 2" is 4 x 4 in two stages.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -163,7 +164,7 @@ def _in_turns(dag: Dag, rank: int) -> Iterator[Diagnostic]:
     for name in dag.order[rank]:
         task = dag.task[name]
         batch = _batch(dag, [dag.value[value] for value in (*task.outputs, *task.inputs)])
-        mine = turns[sum(start <= batch for start in starts) - 1]
+        mine = turns[bisect_right(starts, batch) - 1]
         mine[-1].append(name)
         if task.is_collective:
             mine.append([])

@@ -55,11 +55,14 @@ def _late(v: Victim) -> None:
 
 @kind("collectives of two microbatches crossed on one rank", "HX409")
 def _crossed(v: Victim) -> None:
-    """All that they depend on, and all that depends on them, stays where it is."""
+    """The first is issued after the second; nothing between them reads what it gives."""
     order = _order(v, 2)
     places = [i for i, name in enumerate(order) if v.tasks[name]["op"]["kind"] in COLLECTIVES]
     pairs = [(i, j) for i, j in pairwise(places) if _microbatch(order[i]) != _microbatch(order[j])]
-    i, j = v.pick([(i, j) for i, j in pairs if v.tasks[order[i]]["ranks"] == v.tasks[order[j]]["ranks"]])
+    pairs = [(i, j) for i, j in pairs if v.tasks[order[i]]["ranks"] == v.tasks[order[j]]["ranks"]]
+    made = {i: set(v.tasks[order[i]]["outputs"]) for i, _ in pairs}
+    free = [(i, j) for i, j in pairs if not any(made[i] & {*v.tasks[name]["inputs"]} for name in order[i + 1 : j])]
+    i, j = v.pick(free)
     order.insert(j, order.pop(i))
 
 

@@ -66,7 +66,7 @@ def _makers_exchanged(v: Victim) -> None:
     a["outputs"], b["outputs"] = b["outputs"], a["outputs"]
 
 
-@kind("inputs of two tasks of one kind exchanged", "HX404", "HX405", "HX406", "HX411",
+@kind("inputs of two tasks of one kind exchanged", "HX401", "HX404", "HX405", "HX406", "HX411",
       harmless="what both read may be equal")  # fmt: skip
 def _reads_exchanged(v: Victim) -> None:
     a = v.pick(v.data["tasks"])

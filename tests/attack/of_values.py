@@ -182,7 +182,7 @@ def _dropped(v: Victim) -> None:
     v.data["values"].remove(v.pick(v.data["values"]))
 
 
-@kind("weight owned twice", "HX408")
+@kind("weight owned twice", "HX408", "HX414")
 def _owned_twice(v: Victim) -> None:
     value = copy(v.pick(v.given("weight")))
     value |= {"id": value["id"] + ":again", "rank": v.random.randrange(len(v.data["order"]))}
