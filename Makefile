@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check golden gpu mutants faults hosts bench clean
+.PHONY: help install demo test check golden gpu mutants fuzz faults hosts bench clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
 	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
 	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
+
+fuzz: install ## read 20,000 malformed documents, see that each is refused soon: about 10 minutes
+	$(BIN)/python tests/fuzz/fuzz.py --update
 
 faults: install ## break runs on 16 ranks in every way, see how each ends: about 3 minutes
 	$(BIN)/python tests/faults/table.py

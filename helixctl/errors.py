@@ -12,6 +12,9 @@ EXIT_CANNOT_BEGIN: Final = 2  # usage, unreadable or malformed input, a missing 
 EXIT_BUG: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
+_LONGEST_MESSAGE: Final = 1_000  # characters
+_LONGEST_HINT: Final = 10_000  # --set has many fields
+
 
 @dataclass(frozen=True, slots=True)
 class Code:
@@ -43,6 +46,7 @@ CODES: Final[dict[str, Code]] = {
     "HX302": Code("a spec in the plan does not match its digest", EXIT_NO),
     "HX303": Code("the plan's layout is not legal for its model and cluster", EXIT_NO),
     "HX304": Code("format version not supported", EXIT_CANNOT_BEGIN),
+    "HX305": Code("the plan is too large to be lowered", EXIT_NO),
     "HX401": Code("malformed dag", EXIT_CANNOT_BEGIN),
     "HX402": Code("the dag's plan does not match its digest", EXIT_NO),
     "HX403": Code("an id is used twice or is not declared", EXIT_NO),
@@ -73,6 +77,15 @@ CODES: Final[dict[str, Code]] = {
 }
 
 
+def one_line(text: str, longest: int = _LONGEST_HINT) -> str:
+    """The text on one line and not endless, whatever it quotes: another line could pass for ours, or steer a CI."""
+    if len(text) > longest:
+        text = f"{text[: longest - 3]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One thing that is wrong.
@@ -101,8 +114,9 @@ class Diagnostic:
     def __str__(self) -> str:
         """``file:line:col: HX105 message`` and, on a second line, the hint."""
         place = ":".join(str(part) for part in (self.file, self.line, self.col) if part is not None)
-        text = f"{place}: {self.code} {self.message}" if place else f"{self.code} {self.message}"
-        return f"{text}\n  hint: {self.hint}" if self.hint else text
+        message = f"{self.code} {one_line(self.message, _LONGEST_MESSAGE)}"
+        text = f"{one_line(place)}: {message}" if place else message
+        return f"{text}\n  hint: {one_line(self.hint)}" if self.hint else text
 
 
 class HelixError(Exception):

@@ -74,6 +74,14 @@ def _another_layout(data: Data, **axes: Any) -> None:
     data["plan_digest"] = digest(Plan.model_validate(data["plan"]))
 
 
+def _deep(data: Data, layers: int, microbatches: int) -> None:
+    """The plan is of a deep model with a large batch, and has their digests."""
+    data["model"]["layers"] = layers
+    data["workload"]["batch"] = data["layout"]["microbatches"] = microbatches
+    plan = Plan.model_validate(data)
+    data["digests"] |= {"model": digest(plan.model), "workload": digest(plan.workload)}
+
+
 def _drop(key: str) -> Mutation:
     return lambda d: d.pop(key)
 
@@ -85,6 +93,7 @@ PLANS: dict[str, Mutation] = {
     "HX302-edited-model": lambda d: d["model"]["norm"].update(eps=1e-6),
     "HX303-illegal-layout": lambda d: d["layout"].update(groups=3),
     "HX304-version": lambda d: d.update(format_version="2.0"),
+    "HX305-too-large": lambda d: _deep(d, layers=4096, microbatches=1024),
 }
 DAGS: dict[str, Mutation] = {
     "HX401-no-order": _drop("order"),

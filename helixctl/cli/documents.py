@@ -7,11 +7,13 @@ from typing import Any
 
 from helixctl.dag import Dag
 from helixctl.dag.document import DAG_SCHEMA
+from helixctl.dag.rows import read_rows
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.spec.fields import shown
+from helixctl.spec.limits import MAX_NBYTES, MOST_FINDINGS, not_shown
 from helixctl.spec.load import (
     DocumentKind,
     document_kind,
@@ -50,9 +52,20 @@ def read_document(file: str) -> Source:
     Raises:
         HelixError: it cannot be read, is no mapping, or is none of the kinds.
     """
-    text = read_text(file)
-    data = parse_mapping(text, file)
+    text = read_text(file, dags=True)
+    data = mapping_of(text, file)
     return Source(file, text, data, document_kind(data, file))
+
+
+def mapping_of(text: str, file: str) -> dict[str, Any]:
+    """What a text holds.
+
+    Raises:
+        HelixError: it is no mapping.
+    """
+    if len(text) > MAX_NBYTES:  # only a dag is
+        return read_rows(text, file)
+    return parse_mapping(text, file)
 
 
 def prove(source: Source) -> Document:
@@ -136,8 +149,12 @@ def _check_schema(data: dict[str, Any], path: str) -> None:
 def _refuse(findings: list[Diagnostic], text: str, path: str) -> None:
     """Raise the findings, each at the line that declares what it is about."""
     if findings:
-        lines = [_line(text, d.path) for d in findings]
-        raise HelixError([replace(d, file=path, line=n, col=n and 1) for d, n in zip(findings, lines, strict=True)])
+        shown = findings[:MOST_FINDINGS]
+        lines = [_line(text, d.path) for d in shown]
+        placed = [replace(d, file=path, line=n, col=n and 1) for d, n in zip(shown, lines, strict=True)]
+        if more := len(findings) - len(shown):
+            placed.append(Diagnostic(shown[-1].code, not_shown(more), file=path))
+        raise HelixError(placed)
 
 
 def _line(text: str, name: str | None) -> int | None:

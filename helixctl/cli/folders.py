@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
-from helixctl.cli.documents import Source
+from helixctl.cli.documents import Source, mapping_of
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.hugging_face import CONFIG_NAME
-from helixctl.spec.load import HUGGING_FACE_KEYS, TELLING_KEYS, document_kind, parse_mapping, read_text
+from helixctl.spec.load import HUGGING_FACE_KEYS, TELLING_KEYS, document_kind, read_text
 
 _SUFFIXES: Final = {".json", ".yaml", ".yml"}
 _FOREIGN: Final = {"node_modules", "__pycache__"}
@@ -47,14 +47,14 @@ def read_in_folder(file: str) -> Source | None:
     """
     named = PurePath(PurePath(file).stem).suffix.lower() in _NAMED
     try:
-        text = read_text(file)
+        text = read_text(file, dags=True)
     except HelixError:
         if named or not os.access(file, os.R_OK):
             raise
         return None  # too large for us, or no text
     if not named and not _says_so(text, PurePath(file).name == CONFIG_NAME):
         return None
-    data = parse_mapping(text, file)
+    data = mapping_of(text, file)
     try:
         return Source(file, text, data, document_kind(data, file))
     except HelixError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 
 from helixctl.dag.ops import COLLECTIVES, Op, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DAG_SCHEMA = "urn:helixctl:dag:1"
 _STRICT = ConfigDict(extra="forbid")
 
+# The first bad row of a table is said, not a million: a dag is written by a program, and its rows are bad alike.
+_Rows = FailFast()
 _Number = Annotated[float, Field(strict=True)]  # not read from text
 Role = Literal["input", "weight", "activation", "output"]
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
@@ -39,8 +41,8 @@ class Tensor:
 
     name: str
     role: Role
-    dims: tuple[str, ...]
-    shape: tuple[Whole, ...]
+    dims: Annotated[tuple[str, ...], _Rows]
+    shape: Annotated[tuple[Whole, ...], _Rows]
     init: tuple[_Number, _Number] | None = None
 
     @property
@@ -64,9 +66,9 @@ class Value:
     id: str
     tensor: str
     rank: Whole
-    region: tuple[Interval, ...]
+    region: Annotated[tuple[Interval, ...], _Rows]
     dtype: Dtype | Literal["int64"]
-    partial: tuple[tuple[str, Interval], ...] = ()
+    partial: Annotated[tuple[tuple[str, Interval], ...], _Rows] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,9 +102,9 @@ class Task:
     layer: Whole
     level: Level
     op: Op
-    ranks: tuple[Whole, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    ranks: Annotated[tuple[Whole, ...], _Rows]
+    inputs: Annotated[tuple[str, ...], _Rows]
+    outputs: Annotated[tuple[str, ...], _Rows]
     flops: Whole
     nbytes: Whole
 
@@ -134,10 +136,10 @@ class Dag:
 
     plan: Plan
     plan_digest: str
-    tensors: tuple[Tensor, ...]
-    values: tuple[Value, ...]
-    tasks: tuple[Task, ...]
-    order: tuple[tuple[str, ...], ...]
+    tensors: Annotated[tuple[Tensor, ...], _Rows]
+    values: Annotated[tuple[Value, ...], _Rows]
+    tasks: Annotated[tuple[Task, ...], _Rows]
+    order: Annotated[tuple[Annotated[tuple[str, ...], _Rows], ...], _Rows]
     format_version: str = field(default=FORMAT_VERSION)
 
     @cached_property

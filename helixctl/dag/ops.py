@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import ConfigDict, FailFast, Field, with_config
 
 from helixctl.spec import Dtype, RotarySpec, accumulator
 
@@ -52,7 +52,7 @@ class Linear:
     """
 
     kind: Literal["linear"] = field(default="linear", kw_only=True)
-    contract: tuple[str, ...]
+    contract: Annotated[tuple[str, ...], FailFast()]
 
 
 @with_config(_STRICT)

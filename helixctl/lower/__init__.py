@@ -7,6 +7,7 @@ from itertools import product
 from typing import Final, Protocol
 
 from helixctl.dag import Dag
+from helixctl.errors import HelixError
 from helixctl.lower.attend import attend
 from helixctl.lower.builder import Builder
 from helixctl.lower.concat import concat
@@ -18,6 +19,7 @@ from helixctl.lower.head import head
 from helixctl.lower.project import project
 from helixctl.lower.transfer import transfer
 from helixctl.plan import Plan
+from helixctl.plan.size import about, too_large
 
 
 class Lowering(Protocol):
@@ -50,7 +52,13 @@ def lower(
 
     ``only`` lowers these ranks and leaves the others out, and so do ``layers`` and ``microbatches``: no document, but
     enough to price the plan.
+
+    Raises:
+        HelixError: HX305: it has more tasks than can be worked with.
     """
+    tasks = about(plan, only, layers, microbatches)
+    if refused := too_large(tasks, f"layout {plan.layout}"):
+        raise HelixError(refused)
     builder, layout = Builder(plan, only), plan.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))

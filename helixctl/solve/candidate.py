@@ -7,6 +7,7 @@ from typing import Final
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast, forecast
 from helixctl.solve.deep import extrapolated, layers_simulated
 from helixctl.solve.hosts import alike
@@ -44,7 +45,7 @@ def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
     ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
     layers = model.layers if _simulated_whole(layout, model, cluster) else layers_simulated(model, layout)
-    return 12 * layers * layout.microbatches * ranks
+    return TASKS_OF_A_LAYER * layers * layout.microbatches * ranks
 
 
 def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -12,10 +12,11 @@ from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
+from helixctl.plan.size import TASKS_OF_A_LAYER, too_large
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least, simplicity
-from helixctl.solve.refusals import none_fits, none_legal
+from helixctl.solve.refusals import cannot_fit, none_fits, none_legal
 from helixctl.solve.search import BUDGET, Found, search
 from helixctl.solve.space import FEW, MANY, pairs, space
 from helixctl.solve.verdict import Row, reasons, too_big, verdict
@@ -78,8 +79,13 @@ def decide(
         budget: tasks that the search may simulate; the best so far is taken where it ends early.
 
     Raises:
-        HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory.
+        HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory; HX305 there are
+            too many devices.
     """
+    if large := too_large(
+        TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices, f"a plan for {cluster.devices:,} devices"
+    ):
+        raise HelixError(large)
     solver = _Solver(model, cluster, workload, objective, budget)
     return solver.decide(wish or {}, defaults=defaults)
 
@@ -131,6 +137,9 @@ class _Solver:
             if found.best:
                 return found, layouts
         self.objective = "memory"  # nothing fits: what comes nearest to it
+        (_, smallest) = self._promising([(self._least(bound), layout) for bound, layout in asked])
+        if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs[1]):
+            raise HelixError(cannot)
         return self._search(asked, _GLANCE), layouts
 
     def _search(
@@ -173,12 +182,21 @@ class _Solver:
         most = max(len(always), _MOST_ROWS - len(meshes))
         some = [self._promising(group) for _, group in nearest[: 2 * most]]
         some = sorted(some, key=lambda item: (_mesh(item[1]) not in always, item[0], simplicity(item[1])))
-        others = [simulated(*self.specs, layout) for _, layout in some[:most]]
+        others = [simulated(*self.specs, layout) for layout in self._within_budget(x for _, x in some[:most])]
         legal = sorted([*meshes.values(), *others], key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
         illegal = [c for c in self._pairs(wish) if c.reasons]
         kept = [c for i, c in enumerate(legal) if i < _MOST_ROWS or _mesh(c.layout) in always]
         shown = [*kept, *illegal[:_MOST_ILLEGAL]]
         return tuple(Row(c, c is best, verdict(c, best, wish_text(wish), self.objective, self.specs[1])) for c in shown)
+
+    def _within_budget(self, layouts: Iterable[Layout]) -> Iterator[Layout]:
+        """The first of the layouts, as far as their simulation takes no longer than the search may."""
+        spent = 0
+        for layout in layouts:
+            spent += size(*self.specs, layout)
+            if spent > self.budget:
+                return
+            yield layout
 
     def _always(self, best: Layout) -> set[tuple[int, int, int, int]]:
         """Meshes that are shown whatever else is.

@@ -7,13 +7,13 @@ from typing import Final
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.size import about
 from helixctl.solve.deep import shallow
 from helixctl.spec import WorkloadSpec
 
 # Tasks of a dag that is lowered and proved whole: less than a second's worth.
 MOST: Final = 5_000
 _LAYERS = 2  # of the stage with fewest: a first, and one that follows another
-_TASKS_OF_A_LAYER = 13
 
 
 def proof(plan: Plan) -> tuple[Dag, bool]:
@@ -24,7 +24,7 @@ def proof(plan: Plan) -> tuple[Dag, bool]:
     ``helixctl validate``, proves the whole.
     """
     layout = plan.layout
-    if plan.model.layers * layout.microbatches * layout.partitions * layout.data * _TASKS_OF_A_LAYER <= MOST:
+    if about(plan) <= MOST:
         return lower(plan), True
     model = shallow(plan.model, layout, _LAYERS)
     workload, fewer = _fewer_microbatches(plan.workload, layout)

@@ -7,11 +7,13 @@ from typing import Final
 
 from helixctl.errors import Diagnostic
 from helixctl.plan import Layout, illegalities
+from helixctl.solve.bound import Bound
 from helixctl.solve.search import Found
 from helixctl.solve.space import FEW, combinations, pairs
 from helixctl.solve.verdict import too_big
 from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.units import human_bytes
 
 _MOST: Final = 5
 _MEMORY_HINT: Final = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
@@ -41,6 +43,16 @@ def none_legal(
         hint = f"legal here: {there}" if there else _slices(reasons, layout, model)
         found.append(Diagnostic(code, f"layout {layout}: {'; '.join(reasons)}", hint))
     return found
+
+
+def cannot_fit(smallest: Layout, bound: Bound, cluster: ClusterSpec) -> Diagnostic | None:
+    """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
+    have = cluster.device.memory
+    if bound.memory_nbytes <= have:
+        return None
+    needs = f"needs at least {human_bytes(bound.memory_nbytes)} a device"
+    message = f"layout {smallest}: {needs}, {cluster.device.name} has {human_bytes(have)}"
+    return Diagnostic("HX203", message, _MEMORY_HINT)
 
 
 def none_fits(found: Found, cluster: ClusterSpec) -> list[Diagnostic]:

@@ -21,6 +21,7 @@ from helixctl.spec.fields import (
     meant,
     shown,
 )
+from helixctl.spec.limits import MOST_FINDINGS, not_shown
 from helixctl.spec.yaml_reader import DocumentPath, plain_scalar
 from helixctl.units import UnitError
 
@@ -34,23 +35,33 @@ _JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "st
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A diagnostic that has no line yet. ``of_key`` says that the key at ``path`` is at fault rather than its value."""
+    """A diagnostic that has no line yet.
+
+    Attributes:
+        of_key: the key at ``path`` is at fault rather than its value.
+        last: it says how much more is wrong; it has no place.
+    """
 
     code: str
     message: str
     hint: str | None
     path: DocumentPath
     of_key: bool
+    last: bool = False
 
 
 def examined(cls: type[T], data: Any) -> tuple[T | None, list[Finding]]:
-    """The object that data stands for, or everything that is wrong with it."""
+    """The object that data stands for, or what is wrong with it: everything, but of very much only the first."""
     hashable: Any = cls  # which mypy does not believe of a class
     try:
         return adapter(hashable).validate_python(data), []
     except ValidationError as error:
         fields = fields_of(hashable)
-        return None, [explain(item, fields, data) for item in error.errors(include_url=False)]
+        errors = error.errors(include_url=False)
+        findings = [explain(item, fields, data) for item in errors[:MOST_FINDINGS]]
+        if more := len(errors) - len(findings):
+            findings.append(Finding(findings[-1].code, not_shown(more), None, (), of_key=False, last=True))
+        return None, findings
 
 
 def explain(error: ErrorDetails, fields: Fields, data: Any) -> Finding:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from helixctl.spec.limits import shortened
 from helixctl.spec.yaml_reader import DocumentPath
 
 Node = dict[str, Any]
@@ -25,7 +26,6 @@ _LIMITS: Final = {
     "exclusiveMaximum": "under",
 }
 _LARGE: Final = 2**20
-_MOST_SHOWN: Final = 60  # characters of a bad value
 
 
 @cache
@@ -178,8 +178,7 @@ def shown(value: object) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, dict):
         return "a mapping"
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+    return shortened(repr(value))
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str | None:

@@ -30,14 +30,16 @@ def placed(
         origins: where the file has another format than the document, the keys that gave the document's fields.
     """
     by_field: dict[DocumentPath, Origin] = {origin.field: origin for origin in origins}
-    sources = [by_field.get(finding.path) for finding in findings]
-    keys = [source.key if source else finding.path for source, finding in zip(sources, findings, strict=True)]
+    found = [finding for finding in findings if not finding.last]
+    sources = [by_field.get(finding.path) for finding in found]
+    keys = [source.key if source else finding.path for source, finding in zip(sources, found, strict=True)]
     places = locate(text, keys)
     diagnostics = [
         _place(finding, source, key, places, file, overrides)
-        for finding, source, key in zip(findings, sources, keys, strict=True)
+        for finding, source, key in zip(found, sources, keys, strict=True)
     ]
-    return sorted(diagnostics, key=lambda d: (d.file is None, d.line or 0, d.col or 0))
+    in_file = sorted(diagnostics, key=lambda d: (d.file is None, d.line or 0, d.col or 0))
+    return in_file + [Diagnostic(item.code, item.message, item.hint, file) for item in findings if item.last]
 
 
 def _place(

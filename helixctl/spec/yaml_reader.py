@@ -16,11 +16,11 @@ from typing import Any, Final, Never
 import yaml
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.limits import MAX_DEPTH, MAX_YAML, MOST_FINDINGS, shortened
 
 DocumentPath = tuple[str | int, ...]
 Position = tuple[int, int]  # line and column, both from 1
 
-MAX_DEPTH: Final = 100
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ALLOWED_TAGS: Final = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))}
 _INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
@@ -49,7 +49,14 @@ class YamlReader:
     """One pass over one document. ``places`` holds the places of the ``wanted`` paths, as far as the pass has come."""
 
     def __init__(self, text: str, wanted: Collection[DocumentPath] = ()) -> None:
-        """Read nothing yet."""
+        """Read nothing yet.
+
+        Raises:
+            HelixError: HX102: the text is too long.
+        """
+        if len(text) > MAX_YAML:
+            message = f"is longer than {MAX_YAML // 1024} KiB, the most that is read of YAML"
+            raise HelixError(Diagnostic("HX102", message, "write it as JSON"))
         self._text = text
         self._events = iter(yaml.parse(text, Loader=_LOADER))
         self._wanted = wanted
@@ -126,14 +133,23 @@ class YamlReader:
                 self._refuse(mark, f"a key must be text, which {shown or 'an empty one'} is not", "put it in quotes")
                 key = ""
             elif key in lines:
-                message = f"key {key!r} is given twice, first on line {lines[key]}"
-                self._problems.append(Diagnostic("HX107", message, "remove one of them", None, *_position(mark)))
+                message = f"key {shortened(repr(key))} is given twice, first on line {lines[key]}"
+                self._note(Diagnostic("HX107", message, "remove one of them", None, *_position(mark)))
             lines.setdefault(key, mark.line + 1)
             found[key] = self._node(next(self._events), (*path, key), _position(mark))
         return found
 
     def _refuse(self, mark: Any, message: str, hint: str | None = None) -> None:
-        self._problems.append(Diagnostic("HX102", message, hint, None, *_position(mark)))
+        self._note(Diagnostic("HX102", message, hint, None, *_position(mark)))
+
+    def _note(self, problem: Diagnostic) -> None:
+        self._problems.append(problem)
+        if len(self._problems) == MOST_FINDINGS:
+            line, col = problem.line, problem.col
+            self._problems.append(
+                Diagnostic(problem.code, "reading ended here: too much is wrong", None, None, line, col)
+            )
+            raise HelixError(self._problems)
 
     def _stop(self, mark: Any, message: str) -> Never:
         self._refuse(mark, message)

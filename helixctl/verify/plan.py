@@ -8,11 +8,12 @@ from helixctl.dag import Dag
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan, digest, illegalities
 from helixctl.plan.document import FORMAT_VERSION
+from helixctl.plan.size import about, too_large
 from helixctl.spec.sliding_window import window_that_bites
 
 
 def check_plan(plan: Plan) -> Iterator[Diagnostic]:
-    """Format version (HX304), digests (HX302), the layout's legality (HX303), and no window that bites (HX111)."""
+    """Format version (HX304), digests (HX302), the layout's legality (HX303), size (HX305) and windows (HX111)."""
     if plan.format_version != FORMAT_VERSION:
         yield Diagnostic("HX304", f"the plan's format_version {plan.format_version} is not {FORMAT_VERSION}")
     for name in ("model", "cluster", "workload"):
@@ -22,6 +23,8 @@ def check_plan(plan: Plan) -> Iterator[Diagnostic]:
             yield Diagnostic("HX302", f"the {name} has digest {have[:19]}..., the plan says {want[:19]}...", hint)
     for reason in illegalities(plan.layout, plan.model, plan.workload, plan.cluster.devices):
         yield Diagnostic("HX303", f"layout {plan.layout}: {reason}")
+    if large := too_large(about(plan), f"layout {plan.layout}"):
+        yield large
     if bite := window_that_bites(plan.model, plan.workload):
         yield Diagnostic(bite.code, bite.message, bite.hint)
 

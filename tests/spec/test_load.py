@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, with_config
 
+from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan
 from helixctl.spec import yaml_reader
@@ -32,6 +33,7 @@ from helixctl.spec.load import (
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.positions import locate, position
 from helixctl.spec.yaml_reader import YamlReader
+from tests.attack import bases
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL_FILE = str(ROOT / "plans/paper/dense.model.yaml")
@@ -56,6 +58,25 @@ def diagnostics(call: Any, *args: Any, **kwargs: Any) -> tuple[Diagnostic, ...]:
 
 def printed(call: Any, *args: Any, **kwargs: Any) -> list[str]:
     return [str(d) for d in diagnostics(call, *args, **kwargs)]
+
+
+def test_only_the_first_of_very_many_findings_are_said() -> None:
+    text = "{" + ", ".join(f'"unknown{i}": {i}' for i in range(1000)) + "}"
+    found = diagnostics(validate_document, ClusterSpec, json.loads(text), text, "x.json")
+    assert len(found) == 101
+    assert (found[-1].message, found[-1].line) == ("905 more findings are not shown", None)
+    twice = diagnostics(parse_mapping, "{" + "a: 1, " * 1000 + "}", "x.yaml")
+    assert len(twice) == 101
+    assert twice[-1].message == "reading ended here: too much is wrong"
+
+
+def test_the_rows_of_a_long_dag_are_found() -> None:
+    data = json.loads(bases.text("paper", "dag"))
+    row = data["tensors"].index(next(t for t in data["tensors"] if t["role"] == "output"))
+    text = bases.text("paper", "dag").replace('"role":"output"', '"role":"outcome"' + " " * 2**18)
+    (found,) = diagnostics(validate_document, Dag, json.loads(text), text, "x.dag.json")
+    assert (found.code, found.path) == ("HX105", f"tensors[{row}].role")
+    assert '"outcome"' in text.splitlines()[(found.line or 0) - 1]
 
 
 class TestReadText:
@@ -89,9 +110,25 @@ class TestReadText:
     def test_too_large(self, tmp_path: Path) -> None:
         path = tmp_path / "x.yaml"
         path.write_bytes(b" " * (2**20 + 1))
-        (found,) = diagnostics(read_text, str(path), max_nbytes=2**20)
-        assert (found.code, found.message) == ("HX101", "is larger than 1 MiB, the most that is read")
-        assert len(read_text(str(path), max_nbytes=2**20 + 1)) == 2**20 + 1
+        (found,) = diagnostics(read_text, str(path))
+        assert (found.code, found.message) == (
+            "HX101",
+            "is larger than 1 MiB, the most that is read of anything but a dag",
+        )
+        path.write_bytes(b" " * 2**20)
+        assert len(read_text(str(path))) == 2**20
+
+    def test_a_dag_may_be_larger(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        head = b'{ "$schema": "urn:helixctl:dag:1",'
+        path = tmp_path / "x.json"
+        for data in (head.ljust(2**20 + 9), b"\xef\xbb\xbf" + head.ljust(2**20 + 9)):
+            path.write_bytes(data)
+            assert len(read_text(str(path), dags=True)) == 2**20 + 9
+        monkeypatch.setattr("helixctl.spec.parse.MAX_DAG_NBYTES", 2**20 + 20)
+        path.write_bytes(head.ljust(2**20 + 21))
+        (found,) = diagnostics(read_text, str(path), dags=True)
+        assert found.code == "HX101"
+        assert found.message.endswith("the most that is read of a dag")
 
     def test_not_utf8(self, tmp_path: Path) -> None:
         path = tmp_path / "x.yaml"
@@ -161,7 +198,12 @@ class TestParse:
             ("a: " + "9" * 5000, "HX102", 1, 4),
             ('{"a": ' + "9" * 5000 + "}", "HX102", 1, 7),
             ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "HX102", 1, 107),
-            ("a: " + "[" * 1_000_000, "HX102", 1, 104),
+            ("a: " + "[" * 100_000, "HX102", 1, 104),
+            ("a: " + "[" * 1_000_000, "HX102", None, None),
+            ('{"a": ' + "[" * 300_000 + "]" * 300_000 + "}", "HX102", None, None),
+            ('{"a":\n ' + "1," * 300_000 + "}", "HX102", 2, 4),
+            ('{"a": 1e5000, "b": NaN, "c": ' + "1" * 300_000 + "}", "HX102", None, None),
+            ('{"b": 1, "a": 2, "a": "' + "x" * 300_000 + '"}', "HX107", None, None),
             ("a:\n" + "- " * 5000, "HX102", 2, 201),
             ('{\n "a": 1\n "b": 2}', "HX102", 3, 5),
             ("%YAML 3.0\n---\na: 1\n", "HX102", 1, 1),

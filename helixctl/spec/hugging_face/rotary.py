@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -68,6 +69,8 @@ def _examine(config: Mapping[str, Any], key: str) -> Iterator[Finding]:
 
 def unknown_key(finding: Finding, cls: type[Spec]) -> Finding:
     """HX112 in the place of HX103: a key of transformers that is not known here is no slip."""
+    if finding.last:
+        return replace(finding, code="HX112")
     key = str(finding.path[-1])
     hint = did_you_mean(key, list(cls.model_fields)) or "take it out if it does not"
     return Finding("HX112", f"{finding.message}: it may change the function", hint, finding.path, of_key=True)

@@ -1,0 +1,73 @@
+"""Some malformed documents of every way; `make fuzz` tries many more. And the other way round: the bar is one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import watched
+from tests.fuzz.fuzz import COMMANDS, WAYS, Case, cases, kind_of, tried
+from tests.fuzz.watched import Ended, run
+from tests.fuzz.way import Way, good
+
+SMALL = 2**21  # bytes: what is larger takes long to make
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_malformed_documents_are_refused(way: Way) -> None:
+    for case in cases(9, 1, [way], SMALL):
+        _, ended = tried(case)
+        assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
+
+
+def test_every_kind_is_malformed() -> None:
+    assert {kind_of(name) for name in good()} == COMMANDS.keys()
+    assert len({way.name for way in WAYS}) == len(WAYS)
+
+
+@pytest.mark.parametrize("name", good())
+def test_what_is_malformed_is_good(name: str, tmp_path: Path) -> None:
+    if name != "report":
+        (tmp_path / name.replace("/", "-")).write_text(good()[name])
+        assert run(["validate", str(tmp_path / name.replace("/", "-"))]).accepted
+
+
+def test_a_case_is_made_again_from_its_number() -> None:
+    case = Case(WAYS[0], 3, 5, SMALL)
+    assert case.document() == case.document() != Case(WAYS[0], 3, 6, SMALL).document()
+
+
+class TestTheBar:
+    """What must not happen is seen."""
+
+    FILE = str(Path(__file__).parent / "calibrated.cluster.yaml")
+
+    def test_a_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("helixctl.cli.documents.read_text", lambda *_, **__: 1 / 0)
+        assert run(["validate", self.FILE]).problems == ["exit status 3", "a traceback"]
+
+    def test_a_line_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("helixctl.errors.one_line", lambda text, *_: text)
+        assert "a line that is no diagnostic" in run(["validate", "no\nsuch.yaml"]).problems
+
+    def test_a_signal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("helixctl.cli.documents.read_text", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        assert run(["validate", self.FILE]).problems == ["exit status -9"]
+
+    def test_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            "helixctl.cli.documents.read_text", lambda *_, **__: "a: 1" if bytearray(b"x" * 500_000_000) else ""
+        )
+        assert run(["validate", self.FILE]).problems[0].endswith(" MB")
+
+    def test_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(watched, "MOST_GOOD_S", 0.0)
+        assert run(["validate", self.FILE]).problems[0].endswith(" s")
+
+    def test_no_diagnostic(self) -> None:
+        assert Ended(2, "", 0.1, 1).problems == ["no diagnostic"]
+        assert Ended(1, "sorry\n", 0.1, 1).problems == ["no diagnostic", "a line that is no diagnostic"]
+        assert Ended(1, "x.yaml:1:2: HX105 wrong\n  hint: write it right\n", 0.1, 1).problems == []

@@ -1,0 +1,119 @@
+"""One command over one document, in a process of its own: how it ends, and what it takes."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# What the commands import when they are used, so that it is here before the fork and counts for no document.
+import helixctl.cli.diff
+import helixctl.cli.plan
+import helixctl.cli.simulate
+import helixctl.cli.validate
+import helixctl.cli.visualize
+import helixctl.emit.dot
+import helixctl.lower
+import helixctl.report.rules
+import helixctl.solve
+import helixctl.verify  # noqa: F401
+from helixctl.cli.main import main
+
+# The bar: CPU seconds and bytes of memory for one document that is refused.
+MOST_S: Final = 2.0
+MOST_NBYTES: Final = 500 * 10**6
+MOST_SAID: Final = 10**5  # bytes: no terminal and no CI log is flooded
+# Of one that is taken: it was no malformed one, and may be planned for as long as a good one.
+MOST_GOOD_S: Final = 90.0
+MOST_GOOD_NBYTES: Final = 3 * 10**9
+_FOR_EVER_S: Final = 100
+_FOR_EVER_NBYTES: Final = 6 * 10**9
+_DIAGNOSTIC: Final = re.compile(r"(?:^|: )HX\d{3} \S", re.MULTILINE)
+_LINE: Final = re.compile(r"(?:\S.*: )?HX\d{3} |  hint: ")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        status: its exit status; of a process that a signal ended, minus the signal.
+        said: what it printed to standard error.
+        seconds: of CPU time.
+        nbytes: of memory at most, the interpreter and all modules among them.
+    """
+
+    status: int
+    said: str
+    seconds: float
+    nbytes: int
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """Of all diagnostics."""
+        return frozenset(re.findall(r"HX\d{3}", self.said))
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the document was taken for a good one."""
+        return self.status == 0
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with such an end."""
+        found = []
+        seconds, nbytes = (MOST_GOOD_S, MOST_GOOD_NBYTES) if self.accepted else (MOST_S, MOST_NBYTES)
+        if self.status not in {0, 1, 2}:
+            found.append(f"exit status {self.status}")
+        if "Traceback" in self.said or "Error:" in self.said.replace("Usage", ""):
+            found.append("a traceback")
+        if self.status in {1, 2} and not _DIAGNOSTIC.search(self.said):
+            found.append("no diagnostic")
+        lines = [] if "HX204" in self.codes else self.said.splitlines()
+        if self.status in {1, 2} and not all(_LINE.match(line) for line in lines):
+            found.append("a line that is no diagnostic")
+        if self.seconds > seconds:
+            found.append(f"{self.seconds:.1f} s")
+        if self.nbytes > nbytes:
+            found.append(f"{self.nbytes / 1e6:.0f} MB")
+        if len(self.said) > MOST_SAID:
+            found.append(f"{len(self.said):,} characters said")
+        return found
+
+
+def run(arguments: Sequence[str]) -> Ended:
+    """Run a command in a fork of this process."""
+    with tempfile.TemporaryFile() as said:
+        pid = os.fork()
+        if not pid:
+            _become(arguments, said.fileno())
+        _, status, used = os.wait4(pid, 0)
+        said.seek(0)
+        text = said.read().decode("utf-8", "replace")
+    return Ended(os.waitstatus_to_exitcode(status), text, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+
+
+def _become(arguments: Sequence[str], said: int) -> None:
+    """The child: the command, with its streams and limits, and no way back."""
+    status = 99
+    try:
+        with Path(os.devnull).open("rb+", 0) as nothing:
+            os.dup2(nothing.fileno(), 0)
+            os.dup2(nothing.fileno(), 1)
+        os.dup2(said, 2)
+        sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
+        resource.setrlimit(resource.RLIMIT_CPU, (_FOR_EVER_S, _FOR_EVER_S))
+        resource.setrlimit(resource.RLIMIT_AS, (_FOR_EVER_NBYTES, _FOR_EVER_NBYTES))
+        try:
+            main(list(arguments))
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 98
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
