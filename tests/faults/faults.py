@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -146,38 +147,40 @@ def ctrl_c(run: Watched, _: Setting) -> None:
     os.killpg(run.process.pid, signal.SIGINT)
 
 
-def hooked(hook: str, *args: str) -> Callable[[Setting], Ended]:
-    """A run in which a hook makes the fault; the clock starts when the ranks are started."""
+def hooked(hook: str) -> Callable[[Setting], Ended]:
+    """A run in which a hook makes the fault when the ranks are started."""
 
     def make(setting: Setting) -> Ended:
-        weights = setting.weights() if "{weights}" in hook else ""
-        hooks = hook.format(victim=setting.victim, weights=weights)
-        with Watched(setting.command(*args, *(["--weights", weights] if weights else []), hooks=hooks)) as run:
-            run.until(f"{setting.ranks} cpu ranks")
-            run.fault()
+        with Watched(setting.command(*LONG, hooks=f"{hook}:{setting.victim}")) as run:
             return run.ended()
 
     return make
 
 
-def raised(setting: Setting) -> Ended:
-    """An exception in a task of a rank; the clock starts when it is raised."""
-    (setting.folder / "raised").mkdir()
-    hooks = f"raise:{setting.victim}:{setting.folder}/raised/now"
-    with Watched(setting.command(*LONG, hooks=hooks)) as run:
-        run.until_files(setting.folder / "raised", 1)
+def at_once(hook: str, setting: Setting, command: Callable[..., list[str | Path]], **named: Any) -> Ended:
+    """A run in which a hook makes the fault and leaves a mark, at which the clock starts."""
+    marks = setting.folder / "marks"
+    marks.mkdir()
+    with Watched(command(*LONG, *named.pop("args", ()), hooks=f"{hook}:{marks}/now", **named)) as run:
+        run.until_files(marks, 1)
         run.fault()
         return run.ended()
+
+
+def raised(setting: Setting) -> Ended:
+    """An exception in a task of a rank."""
+    return at_once(f"raise:{setting.victim}", setting, setting.command)
 
 
 def outer_raised(setting: Setting) -> Ended:
     """The same under another launcher."""
-    (setting.folder / "raised").mkdir()
-    hooks = f"raise:{setting.victim}:{setting.folder}/raised/now"
-    with Watched(setting.outer(*LONG, port=free_port(), hooks=hooks)) as run:
-        run.until_files(setting.folder / "raised", 1)
-        run.fault()
-        return run.ended()
+    return at_once(f"raise:{setting.victim}", setting, setting.outer, port=free_port())
+
+
+def cut_while_loading(setting: Setting) -> Ended:
+    """A weight file that loses its end when a rank has begun to read."""
+    weights = setting.weights()
+    return at_once(f"truncate:{setting.victim}:{weights}", setting, setting.command, args=("--weights", weights))
 
 
 def with_weights(change: Callable[[dict[str, torch.Tensor]], object], *args: str) -> Callable[[Setting], Ended]:
@@ -301,13 +304,14 @@ FAULTS = (
     Fault("exception in a task", raised, 1, rf"HX510 {RANK} failed in {TASK}: MemoryError: "),
     Fault(
         "a rank hangs before it joins",
-        hooked("absent:{victim}", *LONG),
+        hooked("absent"),
         1,
         rf"HX505 {RANK} did not arrive at init_process_group within .*; last seen in start-up; \d+ ranks? arrived",
         waits=True,
+        there_before=True,
     ),
     Fault(
-        "no room for a rank's process", hooked("no-fork:{victim}", *LONG), 1, rf"HX510 {RANK} could not be started: "
+        "no room for a rank's process", hooked("no-fork"), 1, rf"HX510 {RANK} could not be started: ", there_before=True
     ),
     Fault(
         "weight file cut short",
@@ -325,7 +329,7 @@ FAULTS = (
     ),
     Fault(
         "weight file cut short while ranks load",
-        hooked("truncate:{victim}:{weights}", *LONG),
+        cut_while_loading,
         1,
         r"HX504 rank \d+ \(cpu\) was killed by SIGBUS during preparation",
     ),
@@ -366,6 +370,12 @@ FAULTS = (
         1,
         rf"HX505 {RANK} did not arrive in {TASK} within .*, and cannot be reached; \d+ ranks? arrived",
         waits=True,
+    ),
+    Fault(
+        "outer launcher: SIGTERM to all ranks",
+        outer(lambda ranks, _: [os.kill(rank, signal.SIGTERM) for rank in ranks]),
+        143,
+        "",
     ),
     Fault(
         "outer launcher: exception in a task",

@@ -6,7 +6,8 @@ python -m tests.faults.hooked HOOK[,HOOK...] ARGS of helixctl
     raise:RANK:FILE     in its third step, the rank's kernel that adds makes FILE and raises MemoryError
     absent:RANK         the process of a local rank exists but does nothing
     no-fork:RANK        the machine has no room for the process of this local rank
-    truncate:RANK:FILE  a weight file is cut off when the rank has opened it and read its first tensor
+    truncate:RANK:FILE:MARK
+                        a weight file is cut off when the rank has opened it and read its first tensor; makes MARK
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def no_fork(rank: str) -> None:
     os.fork = call
 
 
-def truncate(rank: str, file: str) -> None:
+def truncate(rank: str, file: str, mark: str) -> None:
     from helixctl_runtime.files import Numbers
     from helixctl_runtime.ranks import local
 
@@ -100,6 +101,7 @@ def truncate(rank: str, file: str) -> None:
         found = value(self, *args)
         if mine[0]:
             os.truncate(file, LEFT)
+            Path(mark).touch()
         return found
 
     local.serve, Numbers.value = call, read  # type: ignore[method-assign]

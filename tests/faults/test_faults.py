@@ -26,6 +26,7 @@ SAMPLE = (
     "no room for the report",
     "outer launcher: kill -9 of a rank",
     "outer launcher: SIGSTOP of a rank",
+    "outer launcher: SIGTERM to all ranks",
     "outer launcher: exception in a task",
     "outer launcher: a rank is never started",
     "outer launcher: port in use",

@@ -162,6 +162,11 @@ def nobody_there(standing: Standing, where: str, timeout: float) -> HelixError:
     return fail("HX505", message, _hint(standing, hint))
 
 
+def ended_by_sigterm(standing: Standing, peers: Sequence[Peer]) -> HelixError:
+    """The error of a rank whose peers were ended by their launcher or their user, while it was not."""
+    return fail("HX504", f"{named(peers)} ended by SIGTERM, seen by {standing}", _hint(standing))
+
+
 def named(peers: Sequence[Peer]) -> str:
     """``rank 3 (cpu) on host a``, ``ranks 8-15 on host b``; hosts one after the other."""
     by_host: dict[str, list[Peer]] = {}

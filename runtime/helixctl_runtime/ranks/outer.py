@@ -18,7 +18,15 @@ import torch.distributed as dist
 
 from helixctl.errors import HelixError
 from helixctl_runtime.ranks.environment import DeviceKind, Place, pick_device
-from helixctl_runtime.ranks.failure import Report, TaskName, absent, describe, nobody_there, root_cause
+from helixctl_runtime.ranks.failure import (
+    Report,
+    TaskName,
+    absent,
+    describe,
+    ended_by_sigterm,
+    nobody_there,
+    root_cause,
+)
 from helixctl_runtime.ranks.logs import log_folder
 from helixctl_runtime.ranks.meeting import address
 from helixctl_runtime.ranks.peers import Peers
@@ -46,7 +54,10 @@ def run_here(
     progress, where = Progress(), pick_device(device, place.local_rank)
 
     def stuck() -> None:
-        error = _cause(peers, None, timeout, task_name, None)
+        try:
+            error = _cause(peers, None, timeout, task_name, None)
+        except _Terminated as terminated:
+            error = terminated.error
         _leave_word(error)
         if peers.speaks():
             for diagnostic in error.diagnostics:
@@ -75,11 +86,14 @@ def run_here(
             if dist.is_initialized():
                 dist.destroy_process_group()
         except Exception as error:
-            report = describe(error)
-            if report.kind == "gone" and sigterm.ended_us:
-                os._exit(128 + signal.SIGTERM)
             peers.end()
-            cause = _cause(peers, report, timeout, task_name, _write_traceback(log_dir, rank.rank))
+            log = _write_traceback(log_dir, rank.rank)
+            try:
+                cause = _cause(peers, describe(error), timeout, task_name, log)
+            except _Terminated as terminated:
+                if sigterm.came:
+                    os._exit(128 + signal.SIGTERM)  # as the others were: nobody needs to hear of it
+                cause = terminated.error
             _leave_word(cause)
             speaks = peers.speaks()
             peers.leave()
@@ -89,12 +103,23 @@ def run_here(
     return results
 
 
+class _Terminated(Exception):  # noqa: N818  no error of this rank
+    """The others were ended by SIGTERM."""
+
+    def __init__(self, error: HelixError) -> None:
+        """Keep what is to be said where this rank was not."""
+        super().__init__(str(error))
+        self.error = error
+
+
 def _cause(peers: Peers, report: Report | None, timeout: float, task_name: TaskName, log: Path | None) -> HelixError:
     """Why the run has ended, by what this rank knows and what the others say."""
     heard = peers.hear(report)
     standings = [replace(s, log=log) if s.rank == peers.rank else s for s in heard.standings]
     if any(s.report and s.report.kind in ("helix", "task") for s in standings):
         return root_cause(standings, timeout, task_name)
+    if heard.terminated and not heard.missing:
+        raise _Terminated(ended_by_sigterm(standings[0], heard.terminated))
     if heard.store:
         return (
             absent(standings, heard.missing, timeout, task_name)

@@ -37,6 +37,7 @@ _FAREWELL: Final = 0.7
 _POLL: Final = 0.05
 _FOR_EVER: Final = timedelta(days=7)  # what fits into the milliseconds of the store
 
+_ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"  # set by torchrun
 _T = TypeVar("_T")
 _meetings = itertools.count()  # a process may run several times through one store
 
@@ -48,11 +49,13 @@ class Heard:
     Attributes:
         standings: of the ranks that answered, at least this one.
         missing: the ranks that did not.
+        terminated: ranks that SIGTERM has ended before.
         store: whether the store answered.
     """
 
     standings: list[Standing]
     missing: list[Peer]
+    terminated: list[Peer]
     store: bool
 
 
@@ -113,7 +116,7 @@ class Peers:
             self.rank, self.device, position, report, None, 0.0, stopped=False, log=None, host=self.shown_host
         )
         if self._store is None:
-            return Heard([mine], [], store=False)
+            return Heard([mine], [], [], store=False)
         store, found = self._store, {self.rank: mine}
         reached = _within(_STORE, lambda: self._tell(store, report, position))
         if not reached:
@@ -123,18 +126,31 @@ class Peers:
             # whoever can answer has.
             waits = report is not None and report.kind in ("late", "gone")
             _within(_ANSWERS + _STORE, lambda: self._gather(store, found, _ANSWERS if waits else 0.0))
-        missing = [self.shown(self.known.get(rank, Peer(rank))) for rank in range(self.world_size) if rank not in found]
-        return Heard([found[rank] for rank in sorted(found)], missing, store=bool(reached))
+        ended = (reached and _within(_STORE, lambda: self._terminated(store, found))) or set()
+        silent = [self.shown(self.known.get(rank, Peer(rank))) for rank in range(self.world_size) if rank not in found]
+        return Heard(
+            [found[rank] for rank in sorted(found)],
+            [peer for peer in silent if peer.rank not in ended],
+            [peer for peer in silent if peer.rank in ended],
+            store=bool(reached),
+        )
 
     def speaks(self) -> bool:
         """Whether this rank is to say what happened: the first that asks on each host."""
-        if not _first_on_this_host(self.rendezvous):
-            return False
+        first = _first_on_this_host(self.rendezvous)
         store = self._store
-        if store is None:
-            return True
-        # Who said it may have left already.
-        return _within(_STORE, lambda: store.add(f"{self._prefix}/said/{self.host}", 1)) in {1, None}
+        if not first or store is None or _ERROR_FILE in os.environ:
+            return first
+
+        def asked() -> bool:
+            try:
+                return store.add(f"{self._prefix}/said/{self.host}", 1) == 1
+            except RuntimeError:
+                # Gone since it was told of the failure: rank 0 has left, and on its host it is said by now.
+                return 0 not in self.known or self.known[0].host != self.host
+
+        # The first mark goes with its process, so who said it may have left already.
+        return _within(_STORE, asked) is not False
 
     def leave(self) -> None:
         """Say that this rank goes; rank 0, which may keep the store, goes when those who were there have gone."""
@@ -156,8 +172,8 @@ class Peers:
         """Whether this rank comes to an end by itself so soon; if not, it is not to any more, and goes now."""
         if self._ended.wait(seconds) or not self._ends.acquire(blocking=False):
             return True
-        if self._answered:
-            self.leave()
+        if self._store:
+            _within(_STORE, lambda: self._say_terminated(self._store))
         return False
 
     def shown(self, peer: Peer) -> Peer:
@@ -196,6 +212,16 @@ class Peers:
             store.add(f"{self._prefix}/answers", 1)
             self._answered = True
 
+    def _say_terminated(self, store: TCPStore | None) -> None:
+        if store:
+            store.set(f"{self._prefix}/terminated/{self.rank}", "1")
+            if self._answered:
+                store.add(f"{self._prefix}/gone", 1)
+
+    def _terminated(self, store: TCPStore, found: dict[int, Standing]) -> set[int]:
+        silent = set(range(self.world_size)) - found.keys()
+        return {rank for rank in silent if store.check([f"{self._prefix}/terminated/{rank}"])}
+
     def _gather(self, store: TCPStore, found: dict[int, Standing], seconds: float) -> bool:
         """Fill in what the other ranks say, until all have, or for so long, or half of it without an answer."""
         deadline, before = time.monotonic() + seconds, 0
@@ -208,14 +234,17 @@ class Peers:
             over = time.monotonic() > min(deadline, quiet)
             if answers != before or over:
                 before = answers
-                for rank in range(self.world_size):
+                for rank in set(range(self.world_size)) - found.keys():
                     self._ask(store, rank, found)
             if over or len(found) == self.world_size:
+                for rank, standing in list(found.items()):
+                    if standing.report is None:  # it may have failed itself since it said where it is
+                        self._ask(store, rank, found)
                 return True
             time.sleep(_POLL)
 
     def _ask(self, store: TCPStore, rank: int, found: dict[int, Standing]) -> None:
-        if rank in found:
+        if rank in found and (rank == self.rank or found[rank].report is not None):
             return
         name, at = f"{self._prefix}/is/{rank}", f"{self._prefix}/at/{rank}"
         if rank not in self.known and store.check([name]):
@@ -266,7 +295,7 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T | None:
 def _first_on_this_host(rendezvous: str) -> bool:
     """Whether no other process of this run on this host was here before; neither Linux nor torchrun: always so."""
     try:
-        if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        if error_file := os.environ.get(_ERROR_FILE):
             # torchrun has a folder for each rank, in one for this host, run and attempt.
             (Path(error_file).parent.parent / "helixctl.said").touch(exist_ok=False)
         else:

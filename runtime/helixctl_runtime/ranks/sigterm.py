@@ -6,20 +6,17 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
 # Seconds in which a rank whose peer has died notices so; without a failure it ends when they are over.
-_LAST_WORDS: Final = 0.5
-# A failure this long after SIGTERM comes from other ranks that SIGTERM ended: nobody needs to hear of it.
-_AFTERMATH: Final = 0.3
+_LAST_WORDS: Final = 0.7
 
 
 class Sigterm:
-    """Whether SIGTERM has come, and when.
+    """Whether SIGTERM has come.
 
     Python runs handlers between bytecodes, and a rank may wait in a collective for long. So a thread is told of the
     signal, and ends the process.
@@ -27,12 +24,7 @@ class Sigterm:
 
     def __init__(self) -> None:
         """No signal yet."""
-        self.came: float | None = None
-
-    @property
-    def ended_us(self) -> bool:
-        """Whether what fails now fails because all ranks were told to end."""
-        return self.came is not None and time.monotonic() - self.came > _AFTERMATH
+        self.came = False
 
     @contextmanager
     def watched(self, fails: Callable[[float], bool]) -> Iterator[None]:
@@ -58,7 +50,7 @@ class Sigterm:
         with link:
             while told := link.recv(1):
                 if told[0] == signal.SIGTERM:
-                    self.came = time.monotonic()
+                    self.came = True
                     if not fails(_LAST_WORDS):
                         os._exit(128 + signal.SIGTERM)
                     return
