@@ -59,10 +59,10 @@ fuzz: install ## read 20,000 malformed documents, see that each is refused soon:
 	$(BIN)/python tests/fuzz/fuzz.py --update
 
 faults: install ## break runs on 16 ranks in every way, see how each ends: about 3 minutes
-	$(BIN)/python tests/faults/table.py
+	$(BIN)/python tests/faults/table.py --update
 
 hosts: install ## a run over two hosts, and the cable between them pulled; needs root
-	$(BIN)/python tests/hosts/two_hosts.py
+	$(BIN)/python tests/hosts/two_hosts.py --update
 
 gpu: ## what one GPU can check; writes one JSON report to $(OUT)
 	@mkdir -p $(OUT)

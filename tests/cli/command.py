@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.documents import ROOT
+from tests.fork import fork
 
 # Nothing of an outer launcher, or of the CI system that runs the tests, may reach a command under test.
 _OUTER = ("RANK", "WORLD_SIZE", "SLURM_", "MASTER_", "GITHUB_", "CI_")
@@ -28,15 +29,20 @@ def helixctl(
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
     timeout: float = 100,
+    fresh: bool = False,
 ) -> Done:
-    """Run ``helixctl ARGS``."""
-    command = [sys.executable, "-m", "helixctl", *map(str, args)]
+    """Run ``helixctl ARGS``; in a new interpreter if it starts ranks, or must be ``fresh``."""
+    arguments, environment = list(map(str, args)), ENVIRONMENT | (env or {})
+    if not fresh and not {"run", "calibrate"} & set(arguments[:1]):
+        forked = fork(arguments, stdin=stdin or b"", cwd=cwd, env=environment, seconds=int(timeout))
+        return Done(forked.status, forked.out, forked.err.decode())
+    command = [sys.executable, "-m", "helixctl", *arguments]
     done = subprocess.run(
         command,
         input=stdin or b"",
         capture_output=True,
         cwd=cwd,
-        env=ENVIRONMENT | (env or {}),
+        env=environment,
         timeout=timeout,
         check=False,
     )

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import resource
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-# What the commands import when they are used, so that it is here before the fork and counts for no document.
-import helixctl.cli.diff
-import helixctl.cli.plan
-import helixctl.cli.simulate
-import helixctl.cli.validate
-import helixctl.cli.visualize
-import helixctl.emit.dot
-import helixctl.lower
-import helixctl.report.rules
-import helixctl.solve
-import helixctl.verify  # noqa: F401
-from helixctl.cli.main import main
+from tests.fork import fork
 
 # The bar: CPU seconds and bytes of memory for one document that is refused.
 MOST_S: Final = 2.0
@@ -89,31 +73,5 @@ class Ended:
 
 def run(arguments: Sequence[str]) -> Ended:
     """Run a command in a fork of this process."""
-    with tempfile.TemporaryFile() as said:
-        pid = os.fork()
-        if not pid:
-            _become(arguments, said.fileno())
-        _, status, used = os.wait4(pid, 0)
-        said.seek(0)
-        text = said.read().decode("utf-8", "replace")
-    return Ended(os.waitstatus_to_exitcode(status), text, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
-
-
-def _become(arguments: Sequence[str], said: int) -> None:
-    """The child: the command, with its streams and limits, and no way back."""
-    status = 99
-    try:
-        with Path(os.devnull).open("rb+", 0) as nothing:
-            os.dup2(nothing.fileno(), 0)
-            os.dup2(nothing.fileno(), 1)
-        os.dup2(said, 2)
-        sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
-        resource.setrlimit(resource.RLIMIT_CPU, (_FOR_EVER_S, _FOR_EVER_S))
-        resource.setrlimit(resource.RLIMIT_AS, (_FOR_EVER_NBYTES, _FOR_EVER_NBYTES))
-        try:
-            main(list(arguments))
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 98
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
+    done = fork(arguments, seconds=_FOR_EVER_S, nbytes=_FOR_EVER_NBYTES)
+    return Ended(done.status, done.err.decode("utf-8", "replace"), done.seconds, done.nbytes)
