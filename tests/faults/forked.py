@@ -51,4 +51,5 @@ def launch(ranks: int, port: str, hooks: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(launch(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))
+    # Not sys.exit: taking torch apart takes most of a second, which is not the ranks'.
+    os._exit(launch(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))
