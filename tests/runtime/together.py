@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from helixctl.dag import Dag, Tensor
-from helixctl.plan import Interval
+from helixctl.plan import Interval, Layout, Plan
+from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_cluster
 from helixctl.verify import verify
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
@@ -16,6 +19,7 @@ from helixctl_runtime.files import Numbers
 from helixctl_runtime.program import Program
 from helixctl_runtime.reference import evaluate, relative_error
 from helixctl_runtime.walk import fused, walk_together
+from tests.documents import SMALL
 
 CPU = torch.device("cpu")
 
@@ -45,6 +49,18 @@ def computes(dag: Dag) -> bool:
     return {found.code for found in verify(dag)} <= {"HX414"}
 
 
+@lru_cache(maxsize=32)
+def _references(model: ModelSpec, workload: WorkloadSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of a model with seeded numbers in float64, and in its own dtype; many layouts are held beside them."""
+    numbers, one = Numbers(seed, None, None), Layout(groups=1, slices=1)
+    plan = Plan.sketch(model, load_cluster(SMALL[1]), workload, one)
+
+    def load(tensor: Tensor) -> torch.Tensor:
+        return numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(model.dtype)], CPU)
+
+    return evaluate(plan, load, torch.float64), evaluate(plan, load, TORCH[model.dtype])
+
+
 def run_together(dag: Dag, *, seed: int = 0, steps: int = 2, given: Mapping[str, torch.Tensor] | None = None) -> Ran:
     """Compile all ranks and walk some steps; ``given`` has whole tensors that replace seeded ones, by name."""
     numbers, given = Numbers(seed, None, None), given or {}
@@ -63,8 +79,10 @@ def run_together(dag: Dag, *, seed: int = 0, steps: int = 2, given: Mapping[str,
     with fused(programs):
         for _ in range(steps):
             step()
-    expected = evaluate(dag.plan, lambda t: region(t, t.full), torch.float64)
-    plain = evaluate(dag.plan, lambda t: region(t, t.full), dtype)
+    if given:
+        expected, plain = (evaluate(dag.plan, lambda t: region(t, t.full), kind) for kind in (torch.float64, dtype))
+    else:
+        expected, plain = _references(dag.plan.model, dag.plan.workload, seed)
     outputs, parts, errors = [], [], []
     for program in programs:
         for value_id, buffer in program.outputs.items():
