@@ -35,6 +35,7 @@ ARGUMENTS = (
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed"),
     pytest.mark.timeout(300),
+    pytest.mark.xdist_group("browser"),  # one browser, not one a test process
 ]
 
 

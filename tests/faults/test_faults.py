@@ -32,7 +32,7 @@ SAMPLE = (
     "outer launcher: port in use",
     "outer launcher: another dag on a rank",
 )
-TIMEOUT = 3
+TIMEOUT = 5  # seconds; ranks of a busy machine are ready at different times
 # Seconds that a machine which is busy with other tests may add.
 BUSY = 5
 

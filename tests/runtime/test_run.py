@@ -241,7 +241,7 @@ def test_ranks_that_do_not_hold_the_output() -> None:
 )
 def test_other_axes_on_ranks(groups: int, slices: int, axes: dict[str, int | str], tmp_path: Path) -> None:
     """The check holds every rank's pieces, and the file that rank 0 writes holds them all."""
-    dag = dag_of(SMALL, groups, slices, "layers=2", **axes)
+    dag = dag_of(SMALL, groups, slices, **axes)
     (tmp_path / "x.dag.json").write_text(dag.to_json())
     done = helixctl("run", tmp_path / "x.dag.json", *QUICK, "--check", "--output", tmp_path / "y.safetensors")
     assert done.status == 0, done.err

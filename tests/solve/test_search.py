@@ -17,7 +17,7 @@ from helixctl.solve.work import Works
 from tests.documents import PAPER, PAPER_MOE, SMALL, SMALL_MOE, specs
 
 HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 us", "within_host.latency=5 us",
-         "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=8")  # fmt: skip
+         "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=4")  # fmt: skip
 REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
         "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
 SMALL_SPECS = [
@@ -28,7 +28,7 @@ SMALL_SPECS = [
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "feed_forward.experts.top_k=1")),
     (SMALL_MOE, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=4", "layers=2")),
     (SMALL, ("hosts=1", "devices_per_host=4", "layers=2", "workload.batch=4")),
-    (SMALL, (*HOSTS, *REAL, "devices_per_host=3", "device.kind=cuda", "layers=4", "workload.batch=5")),
+    (SMALL, (*HOSTS, *REAL, "devices_per_host=3", "device.kind=cuda", "layers=3", "workload.batch=5")),
     (SMALL_MOE, (*HOSTS, *REAL, "devices_per_host=2", "device.kind=cuda", "vocabulary.tied=true", "workload.batch=3")),
     (SMALL, ("hosts=1", *REAL, "devices_per_host=3", "layers=2", "workload.batch=4", "attention.qk_norm=true")),
 ]

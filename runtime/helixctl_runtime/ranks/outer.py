@@ -35,6 +35,9 @@ from helixctl_runtime.ranks.sigterm import Sigterm
 
 _ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"
 
+# Seconds in which a rank that was suspended, and is woken to be ended, has ended.
+_WOKEN: Final = 0.1
+
 
 def run_here(
     worker: Callable[[Rank], object],
@@ -126,6 +129,7 @@ def _cause(peers: Peers, report: Report | None, timeout: float, task_name: TaskN
             if heard.missing
             else root_cause(standings, timeout, task_name)
         )
+    time.sleep(_WOKEN)
     if not peers.known:
         return nobody_there(standings[0], address(peers.rendezvous), timeout)
     # The store is with rank 0, so what does not answer is rank 0's host, or on that host rank 0 itself.
