@@ -13,6 +13,7 @@ from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish, proof
+from helixctl.spec.limits import MAX_DAG_NBYTES
 from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
 from helixctl.units import human_bytes, human_seconds
@@ -91,6 +92,9 @@ def command(
             write_output(path, data)
             if not quiet and path != "-":
                 click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)
+            if noun == "dag" and len(data) > MAX_DAG_NBYTES and not quiet:
+                most = f"{MAX_DAG_NBYTES // 2**20} MiB, the most that helixctl reads of a dag"
+                click.echo(f"warning: the dag is larger than {most}; give the plan instead", err=True)
 
 
 def _refuse_contradictions(

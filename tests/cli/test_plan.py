@@ -150,3 +150,10 @@ def test_links_and_devices_are_written_through(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert "HX511" in helixctl("plan", *SMALL, "-o", tmp_path / "loop").err
+
+
+def test_a_dag_that_is_too_large_to_be_read_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ("plan", *SMALL, "--groups", "4", "--slices", "4", "--dag", tmp_path / "x.dag.json")
+    assert "warning" not in helixctl(*args).err
+    monkeypatch.setattr("helixctl.cli.plan.MAX_DAG_NBYTES", 2**18)
+    assert "warning: the dag is larger than 0 MiB" in helixctl(*args).err

@@ -28,7 +28,7 @@ SMALL_SPECS = [
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "feed_forward.experts.top_k=1")),
     (SMALL_MOE, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=4", "layers=2")),
     (SMALL, ("hosts=1", "devices_per_host=4", "layers=2", "workload.batch=4")),
-    (SMALL, (*HOSTS, *REAL, "devices_per_host=3", "device.kind=cuda", "layers=3", "workload.batch=5")),
+    (SMALL, (*HOSTS, *REAL, "devices_per_host=2", "device.kind=cuda", "layers=3", "workload.batch=5")),
     (SMALL_MOE, (*HOSTS, *REAL, "devices_per_host=2", "device.kind=cuda", "vocabulary.tied=true", "workload.batch=3")),
     (SMALL, ("hosts=1", *REAL, "devices_per_host=3", "layers=2", "workload.batch=4", "attention.qk_norm=true")),
 ]
