@@ -16,7 +16,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 # On four ranks. kill -9 and SIGSTOP of a local rank are in tests/runtime/test_run.py.
 SAMPLE = (
     "exception in a task",
-    "a rank hangs before it joins",
     "no room for a rank's process",
     "weight file cut short while ranks load",
     "NaN in a weight, --check",

@@ -120,7 +120,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
 TRIALS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
-@settings(TRIALS, max_examples=40)
+@settings(TRIALS, max_examples=30)
 @given(small_plans())
 def test_random_specs_are_proved_and_computed(plan: Plan) -> None:
     """Spec -> plan -> lower -> verify is clean; interpreter, runtime and reference agree on every rank."""
@@ -134,7 +134,7 @@ def test_random_specs_are_proved_and_computed(plan: Plan) -> None:
             assert distance(buffer.data.numpy(), part) < 1e-12
 
 
-@settings(TRIALS, max_examples=20)
+@settings(TRIALS, max_examples=15)
 @given(small_plans(least=16), st.sampled_from(["float32", "bfloat16", "float16"]))
 def test_random_specs_in_other_dtypes(plan: Plan, dtype: Dtype) -> None:
     """The run is as near to the model as the unpartitioned computation, up to a factor of 2.
