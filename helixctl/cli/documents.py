@@ -149,11 +149,11 @@ def _check_schema(data: dict[str, Any], path: str) -> None:
 def _refuse(findings: list[Diagnostic], text: str, path: str) -> None:
     """Raise the findings, each at the line that declares what it is about."""
     if findings:
-        shown = findings[:MOST_FINDINGS]
-        lines = [_line(text, d.path) for d in shown]
-        placed = [replace(d, file=path, line=n, col=n and 1) for d, n in zip(shown, lines, strict=True)]
-        if more := len(findings) - len(shown):
-            placed.append(Diagnostic(shown[-1].code, not_shown(more), file=path))
+        first = findings[:MOST_FINDINGS]
+        lines = [_line(text, d.path) for d in first]
+        placed = [replace(d, file=path, line=n, col=n and 1) for d, n in zip(first, lines, strict=True)]
+        if more := len(findings) - len(first):
+            placed.append(Diagnostic(first[-1].code, not_shown(more), file=path))
         raise HelixError(placed)
 
 

@@ -96,10 +96,6 @@ class Bounds:
         layer, embed, head = (w.weight_nbytes for w in (work.layer, work.embed, work.head))
         kept = (layout.microbatches - 1) * work.output_nbytes
         if layout.pipeline == 1:
-            # Tied weights are the embedding's and the head's at once.
-            ends = (
-                max(embed, head) if self.works.model.vocabulary and self.works.model.vocabulary.tied else embed + head
-            )
             given = 0 if self.works.model.vocabulary else layout.microbatches * work.output_nbytes
-            return work.live_nbytes + last * layer + ends + kept + given
+            return work.live_nbytes + last * layer + self.works.ends_nbytes(work) + kept + given
         return work.live_nbytes + max(first * layer + embed, last * layer + head + kept)

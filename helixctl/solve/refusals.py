@@ -10,7 +10,7 @@ from helixctl.plan import Layout, illegalities
 from helixctl.solve.bound import Bound
 from helixctl.solve.search import Found
 from helixctl.solve.space import FEW, combinations, pairs
-from helixctl.solve.verdict import too_big
+from helixctl.solve.verdict import has_memory, too_big
 from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.units import human_bytes
@@ -47,23 +47,20 @@ def none_legal(
 
 def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
     """The model's weights are larger than the memory of all devices (HX203); else None."""
-    have = cluster.device.memory
-    if nbytes <= have * cluster.devices:
+    if nbytes <= cluster.device.memory * cluster.devices:
         return None
     share = human_bytes(nbytes / cluster.devices)
     message = f"weights of {human_bytes(nbytes)} need {share} a device, however they are cut"
     hint = "use more devices or a smaller dtype"
-    return Diagnostic("HX203", f"{message}; {cluster.device.name} has {human_bytes(have)}", hint)
+    return Diagnostic("HX203", f"{message}; {has_memory(cluster)}", hint)
 
 
 def cannot_fit(smallest: Layout, bound: Bound, cluster: ClusterSpec) -> Diagnostic | None:
     """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
-    have = cluster.device.memory
-    if bound.memory_nbytes <= have:
+    if bound.memory_nbytes <= cluster.device.memory:
         return None
     needs = f"needs at least {human_bytes(bound.memory_nbytes)} a device"
-    message = f"layout {smallest}: {needs}, {cluster.device.name} has {human_bytes(have)}"
-    return Diagnostic("HX203", message, _MEMORY_HINT)
+    return Diagnostic("HX203", f"layout {smallest}: {needs}, {has_memory(cluster)}", _MEMORY_HINT)
 
 
 def none_fits(found: Found, cluster: ClusterSpec) -> list[Diagnostic]:

@@ -100,9 +100,12 @@ class Works:
     def weights_nbytes(self) -> int:
         """Bytes of all weights of the model, each once."""
         whole = self.silent(Layout(groups=1, slices=1), 1)
-        ends = (whole.embed.weight_nbytes, whole.head.weight_nbytes)
-        tied = self.model.vocabulary is not None and self.model.vocabulary.tied
-        return self.model.layers * whole.layer.weight_nbytes + (max(ends) if tied else sum(ends))
+        return self.model.layers * whole.layer.weight_nbytes + self.ends_nbytes(whole)
+
+    def ends_nbytes(self, parts: Parts) -> int:
+        """Bytes of weights of a rank that has both ends of the model: tied ones are the embedding's and the head's."""
+        ends = (parts.embed.weight_nbytes, parts.head.weight_nbytes)
+        return max(ends) if self.model.vocabulary and self.model.vocabulary.tied else sum(ends)
 
     def _keys(self, layout: Layout, sequences: int) -> dict[tuple[str, ...], object]:
         """What the computation of each group of levels depends on: the sizes of the largest pieces."""

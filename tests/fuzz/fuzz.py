@@ -79,7 +79,6 @@ class Row:
     accepted: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0  # the most, of those refused
-    good_s: float = 0.0  # and of those taken
     nbytes: int = 0
     bad: list[tuple[Case, Ended]] = field(default_factory=list)
 
@@ -87,9 +86,7 @@ class Row:
         """Count one."""
         self.tried += 1
         self.accepted += ended.accepted
-        if ended.accepted:
-            self.good_s = max(self.good_s, ended.seconds)
-        else:
+        if not ended.accepted:
             self.codes.update(ended.codes)
             self.seconds, self.nbytes = max(self.seconds, ended.seconds), max(self.nbytes, ended.nbytes)
         if ended.problems:
@@ -149,12 +146,13 @@ def main() -> int:
             print(f"\r{done:,} of {len(chosen):,} ", end="", file=sys.stderr, flush=True)
         if ended.problems:
             _complain(case, ended, options.keep)
-    text = summary(rows.values(), options.seed) + "\n\n" + table(rows.values())
+    made = list(rows.values())
+    text = summary(made, options.seed) + "\n\n" + table(made)
     print(text)
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
     if options.update:
         PAGE.write_text(updated(PAGE.read_text(), {"fuzz": text}))
-    return 1 if any(row.bad for row in rows.values()) else 0
+    return 1 if any(row.bad for row in made) else 0
 
 
 def _complain(case: Case, ended: Ended, keep: Path | None) -> None:
@@ -167,23 +165,22 @@ def _complain(case: Case, ended: Ended, keep: Path | None) -> None:
         (keep / f"{case.way.name}.{case.number}.{kind}".replace(" ", "-")).write_bytes(data)
 
 
-def summary(rows: Sequence[Row] | object, seed: int) -> str:
-    found: list[Row] = list(rows)  # type: ignore[call-overload]
-    total, accepted, bad = (sum(n) for n in zip(*((r.tried, r.accepted, len(r.bad)) for r in found), strict=True))
+def summary(rows: Sequence[Row], seed: int) -> str:
+    total, accepted, bad = (sum(n) for n in zip(*((r.tried, r.accepted, len(r.bad)) for r in rows), strict=True))
     return (
-        f"{total:,} documents malformed in {len(found)} ways, seed {seed}: {total - accepted:,} refused, "
+        f"{total:,} documents malformed in {len(rows)} ways, seed {seed}: {total - accepted:,} refused, "
         f"{accepted:,} still well-formed\nand taken; {bad} with a traceback, another exit status than 1 or 2, or no "
         f"diagnostic, or above {MOST_S:g} s\nor {MOST_NBYTES / 1e6:g} MB. The most was "
-        f"{max(r.seconds for r in found):.1f} s and {max(r.nbytes for r in found) / 1e6:.0f} MB."
+        f"{max(r.seconds for r in rows):.1f} s and {max(r.nbytes for r in rows) / 1e6:.0f} MB."
     )
 
 
-def table(rows: Sequence[Row] | object) -> str:
+def table(rows: Sequence[Row]) -> str:
     lines = [
         "| malformed | tried | refused | codes | taken | CPU at most | memory at most |",
         "|---|--:|--:|---|--:|--:|--:|",
     ]
-    for row in rows:  # type: ignore[attr-defined]
+    for row in rows:
         codes = ", ".join(sorted(row.codes)) or "-"
         lines.append(
             f"| {row.way.name} | {row.tried} | {row.tried - row.accepted} | {codes} | {row.accepted or ''} "

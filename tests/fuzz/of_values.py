@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.fuzz.way import Draw, Ways, read
@@ -38,35 +39,25 @@ _KEYS = (
 
 @way("a value of another type", 6)
 def other_value(draw: Draw) -> bytes:
-    data = draw.fresh()
-    for _ in range(draw.size(1, 5)):
-        _put(draw, data, _wrong(draw))
-    return draw.written(data)
+    return _changed(draw, 5, lambda data: _put(draw, data, _wrong(draw)))
 
 
 @way("a number that cannot be", 4)
 def other_number(draw: Draw) -> bytes:
-    data = draw.fresh()
-    for _ in range(draw.size(1, 3)):
-        _put(draw, data, draw.pick(_NUMBERS), draw.random.random() < 0.8 and int | float)
-    return draw.written(data)
+    return _changed(
+        draw, 3, lambda data: _put(draw, data, draw.pick(_NUMBERS), draw.random.random() < 0.8 and int | float)
+    )
 
 
 @way("a quantity that cannot be", 2)
 def other_quantity(draw: Draw) -> bytes:
-    data = draw.fresh()
-    for _ in range(draw.size(1, 3)):
-        _put(draw, data, draw.pick(_QUANTITIES), str)
-    return draw.written(data)
+    return _changed(draw, 3, lambda data: _put(draw, data, draw.pick(_QUANTITIES), str))
 
 
 @way("counts without measure", 6)
 def counts(draw: Draw) -> bytes:
     """Each may be allowed; all together would make solving or lowering go on for ever."""
-    data = draw.fresh()
-    for _ in range(draw.size(1, 6)):
-        _put(draw, data, draw.pick((*_COUNTS, draw.size(1, 2**20))), int)
-    return draw.written(data)
+    return _changed(draw, 6, lambda data: _put(draw, data, draw.pick((*_COUNTS, draw.size(1, 2**20))), int))
 
 
 @way("a key is missing", 2)
@@ -101,18 +92,13 @@ def renamed(draw: Draw) -> bytes:
 
 @way("parts exchanged with another document's", 3)
 def exchanged(draw: Draw) -> bytes:
-    data, other = draw.fresh(), read()[draw.pick(sorted(read()))]
-    for _ in range(draw.size(1, 5)):
-        _put(draw, data, _copied(_at(other, draw.pick(_paths(other)))))
-    return draw.written(data)
+    other = read()[draw.pick(sorted(read()))]
+    return _changed(draw, 5, lambda data: _put(draw, data, _copied(_at(other, draw.pick(_paths(other))))))
 
 
 @way("a part of itself within itself")
 def nested(draw: Draw) -> bytes:
-    data = draw.fresh()
-    for _ in range(draw.size(1, 4)):
-        _put(draw, data, _copied(_at(data, draw.pick(_paths(data)))))
-    return draw.written(data)
+    return _changed(draw, 4, lambda data: _put(draw, data, _copied(_at(data, draw.pick(_paths(data))))))
 
 
 @way("lists longer, shorter or turned")
@@ -131,6 +117,14 @@ def lists(draw: Draw) -> bytes:
 @way("not a mapping at all")
 def no_mapping(draw: Draw) -> bytes:
     return draw.written(draw.pick((*_NUMBERS, *_TEXTS, *_OTHERS, [draw.fresh()], list(draw.fresh()))))
+
+
+def _changed(draw: Draw, most: int, change: Callable[[dict[str, Any]], None]) -> bytes:
+    """The good document, changed in one place or in some."""
+    data = draw.fresh()
+    for _ in range(draw.size(1, most)):
+        change(data)
+    return draw.written(data)
 
 
 def _wrong(draw: Draw) -> Any:
