@@ -16,12 +16,12 @@ def lines(text: str) -> list[str]:
 
 def test_the_plan_that_is_shown() -> None:
     shown = lines(README)
-    assert all(line in shown for line in lines(helixctl("plan", *PAPER, "--groups", "4", "--slices", "4").err))
+    assert all(line in shown for line in lines(helixctl("plan", *PAPER, "--groups", "4", "--slices", "4").said))
 
 
 def test_the_refusal_that_is_shown() -> None:
     shown = lines(README)
-    assert all(line in shown for line in lines(helixctl("validate", "tests/invalid/HX406-gather-order.dag.json").err))
+    assert all(line in shown for line in lines(helixctl("validate", "tests/invalid/HX406-gather-order.dag.json").said))
 
 
 def test_links_lead_somewhere() -> None:

@@ -6,19 +6,22 @@ import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
 import yaml
 
 import helixctl
-from helixctl.cli.console import console, progress, table
+from helixctl.cli.console import answers, progress, table, wrote
 from helixctl.errors import fail
 from helixctl.output import check_folder, write_output
 from helixctl.spec import ClusterSpec, Dtype
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.load import load_cluster
 from helixctl.units import human_bytes, human_flops, human_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SCHEMA: Final = Path(helixctl.__file__).resolve().parents[1] / "schemas" / "cluster.schema.json"
 _SHOWN: Final = (2**10, 2**20)
@@ -71,9 +74,8 @@ def command(
         return  # another process is rank 0 and writes
     write_output(output, _text(found, output))
     if found.calibration:
-        _print(found, found.calibration)
-    if output != "-":
-        click.echo(f"wrote {output}: cluster {found.name}", err=True)
+        _print(answers(output), found, found.calibration)
+    wrote(output, f"cluster {found.name}")
 
 
 def _text(cluster: ClusterSpec, output: str) -> str:
@@ -86,8 +88,7 @@ def _text(cluster: ClusterSpec, output: str) -> str:
     return "\n".join(lines) + "\n" + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=math.inf)
 
 
-def _print(cluster: ClusterSpec, calibration: CalibrationSpec) -> None:
-    out = console()
+def _print(out: Console, cluster: ClusterSpec, calibration: CalibrationSpec) -> None:
     out.print(calibration.source)
     out.print()
     per = "per core" if cluster.cores_per_host else "per device"

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import click
 
-from helixctl.cli.console import console, table
+from helixctl.cli.console import answers, table
 from helixctl.cli.documents import Document, load_document
 from helixctl.cost.tasks import foundation
 from helixctl.dag import Dag
@@ -155,7 +155,7 @@ def _rows(sides: Sequence[_Side]) -> list[_Row]:
 def _print(sides: tuple[_Side, _Side], found: list[Difference], *, equal: bool) -> None:
     from rich.markup import escape  # a name may hold brackets
 
-    out = console(stderr=False)
+    out = answers()
     for letter, side in zip("AB", sides, strict=True):
         out.print(f"{letter}: {side.path}: layout {side.plan.layout}, {side.plan.digest[:19]}", markup=False)
     if equal:

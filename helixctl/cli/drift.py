@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import click
-
+from helixctl.cli.console import say
 from helixctl.cli.documents import read_document, read_plan
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
@@ -36,14 +35,16 @@ def check_drift(path: str, old: Plan, new: Plan, *, quiet: bool) -> None:
     found = differences(old, new)
     if not found:
         if not quiet:
-            click.echo(f"{path}: is what the specs give now, layout {old.layout}, {old.digest[:19]}", err=True)
+            say([f"{path}: is what the specs give now, layout {old.layout}, {old.digest[:19]}"])
         return
     width = max(len(_name(d)) for d in found[:_MOST_LINES])
+    lines = []
     for difference in found[:_MOST_LINES]:
         before, after = difference.texts
-        click.echo(f"  {_name(difference):{width}}  {before} -> {after}", err=True)
+        lines.append(f"  {_name(difference):{width}}  {before} -> {after}")
     if len(found) > _MOST_LINES:
-        click.echo(f"  and {len(found) - _MOST_LINES} more", err=True)
+        lines.append(f"  and {len(found) - _MOST_LINES} more")
+    say(lines)
     fields = "1 field differs" if len(found) == 1 else f"{len(found)} fields differ"
     message = f"is not what the specs give now: {fields}, old -> new"
     raise HelixError(Diagnostic("HX204", message, _hint({d.part for d in found}), path))

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from helixctl.cli.console import console, table
+from helixctl.cli.console import messages, table
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.units import human_bytes
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from helixctl.dag import Dag
 
 _FEW = 3  # tensors that a message names
 _OVERHEAD = "sync + comm overhead per token (the paper's TPOT)"
 
 
-def print_report(report: dict[str, Any], dag: Dag, device: str) -> None:
+def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) -> None:
     """What one run measured."""
-    out = console()
-    _heading(report, dag, device)
+    _heading(out, report, dag, device)
     out.print()
     step, communication = report["step_time_ms"], report["communication"]
     rows = table("measured", ">value")
@@ -51,10 +52,10 @@ def print_report(report: dict[str, Any], dag: Dag, device: str) -> None:
     _warn([report], [""])
 
 
-def print_comparison(result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:
+def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:
     """What runs side by side measured: the paper's table."""
-    out, reports = console(), result["methods"]
-    _heading(reports[0], dags[0], device, layout=False)
+    reports = result["methods"]
+    _heading(out, reports[0], dags[0], device, layout=False)
     if different := _different(dags):
         out.print(f"not the same {different}: the methods do different work")
     out.print()
@@ -82,7 +83,7 @@ def print_comparison(result: dict[str, Any], dags: Sequence[Dag], device: str) -
     _warn(reports, [f"{row['method']}: " for row in result["comparison"]])
 
 
-def print_verdicts(reports: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> None:
+def print_verdicts(out: Console, reports: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> None:
     """What the check of each output found, where there was one; ``names`` say whose it is.
 
     Raises:
@@ -90,7 +91,7 @@ def print_verdicts(reports: Sequence[dict[str, Any]], names: Sequence[str] | Non
     """
     wrong = []
     for report, name in zip(reports, names or [""] * len(reports), strict=True):
-        wrong += _verdict(report, f"{name}: " if name else "")
+        wrong += _verdict(out, report, f"{name}: " if name else "")
     if wrong:
         raise HelixError(wrong)
 
@@ -99,17 +100,17 @@ def _warn(reports: Sequence[dict[str, Any]], of: Sequence[str]) -> None:
     """Say where an output is not finite: the times are measured, but whoever takes the numbers should know."""
     for report, name in zip(reports, of, strict=True):
         if not report["output_finite"] and report["check"] is None:
-            console().print(f"{name}warning: the output holds NaN or infinity; --check tells where they come from")
+            messages().print(f"{name}warning: the output holds NaN or infinity; --check tells where they come from")
 
 
-def _verdict(report: dict[str, Any], of: str) -> list[Diagnostic]:
+def _verdict(out: Console, report: dict[str, Any], of: str) -> list[Diagnostic]:
     check = report["check"]
     if check is None:
         return []
     error, plain, tolerance = (_error(check[key]) for key in ("error", "unpartitioned_error", "tolerance"))
     numbers = f"relative error {error} against float64; unpartitioned {report['dtype']}: {plain}; tolerated {tolerance}"
     if check["passed"]:
-        console().print(f"{of}check passed: {numbers}")
+        out.print(f"{of}check passed: {numbers}")
         return []
     if check["unpartitioned_error"] is None:
         message = f"{of}the model's own output is not finite: {_named(check['not_finite']) or numbers}"
@@ -122,8 +123,8 @@ def _verdict(report: dict[str, Any], of: str) -> list[Diagnostic]:
     return [Diagnostic("HX506", f"{of}{numbers}", hint)]
 
 
-def _heading(report: dict[str, Any], dag: Dag, device: str, *, layout: bool = True) -> None:
-    out, plan = console(), dag.plan
+def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, layout: bool = True) -> None:
+    plan = dag.plan
     environment, ranks = report["environment"], len(report["ranks"])
     where = environment["gpu" if device == "cuda" else "processor"]
     cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"

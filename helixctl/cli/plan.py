@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from helixctl.cli.console import console, table
+from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
@@ -18,6 +19,9 @@ from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
 from helixctl.units import human_bytes, human_seconds
 from helixctl.verify import verify
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command(name="plan", short_help="Solve for a partition of a model on a cluster.")
@@ -83,15 +87,15 @@ def command(
     if findings := verify(proved):
         raise HelixError(findings)
     if not quiet and (old is None or verbose):
-        _report(decision, proved, loaded.origins, whole=whole, verbose=verbose)
+        _report(answers(output, dag_output), decision, proved, loaded.origins, whole=whole, verbose=verbose)
     if checked is not None and old is not None:
         check_drift(checked, old, decision.plan, quiet=quiet)
     for path, noun in ((output, "plan"), (dag_output, "dag")):
         if path:
             data = (decision.plan if noun == "plan" else decision.dag).to_json()
             write_output(path, data)
-            if not quiet and path != "-":
-                click.echo(f"wrote {path}: {noun}, {human_bytes(len(data))}", err=True)
+            if not quiet:
+                wrote(path, f"{noun}, {human_bytes(len(data))}")
             if noun == "dag" and len(data) > MAX_DAG_NBYTES and not quiet:
                 most = f"{MAX_DAG_NBYTES // 2**20} MiB, the most that helixctl reads of a dag"
                 click.echo(f"warning: the dag is larger than {most}; give the plan instead", err=True)
@@ -108,8 +112,10 @@ def _refuse_contradictions(
         raise click.UsageError("standard input cannot be a spec and the plan to check")
 
 
-def _report(decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: bool, verbose: bool) -> None:
-    plan, out = decision.plan, console()
+def _report(
+    out: Console, decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: bool, verbose: bool
+) -> None:
+    plan = decision.plan
     model, work, cluster = plan.model, plan.workload, plan.cluster
     batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {batch}, {model.dtype}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from helixctl.cli.console import console, progress
+from helixctl.cli.console import answers, progress
 from helixctl.cli.documents import load_dag
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
 from helixctl.dag.retype import retyped
@@ -21,6 +21,8 @@ from helixctl.output import check_folder, write_output
 from helixctl.verify import verify
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from helixctl.dag import Dag
     from helixctl.dag.span import Span
 
@@ -78,10 +80,11 @@ def command(
     dags = [_load(document, dtype) for document in documents]
     _check_ranks(documents, dags)
     device = device or dags[0].plan.cluster.device.kind
+    out = answers(report_path, trace_path)
     if dry_run:
         for dag in dags:
-            _describe(dag, device)
-        console().print("nothing was started (--dry-run)")
+            _describe(out, dag, device)
+        out.print("nothing was started (--dry-run)")
         return 0
     for path in (output, report_path, trace_path):
         check_folder(path)
@@ -98,14 +101,14 @@ def command(
     report = run.comparison(names, reports) if compare else reports[0]
     # Printed first: what was measured is not lost where a disk is full.
     if compare:
-        print_comparison(report, dags, device)
+        print_comparison(out, report, dags, device)
     else:
-        print_report(report, dags[0], device)
+        print_report(out, report, dags[0], device)
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
     if trace_path:
         _write_trace(trace_path, dags, names, [result.spans for result in results])
-    print_verdicts(reports, names if compare else None)
+    print_verdicts(out, reports, names if compare else None)
     return 0
 
 
@@ -156,8 +159,8 @@ def _names(documents: Sequence[str], dags: Sequence[Dag]) -> Sequence[str]:
     return layouts if len(set(layouts)) == len(layouts) else documents
 
 
-def _describe(dag: Dag, device: str) -> None:
-    out, groups = console(), {t.ranks for t in dag.tasks if t.is_collective}
+def _describe(out: Console, dag: Dag, device: str) -> None:
+    groups = {t.ranks for t in dag.tasks if t.is_collective}
     plan = dag.plan
     out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {plan.layout.devices} ranks on {device}")
     out.print(f"{len(dag.tasks)} tasks proved, {len(dag.order[0])} a step on rank 0, {len(groups)} process groups")

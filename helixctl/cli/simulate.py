@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from helixctl.cli.console import console, table
+from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_dag
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag.retype import retyped
@@ -23,6 +23,8 @@ from helixctl.simulate.report import report, report_of
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from helixctl.dag import Dag
 
 _MOST_COLUMNS: Final = 4
@@ -98,11 +100,12 @@ def command(
         result = report(plans) | ({"against": asdict(comparison)} if comparison else {})
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
-        _print(predictions, verbose=verbose)
+        out = answers(trace_path, json_path)
+        _print(out, predictions, verbose=verbose)
         if comparison:
-            _print_comparison(comparison)
-        if trace_path and trace_path != "-":
-            console().print(f"wrote {trace_path}: open it in https://ui.perfetto.dev or chrome://tracing")
+            _print_comparison(out, comparison)
+        if trace_path:
+            wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
 
 def _predict(path: str, measured: Measured | None, against: str | None) -> _Prediction:
@@ -122,8 +125,7 @@ def _predict(path: str, measured: Measured | None, against: str | None) -> _Pred
     return _Prediction(path, dag, timeline, forecast_of(timeline))
 
 
-def _print(predictions: list[_Prediction], *, verbose: bool) -> None:
-    out = console()
+def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
     subjects: dict[str, list[str]] = {}
     for prediction in predictions:
         subjects.setdefault(prediction.what, []).append(prediction.title)
@@ -193,8 +195,7 @@ def _kinds(found: Forecast) -> object:
     return rows
 
 
-def _print_comparison(found: Comparison) -> None:
-    out = console()
+def _print_comparison(out: Console, found: Comparison) -> None:
     out.print()
     rows = table("", ">predicted", ">measured", ">predicted / measured")
     for name, pair in (

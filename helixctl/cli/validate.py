@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from helixctl.cli.console import say
 from helixctl.cli.documents import Document, Source, prove, read_document
 from helixctl.cli.folders import files_below, read_in_folder
 from helixctl.dag import Dag
@@ -41,8 +42,9 @@ def command(
 
     Of a FOLDER every document below it is checked (*.json, *.yaml, *.yml); other files in it are skipped and counted.
 
-    What is found is printed to standard error; -f and -o give it as a report besides, for CI (docs/ci.md). In GitHub
-    Actions it is also shown at the lines of the pull request and in the summary of the job.
+    What is found is printed, one line for each document and each finding. -f and -o give it as a report besides, for CI
+    (docs/ci.md); where the report takes standard output, the lines go to standard error. In GitHub Actions findings are
+    also shown at the lines of the pull request and in the summary of the job.
 
     Exit status: 0 all are valid, 1 a document is refused by a proof, 2 one cannot be read or is malformed.
     """
@@ -55,12 +57,12 @@ def command(
     for outcome in _outcomes(paths, skipped, digests=not quiet or chosen == "json"):
         outcomes.append(outcome)
         if not said and not (quiet and outcome.valid):
-            _say(lines_of(outcome))
+            say(lines_of(outcome), target)
     report = Report(tuple(outcomes), tuple(skipped))
     if verbose:
-        _say([f"{file}: skipped, no document that helixctl knows" for file in skipped])
+        say([f"{file}: skipped, no document that helixctl knows" for file in skipped], target)
     if not quiet and not said and (len(outcomes) > 1 or skipped):
-        _say([report.counts])
+        say([report.counts], target)
     root = _root()
     if target:
         write_output(target, FORMATS[chosen](report, root))
@@ -76,11 +78,6 @@ def _format_of(output: str | None) -> Format:
         if output.lower().endswith(suffix):
             return name
     raise click.UsageError(f"{output} does not tell the format; end it in {', '.join(SUFFIXES)}, or add -f/--format")
-
-
-def _say(lines: list[str]) -> None:
-    for line in lines:
-        click.echo(line, err=True)
 
 
 def _outcomes(paths: tuple[str, ...], skipped: list[str], *, digests: bool) -> Iterator[Outcome]:

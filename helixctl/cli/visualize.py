@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from helixctl.cli.console import wrote
 from helixctl.emit import FORMATS, emit
 from helixctl.output import write_output
 from helixctl.units import human_bytes
@@ -37,10 +38,9 @@ def command(source: str, output: str, output_format: str | None, layer: int | No
         raise click.BadParameter(f"the model's layers are 0 to {dag.plan.model.layers - 1}", param_hint="--layer")
     data = emit(dag, chosen, layer)
     write_output(output, data)
-    if output != "-":
-        size = len(data.encode() if isinstance(data, str) else data)
-        drawn = sum(layer in {None, task.layer} for task in dag.tasks)
-        click.echo(f"wrote {output} ({drawn} {'task' if drawn == 1 else 'tasks'}, {human_bytes(size)})", err=True)
+    size = len(data.encode() if isinstance(data, str) else data)
+    drawn = sum(layer in {None, task.layer} for task in dag.tasks)
+    wrote(output, f"{drawn} {'task' if drawn == 1 else 'tasks'}, {human_bytes(size)}")
 
 
 def _format_of(output: str) -> str:

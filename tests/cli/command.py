@@ -22,6 +22,11 @@ class Done:
     out: bytes
     err: str
 
+    @property
+    def said(self) -> str:
+        """What a person reads as the answer: standard output as text."""
+        return self.out.decode()
+
 
 def helixctl(
     *args: str | Path,

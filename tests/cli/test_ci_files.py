@@ -60,7 +60,7 @@ def test_the_hook_refuses_what_is_wrong(path: str) -> None:
     command = [*shlex.split(HOOK["entry"]), BAD]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT | {"PATH": path}, capture_output=True, check=False)
     assert done.returncode == 1
-    assert b"HX406" in done.stderr
+    assert b"HX406" in done.stdout
 
 
 def test_the_hook_has_what_pre_commit_requires() -> None:
@@ -121,7 +121,7 @@ def test_the_action_installs_the_version_that_is_asked_for(installed: Path) -> N
 
 def test_the_action_validates_the_plans_of_this_repository(installed: Path) -> None:
     done = run_step("Validate", installed, paths="plans")
-    assert (done.returncode, done.stdout) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
     (counts,) = re.findall(r"^(\d+) documents: (\d+) valid$", (installed / "summary.md").read_text(), re.MULTILINE)
     assert counts[0] == counts[1]
     assert not (installed / "output").exists()

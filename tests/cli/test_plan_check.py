@@ -28,12 +28,12 @@ def small(tmp_path: Path) -> Path:
 def test_no_drift_is_one_line_and_nothing_is_written(small: Path) -> None:
     before = (small.read_bytes(), small.stat().st_mtime_ns)
     done = helixctl("plan", *SMALL, *MEGATRON, "--check", small)
-    assert (done.status, done.out) == (0, b"")
-    assert done.err.startswith(f"{small}: is what the specs give now, layout 8 x 1, pipeline 2")
-    assert done.err.count("\n") == 1
+    assert (done.status, done.err) == (0, "")
+    assert done.said.startswith(f"{small}: is what the specs give now, layout 8 x 1, pipeline 2")
+    assert done.said.count("\n") == 1
     assert (small.read_bytes(), small.stat().st_mtime_ns) == before
     assert sorted(small.parent.iterdir()) == [small]
-    assert helixctl("plan", *SMALL, *MEGATRON, "--check", small, "-q").err == ""
+    assert helixctl("plan", *SMALL, *MEGATRON, "--check", small, "-q").said == ""
 
 
 def test_the_shipped_plan_has_not_drifted() -> None:
@@ -55,15 +55,15 @@ def test_standard_input_can_be_the_plan(small: Path) -> None:
 def test_what_has_changed_is_said(golden: Callable[[Path, str], None]) -> None:
     of_all = helixctl("plan", *SPECS, "--groups", "8", "--slices", "2", "--batch", "512", "--check", PLAN)
     of_layout = helixctl("plan", *SPECS, "--groups", "16", "--slices", "1", "--check", PLAN)
-    assert (of_all.status, of_all.out) == (of_layout.status, of_layout.out) == (1, b"")
-    golden(ROOT / "tests/invalid/HX204-drift.txt", of_all.err + of_layout.err)
+    assert of_all.status == of_layout.status == 1
+    golden(ROOT / "tests/invalid/HX204-drift.txt", "".join(d.said + d.err for d in (of_all, of_layout)))
 
 
 def test_a_summary_of_many_changes_is_short() -> None:
     done = helixctl("plan", *SPECS, *PAIR, "--check", "plans/small/moe.tp8-pp2.plan.json")
     assert done.status == 1
-    assert len(done.err.splitlines()) <= 15
-    assert " more\n" in done.err
+    assert len(done.said.splitlines()) <= 15
+    assert " more\n" in done.said
 
 
 def test_a_changed_spec_field_is_named_old_to_new(small: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_changed_spec_field_is_named_old_to_new(small: Path) -> None:
         "plan", *SMALL, *MEGATRON, "--set", "norm.eps=1e-6", "--set", "device.memory=2 GB", "--check", small
     )
     assert done.status == 1
-    lines = [" ".join(line.split()) for line in done.err.splitlines()]
-    assert lines[:2] == ["model.norm.eps 1e-05 -> 1e-06", "cluster.device.memory 1 GB -> 2 GB"]
-    assert "2 fields differ" in lines[2]
+    lines = [" ".join(line.split()) for line in done.said.splitlines()]
+    assert lines == ["model.norm.eps 1e-05 -> 1e-06", "cluster.device.memory 1 GB -> 2 GB"]
+    assert "2 fields differ" in done.err
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_it_writes_nothing_so_nothing_can_be_asked_for(output: tuple[str, str]) 
 def test_the_table_is_there_for_who_asks() -> None:
     done = helixctl("plan", *SPECS, *PAIR, "--check", PLAN, "-v")
     assert done.status == 0
-    assert "verdict" in done.err
+    assert "verdict" in done.said

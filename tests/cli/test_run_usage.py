@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from helixctl.cli.console import answers
 from helixctl.cli.measurements import print_verdicts
 from helixctl.errors import HelixError
 from tests.cli.command import helixctl
@@ -38,5 +39,5 @@ def test_a_failed_check_has_a_way_out(kind: str, dtype: str, hint: str) -> None:
     check = {"passed": False, "error": 0.1, "unpartitioned_error": 0.01, "tolerance": 0.02}
     report = {"check": check, "dtype": dtype, "kinds": [{"kind": kind}]}
     with pytest.raises(HelixError, match=r"HX506 relative error 0\.1 against float64") as caught:
-        print_verdicts([report])
+        print_verdicts(answers(), [report])
     assert hint in str(caught.value)

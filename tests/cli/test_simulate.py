@@ -57,29 +57,29 @@ def row(text: str, start: str) -> list[str]:
 
 def test_plans_side_by_side(plans: dict[str, Path]) -> None:
     done = helixctl("simulate", *(plans[name] for name in ("slices", "groups", "megatron")))
-    assert (done.status, done.out) == (0, b"")
-    assert row(done.err, "predicted") == ["predicted", "slices.plan.json", "groups.plan.json", "megatron.plan.json"]
-    assert row(done.err, "layout")[1] == "4 x 4"
-    assert len(row(done.err, "step time")) == len(row(done.err, "tokens/s")) == 4
-    assert "predicted from datasheet rates and default constants, not measured" in done.err
-    assert "paper-dense on h100x16 (16 x NVIDIA H100 80GB HBM3), 1024 sequences x 1 token, float16" in done.err
+    assert (done.status, done.err) == (0, "")
+    assert row(done.said, "predicted") == ["predicted", "slices.plan.json", "groups.plan.json", "megatron.plan.json"]
+    assert row(done.said, "layout")[1] == "4 x 4"
+    assert len(row(done.said, "step time")) == len(row(done.said, "tokens/s")) == 4
+    assert "predicted from datasheet rates and default constants, not measured" in done.said
+    assert "paper-dense on h100x16 (16 x NVIDIA H100 80GB HBM3), 1024 sequences x 1 token, float16" in done.said
 
 
 def test_many_plans_have_a_row_each(plans: dict[str, Path]) -> None:
     done = helixctl("simulate", *(plans[name] for name in ("slices", "groups", "megatron", "slices", "groups")))
-    assert row(done.err, "megatron.plan.json")[1] == "8 x 1, pipeline 2, microbatches 4, reduce"
-    assert len(row(done.err, "slices.plan.json")) == len(row(done.err, "predicted  ")) == 12
+    assert row(done.said, "megatron.plan.json")[1] == "8 x 1, pipeline 2, microbatches 4, reduce"
+    assert len(row(done.said, "slices.plan.json")) == len(row(done.said, "predicted  ")) == 12
 
 
 def test_groups_first_crosses_hosts_with_a_quarter_of_the_concat(plans: dict[str, Path]) -> None:
-    cells = {name: row(helixctl("simulate", "-v", plans[name]).err, "concat")[-2:] for name in ("slices", "groups")}
+    cells = {name: row(helixctl("simulate", "-v", plans[name]).said, "concat")[-2:] for name in ("slices", "groups")}
     assert cells == {"slices": ["62.9 MB", "50.3 MB"], "groups": ["62.9 MB", "12.6 MB"]}
 
 
 def test_verbose_lists_every_constant_with_its_source(plans: dict[str, Path]) -> None:
     done = helixctl("simulate", "-v", plans["slices"])
-    assert "matmul_share 0.832: default: 8192-cube product" in done.err
-    assert "within_host.bandwidth 450 GB/s: cluster spec h100x16" in done.err
+    assert "matmul_share 0.832: default: 8192-cube product" in done.said
+    assert "within_host.bandwidth 450 GB/s: cluster spec h100x16" in done.said
 
 
 def test_json_is_what_the_table_says(plans: dict[str, Path]) -> None:
@@ -121,8 +121,8 @@ def test_against_a_report(plans: dict[str, Path], report: dict[str, Any], tmp_pa
     path.write_text(json.dumps(report))
     done = helixctl("simulate", plans["small"], "--against", path)
     assert done.status == 0
-    assert row(done.err, "step time, mean")[-1] == "0.5"
-    assert row(done.err, "feed_forward  all_reduce")[4] == "0.25"
+    assert row(done.said, "step time, mean")[-1] == "0.5"
+    assert row(done.said, "feed_forward  all_reduce")[4] == "0.25"
     compared = json.loads(helixctl("simulate", plans["small"], "--against", path, "--json", "-", "-q").out)["against"]
     assert compared["step_time_ms"]["measured"] == pytest.approx(report["step_time_ms"]["mean"])
     assert len(compared["kinds"]) == len(report["kinds"])
@@ -133,8 +133,8 @@ def test_a_kind_that_only_one_side_has(plans: dict[str, Path], report: dict[str,
     other = {"level": "route", "kind": "all_to_all", "lane": "communication", "busy_ms": 1.5, "exposed_ms": 1.25}
     path.write_text(json.dumps(report | {"kinds": [*report["kinds"][1:], other]}))
     done = helixctl("simulate", plans["small"], "--against", path)
-    assert row(done.err, "route") == ["route", "all_to_all", "-", "1.5", "-", "-", "1.25"]
-    assert row(done.err, "distribute    broadcast")[3:5] == ["-", "-"]
+    assert row(done.said, "route") == ["route", "all_to_all", "-", "1.5", "-", "-", "1.25"]
+    assert row(done.said, "distribute    broadcast")[3:5] == ["-", "-"]
 
 
 def test_a_run_in_another_dtype_is_held_beside_that_dtype(
@@ -145,7 +145,7 @@ def test_a_run_in_another_dtype_is_held_beside_that_dtype(
     path.write_text(json.dumps(report | {"dtype": "float64", "dag_digest": half.digest}))
     done = helixctl("simulate", plans["small"], "--against", path)
     assert done.status == 0
-    assert "float64" in done.err
+    assert "float64" in done.said
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_report_without_kinds(plans: dict[str, Path], report: dict[str, Any], 
     path.write_text(json.dumps({key: value for key, value in report.items() if key != "kinds"}))
     done = helixctl("simulate", plans["small"], "--against", path)
     assert done.status == 0
-    assert "no times by kind of task" in done.err
+    assert "no times by kind of task" in done.said
 
 
 @pytest.mark.parametrize(

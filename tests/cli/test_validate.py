@@ -19,8 +19,8 @@ SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").rglob("*") i
 
 def test_all_that_is_shipped_is_valid() -> None:
     done = helixctl("validate", *SHIPPED)
-    assert (done.status, done.out) == (0, b"")
-    assert done.err.count(": valid ") == len(SHIPPED)
+    assert (done.status, done.err) == (0, "")
+    assert done.said.count(": valid ") == len(SHIPPED)
 
 
 VALID = str(ROOT / "plans/small/dense.4x4.plan.json")
@@ -48,27 +48,27 @@ MALFORMED, UNREADABLE = "HX103-unknown-key.model.yaml", "nothing-here.json"
     ],
 )
 def test_exit_status(files: tuple[str, ...], status: int) -> None:
-    """Malformed outranks refused, in whatever order; all of it goes to standard error."""
+    """Malformed outranks refused, in whatever order; all of it goes to standard output."""
     done = helixctl("validate", *files, cwd=ROOT / "tests/invalid")
-    assert (done.status, done.out) == (status, b"")
-    assert all(f"{file}:" in done.err for file in files)
+    assert (done.status, done.err) == (status, "")
+    assert all(f"{file}:" in done.said for file in files)
     quiet = helixctl("validate", "-q", *files, cwd=ROOT / "tests/invalid")
-    assert (quiet.status, quiet.out) == (status, b"")
-    assert ": valid " not in quiet.err
-    assert (quiet.err == "") == (status == 0)
+    assert (quiet.status, quiet.err) == (status, "")
+    assert ": valid " not in quiet.said
+    assert (quiet.said == "") == (status == 0)
 
 
 def test_every_file_is_checked_and_said() -> None:
     done = helixctl("validate", "tests/invalid/HX412-flops.dag.json", "plans/paper/dense.4x4.plan.json")
     assert done.status == 1
-    assert "HX412-flops.dag.json:85:1: HX412 task l0.attend.g0s0: declares 1 flops" in done.err
-    assert "plans/paper/dense.4x4.plan.json: valid plan, layout 4 x 4" in done.err
+    assert "HX412-flops.dag.json:85:1: HX412 task l0.attend.g0s0: declares 1 flops" in done.said
+    assert "plans/paper/dense.4x4.plan.json: valid plan, layout 4 x 4" in done.said
 
 
 def test_standard_input() -> None:
     done = helixctl("validate", "-", stdin=(ROOT / "plans/paper/dense.4x4.dag.json").read_bytes())
     assert done.status == 0
-    assert "-: valid dag, layout 4 x 4, 681 tasks proved" in done.err
+    assert "-: valid dag, layout 4 x 4, 681 tasks proved" in done.said
 
 
 def test_a_bug_is_said_to_be_one(
@@ -90,9 +90,9 @@ def test_a_bug_is_said_to_be_one(
 
 def test_a_folder_is_all_documents_below_it() -> None:
     done = helixctl("validate", "plans/")
-    assert (done.status, done.out) == (0, b"")
-    assert sorted(line.partition(": valid ")[0] for line in done.err.splitlines()[:-1]) == SHIPPED
-    assert done.err.splitlines()[-1] == f"{len(SHIPPED)} documents: {len(SHIPPED)} valid"
+    assert (done.status, done.err) == (0, "")
+    assert sorted(line.partition(": valid ")[0] for line in done.said.splitlines()[:-1]) == SHIPPED
+    assert done.said.splitlines()[-1] == f"{len(SHIPPED)} documents: {len(SHIPPED)} valid"
 
 
 FOREIGN = {
@@ -124,9 +124,9 @@ def fill(folder: Path, files: dict[str, str | bytes]) -> None:
 def test_files_of_others_in_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
     fill(tmp_path, FOREIGN | {"deep/er/specs.yaml": Path(SMALL[0]).read_text()})
     done = helixctl("validate", tmp_path)
-    assert (done.status, done.out) == (0, b""), done.err
-    assert done.err.splitlines()[-1] == "1 document: 1 valid; 12 other files skipped"
-    named = helixctl("validate", "-v", tmp_path).err
+    assert (done.status, done.err) == (0, ""), done.said
+    assert done.said.splitlines()[-1] == "1 document: 1 valid; 12 other files skipped"
+    named = helixctl("validate", "-v", tmp_path).said
     assert named.count(": skipped, ") == 12
     assert f"{tmp_path}/package.json: skipped, no document that helixctl knows" in named
 
@@ -151,8 +151,8 @@ def test_a_broken_document_in_a_folder_is_an_error(tmp_path: Path, name: str, co
     fill(tmp_path, {name: content})
     done = helixctl("validate", tmp_path)
     assert done.status == 2
-    assert f"{tmp_path}/{name}:" in done.err
-    assert code in done.err
+    assert f"{tmp_path}/{name}:" in done.said
+    assert code in done.said
 
 
 def test_a_file_that_is_named_must_be_a_document(tmp_path: Path) -> None:
@@ -161,15 +161,15 @@ def test_a_file_that_is_named_must_be_a_document(tmp_path: Path) -> None:
         assert helixctl("validate", tmp_path / name).status == 2
     both = helixctl("validate", VALID, tmp_path / "package.json")
     assert both.status == 2
-    assert f"{tmp_path}/package.json: HX110 is neither" in both.err
+    assert f"{tmp_path}/package.json: HX110 is neither" in both.said
 
 
 def test_a_folder_without_documents_is_an_error(tmp_path: Path) -> None:
-    assert "holds no document" in helixctl("validate", tmp_path).err
+    assert "holds no document" in helixctl("validate", tmp_path).said
     fill(tmp_path, FOREIGN)
     done = helixctl("validate", VALID, tmp_path)
     assert done.status == 2
-    assert f"{tmp_path}: HX110 holds no document that helixctl knows" in done.err
+    assert f"{tmp_path}: HX110 holds no document that helixctl knows" in done.said
 
 
 def test_the_folder_of_a_hugging_face_model_is_that_model(tmp_path: Path) -> None:
@@ -178,21 +178,21 @@ def test_the_folder_of_a_hugging_face_model_is_that_model(tmp_path: Path) -> Non
     fill(tmp_path / "Llama", {"config.json": config} | others)
     done = helixctl("validate", tmp_path / "Llama")
     assert done.status == 0
-    assert done.err.splitlines()[0] == f"{tmp_path}/Llama/config.json: valid model Llama"
+    assert done.said.splitlines()[0] == f"{tmp_path}/Llama/config.json: valid model Llama"
 
 
 def test_a_file_is_checked_once(tmp_path: Path) -> None:
     shutil.copy(VALID, tmp_path / "x.plan.json")
     done = helixctl("validate", "x.plan.json", "./x.plan.json", ".", "x.plan.json", ".", cwd=tmp_path)
     assert done.status == 0
-    assert done.err.count(": valid plan") == 1
+    assert done.said.count(": valid plan") == 1
 
 
 def test_standard_input_beside_files() -> None:
     done = helixctl("validate", "-", VALID, "plans/models/Qwen2.5-7B", stdin=b"{")
     assert done.status == 2
-    assert "-:2:1: HX102" in done.err
-    assert "3 documents: 2 valid, 1 malformed" in done.err
+    assert "-:2:1: HX102" in done.said
+    assert "3 documents: 2 valid, 1 malformed" in done.said
 
 
 def test_a_folder_that_may_not_be_read(
@@ -211,9 +211,9 @@ def test_a_folder_that_may_not_be_read(
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert _status(["validate", str(tmp_path)]) == 2
-    err = capsys.readouterr().err
-    assert f"{tmp_path}/inner: HX101 cannot be read: permission denied" in err
-    assert "x.plan.json: valid plan" in err
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/inner: HX101 cannot be read: permission denied" in out
+    assert "x.plan.json: valid plan" in out
 
 
 def test_validating_imports_nothing_heavy() -> None:

@@ -49,17 +49,17 @@ class Watched:
         # A shell that starts tests in the background has them ignore Ctrl-C, and so would the run.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._mark, self._text = secrets.token_hex(8), ""
-        self._terminal, stderr = pty.openpty()
+        self._terminal, screen = pty.openpty()
         self.process = subprocess.Popen(
             list(map(str, command)),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
+            stdout=screen,
+            stderr=screen,
             cwd=ROOT,
             env=ENVIRONMENT | _TERMINAL | {_MARK: self._mark} | environ,
             start_new_session=True,
         )
-        os.close(stderr)
+        os.close(screen)
         self._begin = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -28,7 +28,7 @@ class Ended:
 
     Attributes:
         status: its exit status; of a process that a signal ended, minus the signal.
-        said: what it printed to standard error.
+        said: what it printed.
         seconds: of CPU time.
         nbytes: of memory at most, the interpreter and all modules among them.
     """
@@ -74,4 +74,4 @@ class Ended:
 def run(arguments: Sequence[str]) -> Ended:
     """Run a command in a fork of this process."""
     done = fork(arguments, seconds=_FOR_EVER_S, nbytes=_FOR_EVER_NBYTES)
-    return Ended(done.status, done.err.decode("utf-8", "replace"), done.seconds, done.nbytes)
+    return Ended(done.status, (done.out + done.err).decode("utf-8", "replace"), done.seconds, done.nbytes)

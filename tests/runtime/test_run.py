@@ -45,10 +45,10 @@ def write(path: Path, groups: int, slices: int, *sets: str) -> Path:
 def test_check_passes(groups: int, slices: int, dtype: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.dag.json", groups, slices, "layers=2")
     done = helixctl("run", path, *QUICK, "--check", "--dtype", dtype)
-    assert (done.status, done.out) == (0, b""), done.err
-    assert "check passed: relative error" in done.err
-    assert f"{groups * slices} cpu ranks" in done.err
-    assert "attention kernel: FLASH_ATTENTION" in done.err
+    assert done.status == 0, done.err
+    assert "check passed: relative error" in done.said
+    assert f"{groups * slices} cpu ranks" in done.said
+    assert "attention kernel: FLASH_ATTENTION" in done.said
 
 
 def test_sixteen_ranks_from_a_plan_file(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_files_in_and_out(tmp_path: Path) -> None:
         "read_nbytes": sum(ranks),
     }
     rank, all_ranks, in_file = (human_bytes(nbytes) for nbytes in (max(ranks), sum(ranks), needed))
-    assert f"weights: {rank} read a rank at most, {all_ranks} in all, of {in_file} in {tmp_path}" in done.err
+    assert f"weights: {rank} read a rank at most, {all_ranks} in all, of {in_file} in {tmp_path}" in done.said
     output = load_file(tmp_path / "y.safetensors")["output"]
     expected = run_together(dag, seed=9, steps=1).outputs[0]
     assert torch.allclose(output, expected, rtol=1e-5, atol=1e-6)
@@ -161,8 +161,8 @@ def test_another_function_fails_the_check(tmp_path: Path, monkeypatch: pytest.Mo
 def test_dry_run_starts_nothing() -> None:
     done = helixctl("run", "plans/small/dense.4x4.plan.json", "--dry-run")
     assert done.status == 0
-    assert "16 ranks on cpu" in done.err
-    assert "nothing was started" in done.err
+    assert "16 ranks on cpu" in done.said
+    assert "nothing was started" in done.said
 
 
 def test_without_torch(tmp_path: Path) -> None:

@@ -248,13 +248,13 @@ class TestFiles:
     def test_validate_and_plan_from_the_command_line(self, tmp_path: Path) -> None:
         write(tmp_path, "llama", max_position_embeddings=16)
         done = helixctl("validate", str(tmp_path))
-        assert (done.status, done.err.split(": ")[1][:11]) == (0, "valid model")
+        assert (done.status, done.said.split(": ")[1][:11]) == (0, "valid model")
         one_host = ("--set", "hosts=1", "--set", "devices_per_host=2")
         done = helixctl("plan", str(tmp_path), CLUSTER_FILE, *one_host, "--batch", "2", "-v")
         assert done.status == 0
-        assert "num_attention_heads -> attention.heads = 6" in done.err
-        assert "--set workload.batch=2 -> workload.batch = 2" in done.err
-        assert done.err.index("attention.heads = 6") < done.err.index("step times are predicted")
+        assert "num_attention_heads -> attention.heads = 6" in done.said
+        assert "--set workload.batch=2 -> workload.batch = 2" in done.said
+        assert done.said.index("attention.heads = 6") < done.said.index("step times are predicted")
 
 
 class TestMap:
