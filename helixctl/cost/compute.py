@@ -18,6 +18,7 @@ from helixctl.dag import (
     Dag,
     Embed,
     Experts,
+    LastToken,
     Linear,
     Multiply,
     Norm,
@@ -42,7 +43,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case Attention(width):
             keys = dag.value[task.inputs[1]].shape[1]
             cost = device.attention(keys, width, task.flops, task.nbytes)
-        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed():
+        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]

@@ -25,6 +25,7 @@ _STRICT = ConfigDict(extra="forbid")
 # The first bad row of a table is said, not a million: a dag is written by a program, and its rows are bad alike.
 _Rows = FailFast()
 _Number = Annotated[float, Field(strict=True)]  # not read from text
+_INTEGERS = {"input_ids", "length"}  # inputs
 Role = Literal["input", "weight", "activation", "output"]
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
@@ -36,7 +37,7 @@ class Tensor:
     """A whole tensor of the model: its dims in the order of its axes, their sizes, and its seeded numbers.
 
     ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
-    token ids the scale is their number.
+    token ids the scale is their number, of lengths it is 0 and the offset is the length.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Tensor:
         return tuple((0, size) for size in self.shape)
 
     def given_dtype(self, model: Dtype) -> Dtype | Literal["int64"]:
-        """The dtype of an input or a weight of a model of this dtype: token ids are integers."""
-        return "int64" if self.name == "input_ids" else model
+        """The dtype of an input or a weight of a model of this dtype: token ids and lengths are integers."""
+        return "int64" if self.name in _INTEGERS else model
 
 
 @with_config(_STRICT)

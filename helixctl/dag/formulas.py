@@ -18,6 +18,7 @@ from helixctl.dag.ops import (
     Broadcast,
     Embed,
     Experts,
+    LastToken,
     Linear,
     Multiply,
     Norm,
@@ -68,14 +69,17 @@ def nbytes(  # noqa: PLR0911  one a kind
 ) -> int:
     """Bytes of a task on so many ranks.
 
-    Compute: read from and written to device memory, every input and output once; of an embedding's table the rows that
-    are looked up, of experts no more than there are tokens to route. Collective: what one rank must receive under a
-    bandwidth-optimal algorithm (the rank that receives most; pieces are taken to be as large as the largest).
+    Compute: read from and written to device memory, every input and output once; of an embedding's table, and of the
+    tokens from which the last are taken, the rows that are read; of experts no more than there are tokens to route.
+    Collective: what one rank must receive under a bandwidth-optimal algorithm (the rank that receives most; pieces are
+    taken to be as large as the largest).
     """
     match op:
         case Embed():
             ids, table = inputs
             return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+        case LastToken():
+            return inputs[1].nbytes + 2 * outputs[0].nbytes
         case Experts():
             x, gates, *weights = inputs
             held = weights[0].shape[0]

@@ -18,6 +18,7 @@ from helixctl.dag.ops import (
     Bias,
     Embed,
     Experts,
+    LastToken,
     Linear,
     Multiply,
     Norm,
@@ -30,6 +31,7 @@ from helixctl.spec import ModelSpec, VocabularySpec, WorkloadSpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
+LENGTH = "length"  # real tokens of every sequence, which come first
 _HEADS = ("head", "head_dim")
 _QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
@@ -75,7 +77,7 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
 
 
 def input_of(model: ModelSpec) -> str:
-    """The tensor that a step is given."""
+    """The tensor that enters the first layer, or its embedding; a step may be given ``length`` besides."""
     return "input_ids" if model.vocabulary else "input"
 
 
@@ -112,7 +114,8 @@ def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
 
     The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with no token dropped, its
-    gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head.
+    gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head, which
+    makes the logits of all tokens, or of the last of every sequence.
     """
     f = _Equations(model, workload)
     if model.vocabulary:
@@ -132,6 +135,7 @@ class _Equations:
     def __init__(self, model: ModelSpec, workload: WorkloadSpec) -> None:
         self.model = model
         self.extents = full_extents(model, workload)
+        self.logits = workload.logits
         self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
@@ -160,12 +164,19 @@ class _Equations:
 
     def head(self, vocabulary: VocabularySpec) -> None:
         last = self.model.layers - 1
+        x = hidden_states(self.model, last + 1)
+        tokens: tuple[str, ...] = _TOKENS
+        if self.logits == "last":
+            tokens = ("batch",)
+            length = self.tensor(LENGTH, "input", tokens, (float(self.extents["seq"]), 0.0))
+            every, x = x, self.tensor("last_hidden", "activation", ("batch", "hidden"))
+            self.define(last, "head", LastToken(), (every, length), x)
         norm = self.norm_weight("final_norm")
         if not vocabulary.tied:
             self.weight("w_head", ("hidden", "vocab"), ("hidden",))
-        normed = self.activation("normed", "hidden")
-        logits = self.tensor("logits", "output", (*_TOKENS, "vocab"))
-        self.define(last, "head", self.norm, (hidden_states(self.model, last + 1), norm), normed)
+        normed = self.tensor("normed", "activation", (*tokens, "hidden"))
+        logits = self.tensor("logits", "output", (*tokens, "vocab"))
+        self.define(last, "head", self.norm, (x, norm), normed)
         self.define(last, "head", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
 
     def layer(self, i: int) -> None:

@@ -188,6 +188,18 @@ class SendReceive:
     kind: Literal["send_receive"] = field(default="send_receive", kw_only=True)
 
 
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class LastToken:
+    """The last real token of every sequence: y[b] = x[b, length[b] - 1].
+
+    Inputs: x (batch, seq, hidden) with all of seq, length (batch) int64, each from 1 to the extent of seq. Output: y
+    (batch, hidden).
+    """
+
+    kind: Literal["last_token"] = field(default="last_token", kw_only=True)
+
+
 Op = Annotated[
     Broadcast
     | Embed
@@ -201,6 +213,7 @@ Op = Annotated[
     | Route
     | Experts
     | Add
+    | LastToken
     | AllToAll
     | AllGather
     | AllReduce

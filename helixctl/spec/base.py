@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,14 @@ def accumulator(dtype: Dtype) -> Dtype:
 # 2**40 bounds every count, so that no product of a few of them leaves what a 64-bit reader of the JSON can hold.
 Count = Annotated[int, Field(strict=True, ge=1, le=2**40)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
+
+
+def added(default: Any) -> Any:
+    """A field that came to a spec after documents of that spec were written.
+
+    While it has its default it is left out of documents, and so of their digests: old documents stay valid.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class Contradiction(ValueError):  # noqa: N818  it is a ValueError for pydantic; loading turns it into HX109

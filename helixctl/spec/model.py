@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from helixctl.spec.attention import AttentionSpec
-from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec
+from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
 
 
 class ExpertsSpec(Spec):
@@ -71,10 +71,18 @@ class ModelSpec(Spec):
 
 
 class WorkloadSpec(Spec):
-    """One step: ``batch`` sequences of ``seq_len`` tokens each."""
+    """One step: a pass over ``batch`` sequences of ``seq_len`` tokens each, without a KV cache.
+
+    Attributes:
+        batch, seq_len: sequences, and tokens of each.
+        logits: of a model with a vocabulary, the tokens whose logits are made: all, or the last of each sequence, which
+            is what the next token is sampled from. Of a document that does not say it is all; ``helixctl plan`` makes
+            it last where the specs do not say.
+    """
 
     batch: Count = 1
     seq_len: Count = 1
+    logits: Literal["all", "last"] = added("all")
 
     @property
     def tokens(self) -> int:

@@ -142,6 +142,16 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, (*x.region[:2], w_down.region[2]), partial)]
 
 
+def _last_token(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, length = values
+    whole_sum(*values)
+    all_of(dag, x, axis_of(dag.tensor[x.tensor], "seq"), "the last token of a sequence is any of")
+    if length.region != x.region[:1]:
+        msg = f"{x.id} and {length.id} are of different sequences"
+        raise RuleError(msg)
+    return [made(dag, task.op, (x.region[0], *x.region[2:]))]
+
+
 COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "embed": _embed,
     "norm": _norm,
@@ -154,4 +164,5 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "route": _route,
     "experts": _experts,
     "add": _elementwise,
+    "last_token": _last_token,
 }

@@ -71,7 +71,8 @@ def _due(plan: Plan, function: Function) -> dict[Part, list[Region]]:
     stage_of = {layer: stage for stage in range(layout.pipeline) for layer in layout.layers(stage, plan.model)}
     for equation in function.equations:
         for name in (*equation.inputs, *equation.outputs):
-            if name in equation.outputs or function.tensors[name].role == "weight":
+            # What is given is where it is read; the model's input is on one rank, which sends it to the others.
+            if name in equation.outputs or (name != given and function.tensors[name].role in {"input", "weight"}):
                 stages[name].add(stage_of[equation.layer])
     found: dict[Part, list[Region]] = {}
     for rank in range(layout.devices):

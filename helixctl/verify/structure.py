@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from helixctl.dag import Broadcast, Dag, Op, SendReceive, Task
-from helixctl.dag.ops import Add, Attention, Bias, Embed, Experts, Linear, Multiply, Norm, Rotate, Route
+from helixctl.dag.ops import Add, Attention, Bias, Embed, Experts, LastToken, Linear, Multiply, Norm, Rotate, Route
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
 
 # Of computing tasks; others have one.
-_INPUTS: Final[dict[type, int]] = {Embed: 2, Norm: 2, Attention: 3, Add: 2, Multiply: 2, Route: 2}
+_INPUTS: Final[dict[type, int]] = {Embed: 2, Norm: 2, Attention: 3, Add: 2, Multiply: 2, Route: 2, LastToken: 2}
 
 
 def check_ids(dag: Dag) -> Iterator[Diagnostic]:

@@ -102,6 +102,19 @@ def embed(ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor,
     return step
 
 
+def last_token(x: torch.Tensor, length: torch.Tensor, out: torch.Tensor) -> Step:
+    """The last real token of every sequence: x (B, S, H), length (B) int64 -> out (B, H), rows ``length - 1`` of x."""
+    rows = x.flatten(0, 1)
+    before = torch.arange(x.shape[0], device=x.device).mul_(x.shape[1]).sub_(1)  # rows ahead of a sequence, less one
+    place = torch.empty_like(before)
+
+    def step() -> None:
+        torch.add(before, length, out=place)
+        torch.index_select(rows, 0, place, out=out)
+
+    return step
+
+
 def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     """``out = x @ weight``: (T, K) x (K, N) -> (T, N). ``out`` may be wider than the operands (a partial sum)."""
     if x.device.type == "cpu" and x.dtype in HALF:

@@ -14,6 +14,7 @@ from helixctl.dag import (
     Bias,
     Embed,
     Experts,
+    LastToken,
     Linear,
     Multiply,
     Norm,
@@ -33,7 +34,10 @@ LoadWhole = Callable[[Tensor], torch.Tensor]
 
 
 def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
-    """The model's output, computed in ``dtype``: (batch, seq, hidden), or of a model with a vocabulary its logits.
+    """The model's output, computed in ``dtype``.
+
+    It is (batch, seq, hidden); of a model with a vocabulary its logits, (batch, seq, vocab), or those of the last
+    tokens alone, (batch, vocab).
 
     Every operation is computed in ``dtype`` (half precision: in float32) and its result rounded once to ``dtype``.
     ``load`` gives the numbers of whole weights and inputs (token ids: int64); they are read when needed and not kept.
@@ -79,9 +83,8 @@ def _apply(  # noqa: C901  one case a kind
     equation: Equation, operands: list[torch.Tensor], wide: torch.dtype, tensors: dict[str, Tensor]
 ) -> list[torch.Tensor]:
     op = equation.op
-    if isinstance(op, Embed):
-        ids, table = operands
-        return [table[ids]]  # numbers are moved, so that none need be widened
+    if isinstance(op, Embed | LastToken):
+        return [_rows(op, *operands)]  # numbers are moved, so that none need be widened
     x = [operand.to(wide) for operand in operands]
     match op:
         case Linear(contract):
@@ -109,6 +112,13 @@ def _apply(  # noqa: C901  one case a kind
         case _:
             raise TypeError(op)
     return [made]
+
+
+def _rows(op: Embed | LastToken, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The rows of a table that ids name, or the last real row of every sequence."""
+    if isinstance(op, Embed):
+        return b[a]
+    return a[torch.arange(len(b), device=b.device), b - 1]
 
 
 def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:

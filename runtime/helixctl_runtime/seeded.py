@@ -28,8 +28,8 @@ def seeded_numbers(
 ) -> torch.Tensor:
     """The seeded numbers of a region of a tensor, in the tensor's order of dims.
 
-    Every number is exact in float32 before the one rounding to ``dtype``. Asked for int64 they are token ids, 0 up to
-    the scale of ``init``.
+    Every number is exact in float32 before the one rounding to ``dtype``. Asked for int64 they are whole numbers, from
+    the offset of ``init`` on, as many as its scale: token ids, or lengths, which are all the offset.
     """
     offset, scale = tensor.init or (0.0, 1.0)
     stride = prod(tensor.shape)
@@ -44,7 +44,7 @@ def seeded_numbers(
     z = _xor_shift(z, 27).mul_(_signed(_MIX_2))
     z = _xor_shift(z, 31)
     if dtype == torch.int64:
-        return _shift(z, 32).mul_(int(scale)).bitwise_right_shift_(32)
+        return _shift(z, 32).mul_(int(scale)).bitwise_right_shift_(32).add_(int(offset))
     uniform = _shift(z, 48).to(torch.float32).sub_(2.0**15).mul_(2.0**-15)  # 65,536 steps of [-1, 1)
     return uniform.mul_(scale).add_(offset).to(dtype)
 

@@ -43,12 +43,15 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def plan_for(model: dict[str, Any], workload: tuple[int, int], groups: int, slices: int, **axes: Any) -> Plan:
+def plan_for(
+    model: dict[str, Any], workload: tuple[int, int], groups: int, slices: int, *, logits: str = "all", **axes: Any
+) -> Plan:
     """The plan of a model, for so many sequences of so many tokens, with a layout on one host."""
     layout = Layout.model_validate({"groups": groups, "slices": slices, **axes})
     _, cluster = load_specs(*SMALL, (f"devices_per_host={layout.devices}",))
     batch, seq_len = workload
-    return Plan.of(ModelSpec.model_validate(model), cluster, WorkloadSpec(batch=batch, seq_len=seq_len), layout)
+    step = WorkloadSpec.model_validate({"batch": batch, "seq_len": seq_len, "logits": logits})
+    return Plan.of(ModelSpec.model_validate(model), cluster, step, layout)
 
 
 def real(groups: int, slices: int, changes: dict[str, Any] | None = None, **axes: Any) -> Dag:

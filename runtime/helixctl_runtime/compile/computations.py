@@ -7,7 +7,21 @@ from math import prod
 
 import torch
 
-from helixctl.dag import Activation, Add, Attention, Bias, Embed, Experts, Linear, Multiply, Norm, Rotate, Route, Task
+from helixctl.dag import (
+    Activation,
+    Add,
+    Attention,
+    Bias,
+    Embed,
+    Experts,
+    LastToken,
+    Linear,
+    Multiply,
+    Norm,
+    Rotate,
+    Route,
+    Task,
+)
 from helixctl.plan import Interval
 from helixctl.spec import RotarySpec
 from helixctl_runtime import kernels
@@ -47,6 +61,8 @@ class Computations(Workspace):
                 self._experts(task, function)
             case Add():
                 self._elementwise(task, kernels.add)
+            case LastToken():
+                self._last_token(task)
 
     def _embed(self, task: Task) -> None:
         ids, table = self._plain(task.inputs[0]).data, self._loaded(task.inputs[1])
@@ -54,6 +70,10 @@ class Computations(Workspace):
         out = self._new(task.outputs[0]).data.flatten(0, 1)
         whole = place.region[0] == self.dag.tensor[place.tensor].full[0]
         self._do(kernels.embed(ids.flatten(), table, place.region[0][0], out, whole=whole))
+
+    def _last_token(self, task: Task) -> None:
+        x, length = (self._plain(v).data for v in task.inputs)
+        self._do(kernels.last_token(x, length, self._new(task.outputs[0]).data))
 
     def _linear(self, task: Task, contract: Sequence[str]) -> None:
         x, columns = self._matrix(task.inputs[0], contract)
