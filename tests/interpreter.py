@@ -75,9 +75,9 @@ def seeded(name: str, shape: Sequence[int], init: Sequence[float], region: Regio
 
 
 def seeded_ids(name: str, shape: Sequence[int], init: Sequence[float], region: Region, seed: int) -> Array:
-    """Return seeded token ids: the upper half of every word, of 0, 1, ... V - 1."""
+    """Return seeded whole numbers: the upper half of every word, of offset, offset + 1, ... offset + scale - 1."""
     upper = words(name, shape, region, seed) >> np.uint64(32)
-    return ((upper * np.uint64(init[1])) >> np.uint64(32)).astype(np.int64)
+    return int(init[0]) + ((upper * np.uint64(init[1])) >> np.uint64(32)).astype(np.int64)
 
 
 def words(name: str, shape: Sequence[int], region: Region, seed: int) -> Array:
@@ -296,6 +296,12 @@ def _add(call: Call) -> list[Array]:
     return [call.inputs[0] + call.inputs[1]]
 
 
+def _last_token(call: Call) -> list[Array]:
+    """Take of every sequence the token at its length - 1."""
+    x, length = call.inputs
+    return [x[np.arange(len(length)), length - 1]]
+
+
 def _multiply(call: Call) -> list[Array]:
     """Multiply two values of equal regions."""
     return [call.inputs[0] * call.inputs[1]]
@@ -336,6 +342,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "route": _route,
     "experts": _experts,
     "add": _add,
+    "last_token": _last_token,
     "multiply": _multiply,
     "all_to_all": _all_to_all,
     "all_gather": _all_gather,

@@ -55,6 +55,9 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),
+    "last tokens": _real(
+        3, 1, {"layers": 2, "vocabulary": {"size": 53, "tied": True}}, pipeline=2, microbatches=2, logits="last"
+    ),
     "real, in stages": _real(
         3, 1, {"layers": 2, "attention": {"rotary": {"scaling": {"kind": "linear", "factor": 4.0}}, "causal": False}},
         pipeline=2, data=2, microbatches=2,

@@ -207,6 +207,7 @@ OPS: dict[str, Data] = {
     "route": {"top_k": 2, "renormalise": True},
     "experts": {"function": "gelu", "top_k": 2},
     "add": {},
+    "last_token": {},
     "all_to_all": {"split": "batch", "gather": "head_dim"},
     "all_gather": {"dim": "hidden"},
     "all_reduce": {},
@@ -217,6 +218,7 @@ SIMILAR = (
     ("broadcast", "all_reduce"), ("send_receive", "broadcast"), ("norm", "embed"), ("activation", "add"),
     ("linear", "bias"), ("multiply", "add"), ("all_gather", "all_to_all"), ("all_reduce", "broadcast"),
     ("route", "linear"), ("embed", "linear"), ("rotate", "activation"), ("attention", "experts"), ("bias", "linear"),
+    ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"),
 )  # fmt: skip
 
 
@@ -224,6 +226,30 @@ SIMILAR = (
 def _similar(v: Victim) -> None:
     old, new = v.pick(SIMILAR)
     v.of_kind(old)["op"] = {"kind": new, **copy(OPS[new])}
+
+
+@kind("lengths of other sequences", "HX406")
+def _lengths(v: Victim) -> None:
+    """Of another microbatch."""
+    task = v.of_kind("last_token")
+    mine, rank = task["inputs"][1], task["ranks"][0]
+    lengths = [value["id"] for value in v.data["values"] if value["tensor"] == "length" and value["rank"] == rank]
+    task["inputs"][1] = another(v.random, mine, lengths)
+
+
+@kind("last tokens of another tensor", "HX405", "HX411")
+def _last_of_another(v: Victim) -> None:
+    task = v.of_kind("last_token")
+    mine = v.values[task["inputs"][0]]
+    alike = [
+        value["id"]
+        for value in v.data["values"]
+        if (value["rank"], value["region"]) == (mine["rank"], mine["region"])
+        and v.dims(value) == v.dims(mine)
+        and value["tensor"] != mine["tensor"]
+        and not value["partial"]
+    ]
+    task["inputs"][0] = v.pick(alike)
 
 
 @kind("kind exchanged for any other", "HX401", "HX406", "HX411")

@@ -107,6 +107,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
     batch = size(data * rounds * turns * (slices if slicing == "batch" else 1))
     plan = plan_for(
         model, (batch, size(max(least, slices if slicing == "query" else 1), 6)), groups, slices, slicing=slicing,
+        logits=draw(st.sampled_from(["all", "last"])) if model["vocabulary"] else "all",
         experts=ways if experts else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
         placement="-".join(draw(st.permutations(MESH_AXES))),
         reduction_dtype=draw(st.sampled_from(["accumulator", "model"])),
