@@ -38,6 +38,7 @@ CODES: Final[dict[str, Code]] = {
     "HX111": Code("the model has a feature that is not modelled", EXIT_CANNOT_BEGIN),
     "HX112": Code("unknown key of a Hugging Face config", EXIT_CANNOT_BEGIN),
     "HX113": Code("the report is of another dag", EXIT_NO),
+    "HX114": Code("the cluster has no rate for the model's dtype", EXIT_CANNOT_BEGIN),
     "HX201": Code("no legal layout", EXIT_NO),
     "HX202": Code("the layout asked for is not legal", EXIT_NO),
     "HX203": Code("no legal layout fits in device memory", EXIT_NO),

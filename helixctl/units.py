@@ -17,6 +17,8 @@ _SI: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**1
 _BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*")
 
+_PERCENT: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*%\s*")
+
 _BYTES: Final[dict[str, float]] = {f"{p}B": s for p, s in (_SI | _BINARY).items()}
 _BANDWIDTH: Final[dict[str, float]] = {f"{u}/s": s for u, s in _BYTES.items()} | {
     f"{p}b/s": s / 8 for p, s in (_SI | _BINARY).items()
@@ -96,6 +98,37 @@ Seconds = Annotated[
     PlainSerializer(lambda v: _format(v, _TIME)),
     _schema("5 us"),
 ]
+
+
+Share = Annotated[
+    float,
+    BeforeValidator(lambda v: _share(v)),  # noqa: PLW0108  defined below
+    PlainSerializer(lambda v: f"{v * 100:.12g} %"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]*)?\s*%\s*$"},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+            ],
+            "examples": ["10 %"],
+        }
+    ),
+]
+
+
+def _share(given: object) -> float:
+    """A part of a whole, from 0 % to below 100 %; a bare number is the fraction."""
+    hint = "write for example '10 %', or 0.1"
+    match = _PERCENT.fullmatch(given) if isinstance(given, str) else None
+    if match is not None:
+        share = float(match[1]) / 100
+    elif isinstance(given, int | float) and not isinstance(given, bool):
+        share = float(given)
+    else:
+        raise UnitError(f"{reprlib.repr(given)} is not a percentage", hint)
+    if not 0 <= share < 1:
+        raise UnitError(f"{reprlib.repr(given)} is not a share from 0 % to below 100 %", hint)
+    return share
 
 
 def human_bytes(nbytes: float) -> str:

@@ -130,6 +130,7 @@ def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, lay
     cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
     what = f"{plan.model.name}, layout {plan.layout}, " if layout else f"{plan.model.name}, "
     out.print(f"{what}{plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(f"{plan.workload}")
     out.print(f"attention kernel: {', '.join(report['attention_kernels'])} (torch SDPA)")
 
 

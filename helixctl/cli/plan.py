@@ -9,6 +9,7 @@ import click
 
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
+from helixctl.cli.notes import notes
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.errors import HelixError
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 @click.argument("cluster")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
 @click.option("--seq-len", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
+@click.option(
+    "--logits",
+    type=click.Choice(("all", "last")),
+    help="Of a model with a vocabulary: of all tokens, or of the last of each sequence (default).",
+)
 @click.option(
     "--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups; other axes stay plain."
 )
@@ -51,6 +57,7 @@ def command(
     *,
     batch: int | None,
     seq_len: int | None,
+    logits: str | None,
     groups: int | None,
     slices: int | None,
     axes: str | None,
@@ -75,7 +82,9 @@ def command(
     """
     _refuse_contradictions((model, cluster), output, dag_output, checked)
     old = plan_on_disk(checked) if checked is not None else None
-    workload = [f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len)) if v is not None]
+    workload = [
+        f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
+    ]
     loaded = load_pair(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
     wish = parse_wish(axes or "")
@@ -117,16 +126,9 @@ def _report(
 ) -> None:
     plan = decision.plan
     model, work, cluster = plan.model, plan.workload, plan.cluster
-    batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
-    out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {batch}, {model.dtype}")
-    attention = model.attention
-    if attention.softmax_slices > 1:
-        out.print(
-            f"note: softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "
-            f"slices of {attention.softmax_width} dims; this is another function than softmax_slices 1"
-        )
-    if model.feed_forward.experts:
-        out.print("note: experts are priced for an even routing; all tokens are computed, whatever the routing")
+    out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
+    for note in notes(plan, decision.memory_nbytes):
+        out.print(f"note: {note}")
     out.print()
     out.print(_table(decision.rows))
     out.print()

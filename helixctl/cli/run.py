@@ -163,6 +163,7 @@ def _describe(out: Console, dag: Dag, device: str) -> None:
     groups = {t.ranks for t in dag.tasks if t.is_collective}
     plan = dag.plan
     out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {plan.layout.devices} ranks on {device}")
+    out.print(f"{plan.workload}")
     out.print(f"{len(dag.tasks)} tasks proved, {len(dag.order[0])} a step on rank 0, {len(groups)} process groups")
 
 

@@ -55,9 +55,8 @@ class _Prediction:
     def what(self) -> str:
         plan = self.dag.plan
         work, cluster = plan.workload, plan.cluster
-        batch = f"{work.batch} sequences x {work.seq_len} {'token' if work.seq_len == 1 else 'tokens'}"
         devices = f"{cluster.devices} x {cluster.device.name}"
-        return f"{plan.model.name} on {cluster.name} ({devices}), {batch}, {plan.model.dtype}"
+        return f"{plan.model.name} on {cluster.name} ({devices}), {work}, {plan.model.dtype}"
 
 
 @click.command(name="simulate", short_help="Predict a step of plans, side by side or beside what a run measured.")

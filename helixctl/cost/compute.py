@@ -28,7 +28,9 @@ from helixctl.dag import (
     Value,
 )
 from helixctl.dag.formulas import expert_rows
+from helixctl.errors import HelixError
 from helixctl.spec import ClusterSpec, Dtype
+from helixctl.spec.cluster import no_peak
 
 
 def compute_cost(dag: Dag, task: Task) -> Cost:
@@ -108,13 +110,22 @@ class _Device:
 
     def __init__(self, cluster: ClusterSpec, dtype: Dtype) -> None:
         spec, source = cluster.device, f"cluster spec {cluster.name}, device {cluster.device.name}"
-        # A dtype that the spec does not list runs at the slowest listed rate.
-        listed: Dtype = dtype if dtype in spec.peak else min(spec.peak, key=lambda d: spec.peak[d])
         self.cuda = spec.kind == "cuda"
         self.dtype = dtype
-        self.peak = Constant(f"peak {listed}", spec.peak[listed], source, "FLOP/s")
+        self._spec, self._source = spec, source
         self.bandwidth = Constant("memory_bandwidth", spec.memory_bandwidth, source, "B/s")
         self.calibration = cluster.calibration
+
+    @property
+    def peak(self) -> Constant:
+        """The rate of the datasheet.
+
+        Raises:
+            HelixError: HX114, there is none for this dtype; another dtype's would be a number without a source.
+        """
+        if self.dtype not in self._spec.peak:
+            raise HelixError(no_peak(self.dtype, self._spec))
+        return Constant(f"peak {self.dtype}", self._spec.peak[self.dtype], self._source, "FLOP/s")
 
     @property
     def task_overhead(self) -> Constant:

@@ -36,7 +36,7 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     cut = ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes])
     return (
         ("model", f"{model.name}: {shape}"),
-        ("workload", f"{_count(workload.batch, 'sequence')} of {_count(workload.seq_len, 'token')}"),
+        ("workload", str(workload)),
         ("cluster", f"{cluster.name}: {devices}"),
         ("layout", cut),
         ("plan", dag.plan_digest),

@@ -51,6 +51,13 @@ class Decision:
     simulated: int
     open_bound: Key | None
 
+    @property
+    def memory_nbytes(self) -> int:
+        """Bytes that the plan's fullest device holds."""
+        return next(
+            int(row.candidate.forecast.memory_nbytes) for row in self.rows if row.chosen and row.candidate.forecast
+        )
+
     @cached_property
     def dag(self) -> Dag:
         """The plan, lowered."""
@@ -109,7 +116,7 @@ class _Solver:
         found, layouts = self._found(wish, free)
         best = found.best
         if best is None:
-            raise HelixError(none_fits(found, cluster))
+            raise HelixError(none_fits(found, self.specs))
         shown = self._rows(best, found, layouts, wish)
         plan = Plan.of(model, cluster, workload, best.layout)
         return Decision(
@@ -140,7 +147,7 @@ class _Solver:
                 return found, layouts
         self.objective = "memory"  # nothing fits: what comes nearest to it
         (_, smallest) = self._promising([(self._least(bound), layout) for bound, layout in asked])
-        if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs[1]):
+        if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs):
             raise HelixError(cannot)
         return self._search(asked, _GLANCE), layouts
 
@@ -166,7 +173,7 @@ class _Solver:
     def _least(self, bound: Bound) -> Key:
         """A key that a layout with this bound is not below; one that cannot fit comes last."""
         found = least(self.objective, bound)
-        return found if bound.memory_nbytes <= self.specs[1].device.memory else (inf, *found)
+        return found if bound.memory_nbytes <= self.specs[1].device.available else (inf, *found)
 
     # --- the other layouts -------------------------------------------------------------------------------------------
 

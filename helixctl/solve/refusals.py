@@ -10,13 +10,13 @@ from helixctl.plan import Layout, illegalities
 from helixctl.solve.bound import Bound
 from helixctl.solve.search import Found
 from helixctl.solve.space import FEW, combinations, pairs
-from helixctl.solve.verdict import has_memory, too_big
+from helixctl.solve.verdict import too_big
 from helixctl.solve.wish import Wish, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.units import human_bytes
 
 _MOST: Final = 5
-_MEMORY_HINT: Final = "use more devices, a smaller --batch or --seq-len, or a smaller dtype"
+Specs = tuple[ModelSpec, ClusterSpec, WorkloadSpec]
 
 
 def none_legal(
@@ -47,30 +47,40 @@ def none_legal(
 
 def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
     """The model's weights are larger than the memory of all devices (HX203); else None."""
-    if nbytes <= cluster.device.memory * cluster.devices:
+    if nbytes <= cluster.device.available * cluster.devices:
         return None
     share = human_bytes(nbytes / cluster.devices)
     message = f"weights of {human_bytes(nbytes)} need {share} a device, however they are cut"
     hint = "use more devices or a smaller dtype"
-    return Diagnostic("HX203", f"{message}; {has_memory(cluster)}", hint)
+    return Diagnostic("HX203", f"{message}; {cluster.device.memory_text}", hint)
 
 
-def cannot_fit(smallest: Layout, bound: Bound, cluster: ClusterSpec) -> Diagnostic | None:
+def _less_memory(model: ModelSpec, workload: WorkloadSpec) -> str:
+    """The way out where nothing fits in memory."""
+    last = ", --logits last" if model.vocabulary and workload.logits == "all" else ""
+    return f"use more devices, a smaller --batch or --seq-len{last}, or a smaller dtype"
+
+
+def cannot_fit(smallest: Layout, bound: Bound, specs: Specs) -> Diagnostic | None:
     """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
-    if bound.memory_nbytes <= cluster.device.memory:
+    model, cluster, workload = specs
+    if bound.memory_nbytes <= cluster.device.available:
         return None
     needs = f"needs at least {human_bytes(bound.memory_nbytes)} a device"
-    return Diagnostic("HX203", f"layout {smallest}: {needs}, {has_memory(cluster)}", _MEMORY_HINT)
+    return Diagnostic(
+        "HX203", f"layout {smallest}: {needs}, {cluster.device.memory_text}", _less_memory(model, workload)
+    )
 
 
-def none_fits(found: Found, cluster: ClusterSpec) -> list[Diagnostic]:
+def none_fits(found: Found, specs: Specs) -> list[Diagnostic]:
     """No layout that was simulated fits in memory (HX203)."""
+    model, cluster, workload = specs
     smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)
     tried = f"of the smallest, {len(found.tried)} were simulated"
     ended = f"the search ended at its budget: {tried}; fix axes with --layout"
     # A layout whose bound is too large stands last in the search: then nothing that is left can fit.
     proved = found.open_bound is None or found.open_bound[0] == float("inf")
-    hint = _MEMORY_HINT if proved else ended
+    hint = _less_memory(model, workload) if proved else ended
     return [Diagnostic("HX203", f"layout {c.layout}: {too_big(c, cluster)}", hint) for c in smallest[:3]]
 
 

@@ -31,14 +31,9 @@ _MEANT = {
 
 def too_big(candidate: Candidate, cluster: ClusterSpec) -> str | None:
     """Why a candidate does not fit in its devices' memory, or None."""
-    if candidate.forecast is None or candidate.forecast.memory_nbytes <= cluster.device.memory:
+    if candidate.forecast is None or candidate.forecast.memory_nbytes <= cluster.device.available:
         return None
-    return f"needs {human_bytes(candidate.forecast.memory_nbytes)} a device, {has_memory(cluster)}"
-
-
-def has_memory(cluster: ClusterSpec) -> str:
-    """What a device has, to be read after what it would need."""
-    return f"{cluster.device.name} has {human_bytes(cluster.device.memory)}"
+    return f"needs {human_bytes(candidate.forecast.memory_nbytes)} a device, {cluster.device.memory_text}"
 
 
 def verdict(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluster: ClusterSpec) -> str:

@@ -6,9 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from helixctl.spec.base import Contradiction, Dtype, Name, Spec
+from helixctl.errors import Diagnostic
+from helixctl.spec.base import Contradiction, Dtype, Name, Spec, added
 from helixctl.spec.calibration import CalibrationSpec
-from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds
+from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share, human_bytes
+
+_RESERVE = 0.1
 
 
 class LinkSpec(Spec):
@@ -19,13 +22,23 @@ class LinkSpec(Spec):
 
 
 class DeviceSpec(Spec):
-    """One device. ``peak`` holds the dense matrix-product rate by dtype."""
+    """One device.
+
+    Attributes:
+        kind, name: what it is.
+        memory: bytes that it has.
+        memory_bandwidth: of reading and writing that memory, bytes per second.
+        peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them.
+        reserve: share of the memory that no plan takes. Kernels and communication need workspace, which the memory
+            proof does not count; engines keep a tenth as well (vLLM: ``gpu_memory_utilization`` 0.9).
+    """
 
     kind: Literal["cuda", "cpu"]
     name: Annotated[str, Field(min_length=1, max_length=100)]
     memory: Bytes
     memory_bandwidth: BytesPerSecond
     peak: dict[Dtype, FlopPerSecond]
+    reserve: Share = added(_RESERVE)
 
     @field_validator("peak")
     @classmethod
@@ -34,6 +47,29 @@ class DeviceSpec(Spec):
             msg = "peak names no dtype; give at least the model's"
             raise ValueError(msg)
         return peak
+
+    @property
+    def available(self) -> float:
+        """Bytes that weights and values may take: the memory without the reserve."""
+        return self.memory * (1 - self.reserve)
+
+    @property
+    def memory_text(self) -> str:
+        """What it has, to be read after what a plan needs."""
+        text = f"{self.name} has {human_bytes(self.memory)}"
+        return (
+            f"{text}, {human_bytes(self.available)} without its reserve of {self.reserve * 100:.3g} %"
+            if self.reserve
+            else text
+        )
+
+
+def no_peak(dtype: Dtype, device: DeviceSpec) -> Diagnostic:
+    """HX114: a device has no rate for the dtype in which a model computes."""
+    message = (
+        f"{device.name} has no peak rate for {dtype}, in which the model computes; it has {', '.join(device.peak)}"
+    )
+    return Diagnostic("HX114", message, f"add {dtype} to device.peak of the cluster, or choose another --set dtype")
 
 
 class ClusterSpec(Spec):

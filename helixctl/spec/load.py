@@ -11,8 +11,9 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic.fields import FieldInfo
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.spec.cluster import ClusterSpec
-from helixctl.spec.explain import examined
+from helixctl.spec.base import Dtype
+from helixctl.spec.cluster import ClusterSpec, no_peak
+from helixctl.spec.explain import Finding, examined
 from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
@@ -82,7 +83,8 @@ def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
     problems: list[Diagnostic] = []
     overrides = _attempt(lambda: parse_overrides(sets), problems) or ()
     found = _attempt(lambda: _load_model(model, overrides, planned=True), problems)
-    cluster_spec = _attempt(lambda: load_cluster(cluster, overrides), problems)
+    dtype = found[0].dtype if found else None
+    cluster_spec = _attempt(lambda: load_cluster(cluster, overrides, dtype), problems)
     if found is None or cluster_spec is None or problems:
         raise HelixError(problems)
     return Loaded(found[0], cluster_spec, found[1])
@@ -99,11 +101,22 @@ def load_model(path: str, overrides: Sequence[Override] = ()) -> ModelDocument:
     return _load_model(path, overrides)[0]
 
 
-def load_cluster(path: str, overrides: Sequence[Override] = ()) -> ClusterSpec:
-    """Load a cluster file ("-" is standard input). Overrides of the model are passed over."""
+def load_cluster(path: str, overrides: Sequence[Override] = (), dtype: Dtype | None = None) -> ClusterSpec:
+    """Load a cluster file.
+
+    Args:
+        path: the file; ``-`` is standard input.
+        overrides: ``--set`` texts; those of the model are passed over.
+        dtype: in which a model will compute on it: its rate must be given (HX114).
+    """
     text, data = _read("cluster", path)
     mine = [item for item in overrides if item.document == "cluster"]
-    return validate_document(ClusterSpec, override(data, mine), text, path, overrides=mine)
+    cluster = validate_document(ClusterSpec, override(data, mine), text, path, overrides=mine)
+    if dtype is not None and dtype not in cluster.device.peak:
+        problem = no_peak(dtype, cluster.device)
+        finding = Finding(problem.code, problem.message, problem.hint, ("device", "peak"), of_key=True)
+        raise HelixError(placed([finding], text, path, mine))
+    return cluster
 
 
 def document_path(path: str) -> str:
@@ -158,10 +171,19 @@ def validate_model(
     model = validate_document(
         ModelDocument, override(data, overrides), text, file, overrides=overrides, origins=origins
     )
+    if planned:
+        model = _for_planning(model)
     bite = window_that_bites(model, model.workload) if planned else None
     if bite:
         raise HelixError(placed([bite], text, file, overrides, origins))
     return model, after_overrides(origins, overrides) if origins else ()
+
+
+def _for_planning(model: ModelDocument) -> ModelDocument:
+    """The model with the logits that are planned for where nothing says which: those that a token is sampled from."""
+    if model.vocabulary is None or "logits" in model.workload.model_fields_set:
+        return model
+    return model.model_copy(update={"workload": model.workload.model_copy(update={"logits": "last"})})
 
 
 def _attempt(load: Callable[[], T], problems: list[Diagnostic]) -> T | None:

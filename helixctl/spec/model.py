@@ -58,7 +58,10 @@ class VocabularySpec(Spec):
 
 
 class ModelSpec(Spec):
-    """A pre-norm transformer: from hidden states to hidden states, or with a ``vocabulary`` from tokens to logits."""
+    """A pre-norm transformer: from hidden states to hidden states, or with a ``vocabulary`` from tokens to logits.
+
+    ``max_positions``: tokens of the longest sequence that the model was trained for, where that is known; no limit.
+    """
 
     name: Name
     layers: Annotated[int, Field(strict=True, ge=1, le=4096)]
@@ -68,6 +71,7 @@ class ModelSpec(Spec):
     norm: NormSpec = NormSpec()
     vocabulary: VocabularySpec | None = None
     dtype: Dtype = "float16"
+    max_positions: Count | None = added(None)
 
 
 class WorkloadSpec(Spec):
@@ -84,16 +88,36 @@ class WorkloadSpec(Spec):
     seq_len: Count = 1
     logits: Literal["all", "last"] = added("all")
 
+    def __str__(self) -> str:
+        """``1,024 sequences x 1 token in one pass, no KV cache``."""
+        tokens = f"{self.seq_len:,} {'token' if self.seq_len == 1 else 'tokens'}"
+        last = ", logits of the last token" if self.logits == "last" else ""
+        sequences = f"{self.batch:,} {'sequence' if self.batch == 1 else 'sequences'}"
+        return f"{sequences} x {tokens} in one pass, no KV cache{last}"
+
     @property
     def tokens(self) -> int:
         """Tokens per step."""
         return self.batch * self.seq_len
 
 
+def no_logits(model: ModelSpec, workload: WorkloadSpec) -> str | None:
+    """Why a model has no logits of the tokens that a step asks for, or None."""
+    if workload.logits == "all" or model.vocabulary is not None:
+        return None
+    return f"logits: {workload.logits}, but the model has no vocabulary and makes none"
+
+
 class ModelDocument(ModelSpec):
     """A model file: the model, and the workload it is usually planned for."""
 
     workload: WorkloadSpec = WorkloadSpec()
+
+    @model_validator(mode="after")
+    def _logits_are_there(self) -> Self:
+        if message := no_logits(self, self.workload):
+            raise Contradiction(message, "workload")
+        return self
 
     @property
     def model(self) -> ModelSpec:

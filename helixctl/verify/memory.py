@@ -15,7 +15,6 @@ def check_memory(dag: Dag) -> Iterator[Diagnostic]:
     device = dag.plan.cluster.device
     peaks = peak_nbytes(dag)
     worst = max(range(len(peaks)), key=peaks.__getitem__)
-    if peaks[worst] > device.memory:
-        need, have = human_bytes(peaks[worst]), human_bytes(device.memory)
+    if peaks[worst] > device.available:
         hint = "use more devices, a smaller batch or a smaller dtype"
-        yield Diagnostic("HX410", f"rank {worst} needs {need}, {device.name} has {have}", hint)
+        yield Diagnostic("HX410", f"rank {worst} needs {human_bytes(peaks[worst])}, {device.memory_text}", hint)

@@ -9,11 +9,12 @@ from helixctl.errors import Diagnostic
 from helixctl.plan import Plan, digest, illegalities
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.plan.size import about, too_large
+from helixctl.spec.model import no_logits
 from helixctl.spec.sliding_window import window_that_bites
 
 
 def check_plan(plan: Plan) -> Iterator[Diagnostic]:
-    """Format version (HX304), digests (HX302), the layout's legality (HX303), size (HX305) and windows (HX111)."""
+    """Format version (HX304), digests (HX302), layout (HX303), size (HX305), logits (HX109) and windows (HX111)."""
     if plan.format_version != FORMAT_VERSION:
         yield Diagnostic("HX304", f"the plan's format_version {plan.format_version} is not {FORMAT_VERSION}")
     for name in ("model", "cluster", "workload"):
@@ -25,6 +26,8 @@ def check_plan(plan: Plan) -> Iterator[Diagnostic]:
         yield Diagnostic("HX303", f"layout {plan.layout}: {reason}")
     if large := too_large(about(plan), f"layout {plan.layout}"):
         yield large
+    if message := no_logits(plan.model, plan.workload):
+        yield Diagnostic("HX109", message)
     if bite := window_that_bites(plan.model, plan.workload):
         yield Diagnostic(bite.code, bite.message, bite.hint)
 

@@ -61,8 +61,10 @@ def test_what_is_broken_is_good(name: str, tmp_path: Path) -> None:
 
 def test_what_is_broken_has_every_op_and_axis() -> None:
     ops = {task.kind for name in bases.PLANS for task in bases.dag(name).tasks}
-    assert ops == {"broadcast", "embed", "norm", "linear", "bias", "rotate", "attention", "activation", "multiply",
-                   "route", "experts", "add", "last_token", "all_to_all", "all_gather", "all_reduce", "send_receive"}  # fmt: skip
+    assert ops == {
+        "broadcast", "embed", "norm", "linear", "bias", "rotate", "attention", "activation", "multiply", "route",
+        "experts", "add", "last_token", "all_to_all", "all_gather", "all_reduce", "send_receive",
+    }  # fmt: skip
     layouts = [bases.plan(name).layout for name in bases.PLANS]
     for axis, field in type(layouts[0]).model_fields.items():
         assert any(getattr(layout, axis) != (1 if field.is_required() else field.default) for layout in layouts), axis

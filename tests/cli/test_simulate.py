@@ -62,7 +62,7 @@ def test_plans_side_by_side(plans: dict[str, Path]) -> None:
     assert row(done.said, "layout")[1] == "4 x 4"
     assert len(row(done.said, "step time")) == len(row(done.said, "tokens/s")) == 4
     assert "predicted from datasheet rates and default constants, not measured" in done.said
-    assert "paper-dense on h100x16 (16 x NVIDIA H100 80GB HBM3), 1024 sequences x 1 token, float16" in done.said
+    assert "paper-dense on h100x16 (16 x NVIDIA H100 80GB HBM3), 1,024 sequences x 1 token in one pass" in done.said
 
 
 def test_many_plans_have_a_row_each(plans: dict[str, Path]) -> None:

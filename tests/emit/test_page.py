@@ -275,7 +275,13 @@ def test_dark_mode_changes_the_paper(page: Page) -> None:
 
 def test_facts_and_legend_are_text(page: Page) -> None:
     header = page.driver.find_element(By.TAG_NAME, "header").text
-    for words in ("paper-dense", "1,024 sequences of 1 token", "NVIDIA H100", "4 groups of 4 slices", page.dag.digest):
+    for words in (
+        "paper-dense",
+        "1,024 sequences x 1 token in one pass, no KV cache",
+        "NVIDIA H100",
+        "4 groups of 4 slices",
+        page.dag.digest,
+    ):
         assert words in header
     legend = page.driver.find_element(By.CLASS_NAME, "legend").text.split("\n")
     assert legend[:5] == ["distribute", "attend", "concat", "project", "feed_forward"]

@@ -90,17 +90,17 @@ def test_an_illegal_wish(fixed: dict[str, int | str], text: str) -> None:
 
 def test_nothing_fits() -> None:
     with pytest.raises(HelixError) as caught:
-        paper_space(PAPER, "device.memory=450 MB")
+        paper_space(PAPER, "device.memory=450 MB", "device.reserve=0 %")
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     assert "needs at least 520 MB a device" in str(caught.value)
 
 
 def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
-    decision = decide(*specs(PAPER, "device.memory=480 MB"))
+    decision = decide(*specs(PAPER, "device.memory=480 MB", "device.reserve=0 %"))
     fits = next(row.candidate.forecast for row in decision.rows if row.chosen)
     assert fits.memory_nbytes <= 480e6
     with pytest.raises(HelixError) as caught:
-        decide(*specs(PAPER, "device.memory=410 MB"))
+        decide(*specs(PAPER, "device.memory=410 MB", "device.reserve=0 %"))
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     assert re.search(
         "layout 4 x 1, pipeline 4, microbatches [0-9]+, interleave 2.*: needs at least 4[0-9][0-9] MB a device",
@@ -118,14 +118,14 @@ def test_weights_that_fit_nowhere(specs_: tuple[str, str]) -> None:
     role = {tensor.name: tensor.role for tensor in dag.tensors}
     assert nbytes == sum(v.nbytes for v in dag.values if role[v.tensor] == "weight")
     for memory, said in ((nbytes / 16 - 1, "however they are cut"), (nbytes / 16, "needs at least")):
-        device = cluster.device.model_copy(update={"memory": memory})
+        device = cluster.device.model_copy(update={"memory": memory, "reserve": 0.0})
         with pytest.raises(HelixError, match=said):
             decide(model, cluster.model_copy(update={"device": device}), workload)
 
 
 def test_where_only_many_small_microbatches_fit() -> None:
     """2 million tokens a step on 4 x 4: the input and the output take 69 of 80 GB."""
-    sets = ("workload.batch=64", "workload.seq_len=32768")
+    sets = ("workload.batch=64", "workload.seq_len=32768", "device.reserve=0 %")
     decision = decide(*specs(PAPER, *sets), parse_wish("groups=4,slices=4"))
     assert decision.plan.layout.microbatches > 16
     assert decision.objective == "throughput"
@@ -138,7 +138,7 @@ def test_a_search_that_ends_early_does_not_say_that_nothing_fits() -> None:
     model, cluster, workload = specs(PAPER)
     tried = simulated(model, cluster, workload, Layout(groups=16, slices=1))
     for bound, way_out in (((1.0,), "fix axes with --layout"), ((float("inf"), 1.0), "use more devices")):
-        assert way_out in str(none_fits(Found(None, (tried,), 5, bound), cluster)[0].hint)
+        assert way_out in str(none_fits(Found(None, (tried,), 5, bound), (model, cluster, workload))[0].hint)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_the_optimum_of_brute_force(number: int) -> None:
     model, cluster, workload = problem(number)
     everything = sorted(space(model, cluster, workload, {}), key=simplicity)
     forecasts = {x: forecast(lower(Plan.sketch(model, cluster, workload, x))) for x in everything}
-    fitting = [x for x in everything if forecasts[x].memory_nbytes <= cluster.device.memory]
+    fitting = [x for x in everything if forecasts[x].memory_nbytes <= cluster.device.available]
     for objective in OBJECTIVES:
         best = min(fitting, key=lambda x: (key(objective, forecasts[x]), simplicity(x)))
         decision = decide(model, cluster, workload, None, objective, budget=10**9)

@@ -104,10 +104,12 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     yield of("vocabulary.tied", "tie_word_embeddings")
     dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
     yield of("dtype", dtype) if dtype else Origin(("dtype",), default, (), "float32")
+    yield of("max_positions", "max_position_embeddings")
     yield Origin(("workload", "batch"), "ours for a Hugging Face model", (), _WORKLOAD_BATCH)
     seq_len = min(_WORKLOAD_SEQ_LEN, decoder.max_position_embeddings)
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"
     yield Origin(("workload", "seq_len"), source, ("max_position_embeddings",), seq_len)
+    yield Origin(("workload", "logits"), "ours for a Hugging Face model", (), "last")
 
 
 def _head_dim(decoder: Decoder) -> Origin | None:

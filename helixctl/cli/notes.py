@@ -1,0 +1,45 @@
+"""What a person should know of a plan beside its numbers: where a step is not what its reader may take it for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from helixctl.plan import Plan
+from helixctl.units import human_bytes
+
+# Engines keep about this share for the workspace of kernels and of communication.
+_LITTLE: Final = 0.1
+
+
+def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
+    """Sentences on a plan, without the word "note".
+
+    Args:
+        plan: what is planned.
+        memory_nbytes: what its fullest device holds.
+    """
+    model, attention, work, device = plan.model, plan.model.attention, plan.workload, plan.cluster.device
+    if attention.softmax_slices > 1:
+        yield (
+            f"softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "
+            f"slices of {attention.softmax_width} dims; this is another function than softmax_slices 1"
+        )
+    if model.feed_forward.experts:
+        yield "experts are priced for an even routing; all tokens are computed, whatever the routing"
+    if work.seq_len == 1:
+        yield (
+            "a step is one pass over sequences of one token, without a KV cache: it is no decode step, "
+            "whose tokens attend to those before them"
+        )
+    if model.max_positions is not None and work.seq_len > model.max_positions:
+        yield (
+            f"{work.seq_len:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
+            "(max_position_embeddings): it computes them, but was not trained for them"
+        )
+    free = device.memory - memory_nbytes
+    if free < _LITTLE * device.memory:
+        yield (
+            f"{human_bytes(free)} of {human_bytes(device.memory)} a device are left (device.reserve "
+            f"{device.reserve * 100:.3g} %); engines keep about a tenth for the workspace of kernels and communication"
+        )
