@@ -106,7 +106,8 @@ def _column(paper: _Paper, column: Column) -> Iterator[str]:
     heading = paper.lanes.heading
     for y, word in zip(heading.word_ys, column.words, strict=True):
         name = word if word == column.words[0] else f"{column.words[0]} {word}"
-        yield _words(paper, name, column.middle, y - heading.height - _RISE, escape(word))
+        markup = escape(word) if word == column.words[0] else _quiet(word)
+        yield _words(paper, name, column.middle, y - heading.height - _RISE, markup)
 
 
 def _brackets(paper: _Paper) -> Iterator[str]:
@@ -117,7 +118,7 @@ def _brackets(paper: _Paper) -> Iterator[str]:
             name = f"bracket {level} {i}"
             yield _words(paper, name, span.middle, row.label_y - height - _RISE, f"<B>{escape(span.label)}</B>")
             if span.note:
-                yield _words(paper, f"{name} note", span.middle, row.note_y - height - _RISE, escape(span.note))
+                yield _words(paper, f"{name} note", span.middle, row.note_y - height - _RISE, _quiet(span.note))
             yield _bracket(paper, f"{name} line", span.start - OVERHANG, span.stop + OVERHANG, row)
 
 
@@ -157,8 +158,8 @@ def _captions(paper: _Paper) -> Iterator[str]:
     rows += [(caption.middle, caption.label) for caption in lanes.captions]
     left = lanes.width + AFTER
     for i, (y, text) in enumerate(rows):
-        cell = f'<TD FIXEDSIZE="TRUE" WIDTH="{lanes.captions_width}" HEIGHT="14" ALIGN="LEFT">{escape(text)}</TD>'
-        markup = f'<FONT COLOR="#59636e"><TABLE {_TABLE}><TR>{cell}</TR></TABLE></FONT>'
+        cell = f'<TD FIXEDSIZE="TRUE" WIDTH="{lanes.captions_width}" HEIGHT="14" ALIGN="LEFT">{_quiet(text)}</TD>'
+        markup = f"<TABLE {_TABLE}><TR>{cell}</TR></TABLE>"
         yield _words(paper, f"caption {i}", left + lanes.captions_width / 2, y, markup)
 
 
@@ -216,6 +217,10 @@ def _words(paper: _Paper, name: str, x: float, y: float, markup: str) -> str:
     """A label that stands alone."""
     look = f"shape=none, style=solid, fixedsize=false, margin=0, label=<{markup}>"
     return f'{_quote(name)} [{look}, pos="{paper.point(x, y)}"];'
+
+
+def _quiet(text: str) -> str:
+    return f'<FONT COLOR="#59636e">{escape(text)}</FONT>'
 
 
 def _quote(text: str) -> str:

@@ -29,11 +29,11 @@ _BOLD: Final = {
     44: "/IJ\\|,.:;-f",
     53: '!()[]tr_`"*',
     66: "?zcsLvxy",
-    73: "akEFTeohnu{}$0123456789SYbdgpqCPZ",
-    85: "BAKRVXUGDOQ#+<=>HN^~",
-    110: "&w%@MmW",
+    74: "akEFTeohnu{}$0123456789SYbdgpqCPZ",
+    86: "BAKRVXUGDOQ#+<=>HN^~",
+    111: "&w%@MmW",
 }
-_OTHER: Final = 110
+_OTHER: Final = 111
 _ELLIPSIS: Final = "\u2026"
 
 

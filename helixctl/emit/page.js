@@ -256,7 +256,47 @@
       svg.style.width = `${width * zoom}px`;
       svg.style.height = `${height * zoom}px`;
     }
+    keepLabelsInView();
   }
+
+  // A bracket may be longer than the window: its label stands in the middle of the part that is in view.
+  const [headDrawing, gutterDrawing] = drawings;
+  const brackets = [...scroller.querySelectorAll(".bracketed")].map((group) => {
+    const [label, path] = [group.firstElementChild, group.lastElementChild];
+    const [words, line] = [label.getBBox(), path.getBBox()];
+    const across = line.width > line.height;
+    const [start, length, size] = across ? [line.x, line.width, words.width] : [line.y, line.height, words.height];
+    const slack = Math.max(0, (length - size) / 2 - 8);
+    return { label, across, start, stop: start + length, middle: start + length / 2, slack, at: 0 };
+  });
+  function keepLabelsInView() {
+    const left = headDrawing.svg.viewBox.baseVal.x + scroller.scrollLeft / zoom;
+    const top = scroller.scrollTop / zoom;
+    const right = left + scroller.clientWidth / zoom - gutterDrawing.width;
+    const bottom = top + scroller.clientHeight / zoom - headDrawing.height;
+    for (const bracket of brackets) {
+      const { label, across, start, stop, middle, slack, at } = bracket;
+      const [first, last] = across ? [left, right] : [top, bottom];
+      if (stop < first || start > last) continue;
+      const seen = (Math.max(first, start) + Math.min(last, stop)) / 2;
+      const moved = Math.round(Math.max(-slack, Math.min(slack, seen - middle)));
+      if (moved === at) continue;
+      bracket.at = moved;
+      label.setAttribute("transform", across ? `translate(${moved})` : `translate(0 ${moved})`);
+    }
+  }
+  let waiting = false;
+  function viewChanged() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      keepLabelsInView();
+    });
+  }
+  scroller.addEventListener("scroll", viewChanged, { passive: true });
+  new ResizeObserver(viewChanged).observe(scroller);
+
   byId("smaller").addEventListener("click", () => setZoom(zoom / 1.25));
   byId("larger").addEventListener("click", () => setZoom(zoom * 1.25));
   byId("actual").addEventListener("click", () => setZoom(1));

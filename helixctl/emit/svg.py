@@ -112,24 +112,27 @@ def head(lanes: Lanes) -> str:
 
 
 def _bracket(row: Brackets, span: Span) -> str:
-    note = _text(span.middle, row.note_y, span.note, "note word middle") if span.note else ""
-    corners = f"M{span.start - OVERHANG} {row.bottom}V{row.bracket_y}H{span.stop + OVERHANG}V{row.bottom}"
     label = _text(span.middle, row.label_y, span.label, "span middle")
-    return f'<g class="bracketed">{label}{note}<path class="bracket" d="{corners}"/></g>'
+    note = _text(span.middle, row.note_y, span.note, "note word middle") if span.note else ""
+    left, right = span.start - OVERHANG + 1, span.stop + OVERHANG - 1  # so that two neighbours do not touch
+    return _bracketed(label + note, "bracket", f"M{left} {row.bottom}V{row.bracket_y}H{right}V{row.bottom}")
+
+
+def _bracketed(label: str, classes: str, path: str) -> str:
+    """A bracket and its label; page.js keeps the label in the part of the bracket that is in view."""
+    return f'<g class="bracketed"><g>{label}</g><path class="{classes}" d="{path}"/></g>'
 
 
 def gutter(lanes: Lanes) -> str:
     """Layers and levels left of the columns, ``GUTTER`` wide."""
     parts = []
     for layer in lanes.layers:
-        label = (
-            f'<g transform="translate(12 {layer.middle}) rotate(-90)">{_text(0, 0, layer.label, "layer middle")}</g>'
-        )
-        bracket = f'<path class="bracket" d="M24 {layer.start}h-4V{layer.stop}h4"/>'
-        parts.append(f'<g class="bracketed">{label}{bracket}</g>')
+        upright = f"translate(12 {layer.middle}) rotate(-90)"
+        label = f'<g transform="{upright}">{_text(0, 0, layer.label, "layer middle")}</g>'
+        parts.append(_bracketed(label, "bracket", f"M24 {layer.start}h-4V{layer.stop}h4"))
     for level in lanes.levels:
-        parts.append(f'<path class="bracket level {escape(level.label)}" d="M32 {level.start}V{level.stop}"/>')
-        parts.append(_text(39, level.middle + 4, level.label, "level"))
+        label = _text(39, level.middle + 4, level.label, "level")
+        parts.append(_bracketed(label, f"bracket level {escape(level.label)}", f"M32 {level.start}V{level.stop}"))
     return "\n".join(parts)
 
 
