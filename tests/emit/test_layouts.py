@@ -6,6 +6,7 @@ A browser measures what it paints; ``LEGIBLE`` returns what cannot be read, in w
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from selenium import webdriver
 
 from helixctl.dag import Dag
 from helixctl.emit import emit
+from helixctl.emit.dot import render_dot
 from helixctl.emit.measure import text_width
 from tests.emit.browser import NEEDS_BROWSER
 from tests.emit.examples import LAYOUTS, example
@@ -31,12 +33,18 @@ for (const svg of document.querySelectorAll("svg")) {
   for (const { t, r } of texts) if (!within(r, area)) faults.push(`${name(t)} leaves its drawing`);
   texts.sort((a, b) => a.r.top - b.r.top);
   texts.forEach((a, i) => {
-    for (let k = i + 1; k < texts.length && texts[k].r.top < a.r.bottom - 1; k++) {
+    for (let k = i + 1; k < texts.length && texts[k].r.top < a.r.bottom - a.r.height / 7; k++) {
       const b = texts[k];
       const shared = Math.min(a.r.right, b.r.right) - Math.max(a.r.left, b.r.left);
       if (shared > 0) faults.push(`${name(a.t)} on ${name(b.t)}`);
     }
   });
+}
+// What dot draws: a node with one shape and one text.
+for (const node of document.querySelectorAll("g.node")) {
+  const [shapes, words] = [node.querySelectorAll("path, polygon"), node.querySelectorAll("text")];
+  if (shapes.length !== 1 || words.length !== 1 || shapes[0].getAttribute("fill") === "none") continue;
+  if (!within(box(words[0]), box(shapes[0]))) faults.push(`${name(words[0])} leaves its box`);
 }
 for (const task of document.querySelectorAll(".task")) {
   let rect = null;
@@ -83,6 +91,42 @@ def test_every_text_of_the_page_can_be_read(name: str, browser: webdriver.Chrome
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_text_of_the_svg_can_be_read(name: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
     open_example(browser, example(name), tmp_path, "svg")
+    assert browser.execute_script(LEGIBLE) == []
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_text_of_the_graphviz_picture_can_be_read(name: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
+    drawn = render_dot(str(emit(example(name), "dot")), "svg")
+    path = tmp_path / "dot.svg"
+    path.write_bytes(drawn)
+    browser.get(path.as_uri())
+    assert browser.execute_script("return document.querySelectorAll('g.node').length") > len(example(name).tasks)
+    assert browser.execute_script(LEGIBLE) == []
+
+
+LABELS_IN_VIEW = """
+const view = scroller.getBoundingClientRect();
+const gutter = document.querySelector("svg.gutter").getBoundingClientRect();
+const unseen = [];
+for (const group of document.querySelectorAll("svg.head .bracketed")) {
+  const [label, line] = [...group.children].map((e) => e.getBoundingClientRect());
+  const left = Math.max(line.left, gutter.right), right = Math.min(line.right, view.left + scroller.clientWidth);
+  if (right - left < label.width + 20) continue;
+  if (label.left < left || label.right > right) unseen.push(group.textContent);
+}
+return unseen;
+"""
+
+
+@pytest.mark.parametrize("left", [0, 700, 2500, 9999])
+def test_the_label_of_a_long_bracket_stays_in_view(left: int, browser: webdriver.Chrome, tmp_path: Path) -> None:
+    open_example(browser, example("64 devices"), tmp_path)
+    browser.execute_async_script(
+        f"scroller.scrollTo({left}, 900);"
+        "requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(arguments[0])))"
+    )
+    assert browser.execute_script(LABELS_IN_VIEW) == []
     assert browser.execute_script(LEGIBLE) == []
 
 
