@@ -18,7 +18,6 @@ from helixctl.emit.measure import text_width
 COLUMN_GAP: Final = 8
 WORD_SIZE: Final = 10  # of the words below a GPU's name, in pixels
 _COLUMN_WIDTH: Final = 58  # at least
-_MOST_WIDTH: Final = 110
 _SECTION_GAP: Final = 14  # on top of COLUMN_GAP, between the brackets of the lowest row
 _HOST_GAP: Final = 14  # on top of both
 _TOP: Final = 4
@@ -144,7 +143,7 @@ def head_columns(dag: Dag, box_width: int) -> tuple[tuple[Column, ...], Heading]
     above = sorted((axis for axis in axes if axis.run > 1), key=lambda axis: -axis.run)
     words = _words(dag, below)
     widest = max(text_width(word, WORD_SIZE) for column in words for word in column)
-    width = min(max(_COLUMN_WIDTH, box_width, widest - COLUMN_GAP + 4), _MOST_WIDTH)
+    width = max(_COLUMN_WIDTH, box_width, widest - COLUMN_GAP + 4)
     lefts = _lefts(hosts.labels, above[-1].labels if above else [""] * len(words), width)
     columns = tuple(Column(rank, x, width, words[rank]) for rank, x in enumerate(lefts))
     rows = _stacked([_spans(columns, axis) for axis in above])

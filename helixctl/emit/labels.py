@@ -100,20 +100,21 @@ class Labels:
 
 
 def caption(dag: Dag, tasks: Sequence[Task]) -> str:
-    """What every GPU of a row holds after it: "attention 1/4"; of one tensor that is cut unevenly "23 % to 27 %"."""
-    return fit(_caption(dag, tasks), _LONGEST_CAPTION, CAPTION_SIZE)
+    """What every GPU of a row holds after it: "attention: 1/4", or of a tensor cut unevenly "down: 23% to 27%"."""
+    shares: dict[str, list[str]] = {}
+    for name, values in _by_tensor(dag, tasks).items():
+        shares.setdefault(_share(dag, values), []).append(name)
+    text = "; ".join(f"{_listed(names)}: {share}" for share, names in shares.items())
+    return fit(text, _LONGEST_CAPTION, CAPTION_SIZE)
 
 
-def _caption(dag: Dag, tasks: Sequence[Task]) -> str:
-    outputs = [dag.value[v] for task in tasks for v in task.outputs]
-    shares = {_share(dag, value) for value in outputs}
-    names = _tensor_names(tasks[0], outputs)
-    if len(shares) == 1:
-        return f"{_listed(names)}: {shares.pop()}"
-    if len(names) > 1:
-        return _listed(names)
-    sizes = [value.numel / prod(dag.tensor[value.tensor].shape) for value in outputs]
-    return f"{names[0]}: {min(sizes):.0%} to {max(sizes):.0%}"
+def _by_tensor(dag: Dag, tasks: Sequence[Task]) -> dict[str, list[Value]]:
+    """The values that some tasks make, by tensor."""
+    found: dict[str, list[Value]] = {}
+    for task in tasks:
+        for value in (dag.value[v] for v in task.outputs):
+            found.setdefault(_name(task, value), []).append(value)
+    return found
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -124,13 +125,22 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def _share(dag: Dag, value: Value) -> str:
-    if value.partial:
+def _share(dag: Dag, values: Sequence[Value]) -> str:
+    """Which part of a tensor the values are."""
+    if all(value.partial for value in values):
         return "partial sum"
-    whole = prod(dag.tensor[value.tensor].shape)
-    return "whole" if value.numel == whole else str(Fraction(value.numel, whole))
+    whole = prod(dag.tensor[values[0].tensor].shape)
+    smallest, largest = min(value.numel for value in values), max(value.numel for value in values)
+    if smallest != largest:
+        return f"{smallest / whole:.0%} to {largest / whole:.0%}"
+    return "whole" if smallest == whole else str(Fraction(smallest, whole))
 
 
 def _tensor_names(task: Task, values: Iterable[Value]) -> list[str]:
-    """The tensors of some values, each once, without the layer that the drawing shows anyway."""
-    return list(dict.fromkeys(value.tensor.removeprefix(f"l{task.layer}.") for value in values))
+    """The tensors of some values, each once."""
+    return list(dict.fromkeys(_name(task, value) for value in values))
+
+
+def _name(task: Task, value: Value) -> str:
+    """The name of a tensor without the layer that the drawing shows anyway."""
+    return value.tensor.removeprefix(f"l{task.layer}.")

@@ -350,6 +350,23 @@ def test_a_link_between_stages_says_who_sends() -> None:
     assert all(box.labels == ("send", "receive") for box in links)
 
 
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("more groups than KV heads", "q: 1/16; k, v: 1/8"),
+        ("query, 2 x 4", "q: 1/16; k, v: 1/4"),
+        ("Megatron's 8 x 1", "projection: partial sum"),
+    ],
+)
+def test_a_caption_says_each_tensor_s_share(name: str, caption: str) -> None:
+    assert caption in {span.label for span in arrange(example(name)).captions}
+
+
+def test_a_caption_of_uneven_pieces_says_from_where_to_where() -> None:
+    captions = {span.label for span in arrange(dag_of(SMALL, 3, 1, "layers=1")).captions}
+    assert "attention: 31% to 38%" in captions
+
+
 def test_a_text_that_is_too_long_ends_in_an_ellipsis() -> None:
     assert fit("norm", 40, 10) == "norm"
     short = fit("a name of many words", 60, 10)
