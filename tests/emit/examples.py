@@ -64,12 +64,16 @@ def paper_dag(groups: int, slices: int, layers: int = 2) -> Dag:
     return lower(paper_plan(groups, slices, layers))
 
 
+def named(dag: Dag, name: str) -> Dag:
+    """The same dag, with another name for its model, its cluster and their device."""
+    plan = dag.plan
+    device = plan.cluster.device.model_copy(update={"name": name})
+    cluster = plan.cluster.model_copy(update={"name": name, "device": device})
+    model = plan.model.model_copy(update={"name": name})
+    return dataclasses.replace(dag, plan=plan.model_copy(update={"model": model, "cluster": cluster}))
+
+
 def hostile_dag() -> Dag:
     """A dag whose every free text tries to get out of where it stands; no spec allows all of it, a caller may."""
-    plan = paper_plan(1, 4, 1)
-    model = plan.model.model_copy(update={"name": HOSTILE})
-    device = plan.cluster.device.model_copy(update={"name": HOSTILE})
-    cluster = plan.cluster.model_copy(update={"name": HOSTILE, "device": device})
-    dag = lower(plan)
-    tasks = tuple(dataclasses.replace(task, id=f"{task.id}{HOSTILE}") for task in dag.tasks)
-    return dataclasses.replace(dag, plan=plan.model_copy(update={"model": model, "cluster": cluster}), tasks=tasks)
+    dag = named(lower(paper_plan(1, 4, 1)), HOSTILE)
+    return dataclasses.replace(dag, tasks=tuple(dataclasses.replace(t, id=f"{t.id}{HOSTILE}") for t in dag.tasks))

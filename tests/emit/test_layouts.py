@@ -17,7 +17,7 @@ from helixctl.emit import emit
 from helixctl.emit.dot import render_dot
 from helixctl.emit.measure import text_width
 from tests.emit.browser import NEEDS_BROWSER
-from tests.emit.examples import LAYOUTS, example
+from tests.emit.examples import LAYOUTS, example, named
 
 pytestmark = NEEDS_BROWSER
 
@@ -102,6 +102,17 @@ def test_every_text_of_the_graphviz_picture_can_be_read(name: str, browser: webd
     path.write_bytes(drawn)
     browser.get(path.as_uri())
     assert browser.execute_script("return document.querySelectorAll('g.node').length") > len(example(name).tasks)
+    assert browser.execute_script(LEGIBLE) == []
+
+
+@pytest.mark.parametrize("output_format", ["html", "svg", "dot"])
+@pytest.mark.parametrize("device", ["x" * 150, "a device of many words " * 8])
+def test_long_names(output_format: str, device: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
+    dag = named(example("one device"), device)
+    text = str(emit(dag, output_format))
+    path = tmp_path / f"long.{'svg' if output_format == 'dot' else output_format}"
+    path.write_bytes(render_dot(text, "svg") if output_format == "dot" else text.encode())
+    browser.get(path.as_uri())
     assert browser.execute_script(LEGIBLE) == []
 
 
