@@ -20,7 +20,7 @@ from helixctl.dag import Dag
 from helixctl.emit.columns import Brackets, Column
 from helixctl.emit.heading import facts, title
 from helixctl.emit.lanes import Box, Edge, Lanes, Line, arrange
-from helixctl.emit.svg import AFTER, COLOURS, GUTTER, OVERHANG
+from helixctl.emit.svg import AFTER, COLOURS, GUTTER, NUMBERS, OVERHANG
 from helixctl.errors import fail
 
 _INCH: Final = 72  # Graphviz has widths in inches and positions in points; a pixel of the lanes is a point
@@ -35,7 +35,7 @@ def dot(dag: Dag, layer: int | None = None) -> str:
     paper = _Paper(lanes)
     return "\n".join(
         [
-            *_opening(dag),
+            *_opening(dag, lanes),
             *_sections(paper),
             *_brackets(paper),
             *_layers(paper),
@@ -77,8 +77,9 @@ class _Paper:
         return f'"{self.point(left, bottom)},{self.point(right, top)}"'
 
 
-def _opening(dag: Dag) -> Iterator[str]:
+def _opening(dag: Dag, lanes: Lanes) -> Iterator[str]:
     lines = [title(dag), *(f"{key} {text}" for key, text in facts(dag) if key not in {"plan", "dag"})]
+    lines += [NUMBERS] if lanes.number_width else []
     heading = "".join(_escape(line) + r"\l" for line in lines)  # \l ends a line and sets it left
     yield f"digraph {_quote(title(dag))} {{"
     yield f'graph [layout=nop2, outputorder=edgesfirst, label="{heading}",'
