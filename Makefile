@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check golden gpu mutants fuzz faults hosts bench clean
+.PHONY: help install demo test check golden picture gpu mutants fuzz faults hosts bench clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ check: install ## lint, types, import rules, proofs of the shipped plans
 
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden tests
+
+picture: install ## draw docs/dag-4x4.png again after a change of the drawing; needs Graphviz
+	$(BIN)/helixctl visualize plans/paper/dense.4x4.dag.json --layer 0 -o docs/dag-4x4.png
 
 mutants: install ## break plans and dags in every way, see that each is refused: about 2 minutes
 	$(BIN)/python tests/attack/mutants.py --update

@@ -17,13 +17,14 @@ from itertools import groupby, pairwise
 from typing import Final
 
 from helixctl.dag import Dag
+from helixctl.emit.columns import Brackets, Column
 from helixctl.emit.heading import facts, title
-from helixctl.emit.lanes import COLUMN_WIDTH, Box, Edge, Lanes, Line, arrange
-from helixctl.emit.svg import COLOURS, GUTTER, OVERHANG, bar_label
+from helixctl.emit.lanes import Box, Edge, Lanes, Line, arrange
+from helixctl.emit.svg import AFTER, COLOURS, GUTTER, NUMBERS, OVERHANG
 from helixctl.errors import fail
 
 _INCH: Final = 72  # Graphviz has widths in inches and positions in points; a pixel of the lanes is a point
-_HEAD: Final = 56
+_RISE: Final = 4  # from the baseline of a line of text to its middle
 _PDF_DATE: Final = re.compile(rb"/CreationDate \(D:[0-9]+")
 _TABLE: Final = 'BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"'
 
@@ -34,10 +35,12 @@ def dot(dag: Dag, layer: int | None = None) -> str:
     paper = _Paper(lanes)
     return "\n".join(
         [
-            *_opening(dag),
-            *_groups(paper),
+            *_opening(dag, lanes),
+            *_sections(paper),
+            *_brackets(paper),
             *_layers(paper),
             *_levels(paper),
+            *_captions(paper),
             *(_edge(paper, edge) for edge in lanes.edges),
             "}",
             "",
@@ -74,8 +77,9 @@ class _Paper:
         return f'"{self.point(left, bottom)},{self.point(right, top)}"'
 
 
-def _opening(dag: Dag) -> Iterator[str]:
+def _opening(dag: Dag, lanes: Lanes) -> Iterator[str]:
     lines = [title(dag), *(f"{key} {text}" for key, text in facts(dag) if key not in {"plan", "dag"})]
+    lines += [NUMBERS] if lanes.number_width else []
     heading = "".join(_escape(line) + r"\l" for line in lines)  # \l ends a line and sets it left
     yield f"digraph {_quote(title(dag))} {{"
     yield f'graph [layout=nop2, outputorder=edgesfirst, label="{heading}",'
@@ -84,22 +88,47 @@ def _opening(dag: Dag) -> Iterator[str]:
     yield 'edge [color="#818b98", arrowsize=0.4];'
 
 
-def _groups(paper: _Paper) -> Iterator[str]:
-    """A tinted cluster for every group, with the names of its GPUs."""
-    lanes = paper.lanes
-    for number, group in enumerate(lanes.groups):  # several stages have a group 0 each: names take the number
-        area = paper.box(group.start - OVERHANG, -_HEAD, group.stop + OVERHANG, lanes.height)
+def _sections(paper: _Paper) -> Iterator[str]:
+    """A tinted cluster for every section of the columns, with the names of its GPUs."""
+    lanes, heading = paper.lanes, paper.lanes.heading
+    for number, section in enumerate(heading.sections):  # several stages have a group 0 each: names take the number
+        top = heading.tint_y - heading.height
+        area = paper.box(section.start - OVERHANG, top, section.stop + OVERHANG, lanes.height)
         yield f"subgraph {_quote(f'cluster {number}')} {{"
         yield f'graph [bb={area}, style=filled, color="#eef1f5", label=""];'
-        yield _words(paper, f"group {number}", group.middle, -_HEAD + 12, f"<B>{escape(group.label)}</B>")
-        yield _words(paper, f"note {number}", group.middle, -_HEAD + 26, escape(group.note))
         for column in lanes.columns:
-            if group.start <= column.x < group.stop:
-                name = f"{lanes.device} {column.rank}"
-                yield _words(paper, name, column.middle, -10, escape(name))
+            if section.start <= column.x < section.stop:
+                yield from _column(paper, column)
         yield "}"
-    for host in lanes.hosts:
-        yield _words(paper, host.label, host.middle, -_HEAD - 10, f"<B>{escape(host.label)}</B>")
+
+
+def _column(paper: _Paper, column: Column) -> Iterator[str]:
+    """The name of a GPU, and what else its column's heading says."""
+    heading = paper.lanes.heading
+    for y, word in zip(heading.word_ys, column.words, strict=True):
+        name = word if word == column.words[0] else f"{column.words[0]} {word}"
+        markup = escape(word) if word == column.words[0] else _quiet(word)
+        yield _words(paper, name, column.middle, y - heading.height - _RISE, markup)
+
+
+def _brackets(paper: _Paper) -> Iterator[str]:
+    """Hosts, stages, replicas and groups above the columns."""
+    height = paper.lanes.heading.height
+    for level, row in enumerate(paper.lanes.heading.brackets):
+        for i, span in enumerate(row.spans):
+            name = f"bracket {level} {i}"
+            yield _words(paper, name, span.middle, row.label_y - height - _RISE, f"<B>{escape(span.label)}</B>")
+            if span.note:
+                yield _words(paper, f"{name} note", span.middle, row.note_y - height - _RISE, _quiet(span.note))
+            yield _bracket(paper, f"{name} line", span.start - OVERHANG, span.stop + OVERHANG, row)
+
+
+def _bracket(paper: _Paper, name: str, left: int, right: int, row: Brackets) -> str:
+    """A table of one empty cell that has a border on three sides."""
+    tall = row.bottom - row.bracket_y
+    cell = f'<TD BORDER="1" SIDES="LTR" FIXEDSIZE="TRUE" WIDTH="{right - left}" HEIGHT="{tall}"></TD>'
+    middle = (row.bracket_y + row.bottom) / 2 - paper.lanes.heading.height
+    return _words(paper, name, (left + right) / 2, middle, f"<TABLE {_TABLE}><TR>{cell}</TR></TABLE>")
 
 
 def _layers(paper: _Paper) -> Iterator[str]:
@@ -123,6 +152,18 @@ def _levels(paper: _Paper) -> Iterator[str]:
         yield _words(paper, name, -GUTTER / 2 + 6, level.middle, f"<B>{escape(level.label)}</B>")
 
 
+def _captions(paper: _Paper) -> Iterator[str]:
+    """What every GPU holds after each row, set left."""
+    lanes, heading = paper.lanes, paper.lanes.heading
+    rows = [(heading.word_ys[0] - heading.height - _RISE, lanes.holds)]
+    rows += [(caption.middle, caption.label) for caption in lanes.captions]
+    left = lanes.width + AFTER
+    for i, (y, text) in enumerate(rows):
+        cell = f'<TD FIXEDSIZE="TRUE" WIDTH="{lanes.captions_width}" HEIGHT="14" ALIGN="LEFT">{_quiet(text)}</TD>'
+        markup = f"<TABLE {_TABLE}><TR>{cell}</TR></TABLE>"
+        yield _words(paper, f"caption {i}", left + lanes.captions_width / 2, y, markup)
+
+
 def _task(paper: _Paper, box: Box) -> str:
     first, last = paper.lanes.columns[box.ranks[0]], paper.lanes.columns[box.ranks[-1]]
     pale, strong = COLOURS[box.task.level]
@@ -131,7 +172,7 @@ def _task(paper: _Paper, box: Box) -> str:
     middle = paper.point((first.x + last.right) / 2, box.y + box.height / 2)
     shared = f'pos="{middle}", width={width:.3f}, height={height:.3f}, tooltip={_quote(box.task.id)}'
     if box.is_bar:
-        label = _quote(bar_label(box, last.right - first.x, paper.lanes.device))
+        label = _quote(_numbered(box, box.labels[0]))
         return (
             f'{_quote(box.task.id)} [{shared}, label={label}, color="{strong}", fillcolor="{fill}", fontcolor={ink}];'
         )
@@ -141,14 +182,20 @@ def _task(paper: _Paper, box: Box) -> str:
 def _cells(lanes: Lanes, box: Box) -> str:
     """A cell on each rank's column, joined by a thin line."""
     _, strong = COLOURS[box.task.level]
-    word = f'<FONT COLOR="white">{escape(box.label)}</FONT>'
     size = f'FIXEDSIZE="TRUE" BGCOLOR="{strong}"'
-    cells = [f'<TD {size} WIDTH="{COLUMN_WIDTH}" HEIGHT="{box.height}">{word}</TD>']
-    for left, right in pairwise(box.ranks):
-        gap = lanes.columns[right].x - lanes.columns[left].right
-        line = f'<TABLE {_TABLE}><TR><TD {size} WIDTH="{gap}" HEIGHT="3"></TD></TR></TABLE>'
-        cells += [f"<TD>{line}</TD>", cells[0]]
-    return f"<TABLE {_TABLE}><TR>{''.join(cells)}</TR></TABLE>"
+    columns = [lanes.columns[rank] for rank in box.ranks]
+    words = [f'<FONT COLOR="white">{escape(_numbered(box, label))}</FONT>' for label in box.labels]
+    cells = [f'<TD {size} WIDTH="{columns[0].width}" HEIGHT="{box.height}">{word}</TD>' for word in words]
+    joined = cells[:1]
+    for (left, right), cell in zip(pairwise(columns), cells[1:], strict=True):
+        line = f'<TABLE {_TABLE}><TR><TD {size} WIDTH="{right.x - left.right}" HEIGHT="3"></TD></TR></TABLE>'
+        joined += [f"<TD>{line}</TD>", cell]
+    return f"<TABLE {_TABLE}><TR>{''.join(joined)}</TR></TABLE>"
+
+
+def _numbered(box: Box, label: str) -> str:
+    """The label after the number of its microbatch."""
+    return label if box.microbatch is None else f"{box.microbatch}: {label}"
 
 
 def _edge(paper: _Paper, edge: Edge) -> str:
@@ -171,6 +218,10 @@ def _words(paper: _Paper, name: str, x: float, y: float, markup: str) -> str:
     """A label that stands alone."""
     look = f"shape=none, style=solid, fixedsize=false, margin=0, label=<{markup}>"
     return f'{_quote(name)} [{look}, pos="{paper.point(x, y)}"];'
+
+
+def _quiet(text: str) -> str:
+    return f'<FONT COLOR="#59636e">{escape(text)}</FONT>'
 
 
 def _quote(text: str) -> str:

@@ -24,9 +24,10 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     if experts := model.feed_forward.experts:
         network = f"{experts.count} experts of {model.feed_forward.intermediate_size}, top {experts.top_k}"
     # Beside how attention is put together, every axis that is not at its default, whatever axes a layout comes to have.
-    rest = layout.model_dump(mode="json", include={"combine", "gather_order"})
+    gathers = {"combine", "gather_order"} if layout.combine == "concat" else {"combine"}
+    rest = layout.model_dump(mode="json", include=gathers if layout.partitions > 1 else set())
     rest |= layout.model_dump(mode="json", exclude={"groups", "slices"}, exclude_defaults=True)
-    axes = [f"{axis.replace('_', ' ')} {value}" for axis, value in rest.items()]
+    axes = [f"{axis} {value}".replace("_", " ") for axis, value in rest.items()]
     if model.feed_forward.gated:
         network += ", gated"
     if model.vocabulary:

@@ -10,17 +10,17 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from helixctl.dag import Dag, Task, Value
+from helixctl.dag import Dag, Task, Tensor, Value
 from helixctl.emit.heading import facts, title
 from helixctl.emit.lanes import Lanes, arrange
 from helixctl.emit.svg import (
-    CAPTIONS,
     GUTTER,
-    HEAD_HEIGHT,
     LANES,
     MARGIN,
+    NUMBERS,
     OVERHANG,
     body,
+    captions_right,
     escape,
     gutter,
     head,
@@ -40,7 +40,7 @@ def html(dag: Dag, layer: int | None = None) -> str:
         style=style,
         facts="".join(_fact(key, text) for key, text in facts(dag)),
         layers=_layer_options(lanes),
-        legend=_legend(dag),
+        legend=_legend(lanes),
         drawing=_drawing(lanes),
         data=_script_json(_data(dag, lanes)),
         script=script,
@@ -63,9 +63,10 @@ def _fact(key: str, text: str) -> str:
     return f"<dt>{escape(key)}</dt><dd{kind}>{escape(text)}</dd>"
 
 
-def _legend(dag: Dag) -> str:
-    levels = [f'<li><span class="swatch {level}"></span>{level}</li>' for level in levels_of(dag)]
-    return "".join(levels + [f'<li><span class="swatch {lane}"></span>{words}</li>' for lane, words in LANES.items()])
+def _legend(lanes: Lanes) -> str:
+    items = [(level, level) for level in levels_of(lanes)] + list(LANES.items())
+    entries = [f'<li><span class="swatch {kind}"></span>{words}</li>' for kind, words in items]
+    return "".join([*entries, f"<li>{NUMBERS}</li>"] if lanes.number_width else entries)
 
 
 def _layer_options(lanes: Lanes) -> str:
@@ -76,10 +77,10 @@ def _layer_options(lanes: Lanes) -> str:
 
 def _drawing(lanes: Lanes) -> str:
     """Three drawings, so that the headings can stay in view while the tasks are scrolled."""
-    width = OVERHANG + lanes.width + CAPTIONS
+    width = OVERHANG + captions_right(lanes)
     return "\n".join(
         [
-            _part("head", -OVERHANG, width, HEAD_HEIGHT, head(lanes)),
+            _part("head", -OVERHANG, width, lanes.heading.height, head(lanes)),
             _part("gutter", -MARGIN, MARGIN + GUTTER - OVERHANG, lanes.height, gutter(lanes)),
             _part("body", -OVERHANG, width, lanes.height, body(lanes)),
         ]
@@ -107,12 +108,13 @@ class _Table:
 
 def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
     """What page.js reads, in the same order as the drawing."""
-    works, kinds, values = _Table(), _Table(), _Table()
+    works, tensors, kinds, values = _Table(), _Table(), _Table(), _Table()
     index = {box.task.id: i for i, box in enumerate(lanes.boxes)}
 
     def value(value_id: str) -> int:
         v = dag.value[value_id]
-        kind = kinds.index((v.tensor, v.region, v.dtype, v.partial), lambda: _kind(dag, v))
+        tensor = tensors.index(v.tensor, lambda: _tensor(dag.tensor[v.tensor]))
+        kind = kinds.index((v.tensor, v.region, v.dtype, v.partial), lambda: _kind(tensor, v))
         return values.index(v.id, lambda: [v.id, v.rank, kind])
 
     tasks = [
@@ -126,12 +128,14 @@ def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
             [value(v) for v in task.outputs],
             [index[p.id] for p in dag.predecessors(task) if p.id in index],
             box.line,
+            *([] if box.microbatch is None else [box.microbatch]),
         ]
         for box in lanes.boxes
         for task in [box.task]
     ]
     edges = [[edge.source, edge.target] for edge in lanes.edges]
-    return {"tasks": tasks, "works": works.rows, "values": values.rows, "kinds": kinds.rows, "edges": edges}
+    shared = {"works": works.rows, "tensors": tensors.rows, "kinds": kinds.rows, "values": values.rows}
+    return {"tasks": tasks, **shared, "edges": edges}
 
 
 def _work(task: Task) -> dict[str, Any]:
@@ -152,17 +156,14 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _kind(dag: Dag, value: Value) -> dict[str, Any]:
+def _tensor(tensor: Tensor) -> list[Any]:
+    return [tensor.name, tensor.role, list(zip(tensor.dims, tensor.shape, strict=True))]
+
+
+def _kind(tensor: int, value: Value) -> list[Any]:
     """All of a value but its rank."""
-    tensor = dag.tensor[value.tensor]
-    return {
-        "tensor": tensor.name,
-        "role": tensor.role,
-        "region": [[dim, *ends, size] for dim, ends, size in zip(tensor.dims, value.region, tensor.shape, strict=True)],
-        "dtype": value.dtype,
-        "partial": [[dim, *ends] for dim, ends in value.partial],
-        "nbytes": human_bytes(value.nbytes),
-    }
+    partial = [[dim, *ends] for dim, ends in value.partial]
+    return [tensor, value.region, value.dtype, partial, human_bytes(value.nbytes)]
 
 
 def _script_json(value: object) -> str:

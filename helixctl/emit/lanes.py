@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from graphlib import TopologicalSorter
-from itertools import groupby, pairwise
-from math import prod
+from itertools import groupby
 from typing import Final, get_args
 
-from helixctl.dag import Activation, Attention, Dag, Level, Linear, Task, Value
-from helixctl.emit.heading import team_words
-from helixctl.plan import Layout
+from helixctl.dag import Dag, Level, Task
+from helixctl.emit.columns import COLUMN_GAP, Column, Heading, Span, device_word, head_columns
+from helixctl.emit.labels import CAPTION_SIZE, Labels, caption
+from helixctl.emit.measure import text_width
 
-COLUMN_WIDTH: Final = 58
-COLUMN_GAP: Final = 8
-_GROUP_GAP: Final = 14  # on top of COLUMN_GAP
-_HOST_GAP: Final = 14  # on top of both
 _BOX_HEIGHT: Final = 22
 _LINK_HEIGHT: Final = 16  # a collective whose ranks are not neighbours: several of them are stacked, so it is thin
 _STACK_GAP: Final = 3
@@ -30,55 +25,24 @@ _LEVEL_GAP: Final = 8  # on top of _ROW_GAP
 _LAYER_GAP: Final = 20  # on top of both
 _TOP: Final = 14
 _DETOUR: Final = 4  # how far a dependency that passes other tasks leaves its column's middle
-_LABEL_LENGTH: Final = 10  # characters that fit in a column
 
 _LEVELS: Final[tuple[str, ...]] = get_args(Level)
-_SHORT_KINDS: Final = {"all_gather": "gather", "all_reduce": "reduce"}
 
 
 Line = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """The lane of one GPU."""
-
-    rank: int
-    slice: int
-    x: int
-
-    @property
-    def right(self) -> int:
-        """The right end of its boxes."""
-        return self.x + COLUMN_WIDTH
-
-    @property
-    def middle(self) -> int:
-        """Where its dependencies run."""
-        return self.x + COLUMN_WIDTH // 2
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A labelled stretch: of columns (a host, a group) or of rows (a layer, a level)."""
-
-    label: str
-    start: int
-    stop: int
-    note: str = ""
-
-    @property
-    def middle(self) -> int:
-        """Where its label goes."""
-        return (self.start + self.stop) // 2
-
-
-@dataclass(frozen=True, slots=True)
 class Box:
-    """The place of one task. ``line`` counts the lines of boxes from the top; a row has several where it is stacked."""
+    """The place of one task. ``line`` counts the lines of boxes from the top; a row has several where it is stacked.
+
+    ``labels`` is the one label of a bar, or else the label on each rank's column. ``microbatch`` is None where there is
+    one only.
+    """
 
     task: Task
-    label: str
+    labels: tuple[str, ...]
+    microbatch: int | None
     ranks: tuple[int, ...]
     line: int
     y: int
@@ -106,15 +70,20 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """The whole drawing, less its ink. Boxes stand in the order of the document; ``device`` is "GPU" or "rank"."""
+    """The whole drawing, less its ink. Boxes stand in the order of the document.
 
-    device: str
+    ``holds`` is the headline of the captions; they and it are at most ``captions_width`` wide. ``number_width`` is the
+    room for the number of a microbatch at the left end of a box.
+    """
+
     columns: tuple[Column, ...]
-    hosts: tuple[Span, ...]
-    groups: tuple[Span, ...]
+    heading: Heading
     layers: tuple[Span, ...]
     levels: tuple[Span, ...]
     captions: tuple[Span, ...]
+    holds: str
+    captions_width: int
+    number_width: int
     boxes: tuple[Box, ...]
     edges: tuple[Edge, ...]
     width: int
@@ -131,24 +100,21 @@ class _Row:
 def arrange(dag: Dag, layer: int | None = None) -> Lanes:
     """Place every task of a proved dag, or of one of its layers."""
     tasks = [task for task in dag.tasks if layer is None or task.layer == layer]
-    columns = _columns(dag)
-    rows = _rows(dag, tasks)
-    boxes, layers, levels, captions, height = _place(dag, rows)
+    rows, labels = _rows(dag, tasks), Labels(dag)
+    columns, heading = head_columns(dag, _box_width(tasks, labels))
+    boxes, layers, levels, captions, height = _place(dag, rows, columns, labels)
     by_id = {box.task.id: box for box in boxes}
     ordered = tuple(by_id[task.id] for task in tasks)
-    layout, cluster = dag.plan.layout, dag.plan.cluster
+    holds = f"each {device_word(dag)} then holds"
     return Lanes(
-        device="GPU" if cluster.device.kind == "cuda" else "rank",
         columns=columns,
-        hosts=_spans(columns, [f"host {cluster.host_of(c.rank)}" for c in columns]),
-        groups=_spans(
-            columns,
-            [_group(layout, c.rank) for c in columns],
-            ["heads {}:{}".format(*layout.heads(c.rank, dag.plan.model)) for c in columns],
-        ),
+        heading=heading,
         layers=layers,
         levels=levels,
         captions=captions,
+        holds=holds,
+        captions_width=max(text_width(text, CAPTION_SIZE) for text in (holds, *(c.label for c in captions))),
+        number_width=labels.number_width,
         boxes=ordered,
         edges=_edges(dag, ordered, columns),
         width=columns[-1].right,
@@ -156,9 +122,10 @@ def arrange(dag: Dag, layer: int | None = None) -> Lanes:
     )
 
 
-def _group(layout: Layout, rank: int) -> str:
-    """``group 1``, and of which stage and replica where there are several."""
-    return ", ".join([*team_words(layout, rank), f"group {layout.group_of(rank)}"])
+def _box_width(tasks: Sequence[Task], labels: Labels) -> int:
+    """What a column needs for the widest label of a box that is one column wide."""
+    narrow = (task for task in tasks if len(task.ranks) == 1 or not _are_neighbours(_ascending(task)))
+    return max((labels.width(task) for task in narrow), default=0)
 
 
 def _rows(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:
@@ -176,21 +143,6 @@ def _rows(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:
     return tuple(_Row(layer, _LEVELS[level], _lines(row)) for (_, layer, level), row in rows)  # type: ignore[arg-type]
 
 
-def _label(dag: Dag, task: Task) -> str:
-    """A word or two for a box: "norm", "q k v", "attend", "gelu", "gather"."""
-    match task.op:
-        case Linear():
-            # What it makes says more than "linear" six times over.
-            names = " ".join(_tensor_names(task, [dag.value[v] for v in task.outputs]))
-            return names if 0 < len(names) <= _LABEL_LENGTH else "linear"
-        case Attention():
-            return "attend"
-        case Activation():
-            return task.op.function
-        case _:
-            return _SHORT_KINDS.get(task.kind, task.kind.replace("_", " "))
-
-
 def _generations(dag: Dag, tasks: Sequence[Task]) -> dict[str, int]:
     """The length of the longest way to each task."""
     kept = {task.id for task in tasks}
@@ -199,6 +151,10 @@ def _generations(dag: Dag, tasks: Sequence[Task]) -> dict[str, int]:
     for task_id in TopologicalSorter(before).static_order():
         depth[task_id] = max((depth[p] + 1 for p in before[task_id]), default=0)
     return depth
+
+
+def _ascending(task: Task) -> tuple[int, ...]:
+    return tuple(sorted(set(task.ranks)))
 
 
 def _are_neighbours(ranks: tuple[int, ...]) -> bool:
@@ -220,30 +176,8 @@ def _lines(tasks: Iterable[Task]) -> tuple[tuple[Task, ...], ...]:
     return tuple(tuple(line) for line in lines)
 
 
-def _columns(dag: Dag) -> tuple[Column, ...]:
-    """The columns by rank, further apart where the group or the host changes."""
-    layout, cluster = dag.plan.layout, dag.plan.cluster
-    columns, x = [Column(0, 0, 0)], 0
-    for left, right in pairwise(range(layout.devices)):
-        x += COLUMN_WIDTH + COLUMN_GAP
-        x += _GROUP_GAP * (layout.group_of(left) != layout.group_of(right))
-        x += _HOST_GAP * (cluster.host_of(left) != cluster.host_of(right))
-        columns.append(Column(right, layout.slice_of(right), x))
-    return tuple(columns)
-
-
-def _spans(columns: Sequence[Column], labels: Sequence[str], notes: Sequence[str] | None = None) -> tuple[Span, ...]:
-    """One span for each run of equal labels."""
-    spans = []
-    marked = zip(columns, labels, notes or [""] * len(labels), strict=True)
-    for (label, note), run in groupby(marked, key=lambda item: item[1:]):
-        members = [column for column, _, _ in run]
-        spans.append(Span(label, members[0].x, members[-1].right, note))
-    return tuple(spans)
-
-
 def _place(
-    dag: Dag, rows: Sequence[_Row]
+    dag: Dag, rows: Sequence[_Row], columns: Sequence[Column], labels: Labels
 ) -> tuple[list[Box], tuple[Span, ...], tuple[Span, ...], tuple[Span, ...], int]:
     """Go down the rows: boxes, layer bands, level bands, captions, and the height of it all."""
     boxes: list[Box] = []
@@ -257,21 +191,24 @@ def _place(
             y += _LAYER_GAP * (above.layer != row.layer)
         above, top = row, y
         for line in row.lines:
-            boxes_of_line = [_box(dag, task, line_number, y) for task in line]
+            boxes_of_line = [_box(task, columns, labels, line_number, y) for task in line]
             boxes += boxes_of_line
             y += max(box.height for box in boxes_of_line) + _STACK_GAP
             line_number += 1
         y -= _STACK_GAP
         stretches.append((row, top, y))
-        captions.append(Span(_caption(dag, [task for line in row.lines for task in line]), top, y))
+        captions.append(Span(caption(dag, [task for line in row.lines for task in line]), top, y))
     levels = _bands((f"{row.layer} {row.level}", row.level, top, bottom) for row, top, bottom in stretches)
     layers = _bands((str(row.layer), f"layer {row.layer}", top, bottom) for row, top, bottom in stretches)
     return boxes, layers, levels, tuple(captions), y + _TOP
 
 
-def _box(dag: Dag, task: Task, line: int, y: int) -> Box:
-    ranks = tuple(sorted(set(task.ranks)))
-    return Box(task, _label(dag, task), ranks, line, y, _BOX_HEIGHT if _are_neighbours(ranks) else _LINK_HEIGHT)
+def _box(task: Task, columns: Sequence[Column], labels: Labels, line: int, y: int) -> Box:
+    ranks = _ascending(task)
+    is_bar = _are_neighbours(ranks)
+    width = columns[ranks[-1]].right - columns[ranks[0]].x
+    words = (labels.on_bar(task, width),) if is_bar else labels.on_columns(task)
+    return Box(task, words, labels.microbatch(task), ranks, line, y, _BOX_HEIGHT if is_bar else _LINK_HEIGHT)
 
 
 def _bands(stretches: Iterable[tuple[str, str, int, int]]) -> tuple[Span, ...]:
@@ -281,39 +218,6 @@ def _bands(stretches: Iterable[tuple[str, str, int, int]]) -> tuple[Span, ...]:
         parts = list(run)
         bands.append(Span(parts[0][1], parts[0][2], parts[-1][3]))
     return tuple(bands)
-
-
-def _caption(dag: Dag, tasks: Sequence[Task]) -> str:
-    """What every GPU of a row holds after it: "attention 1/4"; of one tensor that is cut unevenly "23 % to 27 %"."""
-    outputs = [dag.value[v] for task in tasks for v in task.outputs]
-    shares = {_share(dag, value) for value in outputs}
-    names = _tensor_names(tasks[0], outputs)
-    if len(shares) == 1:
-        return f"{_listed(names)}: {shares.pop()}"
-    if len(names) > 1:
-        return _listed(names)
-    sizes = [value.numel / prod(dag.tensor[value.tensor].shape) for value in outputs]
-    return f"{names[0]}: {min(sizes):.0%} to {max(sizes):.0%}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """``q, k, v biased`` for q_biased, k_biased and v_biased."""
-    first, ends = zip(*((name.partition("_")[0], name.partition("_")[2]) for name in names), strict=True)
-    if len(names) > 1 and len(set(ends)) == 1 and ends[0]:
-        return f"{', '.join(first)} {ends[0]}"
-    return ", ".join(names)
-
-
-def _share(dag: Dag, value: Value) -> str:
-    if value.partial:
-        return "partial sum"
-    whole = prod(dag.tensor[value.tensor].shape)
-    return "whole" if value.numel == whole else str(Fraction(value.numel, whole))
-
-
-def _tensor_names(task: Task, values: Iterable[Value]) -> list[str]:
-    """The tensors of some values, each once, without the layer that the drawing shows anyway."""
-    return list(dict.fromkeys(value.tensor.removeprefix(f"l{task.layer}.") for value in values))
 
 
 def _edges(dag: Dag, boxes: Sequence[Box], columns: Sequence[Column]) -> tuple[Edge, ...]:

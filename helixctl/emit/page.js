@@ -9,8 +9,8 @@
   const elements = [...scroller.querySelectorAll(".task")];
   const edges = [...scroller.querySelectorAll(".edges path")];
   const indexOf = new Map(elements.map((element, i) => [element, i]));
-  const tasks = data.tasks.map(([id, work, layer, level, ranks, inputs, outputs, before, line]) => (
-    { id, work, layer, level, ranks, inputs, outputs, before, line, after: [] }));
+  const tasks = data.tasks.map(([id, work, layer, level, ranks, inputs, outputs, before, line, microbatch]) => (
+    { id, work, layer, level, ranks, inputs, outputs, before, line, microbatch, after: [] }));
   tasks.forEach((task, i) => task.before.forEach((p) => tasks[p].after.push(i)));
   // The boxes of each line of the drawing from left to right, for the arrow keys.
   const lines = [];
@@ -121,12 +121,14 @@
       merged.get(kind).ranks.push(rank);
     }
     return [...merged].map(([kind, { ids, ranks }]) => {
-      const { tensor, role, region, dtype, partial, nbytes } = data.kinds[kind];
+      const [tensor, region, dtype, partial, nbytes] = data.kinds[kind];
+      const [tensorName, role, dims] = data.tensors[tensor];
       const box = element("div", undefined, "value");
       const name = element("p");
-      name.append(element("span", tensor, "mono"), element("span", ` ${role}, ${dtype}, ${nbytes}`, "quiet"));
+      name.append(element("span", tensorName, "mono"), element("span", ` ${role}, ${dtype}, ${nbytes}`, "quiet"));
       const where = element("p");
-      region.forEach(([dim, start, stop, size], i) => {
+      region.forEach(([start, stop], i) => {
+        const [dim, size] = dims[i];
         const cut = start !== 0 || stop !== size;
         if (i) where.append(", ");
         where.append(element("span", `${dim} ${start}:${stop}`, cut ? "cut" : "quiet"));
@@ -166,6 +168,7 @@
         ...work.attributes,
         ["layer", task.layer],
         ["level", task.level],
+        ...(task.microbatch === undefined ? [] : [["microbatch", task.microbatch]]),
         [task.ranks.length > 1 ? "ranks" : "rank", task.ranks.join(", ")],
         ["flops", work.flops],
         ["bytes", work.nbytes],
@@ -253,7 +256,47 @@
       svg.style.width = `${width * zoom}px`;
       svg.style.height = `${height * zoom}px`;
     }
+    keepLabelsInView();
   }
+
+  // A bracket may be longer than the window: its label stands in the middle of the part that is in view.
+  const [headDrawing, gutterDrawing] = drawings;
+  const brackets = [...scroller.querySelectorAll(".bracketed")].map((group) => {
+    const [label, path] = [group.firstElementChild, group.lastElementChild];
+    const [words, line] = [label.getBBox(), path.getBBox()];
+    const across = line.width > line.height;
+    const [start, length, size] = across ? [line.x, line.width, words.width] : [line.y, line.height, words.height];
+    const slack = Math.max(0, (length - size) / 2 - 8);
+    return { label, across, start, stop: start + length, middle: start + length / 2, slack, at: 0 };
+  });
+  function keepLabelsInView() {
+    const left = headDrawing.svg.viewBox.baseVal.x + scroller.scrollLeft / zoom;
+    const top = scroller.scrollTop / zoom;
+    const right = left + scroller.clientWidth / zoom - gutterDrawing.width;
+    const bottom = top + scroller.clientHeight / zoom - headDrawing.height;
+    for (const bracket of brackets) {
+      const { label, across, start, stop, middle, slack, at } = bracket;
+      const [first, last] = across ? [left, right] : [top, bottom];
+      if (stop < first || start > last) continue;
+      const seen = (Math.max(first, start) + Math.min(last, stop)) / 2;
+      const moved = Math.round(Math.max(-slack, Math.min(slack, seen - middle)));
+      if (moved === at) continue;
+      bracket.at = moved;
+      label.setAttribute("transform", across ? `translate(${moved})` : `translate(0 ${moved})`);
+    }
+  }
+  let waiting = false;
+  function viewChanged() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      keepLabelsInView();
+    });
+  }
+  scroller.addEventListener("scroll", viewChanged, { passive: true });
+  new ResizeObserver(viewChanged).observe(scroller);
+
   byId("smaller").addEventListener("click", () => setZoom(zoom / 1.25));
   byId("larger").addEventListener("click", () => setZoom(zoom * 1.25));
   byId("actual").addEventListener("click", () => setZoom(1));
@@ -261,6 +304,16 @@
     const [head, gutter] = drawings;
     setZoom((scroller.clientWidth - 24) / (head.width + gutter.width));
   });
+
+  // On paper the whole drawing is as wide as the page of page.css, and smaller than on the screen.
+  const paper = 1000;
+  let onScreen = 1;
+  window.addEventListener("beforeprint", () => {
+    const [head, gutter] = drawings;
+    onScreen = zoom;
+    setZoom(Math.min(1, paper / (head.width + gutter.width)));
+  });
+  window.addEventListener("afterprint", () => setZoom(onScreen));
 
   byId("layer").addEventListener("change", (event) => {
     scroller.scrollTo({ top: Number(event.target.value) * zoom });

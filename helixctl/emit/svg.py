@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from helixctl.dag import AllGather, Broadcast, Dag
+from helixctl.dag import Dag
+from helixctl.emit.columns import Brackets, Span
 from helixctl.emit.heading import facts, title
-from helixctl.emit.lanes import COLUMN_WIDTH, Box, Lanes, Line, Span, arrange
+from helixctl.emit.labels import PADDING
+from helixctl.emit.lanes import Box, Lanes, Line, arrange
+from helixctl.emit.measure import text_width
 
 GUTTER: Final = 136  # left of the columns: layers and levels
-CAPTIONS: Final = 176  # right of them: what every GPU then holds
-HEAD_HEIGHT: Final = 98
-OVERHANG: Final = 8  # what a group's tint adds on either side of its columns
-_AFTER: Final = 22  # from the last column to the captions
+OVERHANG: Final = 8  # what brackets and tints add on either side of their columns
+AFTER: Final = 22  # from the last column to the captions, which say what every GPU then holds
 MARGIN: Final = 24
-_CHARACTER: Final = 6  # pixels, on the safe side, of a character of a label
 _NOT_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # Plain class rules and no variables: the picture is to look the same in a browser, in Inkscape and on a slide.
@@ -27,8 +27,8 @@ text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-si
 .title { font-size: 17px; font-weight: 600; }
 .key, .note, .caption { fill: #59636e; }
 .middle { text-anchor: middle; }
-.host, .group, .layer, .level { font-weight: 600; }
-.device, .note.middle { font-size: 10px; }
+.span, .layer, .level { font-weight: 600; }
+.word { font-size: 10px; }
 .paper { fill: #ffffff; }
 .tint { fill: #eef1f5; }
 .bracket { stroke: #1f2328; stroke-width: 1.5; fill: none; }
@@ -37,6 +37,7 @@ text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; font-si
 .edges path { stroke: #818b98; stroke-width: 1; fill: none; }
 .task text { font-size: 10px; text-anchor: middle; }
 .task.communication text { fill: #ffffff; font-weight: 600; }
+.task text.number { text-anchor: start; font-weight: 400; }
 .task line { stroke-width: 3; }
 """
 # Level -> pale fill of a computation, and the strong colour of its border and of communication.
@@ -54,12 +55,18 @@ COLOURS: Final = {
 
 
 LANES: Final = {"compute": "pale: computes", "communication": "strong: communicates"}
+NUMBERS: Final = "number on the left: microbatch"
 
 
-def levels_of(dag: Dag) -> list[str]:
-    """The levels that a dag has, in the order of ``COLOURS``."""
-    met = {task.level for task in dag.tasks}
+def levels_of(lanes: Lanes) -> list[str]:
+    """The levels that are drawn, in the order of ``COLOURS``."""
+    met = {box.task.level for box in lanes.boxes}
     return [level for level in COLOURS if level in met]
+
+
+def captions_right(lanes: Lanes) -> int:
+    """The right end of the captions."""
+    return lanes.width + AFTER + lanes.captions_width
 
 
 def svg(dag: Dag, layer: int | None = None) -> str:
@@ -67,10 +74,11 @@ def svg(dag: Dag, layer: int | None = None) -> str:
     lanes = arrange(dag, layer)
     lines = [f"{key}  {text}" for key, text in facts(dag) if key in {"model", "workload", "cluster", "layout"}]
     above = 40 + 15 * len(lines) + 36
-    legend, legend_width = _legend(dag)
-    longest = max(len(line) for line in lines) * _CHARACTER
-    width = max(GUTTER + lanes.width + CAPTIONS, longest, legend_width) + 2 * MARGIN
-    height = above + HEAD_HEIGHT + lanes.height + MARGIN
+    legend, legend_width = _legend(lanes)
+    longest = max(text_width(title(dag), 17, bold=True), *(text_width(line, 11) for line in lines))
+    width = max(GUTTER + captions_right(lanes), longest, legend_width) + 2 * MARGIN
+    rows = above + lanes.heading.height
+    height = rows + lanes.height + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f"<title>{escape(title(dag))}</title>",
@@ -83,54 +91,63 @@ def svg(dag: Dag, layer: int | None = None) -> str:
         *(_text(0, 56 + 15 * i, line, "note") for i, line in enumerate(lines)),
         f'<g transform="translate(0 {40 + 15 * len(lines) + 10})">{legend}</g>',
         f'<g transform="translate({GUTTER} {above})">{head(lanes)}</g>',
-        f'<g transform="translate(0 {above + HEAD_HEIGHT})">{gutter(lanes)}</g>',
-        f'<g transform="translate({GUTTER} {above + HEAD_HEIGHT})">{body(lanes)}</g>',
+        f'<g transform="translate(0 {rows})">{gutter(lanes)}</g>',
+        f'<g transform="translate({GUTTER} {rows})">{body(lanes)}</g>',
         "</g></svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
 def head(lanes: Lanes) -> str:
-    """Hosts, groups and GPUs above the columns, ``HEAD_HEIGHT`` high."""
-    parts = [_tint(group, HEAD_HEIGHT, 28) for group in lanes.groups]
-    for host in lanes.hosts:
-        parts.append(_text(host.middle, 16, host.label, "host middle"))
-        parts.append(f'<path class="bracket" d="M{host.start - OVERHANG} 26v-5H{host.stop + OVERHANG}v5"/>')
-    for group in lanes.groups:
-        parts.append(_text(group.middle, 43, group.label, "group middle"))
-        parts.append(_text(group.middle, 56, group.note, "note middle"))
+    """Hosts, stages, replicas, groups and GPUs above the columns."""
+    heading = lanes.heading
+    parts = [_tint(section, heading.height, heading.tint_y) for section in heading.sections]
+    for row in heading.brackets:
+        parts += [_bracket(row, span) for span in row.spans]
     for column in lanes.columns:
-        parts.append(_text(column.middle, 77, f"{lanes.device} {column.rank}", "device middle"))
-        parts.append(_text(column.middle, 90, f"slice {column.slice}", "note middle"))
-    parts.append(_text(lanes.width + _AFTER, 77, f"each {lanes.device} then holds", "note"))
+        for i, (y, word) in enumerate(zip(heading.word_ys, column.words, strict=True)):
+            parts.append(_text(column.middle, y, word, "note word middle" if i else "word middle"))
+    parts.append(_text(lanes.width + AFTER, heading.word_ys[0], lanes.holds, "note"))
     return "\n".join(parts)
+
+
+def _bracket(row: Brackets, span: Span) -> str:
+    label = _text(span.middle, row.label_y, span.label, "span middle")
+    note = _text(span.middle, row.note_y, span.note, "note word middle") if span.note else ""
+    left, right = span.start - OVERHANG + 1, span.stop + OVERHANG - 1  # so that two neighbours do not touch
+    return _bracketed(label + note, "bracket", f"M{left} {row.bottom}V{row.bracket_y}H{right}V{row.bottom}")
+
+
+def _bracketed(label: str, classes: str, path: str) -> str:
+    """A bracket and its label; page.js keeps the label in the part of the bracket that is in view."""
+    return f'<g class="bracketed"><g>{label}</g><path class="{classes}" d="{path}"/></g>'
 
 
 def gutter(lanes: Lanes) -> str:
     """Layers and levels left of the columns, ``GUTTER`` wide."""
     parts = []
     for layer in lanes.layers:
-        parts.append(f'<path class="bracket" d="M24 {layer.start}h-4V{layer.stop}h4"/>')
-        parts.append(
-            f'<g transform="translate(12 {layer.middle}) rotate(-90)">{_text(0, 0, layer.label, "layer middle")}</g>'
-        )
+        upright = f"translate(12 {layer.middle}) rotate(-90)"
+        label = f'<g transform="{upright}">{_text(0, 0, layer.label, "layer middle")}</g>'
+        parts.append(_bracketed(label, "bracket", f"M24 {layer.start}h-4V{layer.stop}h4"))
     for level in lanes.levels:
-        parts.append(f'<path class="bracket level {escape(level.label)}" d="M32 {level.start}V{level.stop}"/>')
-        parts.append(_text(39, level.middle + 4, level.label, "level"))
+        label = _text(39, level.middle + 4, level.label, "level")
+        parts.append(_bracketed(label, f"bracket level {escape(level.label)}", f"M32 {level.start}V{level.stop}"))
     return "\n".join(parts)
 
 
 def body(lanes: Lanes) -> str:
     """The tasks, one ``<g class="task">`` each in the order of the document, and all that lies behind them."""
-    right = lanes.width + CAPTIONS
-    parts = [_tint(group, lanes.height) for group in lanes.groups]
+    right = captions_right(lanes)
+    parts = [_tint(section, lanes.height) for section in lanes.heading.sections]
     parts += [
-        f'<path class="between" d="M{(a.stop + b.start) // 2} 0V{lanes.height}"/>' for a, b in pairwise(lanes.hosts)
+        f'<path class="between" d="M{(a.stop + b.start) // 2} 0V{lanes.height}"/>'
+        for a, b in pairwise(lanes.heading.hosts)
     ]
     parts += [
         f'<path class="rule" d="M{-OVERHANG} {(a.stop + b.start) // 2}H{right}"/>' for a, b in pairwise(lanes.layers)
     ]
-    parts += [_text(lanes.width + _AFTER, caption.middle + 4, caption.label, "caption") for caption in lanes.captions]
+    parts += [_text(lanes.width + AFTER, caption.middle + 4, caption.label, "caption") for caption in lanes.captions]
     parts.append('<g class="edges">')
     parts += [f'<path d="{"".join(_path(line) for line in edge.lines)}"/>' for edge in lanes.edges]
     parts.append('</g><g class="tasks">')
@@ -158,52 +175,45 @@ def _path(line: Line) -> str:
     return f"M{x} {y}{''.join(legs)}"
 
 
-def _tint(group: Span, height: int, top: int = 0) -> str:
-    width = group.stop - group.start + 2 * OVERHANG
-    return f'<rect class="tint" x="{group.start - OVERHANG}" y="{top}" width="{width}" height="{height - top}"/>'
+def _tint(section: Span, height: int, top: int = 0) -> str:
+    width = section.stop - section.start + 2 * OVERHANG
+    return f'<rect class="tint" x="{section.start - OVERHANG}" y="{top}" width="{width}" height="{height - top}"/>'
 
 
 def _task(box: Box, lanes: Lanes) -> str:
     first, last = lanes.columns[box.ranks[0]], lanes.columns[box.ranks[-1]]
     if box.is_bar:
-        shapes = [_cell(first.x, last.right, box, bar_label(box, last.right - first.x, lanes.device))]
+        shapes = [_cell(first.x, last.right, box, box.labels[0], lanes)]
     else:
         middle = box.y + box.height // 2
         shapes = [f'<line x1="{first.middle}" y1="{middle}" x2="{last.middle}" y2="{middle}"/>']
-        shapes += [_cell(lanes.columns[r].x, lanes.columns[r].right, box, box.label) for r in box.ranks]
+        columns = [lanes.columns[rank] for rank in box.ranks]
+        shapes += [_cell(c.x, c.right, box, label, lanes) for c, label in zip(columns, box.labels, strict=True)]
     classes = f"task {box.task.level} {box.task.lane}"
     return f'<g class="{escape(classes)}"><title>{escape(box.task.id)}</title>{"".join(shapes)}</g>'
 
 
-def _cell(left: int, right: int, box: Box, label: str) -> str:
-    x, y = (left + right) // 2, box.y + box.height // 2 + 4
+def _cell(left: int, right: int, box: Box, label: str, lanes: Lanes) -> str:
+    x, y = (left + lanes.number_width + right) // 2, box.y + box.height // 2 + 4
     shape = f'<rect x="{left}" y="{box.y}" width="{right - left}" height="{box.height}" rx="3"/>'
-    return f'{shape}<text x="{x}" y="{y}">{escape(label)}</text>'
+    number = "" if box.microbatch is None else _text(left + PADDING, y, str(box.microbatch), "number")
+    return f'{shape}{number}<text x="{x}" y="{y}">{escape(label)}</text>'
 
 
-def bar_label(box: Box, width: int, device: str) -> str:
-    """More words where a bar has room for them."""
-    match box.task.op:
-        case Broadcast():
-            label = f"broadcast from {device} {box.task.ranks[0]}"
-        case AllGather(dim=dim):
-            label = f"{box.label} along {dim}"
-        case _:
-            label = f"{box.label} over {len(box.ranks)} {device}s" if len(box.ranks) > 1 else box.label
-    return label if len(label) * _CHARACTER <= max(width, COLUMN_WIDTH) else box.label
-
-
-def _legend(dag: Dag) -> tuple[str, int]:
+def _legend(lanes: Lanes) -> tuple[str, int]:
     """Levels by name and colour; computation pale, communication strong. And how wide that is."""
     parts, x = [], 0
-    for level in levels_of(dag):
+    for level in levels_of(lanes):
         parts.append(f'<g class="sample {level}"><rect x="{x}" y="0" width="14" height="12" rx="3"/></g>')
         parts.append(_text(x + 20, 10, level, "note"))
-        x += 20 + len(level) * _CHARACTER + 22
+        x += 20 + text_width(level, 11) + 18
     for lane, words in LANES.items():
         parts.append(f'<g class="sample {lane}"><rect x="{x}" y="0" width="22" height="12" rx="3"/></g>')
         parts.append(_text(x + 28, 10, words, "note"))
-        x += 28 + len(words) * _CHARACTER + 18
+        x += 28 + text_width(words, 11) + 18
+    if lanes.number_width:
+        parts.append(_text(x, 10, NUMBERS, "note"))
+        x += text_width(NUMBERS, 11)
     return "".join(parts), x
 
 

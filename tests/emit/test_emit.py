@@ -15,18 +15,19 @@ import pytest
 from click.testing import CliRunner
 
 from helixctl.cli.main import cli
-from helixctl.dag import Level
+from helixctl.dag import Dag, Level
 from helixctl.emit import FORMATS, emit
 from helixctl.emit.lanes import Box, Lanes, arrange
-from helixctl.emit.svg import COLOURS
+from helixctl.emit.measure import fit, text_width
+from helixctl.emit.svg import COLOURS, OVERHANG
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.output import write_output
 from tests.documents import SMALL, dag_of
-from tests.emit.examples import hostile_dag, paper_dag, paper_plan
+from tests.emit.examples import LAYOUTS, example, hostile_dag, paper_dag, paper_plan
 
 SVG = "{http://www.w3.org/2000/svg}"
-LAYOUTS = [(4, 4), (1, 1), (16, 1), (1, 4), (8, 2), (4, 1)]
+SHAPES = [(4, 4), (1, 1), (16, 1), (1, 4), (8, 2), (4, 1)]
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 
@@ -38,7 +39,7 @@ def boxes_by_id(lanes: Lanes) -> dict[str, Box]:
 # Lanes
 
 
-@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+@pytest.mark.parametrize(("groups", "slices"), SHAPES)
 def test_no_two_boxes_overlap(groups: int, slices: int) -> None:
     lanes = arrange(paper_dag(groups, slices))
     for column in lanes.columns:
@@ -46,7 +47,7 @@ def test_no_two_boxes_overlap(groups: int, slices: int) -> None:
         assert all(upper[1] < lower_[0] for upper, lower_ in pairwise(stack))
 
 
-@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+@pytest.mark.parametrize(("groups", "slices"), SHAPES)
 def test_every_dependency_is_drawn_and_points_down(groups: int, slices: int) -> None:
     dag = paper_dag(groups, slices)
     lanes = arrange(dag)
@@ -71,8 +72,11 @@ def test_the_three_levels_of_the_paper() -> None:
     lanes = arrange(paper_dag(4, 4))
     boxes = boxes_by_id(lanes)
     assert [level.label for level in lanes.levels[:3]] == ["distribute", "attend", "concat"]
-    assert [group.label for group in lanes.groups] == [f"group {g}" for g in range(4)]
-    assert [host.label for host in lanes.hosts] == ["host 0", "host 1"]
+    hosts, groups = lanes.heading.brackets
+    assert [group.label for group in groups.spans] == [f"group {g}" for g in range(4)]
+    assert [group.note for group in groups.spans] == [f"heads {h}:{h + 4}" for h in (0, 4, 8, 12)]
+    assert [host.label for host in hosts.spans] == ["host 0", "host 1"]
+    assert [column.words for column in lanes.columns] == [(f"GPU {r}", f"slice {r % 4}") for r in range(16)]
     inside = [boxes[f"l0.concat.slices.g{g}"] for g in range(4)]
     assert len({box.y for box in inside}) == 1
     assert all(box.is_bar for box in inside)
@@ -106,7 +110,7 @@ def test_json_is_the_document() -> None:
 # svg
 
 
-@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+@pytest.mark.parametrize(("groups", "slices"), SHAPES)
 def test_svg_has_one_box_for_every_task(groups: int, slices: int) -> None:
     dag = paper_dag(groups, slices)
     root = ET.fromstring(emit(dag, "svg"))
@@ -159,7 +163,7 @@ def plain(text: str) -> dict[str, tuple[float, float]]:
 
 
 @needs_dot
-@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+@pytest.mark.parametrize(("groups", "slices"), SHAPES)
 def test_dot_keeps_the_order_of_the_gpus(groups: int, slices: int) -> None:
     dag = paper_dag(groups, slices)
     places = plain(str(emit(dag, "dot")))
@@ -283,10 +287,89 @@ def test_a_pipeline_is_drawn(name: str) -> None:
     assert all(task.id in text for task in dag.tasks)
 
 
-def test_every_stage_has_its_own_groups() -> None:
-    dag = dag_of(SMALL, 2, 1, pipeline=2, data=2)
-    labels = [span.label for span in arrange(dag).groups]
-    assert labels[1] == "stage 0, replica 0, group 1"
-    assert len(set(labels)) == 8
-    drawn = emit(dag, "dot")
+def rows(dag: Dag) -> list[str]:
+    """The heading from above: of each row the labels."""
+    return [" ".join(span.label for span in row.spans) for row in arrange(dag).heading.brackets]
+
+
+def test_every_replica_of_every_stage_has_its_own_groups() -> None:
+    dag = dag_of(SMALL, 2, 2, pipeline=2, data=2)
+    assert rows(dag) == [
+        "stage 0 stage 1",
+        "replica 0 replica 1 replica 0 replica 1",
+        "group 0 group 1 group 0 group 1 group 0 group 1 group 0 group 1",
+    ]
+    drawn = str(emit(dag, "dot"))
     assert all(f'"cluster {number}"' in drawn for number in range(8))
+    assert drawn.count("<B>group 0</B>") == 4
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_brackets_nest_and_do_not_meet(name: str) -> None:
+    lanes = arrange(example(name))
+    above = [(0, lanes.width)]
+    for row in lanes.heading.brackets:
+        spans = [(span.start, span.stop) for span in row.spans]
+        assert all(a[1] + 2 * OVERHANG < b[0] for a, b in pairwise(spans))
+        assert all(any(left <= start and stop <= right for left, right in above) for start, stop in spans)
+        above = spans
+
+
+@pytest.mark.parametrize(
+    ("layout", "brackets", "words"),
+    [
+        ("Megatron's 8 x 1", ["host 0 host 1", "stage 0 stage 1"], ("GPU 9", "group 1", "heads 2:4")),
+        ("16 replicas", ["host 0 host 1"], ("GPU 9", "replica 9")),
+        ("16 stages", ["host 0 host 1"], ("GPU 9", "stage 9")),
+        ("more groups than KV heads", ["host 0 host 1"], ("GPU 9", "group 9", "heads 18:20")),
+        ("a host for each device", ["group 0 group 1"], ("GPU 1", "host 1", "slice 1")),
+        ("one device", [], ("rank 0",)),
+    ],
+)
+def test_the_heading_names_what_there_is_several_of(layout: str, brackets: list[str], words: tuple[str, ...]) -> None:
+    dag = example(layout)
+    assert rows(dag) == brackets
+    rank = int(words[0].split()[1])
+    assert arrange(dag).columns[rank].words == words
+
+
+def test_the_longest_label_that_fits_stands_on_a_bar() -> None:
+    (send,) = [box for box in arrange(dag_of(SMALL, 1, 1, "layers=2", pipeline=2)).boxes if len(box.ranks) == 2]
+    assert send.labels == ("send to rank 1",)
+    wide = boxes_by_id(arrange(paper_dag(4, 4)))
+    assert wide["l0.concat.slices.g1"].labels == ("gather attention along head_dim",)
+    assert wide["l0.concat.groups.s1"].labels == ("gather",) * 4
+    narrow = boxes_by_id(arrange(dag_of(SMALL, 2, 2)))
+    assert narrow["l0.concat.slices.g1"].labels == ("gather attention",)
+
+
+def test_a_link_between_stages_says_who_sends() -> None:
+    boxes = boxes_by_id(arrange(example("Megatron's 8 x 1")))
+    links = [box for box in boxes.values() if box.task.kind == "send_receive"]
+    assert links
+    assert all(box.labels == ("send", "receive") for box in links)
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("more groups than KV heads", "q: 1/16; k, v: 1/8"),
+        ("query, 2 x 4", "q: 1/16; k, v: 1/4"),
+        ("Megatron's 8 x 1", "projection: partial sum"),
+    ],
+)
+def test_a_caption_says_each_tensor_s_share(name: str, caption: str) -> None:
+    assert caption in {span.label for span in arrange(example(name)).captions}
+
+
+def test_a_caption_of_uneven_pieces_says_from_where_to_where() -> None:
+    captions = {span.label for span in arrange(dag_of(SMALL, 3, 1, "layers=1")).captions}
+    assert "attention: 31% to 38%" in captions
+
+
+def test_a_text_that_is_too_long_ends_in_an_ellipsis() -> None:
+    assert fit("norm", 40, 10) == "norm"
+    short = fit("a name of many words", 60, 10)
+    assert short.endswith("\u2026")
+    assert text_width(short, 10) <= 60
+    assert fit("norm", 5, 10) == "\u2026"

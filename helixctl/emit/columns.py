@@ -1,0 +1,200 @@
+"""The columns of the drawing, one for each GPU, and the heading above them.
+
+Every axis along which the ranks differ is in the heading: hosts, stages, replicas, groups, slices. An axis with several
+neighbouring columns at each index is a row of brackets, the widest above. The innermost axis, whose index changes from
+column to column, is a word below the name of each GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Final
+
+from helixctl.dag import Dag
+from helixctl.emit.measure import text_width
+
+COLUMN_GAP: Final = 8
+WORD_SIZE: Final = 10  # of the words below a GPU's name, in pixels
+_COLUMN_WIDTH: Final = 58  # at least
+_SECTION_GAP: Final = 14  # on top of COLUMN_GAP, between the brackets of the lowest row
+_HOST_GAP: Final = 14  # on top of both
+_TOP: Final = 4
+_BASELINE: Final = 12  # of a bracket's label, from the top of its row
+_LINE: Final = 13
+_BRACKET: Final = 5  # the space between a label and its bracket, and the bracket's height
+_BELOW_BRACKET: Final = 4
+
+_AXES: Final = {"pipeline": "stage", "data": "replica", "groups": "group", "slices": "slice"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The lane of one GPU, and the words above it."""
+
+    rank: int
+    x: int
+    width: int
+    words: tuple[str, ...]
+
+    @property
+    def right(self) -> int:
+        """The right end of its boxes."""
+        return self.x + self.width
+
+    @property
+    def middle(self) -> int:
+        """Where its dependencies run."""
+        return self.x + self.width // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A labelled stretch: of columns (a host, a group) or of rows (a layer, a level)."""
+
+    label: str
+    start: int
+    stop: int
+    note: str = ""
+
+    @property
+    def middle(self) -> int:
+        """Where its label goes."""
+        return (self.start + self.stop) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Brackets:
+    """One axis of the heading: the baselines of labels and notes, and where the brackets begin and end."""
+
+    spans: tuple[Span, ...]
+    y: int
+
+    @property
+    def label_y(self) -> int:
+        """The baseline of the labels."""
+        return self.y + _BASELINE
+
+    @property
+    def note_y(self) -> int:
+        """The baseline of the notes, which stand below the labels."""
+        return self.label_y + _LINE
+
+    @property
+    def bracket_y(self) -> int:
+        """The upper end of the brackets."""
+        return (self.note_y if self.spans[0].note else self.label_y) + _BRACKET
+
+    @property
+    def bottom(self) -> int:
+        """The lower end of the brackets."""
+        return self.bracket_y + _BRACKET
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What stands above the columns. ``sections`` are the stretches that are tinted, from ``tint_y`` downwards."""
+
+    hosts: tuple[Span, ...]
+    brackets: tuple[Brackets, ...]
+    sections: tuple[Span, ...]
+    lines: int  # of words above each column
+
+    @property
+    def tint_y(self) -> int:
+        """Where the tints begin: under the lowest brackets."""
+        return self.brackets[-1].bottom + 2 if self.brackets else 0
+
+    @property
+    def word_ys(self) -> tuple[int, ...]:
+        """The baselines of the columns' words."""
+        return tuple(self.tint_y + 2 + _LINE * (line + 1) for line in range(self.lines))
+
+    @property
+    def height(self) -> int:
+        """The height of it all."""
+        return self.word_ys[-1] + _LINE // 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """An axis of the ranks: of each rank the label and the note of its index."""
+
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def run(self) -> int:
+        """How many neighbouring columns have the same index."""
+        return next(len(list(run)) for _, run in groupby(self.labels))
+
+
+def device_word(dag: Dag) -> str:
+    """What the drawing calls a device: "GPU", or "rank" where the ranks are processes on CPUs."""
+    return "GPU" if dag.plan.cluster.device.kind == "cuda" else "rank"
+
+
+def head_columns(dag: Dag, box_width: int) -> tuple[tuple[Column, ...], Heading]:
+    """The columns by rank, wide enough for boxes of ``box_width`` and for their own words, and the heading."""
+    hosts = _hosts(dag)
+    axes = [axis for axis in (hosts, *_layout_axes(dag)) if len(set(axis.labels)) > 1]
+    below = [axis for axis in axes if axis.run == 1]
+    above = sorted((axis for axis in axes if axis.run > 1), key=lambda axis: -axis.run)
+    words = _words(dag, below)
+    widest = max(text_width(word, WORD_SIZE) for column in words for word in column)
+    width = max(_COLUMN_WIDTH, box_width, widest - COLUMN_GAP + 4)
+    lefts = _lefts(hosts.labels, above[-1].labels if above else [""] * len(words), width)
+    columns = tuple(Column(rank, x, width, words[rank]) for rank, x in enumerate(lefts))
+    rows = _stacked([_spans(columns, axis) for axis in above])
+    sections = rows[-1].spans if rows else (Span("", 0, columns[-1].right),)
+    return columns, Heading(_spans(columns, hosts), rows, sections, len(words[0]))
+
+
+def _hosts(dag: Dag) -> _Axis:
+    ranks = range(dag.plan.layout.devices)
+    return _Axis(tuple(f"host {dag.plan.cluster.host_of(rank)}" for rank in ranks), ("",) * len(ranks))
+
+
+def _layout_axes(dag: Dag) -> Iterator[_Axis]:
+    """The axes of the layout, outermost first."""
+    layout, model = dag.plan.layout, dag.plan.model
+    ranks = range(layout.devices)
+    for axis in reversed(layout.placement.split("-")):
+        at = [rank // layout.strides[axis] % getattr(layout, axis) for rank in ranks]
+        notes = ["heads {}:{}".format(*layout.heads(rank, model)) if axis == "groups" else "" for rank in ranks]
+        yield _Axis(tuple(f"{_AXES[axis]} {index}" for index in at), tuple(notes))
+
+
+def _words(dag: Dag, below: Sequence[_Axis]) -> list[tuple[str, ...]]:
+    """For each column: the name of the GPU, and what the axes without brackets say of it."""
+    texts = [text for axis in below for text in (axis.labels, axis.notes) if text[0]]
+    names = [f"{device_word(dag)} {rank}" for rank in range(dag.plan.layout.devices)]
+    return list(zip(names, *texts, strict=True))
+
+
+def _lefts(hosts: Sequence[str], sections: Sequence[str], width: int) -> list[int]:
+    """The left ends of the columns: further apart where the section or the host changes."""
+    lefts = [0]
+    for (host, section), (next_host, next_section) in pairwise(zip(hosts, sections, strict=True)):
+        apart = _SECTION_GAP * (section != next_section) + _HOST_GAP * (host != next_host)
+        lefts.append(lefts[-1] + width + COLUMN_GAP + apart)
+    return lefts
+
+
+def _spans(columns: Sequence[Column], axis: _Axis) -> tuple[Span, ...]:
+    """One span for each run of equal labels."""
+    spans = []
+    marked = zip(columns, axis.labels, axis.notes, strict=True)
+    for (label, note), run in groupby(marked, key=lambda item: item[1:]):
+        members = [column for column, _, _ in run]
+        spans.append(Span(label, members[0].x, members[-1].right, note))
+    return tuple(spans)
+
+
+def _stacked(rows: Sequence[tuple[Span, ...]]) -> tuple[Brackets, ...]:
+    """The rows of brackets below each other."""
+    found: list[Brackets] = []
+    for spans in rows:
+        found.append(Brackets(spans, found[-1].bottom + _BELOW_BRACKET if found else _TOP))
+    return tuple(found)
