@@ -296,7 +296,8 @@ def real_walks(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     """A small model with grouped heads, biases, rotary, gates and a vocabulary, with every slicing, in every dtype."""
     del dag
     rows = []
-    for mesh, axes in ((3, 1), {}), ((2, 2), {"slicing": "batch"}), ((1, 3), {"slicing": "query"}):
+    cases = ((3, 1), {"logits": "last"}), ((2, 2), {"slicing": "batch"}), ((1, 3), {"slicing": "query"})
+    for mesh, axes in cases:
         small = real(*mesh, REAL_HEADS, **axes)
         dtypes: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
         rows += [{"dtype": dtype} | walk(retyped(small, dtype), device) for dtype in dtypes]
