@@ -104,11 +104,11 @@ def result(
     seed: int,
     warmup: int,
     started_at: str,
-    weights: tuple[str, int] | None = None,
+    weights: dict[str, Any] | None = None,
 ) -> Result:
     """The report, and the timeline of the traced step of median duration.
 
-    ``weights``: where they come from, and the bytes that they have there; None where they are seeded.
+    ``weights``: what was read of which files, as ``Numbers.account`` has it; None where they are seeded.
     """
     traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
     durations = [each.duration_s for each in traced]
@@ -138,7 +138,7 @@ def result(
         },
         "sync_overhead_per_token_ms": exposed_ms / work.seq_len,
         "busy_share": statistics.median(each.busy_share for each in traced),
-        "weights": weights and _weights(*weights, ranks),
+        "weights": weights and _weights(weights, ranks),
         "levels": levels(dag),
         "kinds": kinds(dag, traced),
         "attention_kernels": ranks[0].attention,
@@ -169,9 +169,9 @@ def _rank(rank: RankMeasurement) -> dict[str, Any]:
     }
 
 
-def _weights(path: str, nbytes: int, ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
+def _weights(account: dict[str, Any], ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
     read = [rank.weights_read_nbytes for rank in ranks]
-    return {"path": path, "nbytes": nbytes, "read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
+    return account | {"read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
 
 
 def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
