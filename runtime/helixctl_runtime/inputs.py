@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -56,9 +57,9 @@ def look(files: TensorFiles, reader: Reader) -> Found:
     found = Found([], [])
     try:
         names = files.names
-        _apply(found, files, lambda: _check(files, reader))
+        _apply(found, files, partial(_check, files, reader))
         for name in sorted(names.keys() - reader.allowed - {reader.tensor.name}):
-            _apply(found, files, lambda name=name: _beside(files, name, reader))
+            _apply(found, files, partial(_beside, files, name, reader))
     except HelixError as error:
         found.problems.extend(error.diagnostics)
     return found
@@ -175,4 +176,3 @@ def _positions(files: TensorFiles, batch: int, seq_len: int) -> str | None:
 
 def _whole(files: TensorFiles, name: str) -> torch.Tensor:
     return files.part(name, [(0, size) for size in files.shape(name)])
-
