@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save
 
 from helixctl.dag import Dag, Tensor, Value
+from helixctl.dag.function import LENGTH
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Interval
 from helixctl_runtime.alike import Share
 from helixctl_runtime.checkpoint import Checkpoint
-from helixctl_runtime.inputs import Reader, look
+from helixctl_runtime.inputs import Reader, lengths, look
 from helixctl_runtime.seeded import seeded_numbers
 from helixctl_runtime.stored import as_it_is, read_region
 from helixctl_runtime.tensor_files import TensorFiles
@@ -46,7 +47,7 @@ class Numbers:
         if self._weights:
             problems += self._weights.problems(_weights(dag), rows=rows)
         if self._inputs:
-            for tensor in (t for t in dag.tensors if t.role == "input"):
+            for tensor in (t for t in dag.tensors if t.role == "input" and t.name != LENGTH):
                 found = look(self._inputs, self._reader(dag, tensor))
                 problems += found.problems
                 self.notes += [note for note in found.notes if note not in self.notes]
@@ -76,7 +77,8 @@ class Numbers:
         if self._weights and self._inputs and Path(self._weights.files.path) == Path(self._inputs.path):
             allowed = frozenset(self._weights.stored_names(_weights(dag)))
         size = model.vocabulary.size if model.vocabulary else None
-        return Reader(tensor, size, model.attention.causal, allowed)
+        last = any(t.name == LENGTH for t in dag.tensors)
+        return Reader(tensor, size, model.attention.causal, last, allowed)
 
     def region(
         self, tensor: Tensor, region: tuple[Interval, ...], dtype: torch.dtype, device: torch.device
@@ -84,6 +86,9 @@ class Numbers:
         """A region of a tensor, in the tensor's order of dims."""
         if self._weights and tensor.role == "weight":
             return self._weights.read(tensor, region, dtype, device)
+        if self._inputs and tensor.name == LENGTH and tensor.init:
+            found = lengths(self._inputs, tensor.shape[0], int(tensor.init[0]))
+            return found[slice(*region[0])].to(device, dtype)
         if self._inputs and tensor.role == "input":
             return read_region(self._inputs, tensor, as_it_is(tensor), region, dtype, device)
         return seeded_numbers(tensor, region, self.seed, dtype, device)

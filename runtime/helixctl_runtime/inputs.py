@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from helixctl.dag import Tensor
+from helixctl.dag.function import LENGTH
 from helixctl.errors import Diagnostic, HelixError
 from helixctl_runtime.stored import as_it_is, read_region
 from helixctl_runtime.tensor_files import FLOATS, TensorFiles
@@ -29,12 +30,14 @@ class Reader:
         tensor: the input of the dag.
         vocabulary: how many token ids there are, where the model reads them.
         causal: no token attends to a later one.
+        last: the output is of the last real token of every sequence.
         allowed: other tensors that may stand in the same file, such as the weights.
     """
 
     tensor: Tensor
     vocabulary: int | None
     causal: bool
+    last: bool = False
     allowed: frozenset[str] = frozenset()
 
 
@@ -66,7 +69,7 @@ def look(files: TensorFiles, reader: Reader) -> Found:
 
 
 def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
-    """The number of real tokens of each sequence: of its attention mask, or all.
+    """The number of real tokens of each sequence: by its attention mask or a tensor ``length``, else all.
 
     Args:
         files: the file of the input.
@@ -77,10 +80,11 @@ def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
         int64 of shape (batch,), each from 1 to ``seq_len``. The real tokens come first.
 
     Raises:
-        HelixError: HX507, the mask is not one of padding on the right.
+        HelixError: HX507, the mask is not one of padding on the right, or it is not of these lengths.
     """
     try:
-        return _lengths(files, batch, seq_len)
+        found = _lengths(files, batch, seq_len)
+        return _given_lengths(files, found, seq_len) if LENGTH in files.names else found
     except _Refused as error:
         raise HelixError(Diagnostic("HX507", error.message, error.hint, file=files.path)) from error
 
@@ -120,6 +124,9 @@ def _beside(files: TensorFiles, name: str, reader: Reader) -> str | None:
         return _mask(files, size["batch"], size["seq"], causal=reader.causal)
     if name == POSITIONS:
         return _positions(files, size["batch"], size["seq"])
+    if name == LENGTH and reader.last:
+        _given_lengths(files, _lengths(files, size["batch"], size["seq"]), size["seq"])
+        return None
     if name in _WITHOUT_EFFECT:
         return f"{name} has no effect on the output"
     if name == "token_type_ids" and not _whole(files, name).any():
@@ -158,6 +165,19 @@ def _lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
     for row in (~real.any(1)).nonzero()[:1]:
         raise _Refused(f"tensor {MASK} is 0 everywhere in sequence {int(row)}", "leave out the empty sequence")
     return real.sum(1)
+
+
+def _given_lengths(files: TensorFiles, masked: torch.Tensor, seq_len: int) -> torch.Tensor:
+    if (shape := files.shape(LENGTH)) != masked.shape or files.dtype(LENGTH) not in _IDS:
+        it_is = f"tensor {LENGTH} is {files.dtype(LENGTH)} {list(shape)}"
+        raise _Refused(f"{it_is}; it must be I64 or I32 {list(masked.shape)}")
+    found = _whole(files, LENGTH).long()
+    for place in ((found < 1) | (found > seq_len)).nonzero()[:1]:
+        raise _Refused(f"tensor {LENGTH} is {int(found[place])} at {place.tolist()}; it must be from 1 to {seq_len}")
+    for place in ((found != masked) & (MASK in files.names)).nonzero()[:1]:
+        message = f"tensor {LENGTH} is {int(found[place])} at {place.tolist()}, by {MASK} it is {int(masked[place])}"
+        raise _Refused(message, "leave one of them out")
+    return found
 
 
 def _positions(files: TensorFiles, batch: int, seq_len: int) -> str | None:
