@@ -174,7 +174,8 @@ class Checkpoint:
         if dtypes := sorted({dtype for name in names if (dtype := self.files.dtype(name)) not in FLOATS}):
             return f"a quantised checkpoint ({', '.join(dtypes)}) is not read: give the one that it is made of"
         head = self.names.head
-        if head is not None and (used.keys() - names == {head} or (head in names and used[head] > self._numel(head))):
+        lacks_head = used.keys() - names == {head}
+        if lacks_head or (head in names and used[head] == 2 * self._numel(head)):  # one for embedding and head
             return "where the checkpoint's head is its embedding, the model says vocabulary.tied"
         others = [other for other in prefixes(self.files.names) if other != self.names.prefix]
         if others and self._asked is None:
