@@ -107,6 +107,11 @@ def test_files_in_and_out(tmp_path: Path) -> None:
     assert sum(ranks) == needed + 3 * norms
     assert report["weights"] == {
         "path": str(tmp_path / "w.safetensors"),
+        "prefix": None,
+        "files": ["w.safetensors"],
+        "tensors": len(weights),
+        "left_out": {"tensors": 0, "nbytes": 0, "parts": {}},
+        "other_files": [],
         "nbytes": needed,
         "read_nbytes_per_rank": max(ranks),
         "read_nbytes": sum(ranks),
