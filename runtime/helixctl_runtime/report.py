@@ -7,10 +7,10 @@ import os
 import platform
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -20,6 +20,9 @@ from helixctl.dag.span import Span
 from helixctl_runtime.measure import Measured
 from helixctl_runtime.outputs import Check
 from helixctl_runtime.timeline import kinds, timeline
+
+_TF32: Final = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+_FPMATH: Final = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # of oneDNN, on CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,15 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name(0) if cuda else None,
+        "less_precise": less_precise(os.environ, cuda=cuda),
     }
+
+
+def less_precise(environ: Mapping[str, str], *, cuda: bool) -> dict[str, str]:
+    """The variables by which libraries below torch compute float32 with fewer bits, whatever torch is told."""
+    found = {name: environ[name] for name in (_TF32 if cuda else ()) if environ.get(name) == "1"}
+    modes = {name: environ[name] for name in _FPMATH if environ.get(name, "").upper() not in {"", "STRICT"}}
+    return found | modes
 
 
 def _processor() -> str:
