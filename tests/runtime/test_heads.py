@@ -59,11 +59,23 @@ def test_the_same_head_of_a_larger_model(place: str, tmp_path: Path) -> None:
     check_regions(written(tmp_path, inside(held) | {place: held["lm_head.weight"]}), TIED, held, 4)
 
 
-@pytest.mark.parametrize("name", ["output.weight", "language_model.output.weight", "head.weight", "lm_head.bias"])
-def test_heads_under_other_names(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", [None, PREFIX])
+@pytest.mark.parametrize("name", ["output.weight", "language_model.output.weight", "head.weight", "lm_head.weight"])
+def test_heads_under_other_names_and_of_other_sizes(name: str, prefix: str | None, tmp_path: Path) -> None:
+    """Also where the user says which model to read."""
     held = saved(TIED, tmp_path)
-    written(tmp_path, inside(held) | {name: other(held["lm_head.weight"], 3)})
-    assert name in said(tmp_path)
+    head = held["lm_head.weight"]
+    written(tmp_path, inside(held) | {name: other(head, 3)})
+    assert f"tensor {name} is not {EMBEDDING}: row 3 differs" in said(tmp_path, TIED, prefix)
+    written(tmp_path, inside(held) | {name: torch.cat([head, head])})
+    assert f"tensor {name} is not {EMBEDDING}: its shape is [194, 32], not [97, 32]" in said(tmp_path, TIED, prefix)
+
+
+@pytest.mark.parametrize("prefix", [None, PREFIX])
+def test_a_bias_of_the_head(prefix: str | None, tmp_path: Path) -> None:
+    held = saved(TIED, tmp_path)
+    written(tmp_path, inside(held) | {"lm_head.bias": torch.ones(VOCABULARY)})
+    assert "tensors that the model does not use: lm_head.bias" in said(tmp_path, TIED, prefix)
 
 
 def test_a_tensor_of_the_shape_of_a_head(tmp_path: Path) -> None:
