@@ -146,7 +146,7 @@ class Checkpoint:
         more = len(unused) - _NAMED
         text = ", ".join(unused[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         hint = "the plan's model lacks them: see its layers, biases, norms and experts"
-        if self._asked is None and not any("layers." in name for name in unused):
+        if self.names.prefix and self._asked is None and not any(n.startswith(self.names.prefix) for n in unused):
             hint += f"; {OPTION} {self.names.prefix!r} reads the model alone"
         return [self._diagnostic(f"tensors that the model does not use: {text}", hint)]
 

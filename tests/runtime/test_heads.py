@@ -85,6 +85,9 @@ def test_a_tensor_of_the_shape_of_a_head(tmp_path: Path) -> None:
     assert "tensor text.classes is not language_model.model.embed_tokens.weight: row 96 differs" in said(tmp_path)
     assert said(tmp_path, prefix=PREFIX) == ""
     assert said(written(tmp_path, inside(held) | {"text.classes": held["lm_head.weight"]})) == ""
+    held = saved(LLAMA, tmp_path)
+    head = {"lm_head.weight": held["lm_head.weight"]}
+    assert said(written(tmp_path, inside(held) | head | {"text.classes": held["lm_head.weight"]}), LLAMA) == ""
 
 
 def test_two_heads_of_a_model_that_has_one(tmp_path: Path) -> None:
