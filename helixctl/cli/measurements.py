@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from helixctl.cli.console import messages, table
+from helixctl.cli.sources import print_sources
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.units import human_bytes
 
@@ -44,10 +45,7 @@ def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) ->
         )
     out.print(moved)
     out.print()
-    if weights := report["weights"]:
-        read = f"{human_bytes(weights['read_nbytes_per_rank'])} read a rank at most"
-        of = f"of {human_bytes(weights['nbytes'])} in {weights['path']}"
-        out.print(f"weights: {read}, {human_bytes(weights['read_nbytes'])} in all, {of}", markup=False)
+    print_sources(out, report)
     out.print(f"{step['n']} steps after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
     _warn([report], [""])
 
@@ -80,6 +78,7 @@ def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], 
     out.print(rows)
     out.print()
     out.print(f"{reports[0]['iters']} steps of each after {reports[0]['warmup']} for warm-up, one of each in turn")
+    print_sources(out, reports[0])
     _warn(reports, [f"{row['method']}: " for row in result["comparison"]])
 
 

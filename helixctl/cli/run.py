@@ -42,6 +42,11 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option(
     "--weights", metavar="FILE|FOLDER", help="Weights: a Hugging Face folder, or a file as in docs/formats.md."
 )
+@click.option(
+    "--weights-prefix",
+    metavar="PREFIX",
+    help="Which of several models in the weights' files: what stands ahead of 'layers.0'.",
+)
 @click.option("--input", "inputs", metavar="FILE", help="Token ids, the tensor 'input_ids' (or 'input'), safetensors.")
 @click.option("--output", metavar="FILE", help="Write the tensor 'logits' (or 'output'), safetensors.")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
@@ -60,6 +65,7 @@ def command(
     check: bool,
     timeout: float,
     weights: str | None,
+    weights_prefix: str | None,
     inputs: str | None,
     output: str | None,
     report_path: str | None,
@@ -76,6 +82,8 @@ def command(
     """
     if not timeout >= 1:
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
+    if weights_prefix is not None and weights is None:
+        raise click.UsageError("--weights-prefix is of the files that --weights names: give both")
     _check_usage(documents, output, compare=compare)
     dags = [_load(document, dtype) for document in documents]
     _check_ranks(documents, dags)
@@ -89,7 +97,7 @@ def command(
     for path in (output, report_path, trace_path):
         check_folder(path)
     run = _runtime()
-    options = run.Options(warmup, iters, seed, check, weights, inputs, output)
+    options = run.Options(warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
     shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.speaks() else nullcontext()

@@ -14,6 +14,7 @@ from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MAX_YAML, shortened
 from helixctl.spec.yaml_reader import YamlReader
 
 _DAG: Final = re.compile(rb'(?:\xef\xbb\xbf)?\s{0,100}\{\s{0,100}"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
+_LFS_POINTER: Final = "version https://git-lfs.github.com/"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -68,6 +69,9 @@ def parse_mapping(text: str, file: str) -> dict[str, Any]:
     Raises:
         HelixError: HX102, HX107 or HX110, each with its place.
     """
+    if text.startswith(_LFS_POINTER):
+        message = "is a Git LFS pointer, not the file itself"
+        raise HelixError(Diagnostic("HX110", message, "in the clone: git lfs pull; or get it with hf download", file))
     try:
         data = _parse(text)
     except HelixError as error:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from helixctl.dag import Tensor
-from helixctl.errors import Diagnostic
+from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Interval
-from helixctl_runtime.names import HuggingFaceNames, OwnNames, naming
-from helixctl_runtime.stored import Stored, read_region, used_numel
-from helixctl_runtime.tensor_files import TensorFiles
+from helixctl_runtime.alike import ALL, Share, difference
+from helixctl_runtime.choice import OPTION, choose, likely_names, misfit
+from helixctl_runtime.names import HuggingFaceNames, Names, is_head, prefixes
+from helixctl_runtime.stored import read_region, used_numel
+from helixctl_runtime.tensor_files import FLOATS, TensorFiles, few
 
-FLOATS: Final = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # and their bytes
-_NAMED = 10  # problems, and tensors in one of them, that are named
-_ROWS = 16  # of a head that are held against the embedding
+_OF_VOCABULARY: Final = ("embedding", "w_head")
+_NAMED: Final = 10  # problems, and tensors in one of them, that are named
 
 
 class Checkpoint:
     """The weights of a model under one path."""
 
-    def __init__(self, path: str) -> None:
-        """Remember the path; nothing is opened yet."""
+    def __init__(self, path: str, prefix: str | None = None) -> None:
+        """Remember the path, and the prefix of one model of several; nothing is opened yet."""
         self.files = TensorFiles(path)
-        self._names: OwnNames | HuggingFaceNames | None = None
+        self._asked = prefix
+        self._names: Names | None = None
 
     @property
     def read_nbytes(self) -> int:
@@ -49,78 +51,136 @@ class Checkpoint:
         return read_region(self.files, tensor, self.names.stored(tensor), region, dtype, device)
 
     @property
-    def names(self) -> OwnNames | HuggingFaceNames:
+    def names(self) -> Names:
         """What the files call the weights."""
         if self._names is None:
-            self._names = naming(self.files.names)
+            self._names = likely_names(self.files, self._asked)
         return self._names
 
-    def problems(self, tensors: Sequence[Tensor]) -> list[Diagnostic]:
-        """Why these files do not hold exactly these weights: HX507, empty where they do."""
+    def problems(self, tensors: Sequence[Tensor], *, rows: bool = True) -> list[Diagnostic]:
+        """Why these files do not hold exactly these weights: HX507, empty where they do.
+
+        Args:
+            tensors: the weights of the model.
+            rows: also read the heads that ``heads`` compares.
+        """
         if found := self.files.problems():
             return shortened(found, self.files.path)
-        wrong = []
+        try:
+            self._names = choose(self.files, tensors, self._asked)
+        except HelixError as error:
+            return list(error.diagnostics)
+        used = self._used(tensors)
+        wrong = list(self._misfits(tensors))
+        if not wrong:
+            wrong = [f"tensor {n} is used only in part" for n, count in used.items() if self._numel(n) > count]
+            wrong += [f"tensor {n} is all there is for two weights" for n, c in used.items() if self._numel(n) < c]
+        found = [self._diagnostic(text) for text in wrong]
+        if found:
+            found[0] = self._diagnostic(wrong[0], self._hint(used))
+        found = [*shortened(found, self.files.path), *self._left_over(tensors, used)]
+        return found + (self.heads(tensors) if rows else [])
+
+    def heads(self, tensors: Sequence[Tensor], share: Share = ALL) -> list[Diagnostic]:
+        """Stored heads that the model does not read, and that are not what it reads in their place.
+
+        Args:
+            tensors: the weights of the model.
+            share: ``(i, n)``: compare the i-th of n parts of the rows. All of them cost one pass over both tensors.
+        """
+        read = [self.names.stored(t).names[0] for name in _OF_VOCABULARY for t in tensors if t.name == name]
+        if not read or any(name not in self.files.names for name in read):
+            return []
+        found = []
+        for name, against in self._doubtful(tensors, read):
+            why = [difference(self.files, name, other, share) for other in against]
+            if all(why):
+                message = f"tensor {name} is not {against[-1]}: {why[-1]}"
+                found.append(self._diagnostic(message, self._way_out(name, read)))
+        return found
+
+    def stored_names(self, tensors: Sequence[Tensor]) -> list[str]:
+        """The stored tensors that hold these weights."""
+        return list(self._used(tensors))
+
+    def account(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+        """What is read of the files and what is not, as the report has it."""
+        used, names = self._used(tensors), self.names
+        others = [n for n in self.files.names if n not in used]
+        return {
+            "path": self.files.path,
+            "prefix": names.prefix,
+            "files": sorted({self.files.names[name].name for name in used}),
+            "tensors": len(used),
+            "nbytes": self.nbytes(tensors),
+            "left_out": {
+                "tensors": len(others),
+                "nbytes": sum(self.files.nbytes(n) for n in others),
+                "parts": _parts(others, names.prefix or ""),
+            },
+            "other_files": self.files.others,
+        }
+
+    def _used(self, tensors: Sequence[Tensor]) -> dict[str, int]:
+        """How many elements of each stored tensor are weights."""
         used: dict[str, int] = defaultdict(int)
         for tensor in tensors:
             stored = self.names.stored(tensor)
             for name in stored.names:
                 used[name] += used_numel(stored, tensor)
-                if problem := self._problem(name, stored, tensor):
-                    wrong.append(problem)
-        if not wrong:
-            wrong = [f"tensor {n} is used only in part" for n, count in used.items() if self._numel(n) > count]
-        found = [self._diagnostic(text) for text in wrong]
-        if found:
-            found[0] = self._diagnostic(wrong[0], self._hint(used))
-        return [*shortened(found, self.files.path), *self._unused(tensors, used)]
+        return used
 
-    def _problem(self, name: str, stored: Stored, tensor: Tensor) -> str | None:
-        shown = self.names.shown(tensor)
-        if name not in self.files.names:
-            return f"tensor {name}{shown} is missing"
-        shape, dtype = self.files.shape(name), self.files.dtype(name)
-        if shape != stored.shape:
-            return f"tensor {name} has shape {list(shape)}, the model {list(stored.shape)}{shown}"
-        if dtype not in FLOATS:
-            return f"tensor {name}{shown} is {dtype}; it must be one of {', '.join(FLOATS)}"
-        return None
+    def _misfits(self, tensors: Sequence[Tensor]) -> Iterator[str]:
+        for tensor in tensors:
+            stored = self.names.stored(tensor)
+            for name in stored.names:
+                if problem := misfit(self.files, self.names, stored, tensor, name):
+                    yield problem
 
-    def _unused(self, tensors: Sequence[Tensor], used: dict[str, int]) -> list[Diagnostic]:
+    def _left_over(self, tensors: Sequence[Tensor], used: dict[str, int]) -> list[Diagnostic]:
         """Tensors that the model lacks: with them the checkpoint is another function than the plan."""
-        unused, found = self.names.unused(self.files.names, used), []
-        head, embedding = self.names.head, next((t for t in tensors if t.name == "embedding"), None)
-        if head in unused and embedding and not any(t.name == "w_head" for t in tensors):
-            unused.remove(head)
-            name = self.names.stored(embedding).names[0]
-            if name in self.files.names and not self._alike(head, name):
-                text = f"tensor {head} is not {name}, and the model has one tensor for both"
-                found.append(self._diagnostic(text, "see vocabulary.tied of the model"))
-        if unused:
-            more = len(unused) - _NAMED
-            text = ", ".join(unused[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-            hint = "the plan's model lacks them: see its layers, biases, norms and experts"
-            found.append(self._diagnostic(f"tensors that the model does not use: {text}", hint))
-        return found
+        has_vocabulary = any(tensor.name in _OF_VOCABULARY for tensor in tensors)
+        unused = [n for n in self.names.unused(self.files.names, used) if not (has_vocabulary and is_head(n))]
+        if not unused:
+            return []
+        more = len(unused) - _NAMED
+        text = ", ".join(unused[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        hint = "the plan's model lacks them: see its layers, biases, norms and experts"
+        if self.names.prefix and self._asked is None and not any(n.startswith(self.names.prefix) for n in unused):
+            hint += f"; {OPTION} {self.names.prefix!r} reads the model alone"
+        return [self._diagnostic(f"tensors that the model does not use: {text}", hint)]
 
-    def _alike(self, head: str, embedding: str) -> bool:
-        """Whether a head is its embedding, in some rows of it: all would be much to read before ranks start."""
-        pair = (head, embedding)
-        shape = self.files.shape(head)
-        if shape != self.files.shape(embedding) or not {self.files.dtype(name) for name in pair} <= FLOATS.keys():
-            return False
-        for i in range(_ROWS):
-            row = shape[0] * i // _ROWS
-            box = [(row, row + 1), *((0, size) for size in shape[1:])]
-            if not torch.equal(*(self.files.part(name, box).double() for name in pair)):
-                return False
-        return True
+    def _doubtful(self, tensors: Sequence[Tensor], read: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Tensors that may be the model's head and are not read, each with the tensors of which it may be a copy."""
+        used = self._used(tensors)
+        for name in self.names.unused(self.files.names, used):
+            if is_head(name):
+                yield name, read[-1:]
+        if isinstance(self.names, HuggingFaceNames) and self._asked is None:
+            beside = self.names.without_owner(self.names.beside(self.files.names, used))
+            shape = self.files.shape(read[0])
+            yield from ((name, read) for name in beside if self.files.shape(name) == shape)
+
+    def _way_out(self, name: str, read: Sequence[str]) -> str:
+        if len(read) == 1 and name == self.names.head and self.files.shape(name) == self.files.shape(read[0]):
+            return (
+                "the plan's model has one tensor for both; transformers reads the stored head where they differ: "
+                "plan with --set vocabulary.tied=false"
+            )
+        return f"it may be the model's head; {OPTION} {self.names.prefix!r} reads what has that prefix, and its head"
 
     def _hint(self, used: dict[str, int]) -> str | None:
         names = {name for name in used if name in self.files.names}
         if dtypes := sorted({dtype for name in names if (dtype := self.files.dtype(name)) not in FLOATS}):
             return f"a quantised checkpoint ({', '.join(dtypes)}) is not read: give the one that it is made of"
-        if used.keys() - names == {self.names.head}:
+        head = self.names.head
+        lacks_head = used.keys() - names == {head}
+        if lacks_head or (head in names and used[head] == 2 * self._numel(head)):  # one for embedding and head
             return "where the checkpoint's head is its embedding, the model says vocabulary.tied"
+        others = [other for other in prefixes(self.files.names) if other != self.names.prefix]
+        if others and self._asked is None:
+            there = few([repr(other) for other in others])
+            return f"looked for after the prefix {self.names.prefix!r}; {OPTION} takes another: {there}"
         return self.names.hint
 
     def _numel(self, name: str) -> int:
@@ -136,3 +196,13 @@ def shortened(problems: list[Diagnostic], path: str) -> list[Diagnostic]:
     if more <= 0:
         return problems
     return [*problems[:_NAMED], Diagnostic("HX507", f"and {more} more", file=path)]
+
+
+def _parts(names: Sequence[str], prefix: str) -> dict[str, int]:
+    """How many tensors each part of a larger model has: parts are what branches off the way to a prefix."""
+    way, found = prefix.split("."), Counter[str]()
+    for name in names:
+        parts = name.split(".")
+        same = next((i for i, part in enumerate(parts) if i >= len(way) or part != way[i]), len(parts))
+        found[".".join(parts[: same + 1])] += 1
+    return dict(sorted(found.items()))

@@ -33,6 +33,7 @@ class Options:
         seed: of weights and inputs that come from no file.
         check: compare the output with the unpartitioned float64 reference.
         weights: a safetensors file or a folder of them, or None for seeded numbers.
+        weights_prefix: what stands ahead of the weights' names, where the files hold several models.
         inputs: a safetensors file, or None for seeded numbers.
         output: safetensors file for the model's output, where one dag is run.
         trace_steps: steps after the measurement in which every action is timed; no more than iters are walked.
@@ -46,6 +47,7 @@ class Options:
     inputs: str | None = None
     output: str | None = None
     trace_steps: int = 5
+    weights_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,15 @@ class Work:
 class _Session:
     def __init__(self, places: Places, options: Options, rank: Rank) -> None:
         self.places, self.dags, self.options, self.rank = places, places.dags, options, rank
-        self.numbers = Numbers(options.seed, options.weights, options.inputs)
+        self.numbers = Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)
 
     def run(self) -> list[Result] | None:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.rank.init_process_group()
         self._agree()
+        if self.rank.peers:  # else whoever started the ranks has done it
+            for dag in self.dags:
+                self.numbers.check_heads(dag, (self.rank.rank, self.rank.world_size))
         groups = self.rank.new_groups([ranks for dag in self.dags for ranks in groups_of(dag)])
         loaded = [self._compile(dag) for dag in self.dags]
         programs = [program for program, _ in loaded]
@@ -96,7 +101,7 @@ class _Session:
                 seed=options.seed,
                 warmup=options.warmup,
                 started_at=started_at,
-                weights=self._weights(dag),
+                weights=self.numbers.account(dag),
             )
             for dag, ranks in zip(self.dags, zip(*gathered, strict=True), strict=True)
         ]
@@ -125,10 +130,6 @@ class _Session:
 
         program = compile_rank(dag, self.rank.rank, self.rank.device, load)
         return program, self.numbers.weights_read_nbytes - before
-
-    def _weights(self, dag: Dag) -> tuple[str, int] | None:
-        path = self.options.weights
-        return None if path is None else (path, self.numbers.weights_nbytes(dag))
 
     def _measurement(self, dag: Dag, program: Program, read_nbytes: int, measured: Measured) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"

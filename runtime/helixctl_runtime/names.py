@@ -17,6 +17,8 @@ _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 _FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.input_layernorm\.weight")
 _EMBEDDING = "embed_tokens.weight"
 _HEAD = "lm_head.weight"
+# Modules that make logits, as models call them; what stands under one of them belongs to a language model.
+_HEADS = ("lm_head.", "head.", "output.", "output_layer.", "embed_out.", "unembed.")
 
 _HIDDEN: Axes = (("hidden",),)
 _QUERY, _KEY, _DIM = ("head", "head_dim"), ("kv_head", "head_dim"), ("head_dim",)
@@ -73,6 +75,7 @@ _SPELLINGS = (
 class OwnNames:
     """Whole tensors as docs/formats.md calls them. Names that are no weight's may stand beside them."""
 
+    prefix: str | None = None
     head: str | None = None
     hint: str | None = "the names are those of docs/formats.md, 'Tensors'"
 
@@ -88,20 +91,39 @@ class OwnNames:
         """The names that would be weights of another model."""
         return sorted(name for name in names if name not in used and _WEIGHT.fullmatch(name))
 
+    def beside(self, names: Collection[str], used: Collection[str]) -> list[str]:
+        """What is not read, and does not belong to the model."""
+        return sorted(name for name in names if name not in used and not _WEIGHT.fullmatch(name))
+
 
 class HuggingFaceNames:
     """The names of transformers for llama, mistral, qwen2, qwen3, mixtral and qwen3_moe."""
 
     hint: str | None = None
 
-    def __init__(self, names: Collection[str], prefix: str) -> None:
-        """Find how the names after this prefix spell the model's experts and its head."""
-        self._prefix = prefix
+    def __init__(
+        self, names: Collection[str], prefix: str, others: Collection[str] = (), *, alone: bool = False
+    ) -> None:
+        """Find how the names after a prefix spell the model's experts and its head.
+
+        Args:
+            names: of all stored tensors.
+            prefix: what stands ahead of ``layers.0``, mostly ``model.``.
+            others: the prefixes of other models in the same files.
+            alone: read what the prefix has and its head; what else stands beside it is no concern of the model.
+        """
+        self.prefix = prefix
         above = prefix.split(".")[:-1]
-        # "model." is the class without its head; its parent may be one part of a larger model.
-        self._root = ".".join([*above[:-1], ""]) if above[-1:] == ["model"] else prefix
-        heads = [".".join([*above[:depth], _HEAD]) for depth in range(len(above), -1, -1)]
-        self.head = next((name for name in heads if name in names), self._root + _HEAD)
+        self._root = root_of(prefix)
+        self._scope = prefix if alone else self._root
+        self._others = [root_of(other) for other in others if reads_tokens(other, names)]
+        self._nested = [other for other in others if alone and other.startswith(prefix)]
+        self._ancestors = [".".join([*above[:depth], ""]).lstrip(".") for depth in range(len(above), -1, -1)]
+        heads = (ancestor + _HEAD for ancestor in self._ancestors)
+        self.head = next((n for n in heads if n in names and not self._of_another(n)), self._root + _HEAD)
+        embedding = prefix + _EMBEDDING
+        # transformers ties the other way round where only the head is stored.
+        self._embedding = self.head if embedding not in names and self.head in names else embedding
         self._experts = next((s for s in _SPELLINGS if self._first(s.w_down) in names), _SPELLINGS[0])
 
     def stored(self, tensor: Tensor) -> Stored:
@@ -110,12 +132,12 @@ class HuggingFaceNames:
         layer, _, part = tensor.name.rpartition(".")
         if not layer:
             name, axes = {
-                "embedding": (self._prefix + _EMBEDDING, (("vocab",), ("hidden",))),
-                "final_norm": (self._prefix + "norm.weight", _HIDDEN),
+                "embedding": (self._embedding, (("vocab",), ("hidden",))),
+                "final_norm": (self.prefix + "norm.weight", _HIDDEN),
                 "w_head": (self.head, (("vocab",), ("hidden",))),
             }[tensor.name]
             return Stored((name,), axes, _shape(axes, size), (0,) * len(axes))
-        folder = f"{self._prefix}layers.{layer[1:]}."
+        folder = f"{self.prefix}layers.{layer[1:]}."
         if part == "w_router":
             axes = (("expert",), ("hidden",))
             return Stored((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
@@ -131,9 +153,36 @@ class HuggingFaceNames:
     def unused(self, names: Collection[str], used: Collection[str]) -> list[str]:
         """The names that would be weights of another model.
 
-        What stands beside the root belongs to other parts of a larger one, such as those that see.
+        What stands beside the root belongs to other parts of a larger one, such as those that see. A head may stand
+        nearer to the root of all.
         """
-        return sorted(n for n in names if n not in used and n.startswith(self._root) and not _BUFFER.fullmatch(n))
+        return sorted(n for n in self._not_used(names, used) if self._ours(n))
+
+    def beside(self, names: Collection[str], used: Collection[str]) -> list[str]:
+        """What is not read, and belongs to other parts of a larger model, or to another model."""
+        return sorted(n for n in self._not_used(names, used) if not self._ours(n))
+
+    def without_owner(self, names: Collection[str]) -> list[str]:
+        """Those of some names beside the model that are not another language model's."""
+        return [name for name in names if not self._of_another(name)]
+
+    def more_layers(self, names: Collection[str], used: Collection[str]) -> bool:
+        """Whether the layers have weights that are not used."""
+        return any(n.startswith(f"{self.prefix}layers.") for n in self._not_used(names, used))
+
+    def _not_used(self, names: Collection[str], used: Collection[str]) -> list[str]:
+        return [name for name in names if name not in used and not _BUFFER.fullmatch(name)]
+
+    def _ours(self, name: str) -> bool:
+        if self._of_another(name):
+            return False
+        inside = name.startswith(self._scope) and not name.startswith(tuple(self._nested))
+        return inside or name.startswith(tuple(ancestor + head for ancestor in self._ancestors for head in _HEADS))
+
+    def _of_another(self, name: str) -> bool:
+        """Whether a name stands below the root of another model, and that root is nearer than ours."""
+        near = len(self._root) if name.startswith(self._root) else -1
+        return any(name.startswith(other) and len(other) > near for other in self._others)
 
     def _of_experts(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> Stored:
         name = folder + str(getattr(self._experts, part))
@@ -147,20 +196,37 @@ class HuggingFaceNames:
         return Stored((name,), axes, shape, start)
 
     def _first(self, name: str) -> str:
-        return f"{self._prefix}layers.0." + name.format(0)
+        return f"{self.prefix}layers.0." + name.format(0)
 
 
-def naming(names: Collection[str]) -> OwnNames | HuggingFaceNames:
-    """Which way the tensors of some files are called."""
-    if "l0.attention_norm" in names or not (prefixes := _prefixes(names)):
-        return OwnNames()
-    # Of several models in one checkpoint the one that reads tokens.
-    return HuggingFaceNames(names, min(prefixes, key=lambda each: (each + _EMBEDDING not in names, len(each), each)))
+Names = OwnNames | HuggingFaceNames
 
 
-def _prefixes(names: Collection[str]) -> list[str]:
-    """All that stands ahead of a first layer: mostly ``model.``."""
-    return [match[1] for name in names if (match := _FIRST_NORM.fullmatch(name))]
+def has_own_names(names: Collection[str]) -> bool:
+    """Whether a file holds weights as docs/formats.md calls them."""
+    return "l0.attention_norm" in names
+
+
+def prefixes(names: Collection[str]) -> list[str]:
+    """All that stands ahead of a first layer, mostly ``model.``; the likeliest language model first."""
+    found = [match[1] for name in names if (match := _FIRST_NORM.fullmatch(name))]
+    return sorted(found, key=lambda each: (not reads_tokens(each, names), len(each), each))
+
+
+def reads_tokens(prefix: str, names: Collection[str]) -> bool:
+    """Whether the model after a prefix has an embedding of its own."""
+    return prefix + _EMBEDDING in names
+
+
+def is_head(name: str) -> bool:
+    """Whether a stored tensor is called as the matrix that makes logits."""
+    return f".{name}".endswith(tuple(f".{head}weight" for head in _HEADS))
+
+
+def root_of(prefix: str) -> str:
+    """What stands ahead of a model with its head: ``model.`` is the class without, and its parent may be one part."""
+    parts = prefix.split(".")[:-1]
+    return ".".join([*parts[:-1], ""]).lstrip(".") if parts[-1:] == ["model"] else prefix
 
 
 def _shape(axes: Axes, size: dict[str, int]) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ import os
 import platform
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -20,6 +20,9 @@ from helixctl.dag.span import Span
 from helixctl_runtime.measure import Measured
 from helixctl_runtime.outputs import Check
 from helixctl_runtime.timeline import kinds, timeline
+
+_TF32: Final = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+_FPMATH: Final = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # of oneDNN, on CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,11 @@ def result(
     seed: int,
     warmup: int,
     started_at: str,
-    weights: tuple[str, int] | None = None,
+    weights: dict[str, Any] | None = None,
 ) -> Result:
     """The report, and the timeline of the traced step of median duration.
 
-    ``weights``: where they come from, and the bytes that they have there; None where they are seeded.
+    ``weights``: what was read of which files, as ``Numbers.account`` has it; None where they are seeded.
     """
     traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
     durations = [each.duration_s for each in traced]
@@ -138,7 +141,7 @@ def result(
         },
         "sync_overhead_per_token_ms": exposed_ms / work.seq_len,
         "busy_share": statistics.median(each.busy_share for each in traced),
-        "weights": weights and _weights(*weights, ranks),
+        "weights": weights and _weights(weights, ranks),
         "levels": levels(dag),
         "kinds": kinds(dag, traced),
         "attention_kernels": ranks[0].attention,
@@ -169,9 +172,9 @@ def _rank(rank: RankMeasurement) -> dict[str, Any]:
     }
 
 
-def _weights(path: str, nbytes: int, ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
+def _weights(account: dict[str, Any], ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
     read = [rank.weights_read_nbytes for rank in ranks]
-    return {"path": path, "nbytes": nbytes, "read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
+    return account | {"read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
 
 
 def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
@@ -196,7 +199,15 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name(0) if cuda else None,
+        "less_precise": less_precise(os.environ, cuda=cuda),
     }
+
+
+def less_precise(environ: Mapping[str, str], *, cuda: bool) -> dict[str, str]:
+    """The variables by which libraries below torch compute float32 with fewer bits, whatever torch is told."""
+    found = {name: environ[name] for name in (_TF32 if cuda else ()) if environ.get(name) == "1"}
+    modes = {name: environ[name] for name in _FPMATH if environ.get(name, "").upper() not in {"", "STRICT"}}
+    return found | modes
 
 
 def _processor() -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from helixctl.dag import Dag
+from helixctl.errors import fail
 from helixctl_runtime.comparison import comparison
 from helixctl_runtime.execute import Options, Work
 from helixctl_runtime.files import Numbers
@@ -58,9 +60,8 @@ def run(
     Raises:
         HelixError: HX5xx, with the rank, the task and the log where a rank failed.
     """
-    with closing(Numbers(options.seed, options.weights, options.inputs)) as numbers:
-        for dag in dags:
-            numbers.check(dag)
+    prefix, notes = _look(dags, options)
+    options = replace(options, weights_prefix=prefix)
     places = Places(tuple(dags), tuple(names))
     results = run_ranks(
         Work(places, options),
@@ -72,4 +73,23 @@ def run(
         watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
     )
     found: Any = results[0]
+    for result in found or ():
+        result.report["input"] = options.inputs and {"path": options.inputs, "notes": notes}
     return found
+
+
+def _look(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:
+    """See what is in the files: the prefix of the weights, and what is worth knowing of the input.
+
+    Raises:
+        HelixError: HX507, they do not hold what the dags need.
+    """
+    found: set[str | None] = set()
+    with closing(Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
+        for dag in dags:
+            numbers.check(dag, rows=starts_ranks())
+            found.add(numbers.prefix)
+    if len(found) > 1:
+        which = " and ".join(sorted(repr(prefix) for prefix in found))
+        raise fail("HX507", f"the plans are of different models in {options.weights}: {which}", "run each alone")
+    return found.pop(), numbers.notes

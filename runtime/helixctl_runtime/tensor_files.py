@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl_runtime.foreign import foreign
+from helixctl_runtime.index import reason, weight_map
+
+FLOATS: Final = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # and their bytes
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pth")  # what weights of other kinds are called, for a message
+_ADAPTER = "adapter_config.json"
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pth", ".pt")  # what files with weights of some kind are called
+_WIDE = {"64": 8, "32": 4, "16": 2}  # how the names of wide dtypes end, and their bytes
 _FEW = 5  # names that a message lists
 
 
@@ -43,7 +49,7 @@ class TensorFiles:
         """
         entry = self._entry
         if entry.suffix == ".json":
-            return {name: entry.parent / shard for name, shard in _weight_map(entry, self.path).items()}
+            return weight_map(entry, self.path)
         return dict.fromkeys(self._file(entry).keys(), entry)
 
     def problems(self) -> list[Diagnostic]:
@@ -52,7 +58,7 @@ class TensorFiles:
             files = dict.fromkeys(self.names.values())
         except HelixError as error:
             return list(error.diagnostics)
-        found: list[Diagnostic] = []
+        found = self._adapter()
         for file in files:
             try:
                 held = set(self._file(file).keys())
@@ -62,6 +68,10 @@ class TensorFiles:
             promised = {name for name, where in self.names.items() if where == file}
             if lost := promised - held:
                 found.append(self._problem(f"the index names {few(sorted(lost))} in {file.name}, which lacks them"))
+            # transformers takes the one of the shard that comes last, whatever the index says.
+            if twice := held & self.names.keys() - promised:
+                others = sorted({self.names[name].name for name in twice})
+                found.append(self._problem(f"{few(sorted(twice))} in {file.name} and, by the index, in {few(others)}"))
             # Who loads whole shards would take these too: the index is not that of these files.
             if more := held - self.names.keys():
                 found.append(self._problem(f"{file.name} holds {few(sorted(more))}, of which the index knows nothing"))
@@ -74,6 +84,21 @@ class TensorFiles:
     def dtype(self, name: str) -> str:
         """The dtype of a stored tensor, as safetensors calls it: ``BF16``."""
         return str(self._slice(name).get_dtype())
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of a stored tensor."""
+        dtype = self.dtype(name)
+        return prod(self.shape(name)) * next((n for end, n in _WIDE.items() if dtype.endswith(end)), 1)
+
+    @property
+    def others(self) -> list[str]:
+        """Files of the folder that look like weights, and of which nothing is read."""
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return []
+        read = {self._entry.name, *(path.name for path in self.names.values())}
+        held = {each.name for each in folder.iterdir()}
+        return sorted(n for n in held - read if n.endswith(_WEIGHTS) or n == _INDEX)
 
     def part(self, name: str, ranges: Sequence[tuple[int, int]]) -> torch.Tensor:
         """A box of a stored tensor, counted in ``read_nbytes``: a view of the file, of which only this is read."""
@@ -98,7 +123,7 @@ class TensorFiles:
                 return path
             held = {each.name for each in path.iterdir()}
         except OSError as error:
-            raise HelixError(self._problem(f"cannot be read: {_reason(error)}")) from error
+            raise HelixError(self._problem(f"cannot be read: {reason(error)}")) from error
         for name in (_SINGLE, _INDEX):
             if name in held:
                 return path / name
@@ -112,37 +137,28 @@ class TensorFiles:
             try:
                 self._open[path] = safe_open(path, framework="pt")
             except (OSError, SafetensorError) as error:
-                shown = "" if path == Path(self.path) else f"{path.name} "
-                problem = self._problem(f"{shown}cannot be read as safetensors: {_reason(error)}")
-                raise HelixError(problem) from error
+                raise HelixError(self._unreadable(path, error)) from error
         return self._open[path]
 
-    def _problem(self, message: str) -> Diagnostic:
-        return Diagnostic("HX507", message, file=self.path)
+    def _unreadable(self, path: Path, error: Exception) -> Diagnostic:
+        what, hint = foreign(path)
+        if what:
+            return self._problem(f"{path.name} is {what}; it must be safetensors", hint)
+        shown = "" if path == Path(self.path) else f"{path.name} "
+        return self._problem(f"{shown}cannot be read as safetensors: {reason(error)}", hint)
+
+    def _adapter(self) -> list[Diagnostic]:
+        """Refuse a folder with an adapter: transformers adds it to the weights."""
+        if not (Path(self.path) / _ADAPTER).exists():
+            return []
+        hint = "merge it into the weights (peft: merge_and_unload), or give the file of the weights without the adapter"
+        return [self._problem(f"the folder holds an adapter, {_ADAPTER}, and adapters are not read", hint)]
+
+    def _problem(self, message: str, hint: str | None = None) -> Diagnostic:
+        return Diagnostic("HX507", message, hint, file=self.path)
 
 
 def few(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = len(names) - _FEW
     return ", ".join(names[:_FEW]) + (f" and {more} more" if more > 0 else "")
-
-
-def _weight_map(index: Path, shown: str) -> dict[str, str]:
-    """The shard of every tensor.
-
-    Raises:
-        HelixError: HX507, the index cannot be read or is none.
-    """
-    problem = f"{index.name} cannot be read: "
-    try:
-        document = json.loads(index.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise HelixError(Diagnostic("HX507", problem + _reason(error), file=shown)) from error
-    shards = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
-        raise HelixError(Diagnostic("HX507", problem + "it has no weight_map of tensors to files", file=shown))
-    return shards
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -12,7 +12,8 @@ from tests.documents import ROOT
 from tests.fork import fork
 
 # Nothing of an outer launcher, or of the CI system that runs the tests, may reach a command under test.
-_OUTER = ("RANK", "WORLD_SIZE", "SLURM_", "MASTER_", "GITHUB_", "CI_")
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_", "JSM_", "FLUX_")
+_OUTER = (*LAUNCHERS, "GITHUB_", "CI_")
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(_OUTER)}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.cli.command import LAUNCHERS
+
 torch.set_num_threads(1)
 
 
@@ -14,6 +16,6 @@ def no_launcher() -> Iterator[None]:
     """The machine that runs the tests may itself be a rank of torchrun or a SLURM node."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or name.startswith(("SLURM_", "MASTER_")):
+            if name.startswith(LAUNCHERS):
                 patch.delenv(name)
         yield

@@ -186,8 +186,8 @@ def check_regions(path: Path, family: Family, held: Weights, nbytes: int) -> Non
     assert checkpoint.nbytes(family.weights) == nbytes * sum(prod(t.shape) for t in family.weights)
 
 
-def dag_for(family: Family, layout: dict[str, Any]) -> Dag:
-    """The dag of a family's model on as many devices as the layout takes."""
+def dag_for(family: Family, layout: dict[str, Any], **work: Any) -> Dag:
+    """The dag of a family's model, with other fields of its workload, on as many devices as the layout takes."""
     devices = Layout.model_validate(layout).devices
     cluster = load_specs(*SMALL, (f"devices_per_host={devices}",))[1]
-    return lower(Plan.of(family.spec, cluster, WORK, Layout.model_validate(layout)))
+    return lower(Plan.of(family.spec, cluster, WORK.model_copy(update=work), Layout.model_validate(layout)))

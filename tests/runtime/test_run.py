@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from helixctl.dag.retype import retyped
 from helixctl.units import human_bytes
+from helixctl_runtime.report import less_precise
 from helixctl_runtime.run import Options, run
 from helixctl_runtime.seeded import seeded_numbers
 from tests.cli.command import ENVIRONMENT, helixctl
@@ -107,6 +108,11 @@ def test_files_in_and_out(tmp_path: Path) -> None:
     assert sum(ranks) == needed + 3 * norms
     assert report["weights"] == {
         "path": str(tmp_path / "w.safetensors"),
+        "prefix": None,
+        "files": ["w.safetensors"],
+        "tensors": len(weights),
+        "left_out": {"tensors": 0, "nbytes": 0, "parts": {}},
+        "other_files": [],
         "nbytes": needed,
         "read_nbytes_per_rank": max(ranks),
         "read_nbytes": sum(ranks),
@@ -117,6 +123,16 @@ def test_files_in_and_out(tmp_path: Path) -> None:
     expected = run_together(dag, seed=9, steps=1).outputs[0]
     assert torch.allclose(output, expected, rtol=1e-5, atol=1e-6)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_variables_that_make_float32_less_precise(tmp_path: Path) -> None:
+    given = {"NVIDIA_TF32_OVERRIDE": "1", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
+    assert less_precise(given, cuda=True) == given
+    assert less_precise(given, cuda=False) == {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
+    assert less_precise({"NVIDIA_TF32_OVERRIDE": "0", "ONEDNN_DEFAULT_FPMATH_MODE": "strict"}, cuda=True) == {}
+    path = write(tmp_path / "x.dag.json", 2, 1, "layers=1")
+    done = helixctl("run", path, *QUICK, env={"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"})
+    assert (done.status, "warning: ONEDNN_DEFAULT_FPMATH_MODE=BF16 in the environment" in done.err) == (0, True)
 
 
 def test_a_wrong_weight_file(tmp_path: Path) -> None:

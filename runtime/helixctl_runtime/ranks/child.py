@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from helixctl_runtime.ranks.environment import DeviceKind
 from helixctl_runtime.ranks.failure import Report, describe
+from helixctl_runtime.ranks.interfaces import loopback
 from helixctl_runtime.ranks.rank import CELL_WORDS, Phase, Progress, Rank
 
 # A report on the wire: its length, then its pickle.
@@ -73,7 +74,7 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
     for inherited in assignment.inherited:
         inherited.close()
     # Local ranks never need another interface, and a laptop's own host name may lead nowhere.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     torch.set_num_threads(assignment.threads)
     log = assignment.log.open("w", buffering=1, encoding="utf-8")
     _write_to(log, everything=assignment.rank != 0)

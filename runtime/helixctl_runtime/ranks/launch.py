@@ -1,4 +1,4 @@
-"""Run a worker on all ranks: as one of them where torchrun or srun started us, else in local processes."""
+"""Run a worker on all ranks: as one of them where a launcher started us, else in local processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from helixctl_runtime.ranks import signals
 from helixctl_runtime.ranks.environment import DeviceKind, check_devices, check_world_size, detect
 from helixctl_runtime.ranks.failure import TaskName, root_cause
+from helixctl_runtime.ranks.interfaces import check_interfaces, loopback
 from helixctl_runtime.ranks.local import LocalRanks
 from helixctl_runtime.ranks.logs import log_folder, scratch_folder
 from helixctl_runtime.ranks.outer import run_here
@@ -30,7 +31,8 @@ def run_ranks(
 ) -> list[object]:
     """Call the worker on every rank and return what each returned.
 
-    Under torchrun or srun this process is one rank: the worker runs here, and only its place in the list is filled.
+    Under torchrun, srun or a launcher of MPI this process is one rank: the worker runs here, and only its place in the
+    list is filled.
 
     Args:
         worker: on CUDA it must be picklable, because the ranks are fresh processes; so must every result.
@@ -47,8 +49,11 @@ def run_ranks(
         HelixError: with the one diagnostic that names the root cause.
     """
     place = detect(os.environ)
+    check_interfaces(os.environ, device)
     if place is not None:
         check_world_size(place, world_size)
+        if place.rendezvous.startswith("tcp://127."):  # all are on this host, whose own name may lead nowhere
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
         return run_here(worker, place, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
     check_devices(device, world_size)
     with (
