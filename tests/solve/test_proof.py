@@ -52,7 +52,7 @@ def test_memory_of_the_whole_is_proved_on_a_part(monkeypatch: pytest.MonkeyPatch
     layout = Layout(groups=4, slices=1, data=2, pipeline=2, microbatches=16)
     need = memory_nbytes(Plan.of(model, cluster, workload, layout))
     for memory, codes in ((need, []), (need - 1, ["HX410"])):
-        device = cluster.device.model_copy(update={"memory": memory})
+        device = cluster.device.model_copy(update={"memory": memory, "reserve": 0})
         plan = Plan.of(model, cluster.model_copy(update={"device": device}), workload, layout)
         assert max(peak_nbytes(lower(part_of(plan)))) < need / 4
         assert [d.code for d in proof(plan).findings] == codes
