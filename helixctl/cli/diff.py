@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import click
 
 from helixctl.cli.console import answers, table
-from helixctl.cli.documents import Document, load_document
+from helixctl.cli.documents import load_planned
 from helixctl.cost.tasks import foundation
 from helixctl.dag import Dag
 from helixctl.errors import EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic, HelixError
@@ -88,19 +88,12 @@ def _loaded(paths: tuple[str, str]) -> tuple[_Side, _Side]:
     problems: list[Diagnostic] = []
     for path in paths:
         try:
-            sides.append(_Side(path, _planned(load_document(path), path)))
+            sides.append(_Side(path, load_planned(path)))
         except HelixError as error:
             problems.extend(error.diagnostics)
     if problems:
         raise TroubleError(problems)
     return sides[0], sides[1]
-
-
-def _planned(document: Document, path: str) -> Plan | Dag:
-    if isinstance(document, Plan | Dag):
-        return document
-    hint = "make a plan of it: helixctl plan MODEL CLUSTER -o X.plan.json"
-    raise HelixError(Diagnostic("HX110", "is no plan and no dag", hint, path))
 
 
 def _other_tasks(one: _Side, other: _Side) -> bool:

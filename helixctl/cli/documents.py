@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from helixctl.dag import Dag
 from helixctl.dag.document import DAG_SCHEMA
@@ -11,9 +14,10 @@ from helixctl.dag.rows import read_rows
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.document import FORMAT_VERSION
+from helixctl.plan.size import MANY_TASKS, NBYTES_OF_A_TASK, SECONDS_OF_A_TASK, about
 from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.spec.fields import shown
-from helixctl.spec.limits import MAX_NBYTES, MOST_FINDINGS, not_shown
+from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MOST_FINDINGS, not_shown
 from helixctl.spec.load import (
     DocumentKind,
     document_kind,
@@ -23,6 +27,10 @@ from helixctl.spec.load import (
     validate_document,
     validate_model,
 )
+from helixctl.units import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from helixctl.solve.proof import Proof
 
 Document = ModelDocument | ClusterSpec | Plan | Dag
 
@@ -100,25 +108,85 @@ def read_plan(source: Source) -> Plan:
     return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
 
 
-def load_dag(path: str) -> Dag:
-    """Read a dag, or a plan and lower it; either way proved.
+def load_planned(path: str) -> Plan | Dag:
+    """Read a plan or a dag, proved as ``load_document`` does: of a plan no dag is lowered.
 
     Raises:
         HelixError: as ``load_document``; HX110 for a model or a cluster.
     """
     document = load_document(path)
-    if isinstance(document, Dag):
+    if isinstance(document, Plan | Dag):
         return document
-    if isinstance(document, Plan):
-        from helixctl.lower import lower
-
-        dag = lower(document)
-        if findings := _dag_findings(dag):
-            raise HelixError([d.at(path) for d in findings])
-        return dag
     noun = "model" if isinstance(document, ModelDocument) else "cluster"
     hint = "make a plan of it: helixctl plan MODEL CLUSTER -o X.plan.json"
     raise HelixError(Diagnostic("HX110", f"is a {noun}; a plan or a dag is needed", hint, path))
+
+
+def load_dag(path: str) -> Dag:
+    """Read a dag, or a plan and lower all of it; either way proved.
+
+    Raises:
+        HelixError: as ``load_planned``.
+    """
+    document = load_planned(path)
+    return document if isinstance(document, Dag) else whole_dag(document, path)
+
+
+def whole_dag(plan: Plan, path: str) -> Dag:
+    """The dag of a plan, proved whole; one of very many tasks is lowered whole and proved as ``helixctl plan`` does.
+
+    Raises:
+        HelixError: a proof's, with the path.
+    """
+    from helixctl.lower import lower
+
+    tasks = about(plan)
+    if tasks <= MANY_TASKS:
+        dag = lower(plan)
+        _refuse_at(_dag_findings(dag), path)
+        return dag
+    prove_lowered(plan, path)
+    memory = human_bytes(tasks * NBYTES_OF_A_TASK)
+    text = f"lowering about {tasks:,} tasks: {human_seconds(tasks * SECONDS_OF_A_TASK)}, and {memory} in each process"
+    click.echo(f"note: {path}: {text}", err=True)
+    return lower(plan)
+
+
+def prove_lowered(plan: Plan, path: str) -> Proof:
+    """Prove what a plan is lowered to, in a part that all else is a copy of where that is large.
+
+    Raises:
+        HelixError: a proof's, with the path.
+    """
+    from helixctl.solve import proof
+
+    proved = proof(plan)
+    _refuse_at(proved.findings, path)
+    return proved
+
+
+def dag_text(dag: Dag) -> str:
+    """The document of a dag.
+
+    Raises:
+        HelixError: HX305, it is longer than what helixctl reads.
+    """
+    text = dag.to_json()
+    if len(text) > MAX_DAG_NBYTES:
+        raise HelixError(too_long(dag.plan, f"has {human_bytes(len(text))}"))
+    return text
+
+
+def too_long(plan: Plan, size: str) -> Diagnostic:
+    """HX305, for a dag whose document is not written."""
+    most = f"{MAX_DAG_NBYTES // 2**20} MiB are the most that helixctl reads"
+    hint = "write the plan alone: every command takes it in the place of its dag"
+    return Diagnostic("HX305", f"layout {plan.layout}: the document of its dag {size}; {most}", hint)
+
+
+def _refuse_at(findings: Sequence[Diagnostic], path: str) -> None:
+    if findings:
+        raise HelixError([d.at(path) for d in findings])
 
 
 def _plan_findings(plan: Plan) -> list[Diagnostic]:

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from helixctl.cli.console import answers, table, wrote
+from helixctl.cli.documents import dag_text, too_long
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.notes import notes
 from helixctl.cost.tasks import foundation, sources
-from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.output import write_output
-from helixctl.solve import OBJECTIVES, Decision, Objective, Row, decide, parse_wish, proof
-from helixctl.spec.limits import MAX_DAG_NBYTES
+from helixctl.plan import Plan
+from helixctl.plan.size import MANY_TASKS, about
+from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof
+from helixctl.solve.candidate import priced
 from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
 from helixctl.units import human_bytes, human_seconds
-from helixctl.verify import verify
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,22 +93,31 @@ def command(
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     specs = (loaded.model.model, loaded.cluster, loaded.model.workload)
     decision = decide(*specs, {**pair, **wish}, objective, defaults=bool(pair))
-    proved, whole = (decision.dag, True) if dag_output else proof(decision.plan)
-    if findings := verify(proved):
-        raise HelixError(findings)
+    if dag_output:
+        _refuse_long(decision.plan)
+    proved = proof(decision.plan, whole=dag_output is not None)
+    if proved.findings:
+        raise HelixError(proved.findings)
+    texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
-        _report(answers(output, dag_output), decision, proved, loaded.origins, whole=whole, verbose=verbose)
+        _report(answers(output, dag_output), decision, proved, loaded.origins, verbose=verbose)
     if checked is not None and old is not None:
         check_drift(checked, old, decision.plan, quiet=quiet)
     for path, noun in ((output, "plan"), (dag_output, "dag")):
         if path:
-            data = (decision.plan if noun == "plan" else decision.dag).to_json()
-            write_output(path, data)
+            write_output(path, texts[noun])
             if not quiet:
-                wrote(path, f"{noun}, {human_bytes(len(data))}")
-            if noun == "dag" and len(data) > MAX_DAG_NBYTES and not quiet:
-                most = f"{MAX_DAG_NBYTES // 2**20} MiB, the most that helixctl reads of a dag"
-                click.echo(f"warning: the dag is larger than {most}; give the plan instead", err=True)
+                wrote(path, f"{noun}, {human_bytes(len(texts[noun]))}")
+
+
+def _refuse_long(plan: Plan) -> None:
+    """Refuse a dag whose document would be too long, before it is lowered.
+
+    Raises:
+        HelixError: HX305.
+    """
+    if (tasks := about(plan)) > MANY_TASKS:
+        raise HelixError(too_long(plan, f"has about {tasks:,} tasks"))
 
 
 def _refuse_contradictions(
@@ -121,9 +131,7 @@ def _refuse_contradictions(
         raise click.UsageError("standard input cannot be a spec and the plan to check")
 
 
-def _report(
-    out: Console, decision: Decision, dag: Dag, origins: Sequence[Origin], *, whole: bool, verbose: bool
-) -> None:
+def _report(out: Console, decision: Decision, proved: Proof, origins: Sequence[Origin], *, verbose: bool) -> None:
     plan = decision.plan
     model, work, cluster = plan.model, plan.workload, plan.cluster
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
@@ -134,38 +142,25 @@ def _report(
     out.print()
     for reason in decision.reasons:
         out.print(reason)
-    out.print(_searched(decision))
-    what = f"{len(dag.tasks)} tasks over {plan.layout.devices} devices"
-    if not whole:
-        small = dag.plan
-        what += f" of {small.model.layers} of the {model.layers} layers and {small.layout.microbatches} of the "
-        what += f"{plan.layout.microbatches} microbatches, of which the others are copies (helixctl validate: all)"
+    out.print(decision.searched)
+    part = proved.dag.plan.layout.devices
+    devices = f"{part} of {plan.layout.devices}" if part < plan.layout.devices else f"{part}"
     out.print(
-        f"layout {plan.layout} (groups x slices): {what}, proved: "
-        "structure, function, regions, coverage, ownership, collectives, memory, layout"
+        f"layout {plan.layout} (groups x slices): {len(proved.dag.tasks)} tasks over {devices} devices, "
+        "proved: structure, function, regions, coverage, ownership, collectives, memory, layout"
     )
+    if proved.part:
+        out.print(f"proved on {proved.part}: the others are copies of these")
     if verbose:
         if origins:
             out.print("the model's fields, from the keys of its config:")
         for origin in origins:
             out.print(f"  {origin}", markup=False)
         out.print("step times are predicted, not measured, from:")
-        for line in sources(dag):
+        for line in sources(priced(plan)):
             out.print(f"  {line}")
     else:
         out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
-
-
-def _searched(decision: Decision) -> str:
-    """How much of the space was simulated, and what is known of the rest."""
-    if decision.legal == 1:
-        return "one layout is legal of those asked for"
-    text = f"searched {decision.legal:,} legal layouts, {decision.simulated:,} of them simulated: "
-    if decision.open_bound is None:
-        return text + "no other can be better, by their lower bounds"
-    bound = decision.open_bound[0]
-    least = human_bytes(bound) if decision.objective == "memory" else human_seconds(bound)
-    return text + f"the search ended at its budget; the bound of the others is {least}"
 
 
 def _table(rows: tuple[Row, ...]) -> object:
@@ -173,19 +168,30 @@ def _table(rows: tuple[Row, ...]) -> object:
         "", "layout", ">step", ">tokens/s", ">latency", ">exposed", ">received", ">between hosts", ">memory", "verdict"
     )
     for row in rows:
-        mark = "*" if row.chosen else ""
-        forecast = row.candidate.forecast
-        if forecast is None:
-            cells = ["-"] * 7
-        else:
-            cells = [
-                human_seconds(forecast.step_s),
-                f"{forecast.tokens_per_s:,.0f}",
-                human_seconds(forecast.latency_s),
-                human_seconds(forecast.exposed_s) if forecast.exposed_s else "0",
-                human_bytes(forecast.received_nbytes),
-                human_bytes(forecast.between_hosts_nbytes),
-                human_bytes(forecast.memory_nbytes),
-            ]
-        made.add_row(mark, str(row.candidate.layout), *cells, row.verdict, style="bold" if row.chosen else None)
+        made.add_row(
+            "*" if row.chosen else "",
+            str(row.candidate.layout),
+            *_cells(row),
+            row.verdict,
+            style="bold" if row.chosen else None,
+        )
     return made
+
+
+def _cells(row: Row) -> list[str]:
+    """The numbers of a row: of a layout that does not fit its memory alone, as it is no choice."""
+    forecast = row.candidate.forecast
+    if forecast is None:
+        return ["-"] * 7
+    memory = human_bytes(forecast.memory_nbytes)
+    if not row.fits:
+        return [*["-"] * 6, memory]
+    return [
+        human_seconds(forecast.step_s),
+        f"{forecast.tokens_per_s:,.0f}",
+        human_seconds(forecast.latency_s),
+        human_seconds(forecast.exposed_s) if forecast.exposed_s else "0",
+        human_bytes(forecast.received_nbytes),
+        human_bytes(forecast.between_hosts_nbytes),
+        memory,
+    ]

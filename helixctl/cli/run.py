@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from helixctl.cli.console import answers, progress
-from helixctl.cli.documents import load_dag
+from helixctl.cli.documents import load_dag, load_planned, prove_lowered, whole_dag
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
+from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError, fail
 from helixctl.output import check_folder, write_output
+from helixctl.plan import Plan
+from helixctl.plan.size import MANY_TASKS, about
+from helixctl.solve.deep import Size, counted
 from helixctl.verify import verify
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from helixctl.dag import Dag
     from helixctl.dag.span import Span
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -85,15 +88,13 @@ def command(
     if weights_prefix is not None and weights is None:
         raise click.UsageError("--weights-prefix is of the files that --weights names: give both")
     _check_usage(documents, output, compare=compare)
-    dags = [_load(document, dtype) for document in documents]
-    _check_ranks(documents, dags)
-    device = device or dags[0].plan.cluster.device.kind
     out = answers(report_path, trace_path)
     if dry_run:
-        for dag in dags:
-            _describe(out, dag, device)
-        out.print("nothing was started (--dry-run)")
+        _dry_run(out, documents, dtype, device)
         return 0
+    dags = [_load(document, dtype) for document in documents]
+    _check_ranks(documents, [dag.plan for dag in dags])
+    device = device or dags[0].plan.cluster.device.kind
     for path in (output, report_path, trace_path):
         check_folder(path)
     run = _runtime()
@@ -144,17 +145,22 @@ def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: boo
 
 
 def _load(document: str, dtype: Any) -> Dag:
-    dag = load_dag(document)
-    if dtype:
-        dag = retyped(dag, dtype)
-        if findings := verify(dag):
-            raise HelixError(findings)
-    return dag
+    return _typed(load_dag(document), dtype)
 
 
-def _check_ranks(documents: Sequence[str], dags: Sequence[Dag]) -> None:
+def _typed(dag: Dag, dtype: Any) -> Dag:
+    """The dag in another dtype, if one is asked for, and proved in it."""
+    if not dtype:
+        return dag
+    typed = retyped(dag, dtype)
+    if findings := verify(typed):
+        raise HelixError(findings)
+    return typed
+
+
+def _check_ranks(documents: Sequence[str], plans: Sequence[Plan]) -> None:
     """Refuse to run dags for different numbers of ranks side by side."""
-    ranks = [dag.plan.layout.devices for dag in dags]
+    ranks = [plan.layout.devices for plan in plans]
     for document, count in zip(documents, ranks, strict=True):
         if count != ranks[0]:
             message = f"{documents[0]} is for {ranks[0]} ranks, {document} for {count}"
@@ -167,12 +173,30 @@ def _names(documents: Sequence[str], dags: Sequence[Dag]) -> Sequence[str]:
     return layouts if len(set(layouts)) == len(layouts) else documents
 
 
-def _describe(out: Console, dag: Dag, device: str) -> None:
-    groups = {t.ranks for t in dag.tasks if t.is_collective}
-    plan = dag.plan
-    out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {plan.layout.devices} ranks on {device}")
-    out.print(f"{plan.workload}")
-    out.print(f"{len(dag.tasks)} tasks proved, {len(dag.order[0])} a step on rank 0, {len(groups)} process groups")
+def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | None) -> None:
+    """Prove what would run, and say what it is; a plan of very many tasks is not lowered for it."""
+    texts, plans = [], []
+    for document in documents:
+        planned = load_planned(document)
+        if isinstance(planned, Plan) and about(planned) > MANY_TASKS:
+            typed = planned.model.model_copy(update={"dtype": dtype or planned.model.dtype})
+            found = prove_lowered(Plan.of(typed, planned.cluster, planned.workload, planned.layout), document)
+            size = counted(planned)
+            proved = f"proved on {found.part}: the others are copies of these"
+        else:
+            dag = _typed(planned if isinstance(planned, Dag) else whole_dag(planned, document), dtype)
+            size = Size(len(dag.tasks), len(dag.order[0]), len({t.ranks for t in dag.tasks if t.is_collective}))
+            proved = "proved"
+        plan = planned.plan if isinstance(planned, Dag) else planned
+        plans.append(plan)
+        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device.kind}"
+        texts.append(f"{plan.model.name}, layout {plan.layout}, {dtype or plan.model.dtype}: {where}")
+        texts.append(f"{plan.workload}")
+        texts.append(f"{size.tasks} tasks, {size.of_rank_0} a step on rank 0, {size.groups} process groups; {proved}")
+    _check_ranks(documents, plans)
+    for text in texts:
+        out.print(text)
+    out.print("nothing was started (--dry-run)")
 
 
 def _write_trace(path: str, dags: Sequence[Dag], names: Sequence[str], spans: Sequence[Sequence[Span]]) -> None:

@@ -11,23 +11,29 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from helixctl.cli.console import answers, table, wrote
-from helixctl.cli.documents import load_dag
+from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cost.tasks import foundation, sources
+from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
 from helixctl.emit.trace import Trace, traces_json
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import check_folder, write_output
+from helixctl.plan import Plan
+from helixctl.plan.size import MANY_TASKS, about
 from helixctl.simulate import Forecast, Timeline, forecast_of, simulate
 from helixctl.simulate.against import Comparison, Measured, Pair, compare, read_measured
 from helixctl.simulate.report import report, report_of
+from helixctl.solve.candidate import priced, simulated
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from helixctl.dag import Dag
-
 _MOST_COLUMNS: Final = 4
+_PART: Final = (
+    "forecast from one rank of every kind, and from models of fewer layers, as helixctl plan does it; "
+    "--trace simulates every task"
+)
 _SHORT: Final = {  # where a name heads a column
     "step time": "step",
     "latency of a sequence, mean": "latency",
@@ -42,10 +48,18 @@ _SHORT: Final = {  # where a name heads a column
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
+    """What is predicted of a file.
+
+    Attributes:
+        dag: what was lowered: all of it, or a part that has tasks of every kind.
+        timeline: of the whole dag; None where the forecast is that of a part.
+    """
+
     path: str
     dag: Dag
-    timeline: Timeline
+    timeline: Timeline | None
     forecast: Forecast
+    plan: Plan
 
     @property
     def title(self) -> str:
@@ -53,7 +67,7 @@ class _Prediction:
 
     @property
     def what(self) -> str:
-        plan = self.dag.plan
+        plan = self.plan
         work, cluster = plan.workload, plan.cluster
         devices = f"{cluster.devices} x {cluster.device.name}"
         return f"{plan.model.name} on {cluster.name} ({devices}), {work}, {plan.model.dtype}"
@@ -89,13 +103,13 @@ def command(
     for path in (trace_path, json_path):
         check_folder(path)
     measured = read_measured(against) if against else None
-    predictions = [_predict(path, measured, against) for path in documents]
+    predictions = [_predict(path, measured, against, whole=bool(measured or trace_path)) for path in documents]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
-        traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions]
+        traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions if p.timeline]
         write_output(trace_path, traces_json(traces))
     if json_path:
-        plans = [{"file": p.path} | report_of(p.dag, p.forecast) for p in predictions]
+        plans = [{"file": p.path} | report_of(p.plan, p.dag, p.forecast) for p in predictions]
         result = report(plans) | ({"against": asdict(comparison)} if comparison else {})
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
@@ -107,13 +121,20 @@ def command(
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
 
-def _predict(path: str, measured: Measured | None, against: str | None) -> _Prediction:
+def _predict(path: str, measured: Measured | None, against: str | None, *, whole: bool) -> _Prediction:
     """The prediction for a file; one that is held against a report is that of the dag that ran.
+
+    ``whole`` simulates every task, of however many.
 
     Raises:
         HelixError: the file's; HX113, the report is of another dag.
     """
-    dag = load_dag(path)
+    planned = load_planned(path)
+    if isinstance(planned, Plan):
+        if about(planned) > MANY_TASKS and not whole:
+            return _of_a_part(path, planned)
+        planned = whole_dag(planned, path)
+    dag = planned
     if measured:
         dag = retyped(dag, measured.dtype)
         if dag.digest != measured.dag_digest:
@@ -121,7 +142,16 @@ def _predict(path: str, measured: Measured | None, against: str | None) -> _Pred
             hint = "give the plan or the dag that ran, or run this one: helixctl run PLAN --report FILE"
             raise HelixError(Diagnostic("HX113", message, hint, against))
     timeline = simulate(dag)
-    return _Prediction(path, dag, timeline, forecast_of(timeline))
+    return _Prediction(path, dag, timeline, forecast_of(timeline), dag.plan)
+
+
+def _of_a_part(path: str, plan: Plan) -> _Prediction:
+    """The prediction for a plan of very many tasks, as ``helixctl plan`` makes it: without its whole dag."""
+    prove_lowered(plan, path)
+    found = simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
+    if found is None:
+        raise TypeError  # the plan is proved, so its layout is legal
+    return _Prediction(path, priced(plan), None, found, plan)
 
 
 def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
@@ -133,12 +163,17 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> No
     out.print()
     out.print(_side_by_side(predictions))
     out.print()
+    for prediction in predictions:
+        if prediction.timeline is None:
+            out.print(f"{prediction.title}: {_PART}")
     for prediction in predictions if verbose else ():
+        if prediction.timeline is None:
+            continue
         out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
         out.print(_kinds(prediction.forecast))
         out.print()
     if not verbose:
-        for basis in dict.fromkeys(foundation(p.dag.plan.cluster) for p in predictions):
+        for basis in dict.fromkeys(foundation(p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")
         return
     out.print("predicted, not measured, from:")
@@ -163,7 +198,7 @@ def _side_by_side(predictions: list[_Prediction]) -> object:
 
 def _column(prediction: _Prediction) -> Sequence[tuple[str, str]]:
     """What is said of one plan: (name, value)."""
-    found, plan = prediction.forecast, prediction.dag.plan
+    found, plan = prediction.forecast, prediction.plan
     return (
         ("layout", str(plan.layout)),
         ("step time", human_seconds(found.step_s)),

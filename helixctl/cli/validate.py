@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from helixctl.cli.console import say
-from helixctl.cli.documents import Document, Source, prove, read_document
+from helixctl.cli.documents import Document, Source, prove, prove_lowered, read_document
 from helixctl.cli.folders import files_below, read_in_folder
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
@@ -118,10 +118,14 @@ def _checked(file: str, read: Callable[[str], Source | None], *, digests: bool) 
 
 
 def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
+    """The outcome of a document that holds by itself; of a plan also what it is lowered to is proved."""
     if isinstance(document, Dag):
         what = f"dag, layout {document.plan.layout}, {len(document.tasks)} tasks proved"
     elif isinstance(document, Plan):
-        what = f"plan, layout {document.layout}"
+        proof = prove_lowered(document, source.file)
+        what = f"plan, layout {document.layout}, {len(proof.dag.tasks)} tasks proved"
+        if proof.part:
+            what += f" on {proof.part}, the others are copies of these"
     else:
         what = f"{source.kind} {document.name}"
     digest = document.digest if digests and isinstance(document, Plan | Dag) else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
 import click
 
 from helixctl.cli.console import wrote
+from helixctl.dag import Dag
 from helixctl.emit import FORMATS, emit
+from helixctl.errors import HelixError
 from helixctl.output import write_output
+from helixctl.plan.size import MANY_TASKS, about, too_large
 from helixctl.units import human_bytes
 
 _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".gv": "dot"}
@@ -31,16 +35,38 @@ def command(source: str, output: str, output_format: str | None, layer: int | No
     chosen = output_format or _format_of(output)
     if chosen == "json" and layer is not None:
         raise click.UsageError("--layer cannot be used with json: a dag document is always whole")
-    from helixctl.cli.documents import load_dag  # here, so that --help need not wait for the compiler
+    from helixctl.cli.documents import dag_text  # here, so that --help need not wait for the compiler
 
-    dag = load_dag(source)
-    if layer is not None and layer >= dag.plan.model.layers:
-        raise click.BadParameter(f"the model's layers are 0 to {dag.plan.model.layers - 1}", param_hint="--layer")
-    data = emit(dag, chosen, layer)
+    dag = _load(source, layer)
+    data = dag_text(dag) if chosen == "json" else emit(dag, chosen, layer)
     write_output(output, data)
     size = len(data.encode() if isinstance(data, str) else data)
     drawn = sum(layer in {None, task.layer} for task in dag.tasks)
     wrote(output, f"{drawn} {'task' if drawn == 1 else 'tasks'}, {human_bytes(size)}")
+
+
+def _load(source: str, layer: int | None) -> Dag:
+    """What is to be drawn: a dag, proved; of a plan, where that is large, the layer alone.
+
+    Raises:
+        HelixError: as ``whole_dag``; HX305, a drawing of all layers would be too large.
+    """
+    from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
+    from helixctl.lower import lower
+    from helixctl.solve.proof import MOST
+
+    planned = load_planned(source)
+    plan = planned.plan if isinstance(planned, Dag) else planned
+    if layer is not None and layer >= plan.model.layers:
+        raise click.BadParameter(f"the model's layers are 0 to {plan.model.layers - 1}", param_hint="--layer")
+    if isinstance(planned, Dag):
+        return planned
+    if layer is not None and about(plan) > MOST:
+        prove_lowered(plan, source)
+        return lower(plan, layers=range(layer, layer + 1))
+    if large := too_large(about(plan), f"layout {plan.layout}", MANY_TASKS):
+        raise HelixError(replace(large, hint="--layer N draws a layer alone", file=source))
+    return whole_dag(plan, source)
 
 
 def _format_of(output: str) -> str:

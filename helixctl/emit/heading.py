@@ -40,8 +40,8 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
         ("workload", str(workload)),
         ("cluster", f"{cluster.name}: {devices}"),
         ("layout", cut),
-        ("plan", dag.plan_digest),
-        ("dag", dag.digest),
+        ("plan", dag.plan.digest),
+        *((("dag", dag.digest),) if dag.plan_digest else ()),  # a part of a dag is no document
     )
 
 

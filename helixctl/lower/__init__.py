@@ -50,8 +50,9 @@ def lower(
 ) -> Dag:
     """The dag of a plan whose layout is legal for its model.
 
-    ``only`` lowers these ranks and leaves the others out, and so do ``layers`` and ``microbatches``: no document, but
-    enough to price the plan.
+    ``only`` lowers these ranks and leaves the others out, and so do ``layers`` and ``microbatches``: no document (its
+    plan digest is empty), but enough to price the plan or to draw a layer. Where the layers do not begin with the
+    first, the residual stream before them is given.
 
     Raises:
         HelixError: HX305: it has more tasks than can be worked with.
@@ -59,6 +60,7 @@ def lower(
     tasks = about(plan, only, layers, microbatches)
     if refused := too_large(tasks, f"layout {plan.layout}"):
         raise HelixError(refused)
+    part = not (only is None and layers is None and microbatches is None)
     builder, layout = Builder(plan, only), plan.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
@@ -68,9 +70,11 @@ def lower(
         builder.enter(stage, replica, microbatch)
         for layer in layout.layers(stage, plan.model):
             if layers is None or layer in layers:
+                if layers is not None and layer == layers.start > 0:
+                    builder.begin(layer)
                 for level in LOWERINGS:
                     level(builder, layer)
-    return builder.build()
+    return builder.build(part=part)
 
 
 __all__ = ["LOWERINGS", "Lowering", "lower"]

@@ -8,7 +8,7 @@ from typing import Final
 
 from helixctl.dag import Broadcast, Dag, Level, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
-from helixctl.dag.function import function_of
+from helixctl.dag.function import function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
@@ -169,14 +169,27 @@ class Builder:
         edges = self._edges(op, len(ranks), inputs, outputs)
         self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
 
-    def build(self) -> Dag:
-        """The finished document."""
+    def begin(self, layer: int) -> None:
+        """Give the ranks the residual stream with which a layer begins, where the layers before are left out.
+
+        At the first layer of a stage it is with the ranks of the stage before, which send it.
+        """
+        first = self.layout.layers(self.stage, self.model)[0]
+        stage = self.stage - (self.stage > 0 and layer == first)
+        tensor = hidden_states(self.model, layer)
+        for rank in self._lowered(self.layout.team(stage, self.replica)):
+            self._hold(
+                Value(f"{tensor}{self._part}@{rank}", tensor, rank, self._region(tensor, _WHOLE), self.model.dtype)
+            )
+
+    def build(self, *, part: bool = False) -> Dag:
+        """The finished document, or a part of it, which is none."""
         order: list[tuple[str, ...]] = [()] * self.layout.devices
         for rank, parts in self._order.items():
             order[rank] = interleaved(list(parts.values()), self.layout.interleave)
         return Dag(
             plan=self.plan,
-            plan_digest=self.plan.digest if self._only is None else "",
+            plan_digest="" if part else self.plan.digest,
             tensors=tuple(self.function.tensors.values()),
             values=tuple(self._values),
             tasks=tuple(self._tasks),

@@ -7,8 +7,9 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -96,6 +97,12 @@ class Layout(Spec):
             msg = f"the axes {', '.join(MESH_AXES)}, each once, innermost first, joined by hyphens"
             raise ValueError(msg)
         return placement
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was worked out for the axes that change."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("strides", None)
+        return copy
 
     def __str__(self) -> str:
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""

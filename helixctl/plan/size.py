@@ -7,11 +7,17 @@ from typing import Final
 
 from helixctl.errors import Diagnostic
 from helixctl.plan.document import Plan
+from helixctl.plan.layout import Layout
 
 # Tasks of one rank, layer and microbatch, about.
 TASKS_OF_A_LAYER: Final = 13
-# Tasks of a dag that is lowered: a minute's work and 2 GB (tests/benchmarks/scale.py).
-MOST_TASKS: Final = 1_000_000
+# Tasks of the dag of a plan: the one limit of all commands, and of what the search chooses. Only a run lowers so many.
+MOST_TASKS: Final = 16_000_000
+# Tasks that are lowered and proved whole: a quarter of a minute's work. Documents of dags are shorter.
+MANY_TASKS: Final = 200_000
+# What it takes to lower a task (tests/benchmarks/scale.py).
+SECONDS_OF_A_TASK: Final = 25e-6
+NBYTES_OF_A_TASK: Final = 1_100
 
 
 def about(
@@ -20,17 +26,20 @@ def about(
     """About how many tasks a plan is lowered to; of these ranks, layers and microbatches where they are given."""
     layout = plan.layout
     depth = plan.model.layers if layers is None else len(layers)
-    stages = layout.devices if ranks is None else len(ranks)  # each has its share of the layers
-    return (
-        TASKS_OF_A_LAYER
-        * (layout.microbatches if parts is None else len(parts))
-        * max(1, stages * depth // layout.pipeline)
-    )
+    return tasks_of(layout, depth, None if ranks is None else len(ranks), None if parts is None else len(parts))
 
 
-def too_large(tasks: int, what: str) -> Diagnostic | None:
-    """HX305, if so many tasks are more than are lowered; ``what`` begins the message."""
-    if tasks <= MOST_TASKS:
+def tasks_of(layout: Layout, layers: int, ranks: int | None = None, microbatches: int | None = None) -> int:
+    """About how many tasks a layout of a model of so many layers is lowered to."""
+    parts = layout.microbatches if microbatches is None else microbatches
+    held = (layout.devices if ranks is None else ranks) * layers // layout.pipeline  # a rank has its stage's layers
+    return TASKS_OF_A_LAYER * parts * max(1, held)
+
+
+def too_large(tasks: int, what: str, most: int | None = None) -> Diagnostic | None:
+    """HX305, if so many tasks are more than ``MOST_TASKS``, or than ``most``; ``what`` begins the message."""
+    most = MOST_TASKS if most is None else most
+    if tasks <= most:
         return None
-    message = f"{what} is lowered to about {tasks:,} tasks; {MOST_TASKS:,} are the most that are worked with"
+    message = f"{what} is lowered to about {tasks:,} tasks; {most:,} are the most that are worked with"
     return Diagnostic("HX305", message, "fewer devices, layers or microbatches make fewer tasks")

@@ -31,7 +31,10 @@ WAYS_OUT: Final[dict[str, str]] = {
     "HX302": "edit the spec files and plan again, or use `--set`.",
     "HX303": "plan again.",
     "HX304": "use the helixctl that wrote it, or plan again.",
-    "HX305": "plan for fewer devices, with fewer microbatches, or a part of the layers.",
+    "HX305": (
+        "plan for fewer devices, with fewer microbatches, or a part of the layers; draw a layer alone; write the plan "
+        "without `--dag`."
+    ),
     "HX401": (
         'if a program of yours writes dags, see docs/formats.md, "Dag", and `schemas/dag.schema.json`. Else lower '
         "the plan again: `helixctl visualize X.plan.json -o X.dag.json`."

@@ -6,6 +6,7 @@ from typing import Any
 
 from helixctl.cost.tasks import sources
 from helixctl.dag import Dag
+from helixctl.plan import Plan
 from helixctl.simulate.forecast import Forecast, KindForecast
 
 FORMAT_VERSION = "1.0"
@@ -16,11 +17,13 @@ def report(plans: list[dict[str, Any]]) -> dict[str, Any]:
     return {"report": "helixctl simulate", "format_version": FORMAT_VERSION, "simulated": True, "plans": plans}
 
 
-def report_of(dag: Dag, found: Forecast) -> dict[str, Any]:
-    """What is predicted of one dag, and the sources of it. Times are milliseconds per step, means over the ranks."""
-    plan = dag.plan
+def report_of(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
+    """What is predicted of one plan, and the sources of it. Times are milliseconds per step, means over the ranks.
+
+    ``dag`` is the plan's, or a part of it that has tasks of every kind.
+    """
     return {
-        "plan_digest": dag.plan_digest,
+        "plan_digest": plan.digest,
         "model": plan.model.name,
         "cluster": plan.cluster.name,
         "layout": plan.layout.model_dump(),

@@ -2,9 +2,9 @@
 
 from helixctl.solve.decide import Decision, decide
 from helixctl.solve.objective import OBJECTIVES, Objective
-from helixctl.solve.proof import proof
+from helixctl.solve.proof import Proof, proof
 from helixctl.solve.space import pairs, space
 from helixctl.solve.verdict import Row
 from helixctl.solve.wish import parse_wish
 
-__all__ = ["OBJECTIVES", "Decision", "Objective", "Row", "decide", "pairs", "parse_wish", "proof", "space"]
+__all__ = ["OBJECTIVES", "Decision", "Objective", "Proof", "Row", "decide", "pairs", "parse_wish", "proof", "space"]

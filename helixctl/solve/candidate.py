@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast, forecast
-from helixctl.solve.deep import extrapolated, layers_simulated
+from helixctl.solve.deep import extrapolated, layers_simulated, shallow
 from helixctl.solve.hosts import alike
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -36,6 +37,14 @@ def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, la
     return Candidate(layout, forecast_of(model) if whole else extrapolated(forecast_of, model, layout))
 
 
+def priced(plan: Plan) -> Dag:
+    """A part of a plan's dag that has tasks of every kind: what its forecast rests on."""
+    model = shallow(plan.model, plan.layout, 1)
+    ranks = representatives(plan.layout, plan.model, plan.cluster, plan.workload)
+    sketch = Plan.sketch(model, plan.cluster, plan.workload, plan.layout)
+    return lower(sketch, ranks, microbatches=range(1))
+
+
 def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> bool:
     """Whether a model is simulated as deep as it is: where stages may be unlike each other, unless it is very deep."""
     return cluster.cores_per_host is not None or (not alike(layout, cluster) and model.layers <= _DEEP)
@@ -57,9 +66,24 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
     """
     if not alike(layout, cluster) or cluster.cores_per_host is not None:
         return frozenset(range(layout.devices))
-    stages = range(layout.pipeline)
-    slices = {0} if layout.shared_dim != "seq" else {0, _busiest(layout, model, workload)}
-    return frozenset(layout.rank(0, slice_, stage) for stage in stages for slice_ in slices)
+    return frozenset(
+        layout.rank(0, slice_, stage)
+        for stage in range(layout.pipeline)
+        for slice_ in _largest_slices(layout, model, workload)
+    )
+
+
+def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozenset[int]:
+    """Ranks of which one holds as much as any: those with the largest pieces in the first two stages and in the last.
+
+    Those between are like the second, with as many layers or one less.
+    """
+    stages = {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
+    return frozenset(layout.rank(0, s, stage) for stage in stages for s in _largest_slices(layout, model, workload))
+
+
+def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:
+    return {0} if layout.shared_dim != "seq" else {0, _busiest(layout, model, workload)}
 
 
 def _busiest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> int:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf
 from typing import Final
 
-from helixctl.dag import Dag
 from helixctl.errors import HelixError
-from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
-from helixctl.plan.size import TASKS_OF_A_LAYER, too_large
+from helixctl.plan.size import TASKS_OF_A_LAYER, tasks_of, too_large
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least, simplicity
-from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, weights_do_not_fit
-from helixctl.solve.search import BUDGET, Found, search
+from helixctl.solve.reasons import Looked, reasons, searched
+from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
+from helixctl.solve.search import BUDGET, Found, Problem, search
 from helixctl.solve.space import FEW, MANY, pairs, space
-from helixctl.solve.verdict import Row, reasons, too_big, verdict
-from helixctl.solve.wish import Wish, wish_text
+from helixctl.solve.verdict import Row, row, too_big
+from helixctl.solve.wish import Wish, has, wish_text
 from helixctl.solve.work import Works
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -29,6 +27,7 @@ Bounded = tuple[Bound, Layout]  # a layout with its quick bound
 _MOST_ROWS: Final = 10
 _GLANCE: Final = 2_000  # tasks to simulate where not even the weights fit: enough to name the smallest
 _MOST_ILLEGAL: Final = 5
+_MOST_OF_TWO_LAYERS: Final = 1_000_000  # tasks of two layers: 38,000 devices, a minute's search
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Decision:
         rows: the most promising layout of every mesh (groups, slices, replicas, stages), the best first, then the pairs
             groups x slices that are not legal.
         reasons: why this one, in sentences.
+        searched: how much of the space was simulated, and what is known of the rest, in a sentence.
         legal, simulated: how many layouts there were, and how many of them were simulated.
         open_bound: what a layout that was not simulated could reach at best; None where none can be better.
     """
@@ -47,6 +47,7 @@ class Decision:
     plan: Plan
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
+    searched: str
     legal: int
     simulated: int
     open_bound: Key | None
@@ -57,11 +58,6 @@ class Decision:
         return next(
             int(row.candidate.forecast.memory_nbytes) for row in self.rows if row.chosen and row.candidate.forecast
         )
-
-    @cached_property
-    def dag(self) -> Dag:
-        """The plan, lowered."""
-        return lower(self.plan)
 
 
 def decide(
@@ -87,11 +83,10 @@ def decide(
 
     Raises:
         HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory; HX305 there are
-            too many devices.
+            too many devices, or every layout that is asked for has too many tasks.
     """
-    if large := too_large(
-        TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices, f"a plan for {cluster.devices:,} devices"
-    ):
+    least = TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices
+    if large := too_large(least, f"any plan for {cluster.devices:,} devices", _MOST_OF_TWO_LAYERS):
         raise HelixError(large)
     solver = _Solver(model, cluster, workload, objective, budget)
     return solver.decide(wish or {}, defaults=defaults)
@@ -102,6 +97,7 @@ class _Solver:
         self, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, objective: Objective, budget: int
     ) -> None:
         self.specs = (model, cluster, workload)
+        self.wanted: Final = objective
         self.objective: Objective = objective
         self.budget = budget
         self.bounds = Bounds(Works(*self.specs))
@@ -113,57 +109,83 @@ class _Solver:
         others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
         others.pop("slicing", None)  # the model says how it can be sliced
         free = {axis: value for axis, value in {**others, **wish}.items() if axis not in {"groups", "slices"}}
-        found, layouts = self._found(wish, free)
-        best = found.best
-        if best is None:
+        found, legal, layouts = self._found(wish, free)
+        if found.best is None:
             raise HelixError(none_fits(found, self.specs))
-        shown = self._rows(best, found, layouts, wish)
-        plan = Plan.of(model, cluster, workload, best.layout)
+        beside = self._others(found, layouts)
+        best, open_bound = self._better(found, [c for c in beside if has(c.layout, wish)])
+        bounds = [(self._least(bound), layout) for bound, layout in layouts]
+        looked = Looked([*found.tried, *beside], legal, bounds, fixed=bool(free))
+        left_out = sum(has(x, wish) for x in legal) - found.legal
+        counts = (found.legal, len(found.tried), left_out)
         return Decision(
             self.objective,
-            plan,
-            shown,
-            reasons(best, [row.candidate for row in shown], self.objective, model, cluster),
+            Plan.of(model, cluster, workload, best.layout),
+            self._rows(best, looked.simulated, wish, proved=open_bound is None),
+            (*self._fallback(), *reasons(best, looked, self.objective, model, cluster)),
+            searched(best, *counts, open_bound, self.objective, wish_text(wish)),
             found.legal,
             len(found.tried),
-            found.open_bound,
+            open_bound,
         )
 
-    def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Bounded]]:
-        """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m."""
-        wanted = self.objective
+    def _better(self, found: Found, others: Sequence[Candidate]) -> tuple[Candidate, Key | None]:
+        """The best of what was asked for, rows that are only shown among them; and the bound of the rest."""
+        fitting = [c for c in others if not too_big(c, self.specs[1])]
+        best = min([*filter(None, [found.best]), *fitting], key=lambda c: (self._key(c), simplicity(c.layout)))
+        closed = found.open_bound is not None and found.open_bound > self._key(best)
+        return best, None if closed else found.open_bound
+
+    def _fallback(self) -> tuple[str, ...]:
+        """What to say where the search settled for another objective."""
+        if self.objective == self.wanted:
+            return ()
+        text = f"the search for {self.wanted} ended at its budget before it met a layout that fits"
+        return (f"{text}: this one is chosen for its memory (fix axes with --layout to search less)",)
+
+    def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Layout], list[Bounded]]:
+        """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m.
+
+        Those first, then those of them that are not too large, with their bounds.
+        """
         for most in (FEW, MANY):  # many small microbatches where nothing else fits
-            self.objective = wanted
+            self.objective = self.wanted
             legal = sorted(space(*self.specs, free, most), key=simplicity)
-            layouts = [(self.bounds.quick(layout), layout) for layout in legal]
-            asked = [(b, x) for b, x in layouts if all(getattr(x, axis) == value for axis, value in wish.items())]
-            if not asked:
+            wished = [x for x in legal if has(x, wish)]
+            if not wished:
                 raise HelixError(none_legal(*self.specs, wish, free, legal))
+            layouts = [(self.bounds.quick(x), x) for x in legal if not too_large(self._tasks(x), "")]
+            asked = [(b, x) for b, x in layouts if has(x, wish)]
+            if not asked and (large := too_many_tasks(min(wished, key=self._tasks), min(map(self._tasks, wished)))):
+                raise HelixError(large)
             found = self._search(asked, self.budget, _cannot_fit)
             if found.best is None and found.open_bound:
                 self.objective = "memory"  # nothing fitted before the budget was spent: the smallest then
                 found = self._search(asked, self.budget, _cannot_fit)
             if found.best:
-                return found, layouts
+                return found, legal, layouts
         self.objective = "memory"  # nothing fits: what comes nearest to it
         (_, smallest) = self._promising([(self._least(bound), layout) for bound, layout in asked])
         if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs):
             raise HelixError(cannot)
-        return self._search(asked, _GLANCE), layouts
+        return self._search(asked, _GLANCE), legal, layouts
+
+    def _tasks(self, layout: Layout) -> int:
+        """About how many tasks a layout's dag has."""
+        return tasks_of(layout, self.specs[0].layers)
 
     def _search(
         self, layouts: Iterable[Bounded], budget: int, hopeless: Callable[[Key], bool] = lambda _: False
     ) -> Found:
-        return search(
-            [(self._least(bound), layout) for bound, layout in layouts],
-            lambda layout: self._least(self.bounds(layout)),
-            lambda layout: simulated(*self.specs, layout),
-            self._key,
-            lambda candidate: too_big(candidate, self.specs[1]) is None,
-            lambda layout: size(*self.specs, layout),
-            budget,
-            hopeless,
+        problem = Problem(
+            narrowed=lambda layout: self._least(self.bounds(layout)),
+            simulate=lambda layout: simulated(*self.specs, layout),
+            key=self._key,
+            fits=lambda candidate: too_big(candidate, self.specs[1]) is None,
+            size=lambda layout: size(*self.specs, layout),
+            hopeless=hopeless,
         )
+        return search([(self._least(bound), layout) for bound, layout in layouts], problem, budget)
 
     def _key(self, candidate: Candidate) -> Key:
         if candidate.forecast is None:
@@ -177,26 +199,35 @@ class _Solver:
 
     # --- the other layouts -------------------------------------------------------------------------------------------
 
-    def _rows(self, best: Candidate, found: Found, layouts: Sequence[Bounded], wish: Wish) -> tuple[Row, ...]:
-        meshes: dict[object, Candidate] = {}
-        for candidate in sorted(found.tried, key=lambda c: (self._key(c), simplicity(c.layout))):
-            meshes.setdefault(_mesh(candidate.layout), candidate)
-        meshes[_mesh(best.layout)] = best
+    def _others(self, found: Found, layouts: Sequence[Bounded]) -> list[Candidate]:
+        """Simulated only to be shown: the most promising layouts of meshes of which the search met none."""
+        if found.best is None:
+            raise TypeError  # others are shown beside a best
+        meshes = {_mesh(candidate.layout) for candidate in found.tried}
         groups: dict[object, list[tuple[Key, Layout]]] = {}
         for bound, layout in layouts:
             if _mesh(layout) not in meshes:
                 groups.setdefault(_mesh(layout), []).append((self._least(bound), layout))
-        always = self._always(best.layout)
+        always = self._always(found.best.layout)
         nearest = sorted(groups.items(), key=lambda item: (item[0] not in always, min(key for key, _ in item[1])))
         most = max(len(always), _MOST_ROWS - len(meshes))
         some = [self._promising(group) for _, group in nearest[: 2 * most]]
         some = sorted(some, key=lambda item: (_mesh(item[1]) not in always, item[0], simplicity(item[1])))
-        others = [simulated(*self.specs, layout) for layout in self._within_budget(x for _, x in some[:most])]
-        legal = sorted([*meshes.values(), *others], key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
+        return [simulated(*self.specs, layout) for layout in self._within_budget(x for _, x in some[:most])]
+
+    def _rows(self, best: Candidate, candidates: Sequence[Candidate], wish: Wish, *, proved: bool) -> tuple[Row, ...]:
+        """The best layout of every mesh: the choice, then what fits, what does not, and what is not legal."""
+        ordered = sorted(candidates, key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
+        meshes: dict[object, Candidate] = {}
+        for candidate in sorted(ordered, key=lambda c: bool(too_big(c, self.specs[1]))):
+            meshes.setdefault(_mesh(candidate.layout), candidate)
+        always = self._always(best.layout)
+        kept = [c for i, c in enumerate(meshes.values()) if i < _MOST_ROWS or _mesh(c.layout) in always]
         illegal = [c for c in self._pairs(wish) if c.reasons]
-        kept = [c for i, c in enumerate(legal) if i < _MOST_ROWS or _mesh(c.layout) in always]
-        shown = [*kept, *illegal[:_MOST_ILLEGAL]]
-        return tuple(Row(c, c is best, verdict(c, best, wish_text(wish), self.objective, self.specs[1])) for c in shown)
+        return tuple(
+            row(c, best, wish_text(wish), self.objective, self.specs[1], proved=proved)
+            for c in (*kept, *illegal[:_MOST_ILLEGAL])
+        )
 
     def _within_budget(self, layouts: Iterable[Layout]) -> Iterator[Layout]:
         """The first of the layouts, as far as their simulation takes no longer than the search may."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
-from helixctl.plan import Layout
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
 from helixctl.simulate import Forecast
 from helixctl.spec import ModelSpec
 
@@ -57,3 +58,42 @@ def extrapolated(forecast: Callable[[ModelSpec], Forecast], model: ModelSpec, la
         memory_nbytes=b.memory_nbytes + (b.weight_nbytes - a.weight_nbytes) * more,
         weight_nbytes=round(line(a.weight_nbytes, b.weight_nbytes)),
     )
+
+
+def extrapolated_memory(peak: Callable[[ModelSpec], tuple[int, int]], model: ModelSpec, layout: Layout) -> int:
+    """The peak of a model's fullest device, from those of two models of fewer layers.
+
+    Args:
+        peak: gives a model's peak, and the weights of the device that has most.
+        model: the model.
+        layout: how it is cut.
+    """
+    fewest = len(layout.layers(layout.pipeline - 1, model))
+    if fewest <= _SHALLOW[1]:
+        return peak(model)[0]
+    (_, weights), (memory, more) = (peak(shallow(model, layout, layers)) for layers in _SHALLOW)
+    return memory + (more - weights) * (fewest - _SHALLOW[1])
+
+
+class Size(NamedTuple):
+    """How large a dag is: its tasks, those of rank 0 in a step, and the groups of ranks that meet in collectives."""
+
+    tasks: int
+    of_rank_0: int
+    groups: int
+
+
+def counted(plan: Plan) -> Size:
+    """The size of a plan's dag, counted on two dags of one microbatch and of fewer layers."""
+    layout = plan.layout
+    fewest = len(layout.layers(layout.pipeline - 1, plan.model))
+
+    def of(layers: int) -> Size:
+        sketch = Plan.sketch(shallow(plan.model, layout, layers), plan.cluster, plan.workload, layout)
+        dag = lower(sketch, microbatches=range(1))
+        return Size(len(dag.tasks), len(dag.order[0]), len({t.ranks for t in dag.tasks if t.is_collective}))
+
+    a, b = (of(min(layers, fewest)) for layers in _SHALLOW)
+    more = max(0, fewest - _SHALLOW[1])
+    tasks, of_rank_0 = (y + (y - x) * more for x, y in zip(a[:2], b[:2], strict=True))
+    return Size(tasks * layout.microbatches, of_rank_0 * layout.microbatches, b.groups)

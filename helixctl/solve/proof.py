@@ -1,43 +1,105 @@
-"""What is proved of a plan whose dag is too large to be proved while the user waits."""
+"""What is proved of a plan: its whole dag, or where that is large the part of it that all else is a copy of."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
+from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.dag import Dag
+from helixctl.errors import Diagnostic, HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.plan.size import about
-from helixctl.solve.deep import shallow
-from helixctl.spec import WorkloadSpec
+from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.solve.candidate import largest
+from helixctl.solve.deep import extrapolated_memory, shallow
+from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.verify import verify
+from helixctl.verify.memory import exceeded
 
 # Tasks of a dag that is lowered and proved whole: less than a second's worth.
 MOST: Final = 5_000
-_LAYERS = 2  # of the stage with fewest: a first, and one that follows another
+_FEW = 2  # layers of the stage with fewest, rounds of microbatches, replicas: a first, and one that follows another
 
 
-def proof(plan: Plan) -> tuple[Dag, bool]:
-    """The dag that is proved for a plan, and whether it is all of the plan's.
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was lowered of a plan, and what is wrong with it.
 
-    Lowering does the same for every layer and for every microbatch. Where the whole dag is large, what is proved is
-    that of two layers a stage and two rounds of microbatches, of which all others are copies. A run, or
-    ``helixctl validate``, proves the whole.
+    Attributes:
+        plan: the plan that the proof is of.
+        dag: the dag that was proved, of this plan or of its part.
+        findings: what is wrong; empty where the plan is proved.
     """
+
+    plan: Plan
+    dag: Dag
+    findings: tuple[Diagnostic, ...]
+
+    @property
+    def part(self) -> str:
+        """How much of each axis was proved, where it is not all: ``4 of 126 layers and 2 of 4 replicas``."""
+        part, plan = self.dag.plan, self.plan
+        axes = (
+            (part.model.layers, plan.model.layers, "layers"),
+            (part.layout.microbatches, plan.layout.microbatches, "microbatches"),
+            (part.layout.data, plan.layout.data, "replicas"),
+        )
+        return _listed([f"{few:,} of {every:,} {noun}" for few, every, noun in axes if few < every])
+
+
+def proof(plan: Plan, *, whole: bool = False) -> Proof:
+    """Prove a plan whose specs and layout hold by themselves (``verify_plan``).
+
+    Lowering does the same for every layer, every microbatch and every replica. Where the whole dag is large, what is
+    proved is that of two layers a stage, two rounds of microbatches and two replicas. Memory is that of the plan in
+    either case. ``whole`` proves all of a dag that is to be written.
+
+    Raises:
+        HelixError: HX305, the part that is to be proved is too large as well.
+    """
+    part = plan if whole or about(plan) <= MOST else part_of(plan)
+    if large := too_large(about(part), f"what is proved of layout {plan.layout}", MANY_TASKS):
+        raise HelixError(large)
+    dag = lower(part)
+    if part is plan:
+        return Proof(plan, dag, tuple(verify(dag)))
+    found = exceeded(plan.cluster.device, memory_nbytes(plan))
+    return Proof(plan, dag, (found,) if found else tuple(verify(dag)))
+
+
+def part_of(plan: Plan) -> Plan:
+    """The plan with fewer layers, microbatches and replicas: all others are copies. The plan itself if none repeats."""
     layout = plan.layout
-    if about(plan) <= MOST:
-        return lower(plan), True
-    model = shallow(plan.model, layout, _LAYERS)
-    workload, fewer = _fewer_microbatches(plan.workload, layout)
-    if (model, workload) == (plan.model, plan.workload):
-        return lower(plan), True  # nothing repeats
-    return lower(Plan.of(model, plan.cluster, workload, fewer)), False
+    model = shallow(plan.model, layout, _FEW)
+    workload, fewer = _fewer_sequences(plan.workload, layout)
+    if (model.layers, fewer) == (plan.model.layers, layout):
+        return plan
+    # What is proved does not depend on where the devices are, only on how many there are.
+    cluster = plan.cluster.model_copy(update={"hosts": 1, "devices_per_host": fewer.devices, "nics_per_host": None})
+    return Plan.of(model, cluster if fewer.devices != layout.devices else plan.cluster, workload, fewer)
 
 
-def _fewer_microbatches(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSpec, Layout]:
-    """A smaller batch in fewer microbatches of the same size, where they are all of one size."""
-    fewer = min(layout.microbatches, 2 * layout.interleave)
+def _fewer_sequences(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSpec, Layout]:
+    """A smaller batch on fewer replicas, in fewer microbatches: of every size that there is in the whole, if in two."""
+    data, parts = min(layout.data, _FEW), min(layout.microbatches, _FEW * layout.interleave)
     each, more = divmod(workload.batch, layout.data * layout.microbatches)
-    if more:
-        return workload, layout
-    smaller = workload.model_copy(update={"batch": each * layout.data * fewer})
-    return smaller, layout.model_copy(update={"microbatches": fewer})
+    fewer = layout.model_copy(update={"data": data, "microbatches": parts})
+    # Larger ones go first. Of sizes that differ, the first of the first replica is one longer here as well.
+    smaller = workload.model_copy(update={"batch": each * data * parts + (more > 0)})
+    return (workload, layout) if fewer == layout else (smaller, fewer)
+
+
+def memory_nbytes(plan: Plan) -> int:
+    """What the fullest device of a plan holds at most, without its whole dag."""
+    ranks = largest(plan.layout, plan.model, plan.workload)
+
+    def peak(model: ModelSpec) -> tuple[int, int]:
+        dag = lower(Plan.sketch(model, plan.cluster, plan.workload, plan.layout), ranks)
+        return max(peak_nbytes(dag)), max(weight_nbytes(dag))
+
+    return extrapolated_memory(peak, plan.model, plan.layout)
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from helixctl.errors import Diagnostic
 from helixctl.plan import Layout, illegalities
+from helixctl.plan.size import too_large
 from helixctl.solve.bound import Bound
 from helixctl.solve.search import Found
 from helixctl.solve.space import FEW, combinations, pairs
 from helixctl.solve.verdict import too_big
-from helixctl.solve.wish import Wish, wish_text
+from helixctl.solve.wish import Wish, has, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.units import human_bytes
 
@@ -24,11 +26,12 @@ def none_legal(
 ) -> list[Diagnostic]:
     """No layout that is asked for is legal (HX202), or none at all (HX201); ``free`` is the wish but for n and m."""
     wanted = wish_text(wish)
-    asked = [x for x in pairs(cluster.devices, free) if _has(x, wish)]
+    asked = [x for x in pairs(cluster.devices, free) if has(x, wish)]
     if not asked:
-        asked = [x for x in combinations(model, cluster, workload, free, FEW) if _has(x, wish)]
+        asked = [x for x in combinations(model, cluster, workload, free, FEW) if has(x, wish)]
     if not asked:
-        made = ", ".join(str(x) for x in pairs(cluster.devices, free)) or "none with these axes"
+        shapes = {(x.groups, x.slices): x for x in reversed(list(pairs(cluster.devices, free)))}  # each in one slicing
+        made = "; ".join(map(str, reversed(shapes.values()))) or "none with these axes"
         hint: str | None = f"groups x slices x data x pipeline must be the number of devices: {made}"
         return [Diagnostic("HX202", f"{wanted}: does not make {cluster.devices} devices", hint)]
     why: dict[tuple[str, ...], Layout] = {}
@@ -43,6 +46,13 @@ def none_legal(
         hint = f"legal here: {there}" if there else _slices(reasons, layout, model)
         found.append(Diagnostic(code, f"layout {layout}: {'; '.join(reasons)}", hint))
     return found
+
+
+def too_many_tasks(smallest: Layout, tasks: int) -> Diagnostic | None:
+    """Every layout that is asked for is lowered to too many tasks (HX305)."""
+    found = too_large(tasks, f"the smallest that is legal here, layout {smallest},")
+    hint = "leave axes of --layout to the search, above all microbatches; or use fewer devices or a smaller --batch"
+    return found and replace(found, hint=hint)
 
 
 def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
@@ -82,10 +92,6 @@ def none_fits(found: Found, specs: Specs) -> list[Diagnostic]:
     proved = found.open_bound is None or found.open_bound[0] == float("inf")
     hint = _less_memory(model, workload) if proved else ended
     return [Diagnostic("HX203", f"layout {c.layout}: {too_big(c, cluster)}", hint) for c in smallest[:3]]
-
-
-def _has(layout: Layout, wish: Wish) -> bool:
-    return all(getattr(layout, axis) == value for axis, value in wish.items())
 
 
 def _slices(reasons: Sequence[str], layout: Layout, model: ModelSpec) -> str | None:

@@ -1,18 +1,26 @@
-"""Best-first search: the layout with the lowest bound is simulated next, until no bound is below the best found."""
+"""Best-first search: the layout with the lowest bound is simulated next, until no bound is below the best found.
+
+Where a budget ends it before, the layouts beside the best found are simulated too: those that differ in one choice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 from helixctl.plan import Layout
+from helixctl.plan.layout import MESH_AXES
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
 
 # Tasks that a search may simulate before it settles for the best so far: about a second.
 BUDGET: Final = 12_000
+# As many budgets are spent beside the best found where the budget ends a search.
+_BESIDE: Final = 3
+# Choices that only change together: how many microbatches, and of them how many take turns.
+_TURNS: Final = frozenset({"microbatches", "interleave"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,51 +40,109 @@ class Found:
     open_bound: Key | None
 
 
-def search(
-    layouts: Iterable[tuple[Key, Layout]],
-    narrowed: Callable[[Layout], Key],
-    simulate: Callable[[Layout], Candidate],
-    key: Callable[[Candidate], Key],
-    fits: Callable[[Candidate], bool],
-    size: Callable[[Layout], int],
-    budget: int,
-    hopeless: Callable[[Key], bool] = lambda _: False,
-) -> Found:
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a search asks of a layout.
+
+    Attributes:
+        narrowed: a bound on its key, narrower than that with which it came; worked out where that is low enough.
+        simulate: gives its forecast.
+        key: what to compare by.
+        fits: whether a candidate may be chosen.
+        size: about how many tasks the simulation takes.
+        hopeless: whether no layout with this bound, or with a later one, may be chosen: the search ends there.
+    """
+
+    narrowed: Callable[[Layout], Key]
+    simulate: Callable[[Layout], Candidate]
+    key: Callable[[Candidate], Key]
+    fits: Callable[[Candidate], bool]
+    size: Callable[[Layout], int]
+    hopeless: Callable[[Key], bool] = lambda _: False
+
+
+def search(layouts: Iterable[tuple[Key, Layout]], problem: Problem, budget: int) -> Found:
     """Find the layout with the least key.
 
     Args:
         layouts: each with a key that its own is not below; equals in the order in which they are preferred.
-        narrowed: a narrower such key, worked out for those layouts only that may be the best by the first.
-        simulate: gives a layout's forecast.
-        key: what to compare by.
-        fits: whether a candidate may be chosen.
-        size: about how many tasks the simulation of a layout takes.
-        budget: tasks to simulate at most; at least one candidate is simulated.
-        hopeless: whether no layout with this key, or with a later one, may be chosen: the search ends there.
+        problem: what is asked of a layout.
+        budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
+            three times as many beside the best found.
     """
-    # (bound, place, whether it is the narrower one, layout); no two have one place, so layouts are never compared.
-    queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
-    legal = len(queue)
-    heapify(queue)
-    tried: list[Candidate] = []
-    best: Candidate | None = None
-    best_key: Key = ()
-    best_place = spent = 0
-    while queue:
-        bound, place, narrow, layout = heappop(queue)
-        if best and bound > best_key:
-            break
-        if not narrow:
-            heappush(queue, (max(bound, narrowed(layout)), place, True, layout))
-            continue
-        if hopeless(bound):
-            break
-        if tried and spent + size(layout) > budget:
-            return Found(best, tuple(tried), legal, bound)
-        candidate = simulate(layout)
-        spent += size(layout)
-        tried.append(candidate)
-        its_key = key(candidate)
-        if fits(candidate) and (best is None or (its_key, place) < (best_key, best_place)):
-            best, best_key, best_place = candidate, its_key, place
-    return Found(best, tuple(tried), legal, None)
+    return _Search(problem, list(layouts)).run(budget)
+
+
+@dataclass(slots=True)
+class _Search:
+    problem: Problem
+    layouts: list[tuple[Key, Layout]]
+    tried: dict[Layout, Candidate] = field(default_factory=dict, init=False)
+    best: Candidate | None = field(default=None, init=False)
+    best_key: Key = field(default=(), init=False)
+    best_place: int = field(default=0, init=False)
+    spent: int = field(default=0, init=False)
+
+    def run(self, budget: int) -> Found:
+        problem, legal = self.problem, len(self.layouts)
+        # (bound, place, whether it is the narrower one, layout); no two have one place: layouts are never compared.
+        queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(self.layouts)]
+        heapify(queue)
+        ended = False
+        while queue:
+            bound, place, narrow, layout = heappop(queue)
+            if (self.best and bound > self.best_key) or (narrow and problem.hopeless(bound)):
+                break
+            if layout in self.tried:
+                continue
+            if not narrow:
+                heappush(queue, (max(bound, problem.narrowed(layout)), place, True, layout))
+                continue
+            if ended or (self.tried and self.spent + problem.size(layout) > budget):
+                if ended or self.best is None:
+                    return Found(self.best, tuple(self.tried.values()), legal, bound)
+                ended = True
+                self._look_beside(self.spent + _BESIDE * budget)
+                heappush(queue, (bound, place, narrow, layout))
+                continue
+            self._try(layout, place)
+        return Found(self.best, tuple(self.tried.values()), legal, None)
+
+    def _try(self, layout: Layout, place: int) -> None:
+        candidate = self.problem.simulate(layout)
+        self.spent += self.problem.size(layout)
+        self.tried[layout] = candidate
+        its_key = self.problem.key(candidate)
+        if self.problem.fits(candidate) and (self.best is None or (its_key, place) < (self.best_key, self.best_place)):
+            self.best, self.best_key, self.best_place = candidate, its_key, place
+
+    def _look_beside(self, budget: int) -> None:
+        """Simulate the neighbours of the best, and of what is better then, those with the lowest bounds first."""
+        centre = None
+        while self.best and centre is not self.best:
+            centre = self.best
+            for place, layout in sorted(self._neighbours(centre.layout), key=lambda item: self._bound(*item)):
+                bound, _ = self._bound(place, layout)
+                if self.problem.hopeless(bound) or bound > self.best_key:
+                    break
+                if self.spent + self.problem.size(layout) > budget:
+                    continue
+                self._try(layout, place)
+                if self.best is not centre:
+                    break
+
+    def _bound(self, place: int, layout: Layout) -> tuple[Key, int]:
+        return max(self.layouts[place][0], self.problem.narrowed(layout)), place
+
+    def _neighbours(self, centre: Layout) -> Iterator[tuple[int, Layout]]:
+        for place, (bound, layout) in enumerate(self.layouts):
+            if bound <= self.best_key and layout not in self.tried and near(centre, layout):
+                yield place, layout
+
+
+def near(one: Layout, other: Layout) -> bool:
+    """Whether two layouts differ in one choice: an axis, the turns of microbatches, or factors of two mesh axes."""
+    a, b = one.__dict__, other.__dict__
+    differ = {axis for axis in type(one).model_fields if a[axis] != b[axis]}
+    mesh = differ & set(MESH_AXES)
+    return len(differ) == 1 or differ <= _TURNS or (differ == mesh and len(mesh) == len(MESH_AXES) // 2)

@@ -1,31 +1,35 @@
-"""What is said of a layout beside the one that was chosen, and of the choice itself."""
+"""What is said of a layout beside the one that was chosen, in one clause of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Objective, key
-from helixctl.spec import ClusterSpec, ModelSpec
+from helixctl.spec import ClusterSpec
 from helixctl.units import human_bytes, human_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A candidate and the verdict on it."""
+    """A candidate and the verdict on it; ``fits`` says whether it could be chosen at all."""
 
     candidate: Candidate
     chosen: bool
     verdict: str
+    fits: bool
 
 
-_NEAR = 1.1
-_MEANT = {
-    "throughput": "the fastest of the legal ones",
-    "latency": "the soonest done of the legal ones",
-    "memory": "the smallest of the legal ones",
+_NEAR: Final = 1.1
+_LEAST: Final = 1.0005  # a smaller ratio is 0.0 %
+_BEST: Final[dict[Objective, str]] = {"throughput": "fastest", "latency": "soonest done", "memory": "smallest"}
+# What a ratio of the measure above 1, and below, is called.
+_WORDS: Final[dict[Objective, tuple[str, str]]] = {
+    "throughput": ("slower", "faster"),
+    "latency": ("later done", "sooner done"),
+    "memory": ("more memory", "less memory"),
 }
 
 
@@ -36,75 +40,75 @@ def too_big(candidate: Candidate, cluster: ClusterSpec) -> str | None:
     return f"needs {human_bytes(candidate.forecast.memory_nbytes)} a device, {cluster.device.memory_text}"
 
 
-def verdict(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluster: ClusterSpec) -> str:
-    """One clause on a candidate, for a table."""
+def row(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluster: ClusterSpec, *, proved: bool) -> Row:
+    """A candidate beside the best.
+
+    Args:
+        c: the candidate.
+        best: what was chosen.
+        wanted: what was asked for, in words; empty where nothing was.
+        objective: what the search made small.
+        cluster: whose memory it has to fit.
+        proved: whether no other layout that was asked for can be better than the best.
+    """
     if c.forecast is None or best.forecast is None:
-        return "; ".join(c.reasons)
+        return Row(c, chosen=False, verdict="; ".join(c.reasons), fits=False)
     if c is best:
-        return f"asked for ({wanted})" if wanted else f"chosen: {_MEANT[objective]}"
-    return too_big(c, cluster) or _beside_best(c, c.forecast, best, best.forecast, wanted, objective)
+        found = "" if proved else "found "
+        said = f"asked for ({wanted})" if wanted else f"chosen: the {_BEST[objective]} {found}that fits"
+        return Row(c, chosen=True, verdict=said, fits=True)
+    if big := too_big(c, cluster):
+        return Row(c, chosen=False, verdict=f"does not fit: {big}", fits=False)
+    return Row(c, chosen=False, verdict=_beside_best(c, c.forecast, best, best.forecast, wanted, objective), fits=True)
 
 
 def _beside_best(
     c: Candidate, mine: Forecast, best: Candidate, its: Forecast, wanted: str, objective: Objective
 ) -> str:
-    if key(objective, mine) == key(objective, its):
+    one, other = key(objective, mine), key(objective, its)
+    if one == other:
         return "as good, with more slices" if c.layout.slices > best.layout.slices else "as good"
-    ratio = _measure(objective, mine) / _measure(objective, its)
-    if objective == "memory":
+    said = compared(objective, mine, its)
+    if one < other:
+        return f"{said}, but not what was asked for ({wanted})" if wanted else said
+    cause = _slowest(mine, its) if objective != "memory" else None
+    return f"{said}: {cause}" if cause else said
+
+
+def compared(objective: Objective, mine: Forecast, its: Forecast) -> str:
+    """How one forecast is beside another, by the objective; by the step where they are equal by that."""
+    a, b = key(objective, mine)[0], key(objective, its)[0]
+    if a != b:
+        return _amount(a / b, objective)
+    alike = {"throughput": "as fast", "latency": "as soon done", "memory": "the same memory"}[objective]
+    if key(objective, mine) == key(objective, its):
+        return alike
+    return f"{alike}, {_amount(mine.step_s / its.step_s, 'throughput')}"
+
+
+def _amount(ratio: float, objective: Objective) -> str:
+    """``7.8% slower``, ``1.18 x slower``, ``1.15 x faster``, ``1.2 x the memory``."""
+    word = _WORDS[objective][ratio < 1]
+    away = max(ratio, 1 / ratio)
+    if away < _LEAST:
+        return f"less than 0.1% {word}"
+    if objective == "memory" and away >= _NEAR:
         return f"{ratio:.3g} x the memory"
-    if ratio < 1:
-        return f"{1 / ratio:.3g} x faster, but not what was asked for ({wanted})"
-    slower = f"{ratio - 1:.1%}" if ratio < _NEAR else f"{ratio:.3g} x"
-    return f"{slower} slower: {_slowest(mine, its)}"
+    # A third of the time is 3 x faster; a percentage is of the best.
+    share = f"{abs(ratio - 1):.1%}" if objective == "memory" else f"{away - 1:.1%}"
+    return f"{share} {word}" if away < _NEAR else f"{away:.3g} x {word}"
 
 
-def _measure(objective: Objective, forecast: Forecast) -> float:
-    measures = {"throughput": forecast.step_s, "latency": forecast.latency_s, "memory": forecast.memory_nbytes}
-    return float(measures[objective])
-
-
-def _slowest(slow: Forecast, fast: Forecast) -> str:
-    """The level and lane in which the slower of two loses most."""
-    lost = {at: seconds - fast.levels.get(at, 0.0) for at, seconds in slow.levels.items()}
+def _slowest(slow: Forecast, fast: Forecast) -> str | None:
+    """The level and lane in which the slower of two loses most of its step; None where it loses nothing."""
+    if slow.step_s <= fast.step_s:
+        return None
+    lost = {at: max(0.0, seconds) - max(0.0, fast.levels.get(at, 0.0)) for at, seconds in slow.levels.items()}
     level, lane = max(lost, key=lambda at: lost[at])
-    have, against = slow.levels[level, lane], fast.levels.get((level, lane), 0.0)
-    return f"{lane} of {level} {human_seconds(have)} against {human_seconds(against)}"
-
-
-def reasons(
-    best: Candidate, others: Sequence[Candidate], objective: Objective, model: ModelSpec, cluster: ClusterSpec
-) -> tuple[str, ...]:
-    """Why the layout was chosen, in sentences: above all where it does not cut what could be cut."""
-    if best.forecast is None:
-        raise TypeError  # what was chosen has been simulated
-    layout, legal = best.layout, [c for c in others if c.forecast and c is not best]
-
-    def beside(what: str, some: Sequence[Candidate]) -> str:
-        measured = [(_measure(objective, c.forecast), c.layout) for c in some if c.forecast]
-        if not measured or best.forecast is None:
-            return f"no {what} is legal here"
-        least, nearest = min(measured, key=lambda item: item[0])
-        ratio = f"{least / _measure(objective, best.forecast):.3g}"
-        if ratio == "1":
-            return f"the best {what}, {nearest}, is as good"
-        return f"the best {what}, {nearest}, takes {ratio} x " + ("the memory" if objective == "memory" else "as long")
-
-    if layout.partitions == layout.pipeline == 1 and layout.data > 1:
-        need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
-        fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
-        return (f"{fits}; {beside('partition', [c for c in legal if c.layout.partitions > 1])}",)
-    keys = model.attention.key_heads
-    if layout.groups > keys:
-        held = f"m = {layout.slices}: each of {keys} KV heads is held by {layout.groups // keys} groups"
-        return (f"{held}; {beside('layout that holds each once', [c for c in legal if c.layout.groups <= keys])}",)
-    if layout.partitions > keys:
-        others = [c for c in legal if c.layout.groups > keys]
-        once = f"m = {layout.slices}: each of {keys} KV heads is held once"
-        return (f"{once}; {beside('layout that holds them several times', others)}",)
-    if layout.partitions > 1 and layout.slices == 1:
-        sliced = beside("slicing", [c for c in legal if c.layout.slices > 1])
-        return (f"m = 1: there are heads enough for {layout.groups} groups; {sliced}",)
-    if layout.slices > 1:
-        return (f"m = {layout.slices}: {beside('layout with m = 1', [c for c in legal if c.layout.slices == 1])}",)
-    return ()
+    if lost[level, lane] <= 0:
+        return None
+    have, against = (human_seconds(max(0.0, f.levels.get((level, lane), 0.0))) for f in (slow, fast))
+    if have == against:
+        return None  # too little to be seen
+    exposed = " exposed" if lane == "communication" else ""
+    return f"{lane} of {level} {have}{exposed} against {against}"

@@ -41,6 +41,11 @@ def parse_wish(text: str) -> dict[str, int | str]:
     return found
 
 
+def has(layout: Layout, wish: Wish) -> bool:
+    """Whether a layout has every axis as it is wished for."""
+    return all(getattr(layout, axis) == value for axis, value in wish.items())
+
+
 def wish_text(wish: Wish) -> str:
     """``groups 8, pipeline 2``."""
     return ", ".join(f"{axis} {value}" for axis, value in wish.items())

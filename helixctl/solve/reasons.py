@@ -1,0 +1,169 @@
+"""Why a layout was chosen, in sentences, and what is known of the layouts that were not simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from helixctl.plan import Layout
+from helixctl.plan.size import MOST_TASKS
+from helixctl.simulate import Forecast
+from helixctl.solve.candidate import Candidate
+from helixctl.solve.objective import Key, Objective, key, simplicity
+from helixctl.solve.verdict import too_big
+from helixctl.spec import ClusterSpec, ModelSpec
+from helixctl.units import human_bytes, human_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """All that the search knows of the layouts beside its choice.
+
+    Attributes:
+        simulated: every layout that was.
+        legal: every legal layout whose axes but groups and slices are those that are asked for.
+        bounds: a key that none of them is below, of those that may be chosen by their size; infinite where one cannot
+            fit in memory.
+        fixed: whether any axis but groups and slices is fixed.
+    """
+
+    simulated: Sequence[Candidate]
+    legal: Sequence[Layout]
+    bounds: Sequence[tuple[Key, Layout]]
+    fixed: bool
+
+
+def reasons(
+    best: Candidate, looked: Looked, objective: Objective, model: ModelSpec, cluster: ClusterSpec
+) -> tuple[str, ...]:
+    """Why the layout was chosen: above all where it does not cut what could be cut."""
+    if best.forecast is None:
+        raise TypeError  # what was chosen has been simulated
+    layout = best.layout
+
+    def beside(what: str, belongs: Callable[[Layout], bool]) -> str:
+        return _beside(what, belongs, best, looked, objective, cluster)
+
+    if layout.partitions == layout.pipeline == 1 and layout.data > 1:
+        need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
+        fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
+        return (f"{fits}; {beside('partition', lambda x: x.partitions > 1)}",)
+    keys = model.attention.key_heads
+    if layout.groups > keys:
+        held = f"m = {layout.slices}: each of {keys} KV heads is held by {layout.groups // keys} groups"
+        return (f"{held}; {beside('layout that holds each once', lambda x: x.groups <= keys)}",)
+    if layout.partitions > keys:
+        once = f"m = {layout.slices}: each of {keys} KV heads is held once"
+        return (f"{once}; {beside('layout that holds them several times', lambda x: x.groups > keys)}",)
+    if layout.partitions > 1 and layout.slices == 1:
+        sliced = beside("slicing", lambda x: x.slices > 1)
+        return (f"m = 1: there are heads enough for {layout.groups} groups; {sliced}",)
+    if layout.slices > 1:
+        return (f"m = {layout.slices}: {beside('layout with m = 1', lambda x: x.slices == 1)}",)
+    return ()
+
+
+def _beside(
+    what: str,
+    belongs: Callable[[Layout], bool],
+    best: Candidate,
+    looked: Looked,
+    objective: Objective,
+    cluster: ClusterSpec,
+) -> str:
+    """The best of the layouts that belong to a kind, beside the choice; or why there is none to compare."""
+    bounds = [(bound, x) for bound, x in looked.bounds if belongs(x) and x != best.layout]
+    tried = [c for c in looked.simulated if belongs(c.layout) and c is not best]
+    if not tried and not bounds:
+        if not any(belongs(x) for x in looked.legal):
+            return f"no {what} is legal " + ("with the other axes as they are fixed" if looked.fixed else "here")
+        return f"every {what} has more than {MOST_TASKS:,} tasks"
+    fitting = [c for c in tried if c.forecast and not too_big(c, cluster)]
+    if not fitting:
+        seen = {c.layout for c in tried}
+        rest = [bound for bound, x in bounds if x not in seen and bound[0] != inf]
+        if not rest:
+            return f"no {what} fits in memory"
+        none = f"no {what} that was simulated fits in memory" if tried else f"no {what} was simulated"
+        return f"{none}; by their bounds {_none_below(objective, min(rest)[0])}"
+    nearest = min(fitting, key=lambda c: (_key(objective, c.forecast), simplicity(c.layout)))
+    least = _key(objective, nearest.forecast)
+    seen = {c.layout for c in tried}
+    known = all(bound >= least for bound, x in bounds if x not in seen)
+    of = "" if known else " (of those simulated)"
+    return f"the best {what}, {nearest.layout}, {_takes(objective, nearest.forecast, best.forecast)}{of}"
+
+
+def _key(objective: Objective, forecast: Forecast | None) -> Key:
+    if forecast is None:
+        raise TypeError  # it has been simulated
+    return key(objective, forecast)
+
+
+def _takes(objective: Objective, mine: Forecast | None, its: Forecast | None) -> str:
+    """``takes 1.08 x as long``."""
+    one, other = _key(objective, mine), _key(objective, its)
+    if one == other:
+        return "is as good"
+    noun = {"throughput": "as long", "latency": "the latency", "memory": "the memory"}[objective]
+    verb = "has" if objective == "latency" else "takes"
+    if one[0] != other[0]:
+        return f"{verb} {_ratio(one[0] / other[0])} x {noun}"
+    return f"{verb} the same {noun.removeprefix('the ')}, and a step {_ratio(one[1] / other[1])} x as long"
+
+
+def _ratio(ratio: float) -> str:
+    """Three digits, or as many as tell it from 1."""
+    return next(text for n in range(3, 18) if (text := f"{ratio:.{n}g}") != "1")
+
+
+def _none_below(objective: Objective, least: float) -> str:
+    if objective == "memory":
+        return f"none takes less than {human_bytes(least)}"
+    return f"none {'takes' if objective == 'throughput' else 'is done in'} less than {human_seconds(least)}"
+
+
+def searched(
+    best: Candidate,
+    legal: int,
+    simulated: int,
+    left_out: int,
+    open_bound: Key | None,
+    objective: Objective,
+    wanted: str,
+) -> str:
+    """How much of the space was simulated, and what is known of the rest.
+
+    Args:
+        best: what was chosen.
+        legal: how many layouts were searched.
+        simulated: how many of them were simulated.
+        left_out: how many legal ones were not searched, as they have too many tasks.
+        open_bound: a key that the others are not below; None where none can be better.
+        objective: what was made small.
+        wanted: what was asked for, in words.
+    """
+    left = f"; {left_out:,} more have over {MOST_TASKS:,} tasks and were left out" if left_out else ""
+    if legal == 1:
+        one = "one layout of the searched space is legal"
+        return (f"{one} and has what was asked for" if wanted else one) + left
+    text = f"searched {legal:,} legal layouts, {simulated:,} of them simulated: "
+    if open_bound is None:
+        return text + "no other that fits can be better, by their lower bounds" + left
+    return (
+        text
+        + "the search ended at its budget; "
+        + _may_be(open_bound, _key(objective, best.forecast), objective)
+        + left
+    )
+
+
+def _may_be(bound: Key, found: Key, objective: Objective) -> str:
+    """How much better the best of the layouts that were not simulated may be."""
+    if bound[0] >= found[0]:
+        return "one that was not simulated may be as good with a shorter step"
+    word = {"throughput": "faster", "latency": "sooner done", "memory": "smaller"}[objective]
+    share = f"{found[0] / bound[0] - 1:.1%}" if objective == "throughput" else f"{1 - bound[0] / found[0]:.1%}"
+    amount = "less than 0.1%" if share == "0.0%" else f"up to {share}"
+    return f"one that was not simulated may be {amount} {word}: by their bounds {_none_below(objective, bound[0])}"
