@@ -26,8 +26,15 @@ def plan_on_disk(path: str) -> Plan:
     return read_plan(source)
 
 
-def check_drift(path: str, old: Plan, new: Plan, *, quiet: bool) -> None:
+def check_drift(path: str, old: Plan, new: Plan, *artifacts: str | None, quiet: bool) -> None:
     """Say in one line that the plans are equal; or print what has changed from the old one to the new, and refuse it.
+
+    Args:
+        path: the file of the old plan.
+        old: what it holds.
+        new: what the specs give.
+        artifacts: where the command writes to; an answer moves from a standard output that is taken.
+        quiet: print only errors.
 
     Raises:
         HelixError: HX204.
@@ -35,7 +42,7 @@ def check_drift(path: str, old: Plan, new: Plan, *, quiet: bool) -> None:
     found = differences(old, new)
     if not found:
         if not quiet:
-            say([f"{path}: is what the specs give now, layout {old.layout}, {old.digest[:19]}"])
+            say([f"{path}: is what the specs give now, layout {old.layout}, {old.digest[:19]}"], *artifacts)
         return
     width = max(len(_name(d)) for d in found[:_MOST_LINES])
     lines = []
@@ -44,7 +51,7 @@ def check_drift(path: str, old: Plan, new: Plan, *, quiet: bool) -> None:
         lines.append(f"  {_name(difference):{width}}  {before} -> {after}")
     if len(found) > _MOST_LINES:
         lines.append(f"  and {len(found) - _MOST_LINES} more")
-    say(lines)
+    say(lines, *artifacts)
     fields = "1 field differs" if len(found) == 1 else f"{len(found)} fields differ"
     message = f"is not what the specs give now: {fields}, old -> new"
     raise HelixError(Diagnostic("HX204", message, _hint({d.part for d in found}), path))

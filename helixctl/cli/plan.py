@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof
 from helixctl.solve.candidate import priced
+from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
 from helixctl.units import human_bytes, human_seconds
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
+@click.option("--json", "json_path", metavar="FILE", help="Write all that is said, as JSON; - is standard output.")
 @click.option(
     "--check", "checked", metavar="FILE", help="Write nothing; see whether this plan is what the specs give now."
 )
@@ -66,6 +69,7 @@ def command(
     sets: tuple[str, ...],
     output: str | None,
     dag_output: str | None,
+    json_path: str | None,
     checked: str | None,
     verbose: bool,
     quiet: bool,
@@ -81,7 +85,7 @@ def command(
     --check FILE, with the options that FILE was planned with: exit status 0 where it is still the answer, 1 with what
     has changed where it is not.
     """
-    _refuse_contradictions((model, cluster), output, dag_output, checked)
+    _refuse_contradictions((model, cluster), (output, dag_output, json_path), checked)
     old = plan_on_disk(checked) if checked is not None else None
     workload = [
         f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
@@ -100,14 +104,17 @@ def command(
         raise HelixError(proved.findings)
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
-        _report(answers(output, dag_output), decision, proved, loaded.origins, verbose=verbose)
-    if checked is not None and old is not None:
-        check_drift(checked, old, decision.plan, quiet=quiet)
-    for path, noun in ((output, "plan"), (dag_output, "dag")):
+        _report(answers(output, dag_output, json_path), decision, proved, loaded.origins, verbose=verbose)
+    if json_path:
+        said = tuple(notes(decision.plan, decision.memory_nbytes))
+        texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
+    for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
             write_output(path, texts[noun])
             if not quiet:
                 wrote(path, f"{noun}, {human_bytes(len(texts[noun]))}")
+    if checked is not None and old is not None:
+        check_drift(checked, old, decision.plan, json_path, quiet=quiet)
 
 
 def _refuse_long(plan: Plan) -> None:
@@ -121,10 +128,12 @@ def _refuse_long(plan: Plan) -> None:
 
 
 def _refuse_contradictions(
-    specs: tuple[str, str], output: str | None, dag_output: str | None, checked: str | None
+    specs: tuple[str, str], outputs: tuple[str | None, str | None, str | None], checked: str | None
 ) -> None:
-    if output is not None and output == dag_output:
-        raise click.UsageError("-o and --dag cannot go to the same place")
+    output, dag_output, _ = outputs
+    named = [path for path in outputs if path is not None]
+    if len(set(named)) < len(named):
+        raise click.UsageError("-o, --dag and --json cannot go to the same place")
     if checked is not None and (output is not None or dag_output is not None):
         raise click.UsageError("--check writes nothing; leave -o and --dag out")
     if checked == "-" and "-" in specs:

@@ -41,6 +41,7 @@ class Decision:
         searched: how much of the space was simulated, and what is known of the rest, in a sentence.
         legal, simulated: how many layouts there were, and how many of them were simulated.
         open_bound: what a layout that was not simulated could reach at best; None where none can be better.
+        priced: every layout that was simulated, also those that are in no row.
     """
 
     objective: Objective
@@ -51,6 +52,7 @@ class Decision:
     legal: int
     simulated: int
     open_bound: Key | None
+    priced: tuple[Candidate, ...]
 
     @property
     def memory_nbytes(self) -> int:
@@ -127,6 +129,7 @@ class _Solver:
             found.legal,
             len(found.tried),
             open_bound,
+            tuple(sorted(looked.simulated, key=lambda c: (self._key(c), simplicity(c.layout)))),
         )
 
     def _better(self, found: Found, others: Sequence[Candidate]) -> tuple[Candidate, Key | None]:

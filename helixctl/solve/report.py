@@ -1,0 +1,114 @@
+"""A decision as JSON-ready data: what the table of ``helixctl plan`` says, of all layouts that were priced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from helixctl.plan import Plan
+from helixctl.simulate import Forecast
+from helixctl.solve.candidate import Candidate
+from helixctl.solve.decide import Decision
+from helixctl.solve.proof import Proof
+from helixctl.solve.verdict import Row
+
+FORMAT_VERSION: Final = "1.0"
+
+
+def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequence[str]) -> dict[str, Any]:
+    """What was chosen, beside what, and why; docs/formats.md, "Report of a plan", has every key.
+
+    Args:
+        decision: of the solver.
+        proof: what was proved of the plan.
+        proof: what was proved of the plan.
+        notes: sentences on the plan.
+        sources: a line for every constant that the predictions rest on.
+
+    Returns:
+        A mapping of plain values: seconds, bytes, tokens per second; no unit needs a prefix.
+    """
+    plan = decision.plan
+    rows = {row.candidate.layout: row for row in decision.rows}
+    legal = [_candidate(c, plan, rows.get(c.layout)) for c in decision.priced]
+    illegal = [_candidate(row.candidate, plan, row) for row in decision.rows if row.candidate.forecast is None]
+    return {
+        "report": "helixctl plan",
+        "format_version": FORMAT_VERSION,
+        "simulated": True,
+        "model": {"name": plan.model.name, "dtype": plan.model.dtype, "digest": plan.digests.model},
+        "cluster": _cluster(plan),
+        "workload": {
+            "batch": plan.workload.batch,
+            "seq_len": plan.workload.seq_len,
+            "logits": plan.workload.logits,
+            "digest": plan.digests.workload,
+        },
+        "plan_digest": plan.digest,
+        "objective": decision.objective,
+        "chosen": next(candidate for candidate in legal if candidate["chosen"]),
+        "candidates": [*legal, *illegal],
+        "reasons": list(decision.reasons),
+        "notes": list(notes),
+        "search": {
+            "legal": decision.legal,
+            "simulated": decision.simulated,
+            "complete": decision.open_bound is None,
+            "open_bound": None if decision.open_bound is None else decision.open_bound[0],
+            "text": decision.searched,
+        },
+        "proved": {
+            "tasks": len(proof.dag.tasks),
+            "devices": proof.dag.plan.layout.devices,
+            "whole": not proof.part,
+            "part": proof.part or None,
+        },
+        "sources": list(sources),
+    }
+
+
+def _cluster(plan: Plan) -> dict[str, Any]:
+    cluster = plan.cluster
+    return {
+        "name": cluster.name,
+        "devices": cluster.devices,
+        "hosts": cluster.hosts,
+        "device": cluster.device.name,
+        "memory_nbytes": cluster.device.memory,
+        "available_nbytes": cluster.device.available,
+        "digest": plan.digests.cluster,
+    }
+
+
+def _candidate(candidate: Candidate, plan: Plan, row: Row | None) -> dict[str, Any]:
+    """One layout: legal or why not, whether it fits, its verdict if it has a row, and its figures if it is legal."""
+    found = candidate.forecast
+    layout = candidate.layout
+    return {
+        "layout": layout.model_dump(),
+        "name": str(layout),
+        "chosen": layout == plan.layout,
+        "legal": found is not None,
+        "fits": found is not None and found.memory_nbytes <= plan.cluster.device.available,
+        "illegal_because": list(candidate.reasons),
+        "verdict": row.verdict if row else None,
+        **(_figures(found) if found else dict.fromkeys(_FIGURES)),
+    }
+
+
+def _figures(found: Forecast) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in _FIGURES}
+
+
+_FIGURES: Final = (
+    "step_s",
+    "tokens_per_s",
+    "latency_s",
+    "exposed_s",
+    "hidden_s",
+    "busy_share",
+    "received_nbytes",
+    "between_hosts_nbytes",
+    "memory_nbytes",
+    "weight_nbytes",
+)
