@@ -14,9 +14,10 @@ import click
 from helixctl.cli.console import say
 from helixctl.cli.documents import Document, Source, prove, prove_lowered, read_document
 from helixctl.cli.folders import files_below, read_in_folder
+from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.output import check_folder, write_output
+from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, Report, as_annotations
 from helixctl.report.markdown import as_markdown
@@ -33,10 +34,17 @@ _FORMATS: Final = click.Choice(list(FORMATS))
 @click.option(
     "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default but for text."
 )
+@force_option
 @click.option("-v", "--verbose", is_flag=True, help="Also print the files of folders that are no documents.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(
-    paths: tuple[str, ...], *, output_format: Format | None, output: str | None, verbose: bool, quiet: bool
+    paths: tuple[str, ...],
+    *,
+    output_format: Format | None,
+    output: str | None,
+    force: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> int:
     """Check every FILE (- is standard input): model, cluster, plan or dag, told apart by content.
 
@@ -50,7 +58,7 @@ def command(
     """
     chosen: Format = output_format or _format_of(output)
     target = output or ("-" if chosen != "text" else None)
-    check_folder(target)
+    check_outputs([Output("-o", target, "report of validate")], _named(paths), force=force)
     said = target == "-" and chosen == "text"  # the report itself is what is printed
     outcomes: list[Outcome] = []
     skipped: list[str] = []
@@ -69,6 +77,11 @@ def command(
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(report, root, annotate=not (chosen == "github" and target == "-"))
     return report.status
+
+
+def _named(paths: tuple[str, ...]) -> list[str]:
+    """The files among the arguments; in a folder a report may lie from the last time."""
+    return [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112  Path refuses what cannot be a path
 
 
 def _format_of(output: str | None) -> Format:
