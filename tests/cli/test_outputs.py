@@ -143,7 +143,14 @@ def test_a_file_of_the_same_kind_is_replaced(files: Path, args: tuple[str, ...])
 @pytest.mark.parametrize("kind", _KINDS.values())
 def test_what_is_no_drawing_of_ours(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "x"
-    for data in (b"<!DOCTYPE html><p>mine", b"<svg></svg>", b"digraph {a -> b}", b"\x89PNG\r\n\x1a\n....", b"%PDF-1.7", b"{}"):
+    for data in (
+        b"<!DOCTYPE html><p>mine",
+        b"<svg></svg>",
+        b"digraph {a -> b}",
+        b"\x89PNG\r\n\x1a\n....",
+        b"%PDF-1.7",
+        b"{}",
+    ):
         file.write_bytes(data)
         assert not holds(file, kind)  # type: ignore[arg-type]
     file.write_bytes(b"")
