@@ -118,7 +118,7 @@ def test_json() -> None:
     assert first["summary"].startswith("task l0.feed_forward.down.g0s0: l0.down@0 is declared")
     assert first["hint"].startswith("it stands between")
     assert first["path"] == "l0.down@0"
-    assert first["range"] == {"filename": REFUSED, "start": {"line": 88, "column": 1}}
+    assert first["range"] == {"filename": REFUSED, "start": {"line": 66, "column": 1}}
     assert found["diagnostics"][-1]["range"] == {"filename": MIXED[3], "start": None}
 
 
