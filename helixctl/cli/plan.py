@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from helixctl.cli.console import answers, table, wrote
+from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.documents import dag_text, too_long
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.notes import notes
@@ -18,7 +18,7 @@ from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
-from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof
+from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof, read_as
 from helixctl.solve.candidate import priced
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
@@ -101,7 +101,9 @@ def command(
     ]
     loaded = load_pair(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
-    wish = parse_wish(axes or "")
+    wish = parse_wish(axes) if axes is not None else {}
+    if axes is not None and not quiet and (said := read_as(axes)):
+        messages().print(f"note: {said}", markup=False)
     if twice := pair.keys() & wish.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     specs = (loaded.model.model, loaded.cluster, loaded.model.workload)

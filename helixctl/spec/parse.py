@@ -13,6 +13,8 @@ from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MAX_YAML
 from helixctl.spec.yaml_reader import YamlReader
 
 _LFS_POINTER: Final = "version https://git-lfs.github.com/"
+_HUB_ID: Final = re.compile(r"(?:https?://(?:huggingface\.co|hf\.co)/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/?")
+_FEW: Final = 5  # files of a folder that are named
 # A text that may be JSON, and the key by which a long one says that it is a dag, wherever a formatter put it.
 _OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]{0,100}\{")
 _DAG: Final = re.compile(rb'"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
@@ -32,7 +34,7 @@ def read_text(path: str, *, dags: bool = False) -> str:
         data = _read_bytes(path, dags=dags)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", file=path)) from None
+        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", _way_to(path, error), path)) from None
     except ValueError:  # a null byte in the path
         raise HelixError(Diagnostic("HX101", "cannot be read: not a path", file=path)) from None
     if len(data) > MAX_DAG_NBYTES:
@@ -53,6 +55,28 @@ def read_text(path: str, *, dags: bool = False) -> str:
         utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
         message = "is UTF-16, not UTF-8" if utf_16 else f"is not UTF-8: byte 0x{data[error.start]:02x}"
         raise HelixError(Diagnostic("HX101", message, "save the file as UTF-8", path, line, col)) from None
+
+
+def _way_to(path: str, error: OSError) -> str | None:
+    """What was meant by a path that is no file: a model of the Hugging Face hub, or a file in a folder."""
+    if isinstance(error, IsADirectoryError):
+        try:
+            inside = sorted(p.name for p in Path(path).iterdir() if p.suffix in {".yaml", ".yml", ".json"})
+        except OSError:
+            inside = []
+        return f"a file is needed; in the folder there are {', '.join(inside[:_FEW])}" if inside else "a file is needed"
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return None
+    file = Path(path)
+    if file.name == "config.json" and file.parent.is_dir():
+        return "the folder has no config.json, by which it would be a model"
+    hub = _HUB_ID.fullmatch(path)
+    if hub is None or file.parent.exists() or file.suffix in {".json", ".yaml", ".yml"}:
+        return None
+    name = hub[1]
+    return (
+        f"nothing is fetched from the Hugging Face hub: hf download {name} config.json --local-dir DIR, then give DIR"
+    )
 
 
 def _read_bytes(path: str, *, dags: bool) -> bytes:
