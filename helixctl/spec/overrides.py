@@ -129,7 +129,7 @@ def _with_one_part_mended(documents: tuple[SpecKind, ...], path: tuple[str, ...]
     for document in documents:
         for at, part in enumerate(path):
             known = _keys(document, path[:at])
-            mended += [(*path[:at], name, *path[at + 1 :]) for name in like(part, known)]
+            mended += [(*path[:at], name, *path[at + 1 :]) for name in like(part, known, cutoff=0.6)]
     return [found for found in mended if any(_node(document, found) is not None for document in documents)]
 
 

@@ -64,7 +64,7 @@ def _way_to(path: str, error: OSError) -> str | None:
             inside = sorted(p.name for p in Path(path).iterdir() if p.suffix in {".yaml", ".yml", ".json"})
         except OSError:
             inside = []
-        return f"a file is needed; in the folder there are {', '.join(inside[:_FEW])}" if inside else "a file is needed"
+        return f"a file is needed; in the folder there are {', '.join(inside[:_FEW])}" if inside else None
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return None
     file = Path(path)

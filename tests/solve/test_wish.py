@@ -78,7 +78,7 @@ def test_refuses(text: str, said: str) -> None:
 )
 @pytest.mark.parametrize("documents", [PAPER, SMALL], ids=["paper", "small"])
 def test_tp_fixes_groups_x_slices_together_with_other_axes(documents: tuple[str, str], text: str) -> None:
-    """The chosen layout has them, and is the best that each pair alone would give, unless the budget ended the search."""
+    """The chosen layout has them, and is the best that each pair alone gives, unless the budget ended the search."""
     wish = parse_wish(text)
     decision = decide(*specs(documents), wish)
     chosen = decision.plan.layout
