@@ -55,7 +55,9 @@ def _made(dag: Dag, tasks: Iterable[Task], owned: dict[str, Diagnostic]) -> Iter
             tensor = dag.value[value].tensor
             if tensor not in said:
                 said.add(tensor)
-                yield replace(owned[tensor], path=value)
+                region = region_text(dag.tensor[tensor], dag.value[value].region)
+                message = f"value {value} is declared [{region}], which cannot be: {owned[tensor].message}"
+                yield Diagnostic("HX406", message, path=value)
         if given:
             for value in task.outputs:
                 really.pop(value, None)
