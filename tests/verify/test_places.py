@@ -60,6 +60,8 @@ def test_a_region_is_said_by_dim() -> None:
     (found,) = verify(broken(dag, weight, [[0, 8], [0, 1], [0, 3]]))
     assert (found.code, found.message) == (
         "HX406",
-        "value l0.w_q@0 is declared [hidden 0:8, head 0:1, head_dim 0:3], which cannot be: "
-        "weight l0.w_q: no rank holds [hidden 0:8, head 0:1, head_dim 3:4]",
+        (
+            "value l0.w_q@0 is declared [hidden 0:8, head 0:1, head_dim 0:3], which cannot be: "
+            "weight l0.w_q: no rank holds [hidden 0:8, head 0:1, head_dim 3:4]"
+        ),
     )
