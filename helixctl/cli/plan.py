@@ -138,9 +138,7 @@ def _refuse_long(plan: Plan) -> None:
         raise HelixError(too_long(plan, f"has about {tasks:,} tasks"))
 
 
-def _refuse_contradictions(
-    specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None
-) -> None:
+def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:
     output, dag_output = outputs
     if checked is not None and (output is not None or dag_output is not None):
         raise click.UsageError("--check writes nothing; leave -o and --dag out")

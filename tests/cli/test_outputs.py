@@ -44,6 +44,8 @@ INPUTS = [
     (*PLAN, "-o", "m.yaml"),
     (*PLAN, "-o", "./c.yaml"),
     (*PLAN, "--dag", "c.yaml"),
+    (*PLAN, "--json", "m.yaml"),
+    (*PLAN, "--check", "p.json", "--json", "p.json"),
     (*PLAN, "-o", "link.yaml"),
     (*PLAN, "-o", "hard.yaml"),
     ("plan", "linked", "c.yaml", "-o", "model/config.json"),
@@ -82,6 +84,7 @@ OTHERS = [
     (*PLAN, "-o", "d.json"),
     (*PLAN, "-o", "notes.txt"),
     (*PLAN, "--dag", "p.json"),
+    (*PLAN, "--json", "report.json"),
     (*PLAN, "--dag", "report.json"),
     ("validate", "p.json", "-o", "notes.txt"),
     ("validate", "p.json", "-f", "json", "-o", "report.json"),
@@ -123,7 +126,7 @@ def again(args: tuple[str, ...], cwd: Path) -> list[Done]:
 @pytest.mark.parametrize(
     "args",
     [
-        (*PLAN, "-o", "x.plan.json", "--dag", "x.dag.json"),
+        (*PLAN, "-o", "x.plan.json", "--dag", "x.dag.json", "--json", "x.json"),
         *(("visualize", "p.json", "-o", f"x.{name}", "--layer", "0") for name in FORMATS if name != "json"),
         ("visualize", "p.json", "-o", "x.json"),
         ("simulate", "p.json", "--json", "x.json", "--trace", "t.json"),
@@ -163,6 +166,7 @@ def test_what_is_no_drawing_of_ours(kind: str, tmp_path: Path) -> None:
         (*PLAN, "-o", "x.json", "--dag", "x.json"),
         (*PLAN, "-o", "x.json", "--dag", "./x.json"),
         (*PLAN, "-o", "-", "--dag", "-"),
+        (*PLAN, "-o", "x.json", "--json", "./x.json"),
         (*PLAN, "-o", "a/x.json", "--dag", "b/x.json"),
         (*PLAN, "-o", "old.json", "--dag", "older.json"),
         ("simulate", "p.json", "--json", "x.json", "--trace", "./x.json"),
