@@ -101,9 +101,7 @@ def command(
     ]
     loaded = load_pair(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
-    wish = parse_wish(axes) if axes is not None else {}
-    if axes is not None and not quiet and (said := read_as(axes)):
-        messages().print(f"note: {said}", markup=False)
+    wish = _wished(axes, quiet=quiet)
     if twice := pair.keys() & wish.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     specs = (loaded.model.model, loaded.cluster, loaded.model.workload)
@@ -136,6 +134,16 @@ def _refuse_long(plan: Plan) -> None:
     """
     if (tasks := about(plan)) > MANY_TASKS:
         raise HelixError(too_long(plan, f"has about {tasks:,} tasks"))
+
+
+def _wished(axes: str | None, *, quiet: bool) -> dict[str, int | str]:
+    """The axes that --layout fixes; how it was read is said where it is in other words than ours."""
+    if axes is None:
+        return {}
+    wish, said = parse_wish(axes), read_as(axes)
+    if said and not quiet:
+        messages().print(f"note: {said}", markup=False)
+    return wish
 
 
 def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:
