@@ -97,7 +97,7 @@ class Diagnostic:
         hint: the way out, if there is one.
         file: path as the user gave it ("-" for standard input).
         line, col: 1-based position in the file.
-        path: dotted path inside the document, e.g. ``attention.heads``, or the id of a task of a dag.
+        path: dotted path inside the document, e.g. ``attention.heads``, or the id of a row of a dag.
     """
 
     code: str

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import reprlib
-from difflib import get_close_matches
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _SI: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*")
+_NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*|[µμ]s)\s*")
 
 _PERCENT: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*%\s*")
 
@@ -25,6 +24,23 @@ _BANDWIDTH: Final[dict[str, float]] = {f"{u}/s": s for u, s in _BYTES.items()} |
 }
 _FLOPS: Final[dict[str, float]] = {f"{p}FLOP/s": s for p, s in _SI.items()}
 _TIME: Final[dict[str, float]] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+_TRANSFERS: Final = re.compile(r"[kMGT]?T/s")
+# Other spellings of the units, as people write them.
+_SPELLINGS: Final = tuple(
+    (re.compile(pattern), instead)
+    for pattern, instead in (
+        (r"(?i)flops?(?:/s(?:ec)?|ps)?$", "FLOP/s"),
+        (r"(?i)(?:/sec(?:ond)?s?|(?<!FLO)ps)$", "/s"),
+        (r"(?i)bits?(?=/|$)", "b"),
+        (r"(?i)bytes?(?=/|$)", "B"),
+        (r"^K(?=[bB])", "k"),
+        (r"(?i)^(?:micro|u)sec(?:ond)?s?$", "us"),
+        (r"(?i)^(?:milli|m)sec(?:ond)?s?$", "ms"),
+        (r"(?i)^(?:nano|n)sec(?:ond)?s?$", "ns"),
+        (r"(?i)^sec(?:ond)?s?$", "s"),
+    )
+)
 
 
 class UnitError(ValueError):
@@ -45,17 +61,28 @@ def _parse(text: object, units: dict[str, float], example: str) -> float:
     match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise UnitError(f"{reprlib.repr(text)} is not a quantity", hint)  # short: it may be a list of any size
-    number, unit = match.groups()
+    number, unit = match[1], match[2].replace("µ", "u").replace("μ", "u")  # the micro sign, and the Greek letter
     if not unit:
         raise UnitError(f"{reprlib.repr(text)} has no unit", hint)
     if unit not in units:
-        close = get_close_matches(unit, units, n=1)
-        hint = f"did you mean '{number} {close[0]}'?" if close else hint
-        raise UnitError(f"{reprlib.repr(text)} has the unit {unit}, which does not fit here", hint)
+        raise UnitError(
+            f"{reprlib.repr(text)} has the unit {unit}, which does not fit here", _way_out(number, unit, units) or hint
+        )
     value = float(number) * units[unit]
     if not 0 < value < 1e30:  # noqa: PLR2004  beyond any machine: a slip of the pen
         raise UnitError(f"{reprlib.repr(text)} is not a positive quantity of a possible size", hint)
     return value
+
+
+def _way_out(number: str, unit: str, units: dict[str, float]) -> str | None:
+    """The same quantity in a spelling that is read; never another one."""
+    if _TRANSFERS.fullmatch(unit) and "GB/s" in units:
+        return "transfers are no bytes: write GB/s; 16 lanes of PCIe at 16 GT/s (PCIe 4.0) carry 32 GB/s each way"
+    spelled = unit
+    for pattern, instead in _SPELLINGS:
+        spelled = pattern.sub(instead, spelled)
+    other = spelled.removesuffix("/s") if spelled.endswith("/s") else f"{spelled}/s"
+    return next((f"did you mean '{number} {known}'?" for known in (spelled, other) if known in units), None)
 
 
 def _format(value: float, units: dict[str, float]) -> str:
@@ -67,7 +94,7 @@ def _format(value: float, units: dict[str, float]) -> str:
 
 def _schema(example: str) -> WithJsonSchema:
     return WithJsonSchema(
-        {"type": "string", "pattern": r"^\s*[0-9][0-9.eE+-]*\s*[A-Za-z/]+\s*$", "examples": [example]}
+        {"type": "string", "pattern": r"^\s*[0-9][0-9.eE+-]*\s*(?:[A-Za-z/]+|[µμ]s)\s*$", "examples": [example]}
     )
 
 

@@ -28,6 +28,15 @@ def plan_of(specs: tuple[str, str], groups: int, slices: int, *sets: str, **axes
     return Plan.of(document.model, cluster, document.workload, layout)
 
 
+def as_shipped(plan: Plan) -> Plan:
+    """A plan of the small cluster as the shipped ones are: older than the canonical order of the dtypes in ``peak``."""
+    peak = plan.cluster.device.peak
+    listed = {name: peak[name] for name in ("float64", "float32", "float16", "bfloat16") if name in peak}
+    device = plan.cluster.device.model_copy(update={"peak": listed})
+    cluster = plan.cluster.model_copy(update={"device": device})
+    return Plan.of(plan.model, cluster, plan.workload, plan.layout)
+
+
 def dag_of(specs: tuple[str, str], groups: int, slices: int, *sets: str, **axes: int | str) -> Dag:
     """The dag of such a plan."""
     return lower(plan_of(specs, groups, slices, *sets, **axes))

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from helixctl.lower import lower
 from helixctl.plan import Plan, digest
-from tests.documents import tiny
+from tests.documents import as_shipped, tiny
 
 Data = dict[str, Any]
 Mutation = Callable[[Data], object]
@@ -136,10 +137,10 @@ DAGS: dict[str, Mutation] = {
 
 def bad_files() -> dict[str, str]:
     """The text of every bad plan and dag, by file name."""
-    good = tiny(2, 1)
+    good = lower(as_shipped(tiny(2, 1).plan))
     files = {f"{name}.plan.json": _broken(good.plan.to_json(), breaks) for name, breaks in PLANS.items()}
     for name, breaks in DAGS.items():
-        dag = tiny(2, 1, "device.memory=1 kB") if name == "HX410-memory" else good
+        dag = lower(as_shipped(tiny(2, 1, "device.memory=1 kB").plan)) if name == "HX410-memory" else good
         files[f"{name}.dag.json"] = _broken(dag.to_json(), breaks)
     return files
 

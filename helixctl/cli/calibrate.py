@@ -13,8 +13,9 @@ import yaml
 
 import helixctl
 from helixctl.cli.console import answers, progress, table, wrote
+from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.errors import fail
-from helixctl.output import check_folder, write_output
+from helixctl.output import write_output
 from helixctl.spec import ClusterSpec, Dtype
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.load import load_cluster
@@ -34,6 +35,7 @@ _SHOWN: Final = (2**10, 2**20)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what BASE is made of, else cpu.")
 @click.option("--dtype", "dtypes", type=click.Choice(get_args(Dtype)), multiple=True, help="Repeatable.")
 @click.option("--quick", is_flag=True, help="A few sizes, a few seconds, rough numbers.")
+@force_option
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
 def command(
     *,
@@ -43,6 +45,7 @@ def command(
     device: Literal["cpu", "cuda"] | None,
     dtypes: tuple[Any, ...],
     quick: bool,
+    force: bool,
     timeout: float,
 ) -> None:
     """Measure matrix products, attention, elementwise work, memory and collectives on N ranks of this machine.
@@ -54,11 +57,11 @@ def command(
     """
     if not timeout >= 1:
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
+    check_outputs([Output("-o", output, "cluster file")], [cluster], force=force)
     base = load_cluster(cluster) if cluster else None
     if base and device and device != base.device.kind:
         raise click.BadParameter(f"{cluster} is made of {base.device.kind} devices", param_hint="--device")
     device = device or (base.device.kind if base else "cpu")
-    check_folder(output)
     try:
         from helixctl_runtime.calibrate import run
     except ModuleNotFoundError as error:

@@ -98,8 +98,10 @@ def _loaded(paths: tuple[str, str]) -> tuple[_Side, _Side]:
 
 def _other_tasks(one: _Side, other: _Side) -> bool:
     """Whether these are two dags that are not the same, though their plans may be."""
-    dags = isinstance(one.document, Dag) and isinstance(other.document, Dag)
-    return dags and one.document.digest != other.document.digest
+    a, b = one.document, other.document
+    if not (isinstance(a, Dag) and isinstance(b, Dag)):
+        return False
+    return (a.tensors, a.values, a.tasks, a.order) != (b.tensors, b.values, b.tasks, b.order)
 
 
 # --- what is predicted -----------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +27,8 @@ from helixctl.spec.load import (
     validate_document,
     validate_model,
 )
+from helixctl.spec.positions import locate
+from helixctl.spec.yaml_reader import DocumentPath
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def prove(source: Source) -> Document:
     _check_version(data.get("format_version"), file)
     _check_schema(data, file)
     dag = validate_document(Dag, data, text, file, malformed="HX401")
-    _refuse(_dag_findings(dag), text, file)
+    findings = _dag_findings(dag)
+    _refuse(findings, text, file, _rows(dag, findings) if findings else {})
     return dag
 
 
@@ -214,18 +217,32 @@ def _check_schema(data: dict[str, Any], path: str) -> None:
         raise HelixError(Diagnostic("HX401", message, None, path, path="$schema"))
 
 
-def _refuse(findings: list[Diagnostic], text: str, path: str) -> None:
-    """Raise the findings, each at the line that declares what it is about."""
+def _refuse(findings: list[Diagnostic], text: str, path: str, rows: Mapping[str, DocumentPath] | None = None) -> None:
+    """Raise the findings, each at the row that declares what it is about."""
     if findings:
-        first = findings[:MOST_FINDINGS]
-        lines = [_line(text, d.path) for d in first]
-        placed = [replace(d, file=path, line=n, col=n and 1) for d, n in zip(first, lines, strict=True)]
+        first, at = findings[:MOST_FINDINGS], rows or {}
+        places = locate(text, at.values()) if at else {}
+        found = [places.get(at.get(d.path or "", ("",))) for d in first]
+        positions = [place.value if place else (None, None) for place in found]
+        placed = [d.at(path, line, col) for d, (line, col) in zip(first, positions, strict=True)]
+        placed.sort(key=lambda d: (d.line is None, d.line or 0))
         if more := len(findings) - len(first):
             placed.append(Diagnostic(first[-1].code, not_shown(more), file=path))
         raise HelixError(placed)
 
 
-def _line(text: str, name: str | None) -> int | None:
-    """The line on which a dag document declares an id (it has one task or value a line)."""
-    place = text.find(f'"id":"{name}"') if name else -1
-    return text.count("\n", 0, place) + 1 if place >= 0 else None
+def _rows(dag: Dag, findings: Sequence[Diagnostic]) -> dict[str, DocumentPath]:
+    """The rows of a dag that findings are about, by the names by which they call them."""
+    wanted = {finding.path for finding in findings[:MOST_FINDINGS]}
+    names = {
+        "tasks": (task.id for task in dag.tasks),
+        "values": (value.id for value in dag.values),
+        "tensors": (tensor.name for tensor in dag.tensors),
+        "order": (f"order[{rank}]" for rank in range(len(dag.order))),
+    }
+    found: dict[str, DocumentPath] = {}
+    for table, of_rows in names.items():
+        for index, name in enumerate(of_rows):
+            if name in wanted:
+                found.setdefault(name, (table, index))
+    return found

@@ -1,7 +1,8 @@
 """The documents in a folder: every JSON and YAML file below it that is one of ours, told by name and content.
 
 A folder holds other files too, so more is asked of a file in it than of one that is named: a stray ``layers`` does not
-make a model. What says that it is ours and cannot be read is still an error, never passed over.
+make a model. What says that it is ours and cannot be read is still an error, never passed over. A Hugging Face config
+is written for others: one of a model that is not modelled is not ours.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Final
 
 from helixctl.cli.documents import Source, mapping_of
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.hugging_face import CONFIG_NAME
+from helixctl.spec.limits import MAX_NBYTES
 from helixctl.spec.load import HUGGING_FACE_KEYS, TELLING_KEYS, document_kind, read_text
 
 _SUFFIXES: Final = {".json", ".yaml", ".yml"}
@@ -25,18 +28,42 @@ _URN: Final = re.compile(r"""\$schema["']?\s*:\s*["']?urn:helixctl:""")
 _HEAD: Final = 4096  # characters in which a document of ours says its $schema
 
 
-def files_below(folder: str, problems: list[Diagnostic]) -> Iterator[str]:
+def files_below(folder: str, problems: list[Diagnostic], exclude: Sequence[str] = ()) -> Iterator[str]:
     """The JSON and YAML files below a folder, in a fixed order; hidden files and folders are left alone.
 
     Args:
         folder: where to look.
         problems: takes an HX101 for every folder that cannot be read.
+        exclude: patterns of files and folders to leave out.
     """
     for place, folders, files in os.walk(folder, onerror=lambda error: problems.append(_unreadable(error))):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _FOREIGN)
+
+        def stays(name: str, place: str = place) -> bool:
+            path = os.path.join(place, name)  # noqa: PTH118
+            return not name.startswith(".") and not _excluded(path, folder, exclude)
+
+        folders[:] = sorted(name for name in folders if name not in _FOREIGN and stays(name))
         for name in sorted(files):
-            if PurePath(name).suffix.lower() in _SUFFIXES and not name.startswith("."):
+            if PurePath(name).suffix.lower() in _SUFFIXES and stays(name):
                 yield os.path.join(place, name)  # noqa: PTH118  as the user wrote it: "./x" stays "./x"
+
+
+def _excluded(path: str, folder: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern fits: its name, its path from the folder, or its path as the user wrote it."""
+    names = (os.path.basename(path), os.path.relpath(path, folder), os.path.normpath(path))  # noqa: PTH119
+    wanted = [os.path.normpath(pattern) for pattern in patterns]
+    return any(fnmatchcase(PurePath(name).as_posix(), pattern) for name in names for pattern in wanted)
+
+
+def is_of_others(source: Source, error: HelixError) -> bool:
+    """Whether a document that was found in a folder is a Hugging Face config of a model that is not modelled.
+
+    Args:
+        source: the document.
+        error: what is wrong with it.
+    """
+    config = source.kind == "model" and bool(HUGGING_FACE_KEYS & source.data.keys())
+    return config and any(finding.code in {"HX111", "HX112"} for finding in error.diagnostics)
 
 
 def read_in_folder(file: str) -> Source | None:
@@ -65,7 +92,7 @@ def read_in_folder(file: str) -> Source | None:
 
 def _says_so(text: str, config: bool) -> bool:
     """Whether a text says what it is: by its ``$schema``, or by all the keys that tell a kind."""
-    if _URN.search(text, 0, _HEAD):
+    if len(text) > MAX_NBYTES or _URN.search(text, 0, _HEAD):  # what is so long was read because it is a dag
         return True
     sets = [*TELLING_KEYS.values(), HUGGING_FACE_KEYS, *({key} for key in HUGGING_FACE_KEYS if config)]
     likely = [keys for keys in sets if all(key in text for key in keys)]

@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from helixctl import __version__
+from helixctl.cli.foreign import command_hint, option_hint
 from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_NO, HelixError
 
 # Name -> one line of help. A command's module is imported when the command is used, so that --help stays fast.
@@ -39,6 +40,15 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"helixctl.cli.{name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            hint = command_hint(name, COMMANDS)
+            ctx.fail(f"no such command {name!r}" + (f"; {hint}" if hint else f": {', '.join(COMMANDS)}"))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
@@ -78,6 +88,16 @@ def _status(args: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _show(error: click.ClickException) -> None:
+    """A usage error; of an option that another program has, which of ours does the same."""
+    command = error.ctx.command.name if isinstance(error, click.NoSuchOption) and error.ctx else None
+    if isinstance(error, click.NoSuchOption) and (hint := option_hint(error.option_name, command or "")):
+        click.UsageError(f"no such option {error.option_name}", ctx=error.ctx).show()
+        click.echo(f"  hint: {hint}", err=True)
+        return
+    error.show()
+
+
 def _end(error: BaseException, *, debug: bool) -> int:
     """Print what went wrong, if anything, and give the exit status."""
     status = EXIT_BUG
@@ -91,7 +111,7 @@ def _end(error: BaseException, *, debug: bool) -> int:
         case click.exceptions.Exit():
             status = error.exit_code
         case click.ClickException():
-            error.show()
+            _show(error)
             status = EXIT_CANNOT_BEGIN
         case click.Abort() | KeyboardInterrupt():
             click.echo("interrupted", err=True)

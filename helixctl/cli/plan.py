@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from helixctl.cli.console import answers, table, wrote
+from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.documents import dag_text, too_long
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.notes import notes
+from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
-from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof
+from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof, read_as
 from helixctl.solve.candidate import priced
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--check", "checked", metavar="FILE", help="Write nothing; see whether this plan is what the specs give now."
 )
+@force_option
 @click.option(
     "-v", "--verbose", is_flag=True, help="Also print where the model's fields and the prediction's numbers come from."
 )
@@ -71,6 +73,7 @@ def command(
     dag_output: str | None,
     json_path: str | None,
     checked: str | None,
+    force: bool,
     verbose: bool,
     quiet: bool,
 ) -> None:
@@ -85,14 +88,20 @@ def command(
     --check FILE, with the options that FILE was planned with: exit status 0 where it is still the answer, 1 with what
     has changed where it is not.
     """
-    _refuse_contradictions((model, cluster), (output, dag_output, json_path), checked)
+    _refuse_contradictions((model, cluster), (output, dag_output), checked)
+    outputs = [
+        Output("-o", output, "plan"),
+        Output("--dag", dag_output, "dag"),
+        Output("--json", json_path, "table of plan"),
+    ]
+    check_outputs(outputs, (model, cluster, checked), force=force)
     old = plan_on_disk(checked) if checked is not None else None
     workload = [
         f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
     ]
     loaded = load_pair(model, cluster, (*sets, *workload))
     pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
-    wish = parse_wish(axes or "")
+    wish = _wished(axes, quiet=quiet)
     if twice := pair.keys() & wish.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     specs = (loaded.model.model, loaded.cluster, loaded.model.workload)
@@ -127,13 +136,18 @@ def _refuse_long(plan: Plan) -> None:
         raise HelixError(too_long(plan, f"has about {tasks:,} tasks"))
 
 
-def _refuse_contradictions(
-    specs: tuple[str, str], outputs: tuple[str | None, str | None, str | None], checked: str | None
-) -> None:
-    output, dag_output, _ = outputs
-    named = [path for path in outputs if path is not None]
-    if len(set(named)) < len(named):
-        raise click.UsageError("-o, --dag and --json cannot go to the same place")
+def _wished(axes: str | None, *, quiet: bool) -> dict[str, int | str]:
+    """The axes that --layout fixes; how it was read is said where it is in other words than ours."""
+    if axes is None:
+        return {}
+    wish, said = parse_wish(axes), read_as(axes)
+    if said and not quiet:
+        messages().print(f"note: {said}", markup=False)
+    return wish
+
+
+def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:
+    output, dag_output = outputs
     if checked is not None and (output is not None or dag_output is not None):
         raise click.UsageError("--check writes nothing; leave -o and --dag out")
     if checked == "-" and "-" in specs:

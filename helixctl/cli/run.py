@@ -15,10 +15,11 @@ import click
 from helixctl.cli.console import answers, progress
 from helixctl.cli.documents import load_dag, load_planned, prove_lowered, whole_dag
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
+from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError, fail
-from helixctl.output import check_folder, write_output
+from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve.deep import Size, counted
@@ -54,6 +55,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--output", metavar="FILE", help="Write the tensor 'logits' (or 'output'), safetensors.")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
 @click.option("--trace", "trace_path", metavar="FILE", help="Write a step's measured timeline in Chrome trace format.")
+@force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
 def command(
@@ -73,6 +75,7 @@ def command(
     output: str | None,
     report_path: str | None,
     trace_path: str | None,
+    force: bool,
     log_dir: Path | None,
     dry_run: bool,
 ) -> int:
@@ -88,6 +91,12 @@ def command(
     if weights_prefix is not None and weights is None:
         raise click.UsageError("--weights-prefix is of the files that --weights names: give both")
     _check_usage(documents, output, compare=compare)
+    outputs = [
+        Output("--output", output, "tensor file"),
+        Output("--report", report_path, "report of a run"),
+        Output("--trace", trace_path, "trace"),
+    ]
+    check_outputs(outputs, (*documents, weights, inputs), force=force)
     out = answers(report_path, trace_path)
     if dry_run:
         _dry_run(out, documents, dtype, device)
@@ -95,8 +104,6 @@ def command(
     dags = [_load(document, dtype) for document in documents]
     _check_ranks(documents, [dag.plan for dag in dags])
     device = device or dags[0].plan.cluster.device.kind
-    for path in (output, report_path, trace_path):
-        check_folder(path)
     run = _runtime()
     options = run.Options(warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)

@@ -12,12 +12,13 @@ import click
 
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
+from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
 from helixctl.emit.trace import Trace, traces_json
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.output import check_folder, write_output
+from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.simulate import Forecast, Timeline, forecast_of, simulate
@@ -80,6 +81,7 @@ class _Prediction:
 )
 @click.option("--against", metavar="REPORT", help="Print the prediction beside the report of a run of this plan.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the predictions as JSON; - is standard output.")
+@force_option
 @click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers come from, and all kinds of tasks.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(
@@ -88,6 +90,7 @@ def command(
     trace_path: str | None,
     against: str | None,
     json_path: str | None,
+    force: bool,
     verbose: bool,
     quiet: bool,
 ) -> None:
@@ -98,10 +101,8 @@ def command(
     """
     if against and len(documents) > 1:
         raise click.UsageError("--against takes one plan")
-    if trace_path is not None and trace_path == json_path:
-        raise click.UsageError("--trace and --json cannot go to the same place")
-    for path in (trace_path, json_path):
-        check_folder(path)
+    outputs = [Output("--trace", trace_path, "trace"), Output("--json", json_path, "prediction")]
+    check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
     predictions = [_predict(path, measured, against, whole=bool(measured or trace_path)) for path in documents]
     comparison = compare(predictions[0].forecast, measured) if measured else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,11 @@ import click
 
 from helixctl.cli.console import say
 from helixctl.cli.documents import Document, Source, prove, prove_lowered, read_document
-from helixctl.cli.folders import files_below, read_in_folder
+from helixctl.cli.folders import files_below, is_of_others, read_in_folder
+from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.output import check_folder, write_output
+from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, Report, as_annotations
 from helixctl.report.markdown import as_markdown
@@ -33,14 +34,26 @@ _FORMATS: Final = click.Choice(list(FORMATS))
 @click.option(
     "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default but for text."
 )
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave out what folders hold under this name or path. Repeatable."
+)
+@force_option
 @click.option("-v", "--verbose", is_flag=True, help="Also print the files of folders that are no documents.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(
-    paths: tuple[str, ...], *, output_format: Format | None, output: str | None, verbose: bool, quiet: bool
+    paths: tuple[str, ...],
+    *,
+    output_format: Format | None,
+    output: str | None,
+    exclude: tuple[str, ...],
+    force: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> int:
     """Check every FILE (- is standard input): model, cluster, plan or dag, told apart by content.
 
-    Of a FOLDER every document below it is checked (*.json, *.yaml, *.yml); other files in it are skipped and counted.
+    Of a FOLDER every document below it is checked (*.json, *.yaml, *.yml); other files in it are skipped and counted,
+    also the config.json of a model that is not modelled.
 
     What is found is printed, one line for each document and each finding. -f and -o give it as a report besides, for CI
     (docs/ci.md); where the report takes standard output, the lines go to standard error. In GitHub Actions findings are
@@ -50,17 +63,17 @@ def command(
     """
     chosen: Format = output_format or _format_of(output)
     target = output or ("-" if chosen != "text" else None)
-    check_folder(target)
+    check_outputs([Output("-o", target, "report of validate")], _named(paths), force=force)
     said = target == "-" and chosen == "text"  # the report itself is what is printed
     outcomes: list[Outcome] = []
-    skipped: list[str] = []
-    for outcome in _outcomes(paths, skipped, digests=not quiet or chosen == "json"):
+    skipped: dict[str, str] = {}
+    for outcome in _outcomes(paths, exclude, skipped, digests=not quiet or chosen == "json"):
         outcomes.append(outcome)
         if not said and not (quiet and outcome.valid):
             say(lines_of(outcome), target)
     report = Report(tuple(outcomes), tuple(skipped))
     if verbose:
-        say([f"{file}: skipped, no document that helixctl knows" for file in skipped], target)
+        say([f"{file}: skipped, {reason}" for file, reason in skipped.items()], target)
     if not quiet and not said and (len(outcomes) > 1 or skipped):
         say([report.counts], target)
     root = _root()
@@ -69,6 +82,11 @@ def command(
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(report, root, annotate=not (chosen == "github" and target == "-"))
     return report.status
+
+
+def _named(paths: tuple[str, ...]) -> list[str]:
+    """The files among the arguments; in a folder a report may lie from the last time."""
+    return [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112  Path refuses what cannot be a path
 
 
 def _format_of(output: str | None) -> Format:
@@ -80,19 +98,21 @@ def _format_of(output: str | None) -> Format:
     raise click.UsageError(f"{output} does not tell the format; end it in {', '.join(SUFFIXES)}, or add -f/--format")
 
 
-def _outcomes(paths: tuple[str, ...], skipped: list[str], *, digests: bool) -> Iterator[Outcome]:
-    """The outcome of every document, each once; the files of folders that are none go to ``skipped``."""
+def _outcomes(
+    paths: tuple[str, ...], exclude: tuple[str, ...], skipped: dict[str, str], *, digests: bool
+) -> Iterator[Outcome]:
+    """The outcome of every document, each once; the files of folders that are none go to ``skipped``, with a reason."""
     seen: set[str] = set()
     for path in paths:
         folder = path != "-" and os.path.isdir(path)  # noqa: PTH112  Path refuses what cannot be a path
         unreadable: list[Diagnostic] = []
         documents = 0
-        for file in files_below(path, unreadable) if folder else [path]:
+        for file in files_below(path, unreadable, exclude) if folder else [path]:
             name = os.path.normpath(file)
             if name not in seen:
-                outcome = _checked(file, read_in_folder if folder else read_document, digests=digests)
-                if outcome is None:
-                    skipped += [file] if file not in skipped else []
+                outcome = _checked(file, in_folder=folder, digests=digests)
+                if isinstance(outcome, str):
+                    skipped.setdefault(file, outcome)
                     continue
                 seen.add(name)
                 yield outcome
@@ -103,18 +123,19 @@ def _outcomes(paths: tuple[str, ...], skipped: list[str], *, digests: bool) -> I
             yield Outcome(path, None, (Diagnostic("HX110", "holds no document that helixctl knows", hint, path),))
 
 
-def _checked(file: str, read: Callable[[str], Source | None], *, digests: bool) -> Outcome | None:
-    """What becomes of one file; None where reading it says that it is none of ours."""
-    kind = None
+def _checked(file: str, *, in_folder: bool, digests: bool) -> Outcome | str:
+    """What becomes of one file; of one in a folder that is none of ours, why it is skipped."""
+    source = None
     try:
         with _uncollected():
-            source = read(file)
+            source = read_in_folder(file) if in_folder else read_document(file)
             if source is None:
-                return None
-            kind = source.kind
+                return "no document that helixctl knows"
             return _valid(source, prove(source), digests=digests)
     except HelixError as error:
-        return Outcome(file, kind, error.diagnostics)
+        if source and in_folder and is_of_others(source, error):
+            return f"another model: {error.diagnostics[0].message}"
+        return Outcome(file, source.kind if source else None, error.diagnostics)
 
 
 def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:

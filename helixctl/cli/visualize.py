@@ -9,6 +9,8 @@ from typing import Final
 import click
 
 from helixctl.cli.console import wrote
+from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.replaced import Kind
 from helixctl.dag import Dag
 from helixctl.emit import FORMATS, emit
 from helixctl.errors import HelixError
@@ -16,6 +18,14 @@ from helixctl.output import write_output
 from helixctl.plan.size import MANY_TASKS, about, too_large
 from helixctl.units import human_bytes
 
+_KINDS: Final[dict[str, Kind]] = {
+    "html": "page",
+    "svg": "svg drawing",
+    "dot": "dot drawing",
+    "png": "png drawing",
+    "pdf": "pdf drawing",
+    "json": "dag",
+}
 _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".gv": "dot"}
 
 
@@ -25,8 +35,9 @@ _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".g
 @click.option(
     "-f", "--format", "output_format", type=click.Choice(FORMATS), help="Default: by the suffix of the output file."
 )
+@force_option
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Draw this layer alone.")
-def command(source: str, output: str, output_format: str | None, layer: int | None) -> None:
+def command(source: str, output: str, output_format: str | None, layer: int | None, force: bool) -> None:
     """Draw the DAG of a PLAN, or a DAG: a column for every GPU, a bar for every collective.
 
     html is one page that needs no network: click a task to see what it waits for and what waits for it. png and pdf
@@ -35,6 +46,7 @@ def command(source: str, output: str, output_format: str | None, layer: int | No
     chosen = output_format or _format_of(output)
     if chosen == "json" and layer is not None:
         raise click.UsageError("--layer cannot be used with json: a dag document is always whole")
+    check_outputs([Output("-o", output, _KINDS[chosen])], [source], force=force)
     from helixctl.cli.documents import dag_text  # here, so that --help need not wait for the compiler
 
     dag = _load(source, layer)

@@ -1,17 +1,17 @@
-"""A long dag, read row by row as helixctl writes it: the first line that is no such row ends it. Junk costs little."""
+"""A long dag, read row by row, however it is laid out: every row becomes its object at once, and a bad one ends it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from helixctl.dag.document import Task, Tensor, Value
+from helixctl.dag.document import Dag, Task, Tensor, Value
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.json_slips import position_at
+from helixctl.spec.json_text import JsonCursor
 from helixctl.spec.limits import MAX_NBYTES
-from helixctl.spec.parse import strict_json
+from helixctl.spec.load import validate_document
 
 _ROWS: Final[dict[str, TypeAdapter[Any]]] = {
     "tensors": TypeAdapter(Tensor),
@@ -19,118 +19,74 @@ _ROWS: Final[dict[str, TypeAdapter[Any]]] = {
     "tasks": TypeAdapter(Task),
     "order": TypeAdapter(list[str]),
 }
-_Ended = Literal["and another follows", "and so does the dag", "at a bad row"]
-_TABLE: Final = re.compile(r'"(\w{1,20})": ?\[')
-# Characters: the order of one rank names all of its tasks.
-_LONGEST_LINE: Final = 8 * MAX_NBYTES
+# More rows of the order than a dag of 64 MiB can have ranks with a task.
+_MOST_RANKS: Final = 2**17
 
 
 def read_rows(text: str, file: str) -> dict[str, Any]:
     """The mapping that a dag's text holds; its rows are objects of their classes already.
 
-    A row that is none stands as it is, and nothing after it is read: validating the mapping refuses it.
-
     Raises:
-        HelixError: HX102, HX107 or HX401: the text is not JSON, or not laid out as ``Dag.to_json`` does it.
+        HelixError: HX102 or HX107: the text is not JSON. HX401 or HX403: a row is none, or its name is taken.
     """
-    lines = _Lines(text, file)
-    head: list[str] = []
-    left = MAX_NBYTES  # that the head may be longer
-    tables: dict[str, Any] = {}
-    for line in lines:
-        table = _TABLE.fullmatch(line)
-        if table is None and not tables and left > 0:
-            head.append(line)
-            left -= len(line) + 1
-            continue
-        if table is None or table[1] not in _ROWS or table[1] in tables:
-            raise lines.refused()
-        rows = tables[table[1]] = []
-        ended = _read_table(lines, _ROWS[table[1]], rows)
-        if ended == "at a bad row":
-            tables = dict.fromkeys(_ROWS, ()) | tables  # that the others are not there is not to be said
-        if ended != "and another follows":
-            return _head(head, lines) | tables
-    raise lines.refused()
+    try:
+        return _Reader(text, file).read()
+    except HelixError as error:
+        raise HelixError([d.at(file, d.line, d.col) for d in error.diagnostics]) from None
 
 
-def _head(head: Sequence[str], lines: _Lines) -> dict[str, Any]:
-    """What stands before the tables."""
-    found: dict[str, Any] = lines.parsed("\n".join(head).rstrip().removesuffix(",") + "}", 1)
-    if twice := sorted(found.keys() & _ROWS.keys()):
-        raise HelixError(Diagnostic("HX107", f"key {twice[0]!r} is given twice", "remove one of them", lines.file))
-    return found
-
-
-def _read_table(lines: _Lines, adapter: TypeAdapter[Any], rows: list[Any]) -> _Ended:
-    """Fill in the rows of a table."""
-    more = True  # the row before this one ends in a comma, or there is none
-    for line in lines:
-        if line == "]," and not (rows and more):
-            return "and another follows"
-        if line == "]}" and not (rows and more):
-            lines.end()
-            return "and so does the dag"
-        if not more:
-            break
-        more = line.endswith(",")
-        row = lines.parsed(line.removesuffix(","), lines.number)
-        try:
-            rows.append(adapter.validate_python(row))
-        except ValidationError:
-            rows.append(row)
-            return "at a bad row"
-    raise lines.refused()
-
-
-class _Lines:
-    """The lines of a text, one by one."""
-
+class _Reader:
     def __init__(self, text: str, file: str) -> None:
-        """Begin before the first."""
-        self.number = 0
-        self._text = text
-        self.file = file
-        self._at = 0
+        self._cursor = JsonCursor(text)
+        self._file = file
 
-    def __iter__(self) -> Iterator[str]:
-        return self
+    def read(self) -> dict[str, Any]:
+        cursor, found = self._cursor, dict[str, Any]()
+        left, places = MAX_NBYTES, dict[str, int]()
+        for key, at in cursor.members():
+            if key in found:
+                first = position_at(cursor.text, places[key])[0]
+                message = f"key {key!r} is given twice, first on line {first}"
+                raise self._refused("HX107", message, at, "remove one of them")
+            places[key] = at
+            if key in _ROWS and cursor.space() == "[":
+                found[key] = self._table(key)
+                continue
+            found[key] = cursor.value(left)
+            left -= cursor.at - at
+            if left <= 0:
+                message = f"holds more than {MAX_NBYTES // 2**20} MiB beside its tables"
+                raise self._refused("HX401", message, at, f"the tables of a dag are {', '.join(_ROWS)}")
+        cursor.end()
+        return found
 
-    def __next__(self) -> str:
-        if self._at >= len(self._text):
-            raise StopIteration
-        self.number += 1
-        end = self._text.find("\n", self._at, self._at + _LONGEST_LINE)
-        if end < 0 and self._at + _LONGEST_LINE < len(self._text):
-            raise self.refused()
-        line = self._text[self._at : end if end >= 0 else None]
-        self._at = end + 1 if end >= 0 else len(self._text)
-        return line
+    def _table(self, name: str) -> list[Any]:
+        cursor, adapter, rows = self._cursor, _ROWS[name], list[Any]()
+        names: set[str] = set()
+        for index in cursor.items():
+            at = cursor.at
+            row = cursor.value()
+            try:
+                rows.append(adapter.validate_python(row))
+            except ValidationError:
+                raise self._bad_row(name, [*rows, row]) from None
+            if name != "order":
+                own = rows[-1].name if name == "tensors" else rows[-1].id
+                if own in names:
+                    raise self._refused("HX403", f"{name[:-1]} {own} is declared twice", at)
+                names.add(own)
+            elif index == _MOST_RANKS:
+                raise self._refused("HX401", f"the order is given for more than {_MOST_RANKS:,} ranks", at)
+        return rows
 
-    def end(self) -> None:
-        """Nothing may follow.
-
-        Raises:
-            HelixError: something does.
-        """
-        if self._text[self._at :].strip():
-            self.number += 1
-            raise self.refused()
-
-    def parsed(self, text: str, number: int) -> Any:
-        """What a part of the text holds, which begins on the line of this number.
-
-        Raises:
-            HelixError: HX102 or HX107: it is not JSON.
-        """
+    def _bad_row(self, table: str, rows: list[Any]) -> HelixError:
+        """What is wrong with the last of these rows, as validating the whole dag would say it."""
         try:
-            return strict_json(text)
+            validate_document(Dag, {table: rows}, self._cursor.text, self._file, malformed="HX401")
         except HelixError as error:
-            found = [d.at(self.file, number + (d.line or 1) - 1, d.col) for d in error.diagnostics]
-            raise HelixError(found) from None
+            of_table = [d for d in error.diagnostics if d.path is not None and d.path.startswith(f"{table}[")]
+            return HelixError(of_table)
+        raise TypeError(table)  # its class refused the row, so that of the dag does
 
-    def refused(self) -> HelixError:
-        """This line is not as helixctl writes it."""
-        message = f"a dag of more than {MAX_NBYTES // 2**20} MiB must be as helixctl writes it, which this line is not"
-        hint = "one tensor, value, task or rank's order a line: helixctl plan --dag"
-        return HelixError(Diagnostic("HX401", message, hint, self.file, self.number, 1))
+    def _refused(self, code: str, message: str, at: int, hint: str | None = None) -> HelixError:
+        return HelixError(Diagnostic(code, message, hint, None, *position_at(self._cursor.text, at)))

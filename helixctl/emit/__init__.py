@@ -8,14 +8,15 @@ from typing import Final
 from helixctl.dag import Dag
 from helixctl.emit.dot import dot, render_dot
 from helixctl.emit.html import html
+from helixctl.emit.signature import signed
 from helixctl.emit.svg import svg
 
 _WRITERS: Final[dict[str, Callable[[Dag, int | None], str | bytes]]] = {
     "html": html,
     "svg": svg,
     "dot": dot,
-    "png": lambda dag, layer: render_dot(dot(dag, layer), "png"),
-    "pdf": lambda dag, layer: render_dot(dot(dag, layer), "pdf"),
+    "png": lambda dag, layer: signed(render_dot(dot(dag, layer), "png"), "png"),
+    "pdf": lambda dag, layer: signed(render_dot(dot(dag, layer), "pdf"), "pdf"),
     "json": lambda dag, _: dag.to_json(),
 }
 FORMATS: Final = tuple(_WRITERS)

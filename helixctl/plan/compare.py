@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from helixctl.plan.document import Plan
+from helixctl.plan.document import Plan, digest
 
 _PARTS: Final = ("layout", "model", "workload", "cluster")
 _LONG: Final = 40  # letters of a value that are worth a line
@@ -37,12 +37,18 @@ class Difference:
 def differences(first: Plan, second: Plan) -> list[Difference]:
     """What differs, in the order of the documents; empty where the plans are equal.
 
-    A digest is only named where its spec is the same in both: else it differs as a matter of course.
+    A digest is only named where its spec is the same in both, and it is not that of the spec in one of them: the plan
+    was edited. Two digests of one spec come from two orders of the keys in its file (``key_order.py``).
     """
     one, other = (plan.model_dump(mode="json", by_alias=True) for plan in (first, second))
     found = [d for part in _PARTS for d in _compared(part, (), one[part], other[part])]
-    parts = {d.part for d in found}
+    parts = {d.part for d in found} | {name for name in one["digests"] if _hold(name, first, second)}
     return found + [d for d in _compared("digests", (), one["digests"], other["digests"]) if d.field not in parts]
+
+
+def _hold(name: str, *plans: Plan) -> bool:
+    """Whether the plans' digests of a spec are the spec's."""
+    return all(digest(getattr(plan, name)) == getattr(plan.digests, name) for plan in plans)
 
 
 def _compared(part: str, path: tuple[str, ...], first: Any, second: Any) -> Iterator[Difference]:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from helixctl.plan.key_order import in_digested_order
 from helixctl.plan.layout import Layout
 from helixctl.spec import ClusterSpec, Dtype, ModelSpec, WorkloadSpec, accumulator
 
@@ -50,6 +51,12 @@ class Plan(BaseModel):
     model: ModelSpec
     workload: WorkloadSpec
     cluster: ClusterSpec
+
+    @field_validator("cluster")
+    @classmethod
+    def _in_the_order_of_its_digest(cls, cluster: ClusterSpec, info: ValidationInfo) -> ClusterSpec:
+        digests = info.data.get("digests")
+        return in_digested_order(cluster, digests.cluster, digest) if isinstance(digests, SpecDigests) else cluster
 
     @classmethod
     def of(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Plan:

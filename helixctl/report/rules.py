@@ -15,7 +15,8 @@ WAYS_OUT: Final[dict[str, str]] = {
     "HX105": "the message says what must stand there.",
     "HX106": (
         "write the number with a unit. Bytes: `B`, `kB` to `PB`, `KiB` to `TiB`; bandwidth: those with `/s`, or "
-        "bits, `Gb/s`; rates: `GFLOP/s`, `TFLOP/s`, `PFLOP/s`; times: `s`, `ms`, `us`, `ns`."
+        "bits, `Gb/s`; rates: `GFLOP/s`, `TFLOP/s`, `PFLOP/s`; times: `s`, `ms`, `us` or `µs`, `ns`. "
+        "PCIe's GT/s are transfers of one lane, not bytes."
     ),
     "HX107": "remove one.",
     "HX109": (

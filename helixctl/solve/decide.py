@@ -18,7 +18,7 @@ from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_
 from helixctl.solve.search import BUDGET, Found, Problem, search
 from helixctl.solve.space import FEW, MANY, pairs, space
 from helixctl.solve.verdict import Row, row, too_big
-from helixctl.solve.wish import Wish, has, wish_text
+from helixctl.solve.wish import OF_PAIRS, Wish, has, wish_text
 from helixctl.solve.work import Works
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -110,7 +110,7 @@ class _Solver:
             raise HelixError(cannot)
         others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
         others.pop("slicing", None)  # the model says how it can be sliced
-        free = {axis: value for axis, value in {**others, **wish}.items() if axis not in {"groups", "slices"}}
+        free = {axis: value for axis, value in {**others, **wish}.items() if axis not in OF_PAIRS}
         found, legal, layouts = self._found(wish, free)
         if found.best is None:
             raise HelixError(none_fits(found, self.specs))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from helixctl.plan import Layout, illegalities
 from helixctl.plan.layout import MESH_AXES, unsliced
 from helixctl.solve.hosts import alike, host_pattern
-from helixctl.solve.wish import Wish
+from helixctl.solve.wish import OF_PAIRS, Wish
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 # Microbatches are tried in powers of two up to so many per stage: more hardly fill a pipeline better. What does not
@@ -50,7 +50,7 @@ def pairs(devices: int, wish: Wish) -> Iterator[Layout]:
     Where the slicing is not wished for, each pair comes with every slicing. Empty where the wished replicas and stages
     do not divide the devices.
     """
-    axes = {axis: value for axis, value in wish.items() if axis not in {"groups", "slices"}}
+    axes = {axis: value for axis, value in wish.items() if axis not in OF_PAIRS}
     teams = int(axes.get("data", 1)) * int(axes.get("pipeline", 1))
     partitions = devices // teams if devices % teams == 0 else 0
     for slices in _divisors(partitions):

@@ -1,41 +1,68 @@
-"""What a user fixes of the layout: ``groups=8,pipeline=2,combine=reduce``."""
+"""What a user fixes of the layout: ``groups=8,pipeline=2,combine=reduce``, in our words or in those of other programs.
+
+Read are also a layout as helixctl prints it, ``8 x 1, pipeline 2, reduce``, and sizes of parallelism, ``tp=8,pp=2``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from pydantic import ValidationError
 
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout
+from helixctl.spec.fields import did_you_mean
 
 Wish = Mapping[str, int | str]
+# Not an axis but a product of two: groups x slices.
+PARTITIONS: Final = "partitions"
+# What of a wish is no axis with a value of its own in the search: it is looked for among the pairs.
+OF_PAIRS: Final = frozenset({"groups", "slices", PARTITIONS})
+
+_PARALLEL: Final = {
+    "tp": (PARTITIONS, "tensor_parallel tensor_model_parallel tp"),
+    "pp": ("pipeline", "pipeline_parallel pipeline_model_parallel pp"),
+    "dp": ("data", "data_parallel dp"),
+    "ep": ("experts", "expert_parallel expert_model_parallel moe_expert_parallel ep"),
+}
+_OTHER_NAMES: Final = {
+    f"{name}{end}": axis for axis, names in _PARALLEL.values() for name in names.split() for end in ("", "_size")
+}
+_PAIR: Final = re.compile(r"(\d+)\s*[xX×*]\s*(\d+)")  # noqa: RUF001
+_EXPERTS: Final = re.compile(r"experts\s*=?\s*(\d+)\s*[xX×]\s*(\d+)")  # noqa: RUF001
+_REDUCED: Final = re.compile(r"reduced in the (accumulator|model)'s dtype")
+_ITEMS: Final = re.compile(r",|\s+[x×]\s+(?=[A-Za-z_]+\s*=)")  # noqa: RUF001  "tp=8 x pp=2" too
+_ASSIGNED: Final = re.compile(r"(.*?)\s*(?:=|\s)\s*([^\s=]*)")  # axis=value, or axis value
+_WORDS: Final = {
+    "concat": "combine", "reduce": "combine", "slices_first": "gather_order", "groups_first": "gather_order",
+}  # fmt: skip
+_EXAMPLE: Final = "--layout groups=8,pipeline=2,combine=reduce"
 
 
 def parse_wish(text: str) -> dict[str, int | str]:
-    """The axes that a ``--layout`` text fixes.
+    """The axes that a ``--layout`` text fixes, and ``partitions``, the product of groups and slices.
 
     Raises:
-        HelixError: HX103 for an axis that no layout has, HX105 for a value that the axis cannot have.
+        HelixError: HX103 for an axis that no layout has, HX105 for a value that the axis cannot have or where none is
+            fixed, HX107 for an axis that is fixed twice.
     """
     found: dict[str, int | str] = {}
     problems = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        axis, _, value = (part.strip() for part in item.partition("="))
-        if axis not in Layout.model_fields:
-            near = get_close_matches(axis, Layout.model_fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "axes: " + ", ".join(Layout.model_fields)
-            problems.append(Diagnostic("HX103", f"--layout {item}: a layout has no axis {axis!r}", hint))
-            continue
-        if axis in found:
-            problems.append(Diagnostic("HX107", f"--layout names {axis} twice"))
-        found[axis] = int(value) if value.isdecimal() else value
-        try:
-            Layout.model_validate({"groups": 1, "slices": 1, axis: found[axis]})
-        except ValidationError as error:
-            allowed = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            problems.append(Diagnostic("HX105", f"--layout {item}: {axis} must be {allowed}, not {value!r}"))
+    for item in filter(None, (part.strip() for part in _ITEMS.split(text))):
+        for axis, value in _axes(item):
+            if axis not in {*Layout.model_fields, PARTITIONS}:
+                hint = did_you_mean(axis, list(Layout.model_fields)) or "axes: " + ", ".join(Layout.model_fields)
+                problems.append(Diagnostic("HX103", f"--layout {item}: a layout has no axis {axis!r}", hint))
+                continue
+            if axis in found and not (axis == PARTITIONS and str(found[axis]) == value):
+                problems.append(Diagnostic("HX107", f"--layout names {_name(axis)} twice"))
+            found[axis] = int(value) if value.isdecimal() else value
+            if reason := _refused(axis, found[axis]):
+                problems.append(Diagnostic("HX105", f"--layout {item}: {_name(axis)} must be {reason}, not {value!r}"))
+    if not found and not problems:
+        problems.append(Diagnostic("HX105", f"--layout {text!r} fixes no axis", f"leave it out, or write {_EXAMPLE}"))
     if problems:
         raise HelixError(problems)
     return found
@@ -46,6 +73,46 @@ def has(layout: Layout, wish: Wish) -> bool:
     return all(getattr(layout, axis) == value for axis, value in wish.items())
 
 
+def read_as(text: str) -> str | None:
+    """How a text in other words than ``axis=value`` was read; None where it is in these."""
+    items = [part.strip() for part in _ITEMS.split(text) if part.strip()]
+    if all(item.partition("=")[0].strip() in Layout.model_fields for item in items):
+        return None
+    meant = [f"{_name(axis)}={value}" for axis, value in parse_wish(text).items()]
+    return f"--layout {text!r} is read as {', '.join(meant)}"
+
+
 def wish_text(wish: Wish) -> str:
     """``groups 8, pipeline 2``."""
-    return ", ".join(f"{axis} {value}" for axis, value in wish.items())
+    return ", ".join(f"{_name(axis)} {value}" for axis, value in wish.items())
+
+
+def _name(axis: str) -> str:
+    return "groups x slices" if axis == PARTITIONS else axis
+
+
+def _axes(item: str) -> Iterator[tuple[str, str]]:
+    """The axes and values of one part of the text."""
+    if pair := _PAIR.fullmatch(item):
+        yield from zip(("groups", "slices"), pair.groups(), strict=True)
+    elif experts := _EXPERTS.fullmatch(item):  # so many ways, and the pieces of an expert: together all partitions
+        yield "experts", experts[1]
+        yield PARTITIONS, str(int(experts[1]) * int(experts[2]))
+    elif reduced := _REDUCED.fullmatch(item):
+        yield "reduction_dtype", reduced[1]
+    elif item in _WORDS:
+        yield _WORDS[item], item
+    else:
+        found = _ASSIGNED.fullmatch(item)
+        axis, value = (found[1], found[2]) if found else (item, "")
+        yield _OTHER_NAMES.get(axis.lower().replace("-", "_"), axis), value
+
+
+def _refused(axis: str, value: int | str) -> str | None:
+    """What the value of an axis must be, if it is none."""
+    field = "groups" if axis == PARTITIONS else axis
+    try:
+        Layout.model_validate({"groups": 1, "slices": 1, field: value})
+    except ValidationError as error:
+        return error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return None

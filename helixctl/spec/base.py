@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 DTYPE_NBYTES: dict[str, int] = {"int64": 8, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -13,6 +14,16 @@ DTYPE_NBYTES: dict[str, int] = {"int64": 8, "float16": 2, "bfloat16": 2, "float3
 def accumulator(dtype: Dtype) -> Dtype:
     """The dtype of a partial sum: float32, or float64 where the model is float64."""
     return "float64" if dtype == "float64" else "float32"
+
+
+def in_order(keys: Any) -> AfterValidator:
+    """A mapping's keys in the order of their Literal, whatever their order in the file: digests are over content."""
+    names = get_args(keys)
+
+    def ordered(found: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: found[name] for name in names if name in found}
+
+    return AfterValidator(ordered)
 
 
 # 2**40 bounds every count, so that no product of a few of them leaves what a 64-bit reader of the JSON can hold.

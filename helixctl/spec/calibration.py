@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helixctl.spec.base import Contradiction, Count, Dtype, Spec
+from helixctl.spec.base import Contradiction, Count, Dtype, Spec, in_order
 from helixctl.units import BytesPerSecond, FlopPerSecond, Seconds
 
+Elementwise = Literal["norm", "activation", "add"]
 Grid = Annotated[tuple[Count, ...], Field(min_length=1, max_length=32)]
 
 
@@ -84,8 +85,8 @@ class CalibrationSpec(Spec):
 
     source: Annotated[str, Field(min_length=1, max_length=300)]
     task_overhead: Seconds
-    matmul: dict[Dtype, MatmulTable] = Field(default_factory=dict)
-    attention: dict[Dtype, AttentionTable] = Field(default_factory=dict)
-    elementwise: dict[Literal["norm", "activation", "add"], BytesPerSecond] = Field(default_factory=dict)
+    matmul: Annotated[dict[Dtype, MatmulTable], in_order(Dtype)] = Field(default_factory=dict)
+    attention: Annotated[dict[Dtype, AttentionTable], in_order(Dtype)] = Field(default_factory=dict)
+    elementwise: Annotated[dict[Elementwise, BytesPerSecond], in_order(Elementwise)] = Field(default_factory=dict)
     collectives: tuple[CollectiveTable, ...] = ()
     collective_load: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from helixctl.errors import Diagnostic
-from helixctl.spec.base import Contradiction, Dtype, Name, Spec, added
+from helixctl.spec.base import Contradiction, Dtype, Name, Spec, added, in_order
 from helixctl.spec.calibration import CalibrationSpec
 from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share, human_bytes
 
@@ -37,7 +37,7 @@ class DeviceSpec(Spec):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     memory: Bytes
     memory_bandwidth: BytesPerSecond
-    peak: dict[Dtype, FlopPerSecond]
+    peak: Annotated[dict[Dtype, FlopPerSecond], in_order(Dtype)]
     reserve: Share = added(_RESERVE)
 
     @field_validator("peak")

@@ -6,7 +6,7 @@ Needed to say what is wrong and to resolve ``--set``; pydantic itself does the v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
@@ -26,6 +26,16 @@ _LIMITS: Final = {
     "exclusiveMaximum": "under",
 }
 _LARGE: Final = 2**20
+_SLIP: Final = 0.7  # of difflib's ratio: two words that share their first half are no slip
+_WIDTH: Final = re.compile(r"[a-z]_?(1|2|4|8|16|32|64|128)(?![0-9])")
+# What other programs call our dtypes, and None for those that helixctl does not compute in.
+_OTHER_NAMES: Final = (
+    dict.fromkeys(("fp16", "half", "f16", "torch.float16"), "float16")
+    | dict.fromkeys(("bf16", "brain", "torch.bfloat16"), "bfloat16")
+    | dict.fromkeys(("fp32", "float", "single", "f32", "torch.float32"), "float32")
+    | dict.fromkeys(("fp64", "double", "f64", "torch.float64"), "float64")
+    | dict.fromkeys(("tf32", "fp8", "float8", "fp4", "int8", "int4", "auto"))
+)
 
 
 @cache
@@ -182,8 +192,20 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str | None:
-    """A hint with the known name most like a name, if there is one: ``did you mean 'heads'?``."""
-    return meant(get_close_matches(name, known, n=1))
+    """A hint with the known name that was meant by a slip, or by another program's name: ``did you mean 'heads'?``."""
+    return meant(like(name, known))
+
+
+def like(name: str, known: Iterable[str], cutoff: float = _SLIP) -> list[str]:
+    """The known name that is most like a name, if one is; never one of another width, such as float64 for float8."""
+    names = list(known)
+    other = _OTHER_NAMES.get(name.lower())
+    if other is not None:
+        return [other] if other in names else []
+    width = _WIDTH.search(name)
+    if width is not None:
+        names = [n for n in names if (found := _WIDTH.search(n)) is None or found[1] == width[1]]
+    return get_close_matches(name, names, n=1, cutoff=cutoff)
 
 
 def meant(candidates: Sequence[str]) -> str | None:

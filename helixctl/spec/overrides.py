@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, Literal
 
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.cluster import ClusterSpec
-from helixctl.spec.fields import Node, dotted, fields_of, keys_of, meant, shown
+from helixctl.spec.fields import Node, dotted, fields_of, keys_of, like, meant, shown
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.yaml_reader import YamlReader, plain_scalar
 
@@ -130,13 +129,13 @@ def _with_one_part_mended(documents: tuple[SpecKind, ...], path: tuple[str, ...]
     for document in documents:
         for at, part in enumerate(path):
             known = _keys(document, path[:at])
-            mended += [(*path[:at], name, *path[at + 1 :]) for name in get_close_matches(part, known, n=1)]
+            mended += [(*path[:at], name, *path[at + 1 :]) for name in like(part, known, cutoff=0.6)]
     return [found for found in mended if any(_node(document, found) is not None for document in documents)]
 
 
 def _with_the_last_part(path: tuple[str, ...], leaves: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """``heads`` is meant for ``attention.heads``."""
-    last = get_close_matches(path[-1] if path else "", [leaf[-1] for leaf in leaves], n=1, cutoff=0.75)
+    last = like(path[-1] if path else "", [leaf[-1] for leaf in leaves], cutoff=0.75)
     return [leaf for leaf in leaves if leaf[-1] in last]
 
 

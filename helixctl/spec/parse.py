@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Never
+from typing import Any, BinaryIO, Final
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MAX_YAML, shortened
+from helixctl.spec.json_text import SlipError, json_value
+from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MAX_YAML
 from helixctl.spec.yaml_reader import YamlReader
 
-_DAG: Final = re.compile(rb'(?:\xef\xbb\xbf)?\s{0,100}\{\s{0,100}"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
 _LFS_POINTER: Final = "version https://git-lfs.github.com/"
-_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_HUB_ID: Final = re.compile(r"(?:https?://(?:huggingface\.co|hf\.co)/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/?")
+_FEW: Final = 5  # files of a folder that are named
+# A text that may be JSON, and the key by which a long one says that it is a dag, wherever a formatter put it.
+_OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]{0,100}\{")
+_DAG: Final = re.compile(rb'"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
 
 
 def read_text(path: str, *, dags: bool = False) -> str:
@@ -32,22 +34,49 @@ def read_text(path: str, *, dags: bool = False) -> str:
         data = _read_bytes(path, dags=dags)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", file=path)) from None
+        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", _way_to(path, error), path)) from None
     except ValueError:  # a null byte in the path
         raise HelixError(Diagnostic("HX101", "cannot be read: not a path", file=path)) from None
     if len(data) > MAX_DAG_NBYTES:
         message = f"is larger than {MAX_DAG_NBYTES // 2**20} MiB, the most that is read of a dag"
-        raise HelixError(Diagnostic("HX101", message, "its plan says the same in a page", path))
-    if len(data) > MAX_NBYTES and not (dags and _DAG.match(data)):
+        raise HelixError(
+            Diagnostic(
+                "HX101", message, "write it without indentation, or give its plan, which says the same in a page", path
+            )
+        )
+    if len(data) > MAX_NBYTES and not (dags and _is_dag(data)):
         message = f"is larger than {MAX_NBYTES // 2**20} MiB, the most that is read of anything but a dag"
-        raise HelixError(Diagnostic("HX101", message, "a dag begins with its $schema" if dags else None, path))
+        raise HelixError(Diagnostic("HX101", message, "a dag is JSON and has a $schema" if dags else None, path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         col = error.start - data.rfind(b"\n", 0, error.start)
-        message = f"is not UTF-8: byte 0x{data[error.start]:02x}"
+        utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        message = "is UTF-16, not UTF-8" if utf_16 else f"is not UTF-8: byte 0x{data[error.start]:02x}"
         raise HelixError(Diagnostic("HX101", message, "save the file as UTF-8", path, line, col)) from None
+
+
+def _way_to(path: str, error: OSError) -> str | None:
+    """What was meant by a path that is no file: a model of the Hugging Face hub, or a file in a folder."""
+    if isinstance(error, IsADirectoryError):
+        try:
+            inside = sorted(p.name for p in Path(path).iterdir() if p.suffix in {".yaml", ".yml", ".json"})
+        except OSError:
+            inside = []
+        return f"a file is needed; in the folder there are {', '.join(inside[:_FEW])}" if inside else None
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return None
+    file = Path(path)
+    if file.name == "config.json" and file.parent.is_dir():
+        return "the folder has no config.json, by which it would be a model"
+    hub = _HUB_ID.fullmatch(path)
+    if hub is None or file.parent.exists() or file.suffix in {".json", ".yaml", ".yml"}:
+        return None
+    name = hub[1]
+    return (
+        f"nothing is fetched from the Hugging Face hub: hf download {name} config.json --local-dir DIR, then give DIR"
+    )
 
 
 def _read_bytes(path: str, *, dags: bool) -> bytes:
@@ -60,7 +89,12 @@ def _read_bytes(path: str, *, dags: bool) -> bytes:
 
 def _read_some(stream: BinaryIO, *, dags: bool) -> bytes:
     data = stream.read(MAX_NBYTES + 1)
-    return data + stream.read(MAX_DAG_NBYTES + 1 - len(data)) if dags and _DAG.match(data) else data
+    may_be_a_dag = dags and len(data) > MAX_NBYTES and _OBJECT.match(data)
+    return data + stream.read(MAX_DAG_NBYTES + 1 - len(data)) if may_be_a_dag else data
+
+
+def _is_dag(data: bytes) -> bool:
+    return _OBJECT.match(data) is not None and _DAG.search(data) is not None
 
 
 def parse_mapping(text: str, file: str) -> dict[str, Any]:
@@ -84,79 +118,27 @@ def parse_mapping(text: str, file: str) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    if text.lstrip()[:1] == "{":
-        if len(text) > MAX_YAML:
-            return strict_json(text)
-        try:
-            return _json(text)
-        except _DuplicateKeyError as duplicate:
-            _explain_duplicate(text, duplicate)
-        except (ValueError, RecursionError):
-            pass  # YAML's flow style begins like JSON; if it is neither, the YAML reader says where
-    return YamlReader(text).read()
-
-
-def _no_json(error: ValueError | RecursionError) -> Diagnostic:
-    """What keeps a text from being JSON."""
-    if isinstance(error, json.JSONDecodeError):
-        return Diagnostic(
-            "HX102", f"is no JSON: {error.msg[0].lower()}{error.msg[1:]}", None, None, error.lineno, error.colno
-        )
-    message = "nested too deeply" if isinstance(error, RecursionError) else f"is no JSON: {shortened(str(error))}"
-    return Diagnostic("HX102", message)
-
-
-class _DuplicateKeyError(ValueError):
-    """A JSON object with one key twice; JSON's own reader would keep the last."""
-
-    def said(self) -> HelixError:
-        """HX107, without a place."""
-        message = f"key {shortened(repr(self.args[0]))} is given twice"
-        return HelixError(Diagnostic("HX107", message, "remove one of them"))
-
-
-def strict_json(text: str) -> Any:
-    """What a text of JSON holds.
-
-    Raises:
-        HelixError: HX102 or HX107.
-    """
+    if text.lstrip()[:1] != "{":
+        return YamlReader(text).read()
     try:
-        return _json(text)
-    except _DuplicateKeyError as duplicate:
-        raise duplicate.said() from None
-    except (ValueError, RecursionError) as error:
-        raise HelixError(_no_json(error)) from None
-
-
-def _json(text: str) -> Any:
-    """JSON, some 50 times as fast as through YAML's events."""
-    data = _DECODER.decode(text)
-    if _SURROGATE.search(text):
-        json.dumps(data, ensure_ascii=False).encode()  # raises where one stands alone: no text could hold it
-    return data
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _DuplicateKeyError(Counter(key for key, _ in pairs).most_common(1)[0][0])
-    return found
-
-
-def _no_constant(name: str) -> Never:
-    raise ValueError(name)  # NaN and Infinity are no JSON
-
-
-# One for all calls: a long dag has a call for each of its lines.
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
-def _explain_duplicate(text: str, duplicate: _DuplicateKeyError) -> Never:
-    """Read again for the place; a text that is JSON but not YAML still has its duplicate."""
-    try:
-        YamlReader(text).read()
-    except HelixError as error:
-        if any(d.code == "HX107" for d in error.diagnostics):
+        return json_value(text)
+    except HelixError as no_json:
+        # YAML's flow style begins like JSON, and has other rules.
+        if len(text) > MAX_YAML or _ends_in_a_comment(no_json):
             raise
-    raise duplicate.said()
+        return _flow_style(text, no_json)
+
+
+def _ends_in_a_comment(error: HelixError) -> bool:
+    """Whether JSON ends where a comment of JavaScript begins: YAML would take it for a part of the key after it."""
+    return error.diagnostics[0].message.startswith("a comment (/")
+
+
+def _flow_style(text: str, no_json: HelixError) -> Any:
+    """The text as YAML; where it is none either, what is wrong with it as what it looks like."""
+    try:
+        return YamlReader(text).read()
+    except HelixError as error:
+        meant_as_json = isinstance(no_json, SlipError) and text.lstrip()[1:].lstrip()[:1] == '"'
+        duplicate = no_json.diagnostics[0].code == "HX107" and error.diagnostics[0].code != "HX107"
+        raise (no_json if meant_as_json or duplicate else error) from None

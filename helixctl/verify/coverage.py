@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from helixctl.dag import Dag, Value
+from helixctl.dag import Dag, Tensor, Value
 from helixctl.errors import Diagnostic
 from helixctl.plan.layout import full_extents
-from helixctl.verify.tiling import untiled
+from helixctl.verify.tiling import Box, Untiled, untiled
 
 
 def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
@@ -29,11 +29,14 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
         boxes = [v.region + tuple(iv for _, iv in v.partial) for v in values]
         dims = {tuple(dim for dim, _ in v.partial) for v in values}
         if len(dims) > 1:
-            yield Diagnostic("HX407", f"tensor {tensor.name}: some of it is partial over other dims than the rest")
+            message = f"tensor {tensor.name}: some of it is partial over other dims than the rest"
+            yield Diagnostic("HX407", message, path=tensor.name)
             continue
-        full = tensor.full + tuple((0, extents[dim]) for dim in (dims.pop() if dims else ()))
-        if problem := untiled(boxes, full):
-            yield Diagnostic("HX407", f"tensor {tensor.name}: {problem}")
+        summed = dims.pop() if dims else ()
+        full = tensor.full + tuple((0, extents[dim]) for dim in summed)
+        if problem := untiled(boxes, full, (*tensor.dims, *summed)):
+            path = _row(tensor, values, boxes, problem)
+            yield Diagnostic("HX407", f"tensor {tensor.name}: {problem.reason}", path=path)
 
 
 def check_ownership(dag: Dag) -> Iterator[Diagnostic]:
@@ -46,9 +49,19 @@ def check_ownership(dag: Dag) -> Iterator[Diagnostic]:
         if tensor.role not in ("input", "weight"):
             continue
         values = given.get(tensor.name, [])
-        if problem := untiled([v.region for v in values], tensor.full):
-            yield Diagnostic("HX408", f"{tensor.role} {tensor.name}: {problem}")
+        boxes = [v.region for v in values]
+        if problem := untiled(boxes, tensor.full, tensor.dims):
+            path = _row(tensor, values, boxes, problem)
+            yield Diagnostic("HX408", f"{tensor.role} {tensor.name}: {problem.reason}", path=path)
         for rank, count in Counter(v.rank for v in values).items():
             # A rank may hold the input in parts, one for each microbatch.
             if count > 1 and tensor.role == "weight":
-                yield Diagnostic("HX408", f"{tensor.role} {tensor.name}: rank {rank} owns {count} regions of it")
+                path = [v.id for v in values if v.rank == rank][-1]
+                message = f"{tensor.role} {tensor.name}: rank {rank} owns {count} regions of it"
+                yield Diagnostic("HX408", message, path=path)
+
+
+def _row(tensor: Tensor, values: Sequence[Value], boxes: Sequence[Box], problem: Untiled) -> str:
+    """What declares the box at fault: the last value that has it; the tensor where none is at fault."""
+    found = [v.id for v, box in zip(values, boxes, strict=True) if box == problem.box]
+    return found[-1] if found else tensor.name

@@ -33,11 +33,13 @@ def _all_to_all(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     for out in (dag.value[v] for v in task.outputs):
         share = out.region[axis]
         if share[0] != stop:
-            raise RuleError(f"{out.id} begins at {op.split} {share[0]}, but the shares before it end at {stop}")
+            message = f"{out.id} begins at {op.split} {share[0]}, but the shares before it end at {stop}"
+            raise RuleError(message, out.id)
         stop = share[1]
         found.append(Made((*region[:axis], share, *region[axis + 1 :]), first.partial, first.dtype))
     if stop != region[axis][1]:
-        raise RuleError(f"its shares of {op.split} end at {stop}, the pieces at {region[axis][1]}")
+        message = f"its shares of {op.split} end at {stop}, the pieces at {region[axis][1]}"
+        raise RuleError(message, task.outputs[-1])
     return found
 
 
@@ -76,7 +78,7 @@ def _all_reduce(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
             raise RuleError(msg)
     boxes = [tuple(interval for _, interval in piece.partial) for piece in pieces]
     whole = bounding(boxes)
-    if len(set(boxes)) < len(boxes) or untiled(boxes, whole):
+    if len(set(boxes)) < len(boxes) or untiled(boxes, whole, dims):
         summed = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
         msg = f"the partial sums do not meet without gap or overlap: {summed}"
         raise RuleError(msg)

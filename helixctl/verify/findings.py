@@ -19,13 +19,15 @@ class Check(Protocol):
         ...
 
 
-def finding(code: str, dag: Dag, task: Task, message: str, hint: str | None = None) -> Diagnostic:
-    """A diagnostic about a task, with the tasks before and after it."""
+def finding(
+    code: str, dag: Dag, task: Task, message: str, hint: str | None = None, *, value: str | None = None
+) -> Diagnostic:
+    """A diagnostic about a task, with the tasks before and after it; or about a value of its, whose place it gets."""
     before = _names(dag.producer[v].id for v in task.inputs if v in dag.producer)
     after = _names(t.id for v in task.outputs for t in dag.consumers.get(v, ()))
     around = f"between {before or 'the start'} and {after or 'the end'}"
     hint = f"{hint}; it stands {around}" if hint else f"it stands {around}"
-    return Diagnostic(code, f"task {task.id}: {message}", hint, path=task.id)
+    return Diagnostic(code, f"task {task.id}: {message}", hint, path=value or task.id)
 
 
 def region_text(tensor: Tensor, region: tuple[Interval, ...]) -> str:

@@ -23,7 +23,9 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
         yield Diagnostic("HX411", f"the model's tensor {name} is missing")
     for tensor in dag.tensors:
         if function.tensors.get(tensor.name) != tensor:
-            yield Diagnostic("HX411", f"tensor {tensor.name} is not the model's: {_difference(tensor, function)}")
+            yield Diagnostic(
+                "HX411", f"tensor {tensor.name} is not the model's: {_difference(tensor, function)}", path=tensor.name
+            )
     for task in dag.tasks:
         ins = tuple(dag.value[v].tensor for v in task.inputs)
         outs = tuple(dag.value[v].tensor for v in task.outputs)

@@ -40,7 +40,8 @@ def check_layout(dag: Dag) -> Iterator[Diagnostic]:
         if name not in wrong and want.get((name, rank)) != have.get((name, rank)):
             wrong[name] = rank
             due, found = (_texts(dag.tensor[name], regions.get((name, rank), [])) for regions in (want, have))
-            yield Diagnostic("HX414", f"rank {rank} has {found} of {name}; the layout {dag.plan.layout} gives it {due}")
+            message = f"rank {rank} has {found} of {name}; the layout {dag.plan.layout} gives it {due}"
+            yield Diagnostic("HX414", message, path=_row(dag, name, rank))
     if wrong:
         return  # what follows asks for the microbatch of a task
     for task in dag.tasks:
@@ -49,6 +50,11 @@ def check_layout(dag: Dag) -> Iterator[Diagnostic]:
             yield from _gathered(dag, task)
     for rank in range(dag.plan.layout.devices):
         yield from _in_turns(dag, rank)
+
+
+def _row(dag: Dag, tensor: str, rank: int) -> str:
+    """What declares a rank's share of a tensor: its first value, or the tensor where it has none."""
+    return next((v.id for v in dag.values if v.tensor == tensor and v.rank == rank), tensor)
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,12 @@ class Made(NamedTuple):
 
 
 class RuleError(Exception):
-    """The inputs do not fit the rule of the task's kind."""
+    """The values do not fit the rule of the task's kind; ``value`` is the one at fault, if it is one."""
+
+    def __init__(self, message: str, value: str | None = None) -> None:
+        """Keep the value for the finding's place."""
+        super().__init__(message)
+        self.value = value
 
 
 T = TypeVar("T", AllGather, AllToAll, Attention, Linear, Norm)

@@ -18,14 +18,14 @@ def check_issue(dag: Dag) -> Iterator[Diagnostic]:
         for rank in task.ranks:
             parts[rank].add(task.id)
     for rank, (ids, mine) in enumerate(zip(dag.order, parts, strict=True)):
-        counts = Counter(ids)
+        counts, path = Counter(ids), f"order[{rank}]"
         for name, count in counts.items():
             if count > 1:
-                yield Diagnostic("HX405", f"rank {rank} issues {name} {count} times")
+                yield Diagnostic("HX405", f"rank {rank} issues {name} {count} times", path=path)
             if name not in mine:
-                yield Diagnostic("HX405", f"rank {rank} issues {name}, in which it takes no part")
+                yield Diagnostic("HX405", f"rank {rank} issues {name}, in which it takes no part", path=path)
         for name in sorted(mine - counts.keys()):
-            yield Diagnostic("HX405", f"rank {rank} never issues {name}")
+            yield Diagnostic("HX405", f"rank {rank} never issues {name}", path=path)
         yield from _late(dag, rank, ids)
 
 
@@ -47,4 +47,4 @@ def check_collectives(dag: Dag) -> Iterator[Diagnostic]:
         waits = [f"rank {rank} waits in {task.id}" for rank, task in stuck.items()]
         more = f", and {len(waits) - 4} ranks more" if len(waits) > 4 else ""  # noqa: PLR2004
         hint = "all ranks must issue the collectives that they share in one order"
-        yield Diagnostic("HX409", f"deadlock: {', '.join(waits[:4])}{more}", hint)
+        yield Diagnostic("HX409", f"deadlock: {', '.join(waits[:4])}{more}", hint, path=next(iter(stuck.values())).id)

@@ -24,14 +24,16 @@ def check_ids(dag: Dag) -> Iterator[Diagnostic]:
     ):
         for name, count in Counter(ids).items():
             if count > 1:
-                yield Diagnostic("HX403", f"{noun} {name} is declared {count} times")
+                yield Diagnostic("HX403", f"{noun} {name} is declared {count} times", path=name)
 
 
 def check_references(dag: Dag) -> Iterator[Diagnostic]:
     """Every id that is used is declared (HX403)."""
     for value in dag.values:
         if value.tensor not in dag.tensor:
-            yield Diagnostic("HX403", f"value {value.id} is a region of {value.tensor}, which is not declared")
+            yield Diagnostic(
+                "HX403", f"value {value.id} is a region of {value.tensor}, which is not declared", path=value.id
+            )
     for task in dag.tasks:
         for name in dict.fromkeys((*task.inputs, *task.outputs)):
             if name not in dag.value:
@@ -39,7 +41,8 @@ def check_references(dag: Dag) -> Iterator[Diagnostic]:
     for rank, order in enumerate(dag.order):
         for name in dict.fromkeys(order):
             if name not in dag.task:
-                yield Diagnostic("HX403", f"the order of rank {rank} names task {name}, which is not declared")
+                message = f"the order of rank {rank} names task {name}, which is not declared"
+                yield Diagnostic("HX403", message, path=f"order[{rank}]")
 
 
 def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
@@ -47,16 +50,18 @@ def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
     devices = dag.plan.layout.devices
     for tensor in dag.tensors:
         if len(tensor.dims) != len(tensor.shape) or len(set(tensor.dims)) != len(tensor.dims):
-            yield Diagnostic("HX401", f"tensor {tensor.name} has dims {tensor.dims} and shape {tensor.shape}")
+            message = f"tensor {tensor.name} has dims {tensor.dims} and shape {tensor.shape}"
+            yield Diagnostic("HX401", message, path=tensor.name)
     for value in dag.values:
         shape = dag.tensor[value.tensor].shape
         inside = len(shape) == len(value.region) and all(
             0 <= start < stop <= size for (start, stop), size in zip(value.region, shape, strict=True)
         )
         if not inside:
-            yield Diagnostic("HX401", f"value {value.id} has region {value.region} of a tensor of shape {shape}")
+            message = f"value {value.id} has region {value.region} of a tensor of shape {shape}"
+            yield Diagnostic("HX401", message, path=value.id)
         if not 0 <= value.rank < devices:
-            yield Diagnostic("HX401", f"value {value.id} is on rank {value.rank} of {devices}")
+            yield Diagnostic("HX401", f"value {value.id} is on rank {value.rank} of {devices}", path=value.id)
     if len(dag.order) != devices:
         yield Diagnostic("HX401", f"the order is given for {len(dag.order)} ranks, the layout has {devices}")
     for task in dag.tasks:
@@ -74,11 +79,10 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
         given = dag.tensor[value.tensor].role in ("input", "weight")
         count = makers[value.id]
         if count > 1:
-            yield Diagnostic("HX404", f"value {value.id} is made by {count} tasks")
+            yield Diagnostic("HX404", f"value {value.id} is made by {count} tasks", path=value.id)
         elif count == 0 and not given:
-            yield Diagnostic(
-                "HX404", f"value {value.id} is made by no task, and its tensor is not an input or a weight"
-            )
+            message = f"value {value.id} is made by no task, and its tensor is not an input or a weight"
+            yield Diagnostic("HX404", message, path=value.id)
     for task in dag.tasks:
         for value_id, rank in (*_placed(task, task.inputs, task.ranks), *_placed(task, task.outputs, task.receivers)):
             if dag.value[value_id].rank != rank:

@@ -131,7 +131,7 @@ def test_the_action_fails_annotates_and_reports(installed: Path) -> None:
     report = installed / "a report.xml"
     done = run_step("Validate", installed, paths=f"  plans/small\n\n{BAD}\n", output=str(report))
     assert done.returncode == 1
-    assert f"file={BAD},line=88".encode() in done.stderr
+    assert f"file={BAD},line=53".encode() in done.stderr
     assert report.read_text().startswith("<?xml")
     assert "1 refused" in (installed / "summary.md").read_text()
 

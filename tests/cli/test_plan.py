@@ -145,7 +145,7 @@ def test_what_contradicts_itself_or_is_beyond_bounds(args: tuple[str, ...], stat
 def test_links_and_devices_are_written_through(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert helixctl("plan", *SMALL, "-q", "-o", tmp_path / "link").status == 0
+    assert helixctl("plan", *SMALL, "-q", "-o", tmp_path / "link", "--force").status == 0
     assert (tmp_path / "link").is_symlink()
     assert json.loads((tmp_path / "real").read_text())["layout"]
     assert helixctl("plan", *SMALL, "-q", "-o", "/dev/null").status == 0

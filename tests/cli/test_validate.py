@@ -5,6 +5,7 @@ The findings themselves are in tests/verify and tests/spec, the formats of repor
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -143,7 +144,7 @@ def test_files_of_others_in_a_folder_are_skipped_and_counted(tmp_path: Path) -> 
         ("llama.yaml", "layers: 4\n\tattention: {}\nattention:\n  heads: 4\n", "HX102"),
         ("llama.json", '{"layers": 4, "attention": {},}', "HX10"),
         ("cluster.yml", "hosts: 1\ndevices_per_host: none\n", "HX105"),
-        ("config.json", '{"model_type": "bert"}', "HX111"),
+        ("config.json", '{"model_type": "llama"}', "HX104"),
         ("config.json", '{"model_type": "llama",, }', "HX102"),
     ],
 )
@@ -162,6 +163,54 @@ def test_a_file_that_is_named_must_be_a_document(tmp_path: Path) -> None:
     both = helixctl("validate", VALID, tmp_path / "package.json")
     assert both.status == 2
     assert f"{tmp_path}/package.json: HX110 is neither" in both.said
+
+
+def test_a_model_of_others_in_a_folder_is_skipped(tmp_path: Path) -> None:
+    """Unless it is named: what nobody asked for by name is no error of the folder's."""
+    llama = json.loads((ROOT / "plans/models/Llama-3.1-8B/config.json").read_text())
+    others = {
+        "whisper": {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "d_model": 384},
+        "bert": {"model_type": "bert"},
+        "classifier": llama | {"architectures": ["LlamaForSequenceClassification"]},
+        "yarn": llama | {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        "unknown": llama | {"use_qk_norm": True},
+    }
+    configs: dict[str, str | bytes] = {f"{name}/config.json": json.dumps(data) for name, data in others.items()}
+    fill(tmp_path, configs | {"llama/config.json": json.dumps(llama), "c.cluster.yaml": Path(SMALL[1]).read_text()})
+    done = helixctl("validate", tmp_path)
+    assert (done.status, done.err) == (0, ""), done.said
+    assert done.said.splitlines()[-1] == "2 documents: 2 valid; 5 other files skipped"
+    assert (
+        "whisper/config.json: skipped, another model: model_type 'whisper' is not modelled"
+        in helixctl("validate", "-v", tmp_path).said
+    )
+    assert helixctl("validate", tmp_path / "whisper/config.json").status == 2
+    assert json.loads(helixctl("validate", tmp_path, "-f", "json").out)["skipped"] == [
+        f"{tmp_path}/{name}/config.json" for name in sorted(others)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["bad"], ["good/a.plan.json", "x.plan.json"]),
+        (["bad/"], ["good/a.plan.json", "x.plan.json"]),
+        (["bad/*"], ["good/a.plan.json", "x.plan.json"]),
+        (["FOLDER/bad/*.json"], ["good/a.plan.json", "x.plan.json"]),
+        (["b.plan.json", "x.*"], ["good/a.plan.json"]),
+        (["*/b.plan.json", "good"], ["x.plan.json"]),
+    ],
+)
+def test_what_is_excluded_is_not_looked_at(tmp_path: Path, exclude: list[str], left: list[str]) -> None:
+    good = Path(VALID).read_text()
+    fill(tmp_path / "f", {"x.plan.json": good, "good/a.plan.json": good, "bad/b.plan.json": "{"})
+    options = [part for glob in exclude for part in ("--exclude", glob.replace("FOLDER", "f"))]
+    done = helixctl("validate", "f", *options, cwd=tmp_path)
+    assert done.status == 0, done.said
+    valid = {line.partition(":")[0] for line in done.said.splitlines() if ": valid " in line}
+    assert valid == {f"f/{name}" for name in left}
+    everything = helixctl("validate", "f", "--exclude", "*", cwd=tmp_path)
+    assert (everything.status, "holds no document" in everything.said) == (2, True)
 
 
 def test_a_folder_without_documents_is_an_error(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.cli.command import Done, helixctl
 from tests.documents import ROOT
 
 VALID, MODEL = "plans/small/dense.4x4.plan.json", "plans/small/dense.model.yaml"
-REFUSED = "tests/invalid/HX406-region-moved.dag.json"
+REFUSED = "tests/invalid/HX406-partial-of-nothing.dag.json"
 MALFORMED = "tests/invalid/HX103-unknown-key.model.yaml"
 MIXED = (VALID, REFUSED, MALFORMED, "plans/nowhere,100%:x.json")
 
@@ -115,10 +115,10 @@ def test_json() -> None:
     assert found["files"][0]["digest"].startswith("sha256:")
     first = found["diagnostics"][0]
     assert (first["severity"], first["code"], first["title"]) == ("error", "HX406", CODES["HX406"].title)
-    assert first["summary"].startswith("task l0.project.linear.g0s0: l0.projection@0 is declared")
+    assert first["summary"].startswith("task l0.feed_forward.down.g0s0: l0.down@0 is declared")
     assert first["hint"].startswith("it stands between")
-    assert first["path"] == "l0.project.linear.g0s0"
-    assert first["range"] == {"filename": REFUSED, "start": {"line": 88, "column": 1}}
+    assert first["path"] == "l0.down@0"
+    assert first["range"] == {"filename": REFUSED, "start": {"line": 66, "column": 1}}
     assert found["diagnostics"][-1]["range"] == {"filename": MIXED[3], "start": None}
 
 
@@ -228,8 +228,8 @@ def test_github_annotations() -> None:
     found = read_annotations(done.out.decode())
     assert len(found) == len(done.out.splitlines()) == 6
     assert found[0]["title"] == f"HX406 {CODES['HX406'].title}"
-    assert (found[0]["file"], found[0]["line"], found[0]["col"]) == (REFUSED, "88", "1")
-    assert "declared [batch 0:2, seq 0:3, hidden 1:5; whole]" in found[0]["message"]
+    assert (found[0]["file"], found[0]["line"], found[0]["col"]) == (REFUSED, "66", "1")
+    assert "declared [batch 0:2, seq 0:3, hidden 0:8; summed over x 0:8]" in found[0]["message"]
     assert "\nhint: it stands between" in found[0]["message"]
     assert found[-1]["file"] == MIXED[3]
     assert "line" not in found[-1]
@@ -270,7 +270,7 @@ def test_annotations_name_files_from_the_root_of_the_checkout() -> None:
     env = {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": str(ROOT)}
     done = helixctl("validate", Path(REFUSED).name, cwd=ROOT / "tests/invalid", env=env)
     assert read_annotations(done.err)[0]["file"] == REFUSED
-    assert done.said.startswith(f"{Path(REFUSED).name}:88:1: HX406")
+    assert done.said.startswith(f"{Path(REFUSED).name}:66:1: HX406")
 
 
 @pytest.mark.parametrize("value", ["", "false", "1"])
@@ -313,7 +313,7 @@ def test_junit_has_a_case_a_file() -> None:
     assert refused.get("type") == "HX406"
     assert str(refused.get("message")).endswith("(and 1 more)")
     assert str(refused.text).count(": HX406 ") == 2
-    assert "[batch 0:2, seq 0:3, hidden 1:5; whole]" in str(refused.text)
+    assert "[batch 0:2, seq 0:3, hidden 0:8; summed over x 0:8]" in str(refused.text)
 
 
 def test_junit_holds_what_xml_cannot() -> None:

@@ -32,7 +32,9 @@ def specs(value: Any) -> Iterator[Spec]:
 def test_a_field_that_is_added_to_any_spec_changes_no_document(path: Any) -> None:
     plan = Plan.model_validate_json(path.read_text())
     met = set()
-    for spec in specs(plan):
+    for found in specs(plan):
+        # By itself: in an old plan the dtypes of a cluster may stand in the order of its file (plan/key_order.py).
+        spec = type(found).model_validate(found.model_dump(mode="json"))
         later = create_model("Later", __base__=type(spec), dummy=(int, added(7)))
         data = spec.model_dump(mode="json")
         again = later.model_validate(data)

@@ -131,8 +131,9 @@ class TestFamilies:
     def test_every_key_that_transformers_writes_is_known(self, family: str) -> None:
         import transformers
 
-        keys = getattr(transformers, CLASSES[family])().to_dict()
-        assert [k for k in keys if k not in FAMILIES[family].model_fields and not without_effect(k, family)] == []
+        config = getattr(transformers, CLASSES[family])().to_dict()
+        others = {k: v for k, v in config.items() if k not in FAMILIES[family].model_fields}
+        assert [k for k, v in others.items() if not without_effect(k, v, family)] == []
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     def test_dtype_tied_and_name(self, family: str, dtype: str, tmp_path: Path) -> None:
@@ -383,6 +384,18 @@ class TestRefusals:
             {"quantization_config": None, "some_new_key": None, "layer_types": ["full_attention"] * 3},
             {"eos_token_id": [1, 2], "attention_dropout": 0.1, "use_cache": False, "temperature": 0.6},
             {"architectures": ["LLaMAForCausalLM"], "rope_scaling": {}, "rope_parameters": None},
+            {"is_llama_config": True, "rope_interleaved": False, "activation": "swiglu", "_anything": {"a": [1]}},
+            {"_model_name_or_path": "x/y", "_attn_implementation_autoset": True, "tokenizer_padding_side": "left"},
+            {"hidden_dropout_prob": 0.1, "layerdrop": 0.0, "neftune_noise_alpha": 5, "init_std": 0.02, "seq_aux": True},
+            {
+                "attn_output_gate": False,
+                "alibi": False,
+                "position_embedding_type": "rope",
+                "n_group": 1,
+                "use_mrope": False,
+            },
+            {"n_layers": 3, "d_model": 96, "activation_function": "silu", "n_kv_heads": 2, "norm_eps": 1e-6},
+            {"qk_norm": False, "use_bias": False, "use_cross_layer_cache": False, "use_flash_attn": True},
         ],
     )
     def test_features_that_are_off_and_keys_without_effect(self, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -459,6 +472,16 @@ class TestRefusals:
             ("llama", {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_theta": 5e5}}, ["HX109"]),
             ("qwen2", {"layer_types": ["sliding_attention"] * 3}, ["HX109"]),
             ("llama", {"sliding_window": 128}, ["HX112"]),
+            ("llama", {"activation": "gelu"}, ["HX109"]),
+            ("llama", {"activation": "geglu"}, ["HX109"]),
+            ("llama", {"n_layers": 4}, ["HX109"]),
+            ("llama", {"rope_interleaved": True}, ["HX111"]),
+            ("llama", {"alibi": True}, ["HX111"]),
+            ("llama", {"use_rope": False}, ["HX112"]),
+            ("llama", {"is_causal": False}, ["HX112"]),
+            ("llama", {"qk_norm": True}, ["HX112"]),
+            ("qwen3", {"qk_norm": False}, ["HX112"]),
+            ("qwen2", {"use_bias": False}, ["HX112"]),
             ("qwen2", {"attention_bias": True}, ["HX112"]),
             ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 32}}, ["HX112"]),
             ("llama", {"a": 1, "b": False, "vocab_size": 0}, ["HX105", "HX112", "HX112"]),

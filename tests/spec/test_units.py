@@ -87,6 +87,20 @@ def test_no_unit_is_refused(number: object) -> None:
         ("flops", "989 TFLOPS", "did you mean '989 TFLOP/s'?"),
         ("flops", "3 apples", "write for example '989 TFLOP/s'"),
         ("time", "5 usec", "did you mean '5 us'?"),
+        ("time", "5 microseconds", "did you mean '5 us'?"),
+        ("time", "5 h", "write for example '5 us'"),
+        ("bandwidth", "400 Gbit/s", "did you mean '400 Gb/s'?"),
+        ("bandwidth", "50 GBytes/sec", "did you mean '50 GB/s'?"),
+        ("bandwidth", "450 GB", "did you mean '450 GB/s'?"),
+        ("bandwidth", "2 GHz", "write for example '450 GB/s'"),
+        ("bandwidth", "400 gbps", "write for example '450 GB/s'"),
+        ("bandwidth", "16 TFLOP/s", "write for example '450 GB/s'"),
+        ("bytes", "64 KB", "did you mean '64 kB'?"),
+        ("bytes", "1 TFLOP", "write for example '80 GB'"),
+        ("flops", "989 Tflops", "did you mean '989 TFLOP/s'?"),
+        ("flops", "989 TFLOPs/s", "did you mean '989 TFLOP/s'?"),
+        ("flops", "989 TB/s", "write for example '989 TFLOP/s'"),
+        ("flops", "1979 TOPS", "write for example '989 TFLOP/s'"),
     ],
 )
 def test_wrong_unit_is_refused_with_the_likest(kind: str, text: str, hint: str) -> None:
@@ -98,6 +112,18 @@ def test_wrong_unit_is_refused_with_the_likest(kind: str, text: str, hint: str) 
 @pytest.mark.parametrize("thing", ["", "fast", "-5 GB", "5 5 GB", "GB", "1_0 GB", True, [80], {"a": 1}, "5 µB"])
 def test_no_quantity_is_refused(thing: object) -> None:
     assert "is not a quantity" in str(refusal("bytes", thing))
+
+
+@pytest.mark.parametrize("unit", ["GT/s", "MT/s", "T/s"])
+def test_transfers_are_no_bytes(unit: str) -> None:
+    error = refusal("bandwidth", f"16 {unit}")
+    assert error.hint.startswith("transfers are no bytes: write GB/s")
+    assert "did you mean" not in error.hint
+
+
+@pytest.mark.parametrize("text", ["5 us", "5 \u00b5s", "5 \u03bcs", "5\u00b5s"])
+def test_both_micro_signs_are_read(text: str) -> None:
+    assert read("time", text) == pytest.approx(5e-6)
 
 
 def test_no_value_is_refused() -> None:

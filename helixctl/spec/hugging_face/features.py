@@ -51,6 +51,19 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
     "layers without a rotary embedding": ("no_rope_layers no_rope_layer_interval", _given),
     "rotary embedding of a part of the head": ("partial_rotary_factor rotary_pct rotary_dim", _NOT_ONE),
     "multimodal rotary embedding": ("use_mrope mrope_section", _given),
+    "a rotary embedding of neighbouring dims": (
+        "rope_interleaved rope_interleave rotary_interleaved interleaved_rope use_interleaved_rope",
+        _given,
+    ),
+    "positions without a rotary embedding": (
+        "alibi use_alibi position_embedding_type",
+        lambda value: _given(value) and value != "rope",
+    ),
+    "attention and feed-forward network side by side": (
+        "parallel_attn use_parallel_residual parallel_residual",
+        _given,
+    ),
+    "attention scaled by the length": ("use_logn_attn use_dynamic_ntk", _given),
     "heads of several widths": ("global_head_dim num_global_key_value_heads swa_head_dim", _given),
     "keys and values shared between layers": ("num_kv_shared_layers attention_k_eq_v", _given),
     "embeddings of every layer": ("hidden_size_per_layer_input", _given),
@@ -106,10 +119,20 @@ def features_of(config: Mapping[str, Any], *, slides: bool = False) -> list[Feat
     return [Feature(name, told_by) for name, told_by in found.items()]
 
 
+def lacks(key: str, value: Any) -> bool:
+    """Whether a key says that the model lacks a feature: ``rope_interleaved: false``."""
+    name, when = _feature(key)
+    return bool(name) and not when(value)
+
+
+def _feature(key: str) -> tuple[str, Predicate]:
+    return _TOLD.get(key) or _TOLD.get(f"{key.partition('_')[0]}_*") or ("", _given)
+
+
 def _told(config: Mapping[str, Any], at: DocumentPath, *, slides: bool) -> Iterator[tuple[str, DocumentPath, Any]]:
     for key, value in config.items():
         path = (*at, key)
-        name, when = _TOLD.get(key) or _TOLD.get(f"{key.partition('_')[0]}_*") or ("", _given)
+        name, when = _feature(key)
         if name and when(value):
             yield name, path, value
         if key in ROPE_KEYS and isinstance(value, dict):

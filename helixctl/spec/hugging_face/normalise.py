@@ -12,7 +12,7 @@ from helixctl.spec.hugging_face.checks import EXPERTS_KEYS, architecture_finding
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Qwen2
 from helixctl.spec.hugging_face.features import features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
-from helixctl.spec.hugging_face.without_effect import without_effect
+from helixctl.spec.hugging_face.without_effect import said_again, without_effect
 from helixctl.spec.origins import Origin
 
 CONFIG_NAME: Final = "config.json"
@@ -44,7 +44,7 @@ def model_of_config(
     if not any(path[0] in ROPE_KEYS for path in refused):
         findings += rope_findings(config)
     if decoder is not None:
-        findings += contradictions(decoder)
+        findings += [*contradictions(decoder), *said_again(config, decoder)]
     if findings or decoder is None:
         return ({}, ()), findings
     origins = tuple(_origins(config, decoder, family, file))
@@ -58,9 +58,7 @@ def _slides(config: Mapping[str, Any]) -> bool:
 
 def _counts(key: str, value: object, cls: type[Decoder], family: str) -> bool:
     """Whether a key is to be looked at; null is the way of transformers to leave a key out that a class lacks."""
-    if key in cls.model_fields:
-        return True
-    return value is not None and not without_effect(key, family)
+    return key in cls.model_fields or not without_effect(key, value, family)
 
 
 def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str) -> Iterator[Origin]:
