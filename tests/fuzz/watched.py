@@ -71,7 +71,7 @@ class Ended:
         return found
 
 
-def run(arguments: Sequence[str]) -> Ended:
-    """Run a command in a fork of this process."""
-    done = fork(arguments, seconds=_FOR_EVER_S, nbytes=_FOR_EVER_NBYTES)
+def run(arguments: Sequence[str], before: str = "") -> Ended:
+    """Run a command in a process of its own; ``before`` is Python source that the process runs first."""
+    done = fork(arguments, seconds=_FOR_EVER_S, nbytes=_FOR_EVER_NBYTES, before=before)
     return Ended(done.status, (done.out + done.err).decode("utf-8", "replace"), done.seconds, done.nbytes)
