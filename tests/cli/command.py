@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.documents import ROOT
+from tests.environment import outer_variables
 from tests.fork import fork
 
-# Nothing of an outer launcher, or of the CI system that runs the tests, may reach a command under test.
-LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_", "JSM_", "FLUX_")
-_OUTER = (*LAUNCHERS, "GITHUB_", "CI_")
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(_OUTER)}
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in outer_variables()}
 
 
 @dataclass(frozen=True)

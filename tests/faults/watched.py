@@ -11,7 +11,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -42,23 +43,32 @@ class Ended:
         return [line for line in self.text.splitlines() if wanted.match(line)]
 
 
+@contextmanager
+def _heeding_ctrl_c() -> Iterator[None]:
+    """A shell that starts tests in the background has them ignore Ctrl-C, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Watched:
     """A command that runs; ``with`` leaves no process behind, whatever happens."""
 
     def __init__(self, command: Sequence[str | Path], **environ: str) -> None:
-        # A shell that starts tests in the background has them ignore Ctrl-C, and so would the run.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._mark, self._text = secrets.token_hex(8), ""
         self._terminal, screen = pty.openpty()
-        self.process = subprocess.Popen(
-            list(map(str, command)),
-            stdin=subprocess.DEVNULL,
-            stdout=screen,
-            stderr=screen,
-            cwd=ROOT,
-            env=ENVIRONMENT | _TERMINAL | {_MARK: self._mark} | environ,
-            start_new_session=True,
-        )
+        with _heeding_ctrl_c():
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                cwd=ROOT,
+                env=ENVIRONMENT | _TERMINAL | {_MARK: self._mark} | environ,
+                start_new_session=True,
+            )
         os.close(screen)
         self._begin = time.monotonic()
 

@@ -21,6 +21,15 @@ def test_malformed_documents_are_refused(way: Way) -> None:
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
 
+@pytest.mark.sweep
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_many_malformed_documents_are_refused(way: Way) -> None:
+    """Others than above, and larger ones."""
+    for case in cases(40, 2, [way], 4 * SMALL):
+        _, ended = tried(case)
+        assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
+
+
 def test_every_kind_is_malformed() -> None:
     assert {kind_of(name) for name in good()} == COMMANDS.keys()
     assert len({way.name for way in WAYS}) == len(WAYS)

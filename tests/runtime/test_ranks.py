@@ -47,14 +47,6 @@ def task_name(rank: int, ordinal: int) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine that runs the tests may itself be a SLURM node."""
-    for name in list(os.environ):
-        if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or name.startswith(("SLURM_", "MASTER_")):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which temporary folders are made."""
     folder = tmp_path / "tmp"
