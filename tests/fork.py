@@ -68,6 +68,12 @@ def fork(
         return Forked(used.status, out.read(), err.read(), used.seconds, used.nbytes)
 
 
+def replacing(name: str, value: object) -> str:
+    """Source for ``before`` that gives a name of a module, ``package.module.NAME``, another value."""
+    module, _, attribute = name.rpartition(".")
+    return f"import {module}\nassert hasattr({module}, {attribute!r})\n{module}.{attribute} = {value!r}\n"
+
+
 class _Server:
     """The server of this process, and the socket to it: it ends when that is closed, however this process ends."""
 

@@ -17,11 +17,12 @@ from typing import Any, Final
 SEED: Final = 20_261_125
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1)
 _LIMITS: Final = ("AS", "CPU", "CORE", "DATA", "FSIZE", "NOFILE", "STACK")
-_RUNNER: Final = "PYTEST_CURRENT_TEST"  # pytest's own variable
+# Variables of pytest, and of a part of torch that transformers imports late.
+_OF_OTHERS: Final = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
 
 State = dict[str, Any]
 _OF_PYTHON: Final[dict[str, Callable[[], Any]]] = {
-    "the environment": lambda: {k: v for k, v in os.environ.items() if k != _RUNNER},
+    "the environment": lambda: {k: v for k, v in os.environ.items() if k not in _OF_OTHERS},
     "the working folder": Path.cwd,
     "sys.path": lambda: list(sys.path),
     "modules that cannot be imported": lambda: [name for name, module in sys.modules.items() if module is None],
