@@ -32,7 +32,7 @@ def helixctl(
     stdin: bytes | None = None,
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
-    timeout: float = 100,
+    timeout: float = 300,
     fresh: bool = False,
     before: str = "",
 ) -> Done:

@@ -19,6 +19,7 @@ from typing import Self
 
 from tests.cli.command import ENVIRONMENT
 from tests.documents import ROOT
+from tests.speed import slowness
 
 _MARK = "HELIXCTL_FAULTS"  # in the environment of every process of a run, so that none is overlooked
 # torch asks the name service for every connection; where that does not answer, it shall not take 5 s.
@@ -81,7 +82,7 @@ class Watched:
         self.process.wait()
         os.close(self._terminal)
 
-    def until(self, wanted: str, seconds: float = 90) -> str:
+    def until(self, wanted: str, seconds: float = 300) -> str:
         """Wait until the run has printed this; what it printed until then."""
         deadline = time.monotonic() + seconds
         while wanted not in self._text:
@@ -89,7 +90,7 @@ class Watched:
             assert self._read() or wanted in self._text, f"ended without {wanted!r}: {self._text!r}"
         return self._text
 
-    def until_files(self, folder: Path, count: int, seconds: float = 90) -> None:
+    def until_files(self, folder: Path, count: int, seconds: float = 300) -> None:
         """Wait until so many files are there."""
         deadline = time.monotonic() + seconds
         while len(list(folder.iterdir())) < count:
@@ -107,13 +108,13 @@ class Watched:
         """The clock starts here; without a call, with the process."""
         self._begin = time.monotonic()
 
-    def ended(self, seconds: float = 60) -> Ended:
+    def ended(self, seconds: float = 300) -> Ended:
         """Wait for the end."""
         while self._read():
             assert time.monotonic() < self._begin + seconds, f"does not end: {self._text!r}"
         status, took = self.process.wait(), time.monotonic() - self._begin
         # What a rank is told when its launcher is killed takes effect a moment later.
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + slowness()
         while self.pids() and time.monotonic() < deadline:
             select.select([], [], [], 0.01)
         while self._read(0):
