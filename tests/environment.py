@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 # Beginnings of their names. The machine that runs the tests may itself be a rank of torchrun or a node of Slurm.
-_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_", "JSM_",
-              "FLUX_")  # fmt: skip
+_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_",
+              "JSM_", "FLUX_")  # fmt: skip
 _OUTER = (*_LAUNCHERS, "GITHUB_", "CI_")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests import fork as module
 from tests.documents import ROOT
-from tests.fork import fork
+from tests.fork import fork, replacing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -76,6 +76,12 @@ def test_what_one_command_changes_no_other_sees() -> None:
         fork([], env={}, before="import os, helixctl.cli.main as m\n" + says).out.decode()
         == f"None {Path.cwd()} False\n"
     )
+
+
+def test_a_replaced_name() -> None:
+    less = replacing("helixctl.cli.documents.MAX_NBYTES", 7)
+    assert fork([], before=less + SAYS.format("helixctl.cli.documents.MAX_NBYTES")).out == b"7\n"
+    assert fork(VERSION, before=replacing("helixctl.cli.documents.NO_SUCH_NAME", 7)).status == 99
 
 
 def test_how_it_ends() -> None:
