@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check golden picture gpu mutants fuzz faults hosts bench clean
+.PHONY: help install demo test sweep check golden picture gpu mutants fuzz faults hosts bench clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,8 +27,15 @@ demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its 
 	  -o $(OUT)/small.plan.json --quiet
 	$(BIN)/helixctl run $(OUT)/small.plan.json --warmup 5 --iters 20 --check --report $(OUT)/small.report.json
 
-test: install ## the tests
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+# SEED=7 runs the tests in the random order of that seed.
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadgroup
+PYTEST += $(if $(SEED),--random-order-bucket=global --random-order-seed=$(SEED))
+
+test: install ## the tests, about 5 minutes; SEED=7 in a random order
+	$(PYTEST)
+
+sweep: install ## the tests that take longer, about 3 minutes; SEED=7 in a random order
+	$(PYTEST) -m sweep
 
 check: install ## lint, types, import rules, proofs of the shipped plans
 	$(BIN)/ruff check .
@@ -38,7 +45,7 @@ check: install ## lint, types, import rules, proofs of the shipped plans
 	$(BIN)/helixctl validate --quiet plans
 
 golden: install ## rewrite the golden files and schemas after a wanted change
-	$(BIN)/pytest -q -n 2 --update-golden tests
+	$(BIN)/pytest -q -n 2 --update-golden -m "sweep or not sweep" tests
 
 picture: install ## draw docs/dag-4x4.png again after a change of the drawing; needs Graphviz
 	$(BIN)/helixctl visualize plans/paper/dense.4x4.dag.json --layer 0 -o docs/dag-4x4.png

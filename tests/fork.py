@@ -1,30 +1,28 @@
-"""A command in a fork of this process: a process of its own, without the half second in which a new one starts."""
+"""A command in a process of its own, without the half second in which a new interpreter starts.
+
+The process is forked from a small server (``tests.forkserver``), not from this process: what this one has loaded, and
+how it is set up, does not reach the command.
+"""
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import resource
-import signal
+import socket
+import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Never
+from typing import IO, Final
 
-# What the commands import when they are used, so that it is here before the fork.
-import helixctl.cli.diff
-import helixctl.cli.plan
-import helixctl.cli.simulate
-import helixctl.cli.validate
-import helixctl.cli.visualize
-import helixctl.emit.dot
-import helixctl.lower
-import helixctl.report.rules
-import helixctl.solve
-import helixctl.verify  # noqa: F401
-from helixctl.cli.main import main
+from tests.forkserver import LENGTH, Request, Used
+
+_START: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[2])\nfrom tests.forkserver import serve"
+_ENVIRON: Final = dict(os.environ)  # as it is before any test has changed it
 
 
 @dataclass(frozen=True)
@@ -53,54 +51,85 @@ def fork(
     env: Mapping[str, str] | None = None,
     seconds: int = 100,
     nbytes: int = resource.RLIM_INFINITY,
+    before: str = "",
 ) -> Forked:
-    """Run ``helixctl ARGUMENTS``, for so long and in so much address space at most."""
+    """Run ``helixctl ARGUMENTS``, for so long and in so much address space at most.
+
+    ``before`` is Python source that the process runs first: it replaces a part of the program, where a test needs that.
+    """
+    environ = dict(os.environ if env is None else env)
+    request = Request(list(arguments), before, str(cwd or Path.cwd()), environ, seconds, nbytes)
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, where the test runner has threads
-            pid = os.fork()
-        if not pid:
-            _become(arguments, (given, out, err), cwd, env, (seconds, nbytes))
-        _, status, used = os.wait4(pid, 0)
+        used = _ask(request, (given, out, err))
         for stream in (out, err):
             stream.seek(0)
-        return Forked(
-            os.waitstatus_to_exitcode(status),
-            out.read(),
-            err.read(),
-            used.ru_utime + used.ru_stime,
-            used.ru_maxrss * 1024,
-        )
+        return Forked(used.status, out.read(), err.read(), used.seconds, used.nbytes)
 
 
-def _become(
-    arguments: Sequence[str],
-    streams: Sequence[IO[bytes]],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    limits: tuple[int, int],
-) -> Never:
-    """The child: the command, with its streams and limits, and no way back."""
-    status = 99
+def replacing(name: str, value: object) -> str:
+    """Source for ``before`` that gives a name of a module, ``package.module.NAME``, another value."""
+    module, _, attribute = name.rpartition(".")
+    return f"import {module}\nassert hasattr({module}, {attribute!r})\n{module}.{attribute} = {value!r}\n"
+
+
+class _Server:
+    """The server of this process, and the socket to it: it ends when that is closed, however this process ends."""
+
+    def __init__(self) -> None:
+        self.link, theirs = socket.socketpair()
+        path = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"{_START}\nserve(int(sys.argv[1]))", str(theirs.fileno()), path],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_ENVIRON,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the test process, with which it ends
+            )
+
+    def ask(self, request: Request, streams: Sequence[IO[bytes]]) -> Used:
+        body = json.dumps(asdict(request)).encode()
+        socket.send_fds(self.link, [len(body).to_bytes(LENGTH, "big")], [stream.fileno() for stream in streams])
+        self.link.sendall(body)
+        with self.link.makefile("rb") as replies:
+            reply = replies.readline()
+        if not reply:
+            raise ConnectionError(f"the process that forks commands has ended with status {self.process.wait()}")
+        return Used(**json.loads(reply))
+
+    def close(self) -> None:
+        self.link.close()
+        self.process.wait()
+
+
+_servers: list[_Server] = []  # one, once there was a command
+_inherited: list[_Server] = []  # of the process that this one was forked from
+
+
+def _ask(request: Request, streams: Sequence[IO[bytes]]) -> Used:
+    if not _servers:
+        _servers.append(_Server())
     try:
-        for number, stream in enumerate(streams):
-            os.dup2(stream.fileno(), number)
-        sys.stdin, sys.stdout, sys.stderr = (open(n, "w" if n else "r", encoding="utf-8") for n in range(3))  # noqa: PTH123, SIM115
-        os.chdir(cwd or ".")
-        if env is not None:
-            os.environ.clear()
-            os.environ.update(env)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the test runner's own clock
-        signal.alarm(4 * limits[0])
-        resource.setrlimit(resource.RLIMIT_CPU, (limits[0], limits[0]))
-        resource.setrlimit(resource.RLIMIT_AS, (limits[1], limits[1]))
-        try:
-            main(list(arguments))
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 98
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
+        return _servers[0].ask(request, streams)
+    except BaseException:  # also a timeout: the reply to this request must not be taken for that to the next
+        _close()
+        raise
+
+
+@atexit.register
+def _close() -> None:
+    while _servers:
+        _servers.pop().close()
+
+
+def _forget() -> None:
+    """In a fork of this process: its server is not ours, and must not wait for us to end."""
+    while _servers:
+        _servers[0].link.close()
+        _inherited.append(_servers.pop())
+
+
+os.register_at_fork(after_in_child=_forget)

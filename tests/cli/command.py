@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.documents import ROOT
+from tests.environment import outer_variables
 from tests.fork import fork
 
-# Nothing of an outer launcher, or of the CI system that runs the tests, may reach a command under test.
-LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_", "JSM_", "FLUX_")
-_OUTER = (*LAUNCHERS, "GITHUB_", "CI_")
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(_OUTER)}
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in outer_variables()}
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,20 @@ def helixctl(
     stdin: bytes | None = None,
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
-    timeout: float = 100,
+    timeout: float = 300,
     fresh: bool = False,
+    before: str = "",
 ) -> Done:
-    """Run ``helixctl ARGS``; in a new interpreter if it starts ranks, or must be ``fresh``."""
+    """Run ``helixctl ARGS``; in a new interpreter if it starts ranks, or must be ``fresh``.
+
+    The command does not see what a test replaces in its own process: ``before`` is Python source that the command's
+    process runs first, where it is not a new interpreter.
+    """
     arguments, environment = list(map(str, args)), ENVIRONMENT | (env or {})
     if not fresh and not {"run", "calibrate"} & set(arguments[:1]):
-        forked = fork(arguments, stdin=stdin or b"", cwd=cwd, env=environment, seconds=int(timeout))
+        forked = fork(arguments, stdin=stdin or b"", cwd=cwd, env=environment, seconds=int(timeout), before=before)
         return Done(forked.status, forked.out, forked.err.decode())
+    assert not before, "a new interpreter runs nothing first"
     command = [sys.executable, "-m", "helixctl", *arguments]
     done = subprocess.run(
         command,

@@ -11,6 +11,7 @@ from helixctl.cli.documents import read_document, read_plan
 from helixctl.plan.size import MANY_TASKS, MOST_TASKS, about
 from tests.cli.command import Done, helixctl
 from tests.documents import PAPER, PAPER_MOE, ROOT
+from tests.fork import replacing
 
 MODELS = {name: str(ROOT / f"plans/models/{name}") for name in
           ("Llama-3.1-405B", "Llama-3.1-8B", "Mixtral-8x7B-v0.1", "Qwen2.5-7B", "Qwen3-30B-A3B")}  # fmt: skip
@@ -22,9 +23,9 @@ def said(done: Done) -> str:
     return done.out.decode() + done.err
 
 
-def planned(file: Path, model: str, hosts: int, batch: int, seq_len: int, *more: str) -> Done:
+def planned(file: Path, model: str, hosts: int, batch: int, seq_len: int, *more: str, before: str = "") -> Done:
     sizes = ("--set", f"hosts={hosts}", "--batch", str(batch), "--seq-len", str(seq_len))
-    return helixctl("plan", MODELS[model], PAPER[1], *sizes, *more, "-o", file)
+    return helixctl("plan", MODELS[model], PAPER[1], *sizes, *more, "-o", file, before=before)
 
 
 def refused(file: Path) -> dict[str, str]:
@@ -77,18 +78,16 @@ def test_405b_is_planned_and_validated(tmp_path: Path, hosts: int) -> None:
         assert "the others are copies of these" in text
 
 
-def test_a_layout_beyond_the_limit_is_not_chosen_and_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layout_beyond_the_limit_is_not_chosen_and_not_written(tmp_path: Path) -> None:
     file = tmp_path / "x.plan.json"
     assert planned(file, "dense", 2, 1024, 1).status == 0
     size = about(read_plan(read_document(str(file))))
-    monkeypatch.setattr("helixctl.plan.size.MOST_TASKS", size - 1)
-    assert "HX305" in said(helixctl("validate", file))
-    assert planned(file, "dense", 2, 1024, 1).status == 0
+    less = replacing("helixctl.plan.size.MOST_TASKS", size - 1)
+    assert "HX305" in said(helixctl("validate", file, before=less))
+    assert planned(file, "dense", 2, 1024, 1, before=less).status == 0
     assert about(read_plan(read_document(str(file)))) < size
     file.unlink()
-    done = planned(file, "dense", 2, 1024, 1, "--layout", "microbatches=64")
+    done = planned(file, "dense", 2, 1024, 1, "--layout", "microbatches=64", before=less)
     assert done.status == 1
     assert "HX305 the smallest that is legal here, layout " in said(done)
     assert "leave axes of --layout to the search" in said(done)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.command import helixctl, modules
 from tests.documents import PAPER, ROOT, SMALL
+from tests.fork import replacing
 
 HEAVY = {"torch", "numpy", "networkx", "safetensors"}
 
@@ -154,22 +155,20 @@ def test_links_and_devices_are_written_through(tmp_path: Path) -> None:
     assert "HX511" in helixctl("plan", *SMALL, "-o", tmp_path / "loop").err
 
 
-def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path) -> None:
     args = ("plan", *SMALL, "--groups", "4", "--slices", "4", "-o", tmp_path / "x.plan.json", "--dag")
     assert helixctl(*args, tmp_path / "x.dag.json").status == 0
     for limit, size in (("documents.MAX_DAG_NBYTES", 2**18), ("plan.MANY_TASKS", 600)):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"helixctl.cli.{limit}", size)
-            (tmp_path / "x.plan.json").unlink()
-            done = helixctl(*args, tmp_path / "y.dag.json")
-            assert done.status == 1
-            assert "HX305 layout 4 x 4: the document of its dag has " in done.err
-            assert "write the plan alone" in done.err
-            assert not (tmp_path / "y.dag.json").exists()
-            assert not (tmp_path / "x.plan.json").exists()
-            (tmp_path / "x.plan.json").touch()
+        (tmp_path / "x.plan.json").unlink()
+        done = helixctl(*args, tmp_path / "y.dag.json", before=replacing(f"helixctl.cli.{limit}", size))
+        assert done.status == 1
+        assert "HX305 layout 4 x 4: the document of its dag has " in done.err
+        assert "write the plan alone" in done.err
+        assert not (tmp_path / "y.dag.json").exists()
+        assert not (tmp_path / "x.plan.json").exists()
+        (tmp_path / "x.plan.json").touch()
     drawn = ("visualize", tmp_path / "p.plan.json", "-f", "json", "-o", tmp_path / "z.dag.json")
     assert helixctl("plan", *SMALL, "--groups", "4", "--slices", "4", "-q", "-o", tmp_path / "p.plan.json").status == 0
-    monkeypatch.setattr("helixctl.cli.documents.MAX_DAG_NBYTES", 2**18)
-    assert "HX305" in helixctl(*drawn).err
+    less = replacing("helixctl.cli.documents.MAX_DAG_NBYTES", 2**18)
+    assert "HX305" in helixctl(*drawn, before=less).err
     assert not (tmp_path / "z.dag.json").exists()

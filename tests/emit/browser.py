@@ -23,9 +23,17 @@ ARGUMENTS = (
 
 NEEDS_BROWSER = [
     pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed"),
-    pytest.mark.timeout(300),
     pytest.mark.xdist_group("browser"),  # one browser, not one a test process
 ]
+
+
+def reset(driver: webdriver.Chrome) -> None:
+    """The browser as it was started: no page, no log of earlier pages, a window and media of its own."""
+    driver.get("about:blank")  # also away from the browser's own first page
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    for log in ("browser", "performance"):
+        driver.get_log(log)
 
 
 def start(profile: Path) -> webdriver.Chrome:

@@ -1,4 +1,4 @@
-"""One headless browser for all tests of a module."""
+"""One headless browser for all tests of a test process, the same for each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import Iterator
 import pytest
 from selenium import webdriver
 
-from tests.emit.browser import start
+from tests.emit.browser import reset, start
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     driver = start(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(driver: webdriver.Chrome) -> webdriver.Chrome:
+    reset(driver)
+    return driver

@@ -17,6 +17,7 @@ from helixctl.dag import Dag
 from helixctl.emit import emit
 from tests.emit.browser import NEEDS_BROWSER
 from tests.emit.examples import HOSTILE, hostile_dag, paper_dag
+from tests.speed import slowness
 
 pytestmark = NEEDS_BROWSER
 
@@ -258,10 +259,11 @@ def test_facts_and_legend_are_text(page: Page) -> None:
 
 
 def check_quiet(driver: webdriver.Chrome) -> None:
-    """No console message, and no request but for the page itself."""
-    assert driver.get_log("browser") == []
+    """No console message, and no request but for the page itself; the browser's own first page may still be at work."""
+    assert [entry for entry in driver.get_log("browser") if not entry["message"].startswith("chrome:")] == []
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    urls = [s["request"]["url"] for s in sent if not s["documentURL"].startswith("chrome:")]
     assert len(urls) == 1
     assert urls[0].startswith("file://")
 
@@ -314,4 +316,4 @@ def test_24_layers_stay_quick(browser: webdriver.Chrome, tmp_path: Path) -> None
         document.body.getBoundingClientRect();
         return performance.now() - start;
     """)
-    assert milliseconds < 1000  # about 20 on a laptop
+    assert milliseconds < 1000 * slowness()  # about 20 on a laptop

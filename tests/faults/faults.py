@@ -23,6 +23,7 @@ from helixctl.dag import Dag
 from helixctl_runtime.seeded import seeded_numbers
 from tests.documents import SMALL, dag_of
 from tests.faults.watched import Ended, Watched
+from tests.ports import free_port
 
 OLD = b"what was there before\n"
 QUICK = ("--warmup", "1", "--iters", "2")
@@ -174,7 +175,8 @@ def raised(setting: Setting) -> Ended:
 
 def outer_raised(setting: Setting) -> Ended:
     """The same under another launcher."""
-    return at_once(f"raise:{setting.victim}", setting, setting.outer, port=free_port())
+    with free_port() as port:
+        return at_once(f"raise:{setting.victim}", setting, setting.outer, port=port)
 
 
 def cut_while_loading(setting: Setting) -> Ended:
@@ -242,7 +244,7 @@ def outer(act: Callable[[list[int], Setting], object]) -> Callable[[Setting], En
     def make(setting: Setting) -> Ended:
         stepped = setting.folder / "stepped"
         stepped.mkdir()
-        with Watched(setting.outer(*LONG, port=free_port(), hooks=f"stepped:{stepped}")) as run:
+        with free_port() as port, Watched(setting.outer(*LONG, port=port, hooks=f"stepped:{stepped}")) as run:
             run.until_files(stepped, setting.ranks)
             run.fault()
             act(run.ranks(setting.ranks), setting)
@@ -252,7 +254,8 @@ def outer(act: Callable[[list[int], Setting], object]) -> Callable[[Setting], En
 
 
 def outer_without_one(setting: Setting) -> Ended:
-    with Watched(setting.outer(*QUICK, port=free_port()), FAULTS_ABSENT=str(setting.victim)) as run:
+    absent = {"FAULTS_ABSENT": str(setting.victim)}
+    with free_port() as port, Watched(setting.outer(*QUICK, port=port), **absent) as run:
         return run.ended()
 
 
@@ -260,7 +263,8 @@ def outer_with_another_dag(setting: Setting) -> Ended:
     for rank in range(setting.ranks):
         its = setting.another_dag if rank == setting.victim else setting.dag
         (setting.folder / f"rank-{rank}.dag.json").write_bytes(its.read_bytes())
-    with Watched(setting.outer(*QUICK, port=free_port(), dag=setting.folder / "rank-{rank}.dag.json")) as run:
+    dags = setting.folder / "rank-{rank}.dag.json"
+    with free_port() as port, Watched(setting.outer(*QUICK, port=port, dag=dags)) as run:
         return run.ended()
 
 
@@ -276,12 +280,6 @@ def listening() -> Iterator[int]:
         other.bind(("", 0))
         other.listen()
         yield int(other.getsockname()[1])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 RANK = r"rank {victim} \(cpu\)"

@@ -11,13 +11,15 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from tests.cli.command import ENVIRONMENT
 from tests.documents import ROOT
+from tests.speed import slowness
 
 _MARK = "HELIXCTL_FAULTS"  # in the environment of every process of a run, so that none is overlooked
 # torch asks the name service for every connection; where that does not answer, it shall not take 5 s.
@@ -42,23 +44,32 @@ class Ended:
         return [line for line in self.text.splitlines() if wanted.match(line)]
 
 
+@contextmanager
+def _heeding_ctrl_c() -> Iterator[None]:
+    """A shell that starts tests in the background has them ignore Ctrl-C, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Watched:
     """A command that runs; ``with`` leaves no process behind, whatever happens."""
 
     def __init__(self, command: Sequence[str | Path], **environ: str) -> None:
-        # A shell that starts tests in the background has them ignore Ctrl-C, and so would the run.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._mark, self._text = secrets.token_hex(8), ""
         self._terminal, screen = pty.openpty()
-        self.process = subprocess.Popen(
-            list(map(str, command)),
-            stdin=subprocess.DEVNULL,
-            stdout=screen,
-            stderr=screen,
-            cwd=ROOT,
-            env=ENVIRONMENT | _TERMINAL | {_MARK: self._mark} | environ,
-            start_new_session=True,
-        )
+        with _heeding_ctrl_c():
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                cwd=ROOT,
+                env=ENVIRONMENT | _TERMINAL | {_MARK: self._mark} | environ,
+                start_new_session=True,
+            )
         os.close(screen)
         self._begin = time.monotonic()
 
@@ -71,7 +82,7 @@ class Watched:
         self.process.wait()
         os.close(self._terminal)
 
-    def until(self, wanted: str, seconds: float = 90) -> str:
+    def until(self, wanted: str, seconds: float = 300) -> str:
         """Wait until the run has printed this; what it printed until then."""
         deadline = time.monotonic() + seconds
         while wanted not in self._text:
@@ -79,7 +90,7 @@ class Watched:
             assert self._read() or wanted in self._text, f"ended without {wanted!r}: {self._text!r}"
         return self._text
 
-    def until_files(self, folder: Path, count: int, seconds: float = 90) -> None:
+    def until_files(self, folder: Path, count: int, seconds: float = 300) -> None:
         """Wait until so many files are there."""
         deadline = time.monotonic() + seconds
         while len(list(folder.iterdir())) < count:
@@ -97,13 +108,13 @@ class Watched:
         """The clock starts here; without a call, with the process."""
         self._begin = time.monotonic()
 
-    def ended(self, seconds: float = 60) -> Ended:
+    def ended(self, seconds: float = 300) -> Ended:
         """Wait for the end."""
         while self._read():
             assert time.monotonic() < self._begin + seconds, f"does not end: {self._text!r}"
         status, took = self.process.wait(), time.monotonic() - self._begin
         # What a rank is told when its launcher is killed takes effect a moment later.
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + slowness()
         while self.pids() and time.monotonic() < deadline:
             select.select([], [], [], 0.01)
         while self._read(0):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,15 @@ SMALL = 2**21  # bytes: what is larger takes long to make
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_malformed_documents_are_refused(way: Way) -> None:
     for case in cases(9, 1, [way], SMALL):
+        _, ended = tried(case)
+        assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_many_malformed_documents_are_refused(way: Way) -> None:
+    """Others than above, and larger ones."""
+    for case in cases(40, 2, [way], 4 * SMALL):
         _, ended = tried(case)
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
@@ -44,24 +51,23 @@ class TestTheBar:
     """What must not happen is seen."""
 
     FILE = str(Path(__file__).parent / "calibrated.cluster.yaml")
+    # In the process of the command: what it reads a file with does something else.
+    READS = "import os, signal, helixctl.cli.documents as module\nmodule.read_text = lambda *_, **__: "
 
-    def test_a_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("helixctl.cli.documents.read_text", lambda *_, **__: 1 / 0)
-        assert run(["validate", self.FILE]).problems == ["exit status 3", "a traceback"]
+    def test_a_traceback(self) -> None:
+        assert run(["validate", self.FILE], self.READS + "1 / 0").problems == ["exit status 3", "a traceback"]
 
-    def test_a_line_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("helixctl.errors.one_line", lambda text, *_: text)
-        assert "a line that is no diagnostic" in run(["validate", "no\nsuch.yaml"]).problems
+    def test_a_line_of_its_own(self) -> None:
+        same = "import helixctl.errors as module\nmodule.one_line = lambda text, *_: text"
+        assert "a line that is no diagnostic" in run(["validate", "no\nsuch.yaml"], same).problems
 
-    def test_a_signal(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("helixctl.cli.documents.read_text", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-        assert run(["validate", self.FILE]).problems == ["exit status -9"]
+    def test_a_signal(self) -> None:
+        ended = run(["validate", self.FILE], self.READS + "os.kill(os.getpid(), signal.SIGKILL)")
+        assert ended.problems == ["exit status -9"]
 
-    def test_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(
-            "helixctl.cli.documents.read_text", lambda *_, **__: "a: 1" if bytearray(b"x" * 500_000_000) else ""
-        )
-        assert run(["validate", self.FILE]).problems[0].endswith(" MB")
+    def test_memory(self) -> None:
+        ended = run(["validate", self.FILE], self.READS + "bytearray(b'x' * 500_000_000) and 'a: 1'")
+        assert ended.problems[0].endswith(" MB")
 
     def test_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watched, "MOST_GOOD_S", 0.0)

@@ -38,6 +38,5 @@ def test_the_script_on_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.timeout(600)
 def test_the_paper_s_shapes_on_a_gpu(tmp_path: Path) -> None:
     assert run(tmp_path / "r.json")["passed"]

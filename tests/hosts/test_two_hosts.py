@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from tests.hosts.network import missing
 from tests.hosts.two_hosts import CASES, Case, run, wrong
+from tests.speed import slowness
 
 UNABLE = missing() if sys.platform == "linux" else "network namespaces are Linux's"
 TIMEOUT, BUSY = 3, 8
@@ -19,7 +20,8 @@ TIMEOUT, BUSY = 3, 8
 @pytest.mark.skipif(UNABLE is not None, reason=str(UNABLE))
 @pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
 def test_two_hosts(case: Case, tmp_path: Path) -> None:
-    ends = run(case, tmp_path, 2, TIMEOUT if case.act else 30)
+    slow = slowness()
+    ends = run(case, tmp_path, 2, TIMEOUT * slow if case.act else 30)
     assert wrong(case, ends, 2) == [], "\n----\n".join(end.text for end in ends)
     if case.act:
-        assert max(end.seconds for end in ends) < TIMEOUT + 2 + BUSY
+        assert max(end.seconds for end in ends) < TIMEOUT * slow + 2 + BUSY * max(slow, slowness())

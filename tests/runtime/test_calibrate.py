@@ -22,13 +22,6 @@ from tests.documents import SMALL
 DAY = date(2026, 11, 23)
 
 
-@pytest.fixture(autouse=True)
-def _no_outer_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("RANK", "WORLD_SIZE", "LOCAL_", "SLURM_", "MASTER_")):
-            monkeypatch.delenv(name)
-
-
 def made_up(sizes: Sizes, ranks: int, cores: int | None = 2) -> Measurements:
     """A task starts in 1 us; a kernel takes 1 us and 1 ns per element, a message 0.1 ms and 1 ns per byte."""
     kernels = {p: 1e-6 if p.kernel == "task" else 1e-6 + prod(p.shape) * 1e-9 for p in sizes.kernels(("float32",))}

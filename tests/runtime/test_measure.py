@@ -1,6 +1,7 @@
 """Measuring on gloo ranks: steps begin together, dags take turns, and a recorder sees what computing hides.
 
-Programs are made by hand here: a computation sleeps, so that how long it takes is known.
+Programs are made by hand here: a computation sleeps, so that how long it takes is known. All times are multiplied by
+how slow the machine is: what is no sleep must be short beside one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from helixctl.dag import AllReduce, SendReceive, Task
 from helixctl_runtime.measure import Measured, measure
 from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
 from helixctl_runtime.ranks import Rank, run_ranks
+from tests.speed import slowness
 
 PAIR = (0, 1)
 
@@ -44,23 +46,25 @@ def on_ranks(make: Callable[[Rank], list[Program]], ranks: int = 2, **steps: int
         first = [10 * which for which in range(len(programs))]
         return measure(programs, first, groups, rank, **{"warmup": 1, "iters": 3, "trace_steps": 2} | steps)
 
-    found: Any = run_ranks(work, world_size=ranks, device="cpu", timeout=20, task_name=lambda r, p: str(p))
+    found: Any = run_ranks(work, world_size=ranks, device="cpu", timeout=60, task_name=lambda r, p: str(p))
     return found
 
 
 def test_ranks_begin_a_step_together() -> None:
     """The second stage of a pipeline waits for the first in every step; else they would work side by side."""
+    slow = slowness()
 
     def make(rank: Rank) -> list[Program]:
         send = exchange(1 - rank.rank, SendReceive())
         if rank.rank:
-            return [program(1, send, Wait(0, send), sleep(1, 0.05))]
-        return [program(0, sleep(0, 0.05), send, Wait(1, send))]
+            return [program(1, send, Wait(0, send), sleep(1, 0.05 * slow))]
+        return [program(0, sleep(0, 0.05 * slow), send, Wait(1, send))]
 
     (first,), (second,) = on_ranks(make, warmup=5)
-    assert min(first.step_s) >= 0.05
-    assert min(second.step_s) >= 0.1 - 0.01
-    assert 3 * (0.05 - 0.01) <= second.communication_s < 0.3  # three steps; with the warm-up it would be eight
+    assert min(first.step_s) >= 0.05 * slow
+    assert min(second.step_s) >= (0.1 - 0.01) * slow
+    # Three steps; with the warm-up it would be eight.
+    assert 3 * (0.05 - 0.01) * slow <= second.communication_s < 0.3 * slow
 
 
 def test_programs_take_turns() -> None:
@@ -79,44 +83,46 @@ def test_programs_take_turns() -> None:
         measure(make(rank), [0, 10], {}, rank, warmup=1, iters=2, trace_steps=1)
         return seen
 
-    (found,) = run_ranks(work, world_size=1, device="cpu", timeout=20, task_name=lambda r, p: str(p))
+    (found,) = run_ranks(work, world_size=1, device="cpu", timeout=60, task_name=lambda r, p: str(p))
     assert found == [(name, begun, step) for step in range(4) for name, begun in (("a", 1), ("b", 11))]
 
 
 def test_a_collective_is_on_its_way_until_it_is_complete() -> None:
     """Not until it is waited for: the rank learns of that only then."""
+    slow = slowness()
 
     def make(rank: Rank) -> list[Program]:
         reduce = exchange(0, AllReduce())
-        return [program(rank.rank, reduce, sleep(1, 0.2), Wait(0, reduce))]
+        return [program(rank.rank, reduce, sleep(1, 0.2 * slow), Wait(0, reduce))]
 
     for (measured,) in on_ranks(make, iters=1, trace_steps=2):
-        assert measured.step_s[0] >= 0.2
+        assert measured.step_s[0] >= 0.2 * slow
         for step in measured.traced:
             (begin, end), (computing, computed) = step.tasks
-            assert begin < end < begin + 0.1
-            assert computed - computing >= 0.2
+            assert begin < end < begin + 0.1 * slow
+            assert computed - computing >= 0.2 * slow
             assert [place for place, _, _ in step.exposed] == [0, 0]
             assert step.begin_s <= begin < computed <= step.exposed[1][1] <= step.exposed[1][2] <= step.end_s
 
 
 def test_a_rank_that_waits_is_exposed_and_one_that_computes_is_not() -> None:
     """Rank 1 comes late: rank 0 computes for some of the time, and waits for the rest."""
+    slow = slowness()
 
     def make(rank: Rank) -> list[Program]:
         reduce = exchange(1, AllReduce())
-        before, after = ((0, 0.1), (0.2, 0))[rank.rank]
-        copy = sleep(1, 0.05)  # made for the collective, which begins after it
+        before, after = ((0, 0.1 * slow), (0.2 * slow, 0))[rank.rank]
+        copy = sleep(1, 0.05 * slow)  # made for the collective, which begins after it
         return [program(rank.rank, sleep(0, before), copy, reduce, sleep(2, after), Wait(1, reduce))]
 
     (early,), (late,) = on_ranks(make, iters=1, trace_steps=1)
-    assert early.communication_s >= 0.1 - 0.02
-    assert late.communication_s < 0.1
+    assert early.communication_s >= (0.1 - 0.02) * slow
+    assert late.communication_s < 0.1 * slow
     (step,) = early.traced
     begin, end = step.tasks[1]
-    assert begin - step.begin_s >= 0.05
-    assert end - begin >= 0.2 - 0.02
-    assert sum(stop - start for _, start, stop in step.exposed) < 0.2 - 0.02
+    assert begin - step.begin_s >= 0.05 * slow
+    assert end - begin >= (0.2 - 0.02) * slow
+    assert sum(stop - start for _, start, stop in step.exposed) < (0.2 - 0.02) * slow
 
 
 def test_a_copy_belongs_to_its_computation() -> None:

@@ -6,7 +6,6 @@ import operator
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,10 +29,13 @@ from helixctl_runtime.ranks.environment import (  # noqa: E402
 )
 from helixctl_runtime.ranks.failure import Report, Standing, root_cause  # noqa: E402
 from helixctl_runtime.ranks.rank import Position  # noqa: E402
+from tests.ports import free_port  # noqa: E402
+from tests.speed import slowness  # noqa: E402
 
 WORLD = 4
-# Seconds that a machine which is busy with other tests may add. What must not happen is a wait of half a minute.
+# Seconds that a machine which is busy with other tests may add; what must not happen is a wait of ``PATIENT``.
 BUSY = 5
+PATIENT = 60
 TASKS = ("l0.attend", "l0.concat", "l1.attend", "l1.concat")
 Deed = Callable[[Rank], None]
 
@@ -44,14 +46,6 @@ def task_name(rank: int, ordinal: int) -> str:
     """Each rank has an attend task of its own; concat is one task for all."""
     task = TASKS[ordinal]
     return f"{task}.s{rank}" if task.endswith("attend") else task
-
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine that runs the tests may itself be a SLURM node."""
-    for name in list(os.environ):
-        if name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or name.startswith(("SLURM_", "MASTER_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +86,7 @@ def steps(rank: Rank, pids: Path, deeds: dict[tuple[int, int, int], Deed]) -> in
     return rank.rank
 
 
-def run(pids: Path, deeds: dict[tuple[int, int, int], Deed], timeout: float = 20) -> tuple[HelixError, float]:
+def run(pids: Path, deeds: dict[tuple[int, int, int], Deed], timeout: float = PATIENT) -> tuple[HelixError, float]:
     """Run ``steps``, expect it to fail; the error and the seconds it took."""
     start = time.monotonic()
     with pytest.raises(HelixError) as caught:
@@ -138,7 +132,7 @@ def test_results_come_back_in_order(pids: Path, temporary: Path) -> None:
             dist.all_reduce(total, group=group)
         return rank.rank, len(pairs), torch.full((1 << 18,), int(total))
 
-    results = run_ranks(worker, world_size=WORLD, device="cpu", timeout=20, task_name=task_name)
+    results = run_ranks(worker, world_size=WORLD, device="cpu", timeout=PATIENT, task_name=task_name)
     assert [r[:2] for r in results] == [(rank, 2) for rank in range(WORLD)]
     assert all(int(r[2][-1]) == 2 * (0 + 1 + 2 + 3) for r in results)
     assert list(temporary.iterdir()) == []
@@ -149,7 +143,7 @@ def test_other_ranks_write_to_their_logs(tmp_path: Path) -> None:
         os.write(1, b"from C\n")
         sys.stdout.write(f"from {rank}\n")
 
-    run_ranks(worker, world_size=2, device="cpu", timeout=5, task_name=task_name, log_dir=tmp_path / "logs")
+    run_ranks(worker, world_size=2, device="cpu", timeout=PATIENT, task_name=task_name, log_dir=tmp_path / "logs")
     assert (tmp_path / "logs" / "rank-1.log").read_text() == "from C\nfrom rank 1 (cpu)\n"
     assert (tmp_path / "logs" / "rank-0.log").read_text() == ""
 
@@ -164,7 +158,7 @@ def test_fork_after_the_launcher_has_used_threads() -> None:
         torch.set_num_threads(2)
         return float((square @ square)[0, 0])
 
-    results = run_ranks(worker, world_size=2, device="cpu", timeout=3, task_name=task_name)
+    results = run_ranks(worker, world_size=2, device="cpu", timeout=PATIENT, task_name=task_name)
     torch.set_num_threads(before)
     assert results == [float((square @ square)[0, 0])] * 2
 
@@ -175,7 +169,7 @@ def test_a_killed_rank_is_named(pids: Path, temporary: Path) -> None:
     assert error.diagnostics[0].message == "rank 3 (cpu) was killed by SIGKILL during l1.attend.s3 of step 2"
     assert log_of(error) == ""
     assert [path.name[:14] for path in temporary.iterdir()] == ["helixctl-logs-"]
-    assert seconds < 3
+    assert seconds < 3 * slowness()
 
 
 def test_a_crash_leaves_a_traceback(pids: Path, temporary: Path) -> None:
@@ -190,53 +184,56 @@ def test_a_rank_that_exits_is_named(pids: Path, temporary: Path) -> None:
 
 
 def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:
-    error, seconds = run(pids, {(2, 1, 2): suicide(signal.SIGSTOP)}, timeout=2)
+    timeout = 2 * slowness()
+    error, seconds = run(pids, {(2, 1, 2): suicide(signal.SIGSTOP)}, timeout)
     assert error.diagnostics[0].code == "HX505"
     assert error.diagnostics[0].message == (
-        "rank 2 (cpu) did not arrive at l1.concat within 2 s; last seen in l1.attend.s2 of step 1; "
+        f"rank 2 (cpu) did not arrive at l1.concat within {timeout} s; last seen in l1.attend.s2 of step 1; "
         "3 ranks arrived; its process is suspended"
     )
-    assert seconds < 2 + 2 + BUSY
+    assert seconds < timeout + 2 + BUSY * slowness()
 
 
 def test_a_rank_that_never_joins(pids: Path, temporary: Path) -> None:
     def worker(rank: Rank) -> None:
         (pids / str(os.getpid())).touch()
         if rank.rank == 1:
-            time.sleep(60)
+            time.sleep(600)
         rank.init_process_group()
 
-    start = time.monotonic()
+    timeout, start = 1.5 * slowness(), time.monotonic()
     with pytest.raises(HelixError, match="HX505") as caught:
-        run_ranks(worker, world_size=WORLD, device="cpu", timeout=1.5, task_name=task_name)
+        run_ranks(worker, world_size=WORLD, device="cpu", timeout=timeout, task_name=task_name)
     assert caught.value.diagnostics[0].message.startswith(
-        "rank 1 (cpu) did not arrive at init_process_group within 1.5 s; last seen in start-up"
+        f"rank 1 (cpu) did not arrive at init_process_group within {timeout:g} s; last seen in start-up"
     )
-    assert "time.sleep(60)" in log_of(caught.value) or "in worker" in log_of(caught.value)
-    assert time.monotonic() - start < 1.5 + 2 + BUSY
+    assert "time.sleep(600)" in log_of(caught.value) or "in worker" in log_of(caught.value)
+    assert time.monotonic() - start < timeout + 2 + BUSY * slowness()
 
 
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.PREPARING])
 def test_ranks_that_all_wait_for_ever(phase: Phase) -> None:
     def worker(rank: Rank) -> None:
         rank.progress.enter(phase)
-        time.sleep(60)
+        time.sleep(600)
 
-    start = time.monotonic()
-    with pytest.raises(HelixError, match=r"HX505 rank 0 \(cpu\) did not finish .* within 0.5 s"):
-        run_ranks(worker, world_size=2, device="cpu", timeout=0.5, task_name=task_name)
-    assert time.monotonic() - start < 0.5 + 2 + BUSY
+    timeout, start = 0.5 * slowness(), time.monotonic()
+    with pytest.raises(HelixError, match=rf"HX505 rank 0 \(cpu\) did not finish .* within {timeout:g} s"):
+        run_ranks(worker, world_size=2, device="cpu", timeout=timeout, task_name=task_name)
+    assert time.monotonic() - start < timeout + 2 + BUSY * slowness()
 
 
 def test_long_preparation_is_no_hang() -> None:
+    timeout = 0.5 * slowness()
+
     def worker(rank: Rank) -> int:
         rank.progress.enter(Phase.PREPARING)
-        end = time.process_time() + 2
-        while time.process_time() < end:
+        end = time.monotonic() + 4 * timeout
+        while time.monotonic() < end:
             pass
         return rank.rank
 
-    assert run_ranks(worker, world_size=1, device="cpu", timeout=0.2, task_name=task_name) == [0]
+    assert run_ranks(worker, world_size=1, device="cpu", timeout=timeout, task_name=task_name) == [0]
 
 
 def test_an_exception_in_a_task(pids: Path, temporary: Path) -> None:
@@ -244,7 +241,7 @@ def test_an_exception_in_a_task(pids: Path, temporary: Path) -> None:
     assert error.diagnostics[0].code == "HX510"
     assert error.diagnostics[0].message == "rank 2 (cpu) failed in l1.attend.s2 of step 0: ValueError: no such width"
     assert "Traceback (most recent call last)" in log_of(error)
-    assert seconds < 3
+    assert seconds < 3 * slowness()
 
 
 def test_a_helix_error_is_passed_on(pids: Path, temporary: Path) -> None:
@@ -258,14 +255,14 @@ def test_a_helix_error_is_passed_on(pids: Path, temporary: Path) -> None:
 def test_ranks_on_cuda_are_fresh_processes(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     worker = operator.attrgetter("rank", "local_rank", "device")
-    results = run_ranks(worker, world_size=2, device="cuda", timeout=30, task_name=task_name)
+    results = run_ranks(worker, world_size=2, device="cuda", timeout=PATIENT, task_name=task_name)
     assert results == [(r, r, torch.device("cuda", r)) for r in range(2)]
     assert list(temporary.iterdir()) == []
 
 
 def test_a_result_that_cannot_be_pickled() -> None:
     with pytest.raises(HelixError, match=r"HX510 rank 0 \(cpu\) failed in start-up: .*pickle"):
-        run_ranks(lambda _: lambda: None, world_size=1, device="cpu", timeout=5, task_name=task_name)
+        run_ranks(lambda _: lambda: None, world_size=1, device="cpu", timeout=PATIENT, task_name=task_name)
 
 
 def standing(rank: int, begun: int, report: Report | None = None, exit_code: int | None = None) -> Standing:
@@ -330,9 +327,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def worker(rank):
     rank.init_process_group()
     Path(sys.argv[1], str(os.getpid())).touch()
-    time.sleep(60)
+    time.sleep(600)
 
-run_ranks(worker, world_size=4, device="cpu", timeout=30, task_name=lambda rank, ordinal: "t")
+run_ranks(worker, world_size=4, device="cpu", timeout=300, task_name=lambda rank, ordinal: "t")
 """
 
 
@@ -347,25 +344,26 @@ def test_ranks_end_with_their_launcher(pids: Path, temporary: Path, number: int,
             time.sleep(0.05)
         start = time.monotonic()
         launcher.send_signal(number)
-        _, errors = launcher.communicate(timeout=10)
+        _, errors = launcher.communicate(timeout=300)
     assert launcher.returncode == status, errors
-    assert time.monotonic() - start < 2 + BUSY
+    assert time.monotonic() - start < 2 + BUSY * slowness()
     if number != signal.SIGKILL:
         assert list(temporary.iterdir()) == []
     while any(Path("/proc", path.name).exists() for path in pids.iterdir()):
-        assert time.monotonic() - start < 2 + BUSY
+        assert time.monotonic() - start < 2 + BUSY * slowness()
         time.sleep(0.02)
 
 
 OUTER = """
 import torch, torch.distributed as dist
+from helixctl.errors import HelixError
 from helixctl_runtime.ranks import Phase, run_ranks
 
 def worker(rank):
     rank.init_process_group()
     x = torch.tensor(rank.rank + 1)
     dist.all_reduce(x)
-    print(int(x))
+    print(int(x), flush=True)
     rank.progress.enter(Phase.RUNNING)
     rank.progress.cell[0] = 1
     if rank.rank == 1:
@@ -374,40 +372,41 @@ def worker(rank):
 
 for work in (lambda rank: rank.rank, worker):
     try:
-        print(run_ranks(work, world_size=2, device="cpu", timeout=10, task_name=lambda rank, ordinal: f"t{ordinal}"))
-    except SystemExit as error:
-        print("status", error.code)
-    except Exception as error:
+        name = lambda rank, ordinal: f"t{ordinal}"
+        print(run_ranks(work, world_size=2, device="cpu", timeout=60, task_name=name), flush=True)
+    except HelixError as error:
         print(error)
+        raise SystemExit(error.exit_status)
 """
 
 
 def test_ranks_of_another_launcher(unused_port: int) -> None:
-    environ = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port)}
+    environ = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "WORLD_SIZE": "2"}
+    environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", OUTER],
             env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         for rank in range(2)
     ]
-    first, second = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    first, second = [process.communicate(timeout=300)[0].splitlines() for process in processes]
     assert first[:2] == ["[0, None]", "3"]
     assert second[:2] == ["[None, 1]", "3"]
-    # Both know whose fault it was, and one of them says it.
-    said = ["HX510 rank 1 (cpu) failed in t0 of step 0: ValueError: broken", "status 1"]
-    assert sorted(first[2:] + second[2:]) == said
+    # Both know whose fault it was, and one of them says it. One that is stuck in the collective ends all the same.
+    said = [line for line in first[2:] + second[2:] if "HX" in line]
+    assert said == ["HX510 rank 1 (cpu) failed in t0 of step 0: ValueError: broken"]
+    assert [process.returncode for process in processes] == [1, 1]
 
 
 @pytest.fixture
-def unused_port() -> int:
+def unused_port() -> Iterator[int]:
     """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with free_port() as port:
+        yield port
 
 
 def test_torchrun_comes_before_slurm() -> None:

@@ -1,0 +1,15 @@
+"""What of the outside must not reach a test: the launcher or the CI system that runs the tests, as variables."""
+
+from __future__ import annotations
+
+import os
+
+# Beginnings of their names. The machine that runs the tests may itself be a rank of torchrun or a node of Slurm.
+_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_",
+              "JSM_", "FLUX_")  # fmt: skip
+_OUTER = (*_LAUNCHERS, "GITHUB_", "CI_")
+
+
+def outer_variables() -> list[str]:
+    """The names of those that are set."""
+    return [name for name in os.environ if name.startswith(_OUTER)]
