@@ -124,7 +124,7 @@ class _Solver:
             self.objective,
             Plan.of(model, cluster, workload, best.layout),
             self._rows(best, looked.simulated, wish, proved=open_bound is None),
-            (*self._fallback(), *reasons(best, looked, self.objective, model, cluster)),
+            reasons(best, looked, self.objective, model, cluster),
             searched(best, *counts, open_bound, self.objective, wish_text(wish)),
             found.legal,
             len(found.tried),
@@ -138,13 +138,6 @@ class _Solver:
         best = min([*filter(None, [found.best]), *fitting], key=lambda c: (self._key(c), simplicity(c.layout)))
         closed = found.open_bound is not None and found.open_bound > self._key(best)
         return best, None if closed else found.open_bound
-
-    def _fallback(self) -> tuple[str, ...]:
-        """What to say where the search settled for another objective."""
-        if self.objective == self.wanted:
-            return ()
-        text = f"the search for {self.wanted} ended at its budget before it met a layout that fits"
-        return (f"{text}: this one is chosen for its memory (fix axes with --layout to search less)",)
 
     def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Layout], list[Bounded]]:
         """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m.
@@ -163,8 +156,7 @@ class _Solver:
                 raise HelixError(large)
             found = self._search(asked, self.budget, _cannot_fit)
             if found.best is None and found.open_bound:
-                self.objective = "memory"  # nothing fitted before the budget was spent: the smallest then
-                found = self._search(asked, self.budget, _cannot_fit)
+                found = self._from_the_smallest(asked, found)
             if found.best:
                 return found, legal, layouts
         self.objective = "memory"  # nothing fits: what comes nearest to it
@@ -173,12 +165,26 @@ class _Solver:
             raise HelixError(cannot)
         return self._search(asked, _GLANCE), legal, layouts
 
+    def _from_the_smallest(self, asked: Sequence[Bounded], found: Found) -> Found:
+        """Nothing fitted before the budget was spent: find the smallest, and what is better beside it."""
+        self.objective = "memory"
+        small = self._search(asked, self.budget, _cannot_fit)
+        self.objective = self.wanted
+        if small.best is None:
+            return small
+        known = {c.layout: c for c in (*found.tried, *small.tried)}
+        return self._search(asked, self.budget, _cannot_fit, list(known.values()))
+
     def _tasks(self, layout: Layout) -> int:
         """About how many tasks a layout's dag has."""
         return tasks_of(layout, self.specs[0].layers)
 
     def _search(
-        self, layouts: Iterable[Bounded], budget: int, hopeless: Callable[[Key], bool] = lambda _: False
+        self,
+        layouts: Iterable[Bounded],
+        budget: int,
+        hopeless: Callable[[Key], bool] = lambda _: False,
+        known: Sequence[Candidate] = (),
     ) -> Found:
         problem = Problem(
             narrowed=lambda layout: self._least(self.bounds(layout)),
@@ -188,7 +194,7 @@ class _Solver:
             size=lambda layout: size(*self.specs, layout),
             hopeless=hopeless,
         )
-        return search([(self._least(bound), layout) for bound, layout in layouts], problem, budget)
+        return search([(self._least(bound), layout) for bound, layout in layouts], problem, budget, known)
 
     def _key(self, candidate: Candidate) -> Key:
         if candidate.forecast is None:

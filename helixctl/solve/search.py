@@ -5,7 +5,7 @@ Where a budget ends it before, the layouts beside the best found are simulated t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -17,7 +17,7 @@ from helixctl.solve.objective import Key
 
 # Tasks that a search may simulate before it settles for the best so far: about a second.
 BUDGET: Final = 12_000
-# As many budgets are spent beside the best found where the budget ends a search.
+# As many more budgets are spent beside the best found where the budget ends a search.
 _BESIDE: Final = 3
 # Choices that only change together: how many microbatches, and of them how many take turns.
 _TURNS: Final = frozenset({"microbatches", "interleave"})
@@ -61,16 +61,24 @@ class Problem:
     hopeless: Callable[[Key], bool] = lambda _: False
 
 
-def search(layouts: Iterable[tuple[Key, Layout]], problem: Problem, budget: int) -> Found:
+def search(
+    layouts: Iterable[tuple[Key, Layout]], problem: Problem, budget: int, known: Sequence[Candidate] = ()
+) -> Found:
     """Find the layout with the least key.
 
     Args:
         layouts: each with a key that its own is not below; equals in the order in which they are preferred.
         problem: what is asked of a layout.
         budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
-            three times as many beside the best found.
+            up to three times as many more, beside the best found.
+        known: what was simulated before, and for this the budget: where any of it fits, only what is beside is.
     """
-    return _Search(problem, list(layouts)).run(budget)
+    made = _Search(problem, list(layouts))
+    place = {layout: n for n, (_, layout) in enumerate(made.layouts)}
+    for candidate in known:
+        made.take(candidate, place[candidate.layout])
+    made.spent = budget if made.best else 0
+    return made.run(budget)
 
 
 @dataclass(slots=True)
@@ -109,9 +117,12 @@ class _Search:
         return Found(self.best, tuple(self.tried.values()), legal, None)
 
     def _try(self, layout: Layout, place: int) -> None:
-        candidate = self.problem.simulate(layout)
         self.spent += self.problem.size(layout)
-        self.tried[layout] = candidate
+        self.take(self.problem.simulate(layout), place)
+
+    def take(self, candidate: Candidate, place: int) -> None:
+        """Note a forecast: it may be the best."""
+        self.tried[candidate.layout] = candidate
         its_key = self.problem.key(candidate)
         if self.problem.fits(candidate) and (self.best is None or (its_key, place) < (self.best_key, self.best_place)):
             self.best, self.best_key, self.best_place = candidate, its_key, place
