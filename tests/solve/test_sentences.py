@@ -254,13 +254,13 @@ def test_no_slicing_is_legal_where_a_layout_with_slices_plans() -> None:
 def test_every_comparison_of_a_decision_holds(budget: int, objective: Objective) -> None:
     """Whatever ends the search: no row that fits and was asked for is better than the choice."""
     sets = ("device.memory=500 MB", "workload.seq_len=2")
-    for wish in ("", "slices=4", "pipeline=2,combine=reduce"):
-        decision = decide(*specs(PAPER, *sets), parse_wish(wish), objective, budget=budget)
+    for wish in ({}, parse_wish("slices=4"), parse_wish("pipeline=2,combine=reduce")):
+        decision = decide(*specs(PAPER, *sets), wish, objective, budget=budget)
         chosen = next(r for r in decision.rows if r.chosen).candidate
         rows = [r for r in decision.rows if r.fits]
         assert chosen.forecast.memory_nbytes <= 500e6
         for r in rows:
-            wished = all(getattr(r.candidate.layout, a) == v for a, v in parse_wish(wish).items())
+            wished = all(getattr(r.candidate.layout, a) == v for a, v in wish.items())
             mine, its = (key(decision.objective, c.forecast) for c in (r.candidate, chosen))
             assert not (wished and mine < its), (str(r.candidate.layout), r.verdict)
             assert ("as good" in r.verdict) == (mine == its and not r.chosen)
