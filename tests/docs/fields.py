@@ -14,7 +14,7 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
 
 
 def fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The dotted path and the default of every field, those of the classes within it after it; a path may come twice."""
+    """The dotted path and the default of every field, and of those of the classes within it; a path may come twice."""
     for name, field in cls.model_fields.items():
         yield prefix + name, "required" if field.is_required() else default_text(cls, name)
         for path, inner in classes(field.annotation):
