@@ -29,6 +29,7 @@ MACHINES: Final = {
     "helixctl run plans/small/dense.4x4.plan.json": {"PYTHONPATH": "HERE/no-torch"},
     "helixctl visualize plans/small/dense.4x4.plan.json -o x.png": {"PATH": "/nowhere"},
 }
+_LLAMA: Final = ("FOLDER", "CLUSTER", "--batch", "4", "--seq-len", "16", "-o", "llama.plan.json")
 _QWEN: Final = ("layers=1", "hidden_size=896", "attention.heads=14", "attention.head_dim=64", "workload.batch=2",
                 "attention.softmax_slices=1", "feed_forward.intermediate_size=16")  # fmt: skip
 
@@ -52,14 +53,15 @@ def make_kit(folder: Path) -> None:
     }
     for name, plan in plans.items():
         (folder / f"{name}.plan.json").write_text(plan.to_json())
-    done = helixctl("plan", "MODEL", "CLUSTER", "-q", "-o", "x.plan.json", cwd=folder)
-    assert done.status == 0, done.err
     report = {"report": "helixctl run", "dag_digest": "sha256:" + "0f1b5c2e7a86" * 5 + "0f1b", "dtype": "float32",
               "step_time_ms": {"mean": 1.0}, "tokens_per_s": 1.0, "sync_overhead_per_token_ms": 1.0}  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report))
     (folder / "no-torch").mkdir()
     (folder / "no-torch/torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')\n")
     _tensors(folder)
+    for words in (("MODEL", "CLUSTER", "-o", "x.plan.json"), _LLAMA):
+        done = helixctl("plan", *words, "-q", cwd=folder)
+        assert done.status == 0, done.err
 
 
 def _tiny(model: str) -> str:
@@ -82,9 +84,7 @@ def _qwen() -> Plan:
 
 
 def _tensors(folder: Path) -> None:
-    """Files of weights: one in which little is right, a checkpoint of another model, and a tiny Llama with its ids."""
-    save_file({"l0.w_q": torch.zeros(8, 2, 5), "l0.w_k": torch.zeros(8, 2, 4)}, folder / "w.safetensors")
-    _checkpoint(folder / "Qwen2-0.5B", hidden=896, keys=128, width=16, vocabulary=64, more="qkv")
+    """Files of weights and inputs: of a tiny Llama, and such as are refused."""
     config = {
         "model_type": "llama",
         "hidden_size": 32,
@@ -95,16 +95,32 @@ def _tensors(folder: Path) -> None:
         "vocab_size": 64,
         "tie_word_embeddings": True,
     }
-    _checkpoint(folder / "FOLDER", hidden=32, keys=16, width=64, vocabulary=64, more="gate")
+    llama = tensors(hidden=32, keys=16, width=64, more="gate")
+    models = {
+        "FOLDER": llama,
+        "Qwen2-0.5B": tensors(hidden=896, keys=128, width=16, more="qkv"),
+        "vlm": {f"language_model.{name}": x for name, x in llama.items()} | {"lm_head.weight": torch.ones(64, 32)},
+        "omni": {f"{part}.{name}": x.clone() for part in ("talker", "thinker") for name, x in llama.items()},
+    }
+    for name, model in models.items():
+        (folder / name).mkdir()
+        save_file(model, folder / name / "model.safetensors")
     (folder / "FOLDER/config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
-    save_file({"input_ids": torch.arange(64).reshape(4, 16) % 11}, folder / "ids.safetensors")
+    (folder / "Llama-3.2-1B").mkdir()
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 2471645608\n"
+    (folder / "Llama-3.2-1B/model.safetensors").write_text(pointer)
+    save_file({"l0.w_q": torch.zeros(8, 2, 5), "l0.w_k": torch.zeros(8, 2, 4)}, folder / "w.safetensors")
+    ids, mask = torch.arange(64).reshape(4, 16) % 11, torch.ones(4, 16, dtype=torch.int64)
+    save_file({"input_ids": ids}, folder / "ids.safetensors")
+    mask[1, :5] = 0  # padded on the left, as tokenizers do it
+    save_file({"input_ids": ids, "attention_mask": mask}, folder / "batch.safetensors")
 
 
-def _checkpoint(folder: Path, *, hidden: int, keys: int, width: int, vocabulary: int, more: str) -> None:
+def tensors(*, hidden: int, keys: int, width: int, more: str) -> dict[str, torch.Tensor]:
     """One layer of a model with a tied head; ``more``: biases of the projections (qkv), or a third matrix (gate)."""
     p = "model.layers.0."
     shapes: dict[str, tuple[int, ...]]
-    shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    shapes = {"model.embed_tokens.weight": (64, hidden), "model.norm.weight": (hidden,)}
     shapes |= {f"{p}{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
     shapes |= {p + "mlp.up_proj.weight": (width, hidden), p + "mlp.down_proj.weight": (hidden, width)}
     for name, rows in (("q", hidden), ("k", keys), ("v", keys), ("o", hidden)):
@@ -114,9 +130,7 @@ def _checkpoint(folder: Path, *, hidden: int, keys: int, width: int, vocabulary:
     if more == "gate":
         shapes[p + "mlp.gate_proj.weight"] = (width, hidden)
     made = torch.Generator().manual_seed(0)
-    folder.mkdir()
-    numbers = {name: torch.randn(*shape, generator=made) / hidden**0.5 for name, shape in shapes.items()}
-    save_file(numbers, folder / "model.safetensors")
+    return {name: torch.randn(*shape, generator=made) / hidden**0.5 for name, shape in shapes.items()}
 
 
 def run(step: Step, folder: Path) -> Done:

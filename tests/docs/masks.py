@@ -14,6 +14,8 @@ _OF_RUNS = (
     # Columns are as wide as their numbers.
     (re.compile(r"(?<=\S) {2,}"), "  "),
 )
+# What a terminal shows while the ranks run, and takes away when they have.
+_PROGRESS = "running: "
 MEASURING = ("helixctl run ", ".venv/bin/helixctl run ")
 
 
@@ -23,6 +25,8 @@ def masked(command: str, lines: Sequence[str]) -> list[str]:
         return list(lines)
     found = []
     for line in lines:
+        if line.startswith(_PROGRESS):
+            continue
         text = line
         for pattern, word in _OF_RUNS:
             text = pattern.sub(word, text)

@@ -13,7 +13,7 @@ from tests.docs.fields import fields, rows
 from tests.documents import ROOT
 
 TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 
 
 @pytest.mark.parametrize(("section", "cls"), [("Model", ModelDocument), ("Cluster", ClusterSpec), ("Plan", Layout)])

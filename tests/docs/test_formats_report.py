@@ -18,7 +18,7 @@ from tests.cli.command import helixctl
 from tests.documents import ROOT, tiny
 
 TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 # Of layouts and workloads "Plan" has the keys.
 ELSEWHERE = {"layout", "workload"}
 
