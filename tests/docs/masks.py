@@ -16,6 +16,8 @@ _OF_RUNS = (
 )
 # What a terminal shows while the ranks run, and takes away when they have.
 _PROGRESS = "running: "
+# The folder in which the reader of a page is.
+READER = "/home/you"
 MEASURING = ("helixctl run ", ".venv/bin/helixctl run ")
 
 
