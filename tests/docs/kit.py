@@ -56,6 +56,7 @@ def make_kit(folder: Path) -> None:
     report = {"report": "helixctl run", "dag_digest": "sha256:" + "0f1b5c2e7a86" * 5 + "0f1b", "dtype": "float32",
               "step_time_ms": {"mean": 1.0}, "tokens_per_s": 1.0, "sync_overhead_per_token_ms": 1.0}  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report))
+    (folder / "notes.txt").write_text("what a user wrote\n")
     (folder / "no-torch").mkdir()
     (folder / "no-torch/torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')\n")
     _tensors(folder)
