@@ -50,13 +50,13 @@ def planned(name: str, hosts: int, repeat: int) -> dict[str, Any]:
     """What `helixctl plan` chooses, and its seconds."""
     arguments = [f"plans/models/{name}", CLUSTER, "--set", f"hosts={hosts}"]
     seconds = [command(arguments) for _ in range(repeat)]
-    row: dict[str, Any] = {
-        "model": name,
-        "devices": 8 * hosts,
-        "plan_s": statistics.median(seconds),
-        "worst_s": max(seconds),
-    }
-    document, cluster = load_specs(str(ROOT / arguments[0]), str(ROOT / CLUSTER), (f"hosts={hosts}",))
+    return chosen(name, hosts) | {"plan_s": statistics.median(seconds), "worst_s": max(seconds)}
+
+
+def chosen(name: str, hosts: int) -> dict[str, Any]:
+    """What `helixctl plan` chooses."""
+    row: dict[str, Any] = {"model": name, "devices": 8 * hosts}
+    document, cluster = load_specs(str(ROOT / f"plans/models/{name}"), str(ROOT / CLUSTER), (f"hosts={hosts}",))
     try:
         decision = decide(document.model, cluster, document.workload)
     except HelixError as error:

@@ -63,7 +63,7 @@ class Case:
         experts = {"experts": 8} if self.name == "moe" and axes["groups"] * axes["slices"] >= 8 else {}
         layout = Layout.model_validate({**experts, **axes})
         found = simulated(*self.specs, layout)
-        while found.forecast and found.forecast.memory_nbytes > self.specs[1].device.memory:
+        while found.forecast and found.forecast.memory_nbytes > self.specs[1].device.available:
             if layout.microbatches == self.specs[2].batch:
                 msg = f"{layout} does not fit, however many microbatches"
                 raise ValueError(msg)

@@ -61,3 +61,13 @@ def test_the_frequencies_are_those_of_the_page(scaling: dict[str, Any] | None, w
 def test_rotations_of_later_positions_are_a_part_of_all() -> None:
     whole, part = rotations(spec(500.0, None), 8, (0, 40)), rotations(spec(500.0, None), 8, (13, 29))
     assert all(torch.equal(a[13:29], b) for a, b in zip(whole, part, strict=True))
+
+
+@pytest.mark.parametrize("theta", [10000.0, 500000.0, 1e6, 1e7])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_reader_of_single_powers_differs_as_little_as_the_page_says(theta: float, width: int) -> None:
+    """One unit in the last place of the power, of which the page gives the part of the frequency."""
+    exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
+    exact = 1 / np.float64(np.float32(theta)) ** exponents.astype(np.float64)
+    found = frequencies(spec(theta, None), width).double().numpy()
+    assert float(np.max(np.abs(found - exact) / exact)) <= 1.7e-7

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helixctl.dag import Tensor
+from helixctl.dag.function import seeded
 from helixctl_runtime.seeded import seeded_numbers
 from tests.documents import ROOT
 
@@ -82,3 +83,9 @@ def test_seed_and_name_matter() -> None:
     assert not torch.equal(numbers[0], numbers[2])
     assert abs(float(numbers[0].mean())) < 0.05
     assert float(numbers[0].std()) == pytest.approx(0.5 / 3**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("half", range(20))
+def test_a_scale_between_two_powers_has_the_even_exponent(half: int) -> None:
+    """Between 2^-half and 2^-(half + 1) in the logarithm, where the page says which of them it is."""
+    assert seeded(3 * 2 ** (2 * half + 1)) == (0.0, 2.0 ** -(half + half % 2))

@@ -1,0 +1,36 @@
+"""What differs from run to run and from machine to machine in the output of `helixctl run`: nothing else is masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# In the order of application. Predictions, bytes, counts and the words of a layout have to be as the page shows them.
+_OF_RUNS = (
+    (re.compile(r"sharing \d+ cores? \(.*\)"), "sharing CORES"),
+    (re.compile(r"/\S*helixctl-logs-\w+"), "LOGS"),
+    # Times, rates, shares and errors: every number with a decimal point, an exponent or a percent sign.
+    (re.compile(r"[-+]?\d+(\.\d+)?e[-+]\d+|[-+]?\d+\.\d+%?|[-+]?\d+%"), "#"),
+    # Columns are as wide as their numbers.
+    (re.compile(r"(?<=\S) {2,}"), "  "),
+)
+# What a terminal shows while the ranks run, and takes away when they have.
+_PROGRESS = "running: "
+# The folder in which the reader of a page is.
+READER = "/home/you"
+MEASURING = ("helixctl run ", ".venv/bin/helixctl run ")
+
+
+def masked(command: str, lines: Sequence[str]) -> list[str]:
+    """The lines of an output, less what two runs of the command need not have in common."""
+    if not command.startswith(MEASURING):
+        return list(lines)
+    found = []
+    for line in lines:
+        if line.startswith(_PROGRESS):
+            continue
+        text = line
+        for pattern, word in _OF_RUNS:
+            text = pattern.sub(word, text)
+        found.append(text.rstrip())
+    return found

@@ -1,0 +1,28 @@
+"""The commands of the pages that no test runs, each with the reason; and those that end with another status than 0."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# By how a command begins.
+NOT_RUN: Final = {
+    "make ": "a target of the Makefile: the commands beside it are in this table or are run",
+    "python3 -m venv": "makes an environment",
+    ".venv/bin/pip ": "needs the network",
+    ".venv/bin/pytest ": "the whole suite, which holds this test",
+    "torchrun ": "needs two hosts with GPUs; its options are held by tests/test_running_doc.py, runs by tests/runtime",
+    "srun ": "needs SLURM",
+    "python tests/attack/mutants.py ": "2 minutes (make mutants); tests/attack tries one of each kind",
+    "python tests/fuzz/fuzz.py ": "10 minutes (make fuzz); tests/fuzz does a few of each way",
+}
+# Of what takes more than some seconds of a core, by how a command begins: with the marker "sweep".
+LONG: Final = {
+    "helixctl run --compare plans/small/dense.tp8-pp2": "55 steps of two plans on 16 ranks",
+    ".venv/bin/helixctl run small.plan.json": "25 steps on 16 ranks; make demo runs the same",
+    "helixctl run plans/small/dense.4x4.plan.json --warmup 5 --iters 20": "25 steps on 16 ranks",
+    "small=": "three plans on four ranks",
+}
+# Exit status by page and how a command begins, where it is not 0 and no line of its output begins with an error's code.
+STATUS: Final = {
+    "helixctl diff ": 1,
+}
