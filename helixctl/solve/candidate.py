@@ -34,7 +34,7 @@ def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, la
         return forecast(lower(Plan.sketch(its, cluster, workload, layout), ranks))
 
     whole = _simulated_whole(layout, model, cluster)
-    return Candidate(layout, forecast_of(model) if whole else extrapolated(forecast_of, model, layout))
+    return Candidate(layout, forecast_of(model) if whole else extrapolated(forecast_of, model, layout, workload))
 
 
 def priced(plan: Plan) -> Dag:
@@ -53,7 +53,7 @@ def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> 
 def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> int:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
     ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
-    layers = model.layers if _simulated_whole(layout, model, cluster) else layers_simulated(model, layout)
+    layers = model.layers if _simulated_whole(layout, model, cluster) else layers_simulated(model, layout, workload)
     return TASKS_OF_A_LAYER * layers * layout.microbatches * ranks
 
 

@@ -8,11 +8,14 @@ from typing import Final, NamedTuple
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast
-from helixctl.spec import ModelSpec
+from helixctl.spec import ModelSpec, WorkloadSpec
 
 # Layers, in the stage that has fewest, of the two models that are simulated.
 _SHALLOW: Final = (1, 2)
+# Tasks of a simulation that is made deeper than that: about a quarter of a second's work.
+_MOST_TASKS: Final = 4_000
 
 
 def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
@@ -21,24 +24,42 @@ def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
     return model.model_copy(update={"layers": model.layers - layout.pipeline * max(0, fewest - layers)})
 
 
-def layers_simulated(model: ModelSpec, layout: Layout) -> int:
+def depths(model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> tuple[int, ...]:
+    """Layers, in the stage that has fewest, of the models that are simulated for a forecast: one if it is the model.
+
+    Microbatches of different sizes in several stages need deep ones: see ``extrapolated``.
+    """
+    fewest, deeper = len(layout.layers(layout.pipeline - 1, model)), _SHALLOW[1]
+    if layout.pipeline > 1 and _unequal(layout, workload):
+        a_layer = TASKS_OF_A_LAYER * layout.microbatches * layout.pipeline
+        deeper = max(deeper, _MOST_TASKS // a_layer)
+    return (fewest,) if fewest <= deeper else (deeper - 1, deeper)
+
+
+def layers_simulated(model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> int:
     """Layers of the models that are simulated for a forecast."""
-    return sum({shallow(model, layout, layers).layers for layers in _SHALLOW})
+    return sum(shallow(model, layout, layers).layers for layers in depths(model, layout, workload))
 
 
-def extrapolated(forecast: Callable[[ModelSpec], Forecast], model: ModelSpec, layout: Layout) -> Forecast:
+def extrapolated(
+    forecast: Callable[[ModelSpec], Forecast], model: ModelSpec, layout: Layout, workload: WorkloadSpec
+) -> Forecast:
     """A model's forecast, from those of two models of fewer layers, on a line through both.
 
     The layers of a stage follow one another and all take the same time, and every way through microbatches and stages
     passes equally many stages: so whichever is the longest in a shallow model is it in a deep one, and the line is
-    exact. It is so for microbatches that take turns as well, as far as tests/solve/test_deep.py tried. It is not quite
-    for stages that lie on the hosts in different ways; and where ranks share cores the model is simulated whole.
+    exact. It is so for microbatches that take turns as well, as far as tests/solve/test_deep.py tried.
+
+    Of microbatches that differ in size the larger takes longer at each layer, and the way that passes most of the
+    larger ones becomes the longest only in deep models. There the models that are simulated are deeper, mostly the
+    whole model. Where that is too much work the line is not quite exact (too low), and so it is for stages that lie on
+    the hosts in different ways. Where ranks share cores the model is simulated whole.
     """
-    fewest = len(layout.layers(layout.pipeline - 1, model))
-    if fewest <= _SHALLOW[1]:
+    few = depths(model, layout, workload)
+    if len(few) == 1:
         return forecast(model)
-    a, b = (forecast(shallow(model, layout, layers)) for layers in _SHALLOW)
-    more = fewest - _SHALLOW[1]
+    a, b = (forecast(shallow(model, layout, layers)) for layers in few)
+    more = len(layout.layers(layout.pipeline - 1, model)) - few[1]
 
     def line(x: float, y: float) -> float:
         return y + (y - x) * more
@@ -58,6 +79,12 @@ def extrapolated(forecast: Callable[[ModelSpec], Forecast], model: ModelSpec, la
         memory_nbytes=b.memory_nbytes + (b.weight_nbytes - a.weight_nbytes) * more,
         weight_nbytes=round(line(a.weight_nbytes, b.weight_nbytes)),
     )
+
+
+def _unequal(layout: Layout, workload: WorkloadSpec) -> bool:
+    """Whether the microbatches of the first replica, which has most, differ in size."""
+    first, last = (layout.batch(0, part, workload) for part in (0, layout.microbatches - 1))
+    return first[1] - first[0] != last[1] - last[0]
 
 
 def extrapolated_memory(peak: Callable[[ModelSpec], tuple[int, int]], model: ModelSpec, layout: Layout) -> int:

@@ -90,7 +90,7 @@ class Setting:
         ]
 
     def _run(self, *args: str | Path, report: Path | None = None, dag: str | Path | None = None) -> list[str | Path]:
-        files = ("--report", report or self.report, "--output", self.output)
+        files = ("--report", report or self.report, "--output", self.output, "--force")
         return ["run", dag or self.dag, "--timeout", f"{self.timeout:g}", *files, *args]
 
     @property

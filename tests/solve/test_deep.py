@@ -17,6 +17,7 @@ PROBLEMS = [
     (PAPER_MOE, ("layers=13", "workload.batch=24")),
     (QWEN, ("hosts=1",)),
     (QWEN, ("layers=27", "workload.batch=5")),
+    (QWEN, ("layers=27", "workload.batch=5", "workload.logits=all")),
 ]
 
 
