@@ -41,7 +41,12 @@ def refused(file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("model", "hosts", "batch", "seq_len"),
-    [("Llama-3.1-405B", 32, 1024, 2048), ("Qwen2.5-7B", 4, 512, 512), ("moe", 16, 4096, 1), ("dense", 3, 1000, 7)],
+    [
+        pytest.param("Llama-3.1-405B", 32, 1024, 2048, marks=pytest.mark.sweep),
+        ("Qwen2.5-7B", 4, 512, 512),
+        ("moe", 16, 4096, 1),
+        ("dense", 3, 1000, 7),
+    ],
 )
 def test_what_plan_writes_every_command_accepts(
     tmp_path: Path, model: str, hosts: int, batch: int, seq_len: int
@@ -55,7 +60,7 @@ def test_what_plan_writes_every_command_accepts(
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("model", "hosts"), list(product(MODELS, (1, 2, 3, 8, 32, 128))))
 def test_a_wide_grid(tmp_path: Path, model: str, hosts: int) -> None:
-    for batch, seq_len in ((1, 1), (8, 2048), (1024, 1), (1024, 2048), (1000, 131072)):
+    for batch, seq_len in ((1, 1), (1024, 2048), (1000, 131072)):
         done = planned(file := tmp_path / "x.plan.json", model, hosts, batch, seq_len)
         if done.status == 0:
             assert not refused(file), (batch, seq_len)

@@ -180,8 +180,11 @@ def started(
     "text",
     [
         WHOLE_OMPI,
-        "PMI_RANK={} PMI_SIZE=2 MASTER_ADDR=127.0.0.1",
-        "SLURM_PROCID={} SLURM_NTASKS=2 SLURM_LOCALID={} SLURM_NODELIST=localhost SLURM_STEP_ID=0",
+        pytest.param("PMI_RANK={} PMI_SIZE=2 MASTER_ADDR=127.0.0.1", marks=pytest.mark.sweep),
+        pytest.param(
+            "SLURM_PROCID={} SLURM_NTASKS=2 SLURM_LOCALID={} SLURM_NODELIST=localhost SLURM_STEP_ID=0",
+            marks=pytest.mark.sweep,
+        ),
     ],
 )
 def test_two_processes_are_the_two_ranks(text: str, unused_port: int, tmp_path: Path) -> None:
@@ -206,7 +209,10 @@ def test_each_rank_compares_its_share_of_a_head(unused_port: int, tmp_path: Path
     assert time.monotonic() - begin < 40 * slowness()  # two starts of torch on a busy machine, and not the timeout
 
 
-@pytest.mark.parametrize("text", ["PMIX_RANK={}", "PMI_RANK={} PMI_SIZE=2", BATCH])
+@pytest.mark.parametrize(
+    "text",
+    ["PMIX_RANK={}", *(pytest.param(text, marks=pytest.mark.sweep) for text in ("PMI_RANK={} PMI_SIZE=2", BATCH))],
+)
 def test_none_of_two_processes_waits_or_writes(text: str, tmp_path: Path) -> None:
     begin = time.monotonic()
     for status, said in started(tmp_path, [text.format(r) for r in range(2)]):

@@ -229,6 +229,7 @@ def big_model(hosts: int, **more: Any) -> Decision:
     return decide(*specs(llama, f"hosts={hosts}", "workload.batch=1024", "workload.seq_len=2048"), **more)
 
 
+@pytest.mark.sweep
 def test_405b_on_64_and_256_devices() -> None:
     """The budget ends the search: the choice is said to be the best found, and is as fast as ten budgets find."""
     for hosts, tokens_per_s in ((8, 47_220), (32, 198_952)):
@@ -249,7 +250,7 @@ def test_no_slicing_is_legal_where_a_layout_with_slices_plans() -> None:
     assert big_model(32, wish=parse_wish("slices=2"), budget=1).plan.layout.slices == 2
 
 
-@pytest.mark.parametrize("budget", [1, 60, 400, 10**9])
+@pytest.mark.parametrize("budget", [1, 60, 400, pytest.param(10**9, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_comparison_of_a_decision_holds(budget: int, objective: Objective) -> None:
     """Whatever ends the search: no row that fits and was asked for is better than the choice."""

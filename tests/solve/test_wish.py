@@ -76,7 +76,7 @@ def test_refuses(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     "text", ["tp=1", "tp=2", "tp=4", "tp=8", "tp=16", "tp=8,pp=2", "tp=4,dp=2", "tp=4,slices=2", "tp=4,combine=reduce"]
 )
-@pytest.mark.parametrize("documents", [PAPER, SMALL], ids=["paper", "small"])
+@pytest.mark.parametrize("documents", [PAPER, pytest.param(SMALL, marks=pytest.mark.sweep)], ids=["paper", "small"])
 def test_tp_fixes_groups_x_slices_together_with_other_axes(documents: tuple[str, str], text: str) -> None:
     """The chosen layout has them, and is the best that each pair alone gives, unless the budget ended the search."""
     wish = parse_wish(text)
