@@ -294,7 +294,8 @@ def unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[s
     match layout.slicing:
         case "batch":
             smallest = workload.batch // (layout.data * layout.microbatches)
-            return [f"{slices} slices of a microbatch of {smallest} sequences"] if smallest < slices else []
+            plural = "" if smallest == 1 else "s"
+            return [f"{slices} slices of a microbatch of {smallest} sequence{plural}"] if smallest < slices else []
         case "query":
             rows = workload.seq_len
             return [f"{slices} slices of {rows} query {'row' if rows == 1 else 'rows'}"] if rows < slices else []

@@ -113,7 +113,7 @@ class _Solver:
         free = {axis: value for axis, value in {**others, **wish}.items() if axis not in OF_PAIRS}
         found, legal, layouts = self._found(wish, free)
         if found.best is None:
-            raise HelixError(none_fits(found, self.specs))
+            raise HelixError(none_fits(found, self.specs, free=not (wish or defaults)))
         beside = self._others(found, layouts)
         best, open_bound = self._better(found, [c for c in beside if has(c.layout, wish)])
         bounds = [(self._least(bound), layout) for bound, layout in layouts]
@@ -161,7 +161,7 @@ class _Solver:
                 return found, legal, layouts
         self.objective = "memory"  # nothing fits: what comes nearest to it
         (_, smallest) = self._promising([(self._least(bound), layout) for bound, layout in asked])
-        if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs):
+        if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs, free=not (wish or free)):
             raise HelixError(cannot)
         return self._search(asked, _GLANCE), legal, layouts
 

@@ -65,24 +65,25 @@ def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
     return Diagnostic("HX203", f"{message}; {cluster.device.memory_text}", hint)
 
 
-def _less_memory(model: ModelSpec, workload: WorkloadSpec) -> str:
-    """The way out where nothing fits in memory."""
+def _less_memory(model: ModelSpec, workload: WorkloadSpec, *, free: bool) -> str:
+    """The way out where nothing fits in memory; ``free``: no axis of the layout was fixed."""
     last = ", --logits last" if model.vocabulary and workload.logits == "all" else ""
-    return f"use more devices, a smaller --batch or --seq-len{last}, or a smaller dtype"
+    others = "" if free else "leave more axes of the layout to the search, or "
+    return f"{others}use more devices, a smaller --batch or --seq-len{last}, or a smaller dtype"
 
 
-def cannot_fit(smallest: Layout, bound: Bound, specs: Specs) -> Diagnostic | None:
+def cannot_fit(smallest: Layout, bound: Bound, specs: Specs, *, free: bool = True) -> Diagnostic | None:
     """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
     model, cluster, workload = specs
     if bound.memory_nbytes <= cluster.device.available:
         return None
     needs = f"needs at least {human_bytes(bound.memory_nbytes)} a device"
     return Diagnostic(
-        "HX203", f"layout {smallest}: {needs}, {cluster.device.memory_text}", _less_memory(model, workload)
+        "HX203", f"layout {smallest}: {needs}, {cluster.device.memory_text}", _less_memory(model, workload, free=free)
     )
 
 
-def none_fits(found: Found, specs: Specs) -> list[Diagnostic]:
+def none_fits(found: Found, specs: Specs, *, free: bool = True) -> list[Diagnostic]:
     """No layout that was simulated fits in memory (HX203)."""
     model, cluster, workload = specs
     smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)
@@ -90,7 +91,7 @@ def none_fits(found: Found, specs: Specs) -> list[Diagnostic]:
     ended = f"the search ended at its budget: {tried}; fix axes with --layout"
     # A layout whose bound is too large stands last in the search: then nothing that is left can fit.
     proved = found.open_bound is None or found.open_bound[0] == float("inf")
-    hint = _less_memory(model, workload) if proved else ended
+    hint = _less_memory(model, workload, free=free) if proved else ended
     return [Diagnostic("HX203", f"layout {c.layout}: {too_big(c, cluster)}", hint) for c in smallest[:3]]
 
 
