@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -58,9 +57,15 @@ def test_what_plan_writes_every_command_accepts(
 
 @pytest.mark.sweep
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("model", "hosts"), list(product(MODELS, (1, 2, 3, 8, 32, 128))))
+@pytest.mark.parametrize(
+    ("model", "hosts"),
+    [
+        *(("Llama-3.1-405B", 3), ("Llama-3.1-8B", 1), ("Llama-3.1-8B", 128), ("Mixtral-8x7B-v0.1", 2)),
+        *(("Qwen2.5-7B", 3), ("Qwen3-30B-A3B", 8), ("dense", 32), ("moe", 3)),
+    ],
+)
 def test_a_wide_grid(tmp_path: Path, model: str, hosts: int) -> None:
-    for batch, seq_len in ((1, 1), (1024, 2048), (1000, 131072)):
+    for batch, seq_len in ((1, 1), (1000, 2048), (8, 131072)):
         done = planned(file := tmp_path / "x.plan.json", model, hosts, batch, seq_len)
         if done.status == 0:
             assert not refused(file), (batch, seq_len)
