@@ -24,6 +24,8 @@ def write_output(path: str, data: str | bytes) -> None:
                 raise fail("HX511", "cannot write standard output: it is closed")
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
+        elif _is_special(path):
+            Path(path).write_bytes(content)  # /dev/stdout, a named pipe: not ours to replace
         else:
             _replace(_resolved(path), content)
     except BrokenPipeError:
@@ -38,7 +40,7 @@ def check_folder(path: str | None) -> None:
     Raises:
         HelixError: HX511, the folder does not exist or cannot be written.
     """
-    if path in (None, "-"):
+    if path in (None, "-") or _is_special(str(path)):
         return
     target = _resolved(str(path))
     folder = target.parent
@@ -58,10 +60,15 @@ def _resolved(path: str) -> Path:
         raise fail("HX511", f"cannot write {path}: {error}") from error
 
 
+def _is_special(path: str) -> bool:
+    """Whether a path is a device or a pipe. It is not to be resolved: /dev/stdout leads to a pipe that has no path."""
+    try:
+        return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
+    except ValueError:  # a null byte, which writing will say
+        return False
+
+
 def _replace(target: Path, content: bytes) -> None:
-    if target.exists() and not target.is_file():
-        target.write_bytes(content)  # /dev/null, a named pipe: not ours to replace
-        return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

@@ -44,8 +44,18 @@ def files_below(folder: str, problems: list[Diagnostic], exclude: Sequence[str] 
 
         folders[:] = sorted(name for name in folders if name not in _FOREIGN and stays(name))
         for name in sorted(files):
-            if PurePath(name).suffix.lower() in _SUFFIXES and stays(name):
+            if PurePath(name).suffix.lower() in _SUFFIXES and stays(name) and _may_be_read(place, name):
                 yield os.path.join(place, name)  # noqa: PTH118  as the user wrote it: "./x" stays "./x"
+
+
+def _may_be_read(place: str, name: str) -> bool:
+    """Whether it is a file: no pipe, and no link that leads nowhere, unless its name says that it is one of ours."""
+    path = os.path.join(place, name)  # noqa: PTH118
+    return os.path.isfile(path) or (_is_named(name) and not os.path.exists(path))  # noqa: PTH110, PTH113
+
+
+def _is_named(file: str) -> bool:
+    return PurePath(PurePath(file).stem).suffix.lower() in _NAMED
 
 
 def _excluded(path: str, folder: str, patterns: Sequence[str]) -> bool:
@@ -72,7 +82,7 @@ def read_in_folder(file: str) -> Source | None:
     Raises:
         HelixError: it is one of ours, and cannot be read; or nobody can say, since it may not be read.
     """
-    named = PurePath(PurePath(file).stem).suffix.lower() in _NAMED
+    named = _is_named(file)
     try:
         text = read_text(file, dags=True)
     except HelixError:

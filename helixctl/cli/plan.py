@@ -80,7 +80,7 @@ def command(
     """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
 
     MODEL and CLUSTER are spec files; MODEL may also be the config.json of a Hugging Face model, or its folder. The
-    whole space of layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement
+    space of layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement
     on hosts. --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the
     search. --groups and --slices stay in the paper's space: n x m over all devices, every other axis at its default.
     The plan is lowered to a dag and proved before anything is written.

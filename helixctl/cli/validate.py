@@ -78,6 +78,7 @@ def command(
         say([report.counts], target)
     root = _root()
     if target:
+        check_outputs([Output("-o", target, "report of validate")], [o.file for o in outcomes], force=force)
         write_output(target, FORMATS[chosen](report, root))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(report, root, annotate=not (chosen == "github" and target == "-"))

@@ -267,7 +267,8 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
     if workload.batch < layout.data * layout.microbatches:
-        parts = f"{layout.data} replicas x {layout.microbatches} microbatches"
+        parts = f"{layout.data} replicas"
+        parts += f" x {layout.microbatches} microbatches" if layout.microbatches > 1 else ""
         reasons.append(f"{parts} for a batch of {workload.batch}")
     if layout.microbatches % layout.interleave:
         reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")

@@ -119,7 +119,8 @@ class _Solver:
         bounds = [(self._least(bound), layout) for bound, layout in layouts]
         looked = Looked([*found.tried, *beside], legal, bounds, fixed=bool(free))
         left_out = sum(has(x, wish) for x in legal) - found.legal
-        counts = (found.legal, len(found.tried), left_out)
+        seen = {c.layout for c in looked.simulated if has(c.layout, wish)}
+        counts = (found.legal, len(seen), left_out)
         return Decision(
             self.objective,
             Plan.of(model, cluster, workload, best.layout),
@@ -127,7 +128,7 @@ class _Solver:
             reasons(best, looked, self.objective, model, cluster),
             searched(best, *counts, open_bound, self.objective, wish_text(wish)),
             found.legal,
-            len(found.tried),
+            len(seen),
             open_bound,
             tuple(sorted(looked.simulated, key=lambda c: (self._key(c), simplicity(c.layout)))),
         )

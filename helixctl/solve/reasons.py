@@ -11,6 +11,7 @@ from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key, Objective, key, simplicity
+from helixctl.solve.space import TRIED
 from helixctl.solve.verdict import too_big
 from helixctl.spec import ClusterSpec, ModelSpec
 from helixctl.units import human_bytes, human_seconds
@@ -148,9 +149,10 @@ def searched(
     if legal == 1:
         one = "one layout of the searched space is legal"
         return (f"{one} and has what was asked for" if wanted else one) + left
-    text = f"searched {legal:,} legal layouts, {simulated:,} of them simulated: "
+    asked = " with what was asked for" if wanted else ""
+    text = f"searched {legal:,} legal layouts{asked} ({TRIED}), {simulated:,} of them simulated: "
     if open_bound is None:
-        return text + "no other that fits can be better, by their lower bounds" + left
+        return text + "no other of these that fits can be better, by their lower bounds" + left
     return (
         text
         + "the search ended at its budget; "

@@ -17,6 +17,8 @@ from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 FEW: Final = 16
 MANY: Final = 1024
 _INTERLEAVED: Final = (1, 2)
+# What of the axes is tried, in words: a layout outside can be better.
+TRIED: Final = "microbatches in powers of two, and only where stages or turns use them; at most 2 in turn"
 SLICINGS: Final = ("head_dim", "batch", "query")
 
 

@@ -54,8 +54,8 @@ def row(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluste
     if c.forecast is None or best.forecast is None:
         return Row(c, chosen=False, verdict="; ".join(c.reasons), fits=False)
     if c is best:
-        found = "" if proved else "found "
-        said = f"asked for ({wanted})" if wanted else f"chosen: the {_BEST[objective]} {found}that fits"
+        found = "searched" if proved else "found"
+        said = f"asked for ({wanted})" if wanted else f"chosen: the {_BEST[objective]} {found} that fits"
         return Row(c, chosen=True, verdict=said, fits=True)
     if big := too_big(c, cluster):
         return Row(c, chosen=False, verdict=f"does not fit: {big}", fits=False)

@@ -33,7 +33,7 @@ _OTHER_NAMES: Final = {
 _PAIR: Final = re.compile(r"(\d+)\s*[xX×*]\s*(\d+)")  # noqa: RUF001
 _EXPERTS: Final = re.compile(r"experts\s*=?\s*(\d+)\s*[xX×]\s*(\d+)")  # noqa: RUF001
 _REDUCED: Final = re.compile(r"reduced in the (accumulator|model)'s dtype")
-_ITEMS: Final = re.compile(r",|\s+[x×]\s+(?=[A-Za-z_]+\s*=)")  # noqa: RUF001  "tp=8 x pp=2" too
+_ITEMS: Final = re.compile(r",|(?:\s+|(?<=\d))[x×]\s*(?=[A-Za-z_]+\s*=)")  # noqa: RUF001  "tp=8 x pp=2" too
 _ASSIGNED: Final = re.compile(r"(.*?)\s*(?:=|\s)\s*([^\s=]*)")  # axis=value, or axis value
 _WORDS: Final = {
     "concat": "combine", "reduce": "combine", "slices_first": "gather_order", "groups_first": "gather_order",

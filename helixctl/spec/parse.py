@@ -16,7 +16,10 @@ _LFS_POINTER: Final = "version https://git-lfs.github.com/"
 _HUB_ID: Final = re.compile(r"(?:https?://(?:huggingface\.co|hf\.co)/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/?")
 _FEW: Final = 5  # files of a folder that are named
 # A text that may be JSON, and the key by which a long one says that it is a dag, wherever a formatter put it.
-_OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]{0,100}\{")
+_OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r\n]|//[^\n]{0,1000}\n){0,100}\{")
+# JSON behind comments, as editors allow it.
+_COMMENTED: Final = re.compile(r"\s*(?:(?://[^\n]*\n|/\*.*?\*/)\s*)+\{", re.DOTALL)
+_CONFLICT: Final = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
 _DAG: Final = re.compile(rb'"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
 
 
@@ -109,7 +112,13 @@ def parse_mapping(text: str, file: str) -> dict[str, Any]:
     try:
         data = _parse(text)
     except HelixError as error:
-        raise HelixError([d.at(file, d.line, d.col) for d in error.diagnostics]) from None
+        problems = [d.at(file, d.line, d.col) for d in error.diagnostics]
+        if conflict := _CONFLICT.search(text):
+            line = text.count("\n", 0, conflict.start()) + 1
+            problems = [
+                Diagnostic("HX102", "a conflict that git left to be resolved", "resolve the merge", file, line, 1)
+            ]
+        raise HelixError(problems) from None
     if isinstance(data, dict):
         return data
     found = "is empty" if data is None else f"holds {'a list' if isinstance(data, list) else 'one value'}"
@@ -119,6 +128,8 @@ def parse_mapping(text: str, file: str) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     if text.lstrip()[:1] != "{":
+        if _COMMENTED.match(text):
+            return json_value(text)  # which says where the comment is
         return YamlReader(text).read()
     try:
         return json_value(text)

@@ -164,7 +164,7 @@ def test_turns_of_three() -> None:
 def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
     sets = ("attention.heads=28", "devices_per_host=8")
     said = verdicts(SMALL, *sets)
-    assert said["4 x 2"] == "chosen: the fastest that fits"
+    assert said["4 x 2"] == "chosen: the fastest searched that fits"
     assert said["2 x 4"] == "as good, with more slices"
 
 

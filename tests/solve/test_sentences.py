@@ -15,6 +15,7 @@ from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import key
 from helixctl.solve.reasons import Looked, reasons, searched
 from helixctl.solve.search import Found, Problem, near, search
+from helixctl.solve.space import TRIED
 from helixctl.solve.verdict import row
 from tests.documents import PAPER, ROOT, SMALL, specs
 
@@ -50,7 +51,7 @@ class TestVerdicts:
         """False where the budget ended the search."""
         best = candidate()
         for objective, word in (("throughput", "fastest"), ("latency", "soonest done"), ("memory", "smallest")):
-            assert said(best, best, objective) == f"chosen: the {word} that fits"
+            assert said(best, best, objective) == f"chosen: the {word} searched that fits"
             assert said(best, best, objective, proved=False) == f"chosen: the {word} found that fits"
         assert said(best, best, wanted="groups 16") == "asked for (groups 16)"
 
@@ -195,8 +196,10 @@ class TestSearched:
         """False where the budget ended the search: then it is said how much may be left."""
         best = candidate(44.4, 20.0, 10**9)
         assert searched(best, 9, 3, 0, None, "throughput", "") == (
-            "searched 9 legal layouts, 3 of them simulated: no other that fits can be better, by their lower bounds"
+            f"searched 9 legal layouts ({TRIED}), 3 of them simulated: "
+            "no other of these that fits can be better, by their lower bounds"
         )
+        assert "legal layouts with what was asked for (" in searched(best, 9, 3, 0, None, "throughput", "groups 4")
         for objective, bound, text in (
             ("throughput", (39.9,), "may be up to 11.3% faster: by their bounds none takes less than 39.9 s"),
             ("throughput", (44.39999,), "may be less than 0.1% faster"),

@@ -16,6 +16,7 @@ from tests.documents import PAPER, PAPER_MOE, SMALL, specs
         ("tp=2", {"partitions": 2}),
         ("TP=8,PP=2", {"partitions": 8, "pipeline": 2}),
         ("TP=8 x PP=2", {"partitions": 8, "pipeline": 2}),
+        ("TP=8xPP=2", {"partitions": 8, "pipeline": 2}),
         ("tp 4, dp 2", {"partitions": 4, "data": 2}),
         ("ep=8", {"experts": 8}),
         ("tensor_parallel_size=4,pipeline-parallel-size=2", {"partitions": 4, "pipeline": 2}),

@@ -16,6 +16,7 @@ from helixctl.spec.hugging_face.features import lacks
 
 _BY_PURPOSE: Final = {
     "what the file is": """
+        transformers.js_config base_model_tp_plan base_model_pp_plan base_model_ep_plan
         $schema architectures model_type name_or_path transformers_version tokenizer_class model_name base_model
         unsloth_version unsloth_fixed prefix task_specific_params finetuning_task problem_type id2label label2id
         num_labels is_decoder tie_encoder_decoder is_llama_config license language tags
