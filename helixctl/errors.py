@@ -64,7 +64,7 @@ CODES: Final[dict[str, Code]] = {
     "HX414": Code("the dag is not laid out as its plan says", EXIT_NO),
     "HX501": Code("the runtime extra is not installed", EXIT_CANNOT_BEGIN),
     "HX502": Code("not enough devices", EXIT_CANNOT_BEGIN),
-    "HX503": Code("ranks hold different documents", EXIT_NO),
+    "HX503": Code("ranks hold different documents, files or options", EXIT_NO),
     "HX504": Code("a rank died", EXIT_NO),
     "HX505": Code("a rank did not arrive in time", EXIT_NO),
     "HX506": Code("the output differs from the reference", EXIT_NO),

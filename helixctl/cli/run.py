@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from helixctl.cli.config_of_weights import check_config
 from helixctl.cli.console import answers, progress
 from helixctl.cli.documents import load_dag, load_planned, prove_lowered, whole_dag
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
@@ -51,6 +52,11 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
     metavar="PREFIX",
     help="Which of several models in the weights' files: what stands ahead of 'layers.0'.",
 )
+@click.option(
+    "--as-planned",
+    is_flag=True,
+    help="Run the plan's model also where the config.json beside the weights gives another.",
+)
 @click.option("--input", "inputs", metavar="FILE", help="Token ids, the tensor 'input_ids' (or 'input'), safetensors.")
 @click.option("--output", metavar="FILE", help="Write the tensor 'logits' (or 'output'), safetensors.")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
@@ -71,6 +77,7 @@ def command(
     timeout: float,
     weights: str | None,
     weights_prefix: str | None,
+    as_planned: bool,
     inputs: str | None,
     output: str | None,
     report_path: str | None,
@@ -90,6 +97,8 @@ def command(
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
     if weights_prefix is not None and weights is None:
         raise click.UsageError("--weights-prefix is of the files that --weights names: give both")
+    for option, path in (("--weights", weights), ("--input", inputs)):
+        _check_file(option, path)
     _check_usage(documents, output, compare=compare)
     outputs = [
         Output("--output", output, "tensor file"),
@@ -103,6 +112,7 @@ def command(
         return 0
     dags = [_load(document, dtype) for document in documents]
     _check_ranks(documents, [dag.plan for dag in dags])
+    check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
     device = device or dags[0].plan.cluster.device.kind
     run = _runtime()
     options = run.Options(warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix)
@@ -138,6 +148,14 @@ def _runtime() -> ModuleType:
             "HX501", f"{error.name} is not installed", "in the clone of helixctl: pip install '.[runtime]'"
         ) from error
     return run
+
+
+def _check_file(option: str, path: str | None) -> None:
+    """Refuse what cannot be read by regions: an empty path, which would be this folder, and pipes, which never end."""
+    if path == "":
+        raise click.BadParameter("an empty path: is a variable of the shell not set?", param_hint=option)
+    if path is not None and Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise fail("HX507", f"{path} is a pipe or a device, not a file", f"give {option} a file")
 
 
 def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: bool) -> None:

@@ -107,19 +107,28 @@ class _Session:
         ]
 
     def _agree(self) -> None:
-        """All ranks hold the same documents, or none goes on.
+        """All ranks hold the same documents and files and have the same options, or none goes on.
 
         Raises:
             HelixError: HX503.
         """
-        mine = (str(self.rank), [dag.digest for dag in self.dags])
+        # Ranks that were started by one process have what it has.
+        files = self.numbers.fingerprints() if self.rank.peers else {}
+        mine = (str(self.rank), [dag.digest for dag in self.dags], _shared(self.options), files)
         held = [mine] * self.rank.world_size
         dist.all_gather_object(held, mine)
-        (first, expected), *others = held
-        for rank, digests in others:
+        (first, expected, options, read), *others = held
+        for rank, digests, its, theirs in others:
             if digests != expected:
                 message = f"{rank} holds {_dags(digests)}, {first} {_dags(expected)}"
                 raise fail("HX503", message, "give all hosts the same files, --dtype and version of helixctl")
+            if different := [name for name in read if read[name] != theirs.get(name)]:
+                message = f"{rank} reads other files for {' and '.join(different)} than {first}"
+                raise fail("HX503", message, "give all hosts the same files")
+            if different := [
+                f"--{name} {its[name]}, not {options[name]}" for name in its if its[name] != options[name]
+            ]:
+                raise fail("HX503", f"{rank} has {', '.join(different)} as {first}", "start all ranks with one command")
 
     def _compile(self, dag: Dag) -> tuple[Program, int]:
         """This rank's part of a dag, and the bytes of weight files that it took."""
@@ -149,6 +158,20 @@ class _Session:
             finite=all(is_finite(buffer.data) for buffer in program.outputs.values()),
             weights_read_nbytes=read_nbytes,
         )
+
+
+def _shared(options: Options) -> dict[str, object]:
+    """What all ranks have to be told alike; of files whether there are any."""
+    return {
+        "warmup": options.warmup,
+        "iters": options.iters,
+        "seed": options.seed,
+        "check": options.check,
+        "weights": options.weights is not None,
+        "weights-prefix": options.weights_prefix,
+        "input": options.inputs is not None,
+        "output": options.output is not None,
+    }
 
 
 def _dags(digests: list[str]) -> str:

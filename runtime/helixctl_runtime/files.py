@@ -97,6 +97,11 @@ class Numbers:
         """The numbers of a value."""
         return self.region(dag.tensor[value.tensor], value.region, dtype, device)
 
+    def fingerprints(self) -> dict[str, str]:
+        """A digest for the weights' files and for the input's, where they are given: hosts may have other copies."""
+        found = {"--weights": self._weights.files if self._weights else None, "--input": self._inputs}
+        return {option: files.fingerprint() for option, files in found.items() if files}
+
     @property
     def weights_read_nbytes(self) -> int:
         """Bytes of weight files that were asked for so far."""

@@ -185,11 +185,11 @@ def _positions(files: TensorFiles, batch: int, seq_len: int) -> str | None:
     shape = files.shape(POSITIONS)
     if shape not in {(seq_len,), (1, seq_len), (batch, seq_len)}:
         raise _Refused(f"tensor {POSITIONS} has shape {list(shape)}, the ids {[batch, seq_len]}", _NO_POSITIONS)
-    found, due = _whole(files, POSITIONS).expand(batch, seq_len), torch.arange(seq_len)
+    found, due = _whole(files, POSITIONS).to(torch.float64).expand(batch, seq_len), torch.arange(seq_len)
     real = due < _lengths(files, batch, seq_len)[:, None]
     for row, column in ((found != due) & real).nonzero()[:1].tolist():
         number = found[row, column].item()
-        message = f"tensor {POSITIONS} is {number} at {[row, column]}, where the model counts {column}"
+        message = f"tensor {POSITIONS} is {number:g} at {[row, column]}, where the model counts {column}"
         raise _Refused(message, _NO_POSITIONS)
     return None
 

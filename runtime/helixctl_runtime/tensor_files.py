@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
@@ -23,6 +24,7 @@ _ADAPTER = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pth", ".pt")  # what files with weights of some kind are called
 _WIDE = {"64": 8, "32": 4, "16": 2}  # how the names of wide dtypes end, and their bytes
 _FEW = 5  # names that a message lists
+_SAMPLE: Final = 2**20  # bytes of either end of a file that tell it from another
 
 
 class TensorFiles:
@@ -39,6 +41,21 @@ class TensorFiles:
         """Let go of all files; what is asked for later is opened again."""
         self._slices.clear()
         self._open.clear()
+
+    def fingerprint(self) -> str:
+        """A digest of the files' names and sizes, and of the first and the last MiB of each.
+
+        All of a large file would take as long as loading it on every rank. Other weights differ in the first already.
+        """
+        digest = hashlib.sha256()
+        for file in sorted(set(self.names.values())):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            with file.open("rb") as stream:
+                digest.update(stream.read(_SAMPLE))
+                stream.seek(max(_SAMPLE, size - _SAMPLE))
+                digest.update(stream.read())
+        return digest.hexdigest()
 
     @cached_property
     def names(self) -> dict[str, Path]:

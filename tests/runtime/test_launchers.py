@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from helixctl.errors import HelixError
 from helixctl_runtime.ranks.environment import Place, check_world_size, detect
@@ -145,7 +147,11 @@ def two(port: int, text: str = WHOLE_OMPI) -> list[str]:
 
 
 def started(
-    folder: Path, texts: list[str], *options: str | Path, document: Path | None = None
+    folder: Path,
+    texts: list[str],
+    *options: str | Path,
+    document: Path | None = None,
+    each: Sequence[Sequence[str | Path]] = ((), ()),
 ) -> list[tuple[int, str]]:
     """The exit status and words of ``helixctl run`` of a plan for two ranks, in a process of each environment."""
     (folder / "x.dag.json").write_text(dag_of(SMALL, 2, 1, "layers=1").to_json())
@@ -163,14 +169,14 @@ def started(
     command += ["--report", str(folder / "r.json"), "--timeout", str(TIMEOUT), *map(str, options)]
     processes = [
         subprocess.Popen(
-            command,
+            [*command, *map(str, own)],
             env=ENVIRONMENT | environ(text),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
         )
-        for text in texts
+        for text, own in zip(texts, each, strict=True)
     ]
     said = [process.communicate(timeout=500)[0] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
@@ -193,6 +199,23 @@ def test_two_processes_are_the_two_ranks(text: str, unused_port: int, tmp_path: 
     assert "2 cpu ranks" in said
     assert nothing == ""
     assert [rank["rank"] for rank in json.loads((tmp_path / "r.json").read_text())["ranks"]] == [0, 1]
+
+
+def test_ranks_that_are_told_otherwise_or_read_other_files(unused_port: int, tmp_path: Path) -> None:
+    """A stale copy on one host: the output would be that of two models, or of two inputs."""
+    for name in "ab":
+        numbers = torch.full((16, 8, 512), float(name == "a"))
+        save_file({"input": numbers}, tmp_path / f"{name}.safetensors")
+    for each, said in (
+        ((("--seed", "1"), ("--seed", "2")), "--seed 2, not 1"),
+        ((("--input", tmp_path / "a.safetensors"), ("--input", tmp_path / "b.safetensors")), "other files for --input"),
+    ):
+        ends = started(tmp_path, two(unused_port), each=each)
+        assert [status for status, _ in ends] == [1, 1], ends
+        assert any(
+            f"HX503 rank 1 (cpu) {text}" in words for _, words in ends for text in (f"has {said}", f"reads {said}")
+        )
+        assert not (tmp_path / "r.json").exists()
 
 
 def test_each_rank_compares_its_share_of_a_head(unused_port: int, tmp_path: Path) -> None:

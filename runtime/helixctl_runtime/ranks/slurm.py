@@ -59,6 +59,21 @@ def expand_hosts(nodelist: str) -> list[str]:
     # A comma inside brackets separates numbers, one outside separates hosts.
     if not re.fullmatch(r"(?:[^\[\]]|\[[0-9,-]+\])+", nodelist):
         raise fail("HX509", f"{nodelist!r} is not a SLURM node list", "set MASTER_ADDR to the host of rank 0")
+    try:
+        hosts = _expanded(nodelist)
+    except ValueError:
+        hosts = []
+    if not hosts:
+        raise fail("HX509", f"{nodelist!r} is not a SLURM node list", "set MASTER_ADDR to the host of rank 0")
+    return hosts
+
+
+def _expanded(nodelist: str) -> list[str]:
+    """The hosts of a list.
+
+    Raises:
+        ValueError: a range has no numbers.
+    """
     hosts: list[str] = []
     for entry in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodelist):
         parts = re.split(r"\[([^\]]*)\]", entry)
