@@ -146,7 +146,11 @@ class Checkpoint:
         more = len(unused) - _NAMED
         text = ", ".join(unused[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         hint = "the plan's model lacks them: see its layers, biases, norms and experts"
-        if self.names.prefix and self._asked is None and not any(n.startswith(self.names.prefix) for n in unused):
+        if (
+            self.names.prefix
+            and self._asked is None
+            and not any(n.startswith(self.names.prefix) or "head" in n for n in unused)
+        ):
             hint += f"; {OPTION} {self.names.prefix!r} reads the model alone"
         return [self._diagnostic(f"tensors that the model does not use: {text}", hint)]
 
@@ -167,7 +171,7 @@ class Checkpoint:
                 "the plan's model has one tensor for both; transformers reads the stored head where they differ: "
                 "plan with --set vocabulary.tied=false"
             )
-        return f"it may be the model's head; {OPTION} {self.names.prefix!r} reads what has that prefix, and its head"
+        return "it may be the model's head, which the plan would leave out: take out of the files what is not meant"
 
     def _hint(self, used: dict[str, int]) -> str | None:
         names = {name for name in used if name in self.files.names}
