@@ -149,7 +149,7 @@ class Checkpoint:
         if (
             self.names.prefix
             and self._asked is None
-            and not any(n.startswith(self.names.prefix) or "head" in n for n in unused)
+            and not any(n.startswith(self.names.prefix) or n.endswith("lm_head.bias") for n in unused)
         ):
             hint += f"; {OPTION} {self.names.prefix!r} reads the model alone"
         return [self._diagnostic(f"tensors that the model does not use: {text}", hint)]
@@ -170,6 +170,10 @@ class Checkpoint:
             return (
                 "the plan's model has one tensor for both; transformers reads the stored head where they differ: "
                 "plan with --set vocabulary.tied=false"
+            )
+        if self._asked is None and not is_head(name):
+            return (
+                f"it may be the model's head; {OPTION} {self.names.prefix!r} reads what has that prefix, and its head"
             )
         return "it may be the model's head, which the plan would leave out: take out of the files what is not meant"
 
