@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from helixctl.cli.console import messages
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
+from helixctl.plan.compare import model_differences
 from helixctl.spec import ModelSpec
 from helixctl.spec.hugging_face import CONFIG_NAME
 from helixctl.spec.load import load_model
@@ -59,13 +60,5 @@ def check_config(weights: str | None, plans: Sequence[Plan], *, as_planned: bool
 
 def _differences(planned: ModelSpec, found: ModelSpec) -> list[str]:
     """The fields of the function in which two models differ."""
-    one, other = (_flat(model.model_dump(mode="json")) for model in (planned, found))
-    fields = [f for f in dict.fromkeys((*one, *other)) if one.get(f) != other.get(f) and f not in _NO_FUNCTION]
-    return [f"{field} {other.get(field)}, planned {one.get(field)}" for field in fields]
-
-
-def _flat(data: dict[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-    return found
+    fields = [d for d in model_differences(planned, found) if d.field not in _NO_FUNCTION]
+    return [f"{d.field} {d.values[1]}, planned {d.values[0]}" for d in fields]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from helixctl.plan.document import Plan, digest
+from helixctl.spec import ModelSpec
 
 _PARTS: Final = ("layout", "model", "workload", "cluster")
 _LONG: Final = 40  # letters of a value that are worth a line
@@ -44,6 +45,12 @@ def differences(first: Plan, second: Plan) -> list[Difference]:
     found = [d for part in _PARTS for d in _compared(part, (), one[part], other[part])]
     parts = {d.part for d in found} | {name for name in one["digests"] if _hold(name, first, second)}
     return found + [d for d in _compared("digests", (), one["digests"], other["digests"]) if d.field not in parts]
+
+
+def model_differences(first: ModelSpec, second: ModelSpec) -> list[Difference]:
+    """The fields in which two models differ, in the order of the documents."""
+    one, other = (model.model_dump(mode="json") for model in (first, second))
+    return list(_compared("model", (), one, other))
 
 
 def _hold(name: str, *plans: Plan) -> bool:
