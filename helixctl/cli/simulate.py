@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from helixctl.api import Prediction, simulate_step
 from helixctl.cli.console import answers, table, wrote
-from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
+from helixctl.cli.documents import load_planned, named, whole_dag
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
@@ -21,10 +22,9 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
-from helixctl.simulate import Forecast, Timeline, forecast_of, simulate
+from helixctl.simulate import Forecast
 from helixctl.simulate.against import Comparison, Measured, Pair, compare, read_measured
-from helixctl.simulate.report import report, report_of
-from helixctl.solve.candidate import priced, simulated
+from helixctl.simulate.report import path_report, report, report_of
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -47,20 +47,11 @@ _SHORT: Final = {  # where a name heads a column
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Prediction:
-    """What is predicted of a file.
-
-    Attributes:
-        dag: what was lowered: all of it, or a part that has tasks of every kind.
-        timeline: of the whole dag; None where the forecast is that of a part.
-    """
+@dataclass(frozen=True)
+class _Prediction(Prediction):
+    """What is predicted of a file."""
 
     path: str
-    dag: Dag
-    timeline: Timeline | None
-    forecast: Forecast
-    plan: Plan
 
     @property
     def title(self) -> str:
@@ -81,6 +72,9 @@ class _Prediction:
 )
 @click.option("--against", metavar="REPORT", help="Print the prediction beside the report of a run of this plan.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the predictions as JSON; - is standard output.")
+@click.option(
+    "--critical-path", is_flag=True, help="Also print which tasks determine the step, by kind, and give them in --json."
+)
 @force_option
 @click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers come from, and all kinds of tasks.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
@@ -90,6 +84,7 @@ def command(
     trace_path: str | None,
     against: str | None,
     json_path: str | None,
+    critical_path: bool,
     force: bool,
     verbose: bool,
     quiet: bool,
@@ -104,18 +99,19 @@ def command(
     outputs = [Output("--trace", trace_path, "trace"), Output("--json", json_path, "prediction")]
     check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
-    predictions = [_predict(path, measured, against, whole=bool(measured or trace_path)) for path in documents]
+    whole = bool(measured or trace_path or critical_path)
+    predictions = [_predict(path, measured, against, whole=whole) for path in documents]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
         traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions if p.timeline]
         write_output(trace_path, traces_json(traces))
     if json_path:
-        plans = [{"file": p.path} | report_of(p.plan, p.dag, p.forecast) for p in predictions]
+        plans = [_report_of(p, path=critical_path) for p in predictions]
         result = report(plans) | ({"against": asdict(comparison)} if comparison else {})
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
         out = answers(trace_path, json_path)
-        _print(out, predictions, verbose=verbose)
+        _print(out, predictions, verbose=verbose, paths=critical_path)
         if comparison:
             _print_comparison(out, comparison)
         if trace_path:
@@ -131,31 +127,35 @@ def _predict(path: str, measured: Measured | None, against: str | None, *, whole
         HelixError: the file's; HX113, the report is of another dag.
     """
     planned = load_planned(path)
-    if isinstance(planned, Plan):
-        if about(planned) > MANY_TASKS and not whole:
-            return _of_a_part(path, planned)
+    if isinstance(planned, Plan) and (whole or about(planned) <= MANY_TASKS):
         planned = whole_dag(planned, path)
-    dag = planned
-    if measured:
-        dag = retyped(dag, measured.dtype)
-        if dag.digest != measured.dag_digest:
-            message = f"is of the dag {measured.dag_digest[:19]}..., not of {dag.digest[:19]}... ({path})"
-            hint = "give the plan or the dag that ran, or run this one: helixctl run PLAN --report FILE"
-            raise HelixError(Diagnostic("HX113", message, hint, against))
-    timeline = simulate(dag)
-    return _Prediction(path, dag, timeline, forecast_of(timeline), dag.plan)
+    if measured and isinstance(planned, Dag):
+        planned = _as_it_ran(planned, measured, path, against)
+    with named(path):
+        found = simulate_step(planned)
+    return _Prediction(found.plan, found.dag, found.timeline, found.forecast, path)
 
 
-def _of_a_part(path: str, plan: Plan) -> _Prediction:
-    """The prediction for a plan of very many tasks, as ``helixctl plan`` makes it: without its whole dag."""
-    prove_lowered(plan, path)
-    found = simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
-    if found is None:
-        raise TypeError  # the plan is proved, so its layout is legal
-    return _Prediction(path, priced(plan), None, found, plan)
+def _as_it_ran(dag: Dag, measured: Measured, path: str, against: str | None) -> Dag:
+    """The dag in the dtype of the run that was measured.
+
+    Raises:
+        HelixError: HX113, the report is of another dag.
+    """
+    dag = retyped(dag, measured.dtype)
+    if dag.digest != measured.dag_digest:
+        message = f"is of the dag {measured.dag_digest[:19]}..., not of {dag.digest[:19]}... ({path})"
+        hint = "give the plan or the dag that ran, or run this one: helixctl run PLAN --report FILE"
+        raise HelixError(Diagnostic("HX113", message, hint, against))
+    return dag
 
 
-def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
+def _report_of(prediction: _Prediction, *, path: bool) -> dict[str, Any]:
+    found = {"file": prediction.path} | report_of(prediction.plan, prediction.dag, prediction.forecast)
+    return found | ({"critical_path": path_report(prediction.kinds_on_path)} if path else {})
+
+
+def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths: bool) -> None:
     subjects: dict[str, list[str]] = {}
     for prediction in predictions:
         subjects.setdefault(prediction.what, []).append(prediction.title)
@@ -167,12 +167,19 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> No
     for prediction in predictions:
         if prediction.timeline is None:
             out.print(f"{prediction.title}: {_PART}")
-    for prediction in predictions if verbose else ():
-        if prediction.timeline is None:
-            continue
+    whole = [prediction for prediction in predictions if prediction.timeline]
+    for prediction in whole if verbose else ():
         out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
         out.print(_kinds(prediction.forecast))
         out.print()
+    for prediction in whole if paths else ():
+        out.print(f"{prediction.title}, critical path: each of these tasks begins when the one before it has ended:")
+        out.print(_path(prediction))
+        out.print()
+    _print_sources(out, predictions, verbose=verbose)
+
+
+def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
     if not verbose:
         for basis in dict.fromkeys(foundation(p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")
@@ -227,6 +234,16 @@ def _kinds(found: Forecast) -> object:
                 human_bytes(kind.between_hosts_nbytes),
             )
         rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.busy_s), *moved)
+    return rows
+
+
+def _path(prediction: _Prediction) -> object:
+    """The critical path by kind, with its sum."""
+    kinds = prediction.kinds_on_path
+    rows = table("level", "kind", ">tasks", ">time", ">share")
+    for kind in kinds:
+        rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.seconds), f"{kind.share:.1%}")
+    rows.add_row("all", "", str(len(prediction.critical_path)), _seconds(sum(kind.seconds for kind in kinds)), "100.0%")
     return rows
 
 

@@ -48,7 +48,7 @@ def command(source: str, output: str, output_format: str | None, layer: int | No
     if chosen == "json" and layer is not None:
         raise click.UsageError("--layer cannot be used with json: a dag document is always whole")
     check_outputs([Output("-o", output, _KINDS[chosen])], [source], force=force)
-    from helixctl.cli.documents import dag_text  # here, so that --help need not wait for the compiler
+    from helixctl.documents import dag_text  # here, so that --help need not wait for the compiler
 
     dag = _load(source, layer)
     data = dag_text(dag) if chosen == "json" else emit(dag, chosen, layer)

@@ -1,4 +1,4 @@
-"""The critical path: it takes the step, by hand and for many layouts, and each of its tasks waits for the one before."""
+"""The critical path: it takes the step, by hand and in many layouts, and each task waits for the one before it."""
 
 from __future__ import annotations
 
