@@ -79,17 +79,31 @@ class Prediction:
 
     @cached_property
     def critical_path(self) -> tuple[Task, ...]:
-        """The chain of tasks that determines the step; empty without a timeline. Their durations add up to the step."""
+        """The chain of tasks that determines the step; their durations add up to it.
+
+        Without a timeline it is found among one rank of every kind, which the others are like.
+        """
         from helixctl.simulate import critical_path
 
-        return critical_path(self.dag, self.timeline.seconds) if self.timeline else ()
+        return critical_path(self._simulated.dag, self._simulated.seconds)
 
     @property
     def kinds_on_path(self) -> tuple[KindOnPath, ...]:
         """The critical path summed by level and kind, with seconds and share."""
         from helixctl.simulate import kinds_on_path
 
-        return kinds_on_path(self.critical_path, self.timeline.seconds) if self.timeline else ()
+        return kinds_on_path(self.critical_path, self._simulated.seconds)
+
+    @cached_property
+    def _simulated(self) -> Timeline:
+        if self.timeline:
+            return self.timeline
+        from helixctl.lower import lower
+        from helixctl.simulate import simulate
+        from helixctl.solve.candidate import representatives
+
+        plan = self.plan
+        return simulate(lower(plan, representatives(plan.layout, plan.model, plan.cluster, plan.workload)))
 
 
 def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Document:

@@ -13,6 +13,7 @@ import helixctl
 from helixctl.dag.document import dag_from_json
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.solve import Proof
 from tests.cli.command import helixctl as command
 from tests.cli.command import modules
 from tests.documents import PAPER, ROOT, SMALL, dag_of, plan_of
@@ -21,7 +22,11 @@ FOUR = {"groups": 4, "slices": 4}
 
 
 def small(*sets: str) -> tuple[helixctl.ModelDocument, helixctl.ClusterSpec]:
-    model, cluster = helixctl.load(SMALL[0], sets), helixctl.load(SMALL[1])
+    return loaded(SMALL, *sets)
+
+
+def loaded(specs: tuple[str, str], *sets: str) -> tuple[helixctl.ModelDocument, helixctl.ClusterSpec]:
+    model, cluster = helixctl.load(specs[0], sets), helixctl.load(specs[1])
     assert isinstance(model, helixctl.ModelDocument)
     assert isinstance(cluster, helixctl.ClusterSpec)
     return model, cluster
@@ -31,11 +36,28 @@ def codes(error: pytest.ExceptionInfo[helixctl.HelixError]) -> list[str]:
     return [diagnostic.code for diagnostic in error.value.diagnostics]
 
 
-def test_a_plan_is_the_one_that_the_command_writes() -> None:
-    planned = helixctl.make_plan(*small(), layout=FOUR, plain=True)
+@pytest.mark.parametrize("specs", [SMALL, PAPER], ids=["small", "paper"])
+@pytest.mark.parametrize(
+    ("plain", "options"), [(True, ("--groups", "4", "--slices", "4")), (False, ("--layout", "groups=4,slices=4"))]
+)
+def test_a_plan_is_the_one_that_the_command_writes(
+    specs: tuple[str, str], plain: bool, options: tuple[str, ...]
+) -> None:
+    planned = helixctl.make_plan(*loaded(specs), layout=FOUR, plain=plain)
     assert planned.plan == planned.decision.plan
-    done = command("plan", *SMALL, "--groups", "4", "--slices", "4", "-o", "-", "-q")
-    assert planned.plan.to_json().encode() == done.out
+    assert planned.plan.to_json().encode() == command("plan", *specs, *options, "-o", "-", "-q").out
+
+
+def test_the_paper_s_space_is_another_one() -> None:
+    layouts = [helixctl.make_plan(*loaded(PAPER), layout=FOUR, plain=plain).plan.layout for plain in (True, False)]
+    assert [layout.microbatches for layout in layouts] == [1, 2]
+
+
+def test_a_plan_that_a_proof_refuses_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = helixctl.Diagnostic("HX410", "refused")
+    monkeypatch.setattr("helixctl.solve.proof", lambda plan, **_: Proof(plan, dag_of(SMALL, 4, 4), (found,)))
+    with pytest.raises(helixctl.HelixError, match="HX410 refused"):
+        helixctl.make_plan(*small(), layout=FOUR, plain=True)
 
 
 @pytest.mark.parametrize("layout", ["groups=4,slices=4,data=1", {"groups": 4, "slices": 4, "data": 1}])
@@ -137,6 +159,15 @@ def test_validate_says_what_is_wrong() -> None:
     assert set(codes(caught)) == {"HX410"}
 
 
+def test_validate_looks_at_the_whole_plan_where_a_part_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part that is lowered has digests of its own."""
+    monkeypatch.setattr(sys.modules["helixctl.solve.proof"], "MOST", 1)  # the package has a function of this name
+    plan = plan_of(SMALL, 4, 4)
+    other = plan.model_copy(update={"model": plan.model.model_copy(update={"hidden_size": 1024})})
+    assert helixctl.validate(plan) == ()
+    assert {d.code for d in helixctl.validate(other)} == {"HX302"}
+
+
 def test_a_step_of_a_plan_is_that_of_its_dag() -> None:
     plan = plan_of(PAPER, 4, 4)
     one, other = helixctl.simulate_step(plan), helixctl.simulate_step(lower(plan))
@@ -147,11 +178,15 @@ def test_a_step_of_a_plan_is_that_of_its_dag() -> None:
 
 
 def test_a_step_of_very_many_tasks_is_that_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of(PAPER, 4, 4)
+    plan = plan_of(PAPER, 8, 1, pipeline=2, microbatches=4, combine="reduce")
     whole = helixctl.simulate_step(plan)
     monkeypatch.setattr("helixctl.api.MANY_TASKS", 100)
     part = helixctl.simulate_step(plan)
-    assert (part.timeline, part.critical_path, part.kinds_on_path) == (None, (), ())
+    assert part.timeline is None
+    assert [replace(kind, share=0, seconds=0) for kind in part.kinds_on_path] == [
+        replace(kind, share=0, seconds=0) for kind in whole.kinds_on_path
+    ]
+    assert sum(kind.seconds for kind in part.kinds_on_path) == pytest.approx(part.forecast.step_s)
     assert part.forecast.step_s == pytest.approx(whole.forecast.step_s)
     assert helixctl.simulate_step(plan, whole=True).forecast == whole.forecast
     assert helixctl.lower_plan(plan) == whole.dag

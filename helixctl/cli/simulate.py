@@ -99,7 +99,7 @@ def command(
     outputs = [Output("--trace", trace_path, "trace"), Output("--json", json_path, "prediction")]
     check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
-    whole = bool(measured or trace_path or critical_path)
+    whole = bool(measured or trace_path)
     predictions = [_predict(path, measured, against, whole=whole) for path in documents]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
@@ -167,12 +167,13 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     for prediction in predictions:
         if prediction.timeline is None:
             out.print(f"{prediction.title}: {_PART}")
-    whole = [prediction for prediction in predictions if prediction.timeline]
-    for prediction in whole if verbose else ():
+    for prediction in predictions if verbose else ():
+        if prediction.timeline is None:
+            continue
         out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
         out.print(_kinds(prediction.forecast))
         out.print()
-    for prediction in whole if paths else ():
+    for prediction in predictions if paths else ():
         out.print(f"{prediction.title}, critical path: each of these tasks begins when the one before it has ended:")
         out.print(_path(prediction))
         out.print()
