@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from helixctl.api import Prediction, simulate_step
+from helixctl.cli.against import print_comparison
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned, named, whole_dag
 from helixctl.cli.outputs import Output, check_outputs, force_option
@@ -23,7 +24,7 @@ from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.simulate import Forecast
-from helixctl.simulate.against import Comparison, Measured, Pair, compare, read_measured
+from helixctl.simulate.against import Measured, compare, read_measured
 from helixctl.simulate.report import path_report, report, report_of
 from helixctl.units import human_bytes, human_seconds
 
@@ -113,7 +114,7 @@ def command(
         out = answers(trace_path, json_path)
         _print(out, predictions, verbose=verbose, paths=critical_path)
         if comparison:
-            _print_comparison(out, comparison)
+            print_comparison(out, comparison)
         if trace_path:
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
@@ -246,33 +247,6 @@ def _path(prediction: _Prediction) -> object:
         rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.seconds), f"{kind.share:.1%}")
     rows.add_row("all", "", str(len(prediction.critical_path)), _seconds(sum(kind.seconds for kind in kinds)), "100.0%")
     return rows
-
-
-def _print_comparison(out: Console, found: Comparison) -> None:
-    out.print()
-    rows = table("", ">predicted", ">measured", ">predicted / measured")
-    for name, pair in (
-        ("step time, mean, ms", found.step_time_ms),
-        ("tokens/s", found.tokens_per_s),
-        ("sync + comm overhead per token (the paper's TPOT), ms", found.sync_overhead_per_token_ms),
-    ):
-        rows.add_row(name, _number(pair.predicted), _number(pair.measured), _number(pair.ratio))
-    out.print(rows)
-    out.print()
-    if found.kinds is None:
-        out.print("the report has no times by kind of task: a run with this version of helixctl gives them")
-        return
-    rows = table("level", "kind", ">predicted ms", ">measured ms", ">ratio", ">exposed: predicted ms", ">measured ms")
-    for kind in found.kinds:
-        busy, exposed = kind.busy_ms, kind.exposed_ms if kind.lane == "communication" else Pair(None, None)
-        numbers = (busy.predicted, busy.measured, busy.ratio, exposed.predicted, exposed.measured)
-        rows.add_row(kind.level, kind.kind, *(_number(n) for n in numbers))
-    out.print(rows)
-    out.print("ms per step, means over the ranks; of a collective from its issue to its end")
-
-
-def _number(number: float | None) -> str:
-    return "-" if number is None else f"{number:,.4g}" if number < 1e4 else f"{number:,.0f}"  # noqa: PLR2004
 
 
 def _seconds(seconds: float) -> str:
