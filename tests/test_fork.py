@@ -79,9 +79,9 @@ def test_what_one_command_changes_no_other_sees() -> None:
 
 
 def test_a_replaced_name() -> None:
-    less = replacing("helixctl.cli.documents.MAX_NBYTES", 7)
-    assert fork([], before=less + SAYS.format("helixctl.cli.documents.MAX_NBYTES")).out == b"7\n"
-    assert fork(VERSION, before=replacing("helixctl.cli.documents.NO_SUCH_NAME", 7)).status == 99
+    less = replacing("helixctl.documents.MAX_NBYTES", 7)
+    assert fork([], before=less + SAYS.format("helixctl.documents.MAX_NBYTES")).out == b"7\n"
+    assert fork(VERSION, before=replacing("helixctl.documents.NO_SUCH_NAME", 7)).status == 99
 
 
 def test_how_it_ends() -> None:

@@ -25,6 +25,17 @@ def test_the_refusal_that_is_shown() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "tests/README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
             assert target.startswith("http") or (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_the_page_of_the_tests_has_a_row_for_every_folder() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "tests/README.md").read_text(), re.MULTILINE)
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert sorted(name for name, _ in rows) == sorted(folders)

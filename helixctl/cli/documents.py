@@ -1,114 +1,25 @@
-"""Reading documents for the commands: told apart by content, proved, and every finding with its place in the file."""
+"""Documents for the commands: which kind each takes, findings with the file's name, a note on what takes long."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
+from helixctl.api import lower_plan
 from helixctl.dag import Dag
-from helixctl.dag.document import DAG_SCHEMA
-from helixctl.dag.rows import read_rows
+from helixctl.documents import load_document
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
-from helixctl.plan.document import FORMAT_VERSION
 from helixctl.plan.size import MANY_TASKS, NBYTES_OF_A_TASK, SECONDS_OF_A_TASK, about
-from helixctl.spec import ClusterSpec, ModelDocument
-from helixctl.spec.fields import shown
-from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MOST_FINDINGS, not_shown
-from helixctl.spec.load import (
-    DocumentKind,
-    document_kind,
-    document_path,
-    parse_mapping,
-    read_text,
-    validate_document,
-    validate_model,
-)
-from helixctl.spec.positions import locate
-from helixctl.spec.yaml_reader import DocumentPath
+from helixctl.spec import ModelDocument
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from helixctl.solve.proof import Proof
-
-Document = ModelDocument | ClusterSpec | Plan | Dag
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A document that was read and told apart; nothing in it is checked yet."""
-
-    file: str
-    text: str
-    data: dict[str, Any]
-    kind: DocumentKind
-
-
-def load_document(path: str) -> Document:
-    """Read one document of any kind and prove it; a folder stands for the config.json in it.
-
-    Raises:
-        HelixError: it cannot be read, is malformed, or is refused by a proof.
-    """
-    return prove(read_document(document_path(path)))
-
-
-def read_document(file: str) -> Source:
-    """Read a file and tell what kind of document it is.
-
-    Raises:
-        HelixError: it cannot be read, is no mapping, or is none of the kinds.
-    """
-    text = read_text(file, dags=True)
-    data = mapping_of(text, file)
-    return Source(file, text, data, document_kind(data, file))
-
-
-def mapping_of(text: str, file: str) -> dict[str, Any]:
-    """What a text holds.
-
-    Raises:
-        HelixError: it is no mapping.
-    """
-    if len(text) > MAX_NBYTES:  # only a dag is
-        return read_rows(text, file)
-    return parse_mapping(text, file)
-
-
-def prove(source: Source) -> Document:
-    """The document, proved.
-
-    Raises:
-        HelixError: it is malformed, or is refused by a proof.
-    """
-    file, text, data = source.file, source.text, source.data
-    if source.kind == "model":
-        return validate_model(data, text, file)[0]
-    if source.kind == "cluster":
-        return validate_document(ClusterSpec, data, text, file)
-    if source.kind == "plan":
-        plan = read_plan(source)
-        _refuse(_plan_findings(plan), text, file)
-        return plan
-    _check_version(data.get("format_version"), file)
-    _check_schema(data, file)
-    dag = validate_document(Dag, data, text, file, malformed="HX401")
-    findings = _dag_findings(dag)
-    _refuse(findings, text, file, _rows(dag, findings) if findings else {})
-    return dag
-
-
-def read_plan(source: Source) -> Plan:
-    """The plan that a source of that kind holds, not proved.
-
-    Raises:
-        HelixError: it is malformed, or of a version that is not read.
-    """
-    _check_version(source.data.get("format_version"), source.file)
-    return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
 
 
 def load_planned(path: str) -> Plan | Dag:
@@ -136,23 +47,20 @@ def load_dag(path: str) -> Dag:
 
 
 def whole_dag(plan: Plan, path: str) -> Dag:
-    """The dag of a plan, proved whole; one of very many tasks is lowered whole and proved as ``helixctl plan`` does.
+    """The dag of a plan, proved; of one of very many tasks it says how long it takes and what memory.
 
     Raises:
         HelixError: a proof's, with the path.
     """
-    from helixctl.lower import lower
-
     tasks = about(plan)
-    if tasks <= MANY_TASKS:
-        dag = lower(plan)
-        _refuse_at(_dag_findings(dag), path)
-        return dag
-    prove_lowered(plan, path)
-    memory = human_bytes(tasks * NBYTES_OF_A_TASK)
-    text = f"lowering about {tasks:,} tasks: {human_seconds(tasks * SECONDS_OF_A_TASK)}, and {memory} in each process"
-    click.echo(f"note: {path}: {text}", err=True)
-    return lower(plan)
+    if tasks > MANY_TASKS:
+        memory = human_bytes(tasks * NBYTES_OF_A_TASK)
+        text = (
+            f"lowering about {tasks:,} tasks: {human_seconds(tasks * SECONDS_OF_A_TASK)}, and {memory} in each process"
+        )
+        click.echo(f"note: {path}: {text}", err=True)
+    with named(path):
+        return lower_plan(plan)
 
 
 def prove_lowered(plan: Plan, path: str) -> Proof:
@@ -163,86 +71,17 @@ def prove_lowered(plan: Plan, path: str) -> Proof:
     """
     from helixctl.solve import proof
 
-    proved = proof(plan)
-    _refuse_at(proved.findings, path)
+    with named(path):
+        proved = proof(plan)
+        if proved.findings:
+            raise HelixError(proved.findings)
     return proved
 
 
-def dag_text(dag: Dag) -> str:
-    """The document of a dag.
-
-    Raises:
-        HelixError: HX305, it is longer than what helixctl reads.
-    """
-    text = dag.to_json()
-    if len(text) > MAX_DAG_NBYTES:
-        raise HelixError(too_long(dag.plan, f"has {human_bytes(len(text))}"))
-    return text
-
-
-def too_long(plan: Plan, size: str) -> Diagnostic:
-    """HX305, for a dag whose document is not written."""
-    most = f"{MAX_DAG_NBYTES // 2**20} MiB are the most that helixctl reads"
-    hint = "write the plan alone: every command takes it in the place of its dag"
-    return Diagnostic("HX305", f"layout {plan.layout}: the document of its dag {size}; {most}", hint)
-
-
-def _refuse_at(findings: Sequence[Diagnostic], path: str) -> None:
-    if findings:
-        raise HelixError([d.at(path) for d in findings])
-
-
-def _plan_findings(plan: Plan) -> list[Diagnostic]:
-    from helixctl.verify import verify_plan
-
-    return verify_plan(plan)
-
-
-def _dag_findings(dag: Dag) -> list[Diagnostic]:
-    from helixctl.verify import verify
-
-    return verify(dag)
-
-
-def _check_version(version: object, path: str) -> None:
-    if isinstance(version, str) and version != FORMAT_VERSION:
-        message, hint = f"format_version {version} is not supported", f"this helixctl reads {FORMAT_VERSION}"
-        raise HelixError(Diagnostic("HX304", message, hint, path))
-
-
-def _check_schema(data: dict[str, Any], path: str) -> None:
-    """A dag that is told by its keys may lack $schema, but has no other; of a plan it is a field like any other."""
-    if data.get("$schema", DAG_SCHEMA) != DAG_SCHEMA:
-        message = f"$schema must be {DAG_SCHEMA}, not {shown(data['$schema'])}"
-        raise HelixError(Diagnostic("HX401", message, None, path, path="$schema"))
-
-
-def _refuse(findings: list[Diagnostic], text: str, path: str, rows: Mapping[str, DocumentPath] | None = None) -> None:
-    """Raise the findings, each at the row that declares what it is about."""
-    if findings:
-        first, at = findings[:MOST_FINDINGS], rows or {}
-        places = locate(text, at.values()) if at else {}
-        found = [places.get(at.get(d.path or "", ("",))) for d in first]
-        positions = [place.value if place else (None, None) for place in found]
-        placed = [d.at(path, line, col) for d, (line, col) in zip(first, positions, strict=True)]
-        placed.sort(key=lambda d: (d.line is None, d.line or 0))
-        if more := len(findings) - len(first):
-            placed.append(Diagnostic(first[-1].code, not_shown(more), file=path))
-        raise HelixError(placed)
-
-
-def _rows(dag: Dag, findings: Sequence[Diagnostic]) -> dict[str, DocumentPath]:
-    """The rows of a dag that findings are about, by the names by which they call them."""
-    wanted = {finding.path for finding in findings[:MOST_FINDINGS]}
-    names = {
-        "tasks": (task.id for task in dag.tasks),
-        "values": (value.id for value in dag.values),
-        "tensors": (tensor.name for tensor in dag.tensors),
-        "order": (f"order[{rank}]" for rank in range(len(dag.order))),
-    }
-    found: dict[str, DocumentPath] = {}
-    for table, of_rows in names.items():
-        for index, name in enumerate(of_rows):
-            if name in wanted:
-                found.setdefault(name, (table, index))
-    return found
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Findings in what is done here are about this file."""
+    try:
+        yield
+    except HelixError as error:
+        raise HelixError([replace(d, file=d.file or path) for d in error.diagnostics]) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from helixctl.cli.console import say
-from helixctl.cli.documents import read_document, read_plan
+from helixctl.documents import read_document, read_plan
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.compare import Difference, differences

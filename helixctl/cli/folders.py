@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Final
 
-from helixctl.cli.documents import Source, mapping_of
+from helixctl.documents import Source, mapping_of
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.hugging_face import CONFIG_NAME
 from helixctl.spec.limits import MAX_NBYTES

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
-from helixctl.cli.documents import dag_text, too_long
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.notes import notes
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
-from helixctl.errors import HelixError
+from helixctl.documents import dag_text
 from helixctl.output import write_output
-from helixctl.plan import Plan
-from helixctl.plan.size import MANY_TASKS, about
-from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, decide, parse_wish, proof, read_as
+from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_wish, read_as
 from helixctl.solve.candidate import priced
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
@@ -104,13 +102,15 @@ def command(
     wish = _wished(axes, quiet=quiet)
     if twice := pair.keys() & wish.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
-    specs = (loaded.model.model, loaded.cluster, loaded.model.workload)
-    decision = decide(*specs, {**pair, **wish}, objective, defaults=bool(pair))
-    if dag_output:
-        _refuse_long(decision.plan)
-    proved = proof(decision.plan, whole=dag_output is not None)
-    if proved.findings:
-        raise HelixError(proved.findings)
+    planned = make_plan(
+        loaded.model,
+        loaded.cluster,
+        layout={**pair, **wish},
+        objective=objective,
+        plain=bool(pair),
+        whole=dag_output is not None,
+    )
+    decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
         _report(answers(output, dag_output, json_path), decision, proved, loaded.origins, verbose=verbose)
@@ -124,16 +124,6 @@ def command(
                 wrote(path, f"{noun}, {human_bytes(len(texts[noun]))}")
     if checked is not None and old is not None:
         check_drift(checked, old, decision.plan, json_path, quiet=quiet)
-
-
-def _refuse_long(plan: Plan) -> None:
-    """Refuse a dag whose document would be too long, before it is lowered.
-
-    Raises:
-        HelixError: HX305.
-    """
-    if (tasks := about(plan)) > MANY_TASKS:
-        raise HelixError(too_long(plan, f"has about {tasks:,} tasks"))
 
 
 def _wished(axes: str | None, *, quiet: bool) -> dict[str, int | str]:

@@ -14,7 +14,7 @@ from helixctl.spec.limits import MAX_DAG_NBYTES
 from helixctl.spec.load import document_kind, parse_mapping
 
 Kind = Literal[
-    "plan", "dag", "cluster file", "page", "svg drawing", "dot drawing", "png drawing", "pdf drawing", "trace",
+    "plan", "dag", "cluster file", "page", "svg drawing", "dot drawing", "png drawing", "pdf drawing", "graph", "trace",
     "report of a run", "prediction", "report of validate", "table of plan", "tensor file",
 ]  # fmt: skip
 _REPORTS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -96,7 +96,9 @@ def _with(*parts: bytes) -> Callable[[bytes], bool]:
 
 
 # Those that may be longer than a dag: what tells them stands at their beginning.
-_LONG: Final[frozenset[Kind]] = frozenset({"tensor file", "trace", "dag", "page", "svg drawing", "dot drawing"})
+_LONG: Final[frozenset[Kind]] = frozenset(
+    {"tensor file", "trace", "dag", "page", "svg drawing", "dot drawing", "graph"}
+)
 _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "plan": _document("plan"),
     "dag": _document("dag"),
@@ -106,6 +108,7 @@ _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "dot drawing": _with(b"digraph", b"layout=nop2"),
     "png drawing": _with(b"\x89PNG", b"tEXtSoftware\0" + SIGN),
     "pdf drawing": _with(b"%PDF", b"% " + SIGN),
+    "graph": _with(b"<graphml", b'attr.name="plan_digest"'),
     "trace": _trace,
     "report of a run": _report("report of a run"),
     "prediction": _report("prediction"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from helixctl.api import validate
 from helixctl.cli.config_of_weights import check_config
 from helixctl.cli.console import answers, progress
 from helixctl.cli.documents import load_dag, load_planned, prove_lowered, whole_dag
@@ -24,7 +25,6 @@ from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve.deep import Size, counted
-from helixctl.verify import verify
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -178,7 +178,7 @@ def _typed(dag: Dag, dtype: Any) -> Dag:
     if not dtype:
         return dag
     typed = retyped(dag, dtype)
-    if findings := verify(typed):
+    if findings := validate(typed):
         raise HelixError(findings)
     return typed
 

@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from helixctl.api import Prediction, simulate_step
+from helixctl.cli.against import print_comparison
 from helixctl.cli.console import answers, table, wrote
-from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
+from helixctl.cli.documents import load_planned, named, whole_dag
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
@@ -21,10 +23,9 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
-from helixctl.simulate import Forecast, Timeline, forecast_of, simulate
-from helixctl.simulate.against import Comparison, Measured, Pair, compare, read_measured
-from helixctl.simulate.report import report, report_of
-from helixctl.solve.candidate import priced, simulated
+from helixctl.simulate import Forecast
+from helixctl.simulate.against import Measured, compare, read_measured
+from helixctl.simulate.report import path_report, report, report_of
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -47,20 +48,11 @@ _SHORT: Final = {  # where a name heads a column
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Prediction:
-    """What is predicted of a file.
-
-    Attributes:
-        dag: what was lowered: all of it, or a part that has tasks of every kind.
-        timeline: of the whole dag; None where the forecast is that of a part.
-    """
+@dataclass(frozen=True)
+class _Prediction(Prediction):
+    """What is predicted of a file."""
 
     path: str
-    dag: Dag
-    timeline: Timeline | None
-    forecast: Forecast
-    plan: Plan
 
     @property
     def title(self) -> str:
@@ -81,6 +73,9 @@ class _Prediction:
 )
 @click.option("--against", metavar="REPORT", help="Print the prediction beside the report of a run of this plan.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the predictions as JSON; - is standard output.")
+@click.option(
+    "--critical-path", is_flag=True, help="Also print which tasks determine the step, by kind, and give them in --json."
+)
 @force_option
 @click.option("-v", "--verbose", is_flag=True, help="Also print where the numbers come from, and all kinds of tasks.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
@@ -90,6 +85,7 @@ def command(
     trace_path: str | None,
     against: str | None,
     json_path: str | None,
+    critical_path: bool,
     force: bool,
     verbose: bool,
     quiet: bool,
@@ -104,20 +100,21 @@ def command(
     outputs = [Output("--trace", trace_path, "trace"), Output("--json", json_path, "prediction")]
     check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
-    predictions = [_predict(path, measured, against, whole=bool(measured or trace_path)) for path in documents]
+    whole = bool(measured or trace_path)
+    predictions = [_predict(path, measured, against, whole=whole) for path in documents]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
         traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions if p.timeline]
         write_output(trace_path, traces_json(traces))
     if json_path:
-        plans = [{"file": p.path} | report_of(p.plan, p.dag, p.forecast) for p in predictions]
+        plans = [_report_of(p, path=critical_path) for p in predictions]
         result = report(plans) | ({"against": asdict(comparison)} if comparison else {})
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
         out = answers(trace_path, json_path)
-        _print(out, predictions, verbose=verbose)
+        _print(out, predictions, verbose=verbose, paths=critical_path)
         if comparison:
-            _print_comparison(out, comparison)
+            print_comparison(out, comparison)
         if trace_path:
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
@@ -131,31 +128,35 @@ def _predict(path: str, measured: Measured | None, against: str | None, *, whole
         HelixError: the file's; HX113, the report is of another dag.
     """
     planned = load_planned(path)
-    if isinstance(planned, Plan):
-        if about(planned) > MANY_TASKS and not whole:
-            return _of_a_part(path, planned)
+    if isinstance(planned, Plan) and (whole or about(planned) <= MANY_TASKS):
         planned = whole_dag(planned, path)
-    dag = planned
-    if measured:
-        dag = retyped(dag, measured.dtype)
-        if dag.digest != measured.dag_digest:
-            message = f"is of the dag {measured.dag_digest[:19]}..., not of {dag.digest[:19]}... ({path})"
-            hint = "give the plan or the dag that ran, or run this one: helixctl run PLAN --report FILE"
-            raise HelixError(Diagnostic("HX113", message, hint, against))
-    timeline = simulate(dag)
-    return _Prediction(path, dag, timeline, forecast_of(timeline), dag.plan)
+    if measured and isinstance(planned, Dag):
+        planned = _as_it_ran(planned, measured, path, against)
+    with named(path):
+        found = simulate_step(planned)
+    return _Prediction(found.plan, found.dag, found.timeline, found.forecast, path)
 
 
-def _of_a_part(path: str, plan: Plan) -> _Prediction:
-    """The prediction for a plan of very many tasks, as ``helixctl plan`` makes it: without its whole dag."""
-    prove_lowered(plan, path)
-    found = simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
-    if found is None:
-        raise TypeError  # the plan is proved, so its layout is legal
-    return _Prediction(path, priced(plan), None, found, plan)
+def _as_it_ran(dag: Dag, measured: Measured, path: str, against: str | None) -> Dag:
+    """The dag in the dtype of the run that was measured.
+
+    Raises:
+        HelixError: HX113, the report is of another dag.
+    """
+    dag = retyped(dag, measured.dtype)
+    if dag.digest != measured.dag_digest:
+        message = f"is of the dag {measured.dag_digest[:19]}..., not of {dag.digest[:19]}... ({path})"
+        hint = "give the plan or the dag that ran, or run this one: helixctl run PLAN --report FILE"
+        raise HelixError(Diagnostic("HX113", message, hint, against))
+    return dag
 
 
-def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
+def _report_of(prediction: _Prediction, *, path: bool) -> dict[str, Any]:
+    found = {"file": prediction.path} | report_of(prediction.plan, prediction.dag, prediction.forecast)
+    return found | ({"critical_path": path_report(prediction.kinds_on_path)} if path else {})
+
+
+def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths: bool) -> None:
     subjects: dict[str, list[str]] = {}
     for prediction in predictions:
         subjects.setdefault(prediction.what, []).append(prediction.title)
@@ -173,6 +174,14 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool) -> No
         out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
         out.print(_kinds(prediction.forecast))
         out.print()
+    for prediction in predictions if paths else ():
+        out.print(f"{prediction.title}, critical path: each of these tasks begins when the one before it has ended:")
+        out.print(_path(prediction))
+        out.print()
+    _print_sources(out, predictions, verbose=verbose)
+
+
+def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
     if not verbose:
         for basis in dict.fromkeys(foundation(p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")
@@ -230,31 +239,14 @@ def _kinds(found: Forecast) -> object:
     return rows
 
 
-def _print_comparison(out: Console, found: Comparison) -> None:
-    out.print()
-    rows = table("", ">predicted", ">measured", ">predicted / measured")
-    for name, pair in (
-        ("step time, mean, ms", found.step_time_ms),
-        ("tokens/s", found.tokens_per_s),
-        ("sync + comm overhead per token (the paper's TPOT), ms", found.sync_overhead_per_token_ms),
-    ):
-        rows.add_row(name, _number(pair.predicted), _number(pair.measured), _number(pair.ratio))
-    out.print(rows)
-    out.print()
-    if found.kinds is None:
-        out.print("the report has no times by kind of task: a run with this version of helixctl gives them")
-        return
-    rows = table("level", "kind", ">predicted ms", ">measured ms", ">ratio", ">exposed: predicted ms", ">measured ms")
-    for kind in found.kinds:
-        busy, exposed = kind.busy_ms, kind.exposed_ms if kind.lane == "communication" else Pair(None, None)
-        numbers = (busy.predicted, busy.measured, busy.ratio, exposed.predicted, exposed.measured)
-        rows.add_row(kind.level, kind.kind, *(_number(n) for n in numbers))
-    out.print(rows)
-    out.print("ms per step, means over the ranks; of a collective from its issue to its end")
-
-
-def _number(number: float | None) -> str:
-    return "-" if number is None else f"{number:,.4g}" if number < 1e4 else f"{number:,.0f}"  # noqa: PLR2004
+def _path(prediction: _Prediction) -> object:
+    """The critical path by kind, with its sum."""
+    kinds = prediction.kinds_on_path
+    rows = table("level", "kind", ">tasks", ">time", ">share")
+    for kind in kinds:
+        rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.seconds), f"{kind.share:.1%}")
+    rows.add_row("all", "", str(len(prediction.critical_path)), _seconds(sum(kind.seconds for kind in kinds)), "100.0%")
+    return rows
 
 
 def _seconds(seconds: float) -> str:

@@ -12,10 +12,11 @@ from typing import Final
 import click
 
 from helixctl.cli.console import say
-from helixctl.cli.documents import Document, Source, prove, prove_lowered, read_document
+from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
+from helixctl.documents import Document, Source, prove, read_document
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan

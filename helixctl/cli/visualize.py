@@ -24,6 +24,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "dot": "dot drawing",
     "png": "png drawing",
     "pdf": "pdf drawing",
+    "graphml": "graph",
     "json": "dag",
 }
 _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".gv": "dot"}
@@ -40,14 +41,14 @@ _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".g
 def command(source: str, output: str, output_format: str | None, layer: int | None, force: bool) -> None:
     """Draw the DAG of a PLAN, or a DAG: a column for every GPU, a bar for every collective.
 
-    html is one page that needs no network: click a task to see what it waits for and what waits for it. png and pdf
-    need Graphviz; html, svg, dot and json need nothing.
+    html is one page that needs no network: click a task to see what it waits for and what waits for it. graphml is the
+    graph without positions, for programs that work with graphs. png and pdf need Graphviz; the others need nothing.
     """
     chosen = output_format or _format_of(output)
     if chosen == "json" and layer is not None:
         raise click.UsageError("--layer cannot be used with json: a dag document is always whole")
     check_outputs([Output("-o", output, _KINDS[chosen])], [source], force=force)
-    from helixctl.cli.documents import dag_text  # here, so that --help need not wait for the compiler
+    from helixctl.documents import dag_text  # here, so that --help need not wait for the compiler
 
     dag = _load(source, layer)
     data = dag_text(dag) if chosen == "json" else emit(dag, chosen, layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -206,14 +206,55 @@ class Dag:
         return "".join(_lines(self))
 
     def to_networkx(self) -> nx.DiGraph[str]:
-        """Task ids as vertices (attribute ``task``), data dependencies as edges."""
-        import networkx as nx  # 0.4 s: only where a graph algorithm is wanted
+        """The tasks as the vertices of a graph, by id; an edge where a task reads what another makes.
 
-        graph: nx.DiGraph[str] = nx.DiGraph()
+        All attributes are texts and integers, so that every format of networkx can hold them:
+
+        - of a vertex: ``kind``, ``layer``, ``level``, ``lane`` (compute or communication), ``ranks`` (their numbers in
+          order, with a blank between them), ``flops`` and ``nbytes`` (of the document);
+        - of an edge: ``values`` and ``tensors``, the names of what passes with a blank between them, and ``nbytes``,
+          the bytes of these values;
+        - of the graph: ``model``, ``cluster``, ``layout``, ``plan_digest``.
+
+        Returns:
+            A graph of the caller's own: the dag does not change with it.
+        """
+        import networkx as nx  # 0.4 s: only where a graph is wanted
+
+        plan = self.plan
+        graph: nx.DiGraph[str] = nx.DiGraph(
+            model=plan.model.name, cluster=plan.cluster.name, layout=str(plan.layout), plan_digest=self.plan_digest
+        )
+        graph.add_nodes_from((task.id, _vertex(task)) for task in self.tasks)
         for task in self.tasks:
-            graph.add_node(task.id, task=task)
-        graph.add_edges_from((p.id, task.id) for task in self.tasks for p in self.predecessors(task))
+            read: dict[str, list[Value]] = {}
+            for name in dict.fromkeys(task.inputs):
+                if name in self.producer:
+                    read.setdefault(self.producer[name].id, []).append(self.value[name])
+            graph.add_edges_from((source, task.id, _edge(values)) for source, values in read.items())
         return graph
+
+
+def _vertex(task: Task) -> dict[str, str | int]:
+    """The attributes of a task in the graph."""
+    return {
+        "kind": task.kind,
+        "layer": task.layer,
+        "level": task.level,
+        "lane": task.lane,
+        "ranks": " ".join(map(str, task.ranks)),
+        "flops": task.flops,
+        "nbytes": task.nbytes,
+    }
+
+
+def _edge(values: Sequence[Value]) -> dict[str, str | int]:
+    """The attributes of what passes from one task to another."""
+    return {
+        "values": " ".join(value.id for value in values),
+        "tensors": " ".join(dict.fromkeys(value.tensor for value in values)),
+        "nbytes": sum(value.nbytes for value in values),
+    }
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.dot import dot, render_dot
+from helixctl.emit.graphml import graphml
 from helixctl.emit.html import html
 from helixctl.emit.signature import signed
 from helixctl.emit.svg import svg
@@ -17,6 +18,7 @@ _WRITERS: Final[dict[str, Callable[[Dag, int | None], str | bytes]]] = {
     "dot": dot,
     "png": lambda dag, layer: signed(render_dot(dot(dag, layer), "png"), "png"),
     "pdf": lambda dag, layer: signed(render_dot(dot(dag, layer), "pdf"), "pdf"),
+    "graphml": graphml,
     "json": lambda dag, _: dag.to_json(),
 }
 FORMATS: Final = tuple(_WRITERS)

@@ -161,7 +161,12 @@ def escape(text: str) -> str:
 
     A character that XML cannot hold at all (a control character, half of a surrogate pair) becomes U+FFFD.
     """
-    return html.escape(_NOT_XML.sub("\ufffd", text))
+    return html.escape(as_xml_holds_it(text))
+
+
+def as_xml_holds_it(text: str) -> str:
+    """Text in which U+FFFD stands for every character that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def _text(x: int, y: int, text: str, classes: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from helixctl.cost.tasks import sources
 from helixctl.dag import Dag
 from helixctl.plan import Plan
+from helixctl.simulate.critical_path import KindOnPath
 from helixctl.simulate.forecast import Forecast, KindForecast
 
 FORMAT_VERSION = "1.0"
@@ -41,6 +43,25 @@ def report_of(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
         "weight_nbytes": found.weight_nbytes,
         "kinds": [_kind(kind) for kind in found.kinds],
         "sources": list(sources(dag)),
+    }
+
+
+def path_report(path: Sequence[KindOnPath]) -> dict[str, Any]:
+    """The critical path of one plan, as it stands under ``critical_path``. Times are milliseconds."""
+    return {
+        "tasks": sum(kind.tasks for kind in path),
+        "time_ms": sum(kind.seconds for kind in path) * 1e3,
+        "kinds": [
+            {
+                "level": kind.level,
+                "kind": kind.kind,
+                "lane": kind.lane,
+                "tasks": kind.tasks,
+                "time_ms": kind.seconds * 1e3,
+                "share": kind.share,
+            }
+            for kind in path
+        ],
     }
 
 

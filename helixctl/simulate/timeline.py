@@ -41,6 +41,11 @@ class Timeline:
         return tuple(rank for rank, order in enumerate(self.dag.order) if order)
 
     @cached_property
+    def seconds(self) -> dict[str, float]:
+        """How long every task runs; of a collective the time in which its data moves."""
+        return {name: self.end_s[name] - begin for name, begin in self.begin_s.items()}
+
+    @cached_property
     def spans(self) -> tuple[Span, ...]:
         """Every task on every rank that issues it, rank by rank in the order of issue."""
         return tuple(self._spans())

@@ -14,7 +14,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.base import Dtype
 from helixctl.spec.cluster import ClusterSpec, no_peak
 from helixctl.spec.explain import Finding, examined
-from helixctl.spec.fields import shown
+from helixctl.spec.fields import dotted, shown
 from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.origins import Origin, after_overrides
@@ -31,6 +31,7 @@ __all__ = [
     "apply_overrides",
     "document_kind",
     "document_path",
+    "for_planning",
     "load_cluster",
     "load_model",
     "load_pair",
@@ -172,14 +173,30 @@ def validate_model(
         ModelDocument, override(data, overrides), text, file, overrides=overrides, origins=origins
     )
     if planned:
-        model = _for_planning(model)
+        model = _with_logits(model)
     bite = window_that_bites(model, model.workload) if planned else None
     if bite:
         raise HelixError(placed([bite], text, file, overrides, origins))
     return model, after_overrides(origins, overrides) if origins else ()
 
 
-def _for_planning(model: ModelDocument) -> ModelDocument:
+def for_planning(model: ModelDocument, cluster: ClusterSpec) -> ModelDocument:
+    """A model as ``load_pair`` gives it to be planned on a cluster, where both were loaded or made otherwise.
+
+    Raises:
+        HelixError: HX111, a sliding window bites; HX114, the devices have no rate for the model's dtype.
+    """
+    problems = []
+    if bite := window_that_bites(model, model.workload):
+        problems.append(Diagnostic(bite.code, bite.message, bite.hint, path=dotted(bite.path)))
+    if model.dtype not in cluster.device.peak:
+        problems.append(no_peak(model.dtype, cluster.device))
+    if problems:
+        raise HelixError(problems)
+    return _with_logits(model)
+
+
+def _with_logits(model: ModelDocument) -> ModelDocument:
     """The model with the logits that are planned for where nothing says which: those that a token is sampled from."""
     if model.vocabulary is None or "logits" in model.workload.model_fields_set:
         return model

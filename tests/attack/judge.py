@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from helixctl.cli.documents import load_document
 from helixctl.dag import Dag
+from helixctl.documents import load_document
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Plan

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import helixctl.verify
-from helixctl.cli.documents import load_document
+from helixctl.documents import load_document
 from tests.attack import bases
 from tests.attack.judge import outputs
 from tests.attack.kind import Kind

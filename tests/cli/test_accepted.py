@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helixctl.cli.documents import read_document, read_plan
+from helixctl.documents import read_document, read_plan
 from helixctl.plan.size import MANY_TASKS, MOST_TASKS, about
 from tests.cli.command import Done, helixctl
 from tests.documents import PAPER, PAPER_MOE, ROOT

@@ -150,6 +150,7 @@ def test_what_is_no_drawing_of_ours(kind: str, tmp_path: Path) -> None:
         b"<!DOCTYPE html><p>mine",
         b"<svg></svg>",
         b"digraph {a -> b}",
+        b"<?xml?><graphml><graph/></graphml>",
         b"\x89PNG\r\n\x1a\n....",
         b"%PDF-1.7",
         b"{}",

@@ -158,9 +158,9 @@ def test_links_and_devices_are_written_through(tmp_path: Path) -> None:
 def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path) -> None:
     args = ("plan", *SMALL, "--groups", "4", "--slices", "4", "-o", tmp_path / "x.plan.json", "--dag")
     assert helixctl(*args, tmp_path / "x.dag.json").status == 0
-    for limit, size in (("documents.MAX_DAG_NBYTES", 2**18), ("plan.MANY_TASKS", 600)):
+    for limit, size in (("documents.MAX_DAG_NBYTES", 2**18), ("api.MANY_TASKS", 600)):
         (tmp_path / "x.plan.json").unlink()
-        done = helixctl(*args, tmp_path / "y.dag.json", before=replacing(f"helixctl.cli.{limit}", size))
+        done = helixctl(*args, tmp_path / "y.dag.json", before=replacing(f"helixctl.{limit}", size))
         assert done.status == 1
         assert "HX305 layout 4 x 4: the document of its dag has " in done.err
         assert "write the plan alone" in done.err
@@ -169,6 +169,6 @@ def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path) -> Non
         (tmp_path / "x.plan.json").touch()
     drawn = ("visualize", tmp_path / "p.plan.json", "-f", "json", "-o", tmp_path / "z.dag.json")
     assert helixctl("plan", *SMALL, "--groups", "4", "--slices", "4", "-q", "-o", tmp_path / "p.plan.json").status == 0
-    less = replacing("helixctl.cli.documents.MAX_DAG_NBYTES", 2**18)
+    less = replacing("helixctl.documents.MAX_DAG_NBYTES", 2**18)
     assert "HX305" in helixctl(*drawn, before=less).err
     assert not (tmp_path / "z.dag.json").exists()

@@ -13,6 +13,9 @@ from helixctl.dag.retype import retyped
 from helixctl.simulate import forecast
 from tests.cli.command import helixctl, modules
 from tests.documents import PAPER, SMALL, plan_of
+from tests.fork import replacing
+
+_OF_MANY = ("helixctl.api", "helixctl.cli.documents", "helixctl.cli.simulate")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,35 @@ def test_verbose_lists_every_constant_with_its_source(plans: dict[str, Path]) ->
     done = helixctl("simulate", "-v", plans["slices"])
     assert "matmul_share 0.832: default: 8192-cube product" in done.said
     assert "within_host.bandwidth 450 GB/s: cluster spec h100x16" in done.said
+
+
+def test_the_critical_path_adds_up_to_the_step(plans: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    done = helixctl("simulate", plans["slices"], plans["megatron"], "--critical-path", "--json", path)
+    assert done.said.count("critical path") == 2
+    assert row(done.said, "feed_forward  all_reduce")[2:] == ["4", "1.07 ms", "30.6%"]
+    assert row(done.said, "all  ")[1:] == ["57", "3.5 ms", "100.0%"]
+    for plan in json.loads(path.read_text())["plans"]:
+        found = plan["critical_path"]
+        assert found["time_ms"] == pytest.approx(plan["step_time_ms"])
+        assert sum(kind["time_ms"] for kind in found["kinds"]) == pytest.approx(found["time_ms"])
+        assert sum(kind["share"] for kind in found["kinds"]) == pytest.approx(1)
+        assert sum(kind["tasks"] for kind in found["kinds"]) == found["tasks"]
+
+
+def test_the_critical_path_is_given_where_it_is_asked_for(plans: dict[str, Path]) -> None:
+    done = helixctl("simulate", plans["slices"], "--json", "-", "-v")
+    assert "critical" not in done.said + done.err
+
+
+def test_the_critical_path_of_very_many_tasks(plans: dict[str, Path]) -> None:
+    """It is found among one rank of every kind, as the forecast is."""
+    few = "".join(replacing(f"{module}.MANY_TASKS", 100) for module in _OF_MANY)
+    done = helixctl("simulate", plans["slices"], "--critical-path", before=few)
+    assert "forecast from one rank of every kind" in done.said
+    assert row(done.said, "feed_forward  all_reduce")[2:] == ["4", "1.07 ms", "30.6%"]
+    assert row(done.said, "all  ")[1:] == ["57", "3.5 ms", "100.0%"]
+    assert done.err == ""
 
 
 def test_json_is_what_the_table_says(plans: dict[str, Path]) -> None:

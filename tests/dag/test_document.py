@@ -46,6 +46,42 @@ def test_networkx_edges_are_the_data_dependencies() -> None:
     assert set(graph.successors("l0.concat.groups.s1")) == {"l0.project.linear.g0s1", "l0.project.linear.g1s1"}
 
 
+def test_networkx_attributes_are_those_of_tasks_and_of_what_passes() -> None:
+    dag = dag_of(SMALL, 2, 2)
+    graph = dag.to_networkx()
+    assert list(graph) == [task.id for task in dag.tasks]
+    qkv = dag.task["l0.distribute.qkv.g1s0"]
+    assert graph.nodes[qkv.id] == {
+        "kind": "linear",
+        "layer": 0,
+        "level": "distribute",
+        "lane": "compute",
+        "ranks": "2",
+        "flops": qkv.flops,
+        "nbytes": qkv.nbytes,
+    }
+    assert graph.nodes["l0.concat.slices.g1"]["ranks"] == "2 3"
+    passed = [dag.value[name] for name in qkv.outputs]
+    assert graph.edges[qkv.id, "l0.attend.g1s0"] == {
+        "values": "l0.q@2 l0.k@2 l0.v@2",
+        "tensors": "l0.q l0.k l0.v",
+        "nbytes": sum(value.nbytes for value in passed),
+    }
+    assert graph.graph["plan_digest"] == dag.plan_digest
+
+
+def test_an_edge_carries_what_passes_between_two_tasks_and_nothing_else() -> None:
+    dag = dag_of(SMALL, 2, 2)
+    drawn = {(s, t, v) for s, t, names in dag.to_networkx().edges(data="values") for v in names.split()}
+    assert drawn == {(dag.producer[v].id, t.id, v) for t in dag.tasks for v in t.inputs if v in dag.producer}
+
+
+def test_a_graph_is_the_caller_s_own() -> None:
+    dag = tiny(2, 1)
+    dag.to_networkx().clear()
+    assert len(dag.to_networkx()) == len(dag.tasks)
+
+
 def test_dry_run_does_every_task_after_its_inputs() -> None:
     dag = dag_of(SMALL, 2, 2)
     ran = dry_run(dag)

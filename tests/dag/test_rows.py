@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from helixctl.cli.documents import load_document, mapping_of
 from helixctl.dag import Dag, dag_from_json
 from helixctl.dag.rows import read_rows
+from helixctl.documents import load_document, mapping_of
 from helixctl.errors import HelixError
 from helixctl.spec.json_text import JsonCursor
 from helixctl.spec.load import validate_document
@@ -34,14 +34,14 @@ def test_the_same_dag(name: str) -> None:
 
 def test_only_long_texts_are_read_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(mapping_of(TEXT, "x")["tasks"][0], dict)
-    monkeypatch.setattr("helixctl.cli.documents.MAX_NBYTES", 1000)
+    monkeypatch.setattr("helixctl.documents.MAX_NBYTES", 1000)
     assert not isinstance(mapping_of(TEXT, "x")["tasks"][0], dict)
 
 
 def test_a_long_dag_is_proved(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path_factory.mktemp("long") / "x.dag.json"
     file.write_text(TEXT)
-    monkeypatch.setattr("helixctl.cli.documents.MAX_NBYTES", 1000)
+    monkeypatch.setattr("helixctl.documents.MAX_NBYTES", 1000)
     assert load_document(str(file)) == dag_from_json(TEXT)
     file.write_text(TEXT.replace('"flops":', '"flops":1', 1))
     with pytest.raises(HelixError, match="HX412"):
@@ -100,7 +100,7 @@ def test_the_layout_of_a_file_does_not_count(name: str, monkeypatch: pytest.Monk
     assert text != TEXT
     broken = _relaid(name, TEXT.replace('"level":"concat"', '"level":"project"', 1))
     for limit in (2**20, 1000):
-        monkeypatch.setattr("helixctl.cli.documents.MAX_NBYTES", limit)
+        monkeypatch.setattr("helixctl.documents.MAX_NBYTES", limit)
         for mark in ("", "\ufeff"):
             file = tmp_path / "x.dag.json"
             file.write_bytes((mark + text).encode())
@@ -153,7 +153,7 @@ def test_a_long_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_long_file_says_that_it_is_a_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever its $schema stands; what is no dag is not read."""
-    for module in ("spec.parse", "cli.documents"):
+    for module in ("spec.parse", "documents"):
         monkeypatch.setattr(f"helixctl.{module}.MAX_NBYTES", 10_000)
     data = json.loads(TEXT)
     last = {key: data[key] for key in sorted(data, key=lambda key: key == "$schema")}

@@ -1,4 +1,4 @@
-"""The commands that README.md and docs/ show, and what they show of their output.
+"""The commands that README.md, CONTRIBUTING.md, tests/README.md and docs/ show, and what they show of their output.
 
 A block of code, fenced or indented, is one of these:
 
@@ -60,7 +60,8 @@ class Block:
 
 def pages() -> list[Path]:
     """The pages whose commands are held."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    others = ("README.md", "CONTRIBUTING.md", "tests/README.md")
+    return [*(ROOT / name for name in others), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def examples(page: Path) -> list[Example]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.command import Done
 from tests.docs.examples import Example, Step, examples, pages
-from tests.docs.kit import make_kit, run
+from tests.docs.kit import run
 from tests.docs.masks import READER, masked
 from tests.docs.not_run import LONG, NOT_RUN, STATUS
 
@@ -22,13 +22,6 @@ RUN = ("helixctl ", ".venv/bin/helixctl ", "small=")
 def marked(example: Example) -> object:
     long = any(step.command.startswith(tuple(LONG)) for step in example.steps)
     return pytest.param(example, id=str(example), marks=[pytest.mark.sweep] if long else [])
-
-
-@pytest.fixture(scope="session")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kit")
-    make_kit(folder)
-    return folder
 
 
 @pytest.mark.parametrize("example", [marked(e) for e in ALL if any(s.command.startswith(RUN) for s in e.steps)])

@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = [tensor for tensor in dag.tensors if tensor.role == "weight"]
     save_file({t.name: seeded_numbers(t, t.full, 0, torch.float32) for t in weights}, folder / "w.safetensors")
     run = ("run", "x.dag.json", "--check", "--warmup", "1", "--iters", "2", "--weights", "w.safetensors")
-    simulate = ("simulate", "x.dag.json", "--against", "r.json", "--json", "p.json")
+    simulate = ("simulate", "x.dag.json", "--against", "r.json", "--critical-path", "--json", "p.json")
     for command in ((*run, "--report", "r.json"), simulate):
         done = helixctl(*command, cwd=folder)
         assert done.status == 0, done.err
@@ -86,4 +86,4 @@ def test_every_key_of_a_comparison_is_named(report: dict[str, Any]) -> None:
 
 def test_every_key_of_a_prediction_is_named(prediction: dict[str, Any]) -> None:
     assert set(keys(prediction)) - named(SECTIONS["Prediction"]) - named(SECTIONS["Report"]) == set()
-    assert prediction["plans"][0].keys() == rows(SECTIONS["Prediction"], 0)
+    assert prediction["plans"][0].keys() == rows(SECTIONS["Prediction"], 0) | {"critical_path"}

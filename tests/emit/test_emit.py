@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib.resources import files
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree as ET
 
+import networkx as nx
 import pytest
 from click.testing import CliRunner
 
@@ -19,11 +23,11 @@ from helixctl.dag import Dag, Level
 from helixctl.emit import FORMATS, emit
 from helixctl.emit.lanes import Box, Lanes, arrange
 from helixctl.emit.measure import fit, text_width
-from helixctl.emit.svg import COLOURS, OVERHANG
+from helixctl.emit.svg import COLOURS, OVERHANG, as_xml_holds_it
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.output import write_output
-from tests.documents import SMALL, dag_of
+from tests.documents import ROOT, SMALL, dag_of
 from tests.emit.examples import LAYOUTS, example, hostile_dag, paper_dag, paper_plan
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -97,7 +101,7 @@ def test_columns_stand_further_apart_between_groups_and_between_hosts() -> None:
 # Every format
 
 
-@pytest.mark.parametrize("output_format", ["html", "svg", "dot", "json"])
+@pytest.mark.parametrize("output_format", ["html", "svg", "dot", "graphml", "json"])
 def test_the_same_dag_gives_the_same_bytes(output_format: str) -> None:
     fresh = lower(paper_plan(4, 4))
     assert emit(fresh, output_format) == emit(paper_dag(4, 4), output_format)
@@ -191,7 +195,51 @@ def test_dot_has_every_dependency_once_and_no_other_edge() -> None:
 @needs_dot
 def test_dot_of_hostile_text() -> None:
     dag = hostile_dag()
-    assert len(plain(str(emit(dag, "dot")))) > len(dag.tasks)
+    text = str(emit(dag, "dot"))
+    assert len(plain(text)) > len(dag.tasks)
+    done = subprocess.run(["dot", "-Tplain"], input=text, capture_output=True, text=True, check=True)
+    edges = [line for line in done.stdout.splitlines() if line.startswith("edge ")]
+    assert len(edges) == sum(len(dag.predecessors(task)) for task in dag.tasks)
+
+
+# graphml
+
+
+def read_back(text: object) -> nx.DiGraph[str]:
+    return nx.read_graphml(BytesIO(str(text).encode()))
+
+
+def test_graphml_is_the_graph_of_networkx() -> None:
+    dag = dag_of(SMALL, 2, 2, "layers=2")
+    back, graph = read_back(emit(dag, "graphml")), dag.to_networkx()
+    assert list(back.nodes(data=True)) == list(graph.nodes(data=True))
+    assert list(back.edges(data=True)) == list(graph.edges(data=True))
+    assert {**back.graph} == {**graph.graph, "node_default": {}, "edge_default": {}}
+
+
+def test_graphml_is_the_same_in_every_process() -> None:
+    dag = dag_of(SMALL, 2, 1)
+    script = (
+        "from helixctl.emit import emit; from tests.documents import ROOT, SMALL, dag_of; import sys; "
+        "sys.stdout.write(emit(dag_of(SMALL, 2, 1), 'graphml', 1))"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, env=env)
+    assert done.stdout == emit(dag, "graphml", 1)
+
+
+def test_graphml_of_one_layer() -> None:
+    dag = dag_of(SMALL, 2, 1)
+    graph = read_back(emit(dag, "graphml", 1))
+    assert list(graph) == [task.id for task in dag.tasks if task.layer == 1]
+    assert {layer for _, layer in graph.nodes(data="layer")} == {1}
+
+
+def test_graphml_of_hostile_text() -> None:
+    dag = hostile_dag()
+    graph = read_back(emit(dag, "graphml"))
+    assert list(graph) == [as_xml_holds_it(task.id) for task in dag.tasks]
+    assert graph.graph["model"] == as_xml_holds_it(dag.plan.model.name)
 
 
 @needs_dot

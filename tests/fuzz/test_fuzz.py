@@ -52,7 +52,7 @@ class TestTheBar:
 
     FILE = str(Path(__file__).parent / "calibrated.cluster.yaml")
     # In the process of the command: what it reads a file with does something else.
-    READS = "import os, signal, helixctl.cli.documents as module\nmodule.read_text = lambda *_, **__: "
+    READS = "import os, signal, helixctl.documents as module\nmodule.read_text = lambda *_, **__: "
 
     def test_a_traceback(self) -> None:
         assert run(["validate", self.FILE], self.READS + "1 / 0").problems == ["exit status 3", "a traceback"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helixctl.cli.documents import load_document
+from helixctl.documents import load_document
 from helixctl.errors import CODES, HelixError
 from tests.mutants import bad_files
 

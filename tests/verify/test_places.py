@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from helixctl.cli.documents import load_document
 from helixctl.dag import Dag, Value, dag_from_json
+from helixctl.documents import load_document
 from helixctl.errors import HelixError
 from helixctl.verify import verify
 from tests.attack import bases

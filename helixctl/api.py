@@ -1,0 +1,233 @@
+"""The public API: what the commands do, as functions with typed results. Nothing is printed, nothing is written.
+
+``import helixctl`` gives these names; they are loaded when they are used. docs/api.md has an example of each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from helixctl.dag import Dag, Task
+from helixctl.documents import Document, load_document, too_long
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.plan import Plan
+from helixctl.plan.size import MANY_TASKS, about
+from helixctl.spec import ClusterSpec, ModelDocument
+from helixctl.spec.load import for_planning
+
+if TYPE_CHECKING:
+    from helixctl.simulate import Forecast, KindOnPath, Timeline
+    from helixctl.solve import Decision, Objective, Proof
+
+__all__ = [
+    "ClusterSpec",
+    "Dag",
+    "Diagnostic",
+    "HelixError",
+    "ModelDocument",
+    "Plan",
+    "Planned",
+    "Prediction",
+    "load",
+    "lower_plan",
+    "make_plan",
+    "simulate_step",
+    "validate",
+]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What ``make_plan`` chose.
+
+    Attributes:
+        decision: the choice with its reasons: ``plan``, ``rows`` (the layouts beside it, each with a verdict),
+            ``reasons`` and ``searched`` (sentences), ``legal`` and ``simulated`` (how many layouts).
+        proof: what was lowered and proved: ``dag``, and ``part``, a text that says how much of the plan that is where
+            it is not all.
+    """
+
+    decision: Decision
+    proof: Proof
+
+    @property
+    def plan(self) -> Plan:
+        """The plan; ``to_json()`` is the text of its file."""
+        return self.decision.plan
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A step that was simulated: a prediction, never a measurement.
+
+    Attributes:
+        plan: whose step it is.
+        dag: what was simulated; without a timeline a part of the plan's dag that has tasks of every kind.
+        timeline: when every task begins and ends, in seconds; None where the plan has so many tasks that the forecast
+            is that of a part.
+        forecast: step time and latency in seconds, tokens per second, bytes received and held, by rank.
+    """
+
+    plan: Plan
+    dag: Dag
+    timeline: Timeline | None
+    forecast: Forecast
+
+    @cached_property
+    def critical_path(self) -> tuple[Task, ...]:
+        """The chain of tasks that determines the step; their durations add up to it.
+
+        Without a timeline it is found among one rank of every kind, which the others are like.
+        """
+        from helixctl.simulate import critical_path
+
+        return critical_path(self._simulated.dag, self._simulated.seconds)
+
+    @property
+    def kinds_on_path(self) -> tuple[KindOnPath, ...]:
+        """The critical path summed by level and kind, with seconds and share."""
+        from helixctl.simulate import kinds_on_path
+
+        return kinds_on_path(self.critical_path, self._simulated.seconds)
+
+    @cached_property
+    def _simulated(self) -> Timeline:
+        if self.timeline:
+            return self.timeline
+        from helixctl.lower import lower
+        from helixctl.simulate import simulate
+        from helixctl.solve.candidate import representatives
+
+        plan = self.plan
+        return simulate(lower(plan, representatives(plan.layout, plan.model, plan.cluster, plan.workload)))
+
+
+def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Document:
+    """Read a document and prove it: a model, a cluster, a plan or a dag, told apart by content.
+
+    Args:
+        path: a YAML or JSON file, ``-`` for standard input, or the folder of a Hugging Face model.
+        sets: texts that override fields of a model or a cluster, as ``--set`` does: ``workload.batch=8``.
+
+    Returns:
+        A ``ModelDocument`` (``model`` and ``workload``), a ``ClusterSpec``, a ``Plan`` or a ``Dag``.
+
+    Raises:
+        HelixError: the file cannot be read, is malformed (all that is wrong, with lines), or is refused by a proof.
+    """
+    return load_document(os.fspath(path), sets)
+
+
+def make_plan(
+    model: ModelDocument,
+    cluster: ClusterSpec,
+    *,
+    layout: str | Mapping[str, int | str] | None = None,
+    objective: Objective = "throughput",
+    plain: bool = False,
+    whole: bool = False,
+) -> Planned:
+    """Choose a layout for a model on a cluster, and prove its plan.
+
+    Args:
+        model: the model and its workload: ``batch`` sequences of ``seq_len`` tokens.
+        cluster: the devices.
+        layout: axes that are fixed; the search has the others. A mapping such as ``{"groups": 4, "slices": 4}``, or a
+            text as ``--layout`` takes it, ``"tp=8,pp=2"``.
+        objective: ``throughput`` (tokens per second), ``latency`` (seconds until a sequence is done) or ``memory``
+            (bytes on the fullest device).
+        plain: leave every axis that is not fixed, groups and slices apart, at its default: the space of the paper.
+        whole: lower and prove all of the dag, however large, so that ``proof.dag`` is the plan's.
+
+    Raises:
+        HelixError: HX111, HX114: the model cannot be planned for its workload, or not on these devices. HX2xx: no
+            layout is legal, or fits. HX305: too many tasks. HX4xx: a proof refuses the plan.
+    """
+    from helixctl.solve import decide, parse_wish, proof
+
+    model = for_planning(model, cluster)
+    wish = parse_wish(layout) if isinstance(layout, str) else layout
+    decision = decide(model.model, cluster, model.workload, wish, objective, defaults=plain)
+    if whole and (tasks := about(decision.plan)) > MANY_TASKS:
+        raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
+    proved = proof(decision.plan, whole=whole)
+    _refuse(proved.findings)
+    return Planned(decision, proved)
+
+
+def lower_plan(plan: Plan) -> Dag:
+    """The dag of a plan, proved.
+
+    Up to 200,000 tasks all of it is proved, above that a part that all else is a copy of, as ``make_plan`` does.
+
+    Raises:
+        HelixError: a proof refuses the plan; HX305: it has too many tasks.
+    """
+    from helixctl.lower import lower
+
+    if about(plan) > MANY_TASKS:
+        _refuse(validate(plan))
+        return lower(plan)
+    dag = lower(plan)
+    _refuse(validate(dag))
+    return dag
+
+
+def validate(document: Plan | Dag) -> tuple[Diagnostic, ...]:
+    """Prove a plan or a dag that did not come from ``load``, ``make_plan`` or ``lower_plan``, which prove theirs.
+
+    Returns:
+        What is wrong; nothing where it is proved. Of a plan that holds by itself what it is lowered to is proved.
+
+    Raises:
+        HelixError: HX305: a plan has too many tasks to be proved.
+    """
+    from helixctl.verify import verify, verify_plan
+
+    if isinstance(document, Dag):
+        return tuple(verify(document))
+    if findings := verify_plan(document):
+        return tuple(findings)
+    from helixctl.solve import proof
+
+    return proof(document).findings
+
+
+def simulate_step(document: Plan | Dag, *, whole: bool = False) -> Prediction:
+    """Predict a step on the cluster of the plan. Nothing runs.
+
+    Args:
+        document: a plan, which is lowered and proved; or a dag, which is taken as proved.
+        whole: simulate every task, of however many. By default the forecast of a plan of more than 200,000 tasks is
+            that of a part, as ``make_plan`` makes it.
+
+    Raises:
+        HelixError: as ``lower_plan``.
+    """
+    from helixctl.simulate import forecast_of, simulate
+
+    if isinstance(document, Plan) and about(document) > MANY_TASKS and not whole:
+        return _of_a_part(document)
+    dag = lower_plan(document) if isinstance(document, Plan) else document
+    timeline = simulate(dag)
+    return Prediction(dag.plan, dag, timeline, forecast_of(timeline))
+
+
+def _of_a_part(plan: Plan) -> Prediction:
+    """The prediction for a plan of very many tasks, as the search makes it: without its whole dag."""
+    from helixctl.solve.candidate import priced, simulated
+
+    _refuse(validate(plan))
+    found = simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
+    if found is None:
+        raise TypeError  # the plan is proved, so its layout is legal
+    return Prediction(plan, priced(plan), None, found)
+
+
+def _refuse(findings: Sequence[Diagnostic]) -> None:
+    if findings:
+        raise HelixError(findings)

@@ -1,0 +1,204 @@
+"""Documents in files: told apart by content, proved, and every finding with its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helixctl.dag import Dag
+from helixctl.dag.document import DAG_SCHEMA
+from helixctl.dag.rows import read_rows
+from helixctl.errors import Diagnostic, HelixError
+from helixctl.plan import Plan
+from helixctl.plan.document import FORMAT_VERSION
+from helixctl.spec import ClusterSpec, ModelDocument
+from helixctl.spec.fields import shown
+from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MOST_FINDINGS, not_shown
+from helixctl.spec.load import (
+    DocumentKind,
+    document_kind,
+    document_path,
+    parse_mapping,
+    parse_overrides,
+    read_text,
+    validate_document,
+    validate_model,
+)
+from helixctl.spec.overrides import Override, override
+from helixctl.spec.positions import locate
+from helixctl.spec.yaml_reader import DocumentPath
+from helixctl.units import human_bytes
+
+Document = ModelDocument | ClusterSpec | Plan | Dag
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that was read and told apart; nothing in it is checked yet."""
+
+    file: str
+    text: str
+    data: dict[str, Any]
+    kind: DocumentKind
+
+
+def load_document(path: str, sets: Sequence[str] = ()) -> Document:
+    """Read one document of any kind and prove it.
+
+    Args:
+        path: a file, ``-`` for standard input, or a folder, which stands for the config.json in it.
+        sets: texts such as ``attention.heads=8``, for a model or a cluster.
+
+    Raises:
+        HelixError: it cannot be read, is malformed, or is refused by a proof; HX108, it has no such field to set.
+    """
+    source = read_document(document_path(path))
+    return prove(source, _overrides(sets, source))
+
+
+def read_document(file: str) -> Source:
+    """Read a file and tell what kind of document it is.
+
+    Raises:
+        HelixError: it cannot be read, is no mapping, or is none of the kinds.
+    """
+    text = read_text(file, dags=True)
+    data = mapping_of(text, file)
+    return Source(file, text, data, document_kind(data, file))
+
+
+def mapping_of(text: str, file: str) -> dict[str, Any]:
+    """What a text holds.
+
+    Raises:
+        HelixError: it is no mapping.
+    """
+    if len(text) > MAX_NBYTES:  # only a dag is
+        return read_rows(text, file)
+    return parse_mapping(text, file)
+
+
+def prove(source: Source, overrides: Sequence[Override] = ()) -> Document:
+    """The document, proved; ``overrides`` are of its kind.
+
+    Raises:
+        HelixError: it is malformed, or is refused by a proof.
+    """
+    file, text, data = source.file, source.text, source.data
+    if source.kind == "model":
+        return validate_model(data, text, file, overrides)[0]
+    if source.kind == "cluster":
+        return validate_document(ClusterSpec, override(data, overrides), text, file, overrides=overrides)
+    if source.kind == "plan":
+        plan = read_plan(source)
+        _refuse(_plan_findings(plan), text, file)
+        return plan
+    _check_version(data.get("format_version"), file)
+    _check_schema(data, file)
+    dag = validate_document(Dag, data, text, file, malformed="HX401")
+    findings = _dag_findings(dag)
+    _refuse(findings, text, file, _rows(dag, findings) if findings else {})
+    return dag
+
+
+def read_plan(source: Source) -> Plan:
+    """The plan that a source of that kind holds, not proved.
+
+    Raises:
+        HelixError: it is malformed, or of a version that is not read.
+    """
+    _check_version(source.data.get("format_version"), source.file)
+    return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
+
+
+def dag_text(dag: Dag) -> str:
+    """The document of a dag.
+
+    Raises:
+        HelixError: HX305, it is longer than what helixctl reads.
+    """
+    text = dag.to_json()
+    if len(text) > MAX_DAG_NBYTES:
+        raise HelixError(too_long(dag.plan, f"has {human_bytes(len(text))}"))
+    return text
+
+
+def too_long(plan: Plan, size: str) -> Diagnostic:
+    """HX305, for a dag whose document is not written."""
+    most = f"{MAX_DAG_NBYTES // 2**20} MiB are the most that helixctl reads"
+    hint = "write the plan alone: every command takes it in the place of its dag"
+    return Diagnostic("HX305", f"layout {plan.layout}: the document of its dag {size}; {most}", hint)
+
+
+def _overrides(sets: Sequence[str], source: Source) -> tuple[Override, ...]:
+    """The texts, read.
+
+    Raises:
+        HelixError: HX108, one of them names a field of another document.
+    """
+    overrides = parse_overrides(sets)
+    if strange := [item for item in overrides if item.document != source.kind]:
+        raise HelixError([_of_another(item, source) for item in strange])
+    return overrides
+
+
+def _of_another(item: Override, source: Source) -> Diagnostic:
+    message = f"{item} names a field of a {item.document}, and this is a {source.kind}"
+    return Diagnostic("HX108", message, f"set it where the {item.document} is loaded", source.file)
+
+
+def _plan_findings(plan: Plan) -> list[Diagnostic]:
+    from helixctl.verify import verify_plan
+
+    return verify_plan(plan)
+
+
+def _dag_findings(dag: Dag) -> list[Diagnostic]:
+    from helixctl.verify import verify
+
+    return verify(dag)
+
+
+def _check_version(version: object, path: str) -> None:
+    if isinstance(version, str) and version != FORMAT_VERSION:
+        message, hint = f"format_version {version} is not supported", f"this helixctl reads {FORMAT_VERSION}"
+        raise HelixError(Diagnostic("HX304", message, hint, path))
+
+
+def _check_schema(data: dict[str, Any], path: str) -> None:
+    """A dag that is told by its keys may lack $schema, but has no other; of a plan it is a field like any other."""
+    if data.get("$schema", DAG_SCHEMA) != DAG_SCHEMA:
+        message = f"$schema must be {DAG_SCHEMA}, not {shown(data['$schema'])}"
+        raise HelixError(Diagnostic("HX401", message, None, path, path="$schema"))
+
+
+def _refuse(findings: list[Diagnostic], text: str, path: str, rows: Mapping[str, DocumentPath] | None = None) -> None:
+    """Raise the findings, each at the row that declares what it is about."""
+    if findings:
+        first, at = findings[:MOST_FINDINGS], rows or {}
+        places = locate(text, at.values()) if at else {}
+        found = [places.get(at.get(d.path or "", ("",))) for d in first]
+        positions = [place.value if place else (None, None) for place in found]
+        placed = [d.at(path, line, col) for d, (line, col) in zip(first, positions, strict=True)]
+        placed.sort(key=lambda d: (d.line is None, d.line or 0))
+        if more := len(findings) - len(first):
+            placed.append(Diagnostic(first[-1].code, not_shown(more), file=path))
+        raise HelixError(placed)
+
+
+def _rows(dag: Dag, findings: Sequence[Diagnostic]) -> dict[str, DocumentPath]:
+    """The rows of a dag that findings are about, by the names by which they call them."""
+    wanted = {finding.path for finding in findings[:MOST_FINDINGS]}
+    names = {
+        "tasks": (task.id for task in dag.tasks),
+        "values": (value.id for value in dag.values),
+        "tensors": (tensor.name for tensor in dag.tensors),
+        "order": (f"order[{rank}]" for rank in range(len(dag.order))),
+    }
+    found: dict[str, DocumentPath] = {}
+    for table, of_rows in names.items():
+        for index, name in enumerate(of_rows):
+            if name in wanted:
+                found.setdefault(name, (table, index))
+    return found
