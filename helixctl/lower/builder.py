@@ -40,7 +40,7 @@ class Builder:
         self.model = plan.model
         self.function = function_of(plan.model, plan.workload)
         self.held: dict[tuple[str, int], Value] = {}
-        self._values: list[Value] = []
+        self._values: dict[str, Value] = {}
         self._tasks: list[Task] = []
         # By rank, then by microbatch.
         self._order: dict[int, dict[int, list[Task]]] = {}
@@ -191,10 +191,15 @@ class Builder:
             plan=self.plan,
             plan_digest="" if part else self.plan.digest,
             tensors=tuple(self.function.tensors.values()),
-            values=tuple(self._values),
+            values=tuple(self._in_order()),
             tasks=tuple(self._tasks),
             order=tuple(order),
         )
+
+    def _in_order(self) -> Iterable[Value]:
+        """The values in their canonical sequence: as the tasks name them, inputs before outputs."""
+        named = dict.fromkeys(value for task in self._tasks for value in (*task.inputs, *task.outputs))
+        return (self._values[value] for value in named)
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
         return tuple(ranks) if self._only is None else tuple(r for r in ranks if r in self._only)
@@ -214,7 +219,7 @@ class Builder:
             self._order.setdefault(rank, {}).setdefault(self._microbatch, []).append(task)
 
     def _hold(self, value: Value) -> None:
-        self._values.append(value)
+        self._values[value.id] = value
         self.held[value.tensor, value.rank] = value
 
     def _region(self, tensor: str, cut: Cut) -> Region:

@@ -131,7 +131,7 @@ def hold_partial(b: Builder, tensor: str, rank: int, over: Interval) -> None:
     """Say that what a collective gave is still a sum over part of the feed-forward width (the builder does not)."""
     value = b.held[tensor, rank]
     partial = replace(value, partial=(("ffn", over),))
-    b._values[b._values.index(value)] = b.held[tensor, rank] = partial
+    b._values[value.id] = b.held[tensor, rank] = partial
 
 
 def hold_again(b: Builder, values: Sequence[Value]) -> None:
