@@ -11,6 +11,7 @@ from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.sharding import Shares
 from helixctl.solve.hosts import host_pattern
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -110,8 +111,9 @@ class Works:
     def _keys(self, layout: Layout, sequences: int) -> dict[tuple[str, ...], object]:
         """What the computation of each group of levels depends on: the sizes of the largest pieces."""
         model, shared = self.model, layout.shared_dim
-        pieces = (layout.heads(0, model), layout.key_heads(0, model), layout.head_dims(0, model))
-        queries, keys, dims = (stop - start for start, stop in pieces)
+        its = Shares(layout, model, self.workload)
+        pieces = its.cut(its.of("w_q").made, 0)
+        queries, keys, dims = (pieces[d][1] - pieces[d][0] for d in ("head", "kv_head", "head_dim"))
         slices = layout.slices if shared != "head_dim" else 0
         rows = queries * dims if layout.combine == "reduce" else 0
         return {
