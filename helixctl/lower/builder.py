@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from helixctl.dag import Broadcast, Dag, Level, Op, SendReceive, Task, Value
+from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
@@ -159,6 +159,15 @@ class Builder:
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         edges = self._edges(op, len(ranks), inputs, outputs)
         self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
+
+    def narrow(self, layer: int, level: Level, op: Narrow, tensor: str, stage: str, cut: Callable[[int], Cut]) -> None:
+        """Add, on every rank, the task that keeps, of what it holds of a tensor, the region that ``cut`` gives it."""
+        for rank in self.ranks:
+            whole = self.held[tensor, rank]
+            region = self._region(tensor, cut(rank))
+            kept = Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, whole.dtype)
+            task_id = f"l{layer}.{level}.narrow.{self.place(rank)}"
+            self._add(Task(task_id, layer, level, op, (rank,), *self._edges(op, 1, [whole], [kept])))
 
     def begin(self, layer: int) -> None:
         """Give the ranks the residual stream with which a layer begins, where the layers before are left out.

@@ -4,16 +4,18 @@
 |---|---|
 | with the first rank -> with all | broadcast |
 | partial sum -> whole | all_reduce |
+| partial sum -> cut | reduce_scatter |
 | cut over an axis -> whole | all_gather, one dim after another |
 | cut on one dim -> cut on another, over one axis | all_to_all |
+| whole -> cut | narrow: no collective, a rank keeps its share |
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, SendReceive
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
 from helixctl.dag.function import hidden_states, input_of
 from helixctl.dag.levels import level_moved
 from helixctl.lower.builder import Builder
@@ -40,18 +42,25 @@ def moves(layout: Layout, sharded: Sharded, dims: tuple[str, ...]) -> list[Move]
         dims: the tensor's.
     """
     made, read = sharded
-    if made.owner != read.owner:
-        return [Move(Broadcast(), "tensor", WHOLE)]
-    if _cutting(layout, made.partial):
-        return [Move(AllReduce(), "tensor", read)]
     have, want = (_cutting(layout, s.cuts, dims) for s in sharded)
-    gone, new = [c for c in have if c not in want], [c for c in want if c not in have]
     found = []
+    if made.owner != read.owner:
+        found.append(Move(Broadcast(), "tensor", WHOLE))
+    if _cutting(layout, made.partial):
+        if not want:
+            return [Move(AllReduce(), "tensor", read)]
+        (cut,) = want
+        return [Move(ReduceScatter(cut.dim), cut.axis, read)]
+    gone, new = [c for c in have if c not in want], [c for c in want if c not in have]
     for cut in new:
-        other = next(c for c in gone if c.axis == cut.axis)
-        gone.remove(other)
-        have = [cut if c == other else c for c in have]
-        found.append(Move(AllToAll(cut.dim, other.dim), cut.axis, Sharding(tuple(have))))
+        other = next((c for c in gone if c.axis == cut.axis), None)
+        if other is None:
+            have = [*have, cut]
+            found.append(Move(Narrow(cut.dim), cut.axis, Sharding(tuple(have))))
+        else:
+            gone.remove(other)
+            have = [cut if c == other else c for c in have]
+            found.append(Move(AllToAll(cut.dim, other.dim), cut.axis, Sharding(tuple(have))))
     slices_first = layout.gather_order == "slices_first"
     for cut in sorted(gone, key=lambda c: (c.axis == "slices") != slices_first):
         have = [c for c in have if c != cut]
@@ -70,6 +79,9 @@ def reshard(b: Builder, tensor: str) -> None:
     for move in steps:
         layer, level = level_moved(b.function, tensor, move.op)
         name, stage = _named(tensor, level, move, b.layout)
+        if isinstance(move.op, Narrow):
+            b.narrow(layer, level, move.op, tensor, stage, partial(b.cut, move.left))
+            continue
         for end, ranks in b.along(move.axis):
             task = f"{name}.{end}" if end else name
             b.collective(layer, level, task, move.op, ranks, tensor, stage, partial(b.cut, move.left))
@@ -97,9 +109,16 @@ def receive(b: Builder, layer: int) -> None:
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
-_VERBS = {"broadcast": "broadcast", "all_reduce": "reduce", "all_gather": "gather", "all_to_all": "exchange"}
-_STAGES = {"broadcast": "copy", "all_reduce": "full", "all_gather": "full", "all_to_all": "shard"}
-_OF_A_PART = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
+# The last part of a task's name, and what its results are called.
+_NAMES: Final = {
+    "broadcast": ("broadcast", "copy"),
+    "all_reduce": ("reduce", "full"),
+    "all_gather": ("gather", "full"),
+    "reduce_scatter": ("scatter", "shard"),
+    "all_to_all": ("exchange", "shard"),
+    "narrow": ("narrow", "shard"),
+}
+_OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
 def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, str]:
@@ -114,4 +133,4 @@ def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, st
         case "project" if kind == "attention":
             return "return", "sliced"
         case _:
-            return _VERBS[move.op.kind], _STAGES[move.op.kind]
+            return _NAMES[move.op.kind]

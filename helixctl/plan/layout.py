@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator
 
-from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec
+from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec, added
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open
@@ -36,6 +36,7 @@ _IN_WORDS: Final = (
     "microbatches",
     "interleave",
     "experts",
+    "residual",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -66,6 +67,10 @@ class Layout(Spec):
         interleave: microbatches whose tasks take turns on a rank, so that the collectives of one hide behind the
             computation of the others.
         placement: the order in which the axes are laid over the ranks, innermost first.
+        residual: what the devices of a tensor-parallel group hold of the residual stream: replicated, all of it each;
+            sharded, each its share of the tokens, with a gather before the products and a reduce-scatter behind them
+            (sequence parallelism, Korthikanti et al. 2022). The share is of the query rows where there are as many
+            rows as devices, else of the sequences.
     """
 
     groups: Count
@@ -80,6 +85,7 @@ class Layout(Spec):
     microbatches: Count = 1
     interleave: Count = 1
     placement: str = "-".join(MESH_AXES)
+    residual: Literal["replicated", "sharded"] = added("replicated")
 
     @field_validator("placement")
     @classmethod
@@ -231,6 +237,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, model)
+    reasons += _unsharded(layout, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
     if workload.batch < layout.data * layout.microbatches:
@@ -299,6 +306,14 @@ def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
     if width < (cut := layout.partitions // layout.experts):
         reasons.append(f"{cut} pieces of an expert's width of {width}")
     return reasons
+
+
+def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
+    """Why the residual stream cannot be sharded by tokens."""
+    rows, sequences = workload.seq_len, workload.batch // (layout.data * layout.microbatches)
+    if layout.residual == "replicated" or max(rows, sequences) >= layout.partitions:
+        return []
+    return [f"{layout.partitions} shares of a residual stream of {rows} rows in {sequences} sequences"]
 
 
 def full_extents(model: ModelSpec, workload: WorkloadSpec) -> dict[str, int]:

@@ -58,6 +58,7 @@ class Sharded(NamedTuple):
 
 
 WHOLE: Final = Sharding()
+WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
 _HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
 _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
 _ROWS: Final = (_HEADS[0], Cut("head_dim", "slices"))  # of the output projection
@@ -71,10 +72,46 @@ def kind_of(tensor: str) -> str:
     return tensor.rpartition(".")[2]
 
 
-def shardings(layout: Layout, model: ModelSpec) -> dict[str, Sharded]:
-    """The table: every kind of tensor that is not whole on all ranks whenever it is made and read."""
-    table = _attention(layout, model) | _feed_forward(model) | _ends()
-    return {kind: entry for kind, entry in table.items() if entry != (WHOLE, WHOLE)}
+Table = Mapping[str, Sharded]  # by kind of tensor; what is not in it is whole whenever it is made and read
+
+
+def shardings(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> Table:
+    """The table of a layout. Layouts that differ in the sizes of their axes alone have one and the same."""
+    form = _Form(
+        layout.shared_dim,
+        layout.combine == "concat",
+        residual(layout, workload),
+        model.attention.causal,
+        model.attention.qkv_bias,
+        model.feed_forward.experts is not None,
+        workload.logits == "last",
+    )
+    return _table(form)
+
+
+class _Form(NamedTuple):
+    """What the table depends on."""
+
+    shared_dim: str
+    concat: bool
+    stream: Sharding
+    causal: bool
+    qkv_bias: bool
+    experts: bool
+    last: bool
+
+
+@cache
+def _table(form: _Form) -> Table:
+    table = _attention(form) | _feed_forward(form) | _ends(form)
+    return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
+
+
+def residual(layout: Layout, workload: WorkloadSpec) -> Sharding:
+    """How the residual stream lies between the blocks: cut by query rows where there are enough, else by sequences."""
+    if layout.residual == "replicated":
+        return WHOLE
+    return Sharding((Cut("seq" if workload.seq_len >= layout.partitions else "batch", "tensor"),))
 
 
 def _alike(*cuts: Cut) -> Sharded:
@@ -82,11 +119,11 @@ def _alike(*cuts: Cut) -> Sharded:
     return Sharded(Sharding(cuts), Sharding(cuts))
 
 
-def _attention(layout: Layout, model: ModelSpec) -> dict[str, Sharded]:
+def _attention(form: _Form) -> dict[str, Sharded]:
     """Weights, Q, K and V are cut by heads and head_dim; attention takes them as the slicing has it."""
-    attention, concat = model.attention, layout.combine == "concat"
-    queries, keys = attended(layout, model)
-    bias = "_biased" if attention.qkv_bias else ""
+    concat, stream = form.concat, form.stream
+    queries, keys = _attended(form)
+    bias = "_biased" if form.qkv_bias else ""
     table = {f"{x}_{n}": _alike(*_SLICED_HEADS) for n in "qkv" for x in "wb"}
     table |= {n: _alike(*_SLICED_HEADS) for n in "qkv"}
     table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
@@ -94,36 +131,47 @@ def _attention(layout: Layout, model: ModelSpec) -> dict[str, Sharded]:
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
     table["attention"] = Sharded(queries, WHOLE if concat else Sharding(_SLICED_HEADS))
     table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
-    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), WHOLE)
+    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
+    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
+    table["attention_in"] = Sharded(stream, WHOLE)
     return table
 
 
-def attended(layout: Layout, model: ModelSpec) -> tuple[Sharding, Sharding]:
+def _attended(form: _Form) -> tuple[Sharding, Sharding]:
     """How attention takes queries, and keys and values."""
-    match layout.shared_dim:
+    match form.shared_dim:
         case "batch":
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
         case "seq":
-            rows = Cut("seq", "slices", "causal_rows" if model.attention.causal else "even")
+            rows = Cut("seq", "slices", "causal_rows" if form.causal else "even")
             return Sharding((*_HEADS, rows)), Sharding(_HEADS)
         case _:
             return Sharding(_SLICED_HEADS), Sharding(_SLICED_HEADS)
 
 
-def _feed_forward(model: ModelSpec) -> dict[str, Sharded]:
+def _feed_forward(form: _Form) -> dict[str, Sharded]:
     """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
-    width = _WIDTH if model.feed_forward.experts else _WIDTH[1:]
+    width = _WIDTH if form.experts else _WIDTH[1:]
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
-    table["down"] = Sharded(Sharding(partial=width), WHOLE)
+    table["down"] = Sharded(Sharding(partial=width), form.stream)
+    table["feed_forward_in"] = Sharded(form.stream, WHOLE)
+    table["output"] = Sharded(form.stream, form.stream)
     return table
 
 
-def _ends() -> dict[str, Sharded]:
+def _ends(form: _Form) -> dict[str, Sharded]:
     """The first rank has the input; embedding, head and logits are cut by vocabulary."""
-    table = {n: Sharded(Sharding(owner="first"), WHOLE) for n in ("input", "input_ids")}
+    first, stream = Sharding(owner="first"), form.stream
+    table = {"input": Sharded(first, stream), "input_ids": Sharded(first, WHOLE)}
     table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
-    table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), WHOLE)
+    table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), stream)
+    if form.last and any(cut.dim == "seq" for cut in stream.cuts):
+        # Whose rows hold a sequence's last token is data: all look, and a sum has it.
+        table["last_hidden"] = Sharded(Sharding(partial=stream.cuts), WHOLE)
+    else:
+        table |= {n: Sharded(stream, stream) for n in ("length", "last_hidden")}
+        table["normed"] = Sharded(stream, WHOLE)
     return table
 
 
@@ -181,13 +229,13 @@ class Shares:
             workload: gives the sizes of batch and seq.
         """
         self.layout, self.model = layout, model
-        self.table = shardings(layout, model)
+        self.table = shardings(layout, model, workload)
         self._extents = full_extents(model, workload)
         self._intervals: dict[tuple[Cut, int], Interval] = {}
 
     def of(self, tensor: str) -> Sharded:
         """How a tensor is made and read."""
-        return self.table.get(kind_of(tensor), _WHOLE)
+        return self.table.get(kind_of(tensor), WHOLE_ALWAYS)
 
     def cut(self, sharding: Sharding, rank: int, batch: Interval = (0, 0)) -> dict[str, Interval]:
         """A rank's share of every dim that a sharding cuts, contracted ones among them.
@@ -212,6 +260,3 @@ class Shares:
         if key not in self._intervals:
             self._intervals[key] = interval(cut, self.layout, self.model, self._extents, rank, batch)
         return self._intervals[key]
-
-
-_WHOLE: Final = Sharded(WHOLE, WHOLE)

@@ -39,7 +39,7 @@ def check_layout(dag: Dag) -> Iterator[Diagnostic]:
     if wrong:
         return  # what follows asks for the microbatch of a task
     for task in dag.tasks:
-        if task.is_collective:
+        if task.moves:
             yield from _named(dag, function, task)
             yield from _gathered(dag, task)
     for rank in range(dag.plan.layout.devices):
@@ -56,7 +56,7 @@ def _row(dag: Dag, tensor: str, rank: int) -> str:
 
 def _had(dag: Dag) -> dict[Part, list[Region]]:
     """The regions of every tensor that every rank is given or computes, ascending."""
-    moved = {value for task in dag.tasks if task.is_collective for value in task.outputs}
+    moved = {value for task in dag.tasks if task.moves for value in task.outputs}
     found: dict[Part, list[Region]] = defaultdict(list)
     for value in dag.values:
         if value.id not in moved:
@@ -107,7 +107,7 @@ def _texts(tensor: Tensor, regions: Sequence[Region]) -> str:
 
 
 def _named(dag: Dag, function: Function, task: Task) -> Iterator[Diagnostic]:
-    """A collective's layer and level are those of what it moves, and why."""
+    """The layer and level of a task that moves a tensor are those of the tensor, and of why it moves."""
     tensor = dag.value[task.inputs[0]].tensor
     layer, level = level_moved(function, tensor, task.op)
     if (task.layer, task.level) != (layer, level):
