@@ -297,9 +297,11 @@ def _add(call: Call) -> list[Array]:
 
 
 def _last_token(call: Call) -> list[Array]:
-    """Take of every sequence the token at its length - 1."""
+    """Take of every sequence the token at its length - 1; zero where x has not that place."""
     x, length = call.inputs
-    return [x[np.arange(len(length)), length - 1]]
+    place = length - 1 - call.start("seq")
+    there = (place >= 0) & (place < x.shape[1])
+    return [np.where(there[:, None], x[np.arange(len(length)), np.where(there, place, 0)], 0)]
 
 
 def _multiply(call: Call) -> list[Array]:
@@ -311,11 +313,7 @@ def _all_to_all(call: Call) -> list[Array]:
     """Put all inputs together along gather, and cut for every rank what its output declares of split."""
     whole = _all_gather(replace(call, op={"dim": call.op["gather"]}, made=call.made[:1]))[0]
     axis = call.axis(call.op["split"])
-    begin = call.start(call.op["split"])
-    cuts = [tuple(edge - begin for edge in place.region[axis]) for place in call.made]
-    if [start for start, _ in cuts] + [whole.shape[axis]] != [0] + [stop for _, stop in cuts]:
-        raise ValueError(f"{cuts} do not follow each other from 0 to {whole.shape[axis]}")
-    return [whole.take(range(*cut), axis=axis) for cut in cuts]
+    return [whole.take(range(*cut), axis=axis) for cut in _cuts(call, call.op["split"], whole.shape[axis])]
 
 
 def _all_gather(call: Call) -> list[Array]:
@@ -323,6 +321,29 @@ def _all_gather(call: Call) -> list[Array]:
     dim = call.op["dim"]
     ascending = sorted(range(len(call.inputs)), key=lambda i: call.start(dim, i))
     return [np.concatenate([call.inputs[i] for i in ascending], axis=call.axis(dim))] * call.outputs
+
+
+def _cuts(call: Call, dim: str, extent: int) -> list[tuple[int, int]]:
+    """What the outputs have of a dim that they tile one after the other, counted from where the first begins."""
+    begin, axis = call.start(dim), call.axis(dim)
+    cuts = [(place.region[axis][0] - begin, place.region[axis][1] - begin) for place in call.made]
+    if [start for start, _ in cuts] + [extent] != [0] + [stop for _, stop in cuts]:
+        raise ValueError(f"{cuts} do not follow each other from 0 to {extent}")
+    return cuts
+
+
+def _reduce_scatter(call: Call) -> list[Array]:
+    """Every output is the part of the sum of all inputs that it declares."""
+    whole, dim = np.sum(call.inputs, axis=0), call.op["dim"]
+    axis = call.axis(dim)
+    return [whole.take(range(*cut), axis=axis) for cut in _cuts(call, dim, whole.shape[axis])]
+
+
+def _narrow(call: Call) -> list[Array]:
+    """Keep what the output declares of the dim."""
+    axis, begin = call.axis(call.op["dim"]), call.start(call.op["dim"])
+    start, stop = call.made[0].region[axis]
+    return [call.inputs[0].take(range(start - begin, stop - begin), axis=axis)]
 
 
 def _all_reduce(call: Call) -> list[Array]:
@@ -347,5 +368,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "all_to_all": _all_to_all,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
+    "reduce_scatter": _reduce_scatter,
+    "narrow": _narrow,
     "send_receive": _broadcast,
 }

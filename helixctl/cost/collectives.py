@@ -90,6 +90,8 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
         "all_gather": (ranks - 1) * latency + moved,
         "all_to_all": (ranks - 1) * latency + moved,
         "all_reduce": 2 * (ranks - 1) * latency + moved,
+        # torch's gloo backend sums all of it on every rank, and keeps a share (ProcessGroupGloo.cpp).
+        "reduce_scatter": 2 * (ranks - 1) * latency + 2 * moved,
     }[task.kind]
     return Cost(seconds, (*origins, c.GLOO))
 

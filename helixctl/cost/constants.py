@@ -97,16 +97,21 @@ WITHIN_HOST: Final[dict[str, dict[int, AlphaBeta]]] = {
     # The worst error of this one fit on 8 ranks is 47 %.
     "all_to_all": dict([_fit(4, 33.0, 312, 3 / 4), _fit(8, 25.8, 305, 7 / 8)]),
     "all_reduce": dict([_fit(4, 40.3, 182, 6 / 4), _fit(8, 47.7, 187, 14 / 8)]),
+    "reduce_scatter": dict([_fit(4, 21.6, 324, 3 / 4), _fit(8, 20.7, 293, 7 / 8)]),
     "broadcast": dict([_fit(4, 21.3, 347, 3 / 4), _fit(8, 29.1, 331, 7 / 8)]),  # as the all-gather
     "send_receive": {2: AlphaBeta(2.0, 0.8, "default: two latencies, four fifths of the link")},
 }
 NIC_SHARE: Final = Constant("nic_share", 0.92, "default: 46 of 50 GB/s per 400 Gb/s NIC (nccl-tests issue 290)")
 # Between hosts: start-up in latencies of the link between them (10 us).
-_NCCL: Final = "default: 50 us all-gather, 75 us all-reduce between hosts (nccl issue 1244 gives 47 us for 16 ranks)"
+_NCCL: Final = (
+    "default: 50 us all-gather and reduce-scatter, 75 us all-reduce between hosts (nccl issue 1244 gives 47 us for 16 "
+    "ranks)"
+)
 BETWEEN_HOSTS: Final[dict[str, Constant]] = {
     "all_gather": Constant("all_gather_latencies", 5.0, _NCCL),
     "all_to_all": Constant("all_to_all_latencies", 5.0, "default: as the all-gather, for want of a published figure"),
     "all_reduce": Constant("all_reduce_latencies", 7.5, _NCCL),
+    "reduce_scatter": Constant("reduce_scatter_latencies", 5.0, _NCCL),
     "broadcast": Constant("broadcast_latencies", 5.0, _NCCL),
     "send_receive": Constant("send_receive_latencies", 2.0, "default: two latencies of the link between hosts"),
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 
-from helixctl.dag.ops import COLLECTIVES, Op, SendReceive
+from helixctl.dag.ops import COLLECTIVES, Narrow, Op, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import DTYPE_NBYTES, Dtype
@@ -118,6 +118,11 @@ class Task:
     def is_collective(self) -> bool:
         """Whether ranks communicate."""
         return isinstance(self.op, COLLECTIVES)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves regions of one tensor, or sums partial ones; all other tasks compute an equation."""
+        return self.is_collective or isinstance(self.op, Narrow)
 
     @property
     def receivers(self) -> tuple[int, ...]:

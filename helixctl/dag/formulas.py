@@ -21,8 +21,10 @@ from helixctl.dag.ops import (
     LastToken,
     Linear,
     Multiply,
+    Narrow,
     Norm,
     Op,
+    ReduceScatter,
     Rotate,
     Route,
     SendReceive,
@@ -69,8 +71,9 @@ def nbytes(  # noqa: PLR0911  one a kind
 ) -> int:
     """Bytes of a task on so many ranks.
 
-    Compute: read from and written to device memory, every input and output once; of an embedding's table, and of the
-    tokens from which the last are taken, the rows that are read; of experts no more than there are tokens to route.
+    Compute: read from and written to device memory, every input and output once; of an embedding's table, of the
+    tokens from which the last are taken, and of what is narrowed, the part that is read; of experts no more than there
+    are tokens to route.
     Collective: what one rank must receive under a bandwidth-optimal algorithm (the rank that receives most; pieces are
     taken to be as large as the largest).
     """
@@ -78,6 +81,8 @@ def nbytes(  # noqa: PLR0911  one a kind
         case Embed():
             ids, table = inputs
             return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+        case Narrow():
+            return 2 * outputs[0].nbytes
         case LastToken():
             return inputs[1].nbytes + 2 * outputs[0].nbytes
         case Experts():
@@ -93,6 +98,8 @@ def nbytes(  # noqa: PLR0911  one a kind
         case AllToAll():
             kept = max(_common(piece, out) for piece, out in zip(inputs, outputs, strict=True))
             return (ranks - 1) * kept
+        case ReduceScatter():
+            return (ranks - 1) * max(share.nbytes for share in outputs)
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import groupby
+from typing import cast
 
 from helixctl.dag.document import Level, Role, Tensor
 from helixctl.dag.ops import (
@@ -38,10 +40,14 @@ _QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """``outputs = op(inputs)`` over whole tensors of one layer; its tasks are filed under ``level``."""
+    """``outputs = op(inputs)`` over whole tensors of one layer.
+
+    Its tasks are filed under ``level``, and ``name`` is theirs in it (none where the level has one task a rank).
+    """
 
     layer: int
     level: Level
+    name: str
     op: Op
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -53,6 +59,11 @@ class Function:
 
     tensors: dict[str, Tensor]
     equations: tuple[Equation, ...]
+
+    @cached_property
+    def layers(self) -> dict[int, tuple[Equation, ...]]:
+        """The equations of each layer."""
+        return {layer: tuple(found) for layer, found in groupby(self.equations, key=lambda eq: eq.layer)}
 
     @cached_property
     def defining(self) -> dict[str, Equation]:
@@ -153,14 +164,16 @@ class _Equations:
     def norm_weight(self, name: str, dim: str = "hidden") -> str:
         return self.tensor(name, "weight", (dim,), (1.0, 0.125))
 
-    def define(self, layer: int, level: Level, op: Op, inputs: tuple[str, ...], *outputs: str) -> None:
-        self.equations.append(Equation(layer, level, op, inputs, outputs))
+    def define(self, layer: int, task: str, op: Op, inputs: tuple[str, ...], *outputs: str) -> None:
+        """Add an equation; ``task``: level and name of its tasks, as in their ids."""
+        level, _, name = task.partition(".")
+        self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
 
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
         table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
-        self.define(0, "embed", Embed(), (ids, table), self.activation("embedded", "hidden"))
+        self.define(0, "embed.lookup", Embed(), (ids, table), self.activation("embedded", "hidden"))
 
     def head(self, vocabulary: VocabularySpec) -> None:
         last = self.model.layers - 1
@@ -170,14 +183,14 @@ class _Equations:
             tokens = ("batch",)
             length = self.tensor(LENGTH, "input", tokens, (float(self.extents["seq"]), 0.0))
             every, x = x, self.tensor("last_hidden", "activation", ("batch", "hidden"))
-            self.define(last, "head", LastToken(), (every, length), x)
+            self.define(last, "head.last", LastToken(), (every, length), x)
         norm = self.norm_weight("final_norm")
         if not vocabulary.tied:
             self.weight("w_head", ("hidden", "vocab"), ("hidden",))
         normed = self.tensor("normed", "activation", (*tokens, "hidden"))
         logits = self.tensor("logits", "output", (*tokens, "vocab"))
-        self.define(last, "head", self.norm, (x, norm), normed)
-        self.define(last, "head", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
+        self.define(last, "head.norm", self.norm, (x, norm), normed)
+        self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
 
     def layer(self, i: int) -> None:
         p, model = f"l{i}.", self.model
@@ -185,7 +198,7 @@ class _Equations:
         residual = self.attention(i, p, x)
         down = self.feed_forward(i, p, residual)
         self.tensor(y, "output" if y == output_of(model) else "activation", _HIDDEN)
-        self.define(i, "feed_forward", Add(), (residual, down), y)
+        self.define(i, "feed_forward.add", Add(), (residual, down), y)
 
     def attention(self, i: int, p: str, x: str) -> str:
         spec = self.model.attention
@@ -197,30 +210,31 @@ class _Equations:
         b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
 
         normed = self.activation(p + "attention_in", "hidden")
-        self.define(i, "distribute", self.norm, (x, norm), normed)
+        self.define(i, "distribute.norm", self.norm, (x, norm), normed)
         q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
-        self.define(i, "distribute", Linear(("hidden",)), (normed, *weights), q, k, v)
+        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
             unbiased = (q, k, v)
             q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
-            self.define(i, "distribute", Bias(), (*unbiased, *biases), q, k, v)
+            self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
+        per_head = Norm("rms_norm", "head_dim", self.model.norm.eps)
         for n, weight in zip("qk", norms, strict=False):
             source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *_QKV[n])
-            self.define(i, "attend", Norm("rms_norm", "head_dim", self.model.norm.eps), (source, weight), target)
+            self.define(i, f"attend.{n}_norm", per_head, (source, weight), target)
             q, k = (target, k) if n == "q" else (q, target)
         if spec.rotary:
             unrotated = (q, k)
             q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
-            self.define(i, "attend", Rotate(spec.rotary), unrotated, q, k)
+            self.define(i, "attend.rotate", Rotate(spec.rotary), unrotated, q, k)
         attention = self.activation(p + "attention", *_HEADS)
         self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
         projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project", Linear(_HEADS), (attention, w_o), projection)
+        self.define(i, "project.linear", Linear(_HEADS), (attention, w_o), projection)
         for bias in b_o:
             unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
-            self.define(i, "project", Bias(), (unbiased_projection, bias), projection)
+            self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
         residual = self.activation(p + "residual", "hidden")
-        self.define(i, "project", Add(), (x, projection), residual)
+        self.define(i, "project.add", Add(), (x, projection), residual)
         return residual
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:
@@ -234,22 +248,22 @@ class _Equations:
         w_down = self.weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
 
         x = self.activation(p + "feed_forward_in", "hidden")
-        self.define(i, "feed_forward", self.norm, (residual, norm), x)
+        self.define(i, "feed_forward.norm", self.norm, (residual, norm), x)
         if experts:
             gates = self.activation(p + "gates", "expert")
-            self.define(i, "feed_forward", Route(experts.top_k, experts.renormalise), (x, router), gates)
+            self.define(i, "feed_forward.route", Route(experts.top_k, experts.renormalise), (x, router), gates)
             down = self.activation(p + "down", "hidden")
             mixture = Experts(spec.activation, experts.top_k)
-            self.define(i, "feed_forward", mixture, (x, gates, w_up, w_down, *w_gate), down)
+            self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate), down)
             return down
         gate = [self.activation(p + "gate", "ffn")] if spec.gated else []
         up, activated = self.activation(p + "up", "ffn"), self.activation(p + "activated", "ffn")
-        self.define(i, "feed_forward", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
-        self.define(i, "feed_forward", Activation(spec.activation), (*gate, up)[:1], activated)
+        self.define(i, "feed_forward.up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
+        self.define(i, "feed_forward.activation", Activation(spec.activation), (*gate, up)[:1], activated)
         inner = activated
         if spec.gated:
             inner = self.activation(p + "inner", "ffn")
-            self.define(i, "feed_forward", Multiply(), (activated, up), inner)
+            self.define(i, "feed_forward.multiply", Multiply(), (activated, up), inner)
         down = self.activation(p + "down", "hidden")
-        self.define(i, "feed_forward", Linear(("ffn",)), (inner, w_down), down)
+        self.define(i, "feed_forward.down", Linear(("ffn",)), (inner, w_down), down)
         return down

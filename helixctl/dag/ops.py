@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
 from helixctl.spec import Dtype, RotarySpec, accumulator
 
-_STRICT = ConfigDict(extra="forbid")
+T = TypeVar("T")
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _op(cls: type[T]) -> type[T]:
+    """An op: an immutable record that refuses keys it does not know; ``kind`` is its tag in documents."""
+    return with_config(ConfigDict(extra="forbid"))(dataclass(frozen=True, slots=True)(cls))
+
+
+@_op
 class Broadcast:
     """Copy one value from the first rank to every rank."""
 
     kind: Literal["broadcast"] = field(default="broadcast", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Embed:
     """The row of every token in a table; zero where the table's rows on this rank do not hold the token.
 
@@ -32,8 +36,7 @@ class Embed:
     kind: Literal["embed"] = field(default="embed", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Norm:
     """Root-mean-square normalisation over ``dim``: x / sqrt(mean(x^2) + eps) * weight. Inputs: x, weight."""
 
@@ -43,8 +46,7 @@ class Norm:
     eps: Annotated[float, Field(strict=True)]
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Linear:
     """Products of one input with one or more weights, summed over the dims in ``contract``.
 
@@ -55,8 +57,7 @@ class Linear:
     contract: Annotated[tuple[str, ...], FailFast()]
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Bias:
     """Adds to each input its own vector (or matrix), the same at all tokens.
 
@@ -66,8 +67,7 @@ class Bias:
     kind: Literal["bias"] = field(default="bias", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Rotate:
     """The rotary embedding of each input, with a token's place in its sequence as position.
 
@@ -78,8 +78,7 @@ class Rotate:
     rotary: RotarySpec
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Attention:
     """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
 
@@ -92,8 +91,7 @@ class Attention:
     causal: Annotated[bool, Field(strict=True)]
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Activation:
     """An elementwise function: gelu (with erf), relu or silu."""
 
@@ -101,8 +99,7 @@ class Activation:
     function: Literal["gelu", "relu", "silu"]
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Route:
     """Gates of every token: a softmax, kept for its ``top_k`` best experts, zero for all others.
 
@@ -115,8 +112,7 @@ class Route:
     renormalise: Annotated[bool, Field(strict=True)] = True
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Experts:
     """The sum over experts of gate * activation(x w_up) w_down; a token is computed where its gate is not zero.
 
@@ -130,24 +126,21 @@ class Experts:
     top_k: Annotated[int, Field(strict=True, ge=1)]
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Add:
     """The elementwise sum of two values."""
 
     kind: Literal["add"] = field(default="add", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class Multiply:
     """The elementwise product of two values."""
 
     kind: Literal["multiply"] = field(default="multiply", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class AllToAll:
     """Every rank cuts its piece along ``split``, one part for each rank, and receives the parts of one place from all.
 
@@ -160,8 +153,7 @@ class AllToAll:
     gather: str
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class AllGather:
     """Every rank receives all ranks' pieces, put together along ``dim`` in the order of the ranks.
 
@@ -172,29 +164,46 @@ class AllGather:
     dim: str
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class AllReduce:
     """Every rank receives the sum of all ranks' partial sums."""
 
     kind: Literal["all_reduce"] = field(default="all_reduce", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
+class ReduceScatter:
+    """Every rank receives its share, along ``dim``, of the sum of all ranks' partial sums.
+
+    The shares follow each other in the order of the ranks; where they begin and end is told by the outputs. Shares that
+    differ in size travel padded to the largest.
+    """
+
+    kind: Literal["reduce_scatter"] = field(default="reduce_scatter", kw_only=True)
+    dim: str
+
+
+@_op
+class Narrow:
+    """Keep a part of a value: an interval of ``dim``, which the output tells, and all of every other dim."""
+
+    kind: Literal["narrow"] = field(default="narrow", kw_only=True)
+    dim: str
+
+
+@_op
 class SendReceive:
     """The first rank sends one value, the second receives it."""
 
     kind: Literal["send_receive"] = field(default="send_receive", kw_only=True)
 
 
-@with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@_op
 class LastToken:
-    """The last real token of every sequence: y[b] = x[b, length[b] - 1].
+    """The last real token of every sequence: y[b] = x[b, length[b] - 1]; zero where x does not hold that row.
 
-    Inputs: x (batch, seq, hidden) with all of seq, length (batch) int64, each from 1 to the extent of seq. Output: y
-    (batch, hidden).
+    Inputs: x (batch, seq, hidden), length (batch) int64, each from 1 to the extent of seq. Output: y (batch, hidden).
+    With a part of seq it makes a partial sum, in the model's dtype: of its terms one alone is not zero.
     """
 
     kind: Literal["last_token"] = field(default="last_token", kw_only=True)
@@ -217,10 +226,14 @@ Op = Annotated[
     | AllToAll
     | AllGather
     | AllReduce
-    | SendReceive,
+    | ReduceScatter
+    | SendReceive
+    | Narrow,
     Field(discriminator="kind"),
 ]
-COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, SendReceive)
+COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, SendReceive)
+# Of the terms of their sums one alone is not zero: a partial sum needs no wider dtype.
+_SELECTING = (Embed, LastToken)
 
 
 def contracted(op: Op) -> tuple[str, ...]:
@@ -232,6 +245,8 @@ def contracted(op: Op) -> tuple[str, ...]:
             return ("vocab",)
         case Experts():
             return ("expert", "ffn")
+        case LastToken():
+            return ("seq",)
         case _:
             return ()
 
@@ -240,4 +255,4 @@ def made_dtype(op: Op, model: Dtype, partial: Dtype | None) -> Dtype:
     """The dtype that a computation makes in a model of some dtype; ``partial``: that of the partial sum it makes."""
     if isinstance(op, Route):
         return accumulator(model)
-    return model if partial is None or isinstance(op, Embed) else partial
+    return model if partial is None or isinstance(op, _SELECTING) else partial

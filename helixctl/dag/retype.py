@@ -22,7 +22,7 @@ def retyped(dag: Dag, dtype: Dtype) -> Dag:
     moved: dict[str, int] = {}
     for task in dry_run(dag).done:
         for value_id in task.outputs:
-            if task.is_collective:
+            if task.moves:
                 kept = values[task.inputs[0]].dtype
             else:
                 kept = made_dtype(task.op, dtype, plan.partial_dtype if values[value_id].partial else None)

@@ -14,6 +14,7 @@ from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.measure import text_width
+from helixctl.plan.sharding import Shares
 
 COLUMN_GAP: Final = 8
 WORD_SIZE: Final = 10  # of the words below a GPU's name, in pixels
@@ -158,11 +159,12 @@ def _hosts(dag: Dag) -> _Axis:
 
 def _layout_axes(dag: Dag) -> Iterator[_Axis]:
     """The axes of the layout, outermost first."""
-    layout, model = dag.plan.layout, dag.plan.model
-    ranks = range(layout.devices)
+    layout = dag.plan.layout
+    shares, ranks = Shares(layout, dag.plan.model, dag.plan.workload), range(layout.devices)
+    heads = [shares.cut(shares.of("attention").made, rank)["head"] for rank in ranks]
     for axis in reversed(layout.placement.split("-")):
         at = [rank // layout.strides[axis] % getattr(layout, axis) for rank in ranks]
-        notes = ["heads {}:{}".format(*layout.heads(rank, model)) if axis == "groups" else "" for rank in ranks]
+        notes = ["heads {}:{}".format(*heads[rank]) if axis == "groups" else "" for rank in ranks]
         yield _Axis(tuple(f"{_AXES[axis]} {index}" for index in at), tuple(notes))
 
 

@@ -1,45 +1,17 @@
-"""plan -> dag, one file per level of a layer."""
+"""plan -> dag: the model's equations cut over the ranks, and the collectives that this needs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import product
-from typing import Final, Protocol
 
 from helixctl.dag import Dag
 from helixctl.errors import HelixError
-from helixctl.lower.attend import attend
 from helixctl.lower.builder import Builder
-from helixctl.lower.concat import concat
-from helixctl.lower.distribute import distribute
-from helixctl.lower.embed import embed
-from helixctl.lower.exchange import exchange
-from helixctl.lower.feed_forward import feed_forward
-from helixctl.lower.head import head
-from helixctl.lower.project import project
-from helixctl.lower.transfer import transfer
+from helixctl.lower.equations import add_layer
+from helixctl.lower.reshard import distribute_input, receive
 from helixctl.plan import Plan
 from helixctl.plan.size import about, too_large
-
-
-class Lowering(Protocol):
-    """Adds one level of one layer to the dag."""
-
-    def __call__(self, b: Builder, layer: int, /) -> None:
-        """Add the level."""
-
-
-LOWERINGS: Final[tuple[Lowering, ...]] = (
-    embed,
-    transfer,
-    distribute,
-    exchange,
-    attend,
-    concat,
-    project,
-    feed_forward,
-    head,
-)
 
 
 def lower(
@@ -70,11 +42,19 @@ def lower(
         builder.enter(stage, replica, microbatch)
         for layer in layout.layers(stage, plan.model):
             if layers is None or layer in layers:
-                if layers is not None and layer == layers.start > 0:
-                    builder.begin(layer)
-                for level in LOWERINGS:
-                    level(builder, layer)
+                _begin(builder, layer, given=layers is not None and layer == layers.start > 0)
+                add_layer(builder, layer)
     return builder.build(part=part)
 
 
-__all__ = ["LOWERINGS", "Lowering", "lower"]
+def _begin(builder: Builder, layer: int, *, given: bool) -> None:
+    """What a stage's first layer begins with comes to its ranks; ``given``: the layers before are left out."""
+    if given:
+        builder.begin(layer)
+    if layer == 0:
+        distribute_input(builder)
+    elif layer == builder.layout.layers(builder.stage, builder.model)[0]:
+        receive(builder, layer)
+
+
+__all__ = ["lower"]

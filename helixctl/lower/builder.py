@@ -1,4 +1,4 @@
-"""The builder that the levels share: it holds the dag under construction, and what every rank has of each tensor."""
+"""The builder: the dag under construction, and what every rank has of each tensor."""
 
 from __future__ import annotations
 
@@ -6,31 +6,26 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from helixctl.dag import Broadcast, Dag, Level, Op, SendReceive, Task, Value
+from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
-from helixctl.plan.layout import full_extents
+from helixctl.plan.layout import Axis, full_extents
+from helixctl.plan.sharding import Region, Sharding, Shares
 
-Region = tuple[Interval, ...]
 Cut = Mapping[str, Interval]  # of every dim that is not whole
 _WHOLE: Final[Cut] = MappingProxyType({})
-
-
-def whole(_: int) -> Cut:
-    """Nothing is cut, on no rank."""
-    return _WHOLE
 
 
 class Builder:
     """A dag under construction.
 
     ``held[tensor, rank]`` is the latest value that a rank has of a tensor: a gather replaces the piece by the whole.
-    ``enter`` says on which team of ranks, and for which part of the batch, tasks are added from then on; the levels
-    need not know. Of a team the builder may be told to lower some ranks only (``ranks``): collectives name all ranks,
-    but values and orders are of those alone.
+    ``enter`` says for which tensor-parallel group of ranks, and for which part of the batch, tasks are added from then
+    on. Of a group the builder may be told to lower some ranks only (``ranks``): collectives name all ranks, but values
+    and orders are of those alone.
     """
 
     def __init__(self, plan: Plan, only: Collection[int] | None = None) -> None:
@@ -39,14 +34,14 @@ class Builder:
         self.layout = plan.layout
         self.model = plan.model
         self.function = function_of(plan.model, plan.workload)
+        self.shares = Shares(plan.layout, plan.model, plan.workload)
         self.held: dict[tuple[str, int], Value] = {}
-        self._values: list[Value] = []
+        self._values: dict[str, Value] = {}
         self._tasks: list[Task] = []
         # By rank, then by microbatch.
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = only
         self._partial_dtype = plan.partial_dtype
-        self._heads: dict[int, dict[str, Interval]] = {}
         self._extents = full_extents(plan.model, plan.workload)
 
         self.enter(0, 0, 0)
@@ -65,40 +60,36 @@ class Builder:
 
     @property
     def groups(self) -> Iterable[tuple[int, tuple[int, ...]]]:
-        """Every head group of this team, if any of its ranks is lowered, and its ranks."""
+        """Every head group, if any of its ranks is lowered, and its ranks."""
         met = sorted({self.layout.group_of(rank) for rank in self.ranks})
         return ((g, self.layout.ranks_of_group(g, self.stage, self.replica)) for g in met)
 
     @property
     def crossings(self) -> Iterable[tuple[int, tuple[int, ...]]]:
-        """Every slice position of this team, if any of its ranks is lowered, and its ranks: one of each group."""
+        """Every slice position, if any of its ranks is lowered, and its ranks: one of each head group."""
         met = sorted({self.layout.slice_of(rank) for rank in self.ranks})
         return ((s, self.layout.ranks_of_slice(s, self.stage, self.replica)) for s in met)
+
+    def along(self, axis: Axis) -> Iterable[tuple[str, tuple[int, ...]]]:
+        """The sets of ranks that differ along an axis alone, and the end of their collectives' ids.
+
+        ``g2``: the slices of head group 2; ``s1``: slice 1 of every head group; none: all ranks.
+        """
+        match axis:
+            case "slices":
+                return ((f"g{group}", ranks) for group, ranks in self.groups)
+            case "groups":
+                return ((f"s{slice_}", ranks) for slice_, ranks in self.crossings)
+            case _:
+                return (("", self.team),)
 
     def place(self, rank: int) -> str:
         """The end of a computation's id: ``g2s1``, and the replica and the microbatch where there are several."""
         return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}{self._replica}{self._part}"
 
-    def head_dims(self, rank: int) -> dict[str, Interval]:
-        """What a rank holds of its group's heads: its slice of their dims."""
-        return {**self.heads(rank), "head_dim": self.layout.head_dims(rank, self.model)}
-
-    def heads(self, rank: int) -> dict[str, Interval]:
-        """A rank's group's heads, of queries, and of keys and values."""
-        if rank not in self._heads:
-            heads, keys = self.layout.heads(rank, self.model), self.layout.key_heads(rank, self.model)
-            self._heads[rank] = {"head": heads, "kv_head": keys}
-        return self._heads[rank]
-
-    def attended(self, rank: int) -> dict[str, Interval]:
-        """With what a rank attends: its group's heads, and its share of the sequences, of the query rows or of dims."""
-        match self.layout.shared_dim:
-            case "batch":
-                return {**self.heads(rank), "batch": self.layout.sequences(rank, self.batch)}
-            case "seq":
-                return {**self.heads(rank), "seq": self.layout.rows(rank, self.model, self.plan.workload)}
-            case _:
-                return self.head_dims(rank)
+    def cut(self, sharding: Sharding, rank: int) -> dict[str, Interval]:
+        """A rank's share of every dim that a sharding cuts, contracted ones among them."""
+        return self.shares.cut(sharding, rank, self.batch)
 
     def own(self, tensor: str, rank: int, cut: Cut = _WHOLE) -> None:
         """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""
@@ -146,7 +137,7 @@ class Builder:
         ranks: Sequence[int],
         tensor: str,
         stage: str,
-        cut: Callable[[int], Cut] = whole,
+        cut: Callable[[int], Cut] = lambda _: _WHOLE,
     ) -> None:
         """Add one collective on a tensor.
 
@@ -169,6 +160,15 @@ class Builder:
         edges = self._edges(op, len(ranks), inputs, outputs)
         self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
 
+    def narrow(self, layer: int, level: Level, op: Narrow, tensor: str, stage: str, cut: Callable[[int], Cut]) -> None:
+        """Add, on every rank, the task that keeps, of what it holds of a tensor, the region that ``cut`` gives it."""
+        for rank in self.ranks:
+            whole = self.held[tensor, rank]
+            region = self._region(tensor, cut(rank))
+            kept = Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, whole.dtype)
+            task_id = f"l{layer}.{level}.narrow.{self.place(rank)}"
+            self._add(Task(task_id, layer, level, op, (rank,), *self._edges(op, 1, [whole], [kept])))
+
     def begin(self, layer: int) -> None:
         """Give the ranks the residual stream with which a layer begins, where the layers before are left out.
 
@@ -177,10 +177,10 @@ class Builder:
         first = self.layout.layers(self.stage, self.model)[0]
         stage = self.stage - (self.stage > 0 and layer == first)
         tensor = hidden_states(self.model, layer)
+        read = self.shares.of(tensor).read
         for rank in self._lowered(self.layout.team(stage, self.replica)):
-            self._hold(
-                Value(f"{tensor}{self._part}@{rank}", tensor, rank, self._region(tensor, _WHOLE), self.model.dtype)
-            )
+            region = self._region(tensor, self.cut(read, rank))
+            self._hold(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, self.model.dtype))
 
     def build(self, *, part: bool = False) -> Dag:
         """The finished document, or a part of it, which is none."""
@@ -191,10 +191,15 @@ class Builder:
             plan=self.plan,
             plan_digest="" if part else self.plan.digest,
             tensors=tuple(self.function.tensors.values()),
-            values=tuple(self._values),
+            values=tuple(self._in_order()),
             tasks=tuple(self._tasks),
             order=tuple(order),
         )
+
+    def _in_order(self) -> Iterable[Value]:
+        """The values in their canonical sequence: as the tasks name them, inputs before outputs."""
+        named = dict.fromkeys(value for task in self._tasks for value in (*task.inputs, *task.outputs))
+        return (self._values[value] for value in named)
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
         return tuple(ranks) if self._only is None else tuple(r for r in ranks if r in self._only)
@@ -214,7 +219,7 @@ class Builder:
             self._order.setdefault(rank, {}).setdefault(self._microbatch, []).append(task)
 
     def _hold(self, value: Value) -> None:
-        self._values.append(value)
+        self._values[value.id] = value
         self.held[value.tensor, value.rank] = value
 
     def _region(self, tensor: str, cut: Cut) -> Region:

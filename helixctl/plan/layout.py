@@ -6,18 +6,20 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator
 
-from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec
+from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec, added
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open
 MESH_AXES: Final = ("slices", "groups", "data", "pipeline")
+# What cuts a tensor of one layer. A tensor-parallel group has groups x slices ranks; ``tensor`` cuts over all of them,
+# and so do experts x expert_tensor together.
+Axis = Literal["groups", "slices", "tensor", "experts", "expert_tensor"]
 
 
 def share(size: int, parts: int, index: int) -> Interval:
@@ -27,17 +29,6 @@ def share(size: int, parts: int, index: int) -> Interval:
     return (start, start + piece + (index < more))
 
 
-@cache
-def causal_share(size: int, parts: int, index: int) -> Interval:
-    """The ``index``-th of ``parts`` runs of ``range(size)`` that have about as many pairs (row, row or one before)."""
-    ends = [0]
-    for part in range(1, parts + 1):
-        pairs = size * (size + 1) * part // parts  # twice those of the first parts
-        row = math.isqrt(1 + 4 * pairs) // 2
-        ends.append(min(max(row, ends[-1] + 1), size - parts + part))  # every part has a row
-    return (ends[index], ends[index + 1])
-
-
 _IN_WORDS: Final = (
     "slicing",
     "data",
@@ -45,6 +36,7 @@ _IN_WORDS: Final = (
     "microbatches",
     "interleave",
     "experts",
+    "residual",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -75,6 +67,10 @@ class Layout(Spec):
         interleave: microbatches whose tasks take turns on a rank, so that the collectives of one hide behind the
             computation of the others.
         placement: the order in which the axes are laid over the ranks, innermost first.
+        residual: what the devices of a tensor-parallel group hold of the residual stream: replicated, all of it each;
+            sharded, each its share of the tokens, with a gather before the products and a reduce-scatter behind them
+            (sequence parallelism, Korthikanti et al. 2022). The share is of the query rows where there are as many
+            rows as devices, else of the sequences.
     """
 
     groups: Count
@@ -89,6 +85,7 @@ class Layout(Spec):
     microbatches: Count = 1
     interleave: Count = 1
     placement: str = "-".join(MESH_AXES)
+    residual: Literal["replicated", "sharded"] = added("replicated")
 
     @field_validator("placement")
     @classmethod
@@ -186,57 +183,33 @@ class Layout(Spec):
         """The ranks of one slice position, by group."""
         return tuple(self.rank(group, slice_, stage, replica) for group in range(self.groups))
 
-    def heads(self, rank: int, model: ModelSpec) -> Interval:
-        """The heads of queries of a rank's group: those of its heads of keys and values, or a part of those of one."""
-        attention, each = model.attention, model.attention.queries_per_key
-        if self.groups <= attention.key_heads:
-            first, last = self.key_heads(rank, model)
-            return (first * each, last * each)
-        key, part = divmod(self.group_of(rank), self.groups // attention.key_heads)
-        first, last = share(each, self.groups // attention.key_heads, part)
-        return (key * each + first, key * each + last)
+    def ways(self, axis: Axis) -> int:
+        """Into how many shares an axis cuts."""
+        match axis:
+            case "groups":
+                return self.groups
+            case "slices":
+                return self.slices
+            case "tensor":
+                return self.partitions
+            case "experts":
+                return self.experts
+            case "expert_tensor":
+                return self.partitions // self.experts
 
-    def key_heads(self, rank: int, model: ModelSpec) -> Interval:
-        """The heads of keys and values of a rank's group."""
-        count, group = model.attention.key_heads, self.group_of(rank)
-        if self.groups <= count:
-            return share(count, self.groups, group)
-        key = group // (self.groups // count)
-        return (key, key + 1)
-
-    def head_dims(self, rank: int, model: ModelSpec) -> Interval:
-        """The dims of every head that a rank's slice owns."""
-        return share(model.attention.head_dim, self.slices, self.slice_of(rank))
-
-    def columns(self, rank: int, model: ModelSpec) -> Interval:
-        """The columns of the output projection that a rank owns (concat)."""
-        return share(model.hidden_size, self.partitions, self.position(rank))
-
-    def ffn(self, rank: int, model: ModelSpec) -> Interval:
-        """The feed-forward width that a rank owns, of every expert that it holds."""
-        cut = self.partitions // self.experts
-        return share(model.feed_forward.intermediate_size, cut, self.position(rank) % cut)
-
-    def experts_of(self, rank: int, experts: int) -> Interval:
-        """The experts of which a rank holds a piece."""
-        return share(experts, self.experts, self.position(rank) * self.experts // self.partitions)
-
-    def vocabulary(self, rank: int, size: int) -> Interval:
-        """The token ids whose embedding, and whose logits, a rank owns."""
-        return share(size, self.partitions, self.position(rank))
-
-    def sequences(self, rank: int, batch: Interval) -> Interval:
-        """The sequences of a microbatch with which a rank's slice attends, where the slicing is by batch."""
-        first, last = share(batch[1] - batch[0], self.slices, self.slice_of(rank))
-        return (batch[0] + first, batch[0] + last)
-
-    def rows(self, rank: int, model: ModelSpec, workload: WorkloadSpec) -> Interval:
-        """The query rows with which a rank's slice attends, where the slicing is by query: as even in work as can be.
-
-        A causal row attends to itself and to those before it, so that the first slices have more rows.
-        """
-        cut = causal_share if model.attention.causal else share
-        return cut(workload.seq_len, self.slices, self.slice_of(rank))
+    def index(self, axis: Axis, rank: int) -> int:
+        """Which of an axis' shares is a rank's."""
+        match axis:
+            case "groups":
+                return self.group_of(rank)
+            case "slices":
+                return self.slice_of(rank)
+            case "tensor":
+                return self.position(rank)
+            case "experts":
+                return self.position(rank) * self.experts // self.partitions
+            case "expert_tensor":
+                return self.position(rank) % (self.partitions // self.experts)
 
     def layers(self, stage: int, model: ModelSpec) -> range:
         """The layers of a stage: as even as can be, the first stages one more."""
@@ -264,6 +237,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, model)
+    reasons += _unsharded(layout, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
     if workload.batch < layout.data * layout.microbatches:
@@ -332,6 +306,14 @@ def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
     if width < (cut := layout.partitions // layout.experts):
         reasons.append(f"{cut} pieces of an expert's width of {width}")
     return reasons
+
+
+def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
+    """Why the residual stream cannot be sharded by tokens."""
+    rows, sequences = workload.seq_len, workload.batch // (layout.data * layout.microbatches)
+    if layout.residual == "replicated" or max(rows, sequences) >= layout.partitions:
+        return []
+    return [f"{layout.partitions} shares of a residual stream of {rows} rows in {sequences} sequences"]
 
 
 def full_extents(model: ModelSpec, workload: WorkloadSpec) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Final
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast, forecast
 from helixctl.solve.deep import extrapolated, layers_simulated, shallow
@@ -88,5 +89,7 @@ def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) ->
 
 def _busiest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> int:
     """The slice whose query rows attend to most keys."""
-    rows = [layout.rows(layout.rank(0, slice_), model, workload) for slice_ in range(layout.slices)]
+    shares = Shares(layout, model, workload)
+    its = shares.of("attention").made
+    rows = [shares.cut(its, layout.rank(0, slice_))["seq"] for slice_ in range(layout.slices)]
     return max(range(layout.slices), key=lambda s: (rows[s][1] - rows[s][0]) * (rows[s][0] + rows[s][1] + 1))

@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 
 from helixctl.cost.memory import peak_live_nbytes
 from helixctl.cost.tasks import TaskCosts
-from helixctl.dag import Dag
+from helixctl.dag import Dag, Task
+from helixctl.dag.function import function_of
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.sharding import WHOLE_ALWAYS, Cut, Shares, Table, kind_of
 from helixctl.solve.hosts import host_pattern
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -49,6 +51,7 @@ class _Ends(NamedTuple):
 _ATTENTION: Final = ("distribute", "exchange", "attend", "concat")
 _PROJECT: Final = ("project",)
 _NETWORK: Final = ("feed_forward",)
+_GROUPS: Final = (_ATTENTION, _PROJECT, _NETWORK)
 _LAYER: Final = (*_ATTENTION, *_PROJECT, *_NETWORK)
 
 
@@ -63,6 +66,8 @@ class Works:
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _patterns: dict[object, tuple[int, ...]] = field(default_factory=dict, init=False)
     _silent: dict[object, tuple[Work, float]] = field(default_factory=dict, init=False)
+    _forms: dict[tuple[int, tuple[str, ...]], tuple[int, tuple[Cut, ...]]] = field(default_factory=dict, init=False)
+    _numbers: dict[object, int] = field(default_factory=dict, init=False)
 
     def full(self, layout: Layout, sequences: int) -> Parts:
         """The work of a microbatch of so many sequences."""
@@ -108,17 +113,29 @@ class Works:
         return max(ends) if self.model.vocabulary and self.model.vocabulary.tied else sum(ends)
 
     def _keys(self, layout: Layout, sequences: int) -> dict[tuple[str, ...], object]:
-        """What the computation of each group of levels depends on: the sizes of the largest pieces."""
-        model, shared = self.model, layout.shared_dim
-        pieces = (layout.heads(0, model), layout.key_heads(0, model), layout.head_dims(0, model))
-        queries, keys, dims = (stop - start for start, stop in pieces)
-        slices = layout.slices if shared != "head_dim" else 0
-        rows = queries * dims if layout.combine == "reduce" else 0
-        return {
-            _ATTENTION: (shared, queries * dims, keys * dims, slices, sequences),
-            _PROJECT: (layout.combine, layout.reduction_dtype, layout.partitions, rows, sequences),
-            _NETWORK: (layout.partitions, layout.experts, layout.reduction_dtype, sequences),
-        }
+        """What the computation of each group of levels depends on: how its tensors are cut, and the largest shares."""
+        shares, found = Shares(layout, self.model, self.workload), dict[tuple[str, ...], object]()
+        for levels in _GROUPS:
+            form, cuts = self._form(shares.table, levels)
+            spans = [shares.interval(cut, 0, (0, sequences)) for cut in cuts]
+            found[levels] = (form, sequences, layout.reduction_dtype, *[stop - start for start, stop in spans])
+        return found
+
+    def _form(self, table: Table, levels: tuple[str, ...]) -> tuple[int, tuple[Cut, ...]]:
+        """A number for how a table cuts what some levels read and make, and the cuts."""
+        key = (id(table), levels)  # there are few tables, and they are kept
+        if key not in self._forms:
+            one = function_of(self._body(), self.workload)
+            equations = [equation for equation in one.equations if equation.level in levels]
+            read = [table.get(kind_of(t), WHOLE_ALWAYS).read for eq in equations for t in eq.inputs]
+            made = [table.get(kind_of(t), WHOLE_ALWAYS).made for eq in equations for t in eq.outputs]
+            cuts = tuple(dict.fromkeys(c for its in (*read, *made) for c in (*its.cuts, *its.partial)))
+            self._forms[key] = (self._numbers.setdefault((levels, *read, *made), len(self._numbers)), cuts)
+        return self._forms[key]
+
+    def _body(self) -> ModelSpec:
+        """One layer of the model, without its ends."""
+        return self.model.model_copy(update={"layers": 1, "vocabulary": None})
 
     def _pattern(self, layout: Layout) -> tuple[int, ...]:
         place = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
@@ -134,9 +151,9 @@ class Works:
 
     def _its_ends(self, layout: Layout, sequences: int, pattern: tuple[int, ...] | None) -> _Ends:
         """Embedding and head; without ``pattern`` as if nothing were exchanged."""
-        key = (layout.partitions, sequences, pattern)
+        key = (layout.partitions, layout.residual, sequences, pattern)
         if key not in self._ends:
-            dag = self._sketch(layout, sequences, layout.team(0, 0)[0], vocabulary=True)
+            dag = self._sketch(layout, sequences, layout.team(0, 0)[0], ends=True)
             nbytes = next(v.nbytes for v in dag.values if dag.tensor[v.tensor].role == "output")
             embed, head = (_work(dag, [level]) for level in ("embed", "head"))
             if pattern is None:
@@ -144,9 +161,9 @@ class Works:
             self._ends[key] = _Ends(embed, head, nbytes)
         return self._ends[key]
 
-    def _sketch(self, layout: Layout, sequences: int, rank: int, *, vocabulary: bool = False) -> Dag:
+    def _sketch(self, layout: Layout, sequences: int, rank: int, *, ends: bool = False) -> Dag:
         """One rank's part of a microbatch of so many sequences, in one layer, with or without the model's ends."""
-        model = self.model.model_copy(update={"layers": 1, **({} if vocabulary else {"vocabulary": None})})
+        model = self.model.model_copy(update={"layers": 1}) if ends else self._body()
         batch = sequences * layout.data * layout.microbatches
         plan = Plan.sketch(model, self.cluster, self.workload.model_copy(update={"batch": batch}), layout)
         return lower(plan, only={rank}, layers=range(1), microbatches=range(1))
@@ -157,7 +174,7 @@ def _work(dag: Dag, levels: Collection[str], without: str = "") -> Work:
     costs, lanes = TaskCosts(dag), {"compute": 0.0, "communication": 0.0}
     weights: dict[str, int] = {}
     for task in dag.tasks:
-        if task.level not in levels or task.kind == without or _once(task.kind, task.level):
+        if task.level not in levels or task.kind == without or _brings_input(dag, task):
             continue
         lanes[task.lane] += costs.seconds(task)
         values = (dag.value[v] for v in task.inputs)
@@ -165,6 +182,6 @@ def _work(dag: Dag, levels: Collection[str], without: str = "") -> Work:
     return Work(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
 
 
-def _once(kind: str, level: str) -> bool:
-    """The broadcast of hidden states, which is not in every layer."""
-    return kind == "broadcast" and level == "distribute"
+def _brings_input(dag: Dag, task: Task) -> bool:
+    """Whether a task moves the model's input to the ranks, which is done in the first layer alone."""
+    return task.moves and dag.tensor[dag.value[task.outputs[0]].tensor].role == "input"

@@ -1,7 +1,7 @@
 """What the user writes: model, cluster and workload."""
 
 from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling, RotarySpec
-from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator
+from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from helixctl.spec.model import (
@@ -38,4 +38,5 @@ __all__ = [
     "VocabularySpec",
     "WorkloadSpec",
     "accumulator",
+    "added",
 ]

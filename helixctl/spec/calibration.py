@@ -57,7 +57,7 @@ class CollectiveTable(Spec):
     All groups of that many ranks ran at the same time, as they do in a step.
     """
 
-    kind: Literal["broadcast", "all_to_all", "all_gather", "all_reduce", "send_receive"]
+    kind: Literal["broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive"]
     ranks: Annotated[int, Field(strict=True, ge=2, le=4096)]
     nbytes: Grid
     seconds: tuple[Seconds, ...]

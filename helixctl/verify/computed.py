@@ -145,11 +145,12 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 def _last_token(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     x, length = values
     whole_sum(*values)
-    all_of(dag, x, axis_of(dag.tensor[x.tensor], "seq"), "the last token of a sequence is any of")
+    rows, extent = x.region[1], dag.tensor[x.tensor].shape[1]
     if length.region != x.region[:1]:
         msg = f"{x.id} and {length.id} are of different sequences"
         raise RuleError(msg)
-    return [made(dag, task.op, (x.region[0], *x.region[2:]))]
+    partial = () if rows == (0, extent) else (("seq", rows),)
+    return [made(dag, task.op, (x.region[0], *x.region[2:]), partial)]
 
 
 COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {

@@ -19,7 +19,7 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
     extents = full_extents(dag.plan.model, dag.plan.workload)
     made: dict[str, list[Value]] = defaultdict(list)
     for task in dag.tasks:
-        if not task.is_collective:
+        if not task.moves:
             for value_id in task.outputs:
                 made[dag.value[value_id].tensor].append(dag.value[value_id])
     for tensor in dag.tensors:

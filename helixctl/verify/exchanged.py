@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from helixctl.dag import AllGather, AllToAll, Dag, Task, Value
+from helixctl.dag import AllGather, AllToAll, Dag, Narrow, ReduceScatter, Task, Value
 from helixctl.plan import Interval
 from helixctl.plan.layout import full_extents
 from helixctl.verify.findings import partial_text
-from helixctl.verify.rule import Made, RuleError, axis_of, op_of, without
+from helixctl.verify.rule import Made, RuleError, axis_of, interval, op_of, whole_sum, without
 from helixctl.verify.tiling import bounding, untiled
 
 
@@ -29,16 +29,21 @@ def _all_to_all(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
         raise RuleError(f"splits and gathers the same dim, {op.split}")
     region = _joined(dag, pieces, op.gather)
     axis = axis_of(dag.tensor[first.tensor], op.split)
-    stop, found = region[axis][0], []
+    return [Made(its, first.partial, first.dtype) for its in _shares(dag, task, region, axis)]
+
+
+def _shares(dag: Dag, task: Task, region: tuple[Interval, ...], axis: int) -> list[tuple[Interval, ...]]:
+    """What every rank receives of a region of which each has a share: the outputs' shares, if they tile it in order."""
+    dim, stop, found = dag.tensor[dag.value[task.inputs[0]].tensor].dims[axis], region[axis][0], []
     for out in (dag.value[v] for v in task.outputs):
         share = out.region[axis]
         if share[0] != stop:
-            message = f"{out.id} begins at {op.split} {share[0]}, but the shares before it end at {stop}"
+            message = f"{out.id} begins at {dim} {share[0]}, but the shares before it end at {stop}"
             raise RuleError(message, out.id)
         stop = share[1]
-        found.append(Made((*region[:axis], share, *region[axis + 1 :]), first.partial, first.dtype))
+        found.append((*region[:axis], share, *region[axis + 1 :]))
     if stop != region[axis][1]:
-        message = f"its shares of {op.split} end at {stop}, the pieces at {region[axis][1]}"
+        message = f"its shares of {dim} end at {stop}, the pieces at {region[axis][1]}"
         raise RuleError(message, task.outputs[-1])
     return found
 
@@ -65,6 +70,31 @@ def _send_receive(_: Dag, __: Task, values: list[Value]) -> list[Made]:
 
 
 def _all_reduce(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
+    return [_sum(dag, task, pieces)] * len(task.outputs)
+
+
+def _reduce_scatter(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
+    """Of the sum every rank receives its share."""
+    whole = _sum(dag, task, pieces)
+    axis = axis_of(dag.tensor[pieces[0].tensor], op_of(task, ReduceScatter).dim)
+    return [Made(its, whole.partial, whole.dtype) for its in _shares(dag, task, whole.region, axis)]
+
+
+def _narrow(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    """A part of one dim, which the output tells, if the input has it."""
+    (value,), out = values, dag.value[task.outputs[0]]
+    whole_sum(value)
+    axis = axis_of(dag.tensor[value.tensor], op_of(task, Narrow).dim)
+    (start, stop), part = value.region[axis], out.region[axis]
+    if not start <= part[0] < part[1] <= stop:
+        dim = dag.tensor[value.tensor].dims[axis]
+        message = f"keeps {dim} {interval(part)} of {value.id}, which has {interval(value.region[axis])}"
+        raise RuleError(message, out.id)
+    return [Made((*value.region[:axis], part, *value.region[axis + 1 :]), (), value.dtype)]
+
+
+def _sum(dag: Dag, task: Task, pieces: list[Value]) -> Made:
+    """The sum of all ranks' partial sums."""
     first = pieces[0]
     dims = [dim for dim, _ in first.partial]
     for piece in pieces:
@@ -86,7 +116,7 @@ def _all_reduce(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     if unknown := [dim for dim in dims if dim not in extents]:
         raise RuleError(f"{first.id} is {partial_text(first.partial)}, and the model has no {unknown[0]}")
     partial = tuple((dim, iv) for dim, iv in zip(dims, whole, strict=True) if iv != (0, extents[dim]))
-    return [Made(first.region, partial, first.dtype)] * len(task.outputs)
+    return Made(first.region, partial, first.dtype)
 
 
 EXCHANGED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
@@ -94,5 +124,7 @@ EXCHANGED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "all_to_all": _all_to_all,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
+    "reduce_scatter": _reduce_scatter,
+    "narrow": _narrow,
     "send_receive": _send_receive,
 }

@@ -29,7 +29,7 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
     for task in dag.tasks:
         ins = tuple(dag.value[v].tensor for v in task.inputs)
         outs = tuple(dag.value[v].tensor for v in task.outputs)
-        if task.is_collective:
+        if task.moves:
             if len({*ins, *outs}) != 1:
                 yield finding("HX411", dag, task, f"mixes the tensors {', '.join(sorted({*ins, *outs}))}")
             continue

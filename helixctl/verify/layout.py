@@ -8,27 +8,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Final
 
-from helixctl.dag import AllGather, AllToAll, Dag, SendReceive, Task, Tensor, Value
-from helixctl.dag.function import Function, function_of, input_of
+from helixctl.dag import AllGather, Dag, Task, Tensor, Value
+from helixctl.dag.function import Function, function_of
+from helixctl.dag.levels import level_moved
 from helixctl.errors import Diagnostic
-from helixctl.plan import Interval, Plan
+from helixctl.plan import Plan
+from helixctl.plan.sharding import Region, Shares, kind_of
 from helixctl.verify.findings import finding, region_text
 
-Region = tuple[Interval, ...]
 Part = tuple[str, int]  # a tensor on a rank
-Cut = Mapping[str, Interval]
 
 _SHOWN: Final = 2
-_SUFFIXES: Final = ("", "_biased", "_normed", "_rotated")
-_PROJECTED: Final = {f"{x}_{n}" for x in "wb" for n in "qkv"} | {n + s for n in "qkv" for s in _SUFFIXES[:2]}
-_KEYS: Final = {"k" + suffix for suffix in _SUFFIXES[2:]}
-_ATTENDED: Final = {"attention"} | {"q" + suffix for suffix in _SUFFIXES[2:]}
-_FEED_FORWARD: Final = {"w_gate", "w_up", "w_down", "gate", "up", "activated", "inner"}
-_VOCABULARY: Final = {"embedding", "w_head", "logits"}
 
 
 def check_layout(dag: Dag) -> Iterator[Diagnostic]:
@@ -45,7 +39,7 @@ def check_layout(dag: Dag) -> Iterator[Diagnostic]:
     if wrong:
         return  # what follows asks for the microbatch of a task
     for task in dag.tasks:
-        if task.is_collective:
+        if task.moves:
             yield from _named(dag, function, task)
             yield from _gathered(dag, task)
     for rank in range(dag.plan.layout.devices):
@@ -62,7 +56,7 @@ def _row(dag: Dag, tensor: str, rank: int) -> str:
 
 def _had(dag: Dag) -> dict[Part, list[Region]]:
     """The regions of every tensor that every rank is given or computes, ascending."""
-    moved = {value for task in dag.tasks if task.is_collective for value in task.outputs}
+    moved = {value for task in dag.tasks if task.moves for value in task.outputs}
     found: dict[Part, list[Region]] = defaultdict(list)
     for value in dag.values:
         if value.id not in moved:
@@ -71,60 +65,37 @@ def _had(dag: Dag) -> dict[Part, list[Region]]:
 
 
 def _due(plan: Plan, function: Function) -> dict[Part, list[Region]]:
-    """What they would be by the layout."""
-    layout, given = plan.layout, input_of(plan.model)
-    stages: dict[str, set[int]] = defaultdict(set)
-    stage_of = {layer: stage for stage in range(layout.pipeline) for layer in layout.layers(stage, plan.model)}
-    for equation in function.equations:
-        for name in (*equation.inputs, *equation.outputs):
-            # What is given is where it is read; the model's input is on one rank, which sends it to the others.
-            if name in equation.outputs or (name != given and function.tensors[name].role in {"input", "weight"}):
-                stages[name].add(stage_of[equation.layer])
+    """What they would be by the layout's table of shardings."""
+    layout, shares = plan.layout, Shares(plan.layout, plan.model, plan.workload)
+    stages = _stages(plan, function)
     found: dict[Part, list[Region]] = {}
     for rank in range(layout.devices):
         stage, replica = layout.team_of(rank)
+        first = rank == layout.team(stage, replica)[0]
         parts = [layout.batch(replica, i, plan.workload) for i in range(layout.microbatches)]
         alike: dict[str, list[Region]] = {}  # the regions of a tensor are those of its likes in other layers
         for name, tensor in function.tensors.items():
-            if stage in stages[name] or (name == given and rank == layout.team(0, replica)[0]):
-                kind = name.rpartition(".")[2]
+            made = shares.of(name).made
+            if stage in stages[name] and (first or made.owner == "all"):
+                kind = kind_of(name)
                 if kind not in alike:
                     each = parts if "batch" in tensor.dims else parts[:1]
-                    alike[kind] = sorted(_region(plan, tensor, kind, rank, part) for part in each)
+                    alike[kind] = sorted(shares.region(tensor.dims, made, rank, part) for part in each)
                 found[name, rank] = alike[kind]
     return found
 
 
-def _region(plan: Plan, tensor: Tensor, kind: str, rank: int, batch: Interval) -> Region:
-    cut = {"batch": batch, **_cut(plan, kind, rank, batch)}
-    return tuple([cut.get(dim, whole) for dim, whole in zip(tensor.dims, tensor.full, strict=True)])
-
-
-def _cut(plan: Plan, name: str, rank: int, batch: Interval) -> Cut:
-    """The interval of every dim that is not whole on a rank, of tensors of some name (docs/formats.md, "Plan")."""
-    layout, model = plan.layout, plan.model
-    heads = {"head": layout.heads(rank, model), "kv_head": layout.key_heads(rank, model)}
-    dims = {"head_dim": layout.head_dims(rank, model)}
-    cut: Cut = {}
-    if name in _PROJECTED or (name == "w_o" and layout.combine == "reduce"):
-        cut = heads | dims
-    elif name in _ATTENDED | _KEYS:
-        match layout.shared_dim:
-            case "batch":
-                cut = heads | {"batch": layout.sequences(rank, batch)}
-            case "seq":
-                cut = heads | ({} if name in _KEYS else {"seq": layout.rows(rank, model, plan.workload)})
-            case _:
-                cut = heads | dims
-    elif name in {"w_o", "projection"} and layout.combine == "concat":
-        cut = {"hidden": layout.columns(rank, model)}
-    elif name in _FEED_FORWARD:
-        experts = model.feed_forward.experts
-        cut = {"ffn": layout.ffn(rank, model)}
-        cut |= {"expert": layout.experts_of(rank, experts.count)} if experts else {}
-    elif name in _VOCABULARY and model.vocabulary:
-        cut = {"vocab": layout.vocabulary(rank, model.vocabulary.size)}
-    return cut
+def _stages(plan: Plan, function: Function) -> dict[str, set[int]]:
+    """The stages in which a tensor is made; or, of what is given, in which it is read."""
+    stage_of = {
+        layer: stage for stage in range(plan.layout.pipeline) for layer in plan.layout.layers(stage, plan.model)
+    }
+    stages: dict[str, set[int]] = defaultdict(set)
+    for equation in function.equations:
+        given = [name for name in equation.inputs if name not in function.defining]
+        for name in (*given, *equation.outputs):
+            stages[name].add(stage_of[equation.layer])
+    return stages
 
 
 def _texts(tensor: Tensor, regions: Sequence[Region]) -> str:
@@ -136,16 +107,9 @@ def _texts(tensor: Tensor, regions: Sequence[Region]) -> str:
 
 
 def _named(dag: Dag, function: Function, task: Task) -> Iterator[Diagnostic]:
-    """A collective's layer and level are those of what it moves, and why."""
+    """The layer and level of a task that moves a tensor are those of the tensor, and of why it moves."""
     tensor = dag.value[task.inputs[0]].tensor
-    maker = function.defining.get(tensor)
-    layer, level = (maker.layer, maker.level) if maker else (0, "embed" if tensor == "input_ids" else "distribute")
-    if isinstance(task.op, SendReceive):
-        layer, level = layer + 1, "transfer"
-    elif level == "distribute" and maker:
-        level = "exchange"
-    elif level == "attend":
-        level = "project" if isinstance(task.op, AllToAll) else "concat"
+    layer, level = level_moved(function, tensor, task.op)
     if (task.layer, task.level) != (layer, level):
         message = f"says layer {task.layer}, level {task.level}; a {task.kind} of {tensor} is of layer {layer}, {level}"
         yield finding("HX414", dag, task, message)

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeVar
 
-from helixctl.dag import AllGather, AllToAll, Attention, Dag, Linear, Norm, Op, Task, Tensor, Value
+from helixctl.dag import (
+    AllGather,
+    AllToAll,
+    Attention,
+    Dag,
+    Linear,
+    Narrow,
+    Norm,
+    Op,
+    ReduceScatter,
+    Task,
+    Tensor,
+    Value,
+)
 from helixctl.dag.ops import made_dtype
 from helixctl.plan import Interval
 from helixctl.spec import Dtype
@@ -28,7 +41,7 @@ class RuleError(Exception):
         self.value = value
 
 
-T = TypeVar("T", AllGather, AllToAll, Attention, Linear, Norm)
+T = TypeVar("T", AllGather, AllToAll, Attention, Linear, Narrow, Norm, ReduceScatter)
 
 
 def op_of(task: Task, kind: type[T]) -> T:

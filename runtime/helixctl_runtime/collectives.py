@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, SendReceive
+from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter, SendReceive
 from helixctl_runtime.program import Exchange
 
-# torch 2.13 renames all_gather_into_tensor; 2.11 has only the old name, and the new torch warns about it.
+# torch 2.13 renames these two; 2.11 has only the old names, and the new torch warns about it.
 _all_gather: Callable[..., dist.Work] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter: Callable[..., dist.Work] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 Issue = Callable[[], dist.Work]
 
@@ -22,7 +23,7 @@ def groups_of(dag: Dag) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(met))
 
 
-def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Issue:
+def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Issue:  # noqa: PLR0911  one a kind
     """The call that starts a collective; its result is waited for later."""
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
     if isinstance(op, AllGather):
@@ -33,6 +34,8 @@ def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Iss
         return lambda: dist.all_to_all_single(receive, send.view(-1), arrive, leave, group=group, async_op=True)
     if isinstance(op, AllReduce):
         return lambda: dist.all_reduce(receive, group=group, async_op=True)
+    if isinstance(op, ReduceScatter):
+        return lambda: _reduce_scatter(receive.view(-1), send.view(-1), group=group, async_op=True)
     root, *others = exchange.task.ranks
     if isinstance(op, SendReceive):
         if rank == root:
@@ -54,6 +57,9 @@ def exchange_together(exchanges: list[Exchange]) -> None:
     if isinstance(op, AllToAll):
         _all_to_all(exchanges)
         return
+    if isinstance(op, ReduceScatter):
+        _scatter_sum(exchanges)
+        return
     if isinstance(op, AllGather):
         whole = torch.cat([e.send.reshape(-1) for e in exchanges])
     elif isinstance(op, AllReduce):
@@ -62,6 +68,13 @@ def exchange_together(exchanges: list[Exchange]) -> None:
         whole = exchanges[0].send
     for e in exchanges:
         e.receive.view(-1).copy_(whole.view(-1))
+
+
+def _scatter_sum(exchanges: list[Exchange]) -> None:
+    """The sum of what all send, in equal parts, in the order of the ranks they are for."""
+    whole = torch.stack([e.send.view(-1) for e in exchanges]).sum(dim=0)
+    for e, part in zip(exchanges, whole.chunk(len(exchanges)), strict=True):
+        e.receive.view(-1).copy_(part)
 
 
 def _all_to_all(exchanges: list[Exchange]) -> None:

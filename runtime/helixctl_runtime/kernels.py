@@ -102,15 +102,25 @@ def embed(ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor,
     return step
 
 
-def last_token(x: torch.Tensor, length: torch.Tensor, out: torch.Tensor) -> Step:
-    """The last real token of every sequence: x (B, S, H), length (B) int64 -> out (B, H), rows ``length - 1`` of x."""
-    rows = x.flatten(0, 1)
-    before = torch.arange(x.shape[0], device=x.device).mul_(x.shape[1]).sub_(1)  # rows ahead of a sequence, less one
-    place = torch.empty_like(before)
+def last_token(x: torch.Tensor, length: torch.Tensor, start: int, out: torch.Tensor, *, whole: bool) -> Step:
+    """The last real token of every sequence: x (B, S, H), length (B) int64 -> out (B, H), rows ``length - 1`` of x.
+
+    ``x`` begins at row ``start`` of the sequences; where it is not all of them (``whole``) and has not the row, zero.
+    """
+    rows, count = x.flatten(0, 1), x.shape[1]
+    before = torch.arange(x.shape[0], device=x.device).mul_(count)  # rows ahead of a sequence
+    place, row = torch.empty_like(before), torch.empty_like(before)
+    absent = torch.empty_like(before, dtype=torch.bool)
 
     def step() -> None:
-        torch.add(before, length, out=place)
+        torch.sub(length, 1 + start, out=row)
+        if not whole:
+            torch.ne(row, row.clamp(0, count - 1), out=absent)
+            row.clamp_(0, count - 1)
+        torch.add(before, row, out=place)
         torch.index_select(rows, 0, place, out=out)
+        if not whole:
+            out.masked_fill_(absent.unsqueeze(1), 0)
 
     return step
 

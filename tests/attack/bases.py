@@ -43,6 +43,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "paper, reduce": _dense(4, 1, combine="reduce"),
     "paper, in half": _dense(2, 2, "dtype=float16", "layers=2"),
     "paper, reduced in half": _dense(2, 1, "dtype=bfloat16", reduction_dtype="model", combine="reduce"),
+    "sharded, paper": _dense(2, 2, "workload.seq_len=5", residual="sharded"),
+    "sharded by sequences": _dense(2, 2, "layers=2", microbatches=1, combine="reduce", residual="sharded"),
     "one device": _dense(1, 1),
     "experts": _moe(2, 2, experts=2),
     "replicas and stages": _dense(2, 1, *DEEP, data=2, pipeline=2, placement="data-groups-slices-pipeline"),
@@ -54,6 +56,9 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "keys held twice": _real(6, 1, {"attention": {"rotary": {"theta": 50.0, "scaling": None}}}),
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
+    ),
+    "sharded, last tokens": _real(
+        3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
     ),
     "last tokens": _real(
         3, 1, {"layers": 2, "vocabulary": {"size": 53, "tied": True}}, pipeline=2, microbatches=2, logits="last"

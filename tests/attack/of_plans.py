@@ -13,6 +13,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "combine": ("concat", "reduce"),
     "gather_order": ("slices_first", "groups_first"),
     "reduction_dtype": ("accumulator", "model"),
+    "residual": ("replicated", "sharded"),
 }
 MESH = ("groups", "slices", "data", "pipeline")
 # What another legal value of a field can lead to; HX401: it is not a legal value.

@@ -211,6 +211,8 @@ OPS: dict[str, Data] = {
     "all_to_all": {"split": "batch", "gather": "head_dim"},
     "all_gather": {"dim": "hidden"},
     "all_reduce": {},
+    "reduce_scatter": {"dim": "seq"},
+    "narrow": {"dim": "seq"},
     "send_receive": {},
 }
 SIMILAR = (
@@ -218,6 +220,8 @@ SIMILAR = (
     ("broadcast", "all_reduce"), ("send_receive", "broadcast"), ("norm", "embed"), ("activation", "add"),
     ("linear", "bias"), ("multiply", "add"), ("all_gather", "all_to_all"), ("all_reduce", "broadcast"),
     ("route", "linear"), ("embed", "linear"), ("rotate", "activation"), ("attention", "experts"), ("bias", "linear"),
+    ("reduce_scatter", "all_reduce"), ("all_reduce", "reduce_scatter"), ("reduce_scatter", "all_gather"),
+    ("narrow", "add"), ("narrow", "activation"), ("norm", "narrow"),
     ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"),
 )  # fmt: skip
 
@@ -329,9 +333,11 @@ def _renormalise(v: Victim) -> None:
     _attributes(v, "renormalise", ("route",), (True, False))
 
 
-@kind("dim of a gather", "HX406")
+@kind("dim of a gather, a scatter or a part", "HX406")
 def _gather_dim(v: Victim) -> None:
-    _attributes(v, "dim", ("all_gather",), ("batch", "seq", "head", "head_dim", "hidden", "ffn", ""))
+    _attributes(
+        v, "dim", ("all_gather", "reduce_scatter", "narrow"), ("batch", "seq", "head", "head_dim", "hidden", "ffn", "")
+    )
 
 
 @kind("split or gather of an exchange", "HX406")

@@ -123,7 +123,7 @@ def _no_partial(v: Victim) -> None:
 
 @kind("partial sums of a collective all taken for wholes", "HX406")
 def _no_partials(v: Victim) -> None:
-    for name in v.of_kind("all_reduce")["inputs"]:
+    for name in v.of_kind("all_reduce", "reduce_scatter")["inputs"]:
         v.values[name]["partial"] = []
 
 
@@ -153,7 +153,7 @@ def _partials_exchanged(v: Victim) -> None:
 
 @kind("partial over another dim", "HX406")
 def _partial_dim(v: Victim) -> None:
-    task = v.of_kind("all_reduce")
+    task = v.of_kind("all_reduce", "reduce_scatter")
     for name in task["inputs"] if v.random.random() < 0.5 else task["inputs"][:1]:
         for part in v.values[name]["partial"]:
             part[0] = v.random.choice(("batch", "hidden", "vocab", "x", "")) + "_" * (part[0] in {"vocab", "hidden"})

@@ -63,7 +63,8 @@ def test_what_is_broken_has_every_op_and_axis() -> None:
     ops = {task.kind for name in bases.PLANS for task in bases.dag(name).tasks}
     assert ops == {
         "broadcast", "embed", "norm", "linear", "bias", "rotate", "attention", "activation", "multiply", "route",
-        "experts", "add", "last_token", "all_to_all", "all_gather", "all_reduce", "send_receive",
+        "experts", "add", "last_token", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive",
+        "narrow",
     }  # fmt: skip
     layouts = [bases.plan(name).layout for name in bases.PLANS]
     for axis, field in type(layouts[0]).model_fields.items():

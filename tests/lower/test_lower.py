@@ -115,6 +115,8 @@ AXES = [
     {"pipeline": 2, "data": 2, "microbatches": 2, "gather_order": "groups_first"},
     {"microbatches": 4, "interleave": 2},
     {"pipeline": 2, "microbatches": 4, "interleave": 4, "reduction_dtype": "model"},
+    {"residual": "sharded"},
+    {"residual": "sharded", "combine": "reduce", "pipeline": 2, "microbatches": 2, "interleave": 2},
     {"data": 2, "pipeline": 2, "placement": "data-groups-pipeline-slices", "gather_order": "groups_first"},
 ]
 

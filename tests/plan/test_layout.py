@@ -6,29 +6,34 @@ from itertools import permutations
 
 import pytest
 
-from helixctl.plan import Layout, illegalities
+from helixctl.plan import Interval, Layout, illegalities
 from helixctl.plan.layout import MESH_AXES
+from helixctl.plan.sharding import Shares
 from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
+def share_of(layout: Layout, tensor: str, rank: int, document: tuple[str, str] = PAPER) -> dict[str, Interval]:
+    """A rank's share of every dim of a tensor that the layout cuts."""
+    model, _, workload = specs(document)
+    shares = Shares(layout, model, workload)
+    return shares.cut(shares.of(tensor).made, rank)
+
+
 def test_partition_i_j_is_head_group_i_slice_j() -> None:
-    model, _, _ = specs(PAPER)
     layout = Layout(groups=4, slices=4)
     assert layout.team(0, 0)[1 * 4 + 1] == 5
     assert (layout.group_of(5), layout.slice_of(5)) == (1, 1)
     assert layout.ranks_of_group(1) == (4, 5, 6, 7)
     assert layout.ranks_of_slice(1) == (1, 5, 9, 13)
-    assert layout.heads(5, model) == (4, 8)
-    assert layout.head_dims(5, model) == (128, 256)
-    assert layout.columns(5, model) == (2560, 3072)
-    assert layout.ffn(5, model) == (10240, 12288)
+    assert share_of(layout, "q", 5) == {"head": (4, 8), "kv_head": (4, 8), "head_dim": (128, 256)}
+    assert share_of(layout, "w_o", 5) == {"hidden": (2560, 3072)}
+    assert share_of(layout, "w_up", 5) == {"ffn": (10240, 12288)}
 
 
 @pytest.mark.parametrize(("groups", "slices"), [(16, 1), (8, 2), (4, 4)])
 def test_every_rank_owns_a_piece_of_its_own(groups: int, slices: int) -> None:
-    model, _, _ = specs(PAPER)
     layout = Layout(groups=groups, slices=slices)
-    owned = {(layout.heads(r, model), layout.head_dims(r, model)) for r in range(16)}
+    owned = {(cut["head"], cut["head_dim"]) for cut in (share_of(layout, "q", rank) for rank in range(16))}
     assert len(owned) == 16
     assert all((h[1] - h[0]) * (d[1] - d[0]) * 16 == 16 * 512 for h, d in owned)
 
@@ -126,13 +131,12 @@ def test_a_placement_says_what_stays_inside_a_host() -> None:
 
 
 def test_experts_in_ways_and_pieces() -> None:
-    model, _, _ = specs(PAPER_MOE)
-    ways = Layout(groups=4, slices=4, experts=8)
-    assert [ways.experts_of(rank, 8) for rank in (0, 1, 2, 15)] == [(0, 1), (0, 1), (1, 2), (7, 8)]
-    assert [ways.ffn(rank, model) for rank in (0, 1, 2)] == [(0, 16384), (16384, 32768), (0, 16384)]
-    cut = Layout(groups=4, slices=4)
-    assert {cut.experts_of(rank, 8) for rank in range(16)} == {(0, 8)}
-    assert cut.ffn(15, model) == (30720, 32768)
+    ways = [share_of(Layout(groups=4, slices=4, experts=8), "w_up", rank, PAPER_MOE) for rank in range(16)]
+    assert [ways[rank]["expert"] for rank in (0, 1, 2, 15)] == [(0, 1), (0, 1), (1, 2), (7, 8)]
+    assert [ways[rank]["ffn"] for rank in (0, 1, 2)] == [(0, 16384), (16384, 32768), (0, 16384)]
+    cut = [share_of(Layout(groups=4, slices=4), "w_up", rank, PAPER_MOE) for rank in range(16)]
+    assert {its["expert"] for its in cut} == {(0, 8)}
+    assert cut[15]["ffn"] == (30720, 32768)
 
 
 @pytest.mark.parametrize(

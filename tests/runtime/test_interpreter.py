@@ -104,15 +104,23 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         "vocabulary": draw(st.sampled_from([None, {"size": 11, "tied": False}, {"size": 17, "tied": True}])),
         "dtype": "float64",
     }
-    batch = size(data * rounds * turns * (slices if slicing == "batch" else 1))
+    residual, rows = draw(st.sampled_from(["replicated", "sharded"])), max(least, slices if slicing == "query" else 1)
+    each = slices if slicing == "batch" else 1  # sequences of a microbatch
+    if residual == "sharded":
+        if either():
+            rows = max(rows, partitions)
+        else:
+            each = max(each, partitions)
+    batch = size(data * rounds * turns * each)
     plan = plan_for(
-        model, (batch, size(max(least, slices if slicing == "query" else 1), 6)), groups, slices, slicing=slicing,
+        model, (batch, size(rows, 6)), groups, slices, slicing=slicing,
         logits=draw(st.sampled_from(["all", "last"])) if model["vocabulary"] else "all",
         experts=ways if experts else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
         placement="-".join(draw(st.permutations(MESH_AXES))),
         reduction_dtype=draw(st.sampled_from(["accumulator", "model"])),
         combine=draw(st.sampled_from(["concat", "reduce"])),
         gather_order=draw(st.sampled_from(["slices_first", "groups_first"])),
+        residual=residual,
     )  # fmt: skip
     assert illegalities(plan.layout, plan.model, plan.workload, plan.layout.devices) == []
     return plan

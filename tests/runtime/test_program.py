@@ -8,13 +8,13 @@ import torch
 from helixctl.dag import AllGather, AllReduce, Attention
 from helixctl.dag.function import hidden_states
 from helixctl.dag.retype import retyped
-from helixctl.lower import attend, concat, distribute, project
 from helixctl.lower.builder import Builder
 from helixctl_runtime.kernels import attention
 from helixctl_runtime.program import Compute, Exchange, Wait
 from tests.documents import SMALL, TINY, dag_of, plan_of
 from tests.lower.test_lower import AXES
 from tests.runtime.together import computes, run_together
+from tests.runtime.unusual import attend, distribute, project
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (8, 1), (4, 4), (16, 1), (8, 2)]
 
@@ -113,7 +113,7 @@ def gathered_feed_forward(b: Builder, layer: int) -> None:
     """Not ours: the activation is gathered, and every rank makes all of ``down`` from a whole ``w_down``."""
     p = f"l{layer}."
     for rank in b.ranks:
-        cut = {"ffn": b.layout.ffn(rank, b.model)}
+        cut = b.cut(b.shares.of("w_up").made, rank)
         b.own(p + "feed_forward_norm", rank)
         b.own(p + "w_up", rank, cut)
         b.own(p + "w_down", rank)
@@ -128,7 +128,7 @@ def gathered_feed_forward(b: Builder, layer: int) -> None:
 
 def test_a_gathered_piece_in_another_order_is_laid_out_again() -> None:
     builder = Builder(plan_of(SMALL, 2, 1, *TINY, "dtype=float64"))
-    for level in (distribute, attend, concat, project, gathered_feed_forward):
+    for level in (distribute, attend, project, gathered_feed_forward):
         level(builder, 0)
     dag = builder.build()
     assert computes(dag)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Dag, Task, Value
 from helixctl.dag import Level as LevelName
 from helixctl.dag.function import hidden_states
-from helixctl.lower import attend, concat, distribute, feed_forward, project
 from helixctl.lower.builder import Builder, Cut
+from helixctl.lower.equations import add_levels
+from helixctl.lower.reshard import distribute_input
 from helixctl.plan import Interval
 from helixctl.plan.layout import share
 from tests.documents import SMALL, TINY, plan_of
@@ -58,12 +59,47 @@ def put_off_uses(dag: Dag) -> Dag:
     return replace(dag, order=tuple(tuple(t.id for t in done if rank in t.ranks) for rank in range(len(dag.order))))
 
 
+# --- what lower makes ------------------------------------------------------------------------------------------------
+
+
+def distribute(b: Builder, layer: int) -> None:
+    """The input, before the first layer, and Q, K and V."""
+    if layer == 0:
+        distribute_input(b)
+    add_levels(b, layer, {"distribute"})
+
+
+def attend(b: Builder, layer: int) -> None:
+    """Attention, and what puts its output together."""
+    add_levels(b, layer, {"attend"})
+
+
+def project(b: Builder, layer: int) -> None:
+    """The output projection."""
+    add_levels(b, layer, {"project"})
+
+
+def feed_forward(b: Builder, layer: int) -> None:
+    """The feed-forward network."""
+    add_levels(b, layer, {"feed_forward"})
+
+
 # --- what the levels have in common ----------------------------------------------------------------------------------
+
+
+def columns_of_position(b: Builder, position: int) -> Interval:
+    """One of as many equal parts of the residual stream's columns as there are ranks."""
+    return share(b.model.hidden_size, b.layout.partitions, position)
+
+
+def width_of(b: Builder, rank: int) -> Interval:
+    """A rank's equal part of the feed-forward width."""
+    return share(b.model.feed_forward.intermediate_size, b.layout.partitions, rank)
 
 
 def columns(b: Builder, rank: int) -> dict[str, Interval]:
     """A rank's equal part of the residual stream's columns."""
-    return {"hidden": b.layout.columns(rank, b.model)}
+    return {"hidden": columns_of_position(b, b.layout.position(rank))}
 
 
 def columns_of(b: Builder, ranks: Sequence[int]) -> dict[str, Interval]:
@@ -107,7 +143,7 @@ def parts_of_down(b: Builder, layer: int, ffn: Callable[[int], Interval]) -> Non
 
 def equal_parts_of_down(b: Builder, layer: int) -> None:
     """The parts that the layout gives."""
-    parts_of_down(b, layer, lambda rank: b.layout.ffn(rank, b.model))
+    parts_of_down(b, layer, lambda rank: width_of(b, rank))
 
 
 def reduce_down(b: Builder, layer: int, stage: str = "full") -> None:
@@ -131,7 +167,7 @@ def hold_partial(b: Builder, tensor: str, rank: int, over: Interval) -> None:
     """Say that what a collective gave is still a sum over part of the feed-forward width (the builder does not)."""
     value = b.held[tensor, rank]
     partial = replace(value, partial=(("ffn", over),))
-    b._values[b._values.index(value)] = b.held[tensor, rank] = partial
+    b._values[value.id] = b.held[tensor, rank] = partial
 
 
 def hold_again(b: Builder, values: Sequence[Value]) -> None:
@@ -146,7 +182,7 @@ def hold_again(b: Builder, values: Sequence[Value]) -> None:
 def reduce_in_two_steps(b: Builder, layer: int) -> None:
     """A sum in each group, then across the groups: in place twice, and between them the result is still partial."""
     equal_parts_of_down(b, layer)
-    tensor, ffn = f"l{layer}.down", lambda rank: b.layout.ffn(rank, b.model)
+    tensor, ffn = f"l{layer}.down", lambda rank: width_of(b, rank)
     for group, ranks in b.groups:
         b.collective(layer, "feed_forward", f"inside.g{group}", AllReduce(), ranks, tensor, "group")
         for rank in ranks:
@@ -166,7 +202,7 @@ def reduce_uneven_parts(b: Builder, layer: int) -> None:
 
 def reduce_parts_in_reverse(b: Builder, layer: int) -> None:
     """The first rank has the last part of the width: a sum, unlike a gather, has no order."""
-    parts_of_down(b, layer, lambda rank: b.layout.ffn(b.ranks[-1] - rank, b.model))
+    parts_of_down(b, layer, lambda rank: width_of(b, b.ranks[-1] - rank))
     reduce_down(b, layer)
     add_down(b, layer)
 
@@ -202,7 +238,7 @@ def columns_of_down(b: Builder, layer: int) -> None:
     """The activation is gathered, and each rank makes its columns of down from all of it."""
     p = f"l{layer}."
     for rank in b.ranks:
-        activated(b, layer, rank, {"ffn": b.layout.ffn(rank, b.model)})
+        activated(b, layer, rank, {"ffn": width_of(b, rank)})
     b.collective(layer, "feed_forward", "gather_activated", AllGather("ffn"), b.ranks, p + "activated", "full")
     for rank in b.ranks:
         linear(b, "feed_forward", "down", rank, p + "w_down", p + "down", columns(b, rank))
@@ -237,7 +273,7 @@ def norm_by_tokens(dim: str) -> Level:
 
 def project_heads(b: Builder, layer: int, rank: int) -> None:
     """Q, K and V of a rank's heads and head dims."""
-    p, cut = f"l{layer}.", b.head_dims(rank)
+    p, cut = f"l{layer}.", b.cut(b.shares.of("w_q").made, rank)
     for weight in ("w_q", "w_k", "w_v"):
         b.own(p + weight, rank, cut)
     b.compute("distribute", "qkv", rank, p + "q", cut)
@@ -291,7 +327,7 @@ def gather_across(b: Builder, layer: int) -> None:
 
 def add_columns(b: Builder, layer: int, level: LevelName, stream: str, output: str) -> None:
     """Add to the columns of the residual stream that a rank had before it was gathered, and gather the sum."""
-    pieces = {value.id: value for value in b._values}
+    pieces = {value.id: value for value in b._values.values()}
     for rank in b.ranks:
         whole = b.held[stream, rank]
         hold_again(b, [pieces[f"{stream}@{rank}"]])
@@ -483,7 +519,7 @@ def project_with_weights_sent(b: Builder, layer: int) -> None:
 
 def project_columns_in_reverse(b: Builder, layer: int) -> None:
     """Pieces of a gather stand in the wrong order."""
-    project_columns(b, layer, lambda rank: b.layout.columns(b.ranks[-1] - rank, b.model))
+    project_columns(b, layer, lambda rank: columns_of_position(b, b.ranks[-1] - rank))
 
 
 def reduce_with_a_gap(b: Builder, layer: int) -> None:
@@ -503,15 +539,15 @@ def add_a_part(b: Builder, layer: int) -> None:
 def one_rank_has_the_whole(b: Builder, layer: int) -> None:
     """The first rank makes all of ``down`` and broadcasts it; the others make parts that overlap with it."""
     width = b.model.feed_forward.intermediate_size
-    parts_of_down(b, layer, lambda rank: b.layout.ffn(rank, b.model) if rank else (0, width))
+    parts_of_down(b, layer, lambda rank: width_of(b, rank) if rank else (0, width))
     b.collective(layer, "feed_forward", "broadcast", Broadcast(), b.ranks, f"l{layer}.down", "full")
     add_down(b, layer)
 
 
 # --- cases -----------------------------------------------------------------------------------------------------------
 
-TO_FEED_FORWARD = (distribute, attend, concat, project)
-TO_PROJECT = (distribute, attend, concat)
+TO_FEED_FORWARD = (distribute, attend, project)
+TO_PROJECT = (distribute, attend)
 TWO_STEPS = ((2, 2), (4, 2))  # layouts of several groups of several ranks
 BY_TOKENS = ((2, 1), (2, 2), (3, 1))
 BATCH_OF_4 = ("workload.batch=4",)
@@ -525,15 +561,11 @@ VALID = {
     "reduce parts twice": Case((*TO_FEED_FORWARD, reduce_parts_twice)),
     "reduce copies of a part": Case((*TO_FEED_FORWARD, reduce_copies_of_a_part)),
     "down by columns": Case((*TO_FEED_FORWARD, down_by_columns)),
-    "norm by sequences": Case((norm_by_tokens("batch"), attend, concat, project, feed_forward), BY_TOKENS, BATCH_OF_4),
-    "norm by positions": Case((norm_by_tokens("seq"), attend, concat, project, feed_forward), BY_TOKENS, SEQ_LEN_4),
-    "two factorings in one sum": Case(
-        (input_by_columns, attend, concat, project_in_two_gathers, feed_forward), TWO_STEPS
-    ),
+    "norm by sequences": Case((norm_by_tokens("batch"), attend, project, feed_forward), BY_TOKENS, BATCH_OF_4),
+    "norm by positions": Case((norm_by_tokens("seq"), attend, project, feed_forward), BY_TOKENS, SEQ_LEN_4),
+    "two factorings in one sum": Case((input_by_columns, attend, project_in_two_gathers, feed_forward), TWO_STEPS),
     "groups in two ways": Case((*TO_PROJECT, project_groups_in_two_ways, feed_forward), TWO_STEPS),
-    "stream by columns": Case(
-        (input_by_columns, attend, concat, project_stream_by_columns, feed_forward_stream_by_columns)
-    ),
+    "stream by columns": Case((input_by_columns, attend, project_stream_by_columns, feed_forward_stream_by_columns)),
     "layers by sequences": Case((layer_by_tokens("batch"), gather_output("batch")), BY_TOKENS, BATCH_OF_4),
     "layers by positions": Case((layer_by_tokens("seq"), gather_output("seq")), BY_TOKENS, SEQ_LEN_4),
     "causal layers by positions": Case((layer_by_tokens("seq"), gather_output("seq")), BY_TOKENS, CAUSAL),

@@ -17,7 +17,7 @@ from typing import Final, assert_never
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, SendReceive, Task, Value
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, ReduceScatter, SendReceive, Task, Value
 from helixctl.dag.formulas import nbytes
 from helixctl_runtime.calibrate.points import Collective, CollectivePoint
 from helixctl_runtime.collectives import Issue, issue
@@ -33,6 +33,7 @@ _OPS: Final[dict[Collective, Op]] = {
     "all_to_all": AllToAll(split="part", gather="numel"),
     "all_gather": AllGather(dim="numel"),
     "all_reduce": AllReduce(),
+    "reduce_scatter": ReduceScatter(dim="numel"),
     "send_receive": SendReceive(),
 }
 
@@ -101,7 +102,7 @@ class CollectiveTimer:
         """
         op, numel = _OPS[point.kind], numel_of(point)
         send = torch.zeros(numel, device=self._rank.device)
-        received = {AllGather: numel * point.ranks, AllToAll: numel}.get(type(op))
+        received = {AllGather: numel * point.ranks, AllToAll: numel, ReduceScatter: numel // point.ranks}.get(type(op))
         receive = send if received is None else torch.zeros(received, device=self._rank.device)
         turns = point.ranks if isinstance(op, Broadcast | SendReceive) else 1
         orders = [members[i:] + members[:i] for i in range(turns)]
@@ -123,7 +124,7 @@ def numel_of(point: CollectivePoint) -> int:
     match point.kind:
         case "all_gather":
             return max(1, numel // (k - 1))
-        case "all_to_all":
+        case "all_to_all" | "reduce_scatter":
             return k * max(1, numel // (k - 1))
         case "all_reduce":
             return max(1, numel * k // (2 * (k - 1)))
@@ -136,7 +137,8 @@ def numel_of(point: CollectivePoint) -> int:
 def nbytes_of(point: CollectivePoint) -> int:
     """``nbytes`` of a task of a dag that is this collective: what one rank receives."""
     op, numel = _OPS[point.kind], numel_of(point)
-    made = {AllGather: numel * point.ranks, AllToAll: numel // point.ranks}.get(type(op), numel)
+    share = numel // point.ranks
+    made = {AllGather: numel * point.ranks, AllToAll: share, ReduceScatter: share}.get(type(op), numel)
     # What the piece and the result of an all-to-all have in common is a part of the piece.
     piece, whole = (Value("v", "t", 0, ((0, n),), "float32") for n in (numel, made))
     return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from helixctl.spec import Dtype
 
 Kernel = Literal["task", "copy", "norm", "activation", "add", "matmul", "attention"]
-Collective = Literal["broadcast", "all_to_all", "all_gather", "all_reduce", "send_receive"]
-COLLECTIVES: Final[tuple[Collective, ...]] = ("broadcast", "all_to_all", "all_gather", "all_reduce", "send_receive")
+Collective = Literal["broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive"]
+COLLECTIVES: Final[tuple[Collective, ...]] = get_args(Collective)
 ELEMENTWISE: Final[tuple[Literal["norm", "activation", "add"], ...]] = ("norm", "activation", "add")
 
 

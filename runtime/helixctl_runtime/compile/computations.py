@@ -17,6 +17,7 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Multiply,
+    Narrow,
     Norm,
     Rotate,
     Route,
@@ -36,7 +37,7 @@ Elementwise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], kernels.Step]
 class Computations(Workspace):
     """One method a kind of computation."""
 
-    def _computation(self, task: Task) -> None:  # noqa: C901  one case a kind
+    def _computation(self, task: Task) -> None:  # noqa: C901, PLR0912  one case a kind
         match task.op:
             case Embed():
                 self._embed(task)
@@ -63,6 +64,8 @@ class Computations(Workspace):
                 self._elementwise(task, kernels.add)
             case LastToken():
                 self._last_token(task)
+            case Narrow(dim):
+                self._narrow(task, dim)
 
     def _embed(self, task: Task) -> None:
         ids, table = self._plain(task.inputs[0]).data, self._loaded(task.inputs[1])
@@ -73,7 +76,16 @@ class Computations(Workspace):
 
     def _last_token(self, task: Task) -> None:
         x, length = (self._plain(v).data for v in task.inputs)
-        self._do(kernels.last_token(x, length, self._new(task.outputs[0]).data))
+        value = self.dag.value[task.inputs[0]]
+        start, whole = value.region[1][0], value.region[1] == self.dag.tensor[value.tensor].full[1]
+        self._do(kernels.last_token(x, length, start, self._new(task.outputs[0]).data, whole=whole))
+
+    def _narrow(self, task: Task, dim: str) -> None:
+        axis = self._dims(task.inputs[0]).index(dim)
+        first = self.dag.value[task.inputs[0]].region[axis][0]
+        start, stop = self.dag.value[task.outputs[0]].region[axis]
+        part = self._plain(task.inputs[0]).data.narrow(axis, start - first, stop - start)
+        self._do(kernels.copy([(self._new(task.outputs[0]).data, part)]))
 
     def _linear(self, task: Task, contract: Sequence[str]) -> None:
         x, columns = self._matrix(task.inputs[0], contract)

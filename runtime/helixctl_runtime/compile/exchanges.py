@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Dag, SendReceive, Task
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Dag, ReduceScatter, SendReceive, Task
 from helixctl_runtime import kernels
 from helixctl_runtime.axes import even, plain
 from helixctl_runtime.buffers import in_turn, lies_in_turn
@@ -42,6 +42,8 @@ class Exchanges(Workspace):
                 self._uneven_gather(task, dim)
             case AllReduce():
                 self._all_reduce(task)
+            case ReduceScatter(dim):
+                self._reduce_scatter(task, dim)
             case Broadcast():
                 self._broadcast(task)
             case SendReceive():
@@ -66,6 +68,25 @@ class Exchanges(Workspace):
         leave = tuple(x.numel() // x.shape[leaving] * n for n in shares)
         arrive = tuple(out.numel() // out.shape[arriving] * n for n in pieces)
         self._exchange(Exchange(self.place, task, send, receive, leave, arrive), out_id, unpack)
+
+    def _reduce_scatter(self, task: Task, dim: str) -> None:
+        """Pack the shares for each rank in turn, each as long as the largest; unpack the one that arrives."""
+        in_id, out_id = self._mine(task)
+        x, out, axis = self._plain(in_id).data, self._new(out_id).data, self._dims(in_id).index(dim)
+        shares = [self.dag.value[v].shape[axis] for v in task.outputs]
+        row = x.numel() // x.shape[axis]
+        largest, even = row * max(shares), len(set(shares)) == 1
+        if even and lies_in_turn(x, axis) and x.is_contiguous():
+            send = x.view(-1)
+        else:
+            send = self._copy(largest * len(shares), x.dtype)
+            parts = zip(x.split(shares, axis), send.split(largest), strict=True)
+            self._do(kernels.copy([(place[: part.numel()].view(part.shape), part) for part, place in parts]))
+        receive, unpack = out.view(-1), None
+        if out.numel() < largest:
+            receive = self._copy(largest, out.dtype)
+            unpack = kernels.copy([(out, receive[: out.numel()].view(out.shape))])
+        self._exchange(Exchange(self.place, task, send, receive), out_id, unpack)
 
     def _all_gather(self, task: Task) -> None:
         in_id, out_id = self._mine(task)

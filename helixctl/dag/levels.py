@@ -1,0 +1,29 @@
+"""Under which layer and level the moves of a tensor are filed."""
+
+from __future__ import annotations
+
+from helixctl.dag.document import Level
+from helixctl.dag.function import Function
+from helixctl.dag.ops import AllToAll, Op, SendReceive
+
+
+def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
+    """The layer and the level of a task that moves a tensor.
+
+    What is made at one level moves at it, or at a level of its own: between ``distribute`` and ``attend`` lies
+    ``exchange``; after ``attend`` comes ``concat``, or, where heads are given back their dims, ``project``. What is
+    given moves at the level of its first reader. Between stages it is ``transfer``, of the layer that it goes to.
+    """
+    maker = function.defining.get(tensor)
+    if maker is None:
+        reader = next(eq for eq in function.equations if tensor in eq.inputs)
+        return reader.layer, reader.level
+    if isinstance(op, SendReceive):
+        return maker.layer + 1, "transfer"
+    match maker.level:
+        case "distribute" if maker.name != "norm":
+            return maker.layer, "exchange"
+        case "attend":
+            return maker.layer, "project" if isinstance(op, AllToAll) else "concat"
+        case level:
+            return maker.layer, level

@@ -1,0 +1,136 @@
+"""Collectives, derived: what stands between how a tensor is made and how it is read.
+
+| made -> read | |
+|---|---|
+| with the first rank -> with all | broadcast |
+| partial sum -> whole | all_reduce |
+| partial sum -> cut | reduce_scatter |
+| cut over an axis -> whole | all_gather, one dim after another |
+| cut on one dim -> cut on another, over one axis | all_to_all |
+| whole -> cut | narrow: no collective, a rank keeps its share |
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, NamedTuple
+
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
+from helixctl.dag.function import hidden_states, input_of
+from helixctl.dag.levels import level_moved
+from helixctl.lower.builder import Builder
+from helixctl.plan import Layout
+from helixctl.plan.layout import Axis
+from helixctl.plan.sharding import WHOLE, Cut, Sharded, Sharding, kind_of
+
+
+class Move(NamedTuple):
+    """One step from one sharding to another: an op over an axis of the mesh, and the sharding that it leaves."""
+
+    op: Op
+    axis: Axis
+    left: Sharding
+
+
+def moves(layout: Layout, sharded: Sharded, dims: tuple[str, ...]) -> list[Move]:
+    """The steps from how a tensor is made to how it is read.
+
+    Args:
+        layout: gives the number of shares of every axis; an axis of one share cuts nothing. Of two gathers it says
+            which comes first.
+        sharded: how the tensor is made, and how it is read.
+        dims: the tensor's.
+    """
+    made, read = sharded
+    have, want = (_cutting(layout, s.cuts, dims) for s in sharded)
+    found = []
+    if made.owner != read.owner:
+        found.append(Move(Broadcast(), "tensor", WHOLE))
+    if _cutting(layout, made.partial):
+        if not want:
+            return [Move(AllReduce(), "tensor", read)]
+        (cut,) = want
+        return [Move(ReduceScatter(cut.dim), cut.axis, read)]
+    gone, new = [c for c in have if c not in want], [c for c in want if c not in have]
+    for cut in new:
+        other = next((c for c in gone if c.axis == cut.axis), None)
+        if other is None:
+            have = [*have, cut]
+            found.append(Move(Narrow(cut.dim), cut.axis, Sharding(tuple(have))))
+        else:
+            gone.remove(other)
+            have = [cut if c == other else c for c in have]
+            found.append(Move(AllToAll(cut.dim, other.dim), cut.axis, Sharding(tuple(have))))
+    slices_first = layout.gather_order == "slices_first"
+    for cut in sorted(gone, key=lambda c: (c.axis == "slices") != slices_first):
+        have = [c for c in have if c != cut]
+        found.append(Move(AllGather(cut.dim), cut.axis, Sharding(tuple(have))))
+    return found
+
+
+def _cutting(layout: Layout, cuts: tuple[Cut, ...], dims: tuple[str, ...] | None = None) -> list[Cut]:
+    """The cuts that part a tensor of these dims."""
+    return [c for c in cuts if layout.ways(c.axis) > 1 and (dims is None or c.dim in dims)]
+
+
+def reshard(b: Builder, tensor: str) -> None:
+    """Leave every rank with what the tensor's readers take."""
+    steps = moves(b.layout, b.shares.of(tensor), b.function.tensors[tensor].dims)
+    for move in steps:
+        layer, level = level_moved(b.function, tensor, move.op)
+        name, stage = _named(tensor, level, move, b.layout)
+        if isinstance(move.op, Narrow):
+            b.narrow(layer, level, move.op, tensor, stage, partial(b.cut, move.left))
+            continue
+        for end, ranks in b.along(move.axis):
+            task = f"{name}.{end}" if end else name
+            b.collective(layer, level, task, move.op, ranks, tensor, stage, partial(b.cut, move.left))
+
+
+def needs_moving(b: Builder, tensor: str) -> bool:
+    """Whether a tensor is read otherwise than it is made."""
+    return bool(moves(b.layout, b.shares.of(tensor), b.function.tensors[tensor].dims))
+
+
+def distribute_input(b: Builder) -> None:
+    """Give the model's input to its owner, and from there to all ranks."""
+    tensor = input_of(b.model)
+    b.own(tensor, b.team[0])
+    reshard(b, tensor)
+
+
+def receive(b: Builder, layer: int) -> None:
+    """Ahead of a stage's first layer every rank of the stage before sends what it holds to its counterpart."""
+    tensor = hidden_states(b.model, layer)
+    before, read = b.layout.team(b.stage - 1, b.replica), b.shares.of(tensor).read
+    for index, ends in enumerate(zip(before, b.team, strict=True)):
+        b.collective(layer, "transfer", f"send.{index}", SendReceive(), ends, tensor, "received", partial(b.cut, read))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+# The last part of a task's name, and what its results are called.
+_NAMES: Final = {
+    "broadcast": ("broadcast", "copy"),
+    "all_reduce": ("reduce", "full"),
+    "all_gather": ("gather", "full"),
+    "reduce_scatter": ("scatter", "shard"),
+    "all_to_all": ("exchange", "shard"),
+    "narrow": ("narrow", "shard"),
+}
+_OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
+
+
+def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, str]:
+    """The name of a move's tasks, and what is added to the tensor's name for what it leaves."""
+    kind = kind_of(tensor)
+    match level:
+        case "exchange":
+            return kind[0], "whole"
+        case "concat":
+            first = "slices" if layout.gather_order == "slices_first" else "groups"
+            return move.axis, _OF_A_PART[move.axis] if move.axis == first else "full"
+        case "project" if kind == "attention":
+            return "return", "sliced"
+        case _:
+            return _NAMES[move.op.kind]

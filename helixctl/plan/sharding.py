@@ -1,0 +1,262 @@
+"""Shardings: how every tensor is cut over a tensor-parallel group. The one place that knows what an axis cuts.
+
+A tensor has two: how it is *made* (or owned), and how it is *read*. Lowering puts a collective between the two where
+they differ (helixctl.lower.reshard); the proofs compare what ranks own and make with the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal, NamedTuple
+
+from helixctl.plan.layout import Axis, Interval, Layout, full_extents, share
+from helixctl.spec import ModelSpec, WorkloadSpec
+
+Region = tuple[Interval, ...]
+Rule = Literal["even", "causal_rows", "kv_heads"]
+
+
+class Cut(NamedTuple):
+    """One dim, cut over one axis of the mesh.
+
+    Attributes:
+        dim: the dim that is cut; a tensor without it is whole.
+        axis: the axis over which it is cut: share i is on the ranks with index i.
+        rule: how large the shares are. even: ``share``. causal_rows: as even as can be in pairs (query row, key) of a
+            causal model (``causal_share``). kv_heads: whole KV heads with the query heads that they serve; where there
+            are more groups than KV heads, a part of the query heads of one KV head.
+    """
+
+    dim: str
+    axis: Axis
+    rule: Rule = "even"
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How a tensor lies over a tensor-parallel group.
+
+    Attributes:
+        cuts: the dims that are cut; all others are whole on every rank.
+        partial: contracted dims that are cut: what a rank has is a sum over its shares of them alone.
+        owner: who has it: all ranks of the group, or the first alone.
+    """
+
+    cuts: tuple[Cut, ...] = ()
+    partial: tuple[Cut, ...] = ()
+    owner: Literal["all", "first"] = "all"
+
+
+class Sharded(NamedTuple):
+    """How a tensor is made, or owned where it is given, and how its readers take it."""
+
+    made: Sharding
+    read: Sharding
+
+
+WHOLE: Final = Sharding()
+WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
+_HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
+_SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
+_ROWS: Final = (_HEADS[0], Cut("head_dim", "slices"))  # of the output projection
+_COLUMNS: Final = (Cut("hidden", "tensor"),)
+_VOCABULARY: Final = (Cut("vocab", "tensor"),)
+_WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
+
+
+def kind_of(tensor: str) -> str:
+    """A tensor's name without its layer: tensors of one kind are cut alike in all layers."""
+    return tensor.rpartition(".")[2]
+
+
+Table = Mapping[str, Sharded]  # by kind of tensor; what is not in it is whole whenever it is made and read
+
+
+def shardings(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> Table:
+    """The table of a layout. Layouts that differ in the sizes of their axes alone have one and the same."""
+    form = _Form(
+        layout.shared_dim,
+        layout.combine == "concat",
+        residual(layout, workload),
+        model.attention.causal,
+        model.attention.qkv_bias,
+        model.feed_forward.experts is not None,
+        workload.logits == "last",
+    )
+    return _table(form)
+
+
+class _Form(NamedTuple):
+    """What the table depends on."""
+
+    shared_dim: str
+    concat: bool
+    stream: Sharding
+    causal: bool
+    qkv_bias: bool
+    experts: bool
+    last: bool
+
+
+@cache
+def _table(form: _Form) -> Table:
+    table = _attention(form) | _feed_forward(form) | _ends(form)
+    return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
+
+
+def residual(layout: Layout, workload: WorkloadSpec) -> Sharding:
+    """How the residual stream lies between the blocks: cut by query rows where there are enough, else by sequences."""
+    if layout.residual == "replicated":
+        return WHOLE
+    return Sharding((Cut("seq" if workload.seq_len >= layout.partitions else "batch", "tensor"),))
+
+
+def _alike(*cuts: Cut) -> Sharded:
+    """A tensor that is read as it is made."""
+    return Sharded(Sharding(cuts), Sharding(cuts))
+
+
+def _attention(form: _Form) -> dict[str, Sharded]:
+    """Weights, Q, K and V are cut by heads and head_dim; attention takes them as the slicing has it."""
+    concat, stream = form.concat, form.stream
+    queries, keys = _attended(form)
+    bias = "_biased" if form.qkv_bias else ""
+    table = {f"{x}_{n}": _alike(*_SLICED_HEADS) for n in "qkv" for x in "wb"}
+    table |= {n: _alike(*_SLICED_HEADS) for n in "qkv"}
+    table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
+    table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
+    table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
+    table["attention"] = Sharded(queries, WHOLE if concat else Sharding(_SLICED_HEADS))
+    table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
+    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
+    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
+    table["attention_in"] = Sharded(stream, WHOLE)
+    return table
+
+
+def _attended(form: _Form) -> tuple[Sharding, Sharding]:
+    """How attention takes queries, and keys and values."""
+    match form.shared_dim:
+        case "batch":
+            both = Sharding((*_HEADS, Cut("batch", "slices")))
+            return both, both
+        case "seq":
+            rows = Cut("seq", "slices", "causal_rows" if form.causal else "even")
+            return Sharding((*_HEADS, rows)), Sharding(_HEADS)
+        case _:
+            return Sharding(_SLICED_HEADS), Sharding(_SLICED_HEADS)
+
+
+def _feed_forward(form: _Form) -> dict[str, Sharded]:
+    """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
+    width = _WIDTH if form.experts else _WIDTH[1:]
+    table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
+    table["down"] = Sharded(Sharding(partial=width), form.stream)
+    table["feed_forward_in"] = Sharded(form.stream, WHOLE)
+    table["output"] = Sharded(form.stream, form.stream)
+    return table
+
+
+def _ends(form: _Form) -> dict[str, Sharded]:
+    """The first rank has the input; embedding, head and logits are cut by vocabulary."""
+    first, stream = Sharding(owner="first"), form.stream
+    table = {"input": Sharded(first, stream), "input_ids": Sharded(first, WHOLE)}
+    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
+    table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), stream)
+    if form.last and any(cut.dim == "seq" for cut in stream.cuts):
+        # Whose rows hold a sequence's last token is data: all look, and a sum has it.
+        table["last_hidden"] = Sharded(Sharding(partial=stream.cuts), WHOLE)
+    else:
+        table |= {n: Sharded(stream, stream) for n in ("length", "last_hidden")}
+        table["normed"] = Sharded(stream, WHOLE)
+    return table
+
+
+# --- shares: all index arithmetic ------------------------------------------------------------------------------------
+
+
+def interval(
+    cut: Cut, layout: Layout, model: ModelSpec, extents: Mapping[str, int], rank: int, batch: Interval
+) -> Interval:
+    """A rank's share of a dim; of the batch its share of the sequences ``batch`` of a microbatch."""
+    ways, index = layout.ways(cut.axis), layout.index(cut.axis, rank)
+    if cut.rule == "kv_heads":
+        return _heads(cut.dim, ways, index, model)
+    if cut.rule == "causal_rows":
+        return causal_share(extents[cut.dim], ways, index)
+    if cut.dim == "batch":
+        first, last = share(batch[1] - batch[0], ways, index)
+        return (batch[0] + first, batch[0] + last)
+    return share(extents[cut.dim], ways, index)
+
+
+def _heads(dim: str, groups: int, group: int, model: ModelSpec) -> Interval:
+    """A group's heads of queries (``head``), or of keys and values."""
+    count, each = model.attention.key_heads, model.attention.queries_per_key
+    if groups <= count:
+        first, last = share(count, groups, group)
+        return (first * each, last * each) if dim == "head" else (first, last)
+    key, part = divmod(group, groups // count)
+    if dim == "kv_head":
+        return (key, key + 1)
+    first, last = share(each, groups // count, part)
+    return (key * each + first, key * each + last)
+
+
+@cache
+def causal_share(size: int, parts: int, index: int) -> Interval:
+    """The ``index``-th of ``parts`` runs of ``range(size)`` that have about as many pairs (row, row or one before)."""
+    ends = [0]
+    for part in range(1, parts + 1):
+        pairs = size * (size + 1) * part // parts  # twice those of the first parts
+        row = math.isqrt(1 + 4 * pairs) // 2
+        ends.append(min(max(row, ends[-1] + 1), size - parts + part))  # every part has a row
+    return (ends[index], ends[index + 1])
+
+
+class Shares:
+    """What the table gives the ranks of one plan: regions, and what partial sums are over."""
+
+    def __init__(self, layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> None:
+        """Make the table.
+
+        Args:
+            layout: how the plan cuts, legal for the model.
+            model: what is cut.
+            workload: gives the sizes of batch and seq.
+        """
+        self.layout, self.model = layout, model
+        self.table = shardings(layout, model, workload)
+        self._extents = full_extents(model, workload)
+        self._intervals: dict[tuple[Cut, int], Interval] = {}
+
+    def of(self, tensor: str) -> Sharded:
+        """How a tensor is made and read."""
+        return self.table.get(kind_of(tensor), WHOLE_ALWAYS)
+
+    def cut(self, sharding: Sharding, rank: int, batch: Interval = (0, 0)) -> dict[str, Interval]:
+        """A rank's share of every dim that a sharding cuts, contracted ones among them.
+
+        Args:
+            sharding: how a tensor is cut.
+            rank: whose share.
+            batch: the sequences of the microbatch.
+        """
+        return {c.dim: self.interval(c, rank, batch) for c in (*sharding.cuts, *sharding.partial)}
+
+    def region(self, dims: tuple[str, ...], sharding: Sharding, rank: int, batch: Interval) -> Region:
+        """A rank's region of a tensor with these dims, in a microbatch of these sequences."""
+        cut = {"batch": batch, **{c.dim: self.interval(c, rank, batch) for c in sharding.cuts if c.dim in dims}}
+        return tuple([cut.get(dim) or (0, self._extents[dim]) for dim in dims])
+
+    def interval(self, cut: Cut, rank: int, batch: Interval) -> Interval:
+        """A rank's share of a dim, in a microbatch of these sequences."""
+        if cut.dim == "batch":
+            return interval(cut, self.layout, self.model, self._extents, rank, batch)
+        key = (cut, rank)
+        if key not in self._intervals:
+            self._intervals[key] = interval(cut, self.layout, self.model, self._extents, rank, batch)
+        return self._intervals[key]
