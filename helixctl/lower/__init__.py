@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import product
 
+from helixctl import collector
 from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.lower.builder import Builder
@@ -33,6 +34,12 @@ def lower(
     if refused := too_large(tasks, f"layout {plan.layout}"):
         raise HelixError(refused)
     part = not (only is None and layers is None and microbatches is None)
+    with collector.paused():
+        return _lowered(plan, only, layers, microbatches).build(part=part)
+
+
+def _lowered(plan: Plan, only: Collection[int] | None, layers: range | None, microbatches: range | None) -> Builder:
+    """All tasks, stage by stage of every replica and microbatch."""
     builder, layout = Builder(plan, only), plan.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
@@ -44,7 +51,7 @@ def lower(
             if layers is None or layer in layers:
                 _begin(builder, layer, given=layers is not None and layer == layers.start > 0)
                 add_layer(builder, layer)
-    return builder.build(part=part)
+    return builder
 
 
 def _begin(builder: Builder, layer: int, *, given: bool) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
-from helixctl.dag.function import function_of, hidden_states
+from helixctl.dag.function import Equation, function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
@@ -17,6 +17,19 @@ from helixctl.plan.sharding import Region, Sharding, Shares
 
 Cut = Mapping[str, Interval]  # of every dim that is not whole
 _WHOLE: Final[Cut] = MappingProxyType({})
+
+
+class _Known(NamedTuple):
+    """What is alike in the tasks of one equation of every layer, on one rank in one microbatch.
+
+    ``end`` is a task's id without its layer, ``made`` the outputs of one of them.
+    """
+
+    op: Op
+    end: str
+    made: tuple[Value, ...]
+    flops: int
+    nbytes: int
 
 
 class Builder:
@@ -36,6 +49,7 @@ class Builder:
         self.function = function_of(plan.model, plan.workload)
         self.shares = Shares(plan.layout, plan.model, plan.workload)
         self.held: dict[tuple[str, int], Value] = {}
+        # In their canonical sequence: as the tasks name them, inputs before outputs.
         self._values: dict[str, Value] = {}
         self._tasks: list[Task] = []
         # By rank, then by microbatch.
@@ -57,6 +71,7 @@ class Builder:
         self._replica = f"r{replica}" if layout.data > 1 else ""
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
+        self._known: dict[tuple[str, str, int], _Known] = {}
 
     @property
     def groups(self) -> Iterable[tuple[int, tuple[int, ...]]]:
@@ -91,6 +106,30 @@ class Builder:
         """A rank's share of every dim that a sharding cuts, contracted ones among them."""
         return self.shares.cut(sharding, rank, self.batch)
 
+    def evaluate(self, equation: Equation, rank: int) -> None:
+        """Add the task that computes, on one rank, its share of what an equation defines, by the table of shardings.
+
+        Layers are alike: what a task is made of is worked out for the first of them.
+        """
+        known = self._known.get((equation.level, equation.name, rank))
+        if known is None or known.op != equation.op:
+            cuts = {tensor: self.cut(self.shares.of(tensor).made, rank) for tensor in equation.outputs}
+            first = equation.outputs[0]
+            task = self.compute(equation.level, equation.name, rank, first, cuts[first], cuts)
+            made = tuple(self.held[tensor, rank] for tensor in equation.outputs)
+            end = task.id.partition(".")[2]
+            self._known[equation.level, equation.name, rank] = _Known(task.op, end, made, task.flops, task.nbytes)
+            return
+        inputs = [self.held[tensor, rank] for tensor in equation.inputs]
+        outputs = [
+            Value(f"{tensor}{self._part}@{rank}", tensor, rank, like.region, like.dtype, like.partial)
+            for tensor, like in zip(equation.outputs, known.made, strict=True)
+        ]
+        ends = self._named(inputs, outputs)
+        task_id = f"l{equation.layer}.{known.end}"
+        layer, level = equation.layer, equation.level
+        self._add(Task(task_id, layer, level, equation.op, (rank,), *ends, known.flops, known.nbytes))
+
     def own(self, tensor: str, rank: int, cut: Cut = _WHOLE) -> None:
         """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""
         whole = self.function.tensors[tensor]
@@ -108,7 +147,7 @@ class Builder:
         output: str,
         cut: Cut = _WHOLE,
         each: Mapping[str, Cut] | None = None,
-    ) -> None:
+    ) -> Task:
         """Add the task that computes, on one rank, a region of the tensor(s) that ``output``'s equation defines.
 
         ``cut`` gives the interval of every dim that is not whole (``each``: of outputs that are cut otherwise). A dim
@@ -126,7 +165,7 @@ class Builder:
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
         edges = self._edges(equation.op, 1, inputs, outputs)
-        self._add(Task(task_id, equation.layer, level, equation.op, (rank,), *edges))
+        return self._add(Task(task_id, equation.layer, level, equation.op, (rank,), *edges))
 
     def collective(
         self,
@@ -191,15 +230,10 @@ class Builder:
             plan=self.plan,
             plan_digest="" if part else self.plan.digest,
             tensors=tuple(self.function.tensors.values()),
-            values=tuple(self._in_order()),
+            values=tuple(self._values.values()),
             tasks=tuple(self._tasks),
             order=tuple(order),
         )
-
-    def _in_order(self) -> Iterable[Value]:
-        """The values in their canonical sequence: as the tasks name them, inputs before outputs."""
-        named = dict.fromkeys(value for task in self._tasks for value in (*task.inputs, *task.outputs))
-        return (self._values[value] for value in named)
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
         return tuple(ranks) if self._only is None else tuple(r for r in ranks if r in self._only)
@@ -208,18 +242,26 @@ class Builder:
         self, op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value]
     ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
         """Inputs, outputs, flops and bytes of a task; the outputs are held from now on."""
-        for value in outputs:
-            self._hold(value)
         work = flops(op, inputs, outputs, self.function.tensors)
-        return tuple(v.id for v in inputs), tuple(v.id for v in outputs), work, nbytes(op, ranks, inputs, outputs)
+        return *self._named(inputs, outputs), work, nbytes(op, ranks, inputs, outputs)
 
-    def _add(self, task: Task) -> None:
+    def _named(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The ids of a task's inputs and outputs; the outputs are held from now on."""
+        values = self._values
+        for value in inputs:
+            values.setdefault(value.id, value)
+        for value in outputs:
+            values[value.id] = value
+            self._hold(value)
+        return tuple([v.id for v in inputs]), tuple([v.id for v in outputs])
+
+    def _add(self, task: Task) -> Task:
         self._tasks.append(task)
         for rank in self._lowered(task.ranks):
             self._order.setdefault(rank, {}).setdefault(self._microbatch, []).append(task)
+        return task
 
     def _hold(self, value: Value) -> None:
-        self._values[value.id] = value
         self.held[value.tensor, value.rank] = value
 
     def _region(self, tensor: str, cut: Cut) -> Region:

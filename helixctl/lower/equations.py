@@ -8,6 +8,7 @@ from helixctl.dag import Level
 from helixctl.dag.function import Equation
 from helixctl.lower.builder import Builder
 from helixctl.lower.reshard import needs_moving, reshard
+from helixctl.plan.sharding import Sharding
 
 
 def add_layer(b: Builder, layer: int) -> None:
@@ -37,19 +38,16 @@ def add_equations(b: Builder, equations: Iterable[Equation]) -> None:
 
 
 def _compute(b: Builder, equations: Sequence[Equation]) -> None:
+    given = [_given(b, equation) for equation in equations]
     for rank in b.ranks:
-        for equation in equations:
-            _own(b, equation, rank)
-            each = {tensor: b.cut(b.shares.of(tensor).made, rank) for tensor in equation.outputs}
-            first = equation.outputs[0]
-            b.compute(equation.level, equation.name, rank, first, each[first], each)
+        for equation, tensors in zip(equations, given, strict=True):
+            for tensor, made in tensors:
+                b.own(tensor, rank, b.cut(made, rank))
+            b.evaluate(equation, rank)
 
 
-def _own(b: Builder, equation: Equation, rank: int) -> None:
-    """Give a rank its share of what an equation is given: weights, and inputs that all ranks have from the start."""
-    for tensor in equation.inputs:
-        made = b.shares.of(tensor).made
-        if b.function.tensors[tensor].role == "weight" or (
-            b.function.tensors[tensor].role == "input" and made.owner == "all"
-        ):
-            b.own(tensor, rank, b.cut(made, rank))
+def _given(b: Builder, equation: Equation) -> list[tuple[str, Sharding]]:
+    """What all ranks have of an equation's inputs from the start, and how it is cut: weights, and most inputs."""
+    tensors = [(tensor, b.shares.of(tensor).made) for tensor in equation.inputs]
+    roles = ("input", "weight")
+    return [(t, made) for t, made in tensors if b.function.tensors[t].role in roles and made.owner == "all"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from helixctl import collector
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan
@@ -38,9 +39,10 @@ def verify_plan(plan: Plan) -> list[Diagnostic]:
 
 def verify(dag: Dag) -> list[Diagnostic]:
     """What is wrong with a dag; empty where it is proved to compute its model on its cluster."""
-    for stage in CHECKS:
-        if found := [diagnostic for check in stage for diagnostic in check(dag)]:
-            return found
+    with collector.paused():
+        for stage in CHECKS:
+            if found := [diagnostic for check in stage for diagnostic in check(dag)]:
+                return found
     return []
 
 

@@ -129,6 +129,8 @@ def _gathered(dag: Dag, task: Task) -> Iterator[Diagnostic]:
 def _in_turns(dag: Dag, rank: int) -> Iterator[Diagnostic]:
     """Microbatches follow each other, or take turns up to the next collective, as the layout says."""
     layout = dag.plan.layout
+    if layout.microbatches == 1:
+        return  # any order of one microbatch is in turn
     _, replica = layout.team_of(rank)
     starts = [layout.batch(replica, i, dag.plan.workload)[0] for i in range(layout.microbatches)]
     turns: list[list[list[str]]] = [[[]] for _ in starts]
