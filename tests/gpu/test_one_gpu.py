@@ -27,6 +27,7 @@ def run(report: Path, *args: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.sweep
 def test_the_script_on_cpu(tmp_path: Path) -> None:
     plan = tmp_path / "x.plan.json"
     plan.write_text(plan_of(SMALL, 2, 2, "workload.batch=4").to_json())

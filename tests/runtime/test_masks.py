@@ -140,7 +140,7 @@ def test_lengths_that_cannot_be(held: dict[str, Any], message: str, tmp_path: Pa
     assert f"HX507 tensor {message}" in str(caught.value)
 
 
-@pytest.mark.parametrize("logits", ["all", "last"])
+@pytest.mark.parametrize("logits", ["all", pytest.param("last", marks=pytest.mark.sweep)])
 def test_right_padding_gives_the_logits_of_transformers(logits: str, tmp_path: Path) -> None:
     """Of the real tokens; and padding on the left, which would not, is refused."""
     saved(LLAMA, tmp_path)

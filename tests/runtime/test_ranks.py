@@ -334,7 +334,12 @@ run_ranks(worker, world_size=4, device="cpu", timeout=300, task_name=lambda rank
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    ("number", "status"),
+    [
+        pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.sweep),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sweep),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
 def test_ranks_end_with_their_launcher(pids: Path, temporary: Path, number: int, status: int) -> None:
     command = [sys.executable, "-c", LAUNCHER, str(pids)]

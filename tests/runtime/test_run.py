@@ -38,9 +38,9 @@ def write(path: Path, groups: int, slices: int, *sets: str) -> Path:
     [
         (1, 1, "float32"),
         (2, 1, "bfloat16"),
-        (2, 2, "float32"),
-        (2, 2, "float16"),
-        (1, 4, "bfloat16"),
+        pytest.param(2, 2, "float32", marks=pytest.mark.sweep),
+        pytest.param(2, 2, "float16", marks=pytest.mark.sweep),
+        pytest.param(1, 4, "bfloat16", marks=pytest.mark.sweep),
         (4, 1, "float32"),
     ],
 )
@@ -251,9 +251,11 @@ def test_ranks_that_do_not_hold_the_output() -> None:
     ("groups", "slices", "axes"),
     [
         (2, 1, {"pipeline": 2, "microbatches": 2, "combine": "reduce"}),
-        (2, 1, {"data": 2}),
+        pytest.param(2, 1, {"data": 2}, marks=pytest.mark.sweep),
         (2, 2, {"gather_order": "groups_first", "microbatches": 2}),
-        (1, 1, {"pipeline": 2, "data": 2}),
+        pytest.param(1, 1, {"pipeline": 2, "data": 2}, marks=pytest.mark.sweep),
+        (3, 1, {"residual": "sharded", "combine": "reduce"}),  # uneven shares
+        pytest.param(2, 2, {"residual": "sharded"}, marks=pytest.mark.sweep),
     ],
 )
 def test_other_axes_on_ranks(groups: int, slices: int, axes: dict[str, int | str], tmp_path: Path) -> None:

@@ -22,8 +22,12 @@ QUICK = ("--warmup", "1", "--iters", "2")
         ("llama with biases", {"groups": 2, "slices": 2, "slicing": "query"}),
         ("qwen2 tied", {"groups": 2, "slices": 1, "pipeline": 2}),
         ("qwen3", {"groups": 4, "slices": 1}),
-        ("mixtral", {"groups": 2, "slices": 2, "slicing": "batch", "experts": 2, "combine": "reduce"}),
-        ("qwen3_moe", {"groups": 2, "slices": 1}),
+        pytest.param(
+            "mixtral",
+            {"groups": 2, "slices": 2, "slicing": "batch", "experts": 2, "combine": "reduce"},
+            marks=pytest.mark.sweep,
+        ),
+        pytest.param("qwen3_moe", {"groups": 2, "slices": 1}, marks=pytest.mark.sweep),
     ],
 )
 def test_logits_of_transformers(name: str, layout: dict[str, Any], tmp_path: Path) -> None:

@@ -40,7 +40,13 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=SIZES)
+ALWAYS = ("qwen2", "mixtral")  # heads that 8 does not divide; experts
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in ALWAYS else pytest.param(name, marks=pytest.mark.sweep) for name in SIZES],
+)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that transformers wrote, with the token ids and its float32 logits beside."""
     transformers = pytest.importorskip("transformers")
@@ -98,6 +104,7 @@ def cuts(devices: int, model: ModelSpec) -> list[Layout]:
             axes = {"groups": groups, "slices": devices // groups, "slicing": slicing}
             axes |= {"combine": ("concat", "reduce")[choice % 2]}
             axes |= {"gather_order": ("slices_first", "groups_first")[choice // 2 % 2]}
+            axes |= {"residual": ("replicated", "sharded")[choice // 4 % 2]}
             axes |= {"experts": groups if model.feed_forward.experts and groups <= 8 else 1}
             layout = Layout.model_validate(axes)
             if not illegalities(layout, model, WORK, devices):

@@ -511,6 +511,7 @@ class TestRefusals:
         | {"model_type", "architectures", "text_config", "mlp_bias", "kv_lora_rank", "_name_or_path", "mamba_x", "new"}
     )
 
+    @pytest.mark.sweep
     @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(st.sampled_from(sorted(FAMILIES)), st.dictionaries(st.sampled_from(KEYS), JUNK, max_size=4))
     def test_no_junk_is_more_than_an_error(self, tmp_path: Path, family: str, junk: dict[str, Any]) -> None:
