@@ -117,6 +117,7 @@ def longer() -> str:
             rows = [
                 ("TP=8, PP=2, 4 microbatches", case.row(**MEGATRON, microbatches=4)),
                 ("the same, sums in float16", case.row(**MEGATRON, microbatches=4, reduction_dtype="model")),
+                ("the same, residual stream sharded", case.row(**MEGATRON, microbatches=4, residual="sharded")),
                 ("TP=8, PP=2, the rest searched", case.best(groups=8, slices=1, data=1, pipeline=2)),
                 ("Helix 4 x 4", case.row(groups=4, slices=4)),
                 ("4 x 4, the rest searched", case.best(groups=4, slices=4)),
