@@ -12,9 +12,11 @@ from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast, forecast
 from helixctl.solve.deep import extrapolated, layers_simulated, shallow
-from helixctl.solve.hosts import alike
+from helixctl.solve.hosts import uniform_placement
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
+# Layers up to which a model with unlike stages is simulated as it is: that is exact, and 16 stages of half a layer each
+# are no more work than the shallow models that deeper ones are extrapolated from.
 _DEEP: Final = 8
 
 
@@ -48,7 +50,7 @@ def priced(plan: Plan) -> Dag:
 
 def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> bool:
     """Whether a model is simulated as deep as it is: where stages may be unlike each other, unless it is very deep."""
-    return cluster.cores_per_host is not None or (not alike(layout, cluster) and model.layers <= _DEEP)
+    return cluster.cores_per_host is not None or (not uniform_placement(layout, cluster) and model.layers <= _DEEP)
 
 
 def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> int:
@@ -65,7 +67,7 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
     work: it is there as well. Where teams lie on the hosts in different ways, and where ranks share
     the cores of a host, all ranks have to be there.
     """
-    if not alike(layout, cluster) or cluster.cores_per_host is not None:
+    if not uniform_placement(layout, cluster) or cluster.cores_per_host is not None:
         return frozenset(range(layout.devices))
     return frozenset(
         layout.rank(0, slice_, stage)

@@ -12,8 +12,10 @@ from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast
 from helixctl.spec import ModelSpec, WorkloadSpec
 
-# Layers, in the stage that has fewest, of the two models that are simulated.
+# Layers, in the stage that has fewest, of the two models that are simulated: from two on a layer follows one like it.
 _SHALLOW: Final = (1, 2)
+# Layers of that stage up to which the model itself is simulated: once is no more work than the two shallow ones.
+_FEW: Final = 4
 # Tasks of a simulation that is made deeper than that: about a quarter of a second's work.
 _MOST_TASKS: Final = 4_000
 
@@ -33,7 +35,7 @@ def depths(model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> tuple[in
     if layout.pipeline > 1 and _unequal(layout, workload):
         a_layer = TASKS_OF_A_LAYER * layout.microbatches * layout.pipeline
         deeper = max(deeper, _MOST_TASKS // a_layer)
-    return (fewest,) if fewest <= deeper else (deeper - 1, deeper)
+    return (fewest,) if fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
 
 
 def layers_simulated(model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> int:
