@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from helixctl.plan import Layout
@@ -19,9 +20,12 @@ class Bound(NamedTuple):
 
 @dataclass(slots=True)
 class Bounds:
-    """Lower bounds for the layouts of one problem."""
+    """Lower bounds for the layouts of one problem; what layouts share is worked out once."""
 
     works: Works
+    _quick: dict[object, Bound] = field(default_factory=dict, init=False)
+    _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
+    _silent: dict[object, Parts] = field(default_factory=dict, init=False)
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.
@@ -32,15 +36,30 @@ class Bounds:
         Where ranks share cores, these have all the work to do. Of unequal microbatches all are taken to be as small as
         the smallest, of the fullest replica or of all.
         """
-        return self._bound(layout, *(self.works.full(layout, size) for size in self._sizes(layout)))
+        if layout not in self._tight:
+            self._tight[layout] = self._bound(layout, self.works.full)
+        return self._tight[layout]
 
     def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged."""
-        return self._bound(layout, *(self.works.silent(layout, size) for size in self._sizes(layout)))
+        """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
+        key = (layout.data, layout.pipeline, layout.microbatches, layout.interleave, *_computed(layout))
+        if key not in self._quick:
+            self._quick[key] = self._bound(layout, self._compute_only)
+        return self._quick[key]
 
-    def _bound(self, layout: Layout, full: Parts, least: Parts) -> Bound:
-        step, _ = self._times(layout, full)
-        _, latency = self._times(layout, least)
+    def _compute_only(self, layout: Layout, sequences: int) -> Parts:
+        key = (sequences, *_computed(layout))
+        if key not in self._silent:
+            self._silent[key] = self.works.silent(layout, sequences)
+        return self._silent[key]
+
+    def _bound(self, layout: Layout, work: Callable[[Layout, int], Parts]) -> Bound:
+        largest, smallest = self._sizes(layout)
+        full = work(layout, largest)
+        least = full if smallest == largest else work(layout, smallest)
+        step, latency = self._times(layout, full)
+        if least is not full:
+            _, latency = self._times(layout, least)
         first, last = (len(layout.layers(stage, self.works.model)) for stage in (0, layout.pipeline - 1))
         if self.works.cluster.cores_per_host is not None:
             parts = layout.microbatches * layout.partitions * layout.data
@@ -99,3 +118,9 @@ class Bounds:
             given = 0 if self.works.model.vocabulary else layout.microbatches * work.output_nbytes
             return work.live_nbytes + last * layer + self.works.ends_nbytes(work) + kept + given
         return work.live_nbytes + max(first * layer + embed, last * layer + head + kept)
+
+
+def _computed(layout: Layout) -> tuple[object, ...]:
+    """The axes that decide what each rank computes in a layer of a microbatch."""
+    slices = (layout.groups, layout.slices, layout.slicing, layout.experts)
+    return (*slices, layout.combine, layout.reduction_dtype)
