@@ -9,8 +9,8 @@ from typing import Final
 from helixctl.plan import Layout, illegalities
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import Request
-from helixctl.solve.objective import Key, simplicity
-from helixctl.solve.problem import LayoutProblem
+from helixctl.solve.objective import simplicity
+from helixctl.solve.problem import Bounded, LayoutProblem
 from helixctl.solve.space import pairs
 from helixctl.solve.verdict import Row, row
 
@@ -37,19 +37,19 @@ class Table:
     request: Request
     budget: int
 
-    def candidates(self, best: Candidate, tried: Sequence[Candidate], layouts: Sequence[Layout]) -> list[Candidate]:
+    def candidates(self, best: Candidate, tried: Sequence[Candidate], layouts: Sequence[Bounded]) -> list[Candidate]:
         """Simulated only to be shown: the most promising layouts of meshes that the search did not meet.
 
         Args:
             best: the best that was found.
             tried: all that were simulated.
-            layouts: all layouts that may be shown.
+            layouts: all layouts that may be shown, with their quick bounds.
         """
         met = {_mesh(candidate.layout) for candidate in tried}
-        groups: dict[Mesh, list[tuple[Key, Layout]]] = {}
-        for layout in layouts:
+        groups: dict[Mesh, list[Bounded]] = {}
+        for bound, layout in layouts:
             if (mesh := _mesh(layout)) not in met:
-                groups.setdefault(mesh, []).append((self.problem.quick_bound(layout), layout))
+                groups.setdefault(mesh, []).append((bound, layout))
         always = self._always(best.layout)
         nearest = sorted(groups.items(), key=lambda item: (item[0] not in always, min(key for key, _ in item[1])))
         most = max(len(always), _MOST_ROWS - len(met))
@@ -113,9 +113,9 @@ class Table:
         return list(found.values())
 
 
-def promising(problem: LayoutProblem, group: Sequence[tuple[Key, Layout]]) -> tuple[Key, Layout]:
+def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> Bounded:
     """The layout with the lowest bound of a group that has some, each given with its quick bound."""
-    best: tuple[Key, Layout] | None = None
+    best: Bounded | None = None
     for quick, layout in sorted(group, key=lambda item: item[0]):  # of equals the first stays first
         if best and quick > best[0]:
             break

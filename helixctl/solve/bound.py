@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from helixctl.plan import Layout
-from helixctl.solve.work import Parts, Work, Works
+from helixctl.solve.axes import in_a_layer
+from helixctl.solve.transfers import Transfers
+from helixctl.solve.work import Parts, Works
 
 
 class Bound(NamedTuple):
@@ -26,6 +28,11 @@ class Bounds:
     _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
     _silent: dict[object, Parts] = field(default_factory=dict, init=False)
+    _transfers: Transfers = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Price nothing yet."""
+        self._transfers = Transfers(self.works.model, self.works.cluster, self.works.workload)
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.
@@ -37,29 +44,40 @@ class Bounds:
         the smallest, of the fullest replica or of all.
         """
         if layout not in self._tight:
-            self._tight[layout] = self._bound(layout, self.works.full)
+            links = self._transfers.between_stages(layout, self._sizes(layout)[1])
+            self._tight[layout] = self._bound(layout, self._with_communication, links)
         return self._tight[layout]
 
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
-        key = (layout.data, layout.pipeline, layout.microbatches, layout.interleave, *_computed(layout))
+        key = (layout.data, layout.pipeline, layout.microbatches, layout.interleave, *in_a_layer(layout))
         if key not in self._quick:
-            self._quick[key] = self._bound(layout, self._compute_only)
+            self._quick[key] = self._bound(layout, self._compute_only, [])
         return self._quick[key]
 
+    def _with_communication(self, layout: Layout, sequences: int) -> Parts:
+        """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
+        if layout.experts == 1 or self.works.model.feed_forward.intermediate_size < layout.partitions:
+            return self.works.full(layout, sequences)
+        even = self.works.full(layout.model_copy(update={"experts": 1}), sequences)
+        mine = self._compute_only(layout, sequences)
+        beside = even.layer.alone_s - even.layer.compute_s
+        layer = mine.layer._replace(communication_s=even.layer.communication_s, alone_s=mine.layer.compute_s + beside)
+        return even._replace(layer=layer, least_compute_s=mine.least_compute_s)
+
     def _compute_only(self, layout: Layout, sequences: int) -> Parts:
-        key = (sequences, *_computed(layout))
+        key = (sequences, *in_a_layer(layout))
         if key not in self._silent:
             self._silent[key] = self.works.silent(layout, sequences)
         return self._silent[key]
 
-    def _bound(self, layout: Layout, work: Callable[[Layout, int], Parts]) -> Bound:
+    def _bound(self, layout: Layout, work: Callable[[Layout, int], Parts], links: Sequence[float]) -> Bound:
         largest, smallest = self._sizes(layout)
         full = work(layout, largest)
         least = full if smallest == largest else work(layout, smallest)
-        step, latency = self._times(layout, full)
+        step, latency = self._times(layout, full, links)
         if least is not full:
-            _, latency = self._times(layout, least)
+            _, latency = self._times(layout, least, links)
         first, last = (len(layout.layers(stage, self.works.model)) for stage in (0, layout.pipeline - 1))
         if self.works.cluster.cores_per_host is not None:
             parts = layout.microbatches * layout.partitions * layout.data
@@ -74,31 +92,41 @@ class Bounds:
         start, stop = layout.batch(0, layout.microbatches - 1, self.works.workload)
         return stop - start, self.works.workload.batch // (layout.data * layout.microbatches)
 
-    def _times(self, layout: Layout, work: Parts) -> tuple[float, float]:
-        """Seconds of a step, and until a sequence is done (mean), with microbatches of this work."""
-        stages, parts, layers = layout.pipeline, layout.microbatches, self.works.model.layers
-        first, last = (len(layout.layers(stage, self.works.model)) for stage in (0, stages - 1))
-        layer, embed, head = work.layer, work.embed, work.head
+    def _times(self, layout: Layout, work: Parts, links: Sequence[float]) -> tuple[float, float]:
+        """Seconds of a step, and until a sequence is done (mean), with microbatches of this work.
 
-        def passing(*works: tuple[int, Work]) -> float:
-            """What a microbatch takes of a stage's time."""
-            if layout.interleave == 1:
-                return sum(n * w.alone_s for n, w in works)
-            return max(sum(n * w.compute_s for n, w in works), sum(n * w.communication_s for n, w in works))
+        Args:
+            layout: its stages and microbatches.
+            work: of a microbatch.
+            links: seconds from each stage to the next.
+        """
+        turn, parts = self._mean_turn(layout), layout.microbatches
+        whole = work.embed.alone_s + self.works.model.layers * work.layer.alone_s + work.head.alone_s + sum(links)
+        step, latency = whole, whole
+        # Without links a stage between two others takes no longer than the first, which has as many layers.
+        stages = range(layout.pipeline) if links else sorted({0, layout.pipeline - 1})
+        for stage in stages:
+            held, alone = self._passing(layout, work, links, stage)
+            step = max(step, parts * held + whole - alone)
+            latency = max(latency, turn * held + whole - alone)  # when the i-th part is done, i have passed the stage
+        return step, latency
 
-        turn = self._mean_turn(layout)
-        whole = embed.alone_s + layers * layer.alone_s + head.alone_s
-        if stages == 1:
-            slowest = passing((layers, layer), (1, embed), (1, head))
-            step, latency = parts * slowest, turn * slowest
-        else:
-            into, out = passing((first, layer), (1, embed)), passing((last, layer), (1, head))
-            behind = (layers - first) * layer.alone_s + head.alone_s
-            before = (layers - last) * layer.alone_s + embed.alone_s
-            step = max(parts * into + behind, before + parts * out)
-            # When the i-th part is done, the first stage has passed i parts.
-            latency = turn * into + behind
-        return step, max(whole, latency)
+    def _passing(self, layout: Layout, work: Parts, links: Sequence[float], stage: int) -> tuple[float, float]:
+        """For how long a microbatch keeps a stage from the next one; and what part of its own way that is.
+
+        A stage between two others sends a microbatch on before it receives the next one, in one lane. The first sends
+        while it computes, and so does the last receive.
+        """
+        each, more = divmod(self.works.model.layers, layout.pipeline)
+        first, last = stage == 0, stage == layout.pipeline - 1
+        its = [(each + (stage < more), work.layer), *[(1, work.embed)] * first, *[(1, work.head)] * last]
+        beside = sum(links[max(0, stage - 1) : stage + 1])
+        alone = sum(n * w.alone_s for n, w in its)
+        if layout.interleave > 1:
+            communication = sum(n * w.communication_s for n, w in its) + beside
+            return max(sum(n * w.compute_s for n, w in its), communication), alone + beside
+        serial = alone if first or last else alone + beside
+        return serial, serial
 
     def _mean_turn(self, layout: Layout) -> float:
         """The place of a sequence's microbatch among those of its replica, from 1; mean over the sequences.
@@ -118,9 +146,3 @@ class Bounds:
             given = 0 if self.works.model.vocabulary else layout.microbatches * work.output_nbytes
             return work.live_nbytes + last * layer + self.works.ends_nbytes(work) + kept + given
         return work.live_nbytes + max(first * layer + embed, last * layer + head + kept)
-
-
-def _computed(layout: Layout) -> tuple[object, ...]:
-    """The axes that decide what each rank computes in a layer of a microbatch."""
-    slices = (layout.groups, layout.slices, layout.slicing, layout.experts)
-    return (*slices, layout.combine, layout.reduction_dtype)

@@ -14,7 +14,7 @@ from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
 from helixctl.solve.objective import Key, Objective, simplicity
-from helixctl.solve.problem import LayoutProblem, Specs
+from helixctl.solve.problem import Bounded, LayoutProblem, Specs
 from helixctl.solve.reasons import Evidence, alone, reasons, searched
 from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
 from helixctl.solve.search import BUDGET, SearchResult, search
@@ -118,12 +118,12 @@ class _Searched(NamedTuple):
     Attributes:
         result: of the search among what is asked for; something fits.
         legal: all legal layouts with the fixed axes but for groups and slices, the simplest first.
-        layouts: those of them that are not too large.
+        layouts: those of them that are not too large, with their quick bounds.
     """
 
     result: SearchResult
     legal: list[Layout]
-    layouts: list[Layout]
+    layouts: list[Bounded]
 
 
 def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decision:
@@ -137,8 +137,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     beside = table.candidates(result.best, result.tried, layouts)
     best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
     simulated = [*result.tried, *beside]
-    bounds = [(problem.quick_bound(layout), layout) for layout in layouts]
-    evidence = Evidence(simulated, legal, bounds, fixed=bool(request.fixed_beside_pairs))
+    evidence = Evidence(simulated, legal, layouts, fixed=bool(request.fixed_beside_pairs))
     left_out = sum(map(request.admits, legal)) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)
@@ -172,8 +171,8 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
         wanted = [x for x in legal if request.admits(x)]
         if not wanted:
             raise HelixError(none_legal(specs, request, legal))
-        layouts = [x for x in legal if not too_large(_tasks(problem, x), "")]
-        asked = [x for x in layouts if request.admits(x)]
+        layouts = problem.bounded(x for x in legal if not too_large(_tasks(problem, x), ""))
+        asked = [(bound, x) for bound, x in layouts if request.admits(x)]
         if not asked:
             raise HelixError(too_many_tasks(min(wanted, key=lambda x: _tasks(problem, x)), specs.model))
         result = search(asked, problem, budget)
@@ -181,14 +180,15 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
             result = _from_the_smallest(problem, asked, result, budget)
         if result.best:
             return _Searched(result, legal, layouts)
-    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, asked))
+    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, [x for _, x in asked]))
 
 
 def _from_the_smallest(
-    problem: LayoutProblem, asked: Sequence[Layout], result: SearchResult, budget: int
+    problem: LayoutProblem, asked: Sequence[Bounded], result: SearchResult, budget: int
 ) -> SearchResult:
     """Nothing fitted before the budget was spent: find the smallest, and what is better beside it."""
-    small = search(asked, problem.smallest(), budget)
+    smallest = problem.smallest()
+    small = search(smallest.bounded(x for _, x in asked), smallest, budget)
     if small.best is None:
         return small
     known = {c.layout: c for c in (*result.tried, *small.tried)}
@@ -197,10 +197,11 @@ def _from_the_smallest(
 
 def _nothing_fits(problem: LayoutProblem, request: Request, asked: Sequence[Layout]) -> list[Diagnostic]:
     """HX203, with the layouts that come nearest to it; ``problem`` compares by memory."""
-    _, smallest = promising(problem, [(problem.quick_bound(layout), layout) for layout in asked])
+    bounded = problem.bounded(asked)
+    _, smallest = promising(problem, bounded)
     if cannot := cannot_fit(smallest, problem.bounds(smallest), problem.specs, free=request.is_free):
         return [cannot]
-    return none_fits(search(asked, problem, _BUDGET_OF_AN_ERROR), problem.specs, free=request.is_free)
+    return none_fits(search(bounded, problem, _BUDGET_OF_AN_ERROR), problem.specs, free=request.is_free)
 
 
 def _tasks(problem: LayoutProblem, layout: Layout) -> int:

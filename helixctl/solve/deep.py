@@ -18,9 +18,9 @@ _SHALLOW: Final = (1, 2)
 _FEW: Final = 4
 # Tasks of a simulation that is made deeper than that: about a quarter of a second's work.
 _MOST_TASKS: Final = 4_000
-# Rounds of microbatches (as many as take turns are one) of the two steps that are simulated where there are more. From
-# two on, step, latency, memory and bytes are on a line; from three on, the exposed time is as well, in most pipelines.
-_ROUNDS: Final = (3, 4)
+# Rounds of microbatches (as many as take turns are one) of the two steps that are simulated where there are more: from
+# two on a round follows one like it.
+_ROUNDS: Final = (2, 3)
 
 Forecaster = Callable[[ModelSpec, Layout, WorkloadSpec], Forecast]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple, Self
@@ -13,6 +14,8 @@ from helixctl.solve.objective import Key, Objective, key, least
 from helixctl.solve.verdict import too_big
 from helixctl.solve.work import Works
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
 
 
 class Specs(NamedTuple):
@@ -47,6 +50,10 @@ class LayoutProblem:
     def smallest(self, *, only_fitting: bool = True) -> Self:
         """The same layouts, compared by their memory; the bounds are shared."""
         return replace(self, objective="memory", only_fitting=only_fitting)
+
+    def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
+        """Layouts with their quick bounds."""
+        return [(self.quick_bound(layout), layout) for layout in layouts]
 
     def quick_bound(self, layout: Layout) -> Key:
         """A key that the layout's own is not below, as if nothing were exchanged."""

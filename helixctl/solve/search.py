@@ -14,7 +14,7 @@ from helixctl.plan import Layout
 from helixctl.plan.layout import MESH_AXES
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
-from helixctl.solve.problem import LayoutProblem
+from helixctl.solve.problem import Bounded, LayoutProblem
 
 # Tasks that a search may simulate before it settles for the best so far: about a second.
 BUDGET: Final = 12_000
@@ -42,20 +42,20 @@ class SearchResult:
 
 
 def search(
-    layouts: Sequence[Layout], problem: LayoutProblem, budget: int, known: Sequence[Candidate] = ()
+    layouts: Sequence[Bounded], problem: LayoutProblem, budget: int, known: Sequence[Candidate] = ()
 ) -> SearchResult:
     """Find the layout with the least key.
 
     Args:
-        layouts: what to search; of equally good ones the first is found.
+        layouts: what to search, with their quick bounds; of equally good ones the first is found.
         problem: bounds and simulates layouts, and compares them.
         budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
             up to three times as many more, beside the best found.
         known: candidates of an earlier search, for which the budget was spent: where one of them fits, only the
             neighbours of the best are simulated.
     """
-    run = _Search(problem, [(problem.quick_bound(layout), layout) for layout in layouts])
-    position = {layout: n for n, layout in enumerate(layouts)}
+    run = _Search(problem, layouts)
+    position = {layout: n for n, (_, layout) in enumerate(layouts)} if known else {}
     for candidate in known:
         run.take(candidate, position[candidate.layout])
     run.spent = budget if run.best else 0
@@ -65,7 +65,7 @@ def search(
 @dataclass(slots=True)
 class _Search:
     problem: LayoutProblem
-    layouts: list[tuple[Key, Layout]]
+    layouts: Sequence[Bounded]
     tried: dict[Layout, Candidate] = field(default_factory=dict, init=False)
     best: Candidate | None = field(default=None, init=False)
     best_key: Key = field(default=(), init=False)

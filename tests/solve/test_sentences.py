@@ -311,7 +311,8 @@ def test_a_search_looks_beside_what_it_found() -> None:
         def size(self, layout: Layout) -> int:
             return layout.pipeline
 
-    found: SearchResult = search(list(steps), Given.of(Specs(MODEL, CLUSTER, WORKLOAD), "throughput"), budget=3)
+    problem = Given.of(Specs(MODEL, CLUSTER, WORKLOAD), "throughput")
+    found: SearchResult = search(problem.bounded(steps), problem, budget=3)
     assert found.best is not None
     assert found.best.layout == good
     assert found.open_bound is None or found.open_bound[0] <= 5.0
