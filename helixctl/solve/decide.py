@@ -24,6 +24,8 @@ from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 # Nothing fits by any bound that could be told: so many tasks are simulated to name the smallest layouts in the error.
 _BUDGET_OF_AN_ERROR: Final = 2_000
+# Rows that are only shown beside the choice may take the second part of what the search may.
+_SHARE_OF_ROWS: Final = 2
 _MOST_OF_TWO_LAYERS: Final = 1_000_000  # tasks of two layers: 38,000 devices, a minute's search
 
 
@@ -133,7 +135,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     result, legal, layouts = _searched(problem, request, budget)
     if result.best is None:
         raise TypeError  # it would have been refused
-    table = Table(problem, request, budget)
+    table = Table(problem, request, budget // _SHARE_OF_ROWS)
     beside = table.candidates(result.best, result.tried, layouts)
     best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
     simulated = [*result.tried, *beside]

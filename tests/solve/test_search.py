@@ -9,12 +9,14 @@ import pytest
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.simulate import Forecast, forecast
-from helixctl.solve import OBJECTIVES, decide, parse_constraints, space
+from helixctl.solve import OBJECTIVES, Objective, decide, parse_constraints, space
 from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import representatives, simulated
 from helixctl.solve.objective import key, least, simplicity
 from helixctl.solve.work import Works
-from tests.documents import PAPER, PAPER_MOE, SMALL, SMALL_MOE, specs
+from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, specs
+
+LLAMA_8B = (str(ROOT / "plans/models/Llama-3.1-8B"), PAPER[1])
 
 HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 us", "within_host.latency=5 us",
          "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=4")  # fmt: skip
@@ -78,6 +80,17 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
         assert part.step_s == pytest.approx(whole.step_s, rel=1e-9), layout
         assert part.memory_nbytes == whole.memory_nbytes, layout
         assert part.received_nbytes == whole.received_nbytes, layout
+
+
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_the_bound_of_whole_layers_in_stages_is_their_step(stages: int) -> None:
+    """Nothing is exchanged but between stages: a stage between two others sends one and receives the next."""
+    model, cluster, workload = specs(PAPER, "layers=8", "hosts=2", f"devices_per_host={stages // 2}")
+    layout = Layout(groups=1, slices=1, pipeline=stages, microbatches=16)
+    found, bounds = simulated(model, cluster, workload, layout).forecast, Bounds(Works(model, cluster, workload))
+    assert found is not None
+    assert bounds(layout).step_s == pytest.approx(found.step_s, rel=1e-9)
+    assert bounds.quick(layout).step_s < 0.999 * found.step_s
 
 
 def test_one_rank_of_every_stage_stands_for_a_regular_cluster() -> None:
@@ -156,7 +169,44 @@ def test_what_is_wished_is_kept_and_the_rest_is_searched(constraints: str) -> No
     assert layout.devices == 16
 
 
-def test_the_space_has_no_twins_and_all_of_it_is_legal() -> None:
+def microbatches(objective: Objective, **axes: int) -> set[int]:
+    model, cluster, workload = specs(PAPER, "workload.batch=12", "hosts=1", "devices_per_host=4")
+    return {x.microbatches for x in space(model, cluster, workload, axes, objective=objective)}
+
+
+def test_microbatches_divide_a_replica_s_batch_or_are_powers_of_two() -> None:
+    assert microbatches("throughput", pipeline=2, groups=2, interleave=1) == {1, 2, 3, 4, 6, 8, 12}
+    assert microbatches("throughput", pipeline=2, groups=2, interleave=2) == {2, 4, 6, 8, 12}
+    assert microbatches("throughput", pipeline=2, data=2) == {1, 2, 3, 4, 6}
+    assert microbatches("throughput", data=4) == {1}
+    assert microbatches("latency", data=4) == microbatches("memory", data=4) == {1, 2, 3}
+
+
+def test_a_batch_that_is_no_power_of_two_fills_its_stages() -> None:
+    model, cluster, workload = specs(LLAMA_8B, "hosts=1", "devices_per_host=4", "workload.batch=12")
+    workload = workload.model_copy(update={"seq_len": 512})
+    steps = {
+        n: decide(model, cluster, workload, {"pipeline": 4, "microbatches": n}).priced[0].forecast for n in (4, 8, 12)
+    }
+    chosen = decide(model, cluster, workload, {"pipeline": 4})
+    assert chosen.plan.layout.microbatches in (6, 12)
+    assert steps[12].step_s < min(steps[4].step_s, steps[8].step_s)
+
+
+@pytest.mark.parametrize("objective", ["latency", "memory"])
+def test_one_device_takes_its_batch_in_parts_where_that_is_wanted(objective: Objective) -> None:
+    """The first sequences are done early, and few are live at a time; the step is longer."""
+    model, cluster, workload = specs(LLAMA_8B, "hosts=1", "devices_per_host=1", "workload.batch=8")
+    workload = workload.model_copy(update={"seq_len": 2048})
+    fastest, found = (decide(model, cluster, workload, None, o) for o in ("throughput", objective))
+    assert (fastest.plan.layout.microbatches, found.plan.layout.microbatches) == (1, 8)
+    whole, parts = (d.priced[0].forecast for d in (fastest, found))
+    assert parts.latency_s < 0.7 * whole.latency_s
+    assert parts.memory_nbytes < 0.95 * whole.memory_nbytes
+    assert parts.step_s > whole.step_s
+
+
+def test_the_space_has_no_redundant_layouts_and_all_of_it_is_legal() -> None:
     for paths, count in ((PAPER, 2), (SMALL_MOE, 1)):
         model, cluster, workload = specs(paths)
         found = list(space(model, cluster, workload, {}))
