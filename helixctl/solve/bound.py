@@ -27,7 +27,7 @@ class Bounds:
     works: Works
     _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
-    _silent: dict[object, Parts] = field(default_factory=dict, init=False)
+    _computing: dict[object, Parts] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,9 +67,9 @@ class Bounds:
 
     def _compute_only(self, layout: Layout, sequences: int) -> Parts:
         key = (sequences, *in_a_layer(layout))
-        if key not in self._silent:
-            self._silent[key] = self.works.silent(layout, sequences)
-        return self._silent[key]
+        if key not in self._computing:
+            self._computing[key] = self.works.silent(layout, sequences)
+        return self._computing[key]
 
     def _bound(self, layout: Layout, work: Callable[[Layout, int], Parts], links: Sequence[float]) -> Bound:
         largest, smallest = self._sizes(layout)

@@ -173,3 +173,20 @@ def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path) -> Non
     less = replacing("helixctl.documents.MAX_DAG_NBYTES", 2**18)
     assert "HX305" in helixctl(*drawn, before=less).err
     assert not (tmp_path / "z.dag.json").exists()
+
+
+def test_groups_and_slices_are_short_for_axes_of_the_layout(tmp_path: Path) -> None:
+    """They search the same space; --plain searches another, and says what it keeps."""
+    said = {}
+    for name, options in {
+        "short": ("--groups", "4", "--slices", "2"),
+        "axes": ("--layout", "groups=4,slices=2"),
+        "plain": ("--plain", "--groups", "4", "--layout", "data=2"),
+    }.items():
+        done = helixctl("plan", *PAPER, *options, "-o", tmp_path / f"{name}.plan.json")
+        said[name] = [line for line in done.said.splitlines() if line[:3] in {"*  ", "sea", "eve"}]
+    assert said["short"] == said["axes"]
+    assert (tmp_path / "short.plan.json").read_bytes() == (tmp_path / "axes.plan.json").read_bytes()
+    assert "searched " in said["short"][1]
+    assert "4 x 2, data 2 " in said["plain"][0]
+    assert said["plain"][1].startswith("every axis is fixed, so that no other layout was simulated")

@@ -235,7 +235,7 @@ def big_model(hosts: int, **more: Any) -> Decision:
 
 @pytest.mark.sweep
 def test_405b_on_64_and_256_devices() -> None:
-    """On 64 the search is closed. On 256 the budget ends it: the choice is the best found, as fast as of ten budgets."""
+    """On 64 the search is closed. On 256 the budget ends it: the choice is the best found, as of ten budgets."""
     for hosts, tokens_per_s, closed in ((8, 56_082, True), (32, 200_089, False)):
         decision = big_model(hosts)
         text = " ".join([*decision.reasons, decision.searched, *(r.verdict for r in decision.rows)])
@@ -265,9 +265,9 @@ def test_every_comparison_of_a_decision_holds(budget: int, objective: Objective)
         rows = [r for r in decision.rows if r.fits]
         assert chosen.forecast.memory_nbytes <= 500e6
         for r in rows:
-            wished = all(getattr(r.candidate.layout, a) == v for a, v in constraints.items())
+            admitted = all(getattr(r.candidate.layout, a) == v for a, v in constraints.items())
             mine, its = (key(decision.objective, c.forecast) for c in (r.candidate, chosen))
-            assert not (wished and mine < its), (str(r.candidate.layout), r.verdict)
+            assert not (admitted and mine < its), (str(r.candidate.layout), r.verdict)
             assert ("as good" in r.verdict) == (mine == its and not r.chosen)
         if decision.open_bound is None:
             assert "ended" not in decision.searched
