@@ -38,7 +38,8 @@ def codes(error: pytest.ExceptionInfo[helixctl.HelixError]) -> list[str]:
 
 @pytest.mark.parametrize("specs", [SMALL, PAPER], ids=["small", "paper"])
 @pytest.mark.parametrize(
-    ("plain", "options"), [(True, ("--plain", "--groups", "4", "--slices", "4")), (False, ("--layout", "groups=4,slices=4"))]
+    ("plain", "options"),
+    [(True, ("--plain", "--groups", "4", "--slices", "4")), (False, ("--layout", "groups=4,slices=4"))],
 )
 def test_a_plan_is_the_one_that_the_command_writes(
     specs: tuple[str, str], plain: bool, options: tuple[str, ...]

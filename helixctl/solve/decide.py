@@ -130,7 +130,7 @@ class _Searched(NamedTuple):
 
 def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decision:
     specs = problem.specs
-    if cannot := weights_do_not_fit(problem.bounds.works.weights_nbytes(), specs.cluster):
+    if cannot := weights_do_not_fit(problem.bounds.costs.weights_nbytes(), specs.cluster):
         raise HelixError(cannot)
     result, legal, layouts = _searched(problem, request, budget)
     if result.best is None:

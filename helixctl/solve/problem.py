@@ -12,7 +12,7 @@ from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.objective import Key, Objective, key, least
 from helixctl.solve.verdict import too_big
-from helixctl.solve.work import Works
+from helixctl.solve.work import LayoutCosts
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
@@ -45,7 +45,7 @@ class LayoutProblem:
     @classmethod
     def of(cls, specs: Specs, objective: Objective) -> Self:
         """The problem of these specs, with no bound worked out yet."""
-        return cls(specs, objective, Bounds(Works(*specs)))
+        return cls(specs, objective, Bounds(LayoutCosts(*specs)))
 
     def smallest(self, *, only_fitting: bool = True) -> Self:
         """The same layouts, compared by their memory; the bounds are shared."""

@@ -20,7 +20,7 @@ from helixctl.solve import Decision, decide, pairs, parse_constraints
 from helixctl.solve.candidate import simulated
 from helixctl.solve.refusals import none_fits
 from helixctl.solve.search import SearchResult
-from helixctl.solve.work import Works
+from helixctl.solve.work import LayoutCosts
 from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
@@ -166,7 +166,7 @@ def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
 def test_weights_that_fit_nowhere(specs_: tuple[str, str]) -> None:
     """Of both sides of the weights' own size: just below, nothing is searched."""
     model, cluster, workload = specs(specs_)
-    nbytes = Works(model, cluster, workload).weights_nbytes()
+    nbytes = LayoutCosts(model, cluster, workload).weights_nbytes()
     dag = lower(Plan.sketch(model, cluster, workload, Layout(groups=1, slices=1)))
     role = {tensor.name: tensor.role for tensor in dag.tensors}
     assert nbytes == sum(v.nbytes for v in dag.values if role[v.tensor] == "weight")
