@@ -19,11 +19,11 @@ install: $(BIN)/.installed ## a virtual environment with everything in it
 
 demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its small twin on 16 CPU ranks
 	@mkdir -p $(OUT)
-	$(BIN)/helixctl plan plans/paper/dense.model.yaml plans/paper/h100x16.cluster.yaml --groups 4 --slices 4 \
+	$(BIN)/helixctl plan plans/paper/dense.model.yaml plans/paper/h100x16.cluster.yaml --plain --groups 4 --slices 4 \
 	  -o $(OUT)/paper.plan.json --dag $(OUT)/paper.dag.json
 	$(BIN)/helixctl validate $(OUT)/paper.plan.json $(OUT)/paper.dag.json
 	$(BIN)/helixctl visualize $(OUT)/paper.dag.json -o $(OUT)/paper.html
-	$(BIN)/helixctl plan plans/small/dense.model.yaml plans/small/cpu16.cluster.yaml --groups 4 --slices 4 \
+	$(BIN)/helixctl plan plans/small/dense.model.yaml plans/small/cpu16.cluster.yaml --plain --groups 4 --slices 4 \
 	  -o $(OUT)/small.plan.json --quiet
 	$(BIN)/helixctl run $(OUT)/small.plan.json --warmup 5 --iters 20 --check --report $(OUT)/small.report.json
 

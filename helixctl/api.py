@@ -147,11 +147,11 @@ def make_plan(
         HelixError: HX111, HX114: the model cannot be planned for its workload, or not on these devices. HX2xx: no
             layout is legal, or fits. HX305: too many tasks. HX4xx: a proof refuses the plan.
     """
-    from helixctl.solve import decide, parse_wish, proof
+    from helixctl.solve import decide, parse_constraints, proof
 
     model = for_planning(model, cluster)
-    wish = parse_wish(layout) if isinstance(layout, str) else layout
-    decision = decide(model.model, cluster, model.workload, wish, objective, defaults=plain)
+    constraints = parse_constraints(layout) if isinstance(layout, str) else layout
+    decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain)
     if whole and (tasks := about(decision.plan)) > MANY_TASKS:
         raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
     proved = proof(decision.plan, whole=whole)

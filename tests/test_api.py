@@ -38,7 +38,8 @@ def codes(error: pytest.ExceptionInfo[helixctl.HelixError]) -> list[str]:
 
 @pytest.mark.parametrize("specs", [SMALL, PAPER], ids=["small", "paper"])
 @pytest.mark.parametrize(
-    ("plain", "options"), [(True, ("--groups", "4", "--slices", "4")), (False, ("--layout", "groups=4,slices=4"))]
+    ("plain", "options"),
+    [(True, ("--plain", "--groups", "4", "--slices", "4")), (False, ("--layout", "groups=4,slices=4"))],
 )
 def test_a_plan_is_the_one_that_the_command_writes(
     specs: tuple[str, str], plain: bool, options: tuple[str, ...]
@@ -69,7 +70,7 @@ def test_a_layout_is_a_text_or_a_mapping(layout: str | dict[str, int | str]) -> 
 def test_the_dag_is_the_one_that_the_command_writes(tmp_path: Path) -> None:
     planned = helixctl.make_plan(*small(), layout=FOUR, plain=True, whole=True)
     target = tmp_path / "x.dag.json"
-    command("plan", *SMALL, "--groups", "4", "--slices", "4", "--dag", target, "-q")
+    command("plan", *SMALL, "--plain", "--groups", "4", "--slices", "4", "--dag", target, "-q")
     assert helixctl.lower_plan(planned.plan).to_json() == target.read_text()
     assert planned.proof.dag.to_json() == target.read_text()
     assert helixctl.load(target) == dag_from_json(target.read_text())

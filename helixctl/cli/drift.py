@@ -64,7 +64,7 @@ def _name(difference: Difference) -> str:
 def _hint(parts: set[str]) -> str:
     anew = "write it anew with -o in place of --check"
     if parts == {"layout"}:
-        options = "--groups, --slices, --layout, --objective"
+        options = "--groups, --slices, --layout, --plain, --objective"
         return f"the specs are the same: give the options with which it was planned ({options}), or {anew}"
     if parts == {"digests"}:
         return f"it was edited: {anew}"

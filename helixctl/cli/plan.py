@@ -16,7 +16,7 @@ from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
-from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_wish, read_as
+from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_constraints, read_as
 from helixctl.solve.candidate import priced
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
     type=click.Choice(("all", "last")),
     help="Of a model with a vocabulary: of all tokens, or of the last of each sequence (default).",
 )
+@click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups: --layout groups=n.")
 @click.option(
-    "--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups; other axes stay plain."
+    "--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the slices per group: --layout slices=m."
 )
-@click.option("--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the number of slices per group.")
 @click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes of the layout; the rest is searched.")
+@click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
@@ -65,6 +66,7 @@ def command(
     groups: int | None,
     slices: int | None,
     axes: str | None,
+    plain: bool,
     objective: Objective,
     sets: tuple[str, ...],
     output: str | None,
@@ -80,7 +82,8 @@ def command(
     MODEL and CLUSTER are spec files; MODEL may also be the config.json of a Hugging Face model, or its folder. The
     space of layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement
     on hosts. --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the
-    search. --groups and --slices stay in the paper's space: n x m over all devices, every other axis at its default.
+    search; --groups and --slices fix these two. --plain keeps every axis that is not fixed at its default, and searches
+    n x m alone: --plain --groups 4 --slices 4 is the paper's 4 x 4. A layout that leaves no choice is not compared.
     The plan is lowered to a dag and proved before anything is written.
 
     --check FILE, with the options that FILE was planned with: exit status 0 where it is still the answer, 1 with what
@@ -98,16 +101,12 @@ def command(
         f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
     ]
     loaded = load_pair(model, cluster, (*sets, *workload))
-    pair = {axis: value for axis, value in (("groups", groups), ("slices", slices)) if value is not None}
-    wish = _wished(axes, quiet=quiet)
-    if twice := pair.keys() & wish.keys():
-        raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     planned = make_plan(
         loaded.model,
         loaded.cluster,
-        layout={**pair, **wish},
+        layout=_constraints(axes, groups, slices, quiet=quiet),
         objective=objective,
-        plain=bool(pair),
+        plain=plain,
         whole=dag_output is not None,
     )
     decision, proved = planned.decision, planned.proof
@@ -126,14 +125,17 @@ def command(
         check_drift(checked, old, decision.plan, json_path, quiet=quiet)
 
 
-def _wished(axes: str | None, *, quiet: bool) -> dict[str, int | str]:
-    """The axes that --layout fixes; how it was read is said where it is in other words than ours."""
+def _constraints(axes: str | None, groups: int | None, slices: int | None, *, quiet: bool) -> dict[str, int | str]:
+    """The axes that --groups, --slices and --layout fix; how --layout was read is said where it is in other words."""
+    pair: dict[str, int | str] = {k: v for k, v in (("groups", groups), ("slices", slices)) if v is not None}
     if axes is None:
-        return {}
-    wish, said = parse_wish(axes), read_as(axes)
+        return pair
+    constraints, said = parse_constraints(axes), read_as(axes)
+    if twice := pair.keys() & constraints.keys():
+        raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     if said and not quiet:
         messages().print(f"note: {said}", markup=False)
-    return wish
+    return {**pair, **constraints}
 
 
 def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from helixctl.plan import Layout
-from helixctl.solve.work import Parts, Work, Works
+from helixctl.solve.axes import in_a_layer
+from helixctl.solve.hosts import uniform_placement
+from helixctl.solve.transfers import Transfers
+from helixctl.solve.work import LayerCosts, LayoutCosts
 
 
 class Bound(NamedTuple):
@@ -19,9 +23,17 @@ class Bound(NamedTuple):
 
 @dataclass(slots=True)
 class Bounds:
-    """Lower bounds for the layouts of one problem."""
+    """Lower bounds for the layouts of one problem; what layouts share is worked out once."""
 
-    works: Works
+    costs: LayoutCosts
+    _quick: dict[object, Bound] = field(default_factory=dict, init=False)
+    _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
+    _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
+    _transfers: Transfers = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Price nothing yet."""
+        self._transfers = Transfers(self.costs.model, self.costs.cluster, self.costs.workload)
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.
@@ -32,54 +44,92 @@ class Bounds:
         Where ranks share cores, these have all the work to do. Of unequal microbatches all are taken to be as small as
         the smallest, of the fullest replica or of all.
         """
-        return self._bound(layout, *(self.works.full(layout, size) for size in self._sizes(layout)))
+        if layout not in self._tight:
+            # The links of the first replica are not those of another that lies on the hosts in another way.
+            uniform = uniform_placement(layout, self.costs.cluster)
+            links = self._transfers.between_stages(layout, self._sizes(layout)[1]) if uniform else []
+            self._tight[layout] = self._bound(layout, self._with_communication, links)
+        return self._tight[layout]
 
     def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged."""
-        return self._bound(layout, *(self.works.silent(layout, size) for size in self._sizes(layout)))
+        """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
+        key = (layout.data, layout.pipeline, layout.microbatches, layout.interleave, *in_a_layer(layout))
+        if key not in self._quick:
+            self._quick[key] = self._bound(layout, self._compute_only, [])
+        return self._quick[key]
 
-    def _bound(self, layout: Layout, full: Parts, least: Parts) -> Bound:
-        step, _ = self._times(layout, full)
-        _, latency = self._times(layout, least)
-        first, last = (len(layout.layers(stage, self.works.model)) for stage in (0, layout.pipeline - 1))
-        if self.works.cluster.cores_per_host is not None:
+    def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
+        if layout.experts == 1 or self.costs.model.feed_forward.intermediate_size < layout.partitions:
+            return self.costs.with_communication(layout, sequences)
+        even = self.costs.with_communication(layout.model_copy(update={"experts": 1}), sequences)
+        mine = self._compute_only(layout, sequences)
+        beside = even.layer.alone_s - even.layer.compute_s
+        layer = mine.layer._replace(communication_s=even.layer.communication_s, alone_s=mine.layer.compute_s + beside)
+        return even._replace(layer=layer, least_compute_s=mine.least_compute_s)
+
+    def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
+        key = (sequences, *in_a_layer(layout))
+        if key not in self._computing:
+            self._computing[key] = self.costs.compute_only(layout, sequences)
+        return self._computing[key]
+
+    def _bound(self, layout: Layout, work: Callable[[Layout, int], LayerCosts], links: Sequence[float]) -> Bound:
+        largest, smallest = self._sizes(layout)
+        full = work(layout, largest)
+        least = full if smallest == largest else work(layout, smallest)
+        step, latency = self._times(layout, full, links)
+        if least is not full:
+            _, latency = self._times(layout, least, links)
+        first, last = (len(layout.layers(stage, self.costs.model)) for stage in (0, layout.pipeline - 1))
+        if self.costs.cluster.cores_per_host is not None:
             parts = layout.microbatches * layout.partitions * layout.data
             cores = (
-                min(self.works.cluster.cores_per_host, self.works.cluster.devices_per_host) * self.works.cluster.hosts
+                min(self.costs.cluster.cores_per_host, self.costs.cluster.devices_per_host) * self.costs.cluster.hosts
             )
-            step = max(step, self.works.model.layers * parts * least.least_compute_s / cores)
+            step = max(step, self.costs.model.layers * parts * least.least_compute_s / cores)
         return Bound(step, latency, self._memory(layout, full, first, last))
 
     def _sizes(self, layout: Layout) -> tuple[int, int]:
         """Sequences of the smallest microbatch of the first replica, which has most, and of the smallest of all."""
-        start, stop = layout.batch(0, layout.microbatches - 1, self.works.workload)
-        return stop - start, self.works.workload.batch // (layout.data * layout.microbatches)
+        start, stop = layout.batch(0, layout.microbatches - 1, self.costs.workload)
+        return stop - start, self.costs.workload.batch // (layout.data * layout.microbatches)
 
-    def _times(self, layout: Layout, work: Parts) -> tuple[float, float]:
-        """Seconds of a step, and until a sequence is done (mean), with microbatches of this work."""
-        stages, parts, layers = layout.pipeline, layout.microbatches, self.works.model.layers
-        first, last = (len(layout.layers(stage, self.works.model)) for stage in (0, stages - 1))
-        layer, embed, head = work.layer, work.embed, work.head
+    def _times(self, layout: Layout, work: LayerCosts, links: Sequence[float]) -> tuple[float, float]:
+        """Seconds of a step, and until a sequence is done (mean), with microbatches of this work.
 
-        def passing(*works: tuple[int, Work]) -> float:
-            """What a microbatch takes of a stage's time."""
-            if layout.interleave == 1:
-                return sum(n * w.alone_s for n, w in works)
-            return max(sum(n * w.compute_s for n, w in works), sum(n * w.communication_s for n, w in works))
+        Args:
+            layout: its stages and microbatches.
+            work: of a microbatch.
+            links: seconds from each stage to the next.
+        """
+        turn, parts = self._mean_turn(layout), layout.microbatches
+        whole = work.embed.alone_s + self.costs.model.layers * work.layer.alone_s + work.head.alone_s + sum(links)
+        step, latency = whole, whole
+        # Without links a stage between two others takes no longer than the first, which has as many layers.
+        stages = range(layout.pipeline) if links else sorted({0, layout.pipeline - 1})
+        for stage in stages:
+            held, alone = self._passing(layout, work, links, stage)
+            step = max(step, parts * held + whole - alone)
+            latency = max(latency, turn * held + whole - alone)  # when the i-th part is done, i have passed the stage
+        return step, latency
 
-        turn = self._mean_turn(layout)
-        whole = embed.alone_s + layers * layer.alone_s + head.alone_s
-        if stages == 1:
-            slowest = passing((layers, layer), (1, embed), (1, head))
-            step, latency = parts * slowest, turn * slowest
-        else:
-            into, out = passing((first, layer), (1, embed)), passing((last, layer), (1, head))
-            behind = (layers - first) * layer.alone_s + head.alone_s
-            before = (layers - last) * layer.alone_s + embed.alone_s
-            step = max(parts * into + behind, before + parts * out)
-            # When the i-th part is done, the first stage has passed i parts.
-            latency = turn * into + behind
-        return step, max(whole, latency)
+    def _passing(self, layout: Layout, work: LayerCosts, links: Sequence[float], stage: int) -> tuple[float, float]:
+        """For how long a microbatch keeps a stage from the next one; and what part of its own way that is.
+
+        A rank comes to the transfer of the next microbatch when it has computed the one before, and has sent that on:
+        both are in one lane. The first stage receives nothing, and sends while it computes.
+        """
+        each, more = divmod(self.costs.model.layers, layout.pipeline)
+        first, last = stage == 0, stage == layout.pipeline - 1
+        its = [(each + (stage < more), work.layer), *[(1, work.embed)] * first, *[(1, work.head)] * last]
+        beside = sum(links[max(0, stage - 1) : stage + 1])
+        alone = sum(n * w.alone_s for n, w in its)
+        if layout.interleave > 1:
+            communication = sum(n * w.communication_s for n, w in its) + beside
+            return max(sum(n * w.compute_s for n, w in its), communication), alone + beside
+        serial = alone if first else alone + beside
+        return serial, serial
 
     def _mean_turn(self, layout: Layout) -> float:
         """The place of a sequence's microbatch among those of its replica, from 1; mean over the sequences.
@@ -87,15 +137,15 @@ class Bounds:
         Of unequal microbatches the larger go first; the replica with some of either has the lowest mean.
         """
         parts = layout.microbatches
-        size, larger = divmod(self.works.workload.batch, layout.data * parts)
+        size, larger = divmod(self.costs.workload.batch, layout.data * parts)
         larger %= parts
         return (size * parts * (parts + 1) + larger * (larger + 1)) / 2 / (size * parts + larger)
 
-    def _memory(self, layout: Layout, work: Parts, first: int, last: int) -> float:
+    def _memory(self, layout: Layout, work: LayerCosts, first: int, last: int) -> float:
         """The first stage holds most layers; the last keeps all of the output, and the input if it is the first."""
         layer, embed, head = (w.weight_nbytes for w in (work.layer, work.embed, work.head))
         kept = (layout.microbatches - 1) * work.output_nbytes
         if layout.pipeline == 1:
-            given = 0 if self.works.model.vocabulary else layout.microbatches * work.output_nbytes
-            return work.live_nbytes + last * layer + self.works.ends_nbytes(work) + kept + given
+            given = 0 if self.costs.model.vocabulary else layout.microbatches * work.output_nbytes
+            return work.live_nbytes + last * layer + self.costs.ends_nbytes(work) + kept + given
         return work.live_nbytes + max(first * layer + embed, last * layer + head + kept)

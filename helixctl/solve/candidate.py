@@ -11,10 +11,12 @@ from helixctl.plan import Layout, Plan
 from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast, forecast
-from helixctl.solve.deep import extrapolated, layers_simulated, shallow
-from helixctl.solve.hosts import alike
+from helixctl.solve.deep import extrapolated, shallow, work_simulated
+from helixctl.solve.hosts import uniform_placement
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
+# Layers up to which a model with unlike stages is simulated as it is: that is exact, and 16 stages of half a layer each
+# are no more work than the shallow models that deeper ones are extrapolated from.
 _DEEP: Final = 8
 
 
@@ -31,11 +33,13 @@ def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, la
     """A legal layout with its forecast."""
     ranks = representatives(layout, model, cluster, workload)
 
-    def forecast_of(its: ModelSpec) -> Forecast:
-        return forecast(lower(Plan.sketch(its, cluster, workload, layout), ranks))
+    def forecast_of(its: ModelSpec, part: Layout, work: WorkloadSpec) -> Forecast:
+        return forecast(lower(Plan.sketch(its, cluster, work, part), ranks))
 
-    whole = _simulated_whole(layout, model, cluster)
-    return Candidate(layout, forecast_of(model) if whole else extrapolated(forecast_of, model, layout, workload))
+    if _simulated_whole(layout, model, cluster):
+        return Candidate(layout, forecast_of(model, layout, workload))
+    replicas = not uniform_placement(layout, cluster)
+    return Candidate(layout, extrapolated(forecast_of, model, layout, workload, replicas=replicas))
 
 
 def priced(plan: Plan) -> Dag:
@@ -48,14 +52,16 @@ def priced(plan: Plan) -> Dag:
 
 def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> bool:
     """Whether a model is simulated as deep as it is: where stages may be unlike each other, unless it is very deep."""
-    return cluster.cores_per_host is not None or (not alike(layout, cluster) and model.layers <= _DEEP)
+    return cluster.cores_per_host is not None or (not uniform_placement(layout, cluster) and model.layers <= _DEEP)
 
 
 def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> int:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
     ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
-    layers = model.layers if _simulated_whole(layout, model, cluster) else layers_simulated(model, layout, workload)
-    return TASKS_OF_A_LAYER * layers * layout.microbatches * ranks
+    if _simulated_whole(layout, model, cluster):
+        return TASKS_OF_A_LAYER * model.layers * layout.microbatches * ranks
+    work = work_simulated(model, layout, workload, replicas=not uniform_placement(layout, cluster))
+    return TASKS_OF_A_LAYER * work * ranks
 
 
 def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> frozenset[int]:
@@ -65,7 +71,7 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
     work: it is there as well. Where teams lie on the hosts in different ways, and where ranks share
     the cores of a host, all ranks have to be there.
     """
-    if not alike(layout, cluster) or cluster.cores_per_host is not None:
+    if not uniform_placement(layout, cluster) or cluster.cores_per_host is not None:
         return frozenset(range(layout.devices))
     return frozenset(
         layout.rank(0, slice_, stage)

@@ -1,32 +1,31 @@
-"""The decision: the best layout of those asked for, with its dag, and a verdict on the others."""
+"""The decision: the best layout of those asked for, with the reasons, and a verdict on the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
-from helixctl.errors import HelixError
+from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.plan.size import TASKS_OF_A_LAYER, tasks_of, too_large
-from helixctl.solve.bound import Bound, Bounds
-from helixctl.solve.candidate import Candidate, simulated, size
-from helixctl.solve.objective import Key, Objective, key, least, simplicity
-from helixctl.solve.reasons import Looked, reasons, searched
+from helixctl.solve.beside import Table, promising
+from helixctl.solve.candidate import Candidate
+from helixctl.solve.constraints import AxisConstraints, Request
+from helixctl.solve.objective import Key, Objective, simplicity
+from helixctl.solve.problem import Bounded, LayoutProblem, Specs
+from helixctl.solve.reasons import Evidence, alone, reasons, searched
 from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
-from helixctl.solve.search import BUDGET, Found, Problem, search
-from helixctl.solve.space import FEW, MANY, pairs, space
-from helixctl.solve.verdict import Row, row, too_big
-from helixctl.solve.wish import OF_PAIRS, Wish, has, wish_text
-from helixctl.solve.work import Works
+from helixctl.solve.search import BUDGET, SearchResult, search
+from helixctl.solve.space import FEW, MANY, combinations, space
+from helixctl.solve.verdict import Row
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
-Bounded = tuple[Bound, Layout]  # a layout with its quick bound
-
-_MOST_ROWS: Final = 10
-_GLANCE: Final = 2_000  # tasks to simulate where not even the weights fit: enough to name the smallest
-_MOST_ILLEGAL: Final = 5
+# Nothing fits by any bound that could be told: so many tasks are simulated to name the smallest layouts in the error.
+_BUDGET_OF_AN_ERROR: Final = 2_000
+# Rows that are only shown beside the choice may take the second part of what the search may.
+_SHARE_OF_ROWS: Final = 2
 _MOST_OF_TWO_LAYERS: Final = 1_000_000  # tasks of two layers: 38,000 devices, a minute's search
 
 
@@ -35,11 +34,14 @@ class Decision:
     """What was chosen, with the reasons.
 
     Attributes:
+        objective: what was made as small (throughput: as large) as can be.
+        plan: the choice.
         rows: the most promising layout of every mesh (groups, slices, replicas, stages), the best first, then the pairs
-            groups x slices that are not legal.
+            groups x slices that are not legal. The choice alone where every axis was fixed.
         reasons: why this one, in sentences.
         searched: how much of the space was simulated, and what is known of the rest, in a sentence.
-        legal, simulated: how many layouts there were, and how many of them were simulated.
+        legal: how many legal layouts there were.
+        simulated: how many of them were simulated.
         open_bound: what a layout that was not simulated could reach at best; None where none can be better.
         priced: every layout that was simulated, also those that are in no row.
     """
@@ -66,21 +68,21 @@ def decide(
     model: ModelSpec,
     cluster: ClusterSpec,
     workload: WorkloadSpec,
-    wish: Wish | None = None,
+    constraints: AxisConstraints | None = None,
     objective: Objective = "throughput",
     *,
-    defaults: bool = False,
+    plain: bool = False,
     budget: int = BUDGET,
 ) -> Decision:
-    """Choose a layout; ``wish`` fixes axes, the search has the others.
+    """Choose a layout; ``constraints`` fix axes, the search has the others.
 
     Args:
         model: what is planned.
         cluster: for which devices.
         workload: and which step.
-        wish: axes that are fixed.
+        constraints: axes that are fixed.
         objective: what is made as small (throughput: as large) as can be.
-        defaults: leave every axis that is not wished for, groups and slices apart, at its default: the paper's space.
+        plain: every axis that is not fixed, but groups and slices, keeps its default: the paper's n x m.
         budget: tasks that the search may simulate; the best so far is taken where it ends early.
 
     Raises:
@@ -90,204 +92,120 @@ def decide(
     least = TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices
     if large := too_large(least, f"any plan for {cluster.devices:,} devices", _MOST_OF_TWO_LAYERS):
         raise HelixError(large)
-    solver = _Solver(model, cluster, workload, objective, budget)
-    return solver.decide(wish or {}, defaults=defaults)
+    problem = LayoutProblem.of(Specs(model, cluster, workload), objective)
+    request = Request(constraints or {}, plain)
+    return _only_layout(problem, request) or _best_layout(problem, request, budget)
 
 
-class _Solver:
-    def __init__(
-        self, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, objective: Objective, budget: int
-    ) -> None:
-        self.specs = (model, cluster, workload)
-        self.wanted: Final = objective
-        self.objective: Objective = objective
-        self.budget = budget
-        self.bounds = Bounds(Works(*self.specs))
-
-    def decide(self, wish: Wish, *, defaults: bool) -> Decision:
-        model, cluster, workload = self.specs
-        if cannot := weights_do_not_fit(self.bounds.works.weights_nbytes(), cluster):
-            raise HelixError(cannot)
-        others = {name: field.default for name, field in Layout.model_fields.items()} if defaults else {}
-        others.pop("slicing", None)  # the model says how it can be sliced
-        free = {axis: value for axis, value in {**others, **wish}.items() if axis not in OF_PAIRS}
-        found, legal, layouts = self._found(wish, free)
-        if found.best is None:
-            raise HelixError(none_fits(found, self.specs, free=not (wish or defaults)))
-        beside = self._others(found, layouts)
-        best, open_bound = self._better(found, [c for c in beside if has(c.layout, wish)])
-        bounds = [(self._least(bound), layout) for bound, layout in layouts]
-        looked = Looked([*found.tried, *beside], legal, bounds, fixed=bool(free))
-        left_out = sum(has(x, wish) for x in legal) - found.legal
-        seen = {c.layout for c in looked.simulated if has(c.layout, wish)}
-        counts = (found.legal, len(seen), left_out)
-        return Decision(
-            self.objective,
-            Plan.of(model, cluster, workload, best.layout),
-            self._rows(best, looked.simulated, wish, proved=open_bound is None),
-            reasons(best, looked, self.objective, model, cluster),
-            searched(best, *counts, open_bound, self.objective, wish_text(wish)),
-            found.legal,
-            len(seen),
-            open_bound,
-            tuple(sorted(looked.simulated, key=lambda c: (self._key(c), simplicity(c.layout)))),
-        )
-
-    def _better(self, found: Found, others: Sequence[Candidate]) -> tuple[Candidate, Key | None]:
-        """The best of what was asked for, rows that are only shown among them; and the bound of the rest."""
-        fitting = [c for c in others if not too_big(c, self.specs[1])]
-        best = min([*filter(None, [found.best]), *fitting], key=lambda c: (self._key(c), simplicity(c.layout)))
-        closed = found.open_bound is not None and found.open_bound > self._key(best)
-        return best, None if closed else found.open_bound
-
-    def _found(self, wish: Wish, free: Wish) -> tuple[Found, list[Layout], list[Bounded]]:
-        """The outcome of the search among what is asked for, and all layouts with the wished axes but n and m.
-
-        Those first, then those of them that are not too large, with their bounds.
-        """
-        for most in (FEW, MANY):  # many small microbatches where nothing else fits
-            self.objective = self.wanted
-            legal = sorted(space(*self.specs, free, most), key=simplicity)
-            wished = [x for x in legal if has(x, wish)]
-            if not wished:
-                raise HelixError(none_legal(*self.specs, wish, free, legal))
-            layouts = [(self.bounds.quick(x), x) for x in legal if not too_large(self._tasks(x), "")]
-            asked = [(b, x) for b, x in layouts if has(x, wish)]
-            if not asked and (large := too_many_tasks(min(wished, key=self._tasks), min(map(self._tasks, wished)))):
-                raise HelixError(large)
-            found = self._search(asked, self.budget, _cannot_fit)
-            if found.best is None and found.open_bound:
-                found = self._from_the_smallest(asked, found)
-            if found.best:
-                return found, legal, layouts
-        self.objective = "memory"  # nothing fits: what comes nearest to it
-        (_, smallest) = self._promising([(self._least(bound), layout) for bound, layout in asked])
-        if cannot := cannot_fit(smallest, self.bounds(smallest), self.specs, free=not (wish or free)):
-            raise HelixError(cannot)
-        return self._search(asked, _GLANCE), legal, layouts
-
-    def _from_the_smallest(self, asked: Sequence[Bounded], found: Found) -> Found:
-        """Nothing fitted before the budget was spent: find the smallest, and what is better beside it."""
-        self.objective = "memory"
-        small = self._search(asked, self.budget, _cannot_fit)
-        self.objective = self.wanted
-        if small.best is None:
-            return small
-        known = {c.layout: c for c in (*found.tried, *small.tried)}
-        return self._search(asked, self.budget, _cannot_fit, list(known.values()))
-
-    def _tasks(self, layout: Layout) -> int:
-        """About how many tasks a layout's dag has."""
-        return tasks_of(layout, self.specs[0].layers)
-
-    def _search(
-        self,
-        layouts: Iterable[Bounded],
-        budget: int,
-        hopeless: Callable[[Key], bool] = lambda _: False,
-        known: Sequence[Candidate] = (),
-    ) -> Found:
-        problem = Problem(
-            narrowed=lambda layout: self._least(self.bounds(layout)),
-            simulate=lambda layout: simulated(*self.specs, layout),
-            key=self._key,
-            fits=lambda candidate: too_big(candidate, self.specs[1]) is None,
-            size=lambda layout: size(*self.specs, layout),
-            hopeless=hopeless,
-        )
-        return search([(self._least(bound), layout) for bound, layout in layouts], problem, budget, known)
-
-    def _key(self, candidate: Candidate) -> Key:
-        if candidate.forecast is None:
-            raise TypeError  # only legal layouts are searched
-        return key(self.objective, candidate.forecast)
-
-    def _least(self, bound: Bound) -> Key:
-        """A key that a layout with this bound is not below; one that cannot fit comes last."""
-        found = least(self.objective, bound)
-        return found if bound.memory_nbytes <= self.specs[1].device.available else (inf, *found)
-
-    # --- the other layouts -------------------------------------------------------------------------------------------
-
-    def _others(self, found: Found, layouts: Sequence[Bounded]) -> list[Candidate]:
-        """Simulated only to be shown: the most promising layouts of meshes of which the search met none."""
-        if found.best is None:
-            raise TypeError  # others are shown beside a best
-        meshes = {_mesh(candidate.layout) for candidate in found.tried}
-        groups: dict[object, list[tuple[Key, Layout]]] = {}
-        for bound, layout in layouts:
-            if _mesh(layout) not in meshes:
-                groups.setdefault(_mesh(layout), []).append((self._least(bound), layout))
-        always = self._always(found.best.layout)
-        nearest = sorted(groups.items(), key=lambda item: (item[0] not in always, min(key for key, _ in item[1])))
-        most = max(len(always), _MOST_ROWS - len(meshes))
-        some = [self._promising(group) for _, group in nearest[: 2 * most]]
-        some = sorted(some, key=lambda item: (_mesh(item[1]) not in always, item[0], simplicity(item[1])))
-        return [simulated(*self.specs, layout) for layout in self._within_budget(x for _, x in some[:most])]
-
-    def _rows(self, best: Candidate, candidates: Sequence[Candidate], wish: Wish, *, proved: bool) -> tuple[Row, ...]:
-        """The best layout of every mesh: the choice, then what fits, what does not, and what is not legal."""
-        ordered = sorted(candidates, key=lambda c: (c is not best, self._key(c), simplicity(c.layout)))
-        meshes: dict[object, Candidate] = {}
-        for candidate in sorted(ordered, key=lambda c: bool(too_big(c, self.specs[1]))):
-            meshes.setdefault(_mesh(candidate.layout), candidate)
-        always = self._always(best.layout)
-        kept = [c for i, c in enumerate(meshes.values()) if i < _MOST_ROWS or _mesh(c.layout) in always]
-        illegal = [c for c in self._pairs(wish) if c.reasons]
-        return tuple(
-            row(c, best, wish_text(wish), self.objective, self.specs[1], proved=proved)
-            for c in (*kept, *illegal[:_MOST_ILLEGAL])
-        )
-
-    def _within_budget(self, layouts: Iterable[Layout]) -> Iterator[Layout]:
-        """The first of the layouts, as far as their simulation takes no longer than the search may."""
-        spent = 0
-        for layout in layouts:
-            spent += size(*self.specs, layout)
-            if spent > self.budget:
-                return
-            yield layout
-
-    def _always(self, best: Layout) -> set[tuple[int, int, int, int]]:
-        """Meshes that are shown whatever else is.
-
-        What it would be not to partition; and beside more partitions than heads of keys and values, those that slice
-        such a head and those that hold it several times.
-        """
-        keys = self.specs[0].attention.key_heads
-        sliced = max(n for n in range(1, keys + 1) if best.partitions % n == 0)
-        held = max((n for n in range(keys, best.partitions + 1, keys) if best.partitions % n == 0), default=sliced)
-        teams = {(n, best.partitions // n, best.data, best.pipeline) for n in (sliced, held)}
-        return {(1, 1, self.specs[1].devices, 1), *(teams if best.partitions > keys else ())}
-
-    def _promising(self, group: Sequence[tuple[Key, Layout]]) -> tuple[Key, Layout]:
-        """The layout with the lowest bound."""
-        best: tuple[Key, Layout] | None = None
-        for quick, layout in sorted(group, key=lambda item: item[0]):  # of equals the first stays first
-            if best and quick > best[0]:
-                break
-            bound = self._least(self.bounds(layout))
-            if best is None or bound < best[0]:
-                best = (bound, layout)
-        if best is None:
-            raise ValueError  # a group has layouts
-        return best
-
-    def _pairs(self, wish: Wish) -> list[Candidate]:
-        model, cluster, workload = self.specs
-        found: dict[tuple[int, int], Candidate] = {}
-        for layout in pairs(cluster.devices, wish):
-            candidate = Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
-            # A pair is as legal as its best slicing.
-            pair = (layout.groups, layout.slices)
-            found[pair] = min(found.get(pair, candidate), candidate, key=lambda c: len(c.reasons))
-        return list(found.values())
+def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:
+    """The decision where there is no choice and the one layout can be planned: it alone is looked at; else None."""
+    few = list(islice(combinations(*problem.specs, request.fixed, FEW, problem.objective), 2))
+    if len(few) != 1 or not request.admits(few[0]):
+        return None
+    (layout,) = few
+    model, cluster, workload = problem.specs
+    if illegalities(layout, model, workload, cluster.devices) or too_large(_tasks(problem, layout), ""):
+        return None
+    candidate = problem.simulate(layout)
+    if not problem.fits(candidate):
+        return None
+    row = Table(problem, request, budget=0).row(candidate, candidate, proved=True)
+    plan = Plan.of(*problem.specs, layout)
+    return Decision(problem.objective, plan, (row,), (), alone(str(request)), 1, 1, None, (candidate,))
 
 
-def _cannot_fit(key: Key) -> bool:
-    """Whether a key is that of a layout whose bound is above the memory."""
-    return key[0] == inf
+class _Searched(NamedTuple):
+    """The outcome of a search.
+
+    Attributes:
+        result: of the search among what is asked for; something fits.
+        legal: all legal layouts with the fixed axes but for groups and slices, the simplest first.
+        layouts: those of them that are not too large, with their quick bounds.
+    """
+
+    result: SearchResult
+    legal: list[Layout]
+    layouts: list[Bounded]
 
 
-def _mesh(layout: Layout) -> tuple[int, int, int, int]:
-    return (layout.groups, layout.slices, layout.data, layout.pipeline)
+def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decision:
+    specs = problem.specs
+    if cannot := weights_do_not_fit(problem.bounds.costs.weights_nbytes(), specs.cluster):
+        raise HelixError(cannot)
+    result, legal, layouts = _searched(problem, request, budget)
+    if result.best is None:
+        raise TypeError  # it would have been refused
+    table = Table(problem, request, budget // _SHARE_OF_ROWS)
+    beside = table.candidates(result.best, result.tried, layouts)
+    best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
+    simulated = [*result.tried, *beside]
+    evidence = Evidence(simulated, legal, layouts, fixed=bool(request.fixed_beside_pairs))
+    left_out = sum(map(request.admits, legal)) - result.legal
+    seen = {c.layout for c in simulated if request.admits(c.layout)}
+    counts = (result.legal, len(seen), left_out)
+    return Decision(
+        problem.objective,
+        Plan.of(*specs, best.layout),
+        table.rows(best, simulated, proved=open_bound is None),
+        reasons(best, evidence, problem.objective, specs.model, specs.cluster),
+        searched(best, *counts, open_bound, problem.objective, str(request)),
+        result.legal,
+        len(seen),
+        open_bound,
+        tuple(sorted(simulated, key=lambda c: (problem.key(c), simplicity(c.layout)))),
+    )
+
+
+def _better(problem: LayoutProblem, result: SearchResult, others: Sequence[Candidate]) -> tuple[Candidate, Key | None]:
+    """The best of what was asked for, rows that are only shown among them; and the bound of the rest."""
+    fitting = [c for c in others if problem.fits(c)]
+    best = min([*filter(None, [result.best]), *fitting], key=lambda c: (problem.key(c), simplicity(c.layout)))
+    closed = result.open_bound is not None and result.open_bound > problem.key(best)
+    return best, None if closed else result.open_bound
+
+
+def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searched:
+    """Search what is asked for; many small microbatches are tried where nothing else fits in memory."""
+    specs = problem.specs
+    for most in (FEW, MANY):
+        fixed = request.fixed_beside_pairs
+        legal = sorted(space(*specs, fixed, most, problem.objective), key=simplicity)
+        wanted = [x for x in legal if request.admits(x)]
+        if not wanted:
+            raise HelixError(none_legal(specs, request, legal))
+        layouts = problem.bounded(x for x in legal if not too_large(_tasks(problem, x), ""))
+        asked = [(bound, x) for bound, x in layouts if request.admits(x)]
+        if not asked:
+            raise HelixError(too_many_tasks(min(wanted, key=lambda x: _tasks(problem, x)), specs.model))
+        result = search(asked, problem, budget)
+        if result.best is None and result.open_bound:
+            result = _from_the_smallest(problem, asked, result, budget)
+        if result.best:
+            return _Searched(result, legal, layouts)
+    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, [x for _, x in asked]))
+
+
+def _from_the_smallest(
+    problem: LayoutProblem, asked: Sequence[Bounded], result: SearchResult, budget: int
+) -> SearchResult:
+    """Nothing fitted before the budget was spent: find the smallest, and what is better beside it."""
+    smallest = problem.smallest()
+    small = search(smallest.bounded(x for _, x in asked), smallest, budget)
+    if small.best is None:
+        return small
+    known = {c.layout: c for c in (*result.tried, *small.tried)}
+    return search(asked, problem, budget, list(known.values()))
+
+
+def _nothing_fits(problem: LayoutProblem, request: Request, asked: Sequence[Layout]) -> list[Diagnostic]:
+    """HX203, with the layouts that come nearest to it; ``problem`` compares by memory."""
+    bounded = problem.bounded(asked)
+    _, smallest = promising(problem, bounded)
+    if cannot := cannot_fit(smallest, problem.bounds(smallest), problem.specs, free=request.is_free):
+        return [cannot]
+    return none_fits(search(bounded, problem, _BUDGET_OF_AN_ERROR), problem.specs, free=request.is_free)
+
+
+def _tasks(problem: LayoutProblem, layout: Layout) -> int:
+    """About how many tasks a layout's dag has."""
+    return tasks_of(layout, problem.specs.model.layers)

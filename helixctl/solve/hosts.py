@@ -6,7 +6,7 @@ from helixctl.plan import Layout
 from helixctl.spec import ClusterSpec
 
 
-def alike(layout: Layout, cluster: ClusterSpec) -> bool:
+def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
     """Whether all teams lie on the hosts in one way, and all groups of a team.
 
     They do where every mesh axis, with the axes inside it, fits a whole number of times into a host or fills a whole

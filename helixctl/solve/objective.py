@@ -38,22 +38,27 @@ def least(objective: Objective, bound: Bound) -> Key:
             return (bound.memory_nbytes, step)
 
 
+# Cuts, the least wanted first: slices exchange in every layer, in one of several ways (the plainest first); stages need
+# microbatches to be busy; groups gather in every layer; turns only change an order. More ways of experts come before
+# fewer, as each expert is then cut less.
+_CHOICES: Final = ("combine", "gather_order", "reduction_dtype", "placement")
+_DEFAULTS: Final = tuple((name, Layout.model_fields[name].default) for name in _CHOICES)
+_SLICINGS: Final = {name: n for n, name in enumerate(get_args(Layout.model_fields["slicing"].annotation))}
+
+
 def simplicity(layout: Layout) -> tuple[object, ...]:
     """Of layouts that are equally good the first in this order is taken: fewer cuts, then defaults."""
-    fields = type(layout).model_fields
-    choices = ("combine", "gather_order", "reduction_dtype", "placement")
-    other = tuple(getattr(layout, name) != fields[name].default for name in choices)
-    slicing = get_args(fields["slicing"].annotation).index(layout.slicing)
+    at = layout.__dict__
     cuts = (
-        layout.slices,
-        slicing,
-        layout.pipeline,
-        layout.groups,
-        layout.microbatches,
-        layout.interleave,
-        -layout.experts,
+        at["slices"],
+        _SLICINGS[at["slicing"]],
+        at["pipeline"],
+        at["groups"],
+        at["microbatches"],
+        at["interleave"],
+        -at["experts"],
     )
-    return (*cuts, *other, layout.placement)
+    return (*cuts, *[at[name] != default for name, default in _DEFAULTS], at["placement"])
 
 
 def _rounded(seconds: float) -> float:

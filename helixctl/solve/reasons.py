@@ -11,14 +11,14 @@ from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key, Objective, key, simplicity
-from helixctl.solve.space import TRIED
+from helixctl.solve.space import tried
 from helixctl.solve.verdict import too_big
 from helixctl.spec import ClusterSpec, ModelSpec
 from helixctl.units import human_bytes, human_seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class Evidence:
     """All that the search knows of the layouts beside its choice.
 
     Attributes:
@@ -36,7 +36,7 @@ class Looked:
 
 
 def reasons(
-    best: Candidate, looked: Looked, objective: Objective, model: ModelSpec, cluster: ClusterSpec
+    best: Candidate, looked: Evidence, objective: Objective, model: ModelSpec, cluster: ClusterSpec
 ) -> tuple[str, ...]:
     """Why the layout was chosen: above all where it does not cut what could be cut."""
     if best.forecast is None:
@@ -69,7 +69,7 @@ def _beside(
     what: str,
     belongs: Callable[[Layout], bool],
     best: Candidate,
-    looked: Looked,
+    looked: Evidence,
     objective: Objective,
     cluster: ClusterSpec,
 ) -> str:
@@ -125,6 +125,17 @@ def _none_below(objective: Objective, least: float) -> str:
     return f"none {'takes' if objective == 'throughput' else 'is done in'} less than {human_seconds(least)}"
 
 
+def alone(wanted: str) -> str:
+    """What is said of a search that had one layout to look at.
+
+    Args:
+        wanted: what was asked for, in words; empty where nothing was.
+    """
+    if not wanted:
+        return "one layout of the searched space is legal"
+    return "every axis is fixed, so that no other layout was simulated; leave axes out to see others beside it"
+
+
 def searched(
     best: Candidate,
     legal: int,
@@ -150,7 +161,7 @@ def searched(
         one = "one layout of the searched space is legal"
         return (f"{one} and has what was asked for" if wanted else one) + left
     asked = " with what was asked for" if wanted else ""
-    text = f"searched {legal:,} legal layouts{asked} ({TRIED}), {simulated:,} of them simulated: "
+    text = f"searched {legal:,} legal layouts{asked} ({tried(objective)}), {simulated:,} of them simulated: "
     if open_bound is None:
         return text + "no other of these that fits can be better, by their lower bounds" + left
     return (

@@ -8,29 +8,34 @@ from typing import Final
 
 from helixctl.errors import Diagnostic
 from helixctl.plan import Layout, illegalities
-from helixctl.plan.size import too_large
+from helixctl.plan.size import tasks_of, too_large
 from helixctl.solve.bound import Bound
-from helixctl.solve.search import Found
+from helixctl.solve.constraints import Request
+from helixctl.solve.problem import Specs
+from helixctl.solve.search import SearchResult
 from helixctl.solve.space import FEW, combinations, pairs
 from helixctl.solve.verdict import too_big
-from helixctl.solve.wish import Wish, has, wish_text
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.units import human_bytes
 
-_MOST: Final = 5
-Specs = tuple[ModelSpec, ClusterSpec, WorkloadSpec]
+_MOST: Final = 5  # layouts in one refusal; more hide the nearest
 
 
-def none_legal(
-    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, free: Wish, legal: Sequence[Layout]
-) -> list[Diagnostic]:
-    """No layout that is asked for is legal (HX202), or none at all (HX201); ``free`` is the wish but for n and m."""
-    wanted = wish_text(wish)
-    asked = [x for x in pairs(cluster.devices, free) if has(x, wish)]
+def none_legal(specs: Specs, request: Request, legal: Sequence[Layout]) -> list[Diagnostic]:
+    """No layout that is asked for is legal (HX202), or none at all (HX201).
+
+    Args:
+        specs: model, cluster and workload.
+        request: what was asked for.
+        legal: the legal layouts with the fixed axes but for groups and slices.
+    """
+    model, cluster, workload = specs
+    wanted, fixed = str(request), request.fixed_beside_pairs
+    asked = [x for x in pairs(cluster.devices, fixed) if request.admits(x)]
     if not asked:
-        asked = [x for x in combinations(model, cluster, workload, free, FEW) if has(x, wish)]
+        asked = [x for x in combinations(*specs, fixed, FEW, "throughput") if request.admits(x)]
     if not asked:
-        shapes = {(x.groups, x.slices): x for x in reversed(list(pairs(cluster.devices, free)))}  # each in one slicing
+        shapes = {(x.groups, x.slices): x for x in reversed(list(pairs(cluster.devices, fixed)))}  # each in one slicing
         made = "; ".join(map(str, reversed(shapes.values()))) or "none with these axes"
         hint: str | None = f"groups x slices x data x pipeline must be the number of devices: {made}"
         return [Diagnostic("HX202", f"{wanted}: does not make {cluster.devices} devices", hint)]
@@ -48,11 +53,13 @@ def none_legal(
     return found
 
 
-def too_many_tasks(smallest: Layout, tasks: int) -> Diagnostic | None:
-    """Every layout that is asked for is lowered to too many tasks (HX305)."""
-    found = too_large(tasks, f"the smallest that is legal here, layout {smallest},")
+def too_many_tasks(smallest: Layout, model: ModelSpec) -> Diagnostic:
+    """Every layout that is asked for is lowered to too many tasks (HX305), even the one with fewest."""
+    found = too_large(tasks_of(smallest, model.layers), f"the smallest that is legal here, layout {smallest},")
+    if found is None:
+        raise TypeError  # it is not too large
     hint = "leave axes of --layout to the search, above all microbatches; or use fewer devices or a smaller --batch"
-    return found and replace(found, hint=hint)
+    return replace(found, hint=hint)
 
 
 def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
@@ -83,7 +90,7 @@ def cannot_fit(smallest: Layout, bound: Bound, specs: Specs, *, free: bool = Tru
     )
 
 
-def none_fits(found: Found, specs: Specs, *, free: bool = True) -> list[Diagnostic]:
+def none_fits(found: SearchResult, specs: Specs, *, free: bool = True) -> list[Diagnostic]:
     """No layout that was simulated fits in memory (HX203)."""
     model, cluster, workload = specs
     smallest = sorted(found.tried, key=lambda c: c.forecast.memory_nbytes if c.forecast else 0)

@@ -5,7 +5,7 @@ Where a budget ends it before, the layouts beside the best found are simulated t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -14,6 +14,7 @@ from helixctl.plan import Layout
 from helixctl.plan.layout import MESH_AXES
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
+from helixctl.solve.problem import Bounded, LayoutProblem
 
 # Tasks that a search may simulate before it settles for the best so far: about a second.
 BUDGET: Final = 12_000
@@ -24,7 +25,7 @@ _TURNS: Final = frozenset({"microbatches", "interleave"})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The outcome of a search.
 
     Attributes:
@@ -40,58 +41,38 @@ class Found:
     open_bound: Key | None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What a search asks of a layout.
-
-    Attributes:
-        narrowed: a bound on its key, narrower than that with which it came; worked out where that is low enough.
-        simulate: gives its forecast.
-        key: what to compare by.
-        fits: whether a candidate may be chosen.
-        size: about how many tasks the simulation takes.
-        hopeless: whether no layout with this bound, or with a later one, may be chosen: the search ends there.
-    """
-
-    narrowed: Callable[[Layout], Key]
-    simulate: Callable[[Layout], Candidate]
-    key: Callable[[Candidate], Key]
-    fits: Callable[[Candidate], bool]
-    size: Callable[[Layout], int]
-    hopeless: Callable[[Key], bool] = lambda _: False
-
-
 def search(
-    layouts: Iterable[tuple[Key, Layout]], problem: Problem, budget: int, known: Sequence[Candidate] = ()
-) -> Found:
+    layouts: Sequence[Bounded], problem: LayoutProblem, budget: int, known: Sequence[Candidate] = ()
+) -> SearchResult:
     """Find the layout with the least key.
 
     Args:
-        layouts: each with a key that its own is not below; equals in the order in which they are preferred.
-        problem: what is asked of a layout.
+        layouts: what to search, with their quick bounds; of equally good ones the first is found.
+        problem: bounds and simulates layouts, and compares them.
         budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
             up to three times as many more, beside the best found.
-        known: what was simulated before, and for this the budget: where any of it fits, only what is beside is.
+        known: candidates of an earlier search, for which the budget was spent: where one of them fits, only the
+            neighbours of the best are simulated.
     """
-    made = _Search(problem, list(layouts))
-    place = {layout: n for n, (_, layout) in enumerate(made.layouts)}
+    run = _Search(problem, layouts)
+    position = {layout: n for n, (_, layout) in enumerate(layouts)} if known else {}
     for candidate in known:
-        made.take(candidate, place[candidate.layout])
-    made.spent = budget if made.best else 0
-    return made.run(budget)
+        run.take(candidate, position[candidate.layout])
+    run.spent = budget if run.best else 0
+    return run.run(budget)
 
 
 @dataclass(slots=True)
 class _Search:
-    problem: Problem
-    layouts: list[tuple[Key, Layout]]
+    problem: LayoutProblem
+    layouts: Sequence[Bounded]
     tried: dict[Layout, Candidate] = field(default_factory=dict, init=False)
     best: Candidate | None = field(default=None, init=False)
     best_key: Key = field(default=(), init=False)
     best_place: int = field(default=0, init=False)
     spent: int = field(default=0, init=False)
 
-    def run(self, budget: int) -> Found:
+    def run(self, budget: int) -> SearchResult:
         problem, legal = self.problem, len(self.layouts)
         # (bound, place, whether it is the narrower one, layout); no two have one place: layouts are never compared.
         queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(self.layouts)]
@@ -99,22 +80,22 @@ class _Search:
         ended = False
         while queue:
             bound, place, narrow, layout = heappop(queue)
-            if (self.best and bound > self.best_key) or (narrow and problem.hopeless(bound)):
+            if (self.best and bound > self.best_key) or (narrow and problem.is_hopeless(bound)):
                 break
             if layout in self.tried:
                 continue
             if not narrow:
-                heappush(queue, (max(bound, problem.narrowed(layout)), place, True, layout))
+                heappush(queue, (max(bound, problem.bound(layout)), place, True, layout))
                 continue
             if ended or (self.tried and self.spent + problem.size(layout) > budget):
                 if ended or self.best is None:
-                    return Found(self.best, tuple(self.tried.values()), legal, bound)
+                    return SearchResult(self.best, tuple(self.tried.values()), legal, bound)
                 ended = True
                 self._look_beside(self.spent + _BESIDE * budget)
                 heappush(queue, (bound, place, narrow, layout))
                 continue
             self._try(layout, place)
-        return Found(self.best, tuple(self.tried.values()), legal, None)
+        return SearchResult(self.best, tuple(self.tried.values()), legal, None)
 
     def _try(self, layout: Layout, place: int) -> None:
         self.spent += self.problem.size(layout)
@@ -134,7 +115,7 @@ class _Search:
             centre = self.best
             for place, layout in sorted(self._neighbours(centre.layout), key=lambda item: self._bound(*item)):
                 bound, _ = self._bound(place, layout)
-                if self.problem.hopeless(bound) or bound > self.best_key:
+                if self.problem.is_hopeless(bound) or bound > self.best_key:
                     break
                 if self.spent + self.problem.size(layout) > budget:
                     continue
@@ -143,7 +124,7 @@ class _Search:
                     break
 
     def _bound(self, place: int, layout: Layout) -> tuple[Key, int]:
-        return max(self.layouts[place][0], self.problem.narrowed(layout)), place
+        return max(self.layouts[place][0], self.problem.bound(layout)), place
 
     def _neighbours(self, centre: Layout) -> Iterator[tuple[int, Layout]]:
         for place, (bound, layout) in enumerate(self.layouts):

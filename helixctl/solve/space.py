@@ -1,58 +1,81 @@
-"""The space of layouts: every legal combination of the axes' values, with those fixed that the user wishes."""
+"""The space of layouts: every legal combination of the axes' values, some of them fixed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
 from helixctl.plan.layout import MESH_AXES, unsliced
-from helixctl.solve.hosts import alike, host_pattern
-from helixctl.solve.wish import OF_PAIRS, Wish
+from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
+from helixctl.solve.hosts import host_pattern, uniform_placement
+from helixctl.solve.objective import Objective
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
-# Microbatches are tried in powers of two up to so many per stage: more hardly fill a pipeline better. What does not
-# fit in memory even so is tried with more, up to so many in all.
+# Of microbatches up to so many per stage are tried: more hardly fill a pipeline better. What does not fit in memory
+# even so is tried with more, up to so many in all: the search takes a second for them.
 FEW: Final = 16
 MANY: Final = 1024
-_INTERLEAVED: Final = (1, 2)
+_INTERLEAVED: Final = (1, 2)  # two in turn hide either lane behind the other; a third has nothing left to hide
 # What of the axes is tried, in words: a layout outside can be better.
-TRIED: Final = "microbatches in powers of two, and only where stages or turns use them; at most 2 in turn"
+_TRIED: Final = "microbatches that divide a replica's batch or are a power of two"
 SLICINGS: Final = ("head_dim", "batch", "query")
 
 
-def space(
-    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, most: int = FEW
-) -> Iterator[Layout]:
-    """Every legal layout of all of the cluster's devices that has the wished axes, with up to so many microbatches.
+def tried(objective: Objective) -> str:
+    """Which values of the axes are tried under an objective, in words."""
+    where = ", and only where stages or turns use them" if objective == "throughput" else ""
+    return f"{_TRIED}{where}; at most 2 in turn"
 
-    A wish may go beyond what is searched. Left out of the search are twins: values of an axis that change nothing (a
-    gather order of one group, a placement inside one host), microbatches without stages to fill or turns to take, and
-    partial sums in the model's dtype, as they cost a rounding.
+
+def space(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: WorkloadSpec,
+    constraints: AxisConstraints,
+    most: int = FEW,
+    objective: Objective = "throughput",
+) -> Iterator[Layout]:
+    """Every legal layout of all of the cluster's devices that is searched.
+
+    Left out are redundant ones: values of an axis that change nothing (a gather order of one group, a placement inside
+    one host); for throughput, microbatches without stages to fill or turns to take; and partial sums in the model's
+    dtype, as they cost a rounding.
+
+    Args:
+        model: what is planned.
+        cluster: for which devices.
+        workload: and which step.
+        constraints: axes that have one value; it may be one that is not searched.
+        most: microbatches per stage.
+        objective: what is searched for.
     """
-    for layout in combinations(model, cluster, workload, wish, most):
+    for layout in combinations(model, cluster, workload, constraints, most, objective):
         if not illegalities(layout, model, workload, cluster.devices):
             yield layout
 
 
 def combinations(
-    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, most: int
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: WorkloadSpec,
+    constraints: AxisConstraints,
+    most: int,
+    objective: Objective,
 ) -> Iterator[Layout]:
-    """The layouts that are looked at, legal or not."""
-    for mesh in _meshes(model, cluster, workload, wish):
-        fixed = {**wish, **mesh}
-        for axes in _inner(Layout.model_validate(fixed), model, cluster, workload, wish, most):
-            yield Layout.model_validate({**fixed, **axes})
+    """The layouts that are looked at, legal or not; the arguments are those of ``space``."""
+    return iter(_Space(model, cluster, workload, constraints, most, objective))
 
 
-def pairs(devices: int, wish: Wish) -> Iterator[Layout]:
-    """All factor pairs groups x slices of the devices, legal or not; other axes as wished, else at their default.
+def pairs(devices: int, constraints: AxisConstraints) -> Iterator[Layout]:
+    """All factor pairs groups x slices of the devices, legal or not; other axes as fixed, else at their default.
 
-    Where the slicing is not wished for, each pair comes with every slicing. Empty where the wished replicas and stages
-    do not divide the devices.
+    Where the slicing is not fixed, each pair comes with every slicing. Empty where the fixed replicas and stages do not
+    divide the devices.
     """
-    axes = {axis: value for axis, value in wish.items() if axis not in OF_PAIRS}
+    axes = {axis: value for axis, value in constraints.items() if axis not in PAIR_AXES}
     teams = int(axes.get("data", 1)) * int(axes.get("pipeline", 1))
     partitions = devices // teams if devices % teams == 0 else 0
     for slices in _divisors(partitions):
@@ -61,64 +84,98 @@ def pairs(devices: int, wish: Wish) -> Iterator[Layout]:
             yield Layout.model_validate({**axes, **pair})
 
 
-def _meshes(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish) -> Iterator[dict[str, int]]:
-    """Sizes of the four mesh axes that make up the devices and may be legal."""
-    left = cluster.devices
-    most = {"groups": model.attention.heads, "slices": model.attention.head_dim, "pipeline": model.layers}
-    sizes = [
-        [int(wish[axis])] if axis in wish else [size for size in _divisors(left) if size <= whole]
-        for axis, whole in most.items()
-    ]
-    for n, m, p in product(*sizes):
-        data, rest = divmod(left, n * m * p)
-        if rest == 0 and wish.get("data", data) == data and data <= workload.batch:
-            yield {"groups": n, "slices": m, "data": data, "pipeline": p}
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """The arguments of ``space``; iterating gives its layouts, legal or not."""
 
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+    constraints: AxisConstraints
+    most: int
+    objective: Objective
 
-def _inner(
-    mesh: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, wish: Wish, most: int
-) -> Iterator[dict[str, Any]]:
-    """Values of the other axes on a mesh."""
-    experts = model.feed_forward.experts
-    ways = [ways for ways in _divisors(mesh.partitions) if ways <= experts.count] if experts else [1]
-    combines = ("concat", "reduce") if mesh.partitions > 1 else ("concat",)
-    choices: dict[str, Iterable[Any]] = {
-        "slicing": _slicings(mesh, model),
-        "combine": combines,
-        "experts": ways,
-        "placement": _placements(mesh, cluster),
-    }
-    fixed: dict[str, Iterable[Any]] = {axis: [value] for axis, value in wish.items() if axis in choices}
-    for slicing, combine, way, placement in product(*(fixed.get(axis, values) for axis, values in choices.items())):
+    def __iter__(self) -> Iterator[Layout]:
+        axes = {axis: value for axis, value in self.constraints.items() if axis != PARTITIONS}
+        for mesh in self._meshes():
+            fixed = {**axes, **mesh}
+            for inner in self._inner(Layout.model_validate(fixed)):
+                yield Layout.model_validate({**fixed, **inner})
+
+    def _meshes(self) -> Iterator[dict[str, int]]:
+        """Sizes of the four mesh axes that make up the devices and may be legal."""
+        left, constraints = self.cluster.devices, self.constraints
+        most = {"groups": self.model.attention.heads, "slices": self.model.attention.head_dim}
+        sizes = [
+            [int(constraints[axis])] if axis in constraints else [size for size in _divisors(left) if size <= whole]
+            for axis, whole in {**most, "pipeline": self.model.layers}.items()
+        ]
+        for n, m, p in product(*sizes):
+            data, rest = divmod(left, n * m * p)
+            wanted = constraints.get("data", data) == data and constraints.get(PARTITIONS, n * m) == n * m
+            if rest == 0 and wanted and data <= self.workload.batch:
+                yield {"groups": n, "slices": m, "data": data, "pipeline": p}
+
+    def _inner(self, mesh: Layout) -> Iterator[dict[str, Any]]:
+        """Values of the other axes on a mesh."""
+        experts = self.model.feed_forward.experts
+        choices: dict[str, Iterable[Any]] = {
+            "slicing": _slicings(mesh, self.model),
+            "combine": ("concat", "reduce") if mesh.partitions > 1 else ("concat",),
+            "experts": [x for x in _divisors(mesh.partitions) if x <= experts.count] if experts else [1],
+            "placement": _placements(mesh, self.cluster),
+        }
+        turns = list(self._turns(mesh))
+        values = ([self.constraints[axis]] if axis in self.constraints else choices[axis] for axis in choices)
+        for slicing, combine, ways, placement in product(*values):
+            for gather_order, (microbatches, interleave) in product(self._gather_orders(mesh, combine), turns):
+                yield {
+                    "slicing": slicing,
+                    "combine": combine,
+                    "experts": ways,
+                    "placement": placement,
+                    "gather_order": gather_order,
+                    "microbatches": microbatches,
+                    "interleave": interleave,
+                }
+
+    def _gather_orders(self, mesh: Layout, combine: str) -> Sequence[int | str]:
+        if "gather_order" in self.constraints:
+            return [self.constraints["gather_order"]]
         both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
-        orders = [wish["gather_order"]] if "gather_order" in wish else ["slices_first", "groups_first"][: 1 + both]
-        for gather_order, (microbatches, interleave) in product(orders, _turns(mesh, workload, wish, most)):
-            yield {
-                "slicing": slicing,
-                "combine": combine,
-                "experts": way,
-                "placement": placement,
-                "gather_order": gather_order,
-                "microbatches": microbatches,
-                "interleave": interleave,
-            }
+        return ["slices_first", "groups_first"][: 1 + both]
+
+    def _turns(self, mesh: Layout) -> Iterator[tuple[int, int]]:
+        """Pairs of microbatches and how many of them take turns, which hides communication inside a layer."""
+        given = self.constraints
+        batch = self.workload.batch // mesh.data
+        most = min(batch, self.most * mesh.pipeline, MANY)
+        # To fill stages or to take turns; to be done with the first sequences early; to save memory.
+        useful = mesh.pipeline > 1 or self.objective != "throughput" or self.most > FEW
+        for turns in [int(given["interleave"])] if "interleave" in given else _INTERLEAVED:
+            if turns > 1 and mesh.partitions == 1 and "interleave" not in given:
+                continue
+            if "microbatches" in given:
+                yield int(given["microbatches"]), turns
+            elif useful or turns > 1:
+                yield from ((number, turns) for number in _microbatches(batch, most, turns))
+            else:
+                yield 1, turns
+
+
+def _microbatches(batch: int, most: int, turns: int) -> list[int]:
+    """In how many parts a replica's batch is tried, up to so many: multiples of the turns, at least one of them.
+
+    Divisors give equal parts. Powers of two are there for a batch that has few divisors.
+    """
+    powers = {turns * 2**i for i in range(max(1, most // turns).bit_length())}
+    return sorted(powers | {number for number in _divisors(batch) if number <= most and number % turns == 0})
 
 
 def _slicings(mesh: Layout, model: ModelSpec) -> Sequence[str]:
     """By head_dim where that is legal, as it exchanges nothing for it; else in all other ways."""
     cut = mesh.model_copy(update={"slicing": "head_dim"})
     return SLICINGS[:1] if not unsliced(cut, model, WorkloadSpec()) else SLICINGS[1:]
-
-
-def _turns(mesh: Layout, workload: WorkloadSpec, wish: Wish, per_stage: int) -> Iterator[tuple[int, int]]:
-    """Pairs of microbatches and how many of them take turns."""
-    most = min(workload.batch // mesh.data, per_stage * mesh.pipeline, MANY)
-    for turns in [int(wish["interleave"])] if "interleave" in wish else _INTERLEAVED:
-        fit = max(1, most // turns).bit_length()
-        for number in [int(wish["microbatches"])] if "microbatches" in wish else [turns * 2**i for i in range(fit)]:
-            useful = number == 1 or mesh.pipeline > 1 or turns > 1 or per_stage > FEW  # to save memory
-            if (useful or "microbatches" in wish) and (turns == 1 or mesh.partitions > 1 or "interleave" in wish):
-                yield number, turns
 
 
 def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
@@ -134,7 +191,7 @@ def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
     for team, others in product(permutations(MESH_AXES[:2]), permutations(MESH_AXES[2:])):
         placement = "-".join((*team, *others))
         placed = mesh.model_copy(update={"placement": placement})
-        seen = host_pattern(placed, cluster) if alike(placed, cluster) else placement
+        seen = host_pattern(placed, cluster) if uniform_placement(placed, cluster) else placement
         different.setdefault(seen, placement)
     return list(different.values()) or [default]
 

@@ -17,8 +17,8 @@ from helixctl.solve.hosts import host_pattern
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 
-class Work(NamedTuple):
-    """Work of one microbatch on one rank: seconds by lane, of both where it is alone, bytes of weights."""
+class LaneCosts(NamedTuple):
+    """Costs of one microbatch on one rank: seconds by lane, of both where it is alone, bytes of weights."""
 
     compute_s: float = 0.0
     communication_s: float = 0.0
@@ -26,24 +26,24 @@ class Work(NamedTuple):
     weight_nbytes: int = 0
 
 
-class Parts(NamedTuple):
+class LayerCosts(NamedTuple):
     """The work of one microbatch on the first rank of a team, which has the largest pieces of all.
 
     ``least_compute_s`` is a layer's on the rank with the smallest, ``live_nbytes`` what is live in a layer beside
     weights, ``output_nbytes`` the output of a microbatch.
     """
 
-    layer: Work
-    embed: Work
-    head: Work
+    layer: LaneCosts
+    embed: LaneCosts
+    head: LaneCosts
     least_compute_s: float
     live_nbytes: int
     output_nbytes: int
 
 
 class _Ends(NamedTuple):
-    embed: Work
-    head: Work
+    embed: LaneCosts
+    head: LaneCosts
     output_nbytes: int
 
 
@@ -56,24 +56,24 @@ _LAYER: Final = (*_ATTENTION, *_PROJECT, *_NETWORK)
 
 
 @dataclass(slots=True)
-class Works:
+class LayoutCosts:
     """The work of the layouts of one problem; what layouts share is worked out once."""
 
     model: ModelSpec
     cluster: ClusterSpec
     workload: WorkloadSpec
-    _parts: dict[object, Parts] = field(default_factory=dict, init=False)
+    _layers: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _patterns: dict[object, tuple[int, ...]] = field(default_factory=dict, init=False)
-    _silent: dict[object, tuple[Work, float]] = field(default_factory=dict, init=False)
+    _computing: dict[object, tuple[LaneCosts, float]] = field(default_factory=dict, init=False)
     _forms: dict[tuple[int, tuple[str, ...]], tuple[int, tuple[Cut, ...]]] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
 
-    def full(self, layout: Layout, sequences: int) -> Parts:
+    def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch of so many sequences."""
         keys = self._keys(layout, sequences)
         key = (*keys.values(), layout.groups, layout.gather_order, self._pattern(layout))
-        if key not in self._parts:
+        if key not in self._layers:
             team = layout.team(0, 0)
             body = self._sketch(layout, sequences, team[0])
             layer = _work(body, _LAYER)
@@ -85,29 +85,29 @@ class Works:
                 layer = layer._replace(alone_s=layer.alone_s - beside.compute_s)
             ends = self._its_ends(layout, sequences, self._pattern(layout))
             least = self._least(layout, sequences, layer)
-            self._parts[key] = Parts(layer, ends.embed, ends.head, least, live, ends.output_nbytes)
-        return self._parts[key]
+            self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, live, ends.output_nbytes)
+        return self._layers[key]
 
-    def silent(self, layout: Layout, sequences: int) -> Parts:
+    def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The same as if nothing were exchanged, and nothing live: many layouts share what it is made of."""
         keys = self._keys(layout, sequences)
-        if not all(key in self._silent for key in keys.items()):
+        if not all(key in self._computing for key in keys.items()):
             body = self._sketch(layout, sequences, layout.team(0, 0)[0])
             for key in keys.items():
                 work = _work(body, key[0])
                 quiet = work._replace(communication_s=0.0, alone_s=work.compute_s)
-                self._silent[key] = (quiet, self._least(layout, sequences, quiet, key[0]))
-        works, leasts = zip(*(self._silent[key] for key in keys.items()), strict=True)
-        layer = Work(*(sum(column) for column in zip(*works, strict=True)))
+                self._computing[key] = (quiet, self._least(layout, sequences, quiet, key[0]))
+        costs, leasts = zip(*(self._computing[key] for key in keys.items()), strict=True)
+        layer = LaneCosts(*(sum(column) for column in zip(*costs, strict=True)))
         ends = self._its_ends(layout, sequences, None)
-        return Parts(layer, ends.embed, ends.head, sum(leasts), 0, ends.output_nbytes)
+        return LayerCosts(layer, ends.embed, ends.head, sum(leasts), 0, ends.output_nbytes)
 
     def weights_nbytes(self) -> int:
         """Bytes of all weights of the model, each once."""
-        whole = self.silent(Layout(groups=1, slices=1), 1)
+        whole = self.compute_only(Layout(groups=1, slices=1), 1)
         return self.model.layers * whole.layer.weight_nbytes + self.ends_nbytes(whole)
 
-    def ends_nbytes(self, parts: Parts) -> int:
+    def ends_nbytes(self, parts: LayerCosts) -> int:
         """Bytes of weights of a rank that has both ends of the model: tied ones are the embedding's and the head's."""
         ends = (parts.embed.weight_nbytes, parts.head.weight_nbytes)
         return max(ends) if self.model.vocabulary and self.model.vocabulary.tied else sum(ends)
@@ -143,7 +143,7 @@ class Works:
             self._patterns[place] = host_pattern(layout, self.cluster, stages=1)
         return self._patterns[place]
 
-    def _least(self, layout: Layout, sequences: int, work: Work, levels: Collection[str] = _LAYER) -> float:
+    def _least(self, layout: Layout, sequences: int, work: LaneCosts, levels: Collection[str] = _LAYER) -> float:
         """The computation of the rank with the smallest pieces; of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return work.compute_s
@@ -169,7 +169,7 @@ class Works:
         return lower(plan, only={rank}, layers=range(1), microbatches=range(1))
 
 
-def _work(dag: Dag, levels: Collection[str], without: str = "") -> Work:
+def _work(dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
     """The work of a sketch's tasks of some levels, but for one kind, one after the other."""
     costs, lanes = TaskCosts(dag), {"compute": 0.0, "communication": 0.0}
     weights: dict[str, int] = {}
@@ -179,7 +179,7 @@ def _work(dag: Dag, levels: Collection[str], without: str = "") -> Work:
         lanes[task.lane] += costs.seconds(task)
         values = (dag.value[v] for v in task.inputs)
         weights |= {v.id: v.nbytes for v in values if dag.tensor[v.tensor].role == "weight"}
-    return Work(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
+    return LaneCosts(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
 
 
 def _brings_input(dag: Dag, task: Task) -> bool:

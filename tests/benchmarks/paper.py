@@ -71,9 +71,9 @@ class Case:
             found = simulated(*self.specs, layout)
         return Row(layout, found.forecast)  # type: ignore[arg-type]
 
-    def best(self, **wish: Any) -> Row:
+    def best(self, **axes: Any) -> Row:
         """The best layout that the search finds."""
-        decision = decide(*self.specs, wish)
+        decision = decide(*self.specs, axes)
         return next(Row(r.candidate.layout, r.candidate.forecast) for r in decision.rows if r.chosen)  # type: ignore[arg-type]
 
     @property

@@ -106,8 +106,8 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
     The fastest first, which is the one that is chosen.
     """
     cluster = h100(case.devices)
-    wish = {"data": 1, "pipeline": 1}
-    decision = decide(case.spec(), cluster, WORK, wish)
+    fixed = {"data": 1, "pipeline": 1}
+    decision = decide(case.spec(), cluster, WORK, fixed)
     candidates = [row.candidate for row in decision.rows if row.candidate.forecast]
     best: dict[tuple[bool, bool], Candidate] = {}
     for candidate in sorted(candidates, key=step_s):

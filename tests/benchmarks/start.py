@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
     rows: dict[str, Any] = {"environment": environment(), "runs": options.runs}
-    plan = [sys.executable, "-m", "helixctl", "plan", *PAPER, "--groups", "4", "--slices", "4", "-o", "/dev/null"]
+    layout = ("--plain", "--groups", "4", "--slices", "4")
+    plan = [sys.executable, "-m", "helixctl", "plan", *PAPER, *layout, "-o", "/dev/null"]
     rows["plan_s"] = spread(
         [timed(lambda: subprocess.run(plan, check=True, capture_output=True)) for _ in range(options.runs)]
     )

@@ -17,7 +17,7 @@ PLAN = "plans/small/dense.4x4.plan.json"
     [
         ("validate", "plans/small", "-f", "json"),
         ("validate", "no/such.yaml"),
-        ("plan", *SMALL, "--groups", "4", "--slices", "4", "-o", "-"),
+        ("plan", *SMALL, "--plain", "--groups", "4", "--slices", "4", "-o", "-"),
         ("plan", *reversed(PAPER)),
         ("diff", PLAN, "plans/small/dense.tp8-pp2.plan.json"),
         ("simulate", PLAN, "--json", "-"),
@@ -37,7 +37,7 @@ def test_a_fork_is_a_process(args: tuple[str, ...]) -> None:
     ("args", "needed"),
     [
         (("--help",), False),
-        (("plan", *SMALL, "--groups", "4", "--slices", "4", "-q"), False),
+        (("plan", *SMALL, "--plain", "--groups", "4", "--slices", "4", "-q"), False),
         (("validate", "plans/small", "-q"), False),
         (("diff", PLAN, PLAN, "-q"), False),
         (("visualize", PLAN, "-o", "-", "-f", "html"), False),

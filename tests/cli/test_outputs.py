@@ -39,7 +39,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-PLAN = ("plan", "m.yaml", "c.yaml", "--groups", "4", "--slices", "4")
+PLAN = ("plan", "m.yaml", "c.yaml", "--plain", "--groups", "4", "--slices", "4")
 INPUTS = [
     (*PLAN, "-o", "m.yaml"),
     (*PLAN, "-o", "./c.yaml"),

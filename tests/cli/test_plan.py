@@ -17,7 +17,7 @@ HEAVY = {"torch", "numpy", "networkx", "safetensors"}
 def test_the_paper_s_command_gives_the_same_bytes_twice(tmp_path: Path) -> None:
     for name in ("a", "b"):
         outputs = ("-o", tmp_path / f"{name}.plan.json", "--dag", tmp_path / f"{name}.dag.json")
-        done = helixctl("plan", *PAPER, "--groups", "4", "--slices", "4", *outputs)
+        done = helixctl("plan", *PAPER, "--plain", "--groups", "4", "--slices", "4", *outputs)
         assert done.status == 0
         assert [line.split(":")[0] for line in done.err.splitlines()] == [f"wrote {p}" for p in outputs[1::2]]
     for kind in ("plan", "dag"):
@@ -27,9 +27,9 @@ def test_the_paper_s_command_gives_the_same_bytes_twice(tmp_path: Path) -> None:
 
 
 def test_the_table_says_why_of_every_layout() -> None:
-    done = helixctl("plan", *PAPER, "--slices", "1")
+    done = helixctl("plan", *PAPER, "--plain")
     for layout, text in (
-        ("16 x 1", "asked for (slices 1)"),
+        ("16 x 1", "chosen: the fastest searched that fits"),
         ("8 x 2", "slower: communication of concat"),
         ("4 x 4", "slower: communication of concat"),
         ("2 x 8, slicing batch", "slower: communication of "),
@@ -52,7 +52,7 @@ def test_stdout_carries_only_what_is_asked_for() -> None:
 def test_set_overrides_any_field() -> None:
     sets = ("--set", "attention.softmax_slices=16", "--set", "hosts=2", "--set", "devices_per_host=8",
             "--set", "between_hosts.bandwidth=1 GB/s", "--set", "between_hosts.latency=9 us")  # fmt: skip
-    done = helixctl("plan", *SMALL, *sets, "--groups", "1", "--batch", "4", "--seq-len", "3", "-o", "-")
+    done = helixctl("plan", *SMALL, *sets, "--plain", "--groups", "1", "--batch", "4", "--seq-len", "3", "-o", "-")
     plan = json.loads(done.out)
     assert plan["layout"]["slices"] == 16
     assert plan["workload"] == {"batch": 4, "seq_len": 3}
@@ -156,7 +156,7 @@ def test_links_and_devices_are_written_through(tmp_path: Path) -> None:
 
 
 def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path) -> None:
-    args = ("plan", *SMALL, "--groups", "4", "--slices", "4", "-o", tmp_path / "x.plan.json", "--dag")
+    args = ("plan", *SMALL, "--plain", "--groups", "4", "--slices", "4", "-o", tmp_path / "x.plan.json", "--dag")
     assert helixctl(*args, tmp_path / "x.dag.json").status == 0
     for limit, size in (("documents.MAX_DAG_NBYTES", 2**18), ("api.MANY_TASKS", 600)):
         (tmp_path / "x.plan.json").unlink()
@@ -168,7 +168,25 @@ def test_a_dag_that_is_too_long_to_be_read_is_not_written(tmp_path: Path) -> Non
         assert not (tmp_path / "x.plan.json").exists()
         (tmp_path / "x.plan.json").touch()
     drawn = ("visualize", tmp_path / "p.plan.json", "-f", "json", "-o", tmp_path / "z.dag.json")
-    assert helixctl("plan", *SMALL, "--groups", "4", "--slices", "4", "-q", "-o", tmp_path / "p.plan.json").status == 0
+    plain = ("--plain", "--groups", "4", "--slices", "4")
+    assert helixctl("plan", *SMALL, *plain, "-q", "-o", tmp_path / "p.plan.json").status == 0
     less = replacing("helixctl.documents.MAX_DAG_NBYTES", 2**18)
     assert "HX305" in helixctl(*drawn, before=less).err
     assert not (tmp_path / "z.dag.json").exists()
+
+
+def test_groups_and_slices_are_short_for_axes_of_the_layout(tmp_path: Path) -> None:
+    """They search the same space; --plain searches another, and says what it keeps."""
+    said = {}
+    for name, options in {
+        "short": ("--groups", "4", "--slices", "2"),
+        "axes": ("--layout", "groups=4,slices=2"),
+        "plain": ("--plain", "--groups", "4", "--layout", "data=2"),
+    }.items():
+        done = helixctl("plan", *PAPER, *options, "-o", tmp_path / f"{name}.plan.json")
+        said[name] = [line for line in done.said.splitlines() if line[:3] in {"*  ", "sea", "eve"}]
+    assert said["short"] == said["axes"]
+    assert (tmp_path / "short.plan.json").read_bytes() == (tmp_path / "axes.plan.json").read_bytes()
+    assert "searched " in said["short"][1]
+    assert "4 x 2, data 2 " in said["plain"][0]
+    assert said["plain"][1].startswith("every axis is fixed, so that no other layout was simulated")

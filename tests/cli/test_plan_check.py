@@ -13,7 +13,7 @@ from tests.documents import ROOT, SMALL
 
 SPECS = ("plans/paper/dense.model.yaml", "plans/paper/h100x16.cluster.yaml")
 PLAN = "plans/paper/dense.4x4.plan.json"
-PAIR = ("--groups", "4", "--slices", "4")
+PAIR = ("--plain", "--groups", "4", "--slices", "4")
 MEGATRON = ("--layout", "groups=8,pipeline=2,combine=reduce,microbatches=4")
 
 
@@ -53,8 +53,8 @@ def test_standard_input_can_be_the_plan(small: Path) -> None:
 
 
 def test_what_has_changed_is_said(golden: Callable[[Path, str], None]) -> None:
-    of_all = helixctl("plan", *SPECS, "--groups", "8", "--slices", "2", "--batch", "512", "--check", PLAN)
-    of_layout = helixctl("plan", *SPECS, "--groups", "16", "--slices", "1", "--check", PLAN)
+    of_all = helixctl("plan", *SPECS, "--plain", "--groups", "8", "--slices", "2", "--batch", "512", "--check", PLAN)
+    of_layout = helixctl("plan", *SPECS, "--plain", "--groups", "16", "--slices", "1", "--check", PLAN)
     assert of_all.status == of_layout.status == 1
     golden(ROOT / "tests/invalid/HX204-drift.txt", "".join(d.said + d.err for d in (of_all, of_layout)))
 

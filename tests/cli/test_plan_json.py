@@ -46,7 +46,8 @@ def test_all_candidates_are_there() -> None:
     assert all(c[name] is not None for c in legal for name in FIGURES)
     assert [c["step_s"] for c in legal if c["fits"]] == sorted(c["step_s"] for c in legal if c["fits"])
     assert found["chosen"]["step_s"] == min(c["step_s"] for c in legal if c["fits"])
-    illegal = [c for c in data(*PAPER, "--set", "attention.heads=9", "--groups", "1")["candidates"] if not c["legal"]]
+    nine_heads = data(*PAPER, "--set", "attention.heads=9", "--plain", "--groups", "1")
+    illegal = [c for c in nine_heads["candidates"] if not c["legal"]]
     assert illegal
     assert all(c["illegal_because"] and c["step_s"] is None and not c["fits"] for c in illegal)
 
@@ -59,7 +60,7 @@ def test_what_does_not_fit_says_so() -> None:
 
 
 def test_it_is_what_is_printed() -> None:
-    args = (*PAPER, "--groups", "4", "--slices", "4")
+    args = (*PAPER, "--plain", "--groups", "4", "--slices", "4")
     found, said = data(*args), helixctl("plan", *args, "-v").said
     for sentence in (*found["reasons"], *found["notes"], *found["sources"], found["search"]["text"]):
         assert sentence in said
@@ -74,12 +75,12 @@ def test_it_is_what_is_printed() -> None:
 
 def test_where_it_goes(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    done = helixctl("plan", *SMALL, "--groups", "4", "--json", path)
+    done = helixctl("plan", *SMALL, "--plain", "--groups", "4", "--json", path)
     assert "verdict" in done.said
     assert f"wrote {path}: report" in done.err
     assert json.loads(path.read_text())["chosen"]["layout"]["groups"] == 4
     assert helixctl("plan", *SMALL, "-o", "-", "--json", "-").status == 2
-    checked = helixctl("plan", *SMALL, "--groups", "4", "--slices", "4", "-q", "--json", "-",
+    checked = helixctl("plan", *SMALL, "--plain", "--groups", "4", "--slices", "4", "-q", "--json", "-",
                        "--check", "plans/small/dense.4x4.plan.json")  # fmt: skip
     assert checked.status == 0
     assert json.loads(checked.out)["chosen"]["name"] == "4 x 4"

@@ -55,7 +55,7 @@ def test_a_report_never_replaces_what_was_checked_in_a_folder(tmp_path: Path) ->
 
 
 def test_a_pipe_that_has_no_path_can_be_written(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "helixctl", "plan", *SMALL, "--groups", "4", "-q", "-o", "/dev/stdout"]
+    command = [sys.executable, "-m", "helixctl", "plan", *SMALL, "--plain", "--groups", "4", "-q", "-o", "/dev/stdout"]
     done = subprocess.run(command, capture_output=True, cwd=ROOT, env=ENVIRONMENT, check=True)
     assert json.loads(done.stdout)["layout"]["groups"] == 4
 

@@ -14,9 +14,10 @@ from tests.documents import ROOT, SMALL
 
 PLAN = "plans/small/dense.4x4.plan.json"
 WRONG = "tests/invalid/HX406-region-moved.dag.json"
+PLAIN = ("--plain", "--groups", "4", "--slices", "4")
 ANSWERS = {
-    "plan": (("plan", *SMALL, "--groups", "4"), 0, "verdict"),
-    "plan --check": (("plan", *SMALL, "--groups", "4", "--slices", "4", "--check", PLAN), 0, "is what the specs give"),
+    "plan": (("plan", *SMALL, "--plain", "--groups", "4"), 0, "verdict"),
+    "plan --check": (("plan", *SMALL, *PLAIN, "--check", PLAN), 0, "is what the specs give"),
     "validate": (("validate", PLAN), 0, "valid plan"),
     "validate, refused": (("validate", WRONG), 1, "HX406"),
     "validate, malformed": (("validate", "nowhere.json"), 2, "HX101"),
@@ -47,8 +48,8 @@ def test_the_answer_goes_to_standard_output(name: str, two_ranks: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("plan", *SMALL, "--groups", "4", "-o", "-"), "verdict"),
-        (("plan", *SMALL, "--groups", "4", "--dag", "-"), "verdict"),
+        (("plan", *SMALL, "--plain", "--groups", "4", "-o", "-"), "verdict"),
+        (("plan", *SMALL, "--plain", "--groups", "4", "--dag", "-"), "verdict"),
         (("simulate", PLAN, "--json", "-"), "step time"),
         (("simulate", PLAN, "--trace", "-"), "step time"),
         (("validate", PLAN, "-f", "json"), "valid plan"),
@@ -85,7 +86,7 @@ def test_errors_go_to_standard_error(arguments: tuple[str, ...]) -> None:
 
 def test_what_was_written_is_said_on_standard_error(tmp_path: Path) -> None:
     for arguments in (
-        ("plan", *SMALL, "--groups", "4", "-o"),
+        ("plan", *SMALL, "--plain", "--groups", "4", "-o"),
         ("visualize", PLAN, "-o"),
         ("simulate", PLAN, "--trace"),
     ):
@@ -98,7 +99,7 @@ def test_what_was_written_is_said_on_standard_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
-        (("plan", *SMALL, "--groups", "4", "-o", "OUT"), 0),
+        (("plan", *SMALL, "--plain", "--groups", "4", "-o", "OUT"), 0),
         (("validate", WRONG, PLAN), 1),
         (("validate", "plans", "-o", "OUT", "-f", "json"), 0),
         (("diff", PLAN, "plans/small/moe.4x4.plan.json"), 1),

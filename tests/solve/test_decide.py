@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable
+from importlib import import_module
+from itertools import product
+from pkgutil import iter_modules
+from typing import Any
 
 import pytest
 
+import helixctl.solve
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.solve import Decision, decide, pairs, parse_wish
+from helixctl.solve import Decision, decide, pairs, parse_constraints
 from helixctl.solve.candidate import simulated
 from helixctl.solve.refusals import none_fits
-from helixctl.solve.search import Found
-from helixctl.solve.work import Works
+from helixctl.solve.search import SearchResult
+from helixctl.solve.work import LayoutCosts
 from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
 def paper_space(paths: tuple[str, str], *sets: str, **fixed: int | str) -> Decision:
     """The decision among n x m over all devices, every other axis at its default."""
-    return decide(*specs(paths, *sets), fixed, defaults=True)
+    return decide(*specs(paths, *sets), fixed, plain=True)
 
 
 def verdicts(paths: tuple[str, str], *sets: str, **fixed: int | str) -> dict[str, str]:
@@ -50,10 +57,56 @@ def test_the_fastest_is_picked_and_every_other_has_a_reason() -> None:
 def test_the_paper_s_layout_can_be_asked_for() -> None:
     decision = paper_space(PAPER, groups=4, slices=4)
     assert str(decision.plan.layout) == "4 x 4"
-    said = verdicts(PAPER, groups=4, slices=4)
-    assert said["4 x 4"] == "asked for (groups 4, slices 4)"
-    assert "slower" in said["2 x 8, slicing batch"]
+    assert verdicts(PAPER, groups=4, slices=4) == {"4 x 4": "asked for (groups 4, slices 4)"}
+    assert "no other layout was simulated" in decision.searched
+    among = verdicts(PAPER)
+    assert among["16 x 1"] == "chosen: the fastest searched that fits"
+    assert "slower" in among["4 x 4"]
+    assert "slower" in among["2 x 8, slicing batch"]
+
+
+def test_what_was_not_asked_for_is_shown_beside_what_leaves_a_choice() -> None:
+    said = verdicts(PAPER, "attention.softmax_slices=1", "workload.seq_len=4", groups=4, slices=4)
+    assert said["4 x 4, slicing batch"] == "asked for (groups 4, slices 4)"
     assert "faster, but not what was asked for" in said["16 x 1"]
+
+
+def test_a_layout_that_leaves_no_choice_costs_one_lowering_and_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given as n and m of the plain space, or axis by axis: no bound and no row beside it is worked out."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **more: Any) -> Any:
+            calls[name] += 1
+            return call(*args, **more)
+
+        return counting
+
+    modules = [import_module(f"helixctl.solve.{module.name}") for module in iter_modules(helixctl.solve.__path__)]
+    for module, name in product(modules, ("lower", "illegalities")):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    plain = paper_space(PAPER, groups=4, slices=4)
+    assert calls == {"lower": 1, "illegalities": 1}
+    calls.clear()
+    axes = decide(*specs(PAPER), plain.plan.layout.model_dump())
+    assert calls == {"lower": 1, "illegalities": 1}
+    assert axes.plan == plain.plan
+    calls.clear()
+    paper_space(PAPER)
+    assert min(calls["lower"], calls["illegalities"]) > 1
+
+
+def test_plain_is_what_is_fixed_with_every_other_axis_at_its_default() -> None:
+    """``groups=4`` alone searches the other axes; ``plain`` does not, and takes replicas where they are given."""
+    free, plain = (decide(*specs(PAPER), {"groups": 4}, plain=given) for given in (False, True))
+    assert free.legal > 10
+    assert str(plain.plan.layout) == "4 x 4"
+    assert free.priced[0].forecast.step_s < plain.priced[0].forecast.step_s
+    assert str(decide(*specs(PAPER), {"groups": 4, "data": 2}, plain=True).plan.layout) == "4 x 2, data 2"
+    assert {str(c.layout) for c in decide(*specs(PAPER), {"data": 4}, plain=True).priced} == {
+        "4 x 1, data 4", "2 x 2, data 4", "1 x 4, data 4",
+    }  # fmt: skip
 
 
 def test_with_16_softmax_slices_every_pair_is_legal() -> None:
@@ -113,7 +166,7 @@ def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
 def test_weights_that_fit_nowhere(specs_: tuple[str, str]) -> None:
     """Of both sides of the weights' own size: just below, nothing is searched."""
     model, cluster, workload = specs(specs_)
-    nbytes = Works(model, cluster, workload).weights_nbytes()
+    nbytes = LayoutCosts(model, cluster, workload).weights_nbytes()
     dag = lower(Plan.sketch(model, cluster, workload, Layout(groups=1, slices=1)))
     role = {tensor.name: tensor.role for tensor in dag.tensors}
     assert nbytes == sum(v.nbytes for v in dag.values if role[v.tensor] == "weight")
@@ -126,11 +179,11 @@ def test_weights_that_fit_nowhere(specs_: tuple[str, str]) -> None:
 def test_where_only_many_small_microbatches_fit() -> None:
     """2 million tokens a step on 4 x 4: the input and the output take 69 of 80 GB."""
     sets = ("workload.batch=64", "workload.seq_len=32768", "device.reserve=0 %")
-    decision = decide(*specs(PAPER, *sets), parse_wish("groups=4,slices=4"))
+    decision = decide(*specs(PAPER, *sets), parse_constraints("groups=4,slices=4"))
     assert decision.plan.layout.microbatches > 16
     assert decision.objective == "throughput"
     fastest = next(row.candidate.forecast for row in decision.rows if row.chosen)
-    slow = decide(*specs(PAPER, *sets), parse_wish("groups=4,slices=4"), "memory")
+    slow = decide(*specs(PAPER, *sets), parse_constraints("groups=4,slices=4"), "memory")
     assert fastest.step_s < next(row.candidate.forecast.step_s for row in slow.rows if row.chosen)
 
 
@@ -138,26 +191,26 @@ def test_a_search_that_ends_early_does_not_say_that_nothing_fits() -> None:
     model, cluster, workload = specs(PAPER)
     tried = simulated(model, cluster, workload, Layout(groups=16, slices=1))
     for bound, way_out in (((1.0,), "fix axes with --layout"), ((float("inf"), 1.0), "use more devices")):
-        assert way_out in str(none_fits(Found(None, (tried,), 5, bound), (model, cluster, workload))[0].hint)
+        assert way_out in str(none_fits(SearchResult(None, (tried,), 5, bound), (model, cluster, workload))[0].hint)
 
 
 @pytest.mark.parametrize(
-    ("wish", "text"),
+    ("constraints", "text"),
     [
         ("groups=8,slices=1,microbatches=2048", "2 replicas x 2048 microbatches for a batch of 1024"),
         ("groups=8,experts=8", "8 ways of experts, and the model has none"),
         ("groups=5", "groups 5: does not make 16 devices"),
     ],
 )
-def test_an_illegal_wish_of_any_axis_has_its_cause(wish: str, text: str) -> None:
+def test_an_illegal_wish_of_any_axis_has_its_cause(constraints: str, text: str) -> None:
     with pytest.raises(HelixError) as caught:
-        decide(*specs(PAPER), parse_wish(wish))
+        decide(*specs(PAPER), parse_constraints(constraints))
     assert {d.code for d in caught.value.diagnostics} == {"HX202"}
     assert text in str(caught.value)
 
 
 def test_turns_of_three() -> None:
-    layout = decide(*specs(PAPER, "workload.batch=768"), parse_wish("interleave=3,groups=8")).plan.layout
+    layout = decide(*specs(PAPER, "workload.batch=768"), parse_constraints("interleave=3,groups=8")).plan.layout
     assert layout.microbatches % 3 == 0
 
 
@@ -183,17 +236,17 @@ def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
     ],
 )
 def test_any_axis_can_be_fixed(text: str, layout: str) -> None:
-    assert str(decide(*specs(PAPER), parse_wish(text)).plan.layout) == layout
+    assert str(decide(*specs(PAPER), parse_constraints(text)).plan.layout) == layout
 
 
 def test_wrong_axes_are_all_named() -> None:
     with pytest.raises(HelixError) as caught:
-        parse_wish("group=8,combine=sum,pipeline=0")
+        parse_constraints("group=8,combine=sum,pipeline=0")
     assert [d.code for d in caught.value.diagnostics] == ["HX103", "HX105", "HX105"]
     assert "did you mean 'groups'?" in str(caught.value)
 
 
 def test_axes_that_do_not_make_the_devices() -> None:
     with pytest.raises(HelixError) as caught:
-        decide(*specs(PAPER), parse_wish("data=3"))
+        decide(*specs(PAPER), parse_constraints("data=3"))
     assert [d.code for d in caught.value.diagnostics] == ["HX202"]

@@ -9,6 +9,7 @@ from helixctl.plan import Plan
 from helixctl.simulate import forecast
 from helixctl.solve import space
 from helixctl.solve.candidate import representatives, simulated
+from helixctl.solve.deep import rounds
 from tests.documents import PAPER, PAPER_MOE, ROOT, specs
 
 QWEN = (str(ROOT / "plans/models/Qwen2.5-7B/config.json"), PAPER[1])
@@ -38,3 +39,37 @@ def test_a_deep_forecast(number: int) -> None:
             assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-9), (layout, name)
         # The mean over the ranks of how long each waits shifts by the last turns of a pipeline.
         assert found.exposed_s == pytest.approx(whole.exposed_s, rel=0.01, abs=1e-9), layout
+
+
+ROUNDS = [
+    (PAPER, ("workload.batch=128",)),
+    (PAPER_MOE, ("layers=6", "workload.batch=96")),
+    (QWEN, ("layers=7", "workload.batch=64", "workload.logits=all")),
+    (QWEN, ("layers=9", "hosts=3", "devices_per_host=4", "workload.batch=72")),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ROUNDS)))
+def test_a_forecast_of_many_microbatches(number: int) -> None:
+    """Extrapolated from two and three rounds of them, it is that of all."""
+    paths, sets = ROUNDS[number]
+    model, cluster, workload = specs(paths, *sets)
+    every = space(model, cluster, workload, {}, objective="latency")
+    layouts = [x for x in every if rounds(x, workload, replicas=False) == (2, 3) and x.microbatches < 50]
+    some = layouts[:: max(1, len(layouts) // 8)]
+    assert {1, 2} == {x.interleave for x in some}
+    assert {1} < {x.pipeline for x in some}
+    for layout in some:
+        ranks = representatives(layout, model, cluster, workload)
+        whole = forecast(lower(Plan.sketch(model, cluster, workload, layout), ranks))
+        found = simulated(model, cluster, workload, layout).forecast
+        assert found is not None
+        for name in ("step_s", "latency_s", "busy_share", "tokens_per_s"):
+            assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-9), (layout, name)
+        for name in ("memory_nbytes", "weight_nbytes", "received_nbytes", "between_hosts_nbytes", "tokens"):
+            assert getattr(found, name) == getattr(whole, name), (layout, name)
+        for level in whole.levels:
+            assert found.levels[level] == pytest.approx(whole.levels[level], abs=1e-9 * whole.step_s), (layout, level)
+        # How long a send is on its way beside the computation grows with the queue in front of a slow stage.
+        assert found.exposed_s == pytest.approx(whole.exposed_s, abs=0.05 * whole.step_s), layout
+        assert found.hidden_s <= whole.step_s

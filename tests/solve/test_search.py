@@ -7,14 +7,16 @@ from itertools import product
 import pytest
 
 from helixctl.lower import lower
-from helixctl.plan import Plan
-from helixctl.simulate import forecast
-from helixctl.solve import OBJECTIVES, decide, parse_wish, space
+from helixctl.plan import Layout, Plan
+from helixctl.simulate import Forecast, forecast
+from helixctl.solve import OBJECTIVES, Objective, decide, parse_constraints, space
 from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import representatives, simulated
 from helixctl.solve.objective import key, least, simplicity
-from helixctl.solve.work import Works
-from tests.documents import PAPER, PAPER_MOE, SMALL, SMALL_MOE, specs
+from helixctl.solve.work import LayoutCosts
+from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, specs
+
+LLAMA_8B = (str(ROOT / "plans/models/Llama-3.1-8B"), PAPER[1])
 
 HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 us", "within_host.latency=5 us",
          "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=4")  # fmt: skip
@@ -50,10 +52,12 @@ def problem(number: int):  # type: ignore[no-untyped-def]
 def test_the_optimum_of_brute_force(number: int) -> None:
     """Every layout of the space lowered whole, on all ranks, and simulated: none is better than what is chosen."""
     model, cluster, workload = problem(number)
-    everything = sorted(space(model, cluster, workload, {}), key=simplicity)
-    forecasts = {x: forecast(lower(Plan.sketch(model, cluster, workload, x))) for x in everything}
-    fitting = [x for x in everything if forecasts[x].memory_nbytes <= cluster.device.available]
+    forecasts: dict[Layout, Forecast] = {}
     for objective in OBJECTIVES:
+        everything = sorted(space(model, cluster, workload, {}, objective=objective), key=simplicity)
+        for x in (layout for layout in everything if layout not in forecasts):
+            forecasts[x] = forecast(lower(Plan.sketch(model, cluster, workload, x)))
+        fitting = [x for x in everything if forecasts[x].memory_nbytes <= cluster.device.available]
         best = min(fitting, key=lambda x: (key(objective, forecasts[x]), simplicity(x)))
         decision = decide(model, cluster, workload, None, objective, budget=10**9)
         assert decision.open_bound is None
@@ -66,7 +70,7 @@ def test_the_optimum_of_brute_force(number: int) -> None:
 @pytest.mark.parametrize("number", range(len(SMALL_SPECS)))
 def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
     model, cluster, workload = problem(number)
-    bounds = Bounds(Works(model, cluster, workload))
+    bounds = Bounds(LayoutCosts(model, cluster, workload))
     for layout in list(space(model, cluster, workload, {}))[::7]:
         whole = forecast(lower(Plan.sketch(model, cluster, workload, layout)))
         for objective in OBJECTIVES:
@@ -76,6 +80,17 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int) -> None:
         assert part.step_s == pytest.approx(whole.step_s, rel=1e-9), layout
         assert part.memory_nbytes == whole.memory_nbytes, layout
         assert part.received_nbytes == whole.received_nbytes, layout
+
+
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_the_bound_of_whole_layers_in_stages_is_their_step(stages: int) -> None:
+    """Nothing is exchanged but between stages: a stage between two others sends one and receives the next."""
+    model, cluster, workload = specs(PAPER, "layers=8", "hosts=2", f"devices_per_host={stages // 2}")
+    layout = Layout(groups=1, slices=1, pipeline=stages, microbatches=16)
+    found, bounds = simulated(model, cluster, workload, layout).forecast, Bounds(LayoutCosts(model, cluster, workload))
+    assert found is not None
+    assert bounds(layout).step_s == pytest.approx(found.step_s, rel=1e-9)
+    assert bounds.quick(layout).step_s < found.step_s
 
 
 def test_one_rank_of_every_stage_stands_for_a_regular_cluster() -> None:
@@ -111,13 +126,13 @@ def test_do_not_partition() -> None:
 
 
 def test_m_is_1_where_there_are_heads_enough() -> None:
-    decision = decide(*specs(PAPER), parse_wish("data=1,pipeline=1"))
+    decision = decide(*specs(PAPER), parse_constraints("data=1,pipeline=1"))
     assert decision.plan.layout.slices == 1
     assert decision.reasons[0].startswith("m = 1: there are heads enough for 16 groups; the best slicing, ")
 
 
 def test_slices_where_there_are_more_devices_than_heads() -> None:
-    decision = decide(*specs(PAPER, "attention.heads=4"), parse_wish("data=1,pipeline=1"))
+    decision = decide(*specs(PAPER, "attention.heads=4"), parse_constraints("data=1,pipeline=1"))
     assert decision.plan.layout.partitions == 16
     assert decision.plan.layout.slices == 4
 
@@ -126,7 +141,7 @@ def test_a_wide_head_is_priced_as_no_fast_kernel_takes_it() -> None:
     """One softmax of 512 dims costs about three times the attention of four of 128 on the same tokens."""
 
     def attend(*sets: str) -> float:
-        row = decide(*specs(PAPER, "workload.seq_len=2048", "workload.batch=16", *sets), {"groups": 16}, defaults=True)
+        row = decide(*specs(PAPER, "workload.seq_len=2048", "workload.batch=16", *sets), {"groups": 16}, plain=True)
         return next(r.candidate.forecast.levels["attend", "compute"] for r in row.rows if r.chosen)
 
     assert 2.5 < attend("attention.softmax_slices=1") / attend() < 4
@@ -142,19 +157,56 @@ def test_latency_and_memory_are_other_objectives() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "constraints",
     ["groups=8,pipeline=2", "combine=reduce,microbatches=4", "experts=8", "placement=groups-slices-data-pipeline",
      "gather_order=groups_first,slices=4", "interleave=2,data=2", "reduction_dtype=model", "microbatches=3,batch=3"],
 )  # fmt: skip
-def test_what_is_wished_is_kept_and_the_rest_is_searched(wish: str) -> None:
-    sets = ("workload.batch=768",) if "batch=" in wish else ()
-    fixed = parse_wish(wish.replace(",batch=3", ""))
+def test_what_is_wished_is_kept_and_the_rest_is_searched(constraints: str) -> None:
+    sets = ("workload.batch=768",) if "batch=" in constraints else ()
+    fixed = parse_constraints(constraints.replace(",batch=3", ""))
     layout = decide(*specs(PAPER_MOE, *sets), fixed).plan.layout
     assert all(getattr(layout, axis) == value for axis, value in fixed.items())
     assert layout.devices == 16
 
 
-def test_the_space_has_no_twins_and_all_of_it_is_legal() -> None:
+def microbatches(objective: Objective, **axes: int) -> set[int]:
+    model, cluster, workload = specs(PAPER, "workload.batch=12", "hosts=1", "devices_per_host=4")
+    return {x.microbatches for x in space(model, cluster, workload, axes, objective=objective)}
+
+
+def test_microbatches_divide_a_replica_s_batch_or_are_powers_of_two() -> None:
+    assert microbatches("throughput", pipeline=2, groups=2, interleave=1) == {1, 2, 3, 4, 6, 8, 12}
+    assert microbatches("throughput", pipeline=2, groups=2, interleave=2) == {2, 4, 6, 8, 12}
+    assert microbatches("throughput", pipeline=2, data=2) == {1, 2, 3, 4, 6}
+    assert microbatches("throughput", data=4) == {1}
+    assert microbatches("latency", data=4) == microbatches("memory", data=4) == {1, 2, 3}
+
+
+def test_a_batch_that_is_no_power_of_two_fills_its_stages() -> None:
+    model, cluster, workload = specs(LLAMA_8B, "hosts=1", "devices_per_host=4", "workload.batch=12")
+    workload = workload.model_copy(update={"seq_len": 512})
+    steps = {
+        n: decide(model, cluster, workload, {"pipeline": 4, "microbatches": n}).priced[0].forecast for n in (4, 8, 12)
+    }
+    chosen = decide(model, cluster, workload, {"pipeline": 4})
+    assert chosen.plan.layout.microbatches in (6, 12)
+    assert steps[12].step_s < min(steps[4].step_s, steps[8].step_s)
+
+
+@pytest.mark.parametrize("objective", ["latency", "memory"])
+def test_one_device_takes_its_batch_in_parts_where_that_is_wanted(objective: Objective) -> None:
+    """The first sequences are done early, and few are live at a time; the step is longer."""
+    model, cluster, workload = specs(LLAMA_8B, "hosts=1", "devices_per_host=1", "workload.batch=8")
+    workload = workload.model_copy(update={"seq_len": 2048})
+    fastest, found = (decide(model, cluster, workload, None, o) for o in ("throughput", objective))
+    assert (fastest.plan.layout.microbatches, found.plan.layout.microbatches) == (1, 8)
+    whole, parts = (d.priced[0].forecast for d in (fastest, found))
+    assert parts.latency_s < 0.7 * whole.latency_s
+    assert parts.memory_nbytes < 0.95 * whole.memory_nbytes
+    assert parts.step_s > whole.step_s
+
+
+def test_the_space_has_no_redundant_layouts_and_all_of_it_is_legal() -> None:
     for paths, count in ((PAPER, 2), (SMALL_MOE, 1)):
         model, cluster, workload = specs(paths)
         found = list(space(model, cluster, workload, {}))

@@ -6,12 +6,13 @@ import pytest
 
 from helixctl.errors import HelixError
 from helixctl.plan import Layout
-from helixctl.solve import decide, parse_wish, read_as, space
+from helixctl.solve import decide, parse_constraints, read_as, space
+from helixctl.solve.constraints import Request
 from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
 @pytest.mark.parametrize(
-    ("text", "wish"),
+    ("text", "constraints"),
     [
         ("tp=2", {"partitions": 2}),
         ("TP=8,PP=2", {"partitions": 8, "pipeline": 2}),
@@ -32,8 +33,8 @@ from tests.documents import PAPER, PAPER_MOE, SMALL, specs
         ("pipeline=2", {"pipeline": 2}),
     ],
 )  # fmt: skip
-def test_reads(text: str, wish: dict[str, int | str]) -> None:
-    assert parse_wish(text) == wish
+def test_reads(text: str, constraints: dict[str, int | str]) -> None:
+    assert parse_constraints(text) == constraints
     assert (read_as(text) is None) == (text == "pipeline=2")
 
 
@@ -42,15 +43,15 @@ def test_every_layout_is_read_as_it_is_printed() -> None:
     shown = [*space(*specs(PAPER), {}), *space(*specs(PAPER_MOE), {"slicing": "query"})]
     shown += [Layout(groups=2, slices=2, reduction_dtype="model", gather_order="groups_first", interleave=3)]
     for layout in shown:
-        wish = {axis: value for axis, value in parse_wish(str(layout)).items() if axis != "partitions"}
-        assert Layout.model_validate(wish) == layout
+        constraints = {axis: value for axis, value in parse_constraints(str(layout)).items() if axis != "partitions"}
+        assert Layout.model_validate(constraints) == layout
     assert len(shown) > 500
 
 
 @pytest.mark.parametrize("text", ["", " ", ",", ", ,"])
 def test_a_wish_for_nothing_is_refused(text: str) -> None:
     with pytest.raises(HelixError, match=r"HX105 --layout .* fixes no axis"):
-        parse_wish(text)
+        parse_constraints(text)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_wish_for_nothing_is_refused(text: str) -> None:
 )
 def test_refuses(text: str, said: str) -> None:
     with pytest.raises(HelixError) as caught:
-        parse_wish(text)
+        parse_constraints(text)
     assert said in str(caught.value)
 
 
@@ -80,14 +81,14 @@ def test_refuses(text: str, said: str) -> None:
 @pytest.mark.parametrize("documents", [PAPER, pytest.param(SMALL, marks=pytest.mark.sweep)], ids=["paper", "small"])
 def test_tp_fixes_groups_x_slices_together_with_other_axes(documents: tuple[str, str], text: str) -> None:
     """The chosen layout has them, and is the best that each pair alone gives, unless the budget ended the search."""
-    wish = parse_wish(text)
-    decision = decide(*specs(documents), wish)
+    constraints = parse_constraints(text)
+    decision = decide(*specs(documents), constraints)
     chosen = decision.plan.layout
-    assert all(getattr(chosen, axis) == value for axis, value in wish.items())
-    asked = [x for x in space(*specs(documents), {}) if all(getattr(x, axis) == value for axis, value in wish.items())]
+    assert all(getattr(chosen, axis) == value for axis, value in constraints.items())
+    asked = [x for x in space(*specs(documents), {}) if Request(constraints).admits(x)]
     assert decision.legal >= len({(x.groups, x.slices, x.data, x.pipeline) for x in asked}) > 0
     by_pair = {(x.groups, x.slices) for x in asked}
-    others = {axis: value for axis, value in wish.items() if axis not in {"groups", "slices", "partitions"}}
+    others = {axis: value for axis, value in constraints.items() if axis not in {"groups", "slices", "partitions"}}
     each = [decide(*specs(documents), {**others, "groups": n, "slices": m}) for n, m in by_pair]
     best = max(d.rows[0].candidate.forecast.tokens_per_s for d in each if d.rows[0].candidate.forecast)
     forecast = decision.rows[0].candidate.forecast
@@ -97,4 +98,4 @@ def test_tp_fixes_groups_x_slices_together_with_other_axes(documents: tuple[str,
 
 def test_a_tp_that_the_devices_do_not_have() -> None:
     with pytest.raises(HelixError, match=r"HX202 groups x slices 3: does not make 16 devices"):
-        decide(*specs(PAPER), parse_wish("tp=3"))
+        decide(*specs(PAPER), parse_constraints("tp=3"))

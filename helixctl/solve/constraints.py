@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
@@ -15,11 +16,11 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout
 from helixctl.spec.fields import did_you_mean
 
-Wish = Mapping[str, int | str]
+AxisConstraints = Mapping[str, int | str]  # an axis of the layout, or ``partitions``, and the value that it must have
 # Not an axis but a product of two: groups x slices.
 PARTITIONS: Final = "partitions"
-# What of a wish is no axis with a value of its own in the search: it is looked for among the pairs.
-OF_PAIRS: Final = frozenset({"groups", "slices", PARTITIONS})
+# The search takes all factor pairs groups x slices and filters them, so that other pairs can be shown beside.
+PAIR_AXES: Final = frozenset({"groups", "slices", PARTITIONS})
 
 _PARALLEL: Final = {
     "tp": (PARTITIONS, "tensor_parallel tensor_model_parallel tp"),
@@ -41,7 +42,7 @@ _WORDS: Final = {
 _EXAMPLE: Final = "--layout groups=8,pipeline=2,combine=reduce"
 
 
-def parse_wish(text: str) -> dict[str, int | str]:
+def parse_constraints(text: str) -> dict[str, int | str]:
     """The axes that a ``--layout`` text fixes, and ``partitions``, the product of groups and slices.
 
     Raises:
@@ -68,9 +69,47 @@ def parse_wish(text: str) -> dict[str, int | str]:
     return found
 
 
-def has(layout: Layout, wish: Wish) -> bool:
-    """Whether a layout has every axis as it is wished for."""
-    return all(getattr(layout, axis) == value for axis, value in wish.items())
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which layouts a user asks for.
+
+    Attributes:
+        given: the axes that the user fixes.
+        plain: every other axis keeps its default, but groups and slices, which make up the devices, and the slicing,
+            which the model decides.
+    """
+
+    given: AxisConstraints
+    plain: bool = False
+
+    @property
+    def fixed(self) -> dict[str, int | str]:
+        """Every axis that has one value only."""
+        defaults = {name: field.default for name, field in Layout.model_fields.items()} if self.plain else {}
+        return {**{axis: defaults[axis] for axis in defaults.keys() - {"groups", "slices", "slicing"}}, **self.given}
+
+    @property
+    def fixed_beside_pairs(self) -> dict[str, int | str]:
+        """The same without groups and slices."""
+        return {axis: value for axis, value in self.fixed.items() if axis not in PAIR_AXES}
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is fixed."""
+        return not self.given and not self.plain
+
+    def admits(self, layout: Layout) -> bool:
+        """Whether a layout has every axis as it is given."""
+        return satisfies(layout, self.given)
+
+    def __str__(self) -> str:
+        """``groups 8, pipeline 2``: what is given, empty where nothing is."""
+        return constraints_text(self.given)
+
+
+def satisfies(layout: Layout, constraints: AxisConstraints) -> bool:
+    """Whether a layout has every axis as it is fixed."""
+    return all(getattr(layout, axis) == value for axis, value in constraints.items())
 
 
 def read_as(text: str) -> str | None:
@@ -78,13 +117,13 @@ def read_as(text: str) -> str | None:
     items = [part.strip() for part in _ITEMS.split(text) if part.strip()]
     if all(item.partition("=")[0].strip() in Layout.model_fields for item in items):
         return None
-    meant = [f"{_name(axis)}={value}" for axis, value in parse_wish(text).items()]
+    meant = [f"{_name(axis)}={value}" for axis, value in parse_constraints(text).items()]
     return f"--layout {text!r} is read as {', '.join(meant)}"
 
 
-def wish_text(wish: Wish) -> str:
+def constraints_text(constraints: AxisConstraints) -> str:
     """``groups 8, pipeline 2``."""
-    return ", ".join(f"{_name(axis)} {value}" for axis, value in wish.items())
+    return ", ".join(f"{_name(axis)} {value}" for axis, value in constraints.items())
 
 
 def _name(axis: str) -> str:

@@ -1,0 +1,29 @@
+"""Which axes of a layout decide what a layer computes and what stages exchange: it is priced once for many layouts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from helixctl.plan import Layout
+
+# Axes that change where a rank stands, how many others do the same, and in which order it communicates, but not what it
+# computes in a layer of a microbatch of so many sequences. An axis that is not named here is taken to change it.
+_AROUND_A_LAYER: Final = frozenset(
+    {"data", "pipeline", "microbatches", "interleave", "placement", "gather_order"},
+)
+_IN_A_LAYER: Final = tuple(name for name in Layout.model_fields if name not in _AROUND_A_LAYER)
+# Axes of a layer that leave the residual stream as it is, which is what stages send to each other.
+_INSIDE_A_LAYER: Final = frozenset({"slicing", "combine", "reduction_dtype", "experts"})
+_OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in _IN_A_LAYER if name not in _INSIDE_A_LAYER)
+
+
+def in_a_layer(layout: Layout) -> tuple[object, ...]:
+    """The values of the axes on which the computation of a layer depends."""
+    values = layout.__dict__
+    return tuple([values[name] for name in _IN_A_LAYER])
+
+
+def of_the_residual_stream(layout: Layout) -> tuple[object, ...]:
+    """The values of the axes on which the size of the residual stream on a rank depends."""
+    values = layout.__dict__
+    return tuple([values[name] for name in _OF_THE_RESIDUAL_STREAM])

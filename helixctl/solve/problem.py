@@ -1,0 +1,91 @@
+"""What a search asks of a layout: its bounds, its forecast, and how layouts compare under one objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import inf
+from typing import NamedTuple, Self
+
+from helixctl.plan import Layout
+from helixctl.solve.bound import Bound, Bounds
+from helixctl.solve.candidate import Candidate, simulated, size
+from helixctl.solve.objective import Key, Objective, key, least
+from helixctl.solve.verdict import too_big
+from helixctl.solve.work import LayoutCosts
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
+
+
+class Specs(NamedTuple):
+    """What is planned, for which devices, and which step."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutProblem:
+    """The layouts of one model on one cluster, compared by one objective.
+
+    Attributes:
+        specs: model, cluster and workload.
+        objective: what is made as small (throughput: as large) as can be.
+        bounds: lower bounds on a layout's step, latency and memory; they do not depend on the objective.
+        only_fitting: a search ends where no layout that is left can fit in memory, by its bound.
+    """
+
+    specs: Specs
+    objective: Objective
+    bounds: Bounds
+    only_fitting: bool = True
+
+    @classmethod
+    def of(cls, specs: Specs, objective: Objective) -> Self:
+        """The problem of these specs, with no bound worked out yet."""
+        return cls(specs, objective, Bounds(LayoutCosts(*specs)))
+
+    def smallest(self, *, only_fitting: bool = True) -> Self:
+        """The same layouts, compared by their memory; the bounds are shared."""
+        return replace(self, objective="memory", only_fitting=only_fitting)
+
+    def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
+        """Layouts with their quick bounds."""
+        return [(self.quick_bound(layout), layout) for layout in layouts]
+
+    def quick_bound(self, layout: Layout) -> Key:
+        """A key that the layout's own is not below, as if nothing were exchanged."""
+        return self._key_of(self.bounds.quick(layout))
+
+    def bound(self, layout: Layout) -> Key:
+        """A tighter one, which takes longer: communication is in it."""
+        return self._key_of(self.bounds(layout))
+
+    def simulate(self, layout: Layout) -> Candidate:
+        """The layout with its forecast."""
+        return simulated(*self.specs, layout)
+
+    def size(self, layout: Layout) -> int:
+        """About how many tasks the simulation takes."""
+        return size(*self.specs, layout)
+
+    def key(self, candidate: Candidate) -> Key:
+        """What candidates are compared by; less is better."""
+        if candidate.forecast is None:
+            raise TypeError  # only legal layouts are compared
+        return key(self.objective, candidate.forecast)
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether a candidate may be chosen."""
+        return too_big(candidate, self.specs.cluster) is None
+
+    def is_hopeless(self, bound: Key) -> bool:
+        """Whether no layout with this bound, or with a later one, may be chosen."""
+        return self.only_fitting and bound[0] == inf
+
+    def _key_of(self, bound: Bound) -> Key:
+        """A layout that cannot fit, by its bound, comes after all that may."""
+        found = least(self.objective, bound)
+        return found if bound.memory_nbytes <= self.specs.cluster.device.available else (inf, *found)
