@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from math import ceil, log2
 
 from helixctl.cost import constants as c
@@ -22,13 +23,19 @@ def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     min(1, NICs / devices of a host): all groups of a level cross at the same time, and together they are all devices of
     the host, so that every device has an equal part of the NICs whichever group it is in.
     """
-    per_host = Counter(cluster.host_of(rank) for rank in task.ranks)
+    per_host = _per_host(task.ranks, cluster.devices_per_host)
     table = _table(task, cluster, crosses=len(per_host) > 1)
     if table and cluster.calibration:
         name = f"{table.kind} of {table.ranks} ranks: times by size"
         rule = Rule(name, f"calibrated: {cluster.calibration.source}")
         return Cost(seconds_of_size(table.nbytes, table.seconds, task.nbytes), (rule,))
     return (_nccl if cluster.device.kind == "cuda" else _gloo)(task, cluster, per_host)
+
+
+@lru_cache(maxsize=4096)
+def _per_host(ranks: tuple[int, ...], devices_per_host: int) -> Counter[int]:
+    """How many of the ranks are on each host."""
+    return Counter(rank // devices_per_host for rank in ranks)
 
 
 def _table(task: Task, cluster: ClusterSpec, *, crosses: bool) -> CollectiveTable | None:

@@ -54,7 +54,7 @@ class Builder:
         self._tasks: list[Task] = []
         # By rank, then by microbatch.
         self._order: dict[int, dict[int, list[Task]]] = {}
-        self._only = only
+        self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
         self._extents = full_extents(plan.model, plan.workload)
 
@@ -236,7 +236,8 @@ class Builder:
         )
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
-        return tuple(ranks) if self._only is None else tuple(r for r in ranks if r in self._only)
+        """Those of some ranks that are lowered, ascending."""
+        return tuple(ranks) if self._only is None else tuple([r for r in self._only if r in ranks])
 
     def _edges(
         self, op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value]

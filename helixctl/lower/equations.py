@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from helixctl.dag import Level
 from helixctl.dag.function import Equation
 from helixctl.lower.builder import Builder
-from helixctl.lower.reshard import needs_moving, reshard
+from helixctl.lower.reshard import moves_of, reshard
 from helixctl.plan.sharding import Sharding
 
 
@@ -29,7 +29,7 @@ def add_equations(b: Builder, equations: Iterable[Equation]) -> None:
             _compute(b, run)
             run = []
         run.append(equation)
-        if moved := [tensor for tensor in equation.outputs if needs_moving(b, tensor)]:
+        if moved := [tensor for tensor in equation.outputs if moves_of(b, tensor)]:
             _compute(b, run)
             run = []
             for tensor in moved:

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
 from helixctl.dag.function import hidden_states, input_of
@@ -73,10 +73,27 @@ def _cutting(layout: Layout, cuts: tuple[Cut, ...], dims: tuple[str, ...] | None
     return [c for c in cuts if layout.ways(c.axis) > 1 and (dims is None or c.dim in dims)]
 
 
+# By table, kind of tensor, and what else of a layout decides: tables are few and kept, layouts are many.
+_KNOWN: Final = dict[object, list[Move]]()
+
+
+def moves_of(b: Builder, tensor: str) -> list[Move]:
+    """The steps from how a tensor is made to how it is read in the builder's layout."""
+    layout = b.layout
+    key = (
+        id(b.shares.table),
+        kind_of(tensor),
+        layout.gather_order,
+        *[layout.ways(axis) > 1 for axis in get_args(Axis)],
+    )
+    if key not in _KNOWN:
+        _KNOWN[key] = moves(layout, b.shares.of(tensor), b.function.tensors[tensor].dims)
+    return _KNOWN[key]
+
+
 def reshard(b: Builder, tensor: str) -> None:
     """Leave every rank with what the tensor's readers take."""
-    steps = moves(b.layout, b.shares.of(tensor), b.function.tensors[tensor].dims)
-    for move in steps:
+    for move in moves_of(b, tensor):
         layer, level = level_moved(b.function, tensor, move.op)
         name, stage = _named(tensor, level, move, b.layout)
         if isinstance(move.op, Narrow):
@@ -85,11 +102,6 @@ def reshard(b: Builder, tensor: str) -> None:
         for end, ranks in b.along(move.axis):
             task = f"{name}.{end}" if end else name
             b.collective(layer, level, task, move.op, ranks, tensor, stage, partial(b.cut, move.left))
-
-
-def needs_moving(b: Builder, tensor: str) -> bool:
-    """Whether a tensor is read otherwise than it is made."""
-    return bool(moves(b.layout, b.shares.of(tensor), b.function.tensors[tensor].dims))
 
 
 def distribute_input(b: Builder) -> None:

@@ -124,16 +124,18 @@ class _Space:
             "combine": ("concat", "reduce") if mesh.partitions > 1 else ("concat",),
             "experts": [x for x in _divisors(mesh.partitions) if x <= experts.count] if experts else [1],
             "placement": _placements(mesh, self.cluster),
+            "residual": ("replicated", "sharded") if mesh.partitions > 1 else ("replicated",),
         }
         turns = list(self._turns(mesh))
         values = ([self.constraints[axis]] if axis in self.constraints else choices[axis] for axis in choices)
-        for slicing, combine, ways, placement in product(*values):
+        for slicing, combine, ways, placement, residual in product(*values):
             for gather_order, (microbatches, interleave) in product(self._gather_orders(mesh, combine), turns):
                 yield {
                     "slicing": slicing,
                     "combine": combine,
                     "experts": ways,
                     "placement": placement,
+                    "residual": residual,
                     "gather_order": gather_order,
                     "microbatches": microbatches,
                     "interleave": interleave,

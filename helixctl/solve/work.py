@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -117,8 +117,7 @@ class LayoutCosts:
         shares, found = Shares(layout, self.model, self.workload), dict[tuple[str, ...], object]()
         for levels in _GROUPS:
             form, cuts = self._form(shares.table, levels)
-            spans = [shares.interval(cut, 0, (0, sequences)) for cut in cuts]
-            found[levels] = (form, sequences, layout.reduction_dtype, *[stop - start for start, stop in spans])
+            found[levels] = (form, sequences, layout.reduction_dtype, *_sizes(shares, cuts, sequences))
         return found
 
     def _form(self, table: Table, levels: tuple[str, ...]) -> tuple[int, tuple[Cut, ...]]:
@@ -167,6 +166,19 @@ class LayoutCosts:
         batch = sequences * layout.data * layout.microbatches
         plan = Plan.sketch(model, self.cluster, self.workload.model_copy(update={"batch": batch}), layout)
         return lower(plan, only={rank}, layers=range(1), microbatches=range(1))
+
+
+def _sizes(shares: Shares, cuts: Sequence[Cut], sequences: int) -> list[int]:
+    """The largest shares of some cuts, which are the first rank's.
+
+    Where slices cut the dims of heads and nothing else, heads and dims matter by their product alone.
+    """
+    spans = {cut: shares.interval(cut, 0, (0, sequences)) for cut in cuts}
+    sizes = {cut: stop - start for cut, (start, stop) in spans.items()}
+    if [cut.dim for cut in cuts if cut.axis == "slices"] == ["head_dim"]:
+        (dims,) = [size for cut, size in sizes.items() if cut.axis == "slices"]
+        return [size * dims if cut.axis == "groups" else size for cut, size in sizes.items() if cut.axis != "slices"]
+    return list(sizes.values())
 
 
 def _work(dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
