@@ -155,7 +155,7 @@ class _Session:
             peak_nbytes=peak,
             attention=sorted(b.name for b in program.attention),
             check=check,
-            finite=all(is_finite(buffer.data) for buffer in program.outputs.values()),
+            finite=all(is_finite(piece) for piece in program.outputs.values()),
             weights_read_nbytes=read_nbytes,
         )
 

@@ -9,8 +9,8 @@ import torch
 
 from helixctl.dag import AllGather, AllToAll, Dag
 from helixctl.dag.retype import retyped
+from helixctl.program.part import even
 from helixctl.verify import verify
-from helixctl_runtime.axes import even
 from helixctl_runtime.collectives import exchange_together, issue
 from helixctl_runtime.program import Compute, Exchange, Wait
 from helixctl_runtime.ranks import Rank, run_ranks
