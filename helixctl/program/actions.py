@@ -89,15 +89,9 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for a collective.
-
-    Attributes:
-        place: of the collective.
-        until: the place of the first task that reads its result, or that sends again; the order's length at the end.
-    """
+    """Wait for a collective, whose place is given: ahead of what reads its result, or of the next send."""
 
     place: int
-    until: int
 
 
 Action = Compute | Copy | Exchange | Wait

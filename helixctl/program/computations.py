@@ -40,8 +40,7 @@ def computation(draft: Draft, task: Task) -> None:
         case Attention():
             _attention(draft, task, task.op)
         case Activation():
-            x = draft.buffers[task.inputs[0]]
-            _kernel(draft, task, [x.view], [draft.new(task.outputs[0], x.axes).view])
+            _activation(draft, task)
         case Multiply() | Add():
             _elementwise(draft, task)
         case Embed() | Norm() | Route() | Experts() | LastToken():
@@ -89,7 +88,7 @@ def _bias(draft: Draft, task: Task) -> None:
     made = len(task.outputs)
     for x_id, bias_id, out_id in zip(task.inputs[:made], task.inputs[made:], task.outputs, strict=True):
         x = draft.buffers[x_id]
-        cut = draft.new(out_id).split(x.factors())
+        cut = draft.over(out_id, (x_id,)).split(x.factors())
         own = draft.dims(bias_id)
         weight = held(draft, bias_id, tuple([a for a in cut.axes if a.dim in own]))
         _kernel(draft, task, [x.in_order(cut.axes)], [cut.view], (weight,))
@@ -98,11 +97,13 @@ def _bias(draft: Draft, task: Task) -> None:
 def _rotate(draft: Draft, task: Task, rotary: RotarySpec) -> None:
     """Each operand is a kernel of its own."""
     for x_id, out_id in zip(task.inputs, task.outputs, strict=True):
-        x = draft.plain(x_id).view
+        buffer = draft.plain(x_id)
+        x = buffer.view
         positions, dtype = draft.dag.value[x_id].region[1], _wide(x.dtype)
         tables = [RotaryTable(f, rotary, x.sizes[-1], positions, dtype) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
-        _kernel(draft, task, [x], [draft.new(out_id).view], constants=constants)
+        out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+        _kernel(draft, task, [x], [out.view], constants=constants)
 
 
 def _attention(draft: Draft, task: Task, op: Attention) -> None:
@@ -118,6 +119,16 @@ def _attention(draft: Draft, task: Task, op: Attention) -> None:
     _kernel(draft, task, qkv, [in_order], constants=constants)
 
 
+def _activation(draft: Draft, task: Task) -> None:
+    """In the axes of its operand, and over it where it can be."""
+    x, out_id = draft.buffers[task.inputs[0]], task.outputs[0]
+    if x.axes == plain(draft.dag, draft.dag.value[out_id]):
+        out = draft.over(out_id, task.inputs)
+    else:
+        out = draft.new(out_id, x.axes)
+    _kernel(draft, task, [x.view], [out.view])
+
+
 def _elementwise(draft: Draft, task: Task) -> None:
     """Both operands as they lie, cut alike; plain where they are cut in ways that do not go together."""
     a, b = (draft.buffers[v] for v in task.inputs)
@@ -125,7 +136,7 @@ def _elementwise(draft: Draft, task: Task) -> None:
     if factors is None:
         a, b = (draft.plain(v) for v in task.inputs)
         factors = {}
-    a, b, cut = a.split(factors), b.split(factors), draft.new(task.outputs[0]).split(factors)
+    a, b, cut = a.split(factors), b.split(factors), draft.over(task.outputs[0], task.inputs).split(factors)
     _kernel(draft, task, [a.in_order(cut.axes), b.in_order(cut.axes)], [cut.view])
 
 

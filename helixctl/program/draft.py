@@ -74,12 +74,28 @@ class Draft:
         return constant
 
     def spare(self, value_id: str) -> bool:
-        """Whether nobody but the task at hand needs a value any more, nor another value in its block."""
-        if value_id not in self.part.made or self.part.readers[value_id][-1] != self.place or self.is_output(value_id):
+        """Whether the task at hand may write over a value: nobody else needs it, or another value that lies there."""
+        view = self.buffers[value_id].view
+        there = [v for v in self.in_block[view.block] if self.buffers[v].view.start == view.start]
+        if any(v not in self.part.made or self.is_output(v) for v in there):
             return False
-        block = self.buffers[value_id].view.block
-        others = [v for v in self.in_block[block] if v != value_id]
-        return all(self.part.needed(v) <= self.place and not self.is_output(v) for v in others)
+        others = [p for v in there for p in self.part.readers.get(v, ()) if (v, p) != (value_id, self.place)]
+        return all(self.part.done(place) <= self.place for place in others)
+
+    def over(self, value_id: str, operands: Sequence[str]) -> Buffer:
+        """Where an elementwise task puts its result: over an operand that nobody else needs, or in a new block.
+
+        What is sent afterwards needs memory without holes.
+        """
+        value = self.dag.value[value_id]
+        axes = plain(self.dag, value)
+        sent = any(self.part.own[p].task.is_collective for p in self.part.readers.get(value_id, ()))
+        for operand in operands:
+            view, its = self.buffers[operand]
+            fits = its == axes and view.dtype == value.dtype and (view.contiguous or not sent)
+            if fits and not self._padded(value_id) and self.spare(operand):
+                return self.hold(value_id, self.buffers[operand])
+        return self.new(value_id)
 
     def numel_of_block(self, view: View) -> int:
         """How many elements of a view's dtype its block has room for."""
@@ -163,7 +179,7 @@ class Draft:
 
     def land(self, flight: Flight) -> None:
         """Wait for a collective; what unpacks is a computation of the task that needs it."""
-        self.actions.append(Wait(flight.place, self.place))
+        self.actions.append(Wait(flight.place))
         if flight.unpack:
             self.copy(flight.unpack, flight.place)
 

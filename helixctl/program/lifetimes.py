@@ -10,27 +10,25 @@ from helixctl.program.view import View
 
 
 def lifetimes(
-    actions: Sequence[Action], sizes: Sequence[int], end: int, kept: Iterable[View], whole: Iterable[View]
+    actions: Sequence[Action], sizes: Sequence[int], kept: Iterable[View], whole: Iterable[View]
 ) -> tuple[Block, ...]:
-    """The blocks of a program with their lifetimes, in places of the rank's order.
+    """The blocks of a program with their lifetimes, in places of the list of actions.
 
-    All that is touched at one place is needed there together. A collective reads and writes until it has been waited
-    for.
+    A collective reads and writes from its issue until it has been waited for.
 
     Args:
         actions: of the program.
         sizes: the bytes of every block.
-        end: the place after all tasks.
         kept: views of blocks that are needed to the end of the step, such as the output.
         whole: views of blocks whose numbers are there before the first step and stay.
     """
-    until = {action.place: action.until for action in actions if isinstance(action, Wait)}
+    end = len(actions)
+    waited = {action.place: at for at, action in enumerate(actions) if isinstance(action, Wait)}
     first, last = [end] * len(sizes), [0] * len(sizes)
-    for action in actions:
-        place = action.place
-        done = until[place] if isinstance(action, Exchange) else place
+    for at, action in enumerate(actions):
+        done = waited[action.place] if isinstance(action, Exchange) else at
         for block in _blocks(action):
-            first[block] = min(first[block], place)
+            first[block] = min(first[block], at)
             last[block] = max(last[block], done)
     for view in kept:
         last[view.block] = end

@@ -50,10 +50,9 @@ class Part:
         places = reads if outputs else [later for later in self._sends if later > place]
         return min(places, default=len(self.own))
 
-    def needed(self, value: str) -> int:
-        """The last place at which some task still reads a value; -1 if none does."""
-        places = self.readers.get(value, ())
-        return max([self.awaited(p) if self.own[p].task.is_collective else p for p in places], default=-1)
+    def done(self, place: int) -> int:
+        """The place at which a task no longer reads its inputs."""
+        return self.awaited(place) if self.own[place].task.is_collective else place
 
     def _own(self, task: Task) -> Own:
         if not task.is_collective:

@@ -217,22 +217,28 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> Step:
-    """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider."""
+    """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider.
+
+    ``out`` may be ``x``.
+    """
     lower, upper = x.chunk(2, dim=-1)
     out_lower, out_upper = out.chunk(2, dim=-1)
+    over = out.data_ptr() == x.data_ptr()
     if out.dtype not in HALF:
 
         def step() -> None:
+            held = lower.clone() if over else lower
             torch.mul(lower, cos, out=out_lower).addcmul_(upper, sin, value=-1)
-            torch.mul(upper, cos, out=out_upper).addcmul_(lower, sin)
+            torch.mul(upper, cos, out=out_upper).addcmul_(held, sin)
 
         return step
 
     def half() -> None:
+        held = lower.clone() if over else lower
         wide = lower * cos
         out_lower.copy_(wide.addcmul_(upper, sin, value=-1))
         torch.mul(upper, cos, out=wide)
-        out_upper.copy_(wide.addcmul_(lower, sin))
+        out_upper.copy_(wide.addcmul_(held, sin))
 
     return half
 
