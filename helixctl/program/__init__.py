@@ -1,6 +1,7 @@
 """What each rank runs: from a dag to a flat list of actions, and to an offset in memory for everything they touch."""
 
 from helixctl.program.actions import Action, Compute, Copy, Exchange, Program, Wait, Weights
+from helixctl.program.alike import Programs
 from helixctl.program.arena import Arena, Block, arena_of
 from helixctl.program.constants import CausalMask, Constant, RotaryTable
 from helixctl.program.rank import program_of
@@ -17,6 +18,7 @@ __all__ = [
     "Copy",
     "Exchange",
     "Program",
+    "Programs",
     "RotaryTable",
     "View",
     "Wait",

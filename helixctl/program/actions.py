@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from helixctl.dag import Task
-from helixctl.program.arena import Arena, Block, arena_of
+from helixctl.program.arena import Arena, Block, arena_of, largest_sum
 from helixctl.program.axes import Axes
 from helixctl.program.constants import Constant
 from helixctl.program.view import Buffer, View
@@ -124,6 +124,11 @@ class Program:
     def arena(self) -> Arena:
         """Where every block lies in one piece of memory."""
         return arena_of(self.blocks)
+
+    @cached_property
+    def live_nbytes(self) -> int:
+        """The largest sum of blocks that are needed at the same time."""
+        return largest_sum(self.blocks)
 
     @property
     def weight_nbytes(self) -> int:

@@ -2,7 +2,8 @@
 
 To find the smallest such memory is hard (dynamic storage allocation). What helps in practice is to place the large or
 long-lived blocks first, each in the tightest gap between those that are there while it is needed. Several orders are
-tried; as soon as one takes no more than the largest sum of live blocks, none can be better.
+tried; as soon as one takes no more than the largest sum of live blocks, none can be better. What one layer puts into a
+block the others put into the same place, so that the arena of a deep model is found like that of a shallow one.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class Block:
     Attributes:
         nbytes: its size, without what aligns it.
         first, last: the places in the list of actions between which, both included, it is needed.
+        label: equal for the blocks of all layers that do the same there; empty for a block that has no likes.
     """
 
     nbytes: int
     first: int
     last: int
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,40 +41,58 @@ class Arena:
     nbytes: int
 
 
-# How much work goes into a tighter arena where the first try leaves gaps: blocks placed, all together.
+# How much work goes into a tighter arena where the first try leaves gaps: places that are tried, all together.
 _WORK: Final = 20_000
 
 
-def arena_of(blocks: Sequence[Block]) -> Arena:
-    """The tightest arena that is found for blocks with these lifetimes.
+@dataclass(slots=True)
+class _Slot:
+    """A place in the arena for blocks with one label, one after the other.
 
-    The blocks that reach highest are placed first in the next round, until nothing is gained or the work is done.
+    Attributes:
+        size: in bytes, aligned.
+        first, last: when the first of the blocks is needed; when the last one is no longer.
+        length: for how long the first is.
+        beside: the numbers of the slots that have a block at the same time.
     """
-    sizes = [aligned(block.nbytes) for block in blocks]
-    floor = largest_sum(blocks, sizes)
-    beside = _together(blocks)
-    rounds = max(2, _WORK // (1 + len(blocks)) // len(_ORDERS))
-    best: Arena | None = None
-    for key in _ORDERS:
-        keys = [key(size, block) for size, block in zip(sizes, blocks, strict=True)]
-        order = sorted(range(len(blocks)), key=keys.__getitem__)
-        for _ in range(rounds):
-            found = _placed(sizes, beside, order)
-            if best is None or found.nbytes < best.nbytes:
-                best = found
-            if best.nbytes <= floor:
-                return best
-            top = {i for i in order if found.offsets[i] + sizes[i] == found.nbytes}
-            order = [*(i for i in order if i in top), *(i for i in order if i not in top)]
-    return best or Arena((), 0)
+
+    size: int
+    first: int
+    last: int
+    length: int
+    beside: set[int]
 
 
-_ORDERS: Final[tuple[Callable[[int, Block], tuple[int, ...]], ...]] = (
-    lambda size, b: (-size, b.first - b.last, b.first),
-    lambda size, b: (b.first - b.last, -size, b.first),
-    lambda size, b: (-size * (b.last - b.first + 1), b.first),
-    lambda size, b: (b.first, b.first - b.last, -size),
+_ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
+    lambda slot: (-slot.size, -slot.length, slot.first),
+    lambda slot: (-slot.length, -slot.size, slot.first),
+    lambda slot: (-slot.size * slot.length, slot.first),
+    lambda slot: (slot.first, -slot.length, -slot.size),
 )
+
+
+def arena_of(blocks: Sequence[Block]) -> Arena:
+    """The tightest arena that is found for blocks with these lifetimes."""
+    slots, slot_of = _slots(blocks)
+    offsets = _tightest(slots, largest_sum(blocks))
+    return Arena(tuple([offsets[slot] for slot in slot_of]), _height(slots, offsets))
+
+
+def _tightest(slots: Sequence[_Slot], floor: int) -> list[int]:
+    """Offsets of the slots. Those that reach highest are placed first in the next round, until the work is done."""
+    best: list[int] = []
+    for key in _ORDERS:
+        order = sorted(range(len(slots)), key=lambda i: key(slots[i]))
+        for _ in range(max(1, _WORK // (1 + len(slots)) // len(_ORDERS))):
+            found = _placed(slots, order)
+            if not best or _height(slots, found) < _height(slots, best):
+                best = found
+            if _height(slots, best) <= floor:
+                return best
+            height = _height(slots, found)
+            top = {i for i in order if found[i] + slots[i].size == height}
+            order = [*(i for i in order if i in top), *(i for i in order if i not in top)]
+    return best
 
 
 def aligned(nbytes: int) -> int:
@@ -79,37 +100,52 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def largest_sum(blocks: Sequence[Block], sizes: Sequence[int]) -> int:
-    """The largest sum of sizes that are needed at one place: no arena is smaller."""
+def largest_sum(blocks: Sequence[Block]) -> int:
+    """The largest sum of blocks that are needed at one time, each aligned: no arena is smaller."""
     if not blocks:
         return 0
     changes = [0] * (2 + max(block.last for block in blocks))
-    for size, block in zip(sizes, blocks, strict=True):
-        changes[block.first] += size
-        changes[block.last + 1] -= size
+    for block in blocks:
+        changes[block.first] += aligned(block.nbytes)
+        changes[block.last + 1] -= aligned(block.nbytes)
     return max(accumulate(changes))
 
 
-def _together(blocks: Sequence[Block]) -> list[list[int]]:
-    """Of every block, the others that are needed at some place where it is."""
-    beside: list[list[int]] = [[] for _ in blocks]
+def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
+    """The slots of an arena, and which of them each block has."""
+    slots: list[_Slot] = []
+    slot_of = [0] * len(blocks)
+    by_label: dict[object, list[int]] = {}
     live: list[int] = []
-    for i in sorted(range(len(blocks)), key=lambda i: blocks[i].first):
-        live = [other for other in live if blocks[other].last >= blocks[i].first]
-        for other in live:
-            beside[other].append(i)
-        beside[i] += live
-        live.append(i)
-    return beside
+    for i in sorted(range(len(blocks)), key=lambda i: (blocks[i].first, i)):
+        block = blocks[i]
+        likes = by_label.setdefault((block.label or i, block.nbytes), [])
+        mine = next((slot for slot in likes if slots[slot].last < block.first), None)
+        if mine is None:
+            mine = len(slots)
+            slots.append(_Slot(aligned(block.nbytes), block.first, block.last, block.last - block.first + 1, set()))
+            likes.append(mine)
+        slots[mine].last = block.last
+        slot_of[i] = mine
+        live = [slot for slot in live if slots[slot].last >= block.first and slot != mine]
+        for slot in live:
+            slots[slot].beside.add(mine)
+        slots[mine].beside.update(live)
+        live.append(mine)
+    return slots, slot_of
 
 
-def _placed(sizes: Sequence[int], beside: Sequence[Sequence[int]], order: Sequence[int]) -> Arena:
-    """Blocks placed one after the other."""
-    offsets = [-1] * len(sizes)
+def _height(slots: Sequence[_Slot], offsets: Sequence[int]) -> int:
+    return max((offset + slot.size for slot, offset in zip(slots, offsets, strict=True)), default=0)
+
+
+def _placed(slots: Sequence[_Slot], order: Sequence[int]) -> list[int]:
+    """Slots placed one after the other."""
+    offsets = [-1] * len(slots)
     for i in order:
-        taken = sorted([(offsets[other], offsets[other] + sizes[other]) for other in beside[i] if offsets[other] >= 0])
-        offsets[i] = _tightest_gap(taken, sizes[i])
-    return Arena(tuple(offsets), max((o + s for o, s in zip(offsets, sizes, strict=True)), default=0))
+        beside = [(offsets[j], offsets[j] + slots[j].size) for j in slots[i].beside if offsets[j] >= 0]
+        offsets[i] = _tightest_gap(sorted(beside), slots[i].size)
+    return offsets
 
 
 def _tightest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:

@@ -33,6 +33,7 @@ class Draft:
         self.place = 0
         self.actions: list[Action] = []
         self.sizes: list[int] = []  # bytes of every block
+        self.labels: list[str] = []  # of every block: the task that has asked for it, whatever its layer
         self.buffers: dict[str, Buffer] = {}
         self.in_block: dict[int, list[str]] = {}  # the values of each block
         self.constants: dict[Constant, View] = {}
@@ -46,7 +47,14 @@ class Draft:
     def block(self, sizes: tuple[int, ...], dtype: str, numel: int | None = None) -> View:
         """A new block for elements of these sizes, or for more of them."""
         self.sizes.append((prod(sizes) if numel is None else numel) * DTYPE_NBYTES[dtype])
+        self.labels.append(self._label())
         return View(len(self.sizes) - 1, dtype, 0, sizes, row_major(sizes))
+
+    def _label(self) -> str:
+        if self.place == len(self.part.own):
+            return ""
+        task = self.part.own[self.place].task
+        return task.id.removeprefix(f"l{task.layer}.")
 
     def flat(self, numel: int, dtype: str) -> View:
         """A new block with one axis."""

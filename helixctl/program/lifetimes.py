@@ -10,7 +10,11 @@ from helixctl.program.view import View
 
 
 def lifetimes(
-    actions: Sequence[Action], sizes: Sequence[int], kept: Iterable[View], whole: Iterable[View]
+    actions: Sequence[Action],
+    sizes: Sequence[int],
+    labels: Sequence[str],
+    kept: Iterable[View],
+    whole: Iterable[View],
 ) -> tuple[Block, ...]:
     """The blocks of a program with their lifetimes, in places of the list of actions.
 
@@ -19,6 +23,7 @@ def lifetimes(
     Args:
         actions: of the program.
         sizes: the bytes of every block.
+        labels: the label of every block.
         kept: views of blocks that are needed to the end of the step, such as the output.
         whole: views of blocks whose numbers are there before the first step and stay.
     """
@@ -34,7 +39,7 @@ def lifetimes(
         last[view.block] = end
     for view in whole:
         first[view.block], last[view.block] = 0, end
-    return tuple([Block(*each) for each in zip(sizes, first, last, strict=True)])
+    return tuple([Block(*each) for each in zip(sizes, first, last, labels, strict=True)])
 
 
 def _blocks(action: Action) -> list[int]:

@@ -30,7 +30,7 @@ class Part:
     def __init__(self, dag: Dag, rank: int) -> None:
         """Go once through the rank's order."""
         self.dag, self.rank = dag, rank
-        self.own = [self._own(dag.task[name]) for name in dag.order[rank]]
+        self.own = owned(dag, rank)
         self.made = {value for own in self.own for value in own.outputs}
         found: dict[str, list[int]] = defaultdict(list)
         for place, own in enumerate(self.own):
@@ -54,15 +54,22 @@ class Part:
         """The place at which a task no longer reads its inputs."""
         return self.awaited(place) if self.own[place].task.is_collective else place
 
-    def _own(self, task: Task) -> Own:
-        if not task.is_collective:
-            return Own(task, task.inputs, task.outputs)
-        return Own(task, self._here(task, task.inputs), self._here(task, task.outputs))
 
-    def _here(self, task: Task, values: tuple[str, ...]) -> tuple[str, ...]:
+def owned(dag: Dag, rank: int) -> list[Own]:
+    """The tasks of a rank in their order."""
+
+    def here(task: Task, values: tuple[str, ...]) -> tuple[str, ...]:
         if len(values) == len(task.ranks):  # one of each rank, in their order
-            return (values[task.ranks.index(self.rank)],)
-        return tuple([v for v in values if self.dag.value[v].rank == self.rank])
+            return (values[task.ranks.index(rank)],)
+        return tuple([v for v in values if dag.value[v].rank == rank])
+
+    found = []
+    for task in map(dag.task.__getitem__, dag.order[rank]):
+        if task.is_collective:
+            found.append(Own(task, here(task, task.inputs), here(task, task.outputs)))
+        else:
+            found.append(Own(task, task.inputs, task.outputs))
+    return found
 
 
 def extents(dag: Dag, task: Task, values: tuple[str, ...], dim: str, total: int) -> list[int]:

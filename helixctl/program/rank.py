@@ -43,7 +43,7 @@ def program_of(dag: Dag, rank: int) -> Program:
         outputs=outputs,
         constants=draft.constants,
         weights=draft.weights,
-        blocks=lifetimes(draft.actions, draft.sizes, kept, whole),
+        blocks=lifetimes(draft.actions, draft.sizes, draft.labels, kept, whole),
     )
 
 

@@ -152,6 +152,7 @@ class _Session:
             measured=measured,
             weight_nbytes=program.weight_nbytes,
             buffer_nbytes=program.buffer_nbytes,
+            proved_nbytes=program.proved_nbytes,
             peak_nbytes=peak,
             attention=sorted(b.name for b in program.attention),
             check=check,
