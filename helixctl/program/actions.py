@@ -63,9 +63,9 @@ class Copy:
     unpacks: int | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that are read and written."""
-        return 2 * sum([target.numel * DTYPE_NBYTES[target.dtype] for target, _ in self.pairs])
+    def moved(self) -> list[tuple[str, int]]:
+        """Dtype, and bytes read and written, of each pair."""
+        return [(t.dtype, 2 * t.numel * DTYPE_NBYTES[t.dtype]) for t, _ in self.pairs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,10 +119,10 @@ def _send_receive(draft: Draft, own: Own) -> None:
         draft.pending[own.outputs[0]] = draft.issue(Exchange(draft.place, own.task, view, view))
         return
     (in_id,) = own.inputs
-    view = _sent(draft, in_id, plain(draft.dag, draft.dag.value[in_id])).view.flat()
     # The sender has no output whose use would be waited for: it goes on until its next send, or the step's end.
     if draft.sending is not None:
         draft.land(draft.sending)
+    view = _sent(draft, in_id, plain(draft.dag, draft.dag.value[in_id])).view.flat()
     draft.sending = draft.issue(Exchange(draft.place, own.task, view, view))
 
 
