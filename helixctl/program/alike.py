@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from helixctl.dag import Attention, Dag, Rotate, Task, Value
+from helixctl.dag import Attention, Dag, Rotate, Value
 from helixctl.dag.function import function_of
 from helixctl.program.actions import Program
 from helixctl.program.axes import wire_order
-from helixctl.program.part import Own, even, owned
+from helixctl.program.part import Own, Pieces, owned
 from helixctl.program.rank import program_of
 
 
@@ -20,6 +20,7 @@ class Programs:
         self._dag = dag
         self._made: dict[object, Program] = {}
         self._of: dict[int, Program] = {}
+        self._pieces = Pieces(dag)
         self._exchanged: dict[str, object] = {}
         self._contracted = function_of(dag.plan.model, dag.plan.workload).contracted
 
@@ -28,7 +29,7 @@ class Programs:
         if rank not in self._of:
             key = tuple(self._signature(rank))
             if key not in self._made:
-                self._made[key] = program_of(self._dag, rank)
+                self._made[key] = program_of(self._dag, rank, self._pieces)
             self._of[rank] = self._made[key]
         return self._of[rank]
 
@@ -41,23 +42,27 @@ class Programs:
         """All that a rank's program follows from, with its values counted instead of named."""
         number: dict[str, int] = {}
         for own in owned(self._dag, rank):
-            task, names = own.task, (*own.inputs, *own.outputs)
-            yield task.op, len(own.inputs), tuple([number.setdefault(name, len(number)) for name in names])
-            yield tuple([self._kind(self._dag.value[name], task) for name in names])
+            task = own.task
+            yield task.op
+            for name in (*own.inputs, *own.outputs):
+                if name not in number:
+                    number[name] = len(number)
+                    yield self._kind(self._dag.value[name])
+                yield number[name]
             if task.is_collective:
                 yield self._exchange(own)
+            elif isinstance(task.op, Rotate | Attention):  # tables and masks depend on the rows' positions
+                yield tuple([self._dag.value[name].region[1] for name in own.inputs])
 
-    def _kind(self, value: Value, task: Task) -> object:
-        """What a program follows from of a value; rotations and masks depend on the rows' positions as well."""
+    def _kind(self, value: Value) -> object:
         tensor = self._dag.tensor[value.tensor]
-        positions = value.region[1] if isinstance(task.op, Rotate | Attention) else None
-        return tensor.dims, tensor.role, value.shape, value.dtype, positions
+        return tensor.dims, tensor.role, value.shape, value.dtype
 
     def _exchange(self, own: Own) -> object:
         """What a program follows from of the other ranks' values in a collective."""
         task = own.task
         if task.id not in self._exchanged:
             sizes = [self._dag.value[v].shape for values in (task.inputs, task.outputs) for v in values]
-            leading = wire_order(self._dag, task, self._contracted, even=even(self._dag, task))
+            leading = wire_order(self._dag, task, self._contracted, even=self._pieces.even(task))
             self._exchanged[task.id] = (len(task.ranks), tuple(sizes), leading)
         return self._exchanged[task.id]

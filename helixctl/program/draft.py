@@ -11,7 +11,7 @@ from helixctl.dag.function import function_of
 from helixctl.program.actions import Action, Copy, Exchange, Wait, Weights
 from helixctl.program.axes import Axes, plain, wire_order
 from helixctl.program.constants import Constant
-from helixctl.program.part import Part, even, pieces
+from helixctl.program.part import Part, Pieces
 from helixctl.program.view import Buffer, View, row_major
 from helixctl.spec import DTYPE_NBYTES
 
@@ -27,9 +27,9 @@ class Flight:
 class Draft:
     """The state of one rank's program under construction, and how its values come to lie in memory."""
 
-    def __init__(self, dag: Dag, rank: int) -> None:
+    def __init__(self, dag: Dag, rank: int, pieces: Pieces) -> None:
         """Begin at the first place."""
-        self.dag, self.rank, self.part = dag, rank, Part(dag, rank)
+        self.dag, self.rank, self.part, self.pieces = dag, rank, Part(dag, rank), pieces
         self.place = 0
         self.actions: list[Action] = []
         self.sizes: list[int] = []  # bytes of every block
@@ -165,7 +165,7 @@ class Draft:
 
     def leading(self, task: Task) -> tuple[str, ...]:
         """The dims that stand outermost in what a collective sends."""
-        return wire_order(self.dag, task, self._contracted, even=even(self.dag, task))
+        return wire_order(self.dag, task, self._contracted, even=self.pieces.even(task))
 
     def _padded(self, value_id: str) -> int:
         """The elements that an uneven gather sends for a value: as many as the largest piece has."""
@@ -173,9 +173,9 @@ class Draft:
         found = 0
         for place in self.part.readers.get(value_id, ()):
             task = self.part.own[place].task
-            if isinstance(task.op, AllGather) and not even(self.dag, task):
+            if isinstance(task.op, AllGather) and not self.pieces.even(task):
                 own = value.shape[dims.index(task.op.dim)]
-                found = max(found, value.numel // own * max(pieces(self.dag, task, task.op.dim)))
+                found = max(found, value.numel // own * max(self.pieces.gathered(task, task.op.dim)))
         return found
 
     # --- collectives -------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, SendReceive
 from helixctl.program.actions import Exchange
 from helixctl.program.axes import Axes, gathered, plain
 from helixctl.program.draft import Draft
-from helixctl.program.part import Own, even, extents, pieces
+from helixctl.program.part import Own
 from helixctl.program.view import Buffer, View, in_turn, lies_in_turn
 
 
@@ -15,7 +17,7 @@ def collective(draft: Draft, own: Own) -> None:
     match own.task.op:
         case AllToAll(split, gather):
             _all_to_all(draft, own, split, gather)
-        case AllGather(dim) if even(draft.dag, own.task):
+        case AllGather(dim) if draft.pieces.even(own.task):
             _all_gather(draft, own, dim)
         case AllGather(dim):
             _uneven_gather(draft, own, dim)
@@ -30,13 +32,13 @@ def collective(draft: Draft, own: Own) -> None:
 def _all_to_all(draft: Draft, own: Own, split: str, gather: str) -> None:
     """Pack the parts for each rank in turn, and unpack those of each rank, unless they lie so anyway."""
     (in_id,), (out_id,), task = own.inputs, own.outputs, own.task
-    dag, dims = draft.dag, draft.dims(in_id)
+    dims = draft.dims(in_id)
     leaving, arriving = dims.index(split), dims.index(gather)
     x = draft.plain(in_id).view
-    shares = extents(dag, task, task.outputs, split, x.sizes[leaving])
+    shares = draft.pieces.split(task, split)
     send = parts_in_turn(draft, x, leaving, shares)
     out = draft.new(out_id).view
-    pieces = extents(dag, task, task.inputs, gather, out.sizes[arriving])
+    pieces = draft.pieces.gathered(task, gather)
     receive, unpack = out.flat(), list[tuple[View, View]]()
     if not lies_in_turn(out, arriving):
         receive = draft.flat(out.numel, out.dtype)
@@ -46,7 +48,7 @@ def _all_to_all(draft: Draft, own: Own, split: str, gather: str) -> None:
     draft.pending[out_id] = draft.issue(Exchange(draft.place, task, send, receive, leave, arrive), unpack)
 
 
-def parts_in_turn(draft: Draft, x: View, axis: int, shares: list[int]) -> View:
+def parts_in_turn(draft: Draft, x: View, axis: int, shares: Sequence[int]) -> View:
     """The parts of a plain value along an axis one after the other: as they lie, or copied."""
     if lies_in_turn(x, axis) and x.contiguous:
         return x.flat()
@@ -66,7 +68,7 @@ def _all_gather(draft: Draft, own: Own, dim: str) -> None:
 def _uneven_gather(draft: Draft, own: Own, dim: str) -> None:
     """Pieces padded to the largest, which is what torch.distributed gathers; unpacked when they are there."""
     (in_id,), (out_id,), task = own.inputs, own.outputs, own.task
-    sizes, axis = pieces(draft.dag, task, dim), draft.dims(in_id).index(dim)
+    sizes, axis = draft.pieces.gathered(task, dim), draft.dims(in_id).index(dim)
     value = draft.dag.value[in_id]
     row = value.numel // value.shape[axis]
     largest, axes = row * max(sizes), plain(draft.dag, value)

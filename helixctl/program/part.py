@@ -72,32 +72,44 @@ def owned(dag: Dag, rank: int) -> list[Own]:
     return found
 
 
-def extents(dag: Dag, task: Task, values: tuple[str, ...], dim: str, total: int) -> list[int]:
-    """How long the ranks' pieces are along a dim, in the order of the ranks.
+class Pieces:
+    """How long the ranks' pieces in collectives are; what all ranks of a collective ask is worked out once."""
 
-    Args:
-        dag: the collective's dag.
-        task: the collective.
-        values: the pieces; in a partial dag not all of them: the others share equally what those leave of ``total``.
-        dim: along which the pieces are parts of a whole.
-        total: the extent of the whole.
-    """
-    axis = dag.tensor[dag.value[values[0]].tensor].dims.index(dim)
-    known = {dag.value[v].rank: dag.value[v].shape[axis] for v in values}
-    if len(known) == len(task.ranks):
-        return [known[rank] for rank in task.ranks]
-    others = [rank for rank in task.ranks if rank not in known]
-    left = total - sum(known.values())
-    known |= {rank: stop - start for i, rank in enumerate(others) for start, stop in [share(left, len(others), i)]}
-    return [known[rank] for rank in task.ranks]
+    def __init__(self, dag: Dag) -> None:
+        """Work out nothing yet."""
+        self._dag = dag
+        self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
 
+    def gathered(self, task: Task, dim: str) -> tuple[int, ...]:
+        """The extents along a dim of the pieces that a collective puts together, in the order of its ranks."""
+        return self._extents(task, dim, of_outputs=False)
 
-def pieces(dag: Dag, task: Task, dim: str) -> list[int]:
-    """How long the pieces that a collective puts together along a dim are, in the order of its ranks."""
-    out = dag.value[task.outputs[0]]
-    return extents(dag, task, task.inputs, dim, out.shape[dag.tensor[out.tensor].dims.index(dim)])
+    def split(self, task: Task, dim: str) -> tuple[int, ...]:
+        """The extents along a dim of the parts that a collective cuts up, in the order of its ranks."""
+        return self._extents(task, dim, of_outputs=True)
 
+    def even(self, task: Task) -> bool:
+        """Whether a task is a gather of pieces of one size."""
+        return isinstance(task.op, AllGather) and len(set(self.gathered(task, task.op.dim))) == 1
 
-def even(dag: Dag, task: Task) -> bool:
-    """Whether a task is a gather of pieces of one size."""
-    return isinstance(task.op, AllGather) and len(set(pieces(dag, task, task.op.dim))) == 1
+    def _extents(self, task: Task, dim: str, *, of_outputs: bool) -> tuple[int, ...]:
+        key = (task.id, of_outputs)
+        if key not in self._known:
+            values, others = (task.outputs, task.inputs) if of_outputs else (task.inputs, task.outputs)
+            whole = self._dag.value[others[0]]
+            axis = self._dag.tensor[whole.tensor].dims.index(dim)
+            self._known[key] = self._shared(task, values, axis, whole.shape[axis])
+        return self._known[key]
+
+    def _shared(self, task: Task, values: tuple[str, ...], axis: int, total: int) -> tuple[int, ...]:
+        """The extents of values; in a partial dag some are not there, and share equally what is left of the total."""
+        known = {}
+        for value in map(self._dag.value.__getitem__, values):
+            start, stop = value.region[axis]
+            known[value.rank] = stop - start
+        others = [rank for rank in task.ranks if rank not in known]
+        left = total - sum(known.values())
+        for i, rank in enumerate(others):
+            start, stop = share(left, len(others), i)
+            known[rank] = stop - start
+        return tuple([known[rank] for rank in task.ranks])

@@ -9,17 +9,19 @@ from helixctl.program.computations import computation
 from helixctl.program.draft import Draft
 from helixctl.program.exchanges import collective
 from helixctl.program.lifetimes import lifetimes
+from helixctl.program.part import Pieces
 from helixctl.program.view import Buffer
 
 
-def program_of(dag: Dag, rank: int) -> Program:
+def program_of(dag: Dag, rank: int, pieces: Pieces | None = None) -> Program:
     """What a rank does in a step, and where each value lies while it is needed.
 
     Args:
         dag: a dag whose tasks and values are proved to fit; or a part of one that has this rank's tasks.
         rank: whose part. Of other ranks only the values of its own collectives are looked at.
+        pieces: what is known of the dag's collectives, where the programs of several ranks are made.
     """
-    draft = Draft(dag, rank)
+    draft = Draft(dag, rank, pieces or Pieces(dag))
     inputs = _inputs(draft)
     for place, own in enumerate(draft.part.own):
         draft.place = place
