@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helixctl.dag import Dag
-from helixctl.dag.liveness import last_needed
 from helixctl.lower import lower
 from helixctl.program import Arena, Block, Copy, Exchange, Program, arena_of, program_of
 from helixctl.program.arena import ALIGNMENT, largest_sum
 from tests.documents import PAPER, dag_of
+from tests.liveness import last_needed
 from tests.program.models import LARGE, every_plan
 
 BLOCKS = st.lists(
@@ -67,7 +67,7 @@ def test_a_deep_model_takes_no_more_than_a_shallow_one() -> None:
 @pytest.mark.parametrize("logits", ["all", "last"])
 @pytest.mark.parametrize("name", LARGE)
 def test_no_more_than_a_twentieth_above_the_live_values(name: str, logits: str) -> None:
-    """Held against the sum of the values that are live, by the rule of dag/liveness.py, and of the copies they need."""
+    """Held against the sum of the live values, by the rule of tests/liveness.py, and of the copies that they need."""
     tried = 0
     for plan in every_plan(LARGE[name], (8, 2048, logits), 8, large=True, step=7):
         dag = lower(plan)
