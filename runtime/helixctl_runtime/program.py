@@ -70,4 +70,4 @@ class Program:
     attention: frozenset[SDPBackend]
     weight_nbytes: int
     buffer_nbytes: int
-    proved_nbytes: int
+    proved_nbytes: int = 0

@@ -82,10 +82,11 @@ class Kernels:
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
-        masks = [self._memory.tensor(self._program.constants[c]) for c in action.constants]
-        self.attention.add(kernels.fused_attention(out.device.type, out.dtype, op.softmax_width, mask=bool(masks)))
+        mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
+        backend = kernels.fused_attention(out.device.type, out.dtype, op.softmax_width, mask=mask is not None)
+        self.attention.add(backend)
         start = self._dag.value[action.task.inputs[0]].region[1][0]
-        return kernels.attention(op, qkv, start, out, *masks)
+        return kernels.attention(op, qkv, start, out, mask)
 
     def _dims(self, value_id: str) -> tuple[str, ...]:
         return self._dag.tensor[self._dag.value[value_id].tensor].dims
