@@ -22,6 +22,7 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Multiply,
+    Narrow,
     Norm,
     Rotate,
     Route,
@@ -46,7 +47,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case Attention(width):
             keys = dag.value[task.inputs[1]].shape[1]
             cost = device.attention(keys, width, task.flops, task.nbytes)
-        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken():
+        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]

@@ -14,6 +14,7 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Multiply,
+    Narrow,
     Norm,
     Rotate,
     Route,
@@ -43,6 +44,8 @@ def computation(draft: Draft, task: Task) -> None:
             _activation(draft, task)
         case Multiply() | Add():
             _elementwise(draft, task)
+        case Narrow(dim):
+            _narrow(draft, task, dim)
         case Embed() | Norm() | Route() | Experts() | LastToken():
             _of_plain(draft, task)
 
@@ -59,10 +62,23 @@ def _kernel(
 
 
 def _of_plain(draft: Draft, task: Task) -> None:
-    """Operands and result with one axis per dim, in the tensor's order; weights as they are loaded."""
-    weights = [v for v in task.inputs if draft.is_weight(v)]
-    reads = [draft.plain(v).view for v in task.inputs if v not in weights]
+    """Operands and result with one axis per dim, in the tensor's order; weights as they are loaded.
+
+    All kernels but that of a norm take several axes as one, so that their operands must have no holes.
+    """
+    weights, lie = [v for v in task.inputs if draft.is_weight(v)], draft.plain if task.kind == "norm" else draft.packed
+    reads = [lie(v).view for v in task.inputs if v not in weights]
     _kernel(draft, task, reads, [draft.new(task.outputs[0]).view], tuple(held(draft, v) for v in weights))
+
+
+def _narrow(draft: Draft, task: Task, dim: str) -> None:
+    """A part of the operand, copied: it would else keep all of the operand in memory."""
+    source, out_id = task.inputs[0], task.outputs[0]
+    axis = draft.dims(source).index(dim)
+    first = draft.dag.value[source].region[axis][0]
+    start, stop = draft.dag.value[out_id].region[axis]
+    _, part = draft.plain(source).view.parts(axis, [start - first, stop - start])
+    _kernel(draft, task, [part], [draft.new(out_id).view])
 
 
 def _linear(draft: Draft, task: Task, contract: tuple[str, ...]) -> None:

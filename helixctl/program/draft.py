@@ -125,14 +125,14 @@ class Draft:
 
     def plain(self, value_id: str) -> Buffer:
         """A value with one axis per dim in the tensor's order: as it is, or copied there in every step."""
-        return self.laid(value_id, plain(self.dag, self.dag.value[value_id]))
+        buffer, axes = self.buffers[value_id], plain(self.dag, self.dag.value[value_id])
+        return buffer if buffer.axes == axes else self.copied(value_id, axes)
 
-    def laid(self, value_id: str, axes: Axes) -> Buffer:
-        """A value with these axes, each a whole dim: as it is, or copied there in every step."""
+    def packed(self, value_id: str, axes: Axes | None = None) -> Buffer:
+        """A value without holes, with one axis per dim in the tensor's order or with other axes."""
         buffer = self.buffers[value_id]
-        if buffer.axes == axes:
-            return buffer
-        return self.copied(value_id, axes)
+        axes = plain(self.dag, self.dag.value[value_id]) if axes is None else axes
+        return buffer if buffer.axes == axes and buffer.view.contiguous else self.copied(value_id, axes)
 
     def copied(self, value_id: str, axes: Axes, numel: int | None = None) -> Buffer:
         """A copy of a value, without holes; in memory of more elements where ``numel`` says so."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, SendReceive
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, ReduceScatter, SendReceive
 from helixctl.program.actions import Exchange
-from helixctl.program.axes import Axes, gathered, plain
+from helixctl.program.axes import gathered, plain
 from helixctl.program.draft import Draft
 from helixctl.program.part import Own
-from helixctl.program.view import Buffer, View, in_turn, lies_in_turn
+from helixctl.program.view import View, in_turn, lies_in_turn
 
 
 def collective(draft: Draft, own: Own) -> None:
@@ -23,6 +23,8 @@ def collective(draft: Draft, own: Own) -> None:
             _uneven_gather(draft, own, dim)
         case AllReduce():
             _all_reduce(draft, own)
+        case ReduceScatter(dim):
+            _reduce_scatter(draft, own, dim)
         case Broadcast():
             _broadcast(draft, own)
         case SendReceive():
@@ -60,7 +62,7 @@ def parts_in_turn(draft: Draft, x: View, axis: int, shares: Sequence[int]) -> Vi
 def _all_gather(draft: Draft, own: Own, dim: str) -> None:
     (in_id,), (out_id,), task = own.inputs, own.outputs, own.task
     axes = plain(draft.dag, draft.dag.value[in_id], draft.leading(task))
-    piece = _sent(draft, in_id, axes)
+    piece = draft.packed(in_id, axes)
     out = draft.new(out_id, gathered(axes, dim, len(task.ranks)))
     draft.pending[out_id] = draft.issue(Exchange(draft.place, task, piece.view.flat(), out.view.flat()))
 
@@ -96,7 +98,7 @@ def _all_reduce(draft: Draft, own: Own) -> None:
     (in_id,), (out_id,) = own.inputs, own.outputs
     axes = plain(draft.dag, draft.dag.value[in_id])
     held = draft.buffers[in_id]
-    piece = _sent(draft, in_id, axes)
+    piece = draft.packed(in_id, axes)
     if piece is held and not draft.spare(in_id):
         piece = draft.copied(in_id, axes)
     draft.hold(out_id, piece)
@@ -104,11 +106,31 @@ def _all_reduce(draft: Draft, own: Own) -> None:
     draft.pending[out_id] = draft.issue(Exchange(draft.place, own.task, view, view))
 
 
+def _reduce_scatter(draft: Draft, own: Own, dim: str) -> None:
+    """Pack the shares for each rank in turn, each as long as the largest; unpack the one that arrives."""
+    (in_id,), (out_id,), task = own.inputs, own.outputs, own.task
+    x, axis, shares = draft.plain(in_id).view, draft.dims(in_id).index(dim), draft.pieces.split(task, dim)
+    largest = x.numel // x.sizes[axis] * max(shares)
+    if len(set(shares)) == 1:
+        send = parts_in_turn(draft, x, axis, shares)
+    else:
+        send = draft.flat(largest * len(shares), x.dtype)
+        places = send.parts(0, [largest] * len(shares))
+        parts = x.parts(axis, shares)
+        draft.copy([(place.shaped(part.sizes), part) for part, place in zip(parts, places, strict=True)])
+    out = draft.new(out_id).view
+    receive, unpack = out.flat(), list[tuple[View, View]]()
+    if out.numel < largest:
+        receive = draft.flat(largest, out.dtype)
+        unpack = [(out, receive.shaped(out.sizes))]
+    draft.pending[out_id] = draft.issue(Exchange(draft.place, task, send, receive), unpack)
+
+
 def _broadcast(draft: Draft, own: Own) -> None:
     (out_id,) = own.outputs
     if own.inputs:
         (in_id,) = own.inputs
-        buffer = draft.hold(out_id, _sent(draft, in_id, plain(draft.dag, draft.dag.value[in_id])))
+        buffer = draft.hold(out_id, draft.packed(in_id))
     else:
         buffer = draft.new(out_id)
     view = buffer.view.flat()
@@ -124,11 +146,5 @@ def _send_receive(draft: Draft, own: Own) -> None:
     # The sender has no output whose use would be waited for: it goes on until its next send, or the step's end.
     if draft.sending is not None:
         draft.land(draft.sending)
-    view = _sent(draft, in_id, plain(draft.dag, draft.dag.value[in_id])).view.flat()
+    view = draft.packed(in_id).view.flat()
     draft.sending = draft.issue(Exchange(draft.place, own.task, view, view))
-
-
-def _sent(draft: Draft, value_id: str, axes: Axes) -> Buffer:
-    """What this rank sends, without holes and in the order of the wire: as it lies, or copied."""
-    buffer = draft.buffers[value_id]
-    return buffer if buffer.axes == axes and buffer.view.contiguous else draft.copied(value_id, axes)

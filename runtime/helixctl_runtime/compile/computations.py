@@ -17,6 +17,7 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Multiply,
+    Narrow,
     Norm,
     Rotate,
     Route,
@@ -58,7 +59,11 @@ class Kernels:
             case Add():
                 return kernels.add(reads[0], reads[1], out)
             case LastToken():
-                return kernels.last_token(reads[0], reads[1], out)
+                value = self._dag.value[action.task.inputs[0]]
+                start, whole = value.region[1][0], value.region[1] == self._dag.tensor[value.tensor].full[1]
+                return kernels.last_token(reads[0], reads[1], start, out, whole=whole)
+            case Narrow():
+                return kernels.copy([(out, reads[0])])
         return self._with_weights(action, reads, out)
 
     def _with_weights(self, action: program.Compute, reads: list[torch.Tensor], out: torch.Tensor) -> kernels.Step:
