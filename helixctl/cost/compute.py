@@ -6,6 +6,7 @@ A calibrated rate replaces peak and share where the cluster has one for the kind
 from __future__ import annotations
 
 from math import ceil, prod
+from typing import cast
 
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import covers, multilinear
@@ -21,6 +22,7 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Multiply,
+    Narrow,
     Norm,
     Rotate,
     Route,
@@ -45,7 +47,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case Attention(width):
             keys = dag.value[task.inputs[1]].shape[1]
             cost = device.attention(keys, width, task.flops, task.nbytes)
-        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken():
+        case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
@@ -55,6 +57,14 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case _:
             raise TypeError(task.kind)  # a collective
     overhead = device.task_overhead
+    return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
+
+
+def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
+    """Seconds of a copy that reads and writes so many bytes, all together."""
+    its = dag.plan.model.dtype if dtype == "int64" else cast("Dtype", dtype)
+    device = _Device(dag.plan.cluster, its)
+    cost, overhead = device.elementwise("copy", nbytes), device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from helixctl.cost import constants as c
 from helixctl.cost.collectives import collective_cost
 from helixctl.cost.compute import compute_cost, shape_key
+from helixctl.cost.copies import copy_costs
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
+from helixctl.program import Programs
 from helixctl.spec import ClusterSpec
 
 
@@ -49,6 +51,8 @@ def sources(dag: Dag) -> tuple[str, ...]:
     used: dict[Constant | Rule, None] = {}
     for task in dag.tasks:
         used.update(dict.fromkeys(costs.cost(task).origins))
+    for cost in copy_costs(dag, Programs(dag)).costs:
+        used.update(dict.fromkeys(cost.origins))
     if cluster.cores_per_host is not None:
         used[Constant("cores_per_host", cluster.cores_per_host, f"cluster spec {cluster.name}")] = None
         used[collective_load(dag)] = None

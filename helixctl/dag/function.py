@@ -70,6 +70,15 @@ class Function:
         """The equation that defines each tensor; inputs and weights have none."""
         return {name: eq for eq in self.equations for name in eq.outputs}
 
+    @cached_property
+    def contracted(self) -> dict[str, tuple[str, ...]]:
+        """The dims over which a product sums each tensor that it reads, in the tensor's order."""
+        return {
+            eq.inputs[0]: tuple(dim for dim in self.tensors[eq.inputs[0]].dims if dim in eq.op.contract)
+            for eq in self.equations
+            if isinstance(eq.op, Linear)
+        }
+
 
 def seeded(fan_in: int) -> tuple[float, float]:
     """The (offset, scale) of a weight's seeded numbers: the power of two nearest to sqrt(3 / fan_in).

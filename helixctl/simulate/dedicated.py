@@ -26,6 +26,9 @@ class _Pass:
 
     def __init__(self, dag: Dag) -> None:
         self.dag = dag
+        self.ran = dry_run(dag)
+        if self.ran.stuck:
+            raise ValueError(f"deadlock: {len(self.ran.stuck)} ranks wait for ever")
         self.costs = TaskCosts(dag)
         self.record = Record(dag)
         self.lane_s = [0.0] * len(dag.order)  # when the last collective of each rank's communication lane ends
@@ -33,10 +36,7 @@ class _Pass:
         self.waits = waits_of(dag)
 
     def run(self) -> Timeline:
-        ran = dry_run(self.dag)
-        if ran.stuck:
-            raise ValueError(f"deadlock: {len(ran.stuck)} ranks wait for ever")
-        for task in ran.done:
+        for task in self.ran.done:
             if task.is_collective:
                 self._communicate(task)
             else:
@@ -45,6 +45,7 @@ class _Pass:
         for rank, issued in enumerate(record.issued_s):
             for name in issued:
                 record.wait(rank, name, record.end_s[name])
+            record.copy(rank, "", record.copies.after_s[rank])
         return record.timeline()
 
     def _compute(self, task: Task) -> None:
@@ -52,13 +53,15 @@ class _Pass:
         self._wait(rank, task)
         begin = record.clock_s[rank]
         record.begin_s[task.id] = begin
-        record.end_s[task.id] = record.clock_s[rank] = begin + self.costs.seconds(task)
+        seconds = record.copies.ahead_s[rank].get(task.id, 0.0) + self.costs.seconds(task)
+        record.end_s[task.id] = record.clock_s[rank] = begin + seconds
 
     def _communicate(self, task: Task) -> None:
         record = self.record
         ranks = [rank for rank in task.ranks if task.id in self.issued_by[rank]]
         for rank in ranks:
             self._wait(rank, task)
+            record.copy(rank, task.id, record.copies.ahead_s[rank].get(task.id, 0.0))
         begin = max(max(record.clock_s[rank], self.lane_s[rank]) for rank in ranks)
         end = begin + self.costs.seconds(task)
         record.begin_s[task.id], record.end_s[task.id] = begin, end

@@ -57,7 +57,7 @@ class Forecast:
         hidden_s: time in which a rank computes while a collective of it is on its way; mean over the ranks.
         busy_share: compute time as a share of the step; mean over the ranks.
         levels: seconds by (level, lane) of the rank that is done last; its communication is what is exposed, so that
-            they add up to the step.
+            they add up to the step. The copies for a collective are computation.
         kinds: by level and kind, in the order in which the step comes to them.
         received_nbytes: bytes that one rank receives in a step (the one that receives most).
         between_hosts_nbytes: of them, in collectives that cross hosts (the rank with most of them).
@@ -114,7 +114,7 @@ def forecast_of(timeline: Timeline) -> Forecast:
         kinds=_kinds(timeline, moved),
         received_nbytes=_most(m.received for m in moved.values()),
         between_hosts_nbytes=_most(m.between_hosts for m in moved.values()),
-        memory_nbytes=max(peak_nbytes(dag)),
+        memory_nbytes=max(peak_nbytes(dag, timeline.programs)),
         weight_nbytes=max(weight_nbytes(dag)),
     )
 
@@ -153,8 +153,12 @@ def _levels(timeline: Timeline, rank: int) -> dict[tuple[Level, Lane], float]:
         task = timeline.dag.task[name]
         if task.is_collective:
             found[task.level, task.lane] += timeline.waited_s[rank].get(name, 0.0)
+            if copied := timeline.copied_s[rank].get(name):
+                found[task.level, "compute"] += copied
         else:
             found[task.level, task.lane] += timeline.end_s[name] - timeline.begin_s[name]
+    if copied := timeline.copied_s[rank].get(""):
+        found[timeline.dag.task[timeline.dag.order[rank][-1]].level, "compute"] += copied
     return dict(found)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from helixctl.cost.tasks import TaskCosts, collective_load
 from helixctl.dag import Dag, Task
-from helixctl.dag.dry_run import meetings
+from helixctl.dag.dry_run import dry_run, meetings
 from helixctl.simulate.timeline import Record, Timeline
 from helixctl.simulate.waits import waits_of
 
@@ -32,9 +32,12 @@ def simulate_shared(dag: Dag, cores: int) -> Timeline:
 
 @dataclass(slots=True)
 class _Activity:
-    """A running task: its seconds with a core to each rank, how many are left, and the ranks by host."""
+    """A running task: its seconds with a core to each rank, how many are left, and the ranks by host.
 
-    task: Task
+    Without a task it is the copies of one rank, ahead of a collective or after all tasks.
+    """
+
+    task: Task | None
     seconds: float
     left: float
     ranks: list[int]
@@ -45,6 +48,8 @@ class _Activity:
 class _Events:
     def __init__(self, dag: Dag, cores: int) -> None:
         self.dag, self.cores = dag, cores
+        if dry_run(dag).stuck:
+            raise ValueError("deadlock: ranks wait for ever")
         self.costs = TaskCosts(dag)
         self.load = collective_load(dag).value
         self.record = Record(dag)
@@ -56,6 +61,7 @@ class _Events:
         self.arrived: dict[str, list[int]] = defaultdict(list)
         self.waiting: dict[str, list[int]] = defaultdict(list)  # ranks that stand still for a collective
         self.waits = waits_of(dag)
+        self.copying: dict[int, str] = {}  # for which collective each rank has copied last
         # How many ranks of a host each of its ranks stands for: one, but in a partial dag.
         host_of = dag.plan.cluster.host_of
         there = Counter(host_of(rank) for rank, order in enumerate(dag.order) if order)
@@ -67,8 +73,6 @@ class _Events:
             self._go_on(rank)
         while self.running:
             self._pass_time()
-        if any(at < len(order) for at, order in zip(self.at, self.dag.order, strict=True)):
-            raise ValueError("deadlock: ranks wait for ever")
         return self.record.timeline()
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -96,11 +100,21 @@ class _Events:
 
     def _begin(self, task: Task, ranks: list[int], cores: float) -> None:
         self.record.begin_s[task.id] = self.now
-        hosts = Counter(self.dag.plan.cluster.host_of(rank) for rank in ranks)
         seconds = self.costs.seconds(task)
+        if not task.is_collective:
+            seconds += self.record.copies.ahead_s[ranks[0]].get(task.id, 0.0)
+        self._run(task, seconds, ranks, cores)
+
+    def _run(self, task: Task | None, seconds: float, ranks: list[int], cores: float) -> None:
+        hosts = Counter(self.dag.plan.cluster.host_of(rank) for rank in ranks)
         self.running.append(_Activity(task, seconds, seconds, ranks, hosts, cores))
 
     def _end(self, activity: _Activity) -> None:
+        if activity.task is None:
+            (rank,) = activity.ranks
+            self.record.copy(rank, self.copying[rank], self.now - self.record.clock_s[rank])
+            self._go_on(rank)
+            return
         name = activity.task.id
         self.record.end_s[name] = self.now
         if not activity.task.is_collective:
@@ -129,12 +143,23 @@ class _Events:
             if not task.is_collective:
                 self._begin(task, [rank], 1.0)
                 return
+            if self._copies(rank, task.id, self.record.copies.ahead_s[rank].get(task.id, 0.0)):
+                return
             self.record.issued_s[rank][task.id] = self.now
             self.lanes[rank].append(task.id)
             self.arrived[task.id].append(rank)
             self.at[rank] += 1
             self._serve(rank)
-        self._stands_still(rank, list(self.record.issued_s[rank]))
+        if not self._stands_still(rank, list(self.record.issued_s[rank])):
+            self._copies(rank, "", self.record.copies.after_s[rank])
+
+    def _copies(self, rank: int, name: str, seconds: float) -> bool:
+        """Whether a rank has begun to copy ahead of a collective, or after all tasks."""
+        if not seconds or self.copying.get(rank) == name:
+            return False
+        self.copying[rank] = name
+        self._run(None, seconds, [rank], 1.0)
+        return True
 
     def _stands_still(self, rank: int, collectives: Sequence[str]) -> bool:
         """Whether a rank must wait for one of these collectives."""

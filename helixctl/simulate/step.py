@@ -21,6 +21,9 @@ def simulate(dag: Dag) -> Timeline:
       when all its ranks have issued it and on each of them the collective issued before it has ended; it ends for all
       its ranks at the same time.
     - A rank that sends goes on, and waits for it at its next send: what it sends is kept until then.
+    - The copies that a task needs (what a collective has brought is unpacked for the task that reads it, what it sends
+      is packed) take the rank's time after these waits: a computation is the longer for them, a collective is issued
+      later.
     - At the end of its order a rank waits for the collectives that are still on their way, in the order of issue. The
       step ends with the last rank.
 

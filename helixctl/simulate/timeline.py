@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from helixctl.cost.copies import CopyCosts, copy_costs
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
+from helixctl.program import Programs
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,10 @@ class Timeline:
             once.
         issued_s: per rank, when it issued each of its collectives, in the order of issue.
         waited_s: per rank, for how long it stood still for each collective that it had to wait for.
+        copied_s: per rank, seconds of copies ahead of each collective that it issues, and, by the empty name, after
+            all of its tasks; those of a computation are part of it.
         rank_end_s: when each rank was done; 0 for a rank without tasks.
+        programs: what the ranks run.
     """
 
     dag: Dag
@@ -28,7 +33,9 @@ class Timeline:
     end_s: Mapping[str, float]
     issued_s: Sequence[Mapping[str, float]]
     waited_s: Sequence[Mapping[str, float]]
+    copied_s: Sequence[Mapping[str, float]]
     rank_end_s: Sequence[float]
+    programs: Programs
 
     @property
     def step_s(self) -> float:
@@ -66,10 +73,16 @@ class Record:
     end_s: dict[str, float] = field(default_factory=dict)
     issued_s: list[dict[str, float]] = field(init=False)
     waited_s: list[dict[str, float]] = field(init=False)
+    copied_s: list[dict[str, float]] = field(init=False)
     clock_s: list[float] = field(init=False)
+    programs: Programs = field(init=False)
+    copies: CopyCosts = field(init=False)
 
     def __post_init__(self) -> None:
         """Every rank starts at zero."""
+        self.programs = Programs(self.dag)
+        self.copies = copy_costs(self.dag, self.programs)
+        self.copied_s = [{} for _ in self.dag.order]
         self.issued_s = [{} for _ in self.dag.order]
         self.waited_s = [{} for _ in self.dag.order]
         self.clock_s = [0.0] * len(self.dag.order)
@@ -80,6 +93,21 @@ class Record:
             self.waited_s[rank][collective] = end_s - self.clock_s[rank]
             self.clock_s[rank] = end_s
 
+    def copy(self, rank: int, name: str, seconds: float) -> None:
+        """A rank copies ahead of issuing a collective, or, by the empty name, after all tasks."""
+        if seconds:
+            self.copied_s[rank][name] = seconds
+            self.clock_s[rank] += seconds
+
     def timeline(self) -> Timeline:
         """The record, closed."""
-        return Timeline(self.dag, self.begin_s, self.end_s, self.issued_s, self.waited_s, self.clock_s)
+        return Timeline(
+            dag=self.dag,
+            begin_s=self.begin_s,
+            end_s=self.end_s,
+            issued_s=self.issued_s,
+            waited_s=self.waited_s,
+            copied_s=self.copied_s,
+            rank_end_s=self.clock_s,
+            programs=self.programs,
+        )

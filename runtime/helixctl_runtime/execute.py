@@ -52,19 +52,28 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What each rank is given; picklable, so that it can be sent to a spawned rank."""
+    """What each rank is given; picklable, so that it can be sent to a spawned rank.
+
+    Attributes:
+        places: the dags.
+        options: the same for all.
+        digests: of the dags, worked out once by whoever starts the ranks.
+    """
 
     places: Places
     options: Options
+    digests: tuple[str, ...]
 
     def __call__(self, rank: Rank) -> list[Result] | None:
         """Be one rank; rank 0 returns the result of each dag."""
-        return _Session(self.places, self.options, rank).run()
+        return _Session(self, rank).run()
 
 
 class _Session:
-    def __init__(self, places: Places, options: Options, rank: Rank) -> None:
-        self.places, self.dags, self.options, self.rank = places, places.dags, options, rank
+    def __init__(self, work: Work, rank: Rank) -> None:
+        self.places, self.dags, self.digests = work.places, work.places.dags, work.digests
+        self.options, self.rank = work.options, rank
+        options = work.options
         self.numbers = Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)
 
     def run(self) -> list[Result] | None:
@@ -114,7 +123,7 @@ class _Session:
         """
         # Ranks that were started by one process have what it has.
         files = self.numbers.fingerprints() if self.rank.peers else {}
-        mine = (str(self.rank), [dag.digest for dag in self.dags], _shared(self.options), files)
+        mine = (str(self.rank), list(self.digests), _shared(self.options), files)
         held = [mine] * self.rank.world_size
         dist.all_gather_object(held, mine)
         (first, expected, options, read), *others = held
@@ -152,10 +161,11 @@ class _Session:
             measured=measured,
             weight_nbytes=program.weight_nbytes,
             buffer_nbytes=program.buffer_nbytes,
+            proved_nbytes=program.proved_nbytes,
             peak_nbytes=peak,
             attention=sorted(b.name for b in program.attention),
             check=check,
-            finite=all(is_finite(buffer.data) for buffer in program.outputs.values()),
+            finite=all(is_finite(piece) for piece in program.outputs.values()),
             weights_read_nbytes=read_nbytes,
         )
 

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend
 
 from helixctl.dag import Attention
 from helixctl.errors import fail
+from helixctl.program.constants import blocks_of_rows, mask_shape, needs_mask
 from helixctl_runtime.dtypes import HALF
 
 Step = Callable[[], object]
@@ -47,8 +48,6 @@ FUSED_ATTENTION: Final = (
     FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION, groups=False),
     FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION, groups=False),
 )
-
-_MASKED_ROWS: Final = 1024  # that are computed at once under a mask
 
 
 def fused_attention(device: str, dtype: torch.dtype, width: int, *, mask: bool = False) -> SDPBackend:
@@ -151,10 +150,10 @@ def attention(
 
     Every ``softmax_width`` dims of a head are a head of their own to the kernel: see "attention" in docs/formats.md.
     Of k and v a causal attention reads the positions up to that of the last query. ``mask``: the ``causal_mask`` that
-    ``cut_rows`` asks for, where the caller has it.
+    ``needs_mask`` asks for, where the caller has it.
     """
     rows, heads, head_dim = out.shape[1:]
-    if mask is None and cut_rows(op, start, rows):
+    if mask is None and needs_mask(op, start, rows):
         mask = causal_mask(start, rows, out.dtype, out.device)
     row = _row(out.device.type, out.dtype, op.softmax_width, mask=mask is not None)
     parts, each = head_dim // op.softmax_width, heads // qkv[1].shape[2]
@@ -166,7 +165,7 @@ def attention(
     # (batch, head * part, seq, width) -> (batch, seq, head, head_dim), copied into place.
     target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
     calls = []
-    for first, last in _blocks(start, rows) if mask is not None else [(start, start + rows)]:
+    for first, last in blocks_of_rows(start, rows) if mask is not None else [(start, start + rows)]:
         own = slice(first - start, last - start)
         keys = [t[:, :last] if op.causal else t for t in qkv[1:]]
         calls.append((q[:, :, own], keys, _seen(mask, first, last), target[:, :, :, own]))
@@ -181,26 +180,15 @@ def attention(
     return step
 
 
-def cut_rows(op: Attention, start: int, rows: int) -> bool:
-    """Whether a causal attention needs a mask of its own: its query rows are several, and not the first ones."""
-    return op.causal and start > 0 and rows > 1
-
-
 def causal_mask(start: int, rows: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """What rows from ``start`` on see of the keys before them: 0 or minus infinity, to be added.
 
     It is that of the last of the blocks in which the rows are computed, and a part of it that of any other. (Of a mask
     of booleans the kernels make one like this anew in every step.)
     """
-    last = _blocks(start, rows)[-1][0]
-    block = min(rows, _MASKED_ROWS)
-    unseen = torch.full((block, last + block), float("-inf"), dtype=dtype, device=device)
-    return unseen.triu_(last + 1)
-
-
-def _blocks(start: int, rows: int) -> list[tuple[int, int]]:
-    """Rows in blocks for which a mask is small, and from whose end on no key is read."""
-    return [(first, min(first + _MASKED_ROWS, start + rows)) for first in range(start, start + rows, _MASKED_ROWS)]
+    shape = mask_shape(start, rows)
+    unseen = torch.full(shape, float("-inf"), dtype=dtype, device=device)
+    return unseen.triu_(shape[1] - shape[0] + 1)
 
 
 def _seen(mask: torch.Tensor | None, first: int, last: int) -> torch.Tensor | None:
@@ -229,22 +217,28 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> Step:
-    """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider."""
+    """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider.
+
+    ``out`` may be ``x``.
+    """
     lower, upper = x.chunk(2, dim=-1)
     out_lower, out_upper = out.chunk(2, dim=-1)
+    over = out.data_ptr() == x.data_ptr()
     if out.dtype not in HALF:
 
         def step() -> None:
+            held = lower.clone() if over else lower
             torch.mul(lower, cos, out=out_lower).addcmul_(upper, sin, value=-1)
-            torch.mul(upper, cos, out=out_upper).addcmul_(lower, sin)
+            torch.mul(upper, cos, out=out_upper).addcmul_(held, sin)
 
         return step
 
     def half() -> None:
+        held = lower.clone() if over else lower
         wide = lower * cos
         out_lower.copy_(wide.addcmul_(upper, sin, value=-1))
         torch.mul(upper, cos, out=wide)
-        out_upper.copy_(wide.addcmul_(lower, sin))
+        out_upper.copy_(wide.addcmul_(held, sin))
 
     return half
 

@@ -12,7 +12,6 @@ import torch.distributed as dist
 from helixctl.dag import Dag, Tensor
 from helixctl.dag.function import output_of
 from helixctl.plan import Interval
-from helixctl_runtime.buffers import Buffer
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.files import Numbers, write_tensor
 from helixctl_runtime.program import Program
@@ -67,9 +66,9 @@ def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Ch
         if expected is not None:
             part.copy_(expected[tuple(slice(*interval) for interval in region)])
         dist.broadcast(part, 0)
-        for value_id, buffer in program.outputs.items():
+        for value_id, piece in program.outputs.items():
             if dag.value[value_id].region == region:
-                mine[region] = float(torch.linalg.vector_norm(_in_order(dag, buffer).to(torch.float64) - part))
+                mine[region] = float(torch.linalg.vector_norm(piece.to(torch.float64) - part))
     floor = _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0
     return Check(_worst_whole(mine, rank) / norm, unpartitioned, max(2 * unpartitioned, floor), tuple(bad.values()))
 
@@ -99,10 +98,10 @@ def write_output_tensor(dag: Dag, program: Program, rank: Rank, path: str) -> No
     """Collect the pieces of the output on rank 0, each from the first rank that holds it, and write the whole."""
     owner, name = _owners(dag), output_of(dag.plan.model)
     mine = {}
-    for value_id, buffer in program.outputs.items():
+    for value_id, piece in program.outputs.items():
         region = dag.value[value_id].region
         if owner[region] == rank.rank:
-            mine[region] = _in_order(dag, buffer).cpu()
+            mine[region] = piece.cpu()
     pieces: list[Any] = [None] * rank.world_size
     dist.all_gather_object(pieces, mine)
     if rank.rank == 0:
@@ -120,8 +119,3 @@ def _owners(dag: Dag) -> dict[tuple[Interval, ...], int]:
     for value in sorted(held, key=lambda v: v.rank):
         owner.setdefault(value.region, value.rank)
     return owner
-
-
-def _in_order(dag: Dag, buffer: Buffer) -> torch.Tensor:
-    """The output's numbers with its dims in their order."""
-    return buffer.in_order([buffer.parts(d)[0] for d in dag.tensor[output_of(dag.plan.model)].dims])

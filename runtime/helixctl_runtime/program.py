@@ -1,4 +1,4 @@
-"""What compiling makes of one rank's part of a dag: a flat list of actions over buffers that are there already."""
+"""One rank's program bound to kernels and tensors: a flat list of actions over memory that is there already."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.attention import SDPBackend
 
-from helixctl.dag import (
-    Task,
-    Value,
-)
+from helixctl.dag import Task, Value
 from helixctl_runtime import kernels
-from helixctl_runtime.buffers import Buffer
 
 Load = Callable[[Value], torch.Tensor]
 
@@ -60,16 +56,18 @@ class Program:
     Attributes:
         tasks: how many tasks this rank takes part in.
         actions: in the order in which they are issued.
-        inputs, outputs: buffers of the model's input and output on this rank, by value.
+        inputs, outputs: the model's input and output on this rank, by value; their dims in the tensor's order.
         attention: the fused kernels that are used.
-        weight_nbytes, buffer_nbytes: memory taken for weights and for all other values.
+        weight_nbytes, buffer_nbytes: memory that was allocated for weights and for all else.
+        proved_nbytes: what the program says of both together.
     """
 
     rank: int
     tasks: int
     actions: tuple[Action, ...]
-    inputs: dict[str, Buffer]
-    outputs: dict[str, Buffer]
+    inputs: dict[str, torch.Tensor]
+    outputs: dict[str, torch.Tensor]
     attention: frozenset[SDPBackend]
     weight_nbytes: int
     buffer_nbytes: int
+    proved_nbytes: int = 0

@@ -54,7 +54,8 @@ class RankMeasurement:
 
     Attributes:
         measured: its steps.
-        weight_nbytes, buffer_nbytes: memory that the executor took for weights and for all other values.
+        weight_nbytes, buffer_nbytes: memory that the executor allocated for weights and for all else.
+        proved_nbytes: what the proof of memory says of both together.
         peak_nbytes: largest resident set (cpu) or allocation (cuda), before any check.
         attention: the fused kernels that ran.
         check: of this rank's output, where it was asked for.
@@ -66,6 +67,7 @@ class RankMeasurement:
     measured: Measured
     weight_nbytes: int
     buffer_nbytes: int
+    proved_nbytes: int
     peak_nbytes: int
     attention: list[str]
     check: Check | None = None
@@ -144,6 +146,10 @@ def result(
         "weights": weights and _weights(weights, ranks),
         "levels": levels(dag),
         "kinds": kinds(dag, traced),
+        "memory": {
+            "proved_nbytes": max(r.proved_nbytes for r in ranks),
+            "allocated_nbytes": max(r.weight_nbytes + r.buffer_nbytes for r in ranks),
+        },
         "attention_kernels": ranks[0].attention,
         "ranks": [_rank(r) for r in ranks],
         "output_finite": all(r.finite for r in ranks),

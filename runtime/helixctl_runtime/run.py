@@ -64,7 +64,7 @@ def run(
     options = replace(options, weights_prefix=prefix)
     places = Places(tuple(dags), tuple(names))
     results = run_ranks(
-        Work(places, options),
+        Work(places, options, tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,
         device=device,
         timeout=timeout,

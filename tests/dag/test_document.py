@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from helixctl.dag import dag_from_json
 from helixctl.dag.dry_run import dry_run
-from helixctl.dag.liveness import last_needed
 from helixctl.dag.retype import retyped
 from helixctl.simulate import forecast
 from helixctl.verify import verify
 from tests.documents import PAPER, SMALL, dag_of, tiny
+from tests.liveness import last_needed
 
 
 def test_round_trip_and_one_thing_a_line() -> None:

@@ -9,8 +9,8 @@ import torch
 
 from helixctl.dag import AllGather, AllToAll, Dag
 from helixctl.dag.retype import retyped
+from helixctl.program.part import Pieces
 from helixctl.verify import verify
-from helixctl_runtime.axes import even
 from helixctl_runtime.collectives import exchange_together, issue
 from helixctl_runtime.program import Compute, Exchange, Wait
 from helixctl_runtime.ranks import Rank, run_ranks
@@ -85,7 +85,7 @@ def runs_alike(dag: Dag) -> None:
 def test_real_models_on_three_and_four_ranks(mesh: tuple[int, int], axes: dict[str, Any]) -> None:
     dag = real(*mesh, **axes)
     assert any(isinstance(t.op, AllToAll) for t in dag.tasks) == (mesh[1] > 1)
-    uneven = any(isinstance(t.op, AllGather) and not even(dag, t) for t in dag.tasks)
+    uneven = any(isinstance(t.op, AllGather) and not Pieces(dag).even(t) for t in dag.tasks)
     assert uneven or axes["combine"] == "reduce"
     runs_alike(dag)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from helixctl.dag import Dag, SendReceive
-from helixctl.dag.liveness import last_needed
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
 from tests.documents import SMALL, dag_of
+from tests.liveness import last_needed
 from tests.runtime.unusual import MODEL
 
 STAGES = {"pipeline": 2, "microbatches": 3}

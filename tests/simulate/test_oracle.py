@@ -13,6 +13,7 @@ from helixctl.simulate import Timeline, forecast, simulate
 from helixctl.simulate.dedicated import simulate_dedicated
 from helixctl.simulate.shared import simulate_shared
 from tests.documents import PAPER, ROOT, SMALL, dag_of
+from tests.runtime.models import real
 from tests.simulate.dags import interleaved, part_of
 from tests.simulate.oracle import Oracle
 
@@ -83,6 +84,30 @@ def durations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def test_the_timeline_is_that_of_the_second_model(axes: dict[str, int | str], mixed: bool) -> None:
     dag = made(PAPER, axes, mixed=mixed)
     assert same(spans(simulate(dag)), Oracle(dag).run())
+
+
+COPYING = [
+    {"groups": 2, "slices": 2, "slicing": "batch"},
+    {"groups": 1, "slices": 3, "slicing": "query"},
+    {"groups": 2, "slices": 2, "slicing": "query", "combine": "reduce", "microbatches": 2, "interleave": 2},
+    {"groups": 3, "slices": 1, "pipeline": 2, "microbatches": 2},
+]
+
+
+@pytest.mark.usefixtures("durations")
+@pytest.mark.parametrize("axes", COPYING, ids=str)
+def test_copies_take_time_in_both(axes: dict[str, int | str]) -> None:
+    """Packed ahead of a collective, unpacked ahead of a computation, on ranks with a core each and on shared ones."""
+    dag = real(**axes)
+    one, two, second = simulate_dedicated(dag), simulate_shared(dag, cores=32), Oracle(dag)
+    assert any(any(copies.values()) for copies in second.copies)
+    assert same(spans(one), spans(two))
+    assert same(spans(one), second.run())
+    assert one.rank_end_s == pytest.approx(two.rank_end_s)
+    for rank, copied in enumerate(one.copied_s):
+        assert copied == pytest.approx(two.copied_s[rank])
+    found = forecast(dag)
+    assert sum(found.levels.values()) == pytest.approx(found.step_s, rel=1e-9)
 
 
 @pytest.mark.usefixtures("durations")

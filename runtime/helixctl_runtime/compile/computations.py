@@ -1,17 +1,17 @@
-"""Computations: every kind becomes a kernel over buffers."""
+"""Computations: the kernel of every kind, over the views that its action names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
-
 import torch
+from torch.nn.attention import SDPBackend
 
+from helixctl import program
 from helixctl.dag import (
     Activation,
     Add,
     Attention,
     Bias,
+    Dag,
     Embed,
     Experts,
     LastToken,
@@ -21,157 +21,77 @@ from helixctl.dag import (
     Norm,
     Rotate,
     Route,
-    Task,
 )
-from helixctl.plan import Interval
-from helixctl.spec import RotarySpec
 from helixctl_runtime import kernels
-from helixctl_runtime.buffers import Buffer, refined
-from helixctl_runtime.compile.workspace import Workspace
-from helixctl_runtime.dtypes import HALF, TORCH
-from helixctl_runtime.rotary import rotations
-
-Elementwise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], kernels.Step]
+from helixctl_runtime.compile.memory import Memory
+from helixctl_runtime.compile.weights import LoadedWeights
 
 
-class Computations(Workspace):
-    """One method a kind of computation."""
+class Kernels:
+    """What binds actions to kernels: memory, weights, and which fused kernels were chosen."""
 
-    def _computation(self, task: Task) -> None:  # noqa: C901, PLR0912  one case a kind
-        match task.op:
-            case Embed():
-                self._embed(task)
-            case Norm(_, dim, eps):
-                self._norm(task, dim, eps)
-            case Linear(contract):
-                self._linear(task, contract)
+    def __init__(self, dag: Dag, made: program.Program, memory: Memory, weights: LoadedWeights) -> None:
+        self._dag, self._program, self._memory, self._weights = dag, made, memory, weights
+        self.attention: set[SDPBackend] = set()
+
+    def bind(self, action: program.Compute) -> kernels.Step:  # noqa: PLR0911  one case a kind
+        """The call that runs an action.
+
+        Raises:
+            HelixError: HX508, no fused attention for this device and dtype.
+        """
+        reads = [self._memory.tensor(view) for view in action.reads]
+        out = self._memory.tensor(action.writes[0])
+        match op := action.task.op:
+            case Linear():
+                return kernels.linear(reads[0], self._weights.matrix(action.weights[0]), out)
             case Bias():
-                self._bias(task)
-            case Rotate(rotary):
-                self._rotate(task, rotary)
+                return kernels.add(reads[0], self._weights.in_order(action.weights[0]), out)
+            case Rotate():
+                cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
+                return kernels.rotate(reads[0], cos, sin, out)
             case Attention():
-                self._attention(task, task.op)
+                return self._attention(action, op, reads, out)
             case Activation(function):
-                x = self._buffer(task.inputs[0])
-                self._do(kernels.activation(function, x.data, self._new(task.outputs[0]).data))
+                return kernels.activation(function, reads[0], out)
             case Multiply():
-                self._elementwise(task, kernels.multiply)
-            case Route():
-                self._route(task, task.op)
-            case Experts(function):
-                self._experts(task, function)
+                return kernels.multiply(reads[0], reads[1], out)
             case Add():
-                self._elementwise(task, kernels.add)
+                return kernels.add(reads[0], reads[1], out)
             case LastToken():
-                self._last_token(task)
-            case Narrow(dim):
-                self._narrow(task, dim)
+                value = self._dag.value[action.task.inputs[0]]
+                start, whole = value.region[1][0], value.region[1] == self._dag.tensor[value.tensor].full[1]
+                return kernels.last_token(reads[0], reads[1], start, out, whole=whole)
+            case Narrow():
+                return kernels.copy([(out, reads[0])])
+        return self._with_weights(action, reads, out)
 
-    def _embed(self, task: Task) -> None:
-        ids, table = self._plain(task.inputs[0]).data, self._loaded(task.inputs[1])
-        place = self.dag.value[task.inputs[1]]
-        out = self._new(task.outputs[0]).data.flatten(0, 1)
-        whole = place.region[0] == self.dag.tensor[place.tensor].full[0]
-        self._do(kernels.embed(ids.flatten(), table, place.region[0][0], out, whole=whole))
+    def _with_weights(self, action: program.Compute, reads: list[torch.Tensor], out: torch.Tensor) -> kernels.Step:
+        weights = [self._weights.raw(each) for each in action.weights]
+        held = self._dag.value[action.weights[0].values[0]]
+        match action.task.op:
+            case Embed():
+                first, whole = held.region[0][0], held.region[0] == self._dag.tensor[held.tensor].full[0]
+                return kernels.embed(reads[0].flatten(), weights[0], first, out.flatten(0, 1), whole=whole)
+            case Norm(_, dim, eps):
+                axis = self._dims(action.task.inputs[0]).index(dim)
+                return kernels.norm(reads[0].movedim(axis, -1), weights[0], eps, out.movedim(axis, -1))
+            case Route(top_k, renormalise):
+                x, gates = reads[0].flatten(0, 1), out.flatten(0, 1)
+                return kernels.route(x, weights[0], top_k, gates, renormalise=renormalise)
+            case Experts(function):
+                x, gates = (t.flatten(0, 1) for t in reads)
+                return kernels.experts(function, x, gates[:, slice(*held.region[0])], weights, out.flatten(0, 1))
+        raise TypeError(action.task.kind)  # a collective
 
-    def _last_token(self, task: Task) -> None:
-        x, length = (self._plain(v).data for v in task.inputs)
-        value = self.dag.value[task.inputs[0]]
-        start, whole = value.region[1][0], value.region[1] == self.dag.tensor[value.tensor].full[1]
-        self._do(kernels.last_token(x, length, start, self._new(task.outputs[0]).data, whole=whole))
-
-    def _narrow(self, task: Task, dim: str) -> None:
-        axis = self._dims(task.inputs[0]).index(dim)
-        first = self.dag.value[task.inputs[0]].region[axis][0]
-        start, stop = self.dag.value[task.outputs[0]].region[axis]
-        part = self._plain(task.inputs[0]).data.narrow(axis, start - first, stop - start)
-        self._do(kernels.copy([(self._new(task.outputs[0]).data, part)]))
-
-    def _linear(self, task: Task, contract: Sequence[str]) -> None:
-        x, columns = self._matrix(task.inputs[0], contract)
-        weight = self._weight(task.inputs[1:], columns)
-        values = [self.dag.value[v] for v in task.outputs]
-        dims = [self._dims(v) for v in task.outputs]
-        rows = [d for d in self._dims(task.inputs[0]) if d not in contract]
-        widths = [
-            prod(n for d, n in zip(dim, v.shape, strict=True) if d not in rows)
-            for dim, v in zip(dims, values, strict=True)
-        ]
-        memory = self.pool.take(list(task.outputs), x.shape[0] * sum(widths), TORCH[values[0].dtype])
-        out = memory.view(x.shape[0], sum(widths))
-        for value, dim, columns_of in zip(values, dims, out.split(widths, dim=1), strict=True):
-            kept = value.shape[len(rows) :]
-            data = columns_of.unflatten(1, kept).unflatten(0, value.shape[: len(rows)])
-            self.buffers[value.id] = Buffer.plain(data, dim)
-        self._do(kernels.linear(x, weight, out))
-
-    def _bias(self, task: Task) -> None:
-        made = len(task.outputs)
-        for x_id, bias_id, out_id in zip(task.inputs[:made], task.inputs[made:], task.outputs, strict=True):
-            x, bias = self._buffer(x_id), Buffer.plain(self._loaded(bias_id), self._dims(bias_id))
-            factors = x.factors()
-            cut, bias = self._new(out_id).split(factors), bias.split(factors)
-            # A bias has the last dims of x, so that it lacks only leading axes.
-            last = bias.in_order([a for a in cut.axes if a in bias.axes])
-            self._do(kernels.add(x.in_order(cut.axes), last, cut.data))
-
-    def _rotate(self, task: Task, rotary: RotarySpec) -> None:
-        for x_id, out_id in zip(task.inputs, task.outputs, strict=True):
-            x = self._plain(x_id).data
-            cos, sin = self._rotations(rotary, x.shape[-1], self.dag.value[x_id].region[1], x.dtype)
-            self._do(kernels.rotate(x, cos, sin, self._new(out_id).data))
-
-    def _rotations(
-        self, rotary: RotarySpec, head_dim: int, positions: Interval, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine, (positions, 1, head_dim / 2), made once for all layers."""
-        keys = [(name, rotary, head_dim, positions) for name in ("cos", "sin")]
-        if keys[0] not in self.constants:
-            wide = torch.float32 if dtype in HALF else dtype
-            for key, numbers in zip(keys, rotations(rotary, head_dim, positions), strict=True):
-                self.constants[key] = numbers.unsqueeze(1).to(self.device, wide)
-        return self.constants[keys[0]], self.constants[keys[1]]
-
-    def _attention(self, task: Task, op: Attention) -> None:
-        qkv = [self._plain(v).data for v in task.inputs]
-        out = self._new(task.outputs[0])
-        start, stop = self.dag.value[task.inputs[0]].region[1]
-        mask = self._mask(start, stop - start, qkv[0].dtype) if kernels.cut_rows(op, start, stop - start) else None
-        backend = kernels.fused_attention(self.device.type, qkv[0].dtype, op.softmax_width, mask=mask is not None)
+    def _attention(
+        self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
+    ) -> kernels.Step:
+        mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
+        backend = kernels.fused_attention(out.device.type, out.dtype, op.softmax_width, mask=mask is not None)
         self.attention.add(backend)
-        dims = self._dims(task.outputs[0])
-        self._do(kernels.attention(op, qkv, start, out.in_order([out.parts(d)[0] for d in dims]), mask))
+        start = self._dag.value[action.task.inputs[0]].region[1][0]
+        return kernels.attention(op, qkv, start, out, mask)
 
-    def _mask(self, start: int, rows: int, dtype: torch.dtype) -> torch.Tensor:
-        """The mask of these query rows, made once for all layers."""
-        key = ("mask", start, rows)
-        if key not in self.constants:
-            self.constants[key] = kernels.causal_mask(start, rows, dtype, self.device)
-        return self.constants[key]
-
-    def _norm(self, task: Task, dim: str, eps: float) -> None:
-        x, weight = self._plain(task.inputs[0]), self._loaded(task.inputs[1])
-        out = self._new(task.outputs[0])
-        axis = self._dims(task.inputs[0]).index(dim)
-        self._do(kernels.norm(x.data.movedim(axis, -1), weight, eps, out.data.movedim(axis, -1)))
-
-    def _route(self, task: Task, op: Route) -> None:
-        x, weight = self._rows(task.inputs[0]), self._loaded(task.inputs[1])
-        out = self._new(task.outputs[0]).data.flatten(0, 1)
-        self._do(kernels.route(x, weight, op.top_k, out, renormalise=op.renormalise))
-
-    def _experts(self, task: Task, function: str) -> None:
-        x, gates = self._rows(task.inputs[0]), self._rows(task.inputs[1])
-        weights = [self._loaded(v) for v in task.inputs[2:]]
-        first, last = self.dag.value[task.inputs[2]].region[0]
-        out = self._new(task.outputs[0]).data.flatten(0, 1)
-        self._do(kernels.experts(function, x, gates[:, first:last], weights, out))
-
-    def _elementwise(self, task: Task, kernel: Elementwise) -> None:
-        a, b = (self._buffer(v) for v in task.inputs)
-        out = self._new(task.outputs[0])
-        if (factors := refined(a, b)) is None:
-            a, b = self._plain(task.inputs[0]), self._plain(task.inputs[1])
-            factors = refined(a, b) or {}
-        a, b, cut = a.split(factors), b.split(factors), out.split(factors)
-        self._do(kernel(a.in_order(cut.axes), b.in_order(cut.axes), cut.data))
+    def _dims(self, value_id: str) -> tuple[str, ...]:
+        return self._dag.tensor[self._dag.value[value_id].tensor].dims

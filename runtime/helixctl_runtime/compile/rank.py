@@ -1,20 +1,21 @@
-"""Compiling one rank: its tasks in their order, each to actions."""
+"""Binding one rank's program: memory is allocated, weights are loaded, and every action gets its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
-from helixctl.dag import Dag, Task
-from helixctl.dag.liveness import last_needed
-from helixctl_runtime.compile.computations import Computations
-from helixctl_runtime.compile.exchanges import Exchanges
-from helixctl_runtime.program import Load, Program
+from helixctl import program
+from helixctl.dag import Dag
+from helixctl_runtime import kernels
+from helixctl_runtime.compile.computations import Kernels
+from helixctl_runtime.compile.constants import fill
+from helixctl_runtime.compile.memory import Memory
+from helixctl_runtime.compile.weights import LoadedWeights
+from helixctl_runtime.program import Action, Compute, Exchange, Load, Program, Wait
 
 
 def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Program:
-    """Compile a rank's tasks.
+    """Bind a rank's program (``helixctl.program.program_of``, which decides everything) to kernels and tensors.
 
     Args:
         dag: a proved document.
@@ -25,45 +26,40 @@ def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Progr
     Raises:
         HelixError: HX508, no fused attention for this device and dtype; whatever ``load`` raises.
     """
-    return _Compiler(dag, rank, device, load).compile()
+    made = program.program_of(dag, rank)
+    memory, weights = Memory(made, device), LoadedWeights(dag, made, load)
+    bound = Kernels(dag, made, memory, weights)
+    inputs = {v: memory.tensor(buffer.view) for v, buffer in made.inputs.items()}
+    for value_id, target in inputs.items():
+        target.copy_(load(dag.value[value_id]))
+    for constant, view in made.constants.items():
+        fill(constant, memory.tensor(view))
+    actions = _bound(made, memory, bound)
+    return Program(
+        rank=rank,
+        tasks=made.tasks,
+        actions=actions,
+        inputs=inputs,
+        outputs={v: memory.tensor(buffer.view) for v, buffer in made.outputs.items()},
+        attention=frozenset(bound.attention),
+        weight_nbytes=weights.nbytes,
+        buffer_nbytes=memory.nbytes,
+        proved_nbytes=made.nbytes,
+    )
 
 
-class _Compiler(Computations, Exchanges):
-    def compile(self) -> Program:
-        last = last_needed(self.dag, self.rank)
-        inputs = {v: self._buffer(v) for v in self._given("input")}
-        for place, name in enumerate(self.dag.order[self.rank]):
-            self.place = place
-            task = self.dag.task[name]
-            self._await(task.inputs)
-            self._task(task)
-            self._release(self._copies())
-            for value_id in [v for v in self.buffers if last.get(v, -1) == self.place]:
-                self.pool.release(value_id)
-        self.place = len(self.dag.order[self.rank])  # after every task
-        self._await(list(self.pending))
-        self._await_send()
-        outputs = {v: self._plain(v) for v in list(self.buffers) if self._role(v) == "output"}
-        return Program(
-            rank=self.rank,
-            tasks=len(self.dag.order[self.rank]),
-            actions=tuple(self.actions),
-            inputs=inputs,
-            outputs=outputs,
-            attention=frozenset(self.attention),
-            weight_nbytes=_nbytes(self.weights.values()),
-            buffer_nbytes=self.pool.nbytes
-            + _nbytes(self.constants.values())
-            + _nbytes(b.data for b in inputs.values()),
-        )
-
-    def _task(self, task: Task) -> None:
-        if task.is_collective:
-            self._collective(task)
-        else:
-            self._computation(task)
-
-
-def _nbytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes that tensors take, of views of one memory once."""
-    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+def _bound(made: program.Program, memory: Memory, bound: Kernels) -> tuple[Action, ...]:
+    found: list[Action] = []
+    issued: dict[int, Exchange] = {}
+    for action in made.actions:
+        match action:
+            case program.Compute():
+                found.append(Compute(action.place, bound.bind(action)))
+            case program.Copy(place, pairs):
+                found.append(Compute(place, kernels.copy([(memory.tensor(t), memory.tensor(s)) for t, s in pairs])))
+            case program.Exchange(place, task, send, receive, leave, arrive):
+                issued[place] = Exchange(place, task, memory.tensor(send), memory.tensor(receive), leave, arrive)
+                found.append(issued[place])
+            case program.Wait(place):
+                found.append(Wait(place, issued[place]))
+    return tuple(found)

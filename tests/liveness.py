@@ -1,9 +1,8 @@
-"""How long each value of a rank is needed: what the memory proof counts and the executor's buffers follow."""
+"""How long each value of a rank is needed, by a rule of its own: what arenas and their lifetimes are held against."""
 
 from __future__ import annotations
 
-from helixctl.dag.document import Dag, Task
-from helixctl.dag.ops import SendReceive
+from helixctl.dag import Dag, SendReceive, Task
 
 
 def last_needed(dag: Dag, rank: int) -> dict[str, int]:

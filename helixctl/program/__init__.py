@@ -1,0 +1,28 @@
+"""What each rank runs: from a dag to a flat list of actions, and to an offset in memory for everything they touch."""
+
+from helixctl.program.actions import Action, Compute, Copy, Exchange, Program, Wait, Weights
+from helixctl.program.alike import Programs
+from helixctl.program.arena import Arena, Block, arena_of
+from helixctl.program.constants import CausalMask, Constant, RotaryTable
+from helixctl.program.rank import program_of
+from helixctl.program.view import Buffer, View
+
+__all__ = [
+    "Action",
+    "Arena",
+    "Block",
+    "Buffer",
+    "CausalMask",
+    "Compute",
+    "Constant",
+    "Copy",
+    "Exchange",
+    "Program",
+    "Programs",
+    "RotaryTable",
+    "View",
+    "Wait",
+    "Weights",
+    "arena_of",
+    "program_of",
+]

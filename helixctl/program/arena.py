@@ -1,0 +1,159 @@
+"""Offsets of blocks in one piece of memory: blocks that are needed at the same time do not overlap.
+
+To find the smallest such memory is hard (dynamic storage allocation). What helps in practice is to place the large or
+long-lived blocks first, each in the tightest gap between those that are there while it is needed. Several orders are
+tried; as soon as one takes no more than the largest sum of live blocks, none can be better. What one layer puts into a
+block the others put into the same place, so that the arena of a deep model is found like that of a shallow one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+# Kernels read and write whole vectors of 64 bytes (AVX-512); CUDA asks for 16.
+ALIGNMENT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of the arena.
+
+    Attributes:
+        nbytes: its size, without what aligns it.
+        first, last: the places in the list of actions between which, both included, it is needed.
+        label: equal for the blocks of all layers that do the same there; empty for a block that has no likes.
+    """
+
+    nbytes: int
+    first: int
+    last: int
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Where each block begins, in bytes, and how many bytes all of them take."""
+
+    offsets: tuple[int, ...]
+    nbytes: int
+
+
+# How much work goes into a tighter arena where the first try leaves gaps: places that are tried, all together.
+_WORK: Final = 20_000
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A place in the arena for blocks with one label, one after the other.
+
+    Attributes:
+        size: in bytes, aligned.
+        first, last: when the first of the blocks is needed; when the last one is no longer.
+        length: for how long the first is.
+        beside: the numbers of the slots that have a block at the same time.
+    """
+
+    size: int
+    first: int
+    last: int
+    length: int
+    beside: set[int]
+
+
+_ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
+    lambda slot: (-slot.size, -slot.length, slot.first),
+    lambda slot: (-slot.length, -slot.size, slot.first),
+    lambda slot: (-slot.size * slot.length, slot.first),
+    lambda slot: (slot.first, -slot.length, -slot.size),
+)
+
+
+def arena_of(blocks: Sequence[Block]) -> Arena:
+    """The tightest arena that is found for blocks with these lifetimes."""
+    slots, slot_of = _slots(blocks)
+    offsets = _tightest(slots, largest_sum(blocks))
+    return Arena(tuple([offsets[slot] for slot in slot_of]), _height(slots, offsets))
+
+
+def _tightest(slots: Sequence[_Slot], floor: int) -> list[int]:
+    """Offsets of the slots. Those that reach highest are placed first in the next round, until the work is done."""
+    best: list[int] = []
+    for key in _ORDERS:
+        order = sorted(range(len(slots)), key=lambda i: key(slots[i]))
+        for _ in range(max(1, _WORK // (1 + len(slots)) // len(_ORDERS))):
+            found = _placed(slots, order)
+            if not best or _height(slots, found) < _height(slots, best):
+                best = found
+            if _height(slots, best) <= floor:
+                return best
+            height = _height(slots, found)
+            top = {i for i in order if found[i] + slots[i].size == height}
+            order = [*(i for i in order if i in top), *(i for i in order if i not in top)]
+    return best
+
+
+def aligned(nbytes: int) -> int:
+    """The next multiple of the alignment."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def largest_sum(blocks: Sequence[Block]) -> int:
+    """The largest sum of blocks that are needed at one time, each aligned: no arena is smaller."""
+    if not blocks:
+        return 0
+    changes = [0] * (2 + max(block.last for block in blocks))
+    for block in blocks:
+        changes[block.first] += aligned(block.nbytes)
+        changes[block.last + 1] -= aligned(block.nbytes)
+    return max(accumulate(changes))
+
+
+def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
+    """The slots of an arena, and which of them each block has."""
+    slots: list[_Slot] = []
+    slot_of = [0] * len(blocks)
+    by_label: dict[object, list[int]] = {}
+    live: list[int] = []
+    for i in sorted(range(len(blocks)), key=lambda i: (blocks[i].first, i)):
+        block = blocks[i]
+        likes = by_label.setdefault((block.label or i, block.nbytes), [])
+        mine = next((slot for slot in likes if slots[slot].last < block.first), None)
+        if mine is None:
+            mine = len(slots)
+            slots.append(_Slot(aligned(block.nbytes), block.first, block.last, block.last - block.first + 1, set()))
+            likes.append(mine)
+        slots[mine].last = block.last
+        slot_of[i] = mine
+        live = [slot for slot in live if slots[slot].last >= block.first and slot != mine]
+        for slot in live:
+            slots[slot].beside.add(mine)
+        slots[mine].beside.update(live)
+        live.append(mine)
+    return slots, slot_of
+
+
+def _height(slots: Sequence[_Slot], offsets: Sequence[int]) -> int:
+    return max((offset + slot.size for slot, offset in zip(slots, offsets, strict=True)), default=0)
+
+
+def _placed(slots: Sequence[_Slot], order: Sequence[int]) -> list[int]:
+    """Slots placed one after the other."""
+    offsets = [-1] * len(slots)
+    for i in order:
+        beside = [(offsets[j], offsets[j] + slots[j].size) for j in slots[i].beside if offsets[j] >= 0]
+        offsets[i] = _tightest_gap(sorted(beside), slots[i].size)
+    return offsets
+
+
+def _tightest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+    """The begin of the smallest gap between intervals that so many bytes fit into; else the end of them all."""
+    end, best, room = 0, -1, 0
+    for start, stop in taken:
+        gap = start - end
+        if gap >= size and (best < 0 or gap < room):
+            best, room = end, gap
+        end = max(end, stop)
+    return end if best < 0 else best

@@ -1,0 +1,160 @@
+"""Computations: how the kernel of each kind takes its operands, and where it writes. A case a kind."""
+
+from __future__ import annotations
+
+from math import prod
+
+from helixctl.dag import (
+    Activation,
+    Add,
+    Attention,
+    Bias,
+    Embed,
+    Experts,
+    LastToken,
+    Linear,
+    Multiply,
+    Narrow,
+    Norm,
+    Rotate,
+    Route,
+    Task,
+)
+from helixctl.program.actions import Compute, Weights
+from helixctl.program.axes import plain
+from helixctl.program.constants import CausalMask, Constant, RotaryTable, needs_mask
+from helixctl.program.draft import Draft
+from helixctl.program.view import Buffer, View, refined
+from helixctl.program.weights import held, side_by_side
+from helixctl.spec import RotarySpec
+
+
+def computation(draft: Draft, task: Task) -> None:
+    """Add the actions of a computation at the draft's place."""
+    match task.op:
+        case Linear(contract):
+            _linear(draft, task, contract)
+        case Bias():
+            _bias(draft, task)
+        case Rotate(rotary):
+            _rotate(draft, task, rotary)
+        case Attention():
+            _attention(draft, task, task.op)
+        case Activation():
+            _activation(draft, task)
+        case Multiply() | Add():
+            _elementwise(draft, task)
+        case Narrow(dim):
+            _narrow(draft, task, dim)
+        case Embed() | Norm() | Route() | Experts() | LastToken():
+            _of_plain(draft, task)
+
+
+def _kernel(
+    draft: Draft,
+    task: Task,
+    reads: list[View],
+    writes: list[View],
+    weights: tuple[Weights, ...] = (),
+    constants: tuple[Constant, ...] = (),
+) -> None:
+    draft.actions.append(Compute(draft.place, task, tuple(reads), tuple(writes), weights, constants))
+
+
+def _of_plain(draft: Draft, task: Task) -> None:
+    """Operands and result with one axis per dim, in the tensor's order; weights as they are loaded.
+
+    All kernels but that of a norm take several axes as one, so that their operands must have no holes.
+    """
+    weights, lie = [v for v in task.inputs if draft.is_weight(v)], draft.plain if task.kind == "norm" else draft.packed
+    reads = [lie(v).view for v in task.inputs if v not in weights]
+    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view], tuple(held(draft, v) for v in weights))
+
+
+def _narrow(draft: Draft, task: Task, dim: str) -> None:
+    """A part of the operand, copied: it would else keep all of the operand in memory."""
+    source, out_id = task.inputs[0], task.outputs[0]
+    axis = draft.dims(source).index(dim)
+    first = draft.dag.value[source].region[axis][0]
+    start, stop = draft.dag.value[out_id].region[axis]
+    _, part = draft.plain(source).view.parts(axis, [start - first, stop - start])
+    _kernel(draft, task, [part], [draft.new(out_id).view])
+
+
+def _linear(draft: Draft, task: Task, contract: tuple[str, ...]) -> None:
+    """One product with all weights side by side: the results are columns of one matrix."""
+    x, columns = draft.matrix(task.inputs[0], contract)
+    weights = side_by_side(draft, task.inputs[1:], columns)
+    values = [draft.dag.value[v] for v in task.outputs]
+    rows = len([d for d in draft.dims(task.inputs[0]) if d not in contract])
+    if len(values) == 1:
+        out = draft.new(values[0].id).view.shaped((x.sizes[0], prod(values[0].shape[rows:])))
+        _kernel(draft, task, [x], [out], (weights,))
+        return
+    widths = [prod(v.shape[rows:]) for v in values]
+    out = draft.block((x.sizes[0], sum(widths)), values[0].dtype)
+    for value, cut in zip(values, out.parts(1, widths), strict=True):
+        view = cut.unflattened(1, value.shape[rows:]).unflattened(0, value.shape[:rows])
+        draft.hold(value.id, Buffer(view, plain(draft.dag, value)))
+    _kernel(draft, task, [x], [out], (weights,))
+
+
+def _bias(draft: Draft, task: Task) -> None:
+    """Each sum is a kernel of its own; a bias lacks only leading axes of what it is added to."""
+    made = len(task.outputs)
+    for x_id, bias_id, out_id in zip(task.inputs[:made], task.inputs[made:], task.outputs, strict=True):
+        x = draft.buffers[x_id]
+        cut = draft.over(out_id, (x_id,)).split(x.factors())
+        own = draft.dims(bias_id)
+        weight = held(draft, bias_id, tuple([a for a in cut.axes if a.dim in own]))
+        _kernel(draft, task, [x.in_order(cut.axes)], [cut.view], (weight,))
+
+
+def _rotate(draft: Draft, task: Task, rotary: RotarySpec) -> None:
+    """Each operand is a kernel of its own."""
+    for x_id, out_id in zip(task.inputs, task.outputs, strict=True):
+        buffer = draft.plain(x_id)
+        x = buffer.view
+        positions, dtype = draft.dag.value[x_id].region[1], _wide(x.dtype)
+        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, dtype) for f in ("cos", "sin")]
+        constants = tuple(draft.constant(table) for table in tables)
+        out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+        _kernel(draft, task, [x], [out.view], constants=constants)
+
+
+def _attention(draft: Draft, task: Task, op: Attention) -> None:
+    """The result is written as the gather that follows, if any, sends it."""
+    qkv = [draft.plain(v).view for v in task.inputs]
+    start, stop = draft.dag.value[task.inputs[0]].region[1]
+    constants: tuple[Constant, ...] = ()
+    if needs_mask(op, start, stop - start):
+        constants = (draft.constant(CausalMask(start, stop - start, qkv[0].dtype)),)
+    out_id = task.outputs[0]
+    out = draft.new(out_id, draft.made_for_a_gather(out_id))
+    in_order = out.in_order([out.parts(d)[0] for d in draft.dims(out_id)])
+    _kernel(draft, task, qkv, [in_order], constants=constants)
+
+
+def _activation(draft: Draft, task: Task) -> None:
+    """In the axes of its operand, and over it where it can be."""
+    x, out_id = draft.buffers[task.inputs[0]], task.outputs[0]
+    if x.axes == plain(draft.dag, draft.dag.value[out_id]):
+        out = draft.over(out_id, task.inputs)
+    else:
+        out = draft.new(out_id, x.axes)
+    _kernel(draft, task, [x.view], [out.view])
+
+
+def _elementwise(draft: Draft, task: Task) -> None:
+    """Both operands as they lie, cut alike; plain where they are cut in ways that do not go together."""
+    a, b = (draft.buffers[v] for v in task.inputs)
+    factors = refined(a, b)
+    if factors is None:
+        a, b = (draft.plain(v) for v in task.inputs)
+        factors = {}
+    a, b, cut = a.split(factors), b.split(factors), draft.over(task.outputs[0], task.inputs).split(factors)
+    _kernel(draft, task, [a.in_order(cut.axes), b.in_order(cut.axes)], [cut.view])
+
+
+def _wide(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"

@@ -1,0 +1,19 @@
+"""The numbers of a program's constants."""
+
+from __future__ import annotations
+
+import torch
+
+from helixctl.program import CausalMask, Constant, RotaryTable
+from helixctl_runtime import kernels
+from helixctl_runtime.rotary import rotations
+
+
+def fill(constant: Constant, target: torch.Tensor) -> None:
+    """Write a constant's numbers into its memory."""
+    match constant:
+        case RotaryTable(function, rotary, head_dim, positions):
+            cos, sin = rotations(rotary, head_dim, positions)
+            target.copy_((cos if function == "cos" else sin).unsqueeze(1))
+        case CausalMask(start, rows):
+            target.copy_(kernels.causal_mask(start, rows, target.dtype, target.device))

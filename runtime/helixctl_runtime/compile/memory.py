@@ -1,0 +1,31 @@
+"""The arena of a program as one tensor, and the views of it that actions name."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from helixctl import program
+from helixctl_runtime.dtypes import TORCH
+
+
+class Memory:
+    """All that a step needs beside weights, allocated once."""
+
+    def __init__(self, made: program.Program, device: torch.device) -> None:
+        """Allocate the arena of a program."""
+        self._offsets = made.arena.offsets
+        self._bytes = torch.empty(made.arena.nbytes, dtype=torch.uint8, device=device)
+        self._as = cache(self._bytes.view)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that were allocated."""
+        return self._bytes.untyped_storage().nbytes()
+
+    def tensor(self, view: program.View) -> torch.Tensor:
+        """The elements that a view means."""
+        dtype = TORCH[view.dtype]
+        start = self._offsets[view.block] // dtype.itemsize + view.start
+        return self._as(dtype).as_strided(view.sizes, view.strides, start)

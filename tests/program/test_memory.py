@@ -1,0 +1,85 @@
+"""What is proved is what is allocated, to the byte, for every legal layout of models of all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from helixctl.cost.memory import peak_nbytes
+from helixctl.dag import Dag, Value
+from helixctl.dag.retype import retyped
+from helixctl.lower import lower
+from helixctl.program import Programs, program_of
+from helixctl.verify import verify
+from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.run import Options, run
+from tests.program.models import TINY, every_plan
+from tests.runtime.models import real
+
+CPU = torch.device("cpu")
+
+
+def numbers(value: Value) -> torch.Tensor:
+    return torch.zeros(value.shape, dtype=TORCH[value.dtype])
+
+
+def allocated(dag: Dag) -> Iterator[int]:
+    for rank in range(len(dag.order)):
+        program = compile_rank(dag, rank, CPU, numbers)
+        yield program.weight_nbytes + program.buffer_nbytes
+
+
+def prove(name: str, logits: str, steps: dict[int, int]) -> int:
+    """Hold both against each other for every ``step``-th layout of so many devices; how many were tried."""
+    tried = 0
+    for devices, step in steps.items():
+        for plan in every_plan(TINY[name], (7, 8, logits), devices, large=False, step=step):
+            dag = lower(plan)
+            assert list(allocated(dag)) == peak_nbytes(dag), plan.layout
+            tried += 1
+    return tried
+
+
+@pytest.mark.parametrize("logits", ["all", "last"])
+@pytest.mark.parametrize("name", TINY)
+def test_what_is_allocated_is_what_is_proved(name: str, logits: str) -> None:
+    assert prove(name, logits, {1: 1, 2: 3, 3: 4, 4: 11, 6: 29}) > 10
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", TINY)
+def test_it_is_so_for_every_legal_layout(name: str) -> None:
+    assert prove(name, "last", dict.fromkeys((1, 2, 3, 4, 5, 6), 1)) > 50
+
+
+def test_ranks_that_share_a_program_would_each_have_such_a_one() -> None:
+    for plan in every_plan(TINY["real"], (7, 8, "last"), 6, large=False, step=11):
+        dag = lower(plan)
+        programs = Programs(dag)
+        for rank in programs.ranks:
+            own, shared = program_of(dag, rank), programs[rank]
+            assert [(b.nbytes, b.first, b.last) for b in own.blocks] == [
+                (b.nbytes, b.first, b.last) for b in shared.blocks
+            ]
+            assert own.nbytes == shared.nbytes
+            assert [type(a) for a in own.actions] == [type(a) for a in shared.actions]
+
+
+def test_ranks_that_do_the_same_share_a_program() -> None:
+    dag = real(1, 4, {"attention": {"kv_heads": 6}}, data=2)
+    programs = Programs(dag)
+    assert len({id(programs[rank]) for rank in programs.ranks}) < len(programs.ranks)
+
+
+@pytest.mark.parametrize("slicing", ["batch", "query"])
+def test_a_report_has_both(slicing: str) -> None:
+    dag = retyped(real(2, 2, slicing=slicing, microbatches=2, interleave=2), "bfloat16")
+    assert verify(dag) == []
+    results = run([dag], ["real"], Options(warmup=1, iters=1, check=True), device="cpu", timeout=30)
+    assert results is not None
+    memory = results[0].report["memory"]
+    assert memory == {"proved_nbytes": max(peak_nbytes(dag)), "allocated_nbytes": max(peak_nbytes(dag))}
+    assert results[0].report["check"]["passed"]
