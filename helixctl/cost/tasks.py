@@ -15,10 +15,15 @@ from helixctl.spec import ClusterSpec
 class TaskCosts:
     """The costs of a dag's tasks; equal work is priced once."""
 
-    def __init__(self, dag: Dag) -> None:
-        """Price nothing yet."""
+    def __init__(self, dag: Dag, known: dict[object, Cost] | None = None) -> None:
+        """Price nothing yet.
+
+        Args:
+            dag: whose tasks are priced.
+            known: costs that other dags of the same model on the same cluster share with it.
+        """
         self._dag = dag
-        self._known: dict[object, Cost] = {}
+        self._known = {} if known is None else known
 
     def seconds(self, task: Task) -> float:
         """Predicted duration of a task that has its devices (or a core each), and its links, to itself."""

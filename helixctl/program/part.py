@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from helixctl.dag import AllGather, Dag, Task
-from helixctl.plan.layout import share
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,7 @@ class Pieces:
             start, stop = value.region[axis]
             known[value.rank] = stop - start
         others = [rank for rank in task.ranks if rank not in known]
-        left = total - sum(known.values())
-        for i, rank in enumerate(others):
-            start, stop = share(left, len(others), i)
-            known[rank] = stop - start
+        if others:
+            each, more = divmod(total - sum(known.values()), len(others))
+            known |= {rank: each + (i < more) for i, rank in enumerate(others)}
         return tuple([known[rank] for rank in task.ranks])

@@ -26,6 +26,7 @@ class Bounds:
     """Lower bounds for the layouts of one problem; what layouts share is worked out once."""
 
     costs: LayoutCosts
+    exact_memory: bool = True
     _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
@@ -60,7 +61,7 @@ class Bounds:
 
     def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
-        if layout.experts == 1 or self.costs.model.feed_forward.intermediate_size < layout.partitions:
+        if not self._spread_alike(layout):
             return self.costs.with_communication(layout, sequences)
         even = self.costs.with_communication(layout.model_copy(update={"experts": 1}), sequences)
         mine = self._compute_only(layout, sequences)
@@ -142,10 +143,23 @@ class Bounds:
         return (size * parts * (parts + 1) + larger * (larger + 1)) / 2 / (size * parts + larger)
 
     def _memory(self, layout: Layout, work: LayerCosts, first: int, last: int) -> float:
-        """The first stage holds most layers; the last keeps all of the output, and the input if it is the first."""
+        """The first stage holds most layers; the last keeps all of the output, and the input if it is the first.
+
+        What is live in a layer is worked out where it can decide whether the layout fits, or where memory is compared.
+        """
         layer, embed, head = (w.weight_nbytes for w in (work.layer, work.embed, work.head))
         kept = (layout.microbatches - 1) * work.output_nbytes
         if layout.pipeline == 1:
             given = 0 if self.costs.model.vocabulary else layout.microbatches * work.output_nbytes
-            return work.live_nbytes + last * layer + self.costs.ends_nbytes(work) + kept + given
-        return work.live_nbytes + max(first * layer + embed, last * layer + head + kept)
+            fixed = last * layer + self.costs.ends_nbytes(work) + kept + given
+        else:
+            fixed = max(first * layer + embed, last * layer + head + kept)
+        fits = fixed + work.values_nbytes <= self.costs.cluster.device.available
+        if not work.values_nbytes or (fits and not self.exact_memory):
+            return fixed
+        even = layout.model_copy(update={"experts": 1}) if self._spread_alike(layout) else layout
+        return fixed + self.costs.live_nbytes(even, self._sizes(layout)[0])
+
+    def _spread_alike(self, layout: Layout) -> bool:
+        """Whether what is exchanged and live would be the same if all devices held an equal share of every expert."""
+        return layout.experts > 1 and self.costs.model.feed_forward.intermediate_size >= layout.partitions

@@ -45,7 +45,7 @@ class LayoutProblem:
     @classmethod
     def of(cls, specs: Specs, objective: Objective) -> Self:
         """The problem of these specs, with no bound worked out yet."""
-        return cls(specs, objective, Bounds(LayoutCosts(*specs)))
+        return cls(specs, objective, Bounds(LayoutCosts(*specs), exact_memory=objective == "memory"))
 
     def smallest(self, *, only_fitting: bool = True) -> Self:
         """The same layouts, compared by their memory; the bounds are shared."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Final, NamedTuple
 
 from helixctl.cost.memory import peak_live_nbytes
+from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
-from helixctl.dag import Dag, Task
+from helixctl.dag import Dag, Task, Value
 from helixctl.dag.function import function_of
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.sharding import WHOLE_ALWAYS, Cut, Shares, Table, kind_of
 from helixctl.solve.hosts import host_pattern
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
 
 
 class LaneCosts(NamedTuple):
@@ -29,15 +31,15 @@ class LaneCosts(NamedTuple):
 class LayerCosts(NamedTuple):
     """The work of one microbatch on the first rank of a team, which has the largest pieces of all.
 
-    ``least_compute_s`` is a layer's on the rank with the smallest, ``live_nbytes`` what is live in a layer beside
-    weights, ``output_nbytes`` the output of a microbatch.
+    ``least_compute_s`` is a layer's on the rank with the smallest, ``values_nbytes`` all values of a layer, whenever
+    they are live, ``output_nbytes`` the output of a microbatch.
     """
 
     layer: LaneCosts
     embed: LaneCosts
     head: LaneCosts
     least_compute_s: float
-    live_nbytes: int
+    values_nbytes: int
     output_nbytes: int
 
 
@@ -68,6 +70,8 @@ class LayoutCosts:
     _computing: dict[object, tuple[LaneCosts, float]] = field(default_factory=dict, init=False)
     _forms: dict[tuple[int, tuple[str, ...]], tuple[int, tuple[Cut, ...]]] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
+    _live: dict[object, int] = field(default_factory=dict, init=False)
+    _prices: dict[object, Cost] = field(default_factory=dict, init=False)
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch of so many sequences."""
@@ -76,17 +80,26 @@ class LayoutCosts:
         if key not in self._layers:
             team = layout.team(0, 0)
             body = self._sketch(layout, sequences, team[0])
-            layer = _work(body, _LAYER)
-            given = sum(v.nbytes for v in body.values if v.id not in body.producer)
-            live = peak_live_nbytes(body, team[0]) - given + layer.weight_nbytes
+            layer = self._work(body, _LAYER)
             if layout.shared_dim != "head_dim":
                 # No chain: values may still be on their way while queries and keys are normalised and rotated.
-                beside = _work(body, ["attend"], without="attention")
+                beside = self._work(body, ["attend"], without="attention")
                 layer = layer._replace(alone_s=layer.alone_s - beside.compute_s)
             ends = self._its_ends(layout, sequences, self._pattern(layout))
             least = self._least(layout, sequences, layer)
-            self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, live, ends.output_nbytes)
+            most = sum(v.nbytes for v in body.values)
+            self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
+
+    def live_nbytes(self, layout: Layout, sequences: int) -> int:
+        """What is live in a layer beside weights, at its fullest."""
+        key = (*self._keys(layout, sequences).values(), layout.groups, layout.gather_order)
+        if key not in self._live:
+            rank = layout.team(0, 0)[0]
+            body = self._sketch(layout, sequences, rank)
+            given = sum(v.nbytes for v in body.values if v.id not in body.producer and not _is_weight(body, v))
+            self._live[key] = peak_live_nbytes(body, rank) - given
+        return self._live[key]
 
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The same as if nothing were exchanged, and nothing live: many layouts share what it is made of."""
@@ -94,7 +107,7 @@ class LayoutCosts:
         if not all(key in self._computing for key in keys.items()):
             body = self._sketch(layout, sequences, layout.team(0, 0)[0])
             for key in keys.items():
-                work = _work(body, key[0])
+                work = self._work(body, key[0])
                 quiet = work._replace(communication_s=0.0, alone_s=work.compute_s)
                 self._computing[key] = (quiet, self._least(layout, sequences, quiet, key[0]))
         costs, leasts = zip(*(self._computing[key] for key in keys.items()), strict=True)
@@ -146,15 +159,23 @@ class LayoutCosts:
         """The computation of the rank with the smallest pieces; of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return work.compute_s
-        return _work(self._sketch(layout, sequences, layout.team(0, 0)[-1]), levels).compute_s
+        return self._work(self._sketch(layout, sequences, layout.team(0, 0)[-1]), levels).compute_s
+
+    def _work(self, dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
+        return _work(TaskCosts(dag, self._prices), dag, levels, without)
 
     def _its_ends(self, layout: Layout, sequences: int, pattern: tuple[int, ...] | None) -> _Ends:
         """Embedding and head; without ``pattern`` as if nothing were exchanged."""
         key = (layout.partitions, layout.residual, sequences, pattern)
-        if key not in self._ends:
+        if key not in self._ends and self.model.vocabulary is None:
+            shares = Shares(layout, self.model, self.workload)
+            region = shares.region(("batch", "seq", "hidden"), shares.of("output").made, 0, (0, sequences))
+            nbytes = prod(stop - start for start, stop in region) * DTYPE_NBYTES[self.model.dtype]
+            self._ends[key] = _Ends(LaneCosts(), LaneCosts(), nbytes)
+        elif key not in self._ends:
             dag = self._sketch(layout, sequences, layout.team(0, 0)[0], ends=True)
             nbytes = next(v.nbytes for v in dag.values if dag.tensor[v.tensor].role == "output")
-            embed, head = (_work(dag, [level]) for level in ("embed", "head"))
+            embed, head = (self._work(dag, [level]) for level in ("embed", "head"))
             if pattern is None:
                 embed, head = (w._replace(communication_s=0.0, alone_s=w.compute_s) for w in (embed, head))
             self._ends[key] = _Ends(embed, head, nbytes)
@@ -181,9 +202,9 @@ def _sizes(shares: Shares, cuts: Sequence[Cut], sequences: int) -> list[int]:
     return list(sizes.values())
 
 
-def _work(dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
-    """The work of a sketch's tasks of some levels, but for one kind, one after the other."""
-    costs, lanes = TaskCosts(dag), {"compute": 0.0, "communication": 0.0}
+def _work(costs: TaskCosts, dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
+    """The work of a sketch's tasks of some levels, less those of one kind, one after the other."""
+    lanes = {"compute": 0.0, "communication": 0.0}
     weights: dict[str, int] = {}
     for task in dag.tasks:
         if task.level not in levels or task.kind == without or _brings_input(dag, task):
@@ -192,6 +213,10 @@ def _work(dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
         values = (dag.value[v] for v in task.inputs)
         weights |= {v.id: v.nbytes for v in values if dag.tensor[v.tensor].role == "weight"}
     return LaneCosts(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
+
+
+def _is_weight(dag: Dag, value: Value) -> bool:
+    return dag.tensor[value.tensor].role == "weight"
 
 
 def _brings_input(dag: Dag, task: Task) -> bool:
