@@ -90,7 +90,11 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
 
 
 def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:
-    return {0} if layout.shared_dim != "seq" else {0, _busiest(layout, model, workload)}
+    if layout.shared_dim != "seq":
+        return {0}
+    if layout.residual == "sharded":  # a slice between has more rows of the stream than the one that attends longest
+        return set(range(layout.slices))
+    return {0, _busiest(layout, model, workload)}
 
 
 def _busiest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> int:
