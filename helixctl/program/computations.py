@@ -152,7 +152,8 @@ def _elementwise(draft: Draft, task: Task) -> None:
     if factors is None:
         a, b = (draft.plain(v) for v in task.inputs)
         factors = {}
-    a, b, cut = a.split(factors), b.split(factors), draft.over(task.outputs[0], task.inputs).split(factors)
+    out = draft.over(task.outputs[0], task.inputs, columns=False)
+    a, b, cut = a.split(factors), b.split(factors), out.split(factors)
     _kernel(draft, task, [a.in_order(cut.axes), b.in_order(cut.axes)], [cut.view])
 
 

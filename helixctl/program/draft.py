@@ -90,17 +90,18 @@ class Draft:
         others = [p for v in there for p in self.part.readers.get(v, ()) if (v, p) != (value_id, self.place)]
         return all(self.part.done(place) <= self.place for place in others)
 
-    def over(self, value_id: str, operands: Sequence[str]) -> Buffer:
+    def over(self, value_id: str, operands: Sequence[str], *, columns: bool = True) -> Buffer:
         """Where an elementwise task puts its result: over an operand that nobody else needs, or in a new block.
 
-        What is sent afterwards needs memory without holes.
+        What is sent afterwards needs memory without holes. ``columns``: whether an operand may be columns of a matrix,
+        all of which is kept for the result: worth it where the other columns are needed as well.
         """
         value = self.dag.value[value_id]
         axes = plain(self.dag, value)
         sent = any(self.part.own[p].task.is_collective for p in self.part.readers.get(value_id, ()))
         for operand in operands:
             view, its = self.buffers[operand]
-            fits = its == axes and view.dtype == value.dtype and (view.contiguous or not sent)
+            fits = its == axes and view.dtype == value.dtype and (view.contiguous or (columns and not sent))
             if fits and not self._padded(value_id) and self.spare(operand):
                 return self.hold(value_id, self.buffers[operand])
         return self.new(value_id)
