@@ -60,12 +60,15 @@ class Draft:
         """A new block with one axis."""
         return self.block((numel,), dtype)
 
-    def new(self, value_id: str, axes: Axes | None = None) -> Buffer:
-        """A block for a value, with one axis per dim in the tensor's order or with other axes."""
+    def new(self, value_id: str, axes: Axes | None = None, *, room: int = 0) -> Buffer:
+        """A block for a value, with one axis per dim in the tensor's order or with other axes.
+
+        The block has room for so many elements, if they are more than the value's.
+        """
         value = self.dag.value[value_id]
         in_order = plain(self.dag, value)
         axes = in_order if axes is None else axes
-        numel = max(value.numel, self._padded(value_id)) if axes == in_order else value.numel
+        numel = max(value.numel, room, self._padded(value_id) if axes == in_order else 0)
         view = self.block(tuple([a.size for a in axes]), value.dtype, numel)
         return self.hold(value_id, Buffer(view, axes))
 

@@ -107,7 +107,7 @@ def _all_reduce(draft: Draft, own: Own) -> None:
 
 
 def _reduce_scatter(draft: Draft, own: Own, dim: str) -> None:
-    """Pack the shares for each rank in turn, each as long as the largest; unpack the one that arrives."""
+    """Pack the shares for each rank in turn, each as long as the largest; the one that arrives has that much room."""
     (in_id,), (out_id,), task = own.inputs, own.outputs, own.task
     x, axis, shares = draft.plain(in_id).view, draft.dims(in_id).index(dim), draft.pieces.split(task, dim)
     largest = x.numel // x.sizes[axis] * max(shares)
@@ -118,12 +118,8 @@ def _reduce_scatter(draft: Draft, own: Own, dim: str) -> None:
         places = send.parts(0, [largest] * len(shares))
         parts = x.parts(axis, shares)
         draft.copy([(place.shaped(part.sizes), part) for part, place in zip(parts, places, strict=True)])
-    out = draft.new(out_id).view
-    receive, unpack = out.flat(), list[tuple[View, View]]()
-    if out.numel < largest:
-        receive = draft.flat(largest, out.dtype)
-        unpack = [(out, receive.shaped(out.sizes))]
-    draft.pending[out_id] = draft.issue(Exchange(draft.place, task, send, receive), unpack)
+    receive = draft.new(out_id, room=largest).view.shaped((largest,))
+    draft.pending[out_id] = draft.issue(Exchange(draft.place, task, send, receive))
 
 
 def _broadcast(draft: Draft, own: Own) -> None:
