@@ -27,6 +27,7 @@ def test_four_ranks_write_a_cluster_file(tmp_path: Path) -> None:
     )
     assert {(t.kind, t.ranks) for t in cluster.calibration.collectives} == {
         *((kind, ranks) for kind in ("broadcast", "all_to_all", "all_gather", "all_reduce") for ranks in (2, 4)),
+        *(("reduce_scatter", ranks) for ranks in (2, 4)),
         ("send_receive", 2),
     }
     assert helixctl("validate", path).status == 0
