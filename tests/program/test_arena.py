@@ -64,18 +64,27 @@ def test_a_deep_model_takes_no_more_than_a_shallow_one() -> None:
     assert two.arena.nbytes == nine.arena.nbytes
 
 
-@pytest.mark.parametrize("logits", ["all", "last"])
-@pytest.mark.parametrize("name", LARGE)
+ALWAYS = ("llama", "last")
+
+
+@pytest.mark.parametrize(
+    ("name", "logits"),
+    [
+        pytest.param(name, logits, marks=[] if (name, logits) == ALWAYS else [pytest.mark.sweep])
+        for name in LARGE
+        for logits in ("all", "last")
+    ],
+)
 def test_no_more_than_a_twentieth_above_the_live_values(name: str, logits: str) -> None:
     """Held against the sum of the live values, by the rule of tests/liveness.py, and of the copies that they need."""
     tried = 0
-    for plan in every_plan(LARGE[name], (8, 2048, logits), 8, large=True, step=7):
+    for plan in every_plan(LARGE[name], (8, 2048, logits), 8, large=True, step=41):
         dag = lower(plan)
         for rank in {0, len(dag.order) - 1}:
             program = program_of(dag, rank)
             assert program.arena.nbytes <= 1.05 * live_values_and_copies(dag, program), (plan.layout, rank)
             tried += 1
-    assert tried > 20
+    assert tried > 5
 
 
 def live_values_and_copies(dag: Dag, program: Program) -> int:

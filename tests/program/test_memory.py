@@ -43,20 +43,20 @@ def prove(name: str, logits: str, steps: dict[int, int]) -> int:
     return tried
 
 
-@pytest.mark.parametrize("logits", ["all", "last"])
+@pytest.mark.parametrize("logits", [pytest.param("all", marks=pytest.mark.sweep), "last"])
 @pytest.mark.parametrize("name", TINY)
 def test_what_is_allocated_is_what_is_proved(name: str, logits: str) -> None:
-    assert prove(name, logits, {1: 1, 2: 3, 3: 4, 4: 11, 6: 29}) > 10
+    assert prove(name, logits, {1: 1, 2: 7, 3: 13, 4: 41, 6: 149}) > 5
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", TINY)
-def test_it_is_so_for_every_legal_layout(name: str) -> None:
-    assert prove(name, "last", dict.fromkeys((1, 2, 3, 4, 5, 6), 1)) > 50
+def test_it_is_so_for_every_legal_layout_of_few_devices(name: str) -> None:
+    assert prove(name, "last", {1: 1, 2: 1, 3: 1}) > 20
 
 
 def test_ranks_that_share_a_program_would_each_have_such_a_one() -> None:
-    for plan in every_plan(TINY["real"], (7, 8, "last"), 6, large=False, step=11):
+    for plan in every_plan(TINY["real"], (7, 8, "last"), 6, large=False, step=97):
         dag = lower(plan)
         programs = Programs(dag)
         for rank in programs.ranks:
