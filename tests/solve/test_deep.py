@@ -22,7 +22,9 @@ PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(PROBLEMS)))
+@pytest.mark.parametrize(
+    "number", [n if n in (1, 3) else pytest.param(n, marks=pytest.mark.sweep) for n in range(len(PROBLEMS))]
+)
 def test_a_deep_forecast(number: int) -> None:
     paths, sets = PROBLEMS[number]
     model, cluster, workload = specs(paths, *sets)

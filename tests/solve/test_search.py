@@ -48,7 +48,13 @@ def problem(number: int):  # type: ignore[no-untyped-def]
     return model, cluster, workload
 
 
-@pytest.mark.parametrize("number", range(len(SMALL_SPECS)))
+# Every layout is simulated whole: most of the problems take long.
+QUICK = (0, 6)
+
+
+@pytest.mark.parametrize(
+    "number", [n if n in QUICK else pytest.param(n, marks=pytest.mark.sweep) for n in range(len(SMALL_SPECS))]
+)
 def test_the_optimum_of_brute_force(number: int) -> None:
     """Every layout of the space lowered whole, on all ranks, and simulated: none is better than what is chosen."""
     model, cluster, workload = problem(number)
