@@ -163,4 +163,4 @@ def test_every_measurement_has_a_name() -> None:
     names = Request("cpu", 4, ("float32",), quick=True).names
     assert len(set(names)) == len(names)
     assert str(KernelPoint("matmul", "float32", (8, 128, 512))) in names
-    assert names[-1] == "all_reduce of 4 ranks, 1048576 bytes"
+    assert names[-1] == "reduce_scatter of 4 ranks, 1048576 bytes"

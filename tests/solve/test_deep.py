@@ -68,8 +68,10 @@ def test_a_forecast_of_many_microbatches(number: int) -> None:
         assert found is not None
         for name in ("step_s", "latency_s", "busy_share", "tokens_per_s"):
             assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-9), (layout, name)
-        for name in ("memory_nbytes", "weight_nbytes", "received_nbytes", "between_hosts_nbytes", "tokens"):
+        for name in ("weight_nbytes", "received_nbytes", "between_hosts_nbytes", "tokens"):
             assert getattr(found, name) == getattr(whole, name), (layout, name)
+        # Where blocks lie in an arena, and so the gaps between them, may change with the number of microbatches.
+        assert found.memory_nbytes == pytest.approx(whole.memory_nbytes, rel=1e-3), layout
         for level in whole.levels:
             assert found.levels[level] == pytest.approx(whole.levels[level], abs=1e-9 * whole.step_s), (layout, level)
         # How long a send is on its way beside the computation grows with the queue in front of a slow stage.
