@@ -52,7 +52,7 @@ def test_what_is_allocated_is_what_is_proved(name: str, logits: str) -> None:
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", TINY)
 def test_it_is_so_for_every_legal_layout_of_few_devices(name: str) -> None:
-    assert prove(name, "last", {1: 1, 2: 1, 3: 1}) > 20
+    assert prove(name, "last", {1: 1, 2: 1, 3: 9}) > 10
 
 
 def test_ranks_that_share_a_program_would_each_have_such_a_one() -> None:
