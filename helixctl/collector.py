@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def paused() -> Iterator[None]:
     """Collect nothing while this is entered.
 
-    A dag is hundreds of thousands of objects that all stay. While it grows, or is proved, the collector walks all of
-    them again and again, which takes a third of the time, and finds nothing.
+    A dag is hundreds of thousands of objects that all stay. While it is read, grows, or is proved, the collector walks
+    all of them again and again, which takes a third of the time, and finds nothing.
     """
     was = gc.isenabled()
     gc.disable()

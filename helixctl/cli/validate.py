@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
 
+from helixctl import collector
 from helixctl.cli.console import say
 from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
@@ -129,7 +128,7 @@ def _checked(file: str, *, in_folder: bool, digests: bool) -> Outcome | str:
     """What becomes of one file; of one in a folder that is none of ours, why it is skipped."""
     source = None
     try:
-        with _uncollected():
+        with collector.paused():
             source = read_in_folder(file) if in_folder else read_document(file)
             if source is None:
                 return "no document that helixctl knows"
@@ -153,18 +152,6 @@ def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
         what = f"{source.kind} {document.name}"
     digest = document.digest if digests and isinstance(document, Plan | Dag) else None
     return Outcome(source.file, source.kind, summary=what, digest=digest)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the collector still: a document has no cycles, and it would look through all of it again and again."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 # --- CI systems ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from helixctl import collector
 from helixctl.dag import Dag
 from helixctl.errors import HelixError
 from helixctl.lower.builder import Builder
-from helixctl.lower.equations import add_layer
+from helixctl.lower.equations import add_equations
 from helixctl.lower.reshard import distribute_input, receive
 from helixctl.plan import Plan
 from helixctl.plan.size import about, too_large
@@ -50,7 +50,7 @@ def _lowered(plan: Plan, only: Collection[int] | None, layers: range | None, mic
         for layer in layout.layers(stage, plan.model):
             if layers is None or layer in layers:
                 _begin(builder, layer, given=layers is not None and layer == layers.start > 0)
-                add_layer(builder, layer)
+                add_equations(builder, builder.function.layers[layer])
     return builder
 
 

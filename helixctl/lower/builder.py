@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
@@ -14,6 +14,7 @@ from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
 from helixctl.plan.layout import Axis, full_extents
 from helixctl.plan.sharding import Region, Sharding, Shares
+from helixctl.spec import Dtype
 
 Cut = Mapping[str, Interval]  # of every dim that is not whole
 _WHOLE: Final[Cut] = MappingProxyType({})
@@ -190,10 +191,7 @@ class Builder:
         inputs = [self.held[tensor, rank] for rank in senders]
         # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
         dtype = inputs[0].dtype if inputs else self.function.tensors[tensor].given_dtype(self.model.dtype)
-        outputs = []
-        for rank in receivers:
-            region = self._region(tensor, cut(rank))
-            outputs.append(Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype))
+        outputs = [self._left(tensor, stage, rank, cut(rank), dtype) for rank in receivers]
         replica = f".{self._replica}" if self._replica else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         edges = self._edges(op, len(ranks), inputs, outputs)
@@ -203,10 +201,13 @@ class Builder:
         """Add, on every rank, the task that keeps, of what it holds of a tensor, the region that ``cut`` gives it."""
         for rank in self.ranks:
             whole = self.held[tensor, rank]
-            region = self._region(tensor, cut(rank))
-            kept = Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, whole.dtype)
+            kept = self._left(tensor, stage, rank, cut(rank), whole.dtype)
             task_id = f"l{layer}.{level}.narrow.{self.place(rank)}"
             self._add(Task(task_id, layer, level, op, (rank,), *self._edges(op, 1, [whole], [kept])))
+
+    def _left(self, tensor: str, stage: str, rank: int, cut: Cut, dtype: Dtype | Literal["int64"]) -> Value:
+        """What a move leaves a rank with."""
+        return Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, self._region(tensor, cut), dtype)
 
     def begin(self, layer: int) -> None:
         """Give the ranks the residual stream with which a layer begins, where the layers before are left out.

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from helixctl.dag import Level
 from helixctl.dag.function import Equation
 from helixctl.lower.builder import Builder
 from helixctl.lower.reshard import moves_of, reshard
 from helixctl.plan.sharding import Sharding
-
-
-def add_layer(b: Builder, layer: int) -> None:
-    """The tasks of a layer's equations on the ranks of a tensor-parallel group."""
-    add_equations(b, b.function.layers[layer])
-
-
-def add_levels(b: Builder, layer: int, levels: Collection[Level]) -> None:
-    """Of a layer the equations of some levels, and the collectives behind them."""
-    add_equations(b, [equation for equation in b.function.layers[layer] if equation.level in levels])
 
 
 def add_equations(b: Builder, equations: Iterable[Equation]) -> None:

@@ -178,21 +178,6 @@ def _ends(form: _Form) -> dict[str, Sharded]:
 # --- shares: all index arithmetic ------------------------------------------------------------------------------------
 
 
-def interval(
-    cut: Cut, layout: Layout, model: ModelSpec, extents: Mapping[str, int], rank: int, batch: Interval
-) -> Interval:
-    """A rank's share of a dim; of the batch its share of the sequences ``batch`` of a microbatch."""
-    ways, index = layout.ways(cut.axis), layout.index(cut.axis, rank)
-    if cut.rule == "kv_heads":
-        return _heads(cut.dim, ways, index, model)
-    if cut.rule == "causal_rows":
-        return causal_share(extents[cut.dim], ways, index)
-    if cut.dim == "batch":
-        first, last = share(batch[1] - batch[0], ways, index)
-        return (batch[0] + first, batch[0] + last)
-    return share(extents[cut.dim], ways, index)
-
-
 def _heads(dim: str, groups: int, group: int, model: ModelSpec) -> Interval:
     """A group's heads of queries (``head``), or of keys and values."""
     count, each = model.attention.key_heads, model.attention.queries_per_key
@@ -218,7 +203,7 @@ def causal_share(size: int, parts: int, index: int) -> Interval:
 
 
 class Shares:
-    """What the table gives the ranks of one plan: regions, and what partial sums are over."""
+    """What the table gives the ranks of one plan."""
 
     def __init__(self, layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> None:
         """Make the table.
@@ -253,10 +238,21 @@ class Shares:
         return tuple([cut.get(dim) or (0, self._extents[dim]) for dim in dims])
 
     def interval(self, cut: Cut, rank: int, batch: Interval) -> Interval:
-        """A rank's share of a dim, in a microbatch of these sequences."""
+        """A rank's share of a dim; of the batch its share of the sequences ``batch`` of a microbatch."""
         if cut.dim == "batch":
-            return interval(cut, self.layout, self.model, self._extents, rank, batch)
+            first, last = share(batch[1] - batch[0], self.layout.ways(cut.axis), self.layout.index(cut.axis, rank))
+            return (batch[0] + first, batch[0] + last)
         key = (cut, rank)
         if key not in self._intervals:
-            self._intervals[key] = interval(cut, self.layout, self.model, self._extents, rank, batch)
+            self._intervals[key] = self._share(cut, rank)
         return self._intervals[key]
+
+    def _share(self, cut: Cut, rank: int) -> Interval:
+        ways, index = self.layout.ways(cut.axis), self.layout.index(cut.axis, rank)
+        match cut.rule:
+            case "kv_heads":
+                return _heads(cut.dim, ways, index, self.model)
+            case "causal_rows":
+                return causal_share(self._extents[cut.dim], ways, index)
+            case "even":
+                return share(self._extents[cut.dim], ways, index)

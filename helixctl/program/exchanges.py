@@ -79,10 +79,15 @@ def _uneven_gather(draft: Draft, own: Own, dim: str) -> None:
         piece = draft.copied(in_id, axes, largest)
     receive = draft.flat(largest * len(sizes), value.dtype)
     out = draft.new(out_id).view
-    parts, places = out.parts(axis, sizes), receive.parts(0, [largest] * len(sizes))
-    unpack = [(part, place.shaped(part.sizes)) for part, place in zip(parts, places, strict=True)]
+    unpack = [(part, place) for place, part in _in_padded_turn(out, axis, sizes, receive, largest)]
     exchange = Exchange(draft.place, task, piece.view.shaped((largest,)), receive)
     draft.pending[out_id] = draft.issue(exchange, unpack)
+
+
+def _in_padded_turn(x: View, axis: int, sizes: Sequence[int], flat: View, largest: int) -> list[tuple[View, View]]:
+    """The parts of a value along an axis, each behind its place in flat memory; places are of one length."""
+    places = flat.parts(0, [largest] * len(sizes))
+    return [(place.shaped(part.sizes), part) for part, place in zip(x.parts(axis, sizes), places, strict=True)]
 
 
 def _has_room(draft: Draft, view: View, numel: int) -> bool:
@@ -115,9 +120,7 @@ def _reduce_scatter(draft: Draft, own: Own, dim: str) -> None:
         send = parts_in_turn(draft, x, axis, shares)
     else:
         send = draft.flat(largest * len(shares), x.dtype)
-        places = send.parts(0, [largest] * len(shares))
-        parts = x.parts(axis, shares)
-        draft.copy([(place.shaped(part.sizes), part) for part, place in zip(parts, places, strict=True)])
+        draft.copy(_in_padded_turn(x, axis, shares, send, largest))
     receive = draft.new(out_id, room=largest).view.shaped((largest,))
     draft.pending[out_id] = draft.issue(Exchange(draft.place, task, send, receive))
 

@@ -79,14 +79,14 @@ class LayoutCosts:
         key = (*keys.values(), layout.groups, layout.gather_order, self._pattern(layout))
         if key not in self._layers:
             team = layout.team(0, 0)
-            body = self._sketch(layout, sequences, team[0])
+            body, smallest = self._sketch(layout, sequences, team[0]), self._smallest(layout, sequences)
             layer = self._work(body, _LAYER)
             if layout.shared_dim != "head_dim":
                 # No chain: values may still be on their way while queries and keys are normalised and rotated.
                 beside = self._work(body, ["attend"], without="attention")
                 layer = layer._replace(alone_s=layer.alone_s - beside.compute_s)
             ends = self._its_ends(layout, sequences, self._pattern(layout))
-            least = self._least(layout, sequences, layer)
+            least = layer.compute_s if smallest is None else self._work(smallest, _LAYER).compute_s
             most = sum(v.nbytes for v in body.values)
             self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
@@ -106,10 +106,12 @@ class LayoutCosts:
         keys = self._keys(layout, sequences)
         if not all(key in self._computing for key in keys.items()):
             body = self._sketch(layout, sequences, layout.team(0, 0)[0])
+            smallest = self._smallest(layout, sequences)
             for key in keys.items():
                 work = self._work(body, key[0])
                 quiet = work._replace(communication_s=0.0, alone_s=work.compute_s)
-                self._computing[key] = (quiet, self._least(layout, sequences, quiet, key[0]))
+                least = work.compute_s if smallest is None else self._work(smallest, key[0]).compute_s
+                self._computing[key] = (quiet, least)
         costs, leasts = zip(*(self._computing[key] for key in keys.items()), strict=True)
         layer = LaneCosts(*(sum(column) for column in zip(*costs, strict=True)))
         ends = self._its_ends(layout, sequences, None)
@@ -155,14 +157,22 @@ class LayoutCosts:
             self._patterns[place] = host_pattern(layout, self.cluster, stages=1)
         return self._patterns[place]
 
-    def _least(self, layout: Layout, sequences: int, work: LaneCosts, levels: Collection[str] = _LAYER) -> float:
-        """The computation of the rank with the smallest pieces; of interest where ranks share cores."""
-        if self.cluster.cores_per_host is None:
-            return work.compute_s
-        return self._work(self._sketch(layout, sequences, layout.team(0, 0)[-1]), levels).compute_s
+    def _smallest(self, layout: Layout, sequences: int) -> Dag | None:
+        """A layer of the rank with the smallest pieces, where that is of interest: where ranks share cores."""
+        shared = self.cluster.cores_per_host is not None
+        return self._sketch(layout, sequences, layout.team(0, 0)[-1]) if shared else None
 
     def _work(self, dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
-        return _work(TaskCosts(dag, self._prices), dag, levels, without)
+        """The work of a sketch's tasks of some levels, less those of one kind, one after the other."""
+        costs, lanes = TaskCosts(dag, self._prices), {"compute": 0.0, "communication": 0.0}
+        weights: dict[str, int] = {}
+        for task in dag.tasks:
+            if task.level not in levels or task.kind == without or _brings_input(dag, task):
+                continue
+            lanes[task.lane] += costs.seconds(task)
+            values = (dag.value[v] for v in task.inputs)
+            weights |= {v.id: v.nbytes for v in values if _is_weight(dag, v)}
+        return LaneCosts(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
 
     def _its_ends(self, layout: Layout, sequences: int, pattern: tuple[int, ...] | None) -> _Ends:
         """Embedding and head; without ``pattern`` as if nothing were exchanged."""
@@ -200,19 +210,6 @@ def _sizes(shares: Shares, cuts: Sequence[Cut], sequences: int) -> list[int]:
         (dims,) = [size for cut, size in sizes.items() if cut.axis == "slices"]
         return [size * dims if cut.axis == "groups" else size for cut, size in sizes.items() if cut.axis != "slices"]
     return list(sizes.values())
-
-
-def _work(costs: TaskCosts, dag: Dag, levels: Collection[str], without: str = "") -> LaneCosts:
-    """The work of a sketch's tasks of some levels, less those of one kind, one after the other."""
-    lanes = {"compute": 0.0, "communication": 0.0}
-    weights: dict[str, int] = {}
-    for task in dag.tasks:
-        if task.level not in levels or task.kind == without or _brings_input(dag, task):
-            continue
-        lanes[task.lane] += costs.seconds(task)
-        values = (dag.value[v] for v in task.inputs)
-        weights |= {v.id: v.nbytes for v in values if dag.tensor[v.tensor].role == "weight"}
-    return LaneCosts(lanes["compute"], lanes["communication"], sum(lanes.values()), sum(weights.values()))
 
 
 def _is_weight(dag: Dag, value: Value) -> bool:

@@ -9,7 +9,7 @@ from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Dag, Task, V
 from helixctl.dag import Level as LevelName
 from helixctl.dag.function import hidden_states
 from helixctl.lower.builder import Builder, Cut
-from helixctl.lower.equations import add_levels
+from helixctl.lower.equations import add_equations
 from helixctl.lower.reshard import distribute_input
 from helixctl.plan import Interval
 from helixctl.plan.layout import share
@@ -62,26 +62,31 @@ def put_off_uses(dag: Dag) -> Dag:
 # --- what lower makes ------------------------------------------------------------------------------------------------
 
 
+def add_level(b: Builder, layer: int, level: LevelName) -> None:
+    """The equations of one level of a layer, and the collectives behind them."""
+    add_equations(b, [equation for equation in b.function.layers[layer] if equation.level == level])
+
+
 def distribute(b: Builder, layer: int) -> None:
     """The input, before the first layer, and Q, K and V."""
     if layer == 0:
         distribute_input(b)
-    add_levels(b, layer, {"distribute"})
+    add_level(b, layer, "distribute")
 
 
 def attend(b: Builder, layer: int) -> None:
     """Attention, and what puts its output together."""
-    add_levels(b, layer, {"attend"})
+    add_level(b, layer, "attend")
 
 
 def project(b: Builder, layer: int) -> None:
     """The output projection."""
-    add_levels(b, layer, {"project"})
+    add_level(b, layer, "project")
 
 
 def feed_forward(b: Builder, layer: int) -> None:
     """The feed-forward network."""
-    add_levels(b, layer, {"feed_forward"})
+    add_level(b, layer, "feed_forward")
 
 
 # --- what the levels have in common ----------------------------------------------------------------------------------
