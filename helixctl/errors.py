@@ -75,6 +75,7 @@ CODES: Final[dict[str, Code]] = {
     "HX511": Code("an output cannot be written", EXIT_CANNOT_BEGIN),
     "HX512": Code("a drawing tool is missing", EXIT_CANNOT_BEGIN),
     "HX513": Code("ranks have no place to meet", EXIT_CANNOT_BEGIN),
+    "HX514": Code("a step cannot be a CUDA graph", EXIT_NO),
 }
 
 

@@ -131,6 +131,8 @@ def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, lay
     out.print(f"{what}{plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
     out.print(f"{plan.workload}")
     out.print(f"attention kernel: {', '.join(report['attention_kernels'])} (torch SDPA)")
+    if report["cuda_graph"]:
+        out.print("steps replayed from a CUDA graph, bit for bit what the walk computes")
 
 
 def _different(dags: Sequence[Dag]) -> str:

@@ -42,6 +42,11 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--warmup", type=click.IntRange(min=0), default=100, show_default=True, help="Steps before measuring.")
 @click.option("--iters", type=click.IntRange(min=1), default=1000, show_default=True, help="Measured steps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and input that come from no file.")
+@click.option(
+    "--cuda-graph/--no-cuda-graph",
+    default=None,
+    help="Replay measured steps from a CUDA graph. Default: on one GPU, where the step allows it.",
+)
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
 @click.option(
@@ -73,6 +78,7 @@ def command(
     warmup: int,
     iters: int,
     seed: int,
+    cuda_graph: bool | None,
     check: bool,
     timeout: float,
     weights: str | None,
@@ -114,8 +120,12 @@ def command(
     _check_ranks(documents, [dag.plan for dag in dags])
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
     device = device or dags[0].plan.cluster.device.kind
+    if cuda_graph and device != "cuda":
+        raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
     run = _runtime()
-    options = run.Options(warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix)
+    options = run.Options(
+        warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix, cuda_graph=cuda_graph
+    )
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
     shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.speaks() else nullcontext()

@@ -118,7 +118,7 @@ class Experts:
 
     Inputs: x (batch, seq, hidden), gates (batch, seq, expert), w_up (expert, hidden, ffn), w_down (expert, ffn,
     hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down.
-    ``top_k`` bounds the gates of a token that are not zero; it enters the costs only.
+    ``top_k`` bounds the gates of a token that are not zero: an executor may look at so many of the largest.
     """
 
     kind: Literal["experts"] = field(default="experts", kw_only=True)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
 from helixctl.errors import fail
+from helixctl_runtime.captured import is_replayed
 from helixctl_runtime.collectives import groups_of
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
@@ -37,6 +38,7 @@ class Options:
         inputs: a safetensors file, or None for seeded numbers.
         output: safetensors file for the model's output, where one dag is run.
         trace_steps: steps after the measurement in which every action is timed; no more than iters are walked.
+        cuda_graph: replay measured steps from CUDA graphs, or not; None: on a single CUDA rank whose steps allow it.
     """
 
     warmup: int = 100
@@ -48,6 +50,7 @@ class Options:
     output: str | None = None
     trace_steps: int = 5
     weights_prefix: str | None = None
+    cuda_graph: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,16 @@ class _Session:
         self.numbers.close()
         first = [self.places.first(which) for which in range(len(self.dags))]
         options = self.options
+        able = [False] * self.rank.world_size
+        dist.all_gather_object(able, all(program.on_device for program in programs))
+        graph = is_replayed(able, wanted=options.cuda_graph)
         steps = {
             "iters": options.iters,
             "warmup": options.warmup,
             "trace_steps": min(options.trace_steps, options.iters),
         }
         with fused(programs), torch.inference_mode():
-            measured = measure(programs, first, groups, self.rank, **steps)
+            measured = measure(programs, first, groups, self.rank, graph=graph, **steps)
         mine = [self._measurement(dag, *made, its) for dag, made, its in zip(self.dags, loaded, measured, strict=True)]
         gathered = [mine] * self.rank.world_size
         dist.all_gather_object(gathered, mine)
@@ -109,6 +115,7 @@ class _Session:
                 ranks,
                 seed=options.seed,
                 warmup=options.warmup,
+                cuda_graph=graph,
                 started_at=started_at,
                 weights=self.numbers.account(dag),
             )
@@ -181,6 +188,7 @@ def _shared(options: Options) -> dict[str, object]:
         "weights-prefix": options.weights_prefix,
         "input": options.inputs is not None,
         "output": options.output is not None,
+        "cuda-graph": options.cuda_graph,
     }
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from helixctl_runtime.captured import captured
 from helixctl_runtime.clock import Clock
 from helixctl_runtime.program import Program
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.timeline import TracedStep
-from helixctl_runtime.walk import Walker
-from helixctl_runtime.watches import Recorder, Stopwatch
+from helixctl_runtime.walk import Replay, Walker
+from helixctl_runtime.watches import Recorder, Stopwatch, Unwatched
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Measured:
 
     Attributes:
         step_s: every measured step.
-        communication_s: over all of them, time in communication and waiting for it that no computation hides.
+        communication_s: over all of them, time in communication and waiting for it that no computation hides. Of
+            replayed steps it is that of the traced ones, which were walked.
         traced: some more steps, in which every action was timed.
     """
 
@@ -41,6 +43,7 @@ def measure(
     warmup: int,
     iters: int,
     trace_steps: int,
+    graph: bool = False,
 ) -> list[Measured]:
     """Walk the programs in turn, step by step: the warm-up, the measured steps, the traced steps.
 
@@ -53,7 +56,11 @@ def measure(
         rank: this rank.
         warmup: steps of each program before the measurement.
         iters: measured steps of each.
-        trace_steps: traced steps of each.
+        trace_steps: traced steps of each; they are walked.
+        graph: replay the warm-up and the measured steps from CUDA graphs instead of walking them.
+
+    Raises:
+        HelixError: HX514, a step cannot be captured, or its replay writes other bits than the walk.
     """
     clock = Clock(rank.device, rank.rank)
     stopwatches, recorders = [Stopwatch(clock) for _ in programs], [Recorder(p, clock) for p in programs]
@@ -62,7 +69,7 @@ def measure(
     traced = [Walker(p, groups, cell, w, at) for p, w, at in zip(programs, recorders, first, strict=True)]
     together, step = _together(rank.device), 0
 
-    def walk(walkers: Sequence[Walker], steps: int) -> list[list[tuple[Any, Any]]]:
+    def walk(walkers: Sequence[Walker | Replay], steps: int) -> list[list[tuple[Any, Any]]]:
         """The moments at which each step of each program began and ended."""
         nonlocal step
         moments: list[list[tuple[Any, Any]]] = [[] for _ in walkers]
@@ -78,13 +85,24 @@ def measure(
         return moments
 
     rank.progress.enter(Phase.RUNNING)
-    walk(timed, warmup)
+    measured: Sequence[Walker | Replay] = timed
+    if graph:
+        bare = [Walker(p, groups, cell, Unwatched(), at) for p, at in zip(programs, first, strict=True)]
+        measured = [Replay(captured(w, p, str(rank)), at) for w, p, at in zip(bare, programs, first, strict=True)]
+    walk(measured, warmup)
     for stopwatch in stopwatches:
         stopwatch.lap()
-    steps = [[clock.seconds(*step) for step in found] for found in walk(timed, iters)]
+    steps = [[clock.seconds(*step) for step in found] for found in walk(measured, iters)]
     communication = [stopwatch.lap() for stopwatch in stopwatches]
     records = [recorder.read(found) for recorder, found in zip(recorders, walk(traced, trace_steps), strict=True)]
+    if graph:
+        communication = [iters * _exposed(traced) for traced in records]
     return [Measured(*each) for each in zip(steps, communication, records, strict=True)]
+
+
+def _exposed(steps: Sequence[TracedStep]) -> float:
+    """Seconds of a step, on average, in communication and waiting for it that no computation hides."""
+    return sum(end - begin for step in steps for _, begin, end in step.exposed) / max(1, len(steps))
 
 
 def _together(device: torch.device) -> Callable[[], object]:

@@ -60,6 +60,7 @@ class Program:
         attention: the fused kernels that are used.
         weight_nbytes, buffer_nbytes: memory that was allocated for weights and for all else.
         proved_nbytes: what the program says of both together.
+        on_device: whether a CUDA device needs nothing of the host during a step, so that a CUDA graph can hold it.
     """
 
     rank: int
@@ -71,3 +72,4 @@ class Program:
     weight_nbytes: int
     buffer_nbytes: int
     proved_nbytes: int = 0
+    on_device: bool = False

@@ -109,10 +109,12 @@ def result(
     seed: int,
     warmup: int,
     started_at: str,
+    cuda_graph: bool = False,
     weights: dict[str, Any] | None = None,
 ) -> Result:
     """The report, and the timeline of the traced step of median duration.
 
+    ``cuda_graph``: whether the measured steps were replayed from a CUDA graph; traced ones are walked.
     ``weights``: what was read of which files, as ``Numbers.account`` has it; None where they are seeded.
     """
     traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
@@ -151,6 +153,7 @@ def result(
             "allocated_nbytes": max(r.weight_nbytes + r.buffer_nbytes for r in ranks),
         },
         "attention_kernels": ranks[0].attention,
+        "cuda_graph": cuda_graph,
         "ranks": [_rank(r) for r in ranks],
         "output_finite": all(r.finite for r in ranks),
         "check": _check([r.check for r in ranks if r.check is not None]),

@@ -62,6 +62,19 @@ class Walker:
         return watch.wait(lambda: works.pop(key).wait())
 
 
+class Replay:
+    """Steps that a CUDA graph holds, in the place of a walker: no task of theirs is counted."""
+
+    def __init__(self, replay: Callable[[], None], first: int = 0) -> None:
+        """Take what replays a step, and where the count of its tasks would begin."""
+        self.first = first
+        self._replay = replay
+
+    def __call__(self) -> None:
+        """Replay one step."""
+        self._replay()
+
+
 @contextmanager
 def fused(programs: Sequence[Program]) -> Iterator[None]:
     """Allow the fused attention kernels of these programs, and no other: torch raises where it cannot use them."""

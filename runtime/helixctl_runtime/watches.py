@@ -31,6 +31,19 @@ class Watch(Protocol):
         """For the wait for a collective's end."""
 
 
+class Unwatched:
+    """Times nothing: every call stays as it is."""
+
+    def compute(self, run: Call) -> Call:
+        return run
+
+    def issue(self, exchange: Exchange, start: Issue) -> Issue:  # noqa: ARG002  one signature for all watches
+        return start
+
+    def wait(self, wait: Call) -> Call:
+        return wait
+
+
 class Stopwatch:
     """Time that this rank spends in communication and in waiting for it, since the last ``lap``.
 

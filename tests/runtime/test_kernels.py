@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from helixctl.errors import HelixError
 from helixctl_runtime import kernels
-from helixctl_runtime.kernels import FUSED_ATTENTION, fused_attention
+from helixctl_runtime.kernels import FUSED_ATTENTION, fused, fused_attention
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -34,6 +34,33 @@ def test_the_table_holds_on_cpu(dtype: torch.dtype, width: int) -> None:
 )
 def test_the_table_for_cuda(dtype: torch.dtype, width: int, backend: SDPBackend) -> None:
     assert fused_attention("cuda", dtype, width) == backend
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "width", "rows", "mask", "backend"),
+    [
+        (((9, 0), 91900), torch.float16, 128, 128, False, SDPBackend.CUDNN_ATTENTION),
+        (((10, 0), 92000), torch.bfloat16, 256, 4096, False, SDPBackend.CUDNN_ATTENTION),
+        (((9, 0), 91900), torch.float16, 128, 127, False, SDPBackend.FLASH_ATTENTION),
+        (((9, 0), 91900), torch.float16, 100, 128, False, SDPBackend.FLASH_ATTENTION),
+        (((9, 0), 90100), torch.float16, 128, 128, False, SDPBackend.FLASH_ATTENTION),
+        (((8, 9), 91900), torch.float16, 128, 128, False, SDPBackend.FLASH_ATTENTION),
+        (((9, 0), 91900), torch.float16, 128, 128, True, SDPBackend.EFFICIENT_ATTENTION),
+        (((9, 0), 91900), torch.float32, 128, 128, False, SDPBackend.EFFICIENT_ATTENTION),
+    ],
+)
+def test_the_table_for_hopper(
+    monkeypatch: pytest.MonkeyPatch,
+    device: tuple[tuple[int, int], int],
+    dtype: torch.dtype,
+    width: int,
+    rows: int,
+    mask: bool,
+    backend: SDPBackend,
+) -> None:
+    """cuDNN's from compute capability 9.0 on, with a cuDNN known to be right, where sequences are long enough."""
+    monkeypatch.setattr(fused, "cuda_device", lambda: device)
+    assert fused_attention("cuda", dtype, width, rows=rows, mask=mask) == backend
 
 
 def test_the_unfused_formula_is_in_no_row() -> None:

@@ -14,6 +14,7 @@ from helixctl.program import constants
 from helixctl.program.constants import needs_mask
 from helixctl.spec import RotarySpec
 from helixctl_runtime import kernels
+from helixctl_runtime.kernels import grouped
 from helixctl_runtime.rotary import rotations
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -175,12 +176,38 @@ def test_gated_experts(dtype: torch.dtype, function: str) -> None:
     gates[gates < 0.4] = 0
     w_up, w_gate, w_down = (torch.randn(3, *dims).to(dtype) / 4 for dims in ((16, 12), (16, 12), (12, 16)))
     out = torch.empty(20, 16, dtype=dtype)
-    kernels.experts(function, x, gates, (w_up, w_down, w_gate), out)()
+    kernels.experts(function, x, gates, (w_up, w_down, w_gate), out, 3)()
     act, exact = getattr(F, function), torch.zeros(20, 16, dtype=torch.float64)
     for e in range(3):
         inner = act(x.double() @ w_gate[e].double()) * (x.double() @ w_up[e].double())
         exact += gates[:, e : e + 1].double() * (inner @ w_down[e].double())
     near(out, exact)
+
+
+def test_experts_without_tokens_and_tokens_without_experts() -> None:
+    """Of the experts that are held here a token may be routed to none; its row is zero, and nothing else moves."""
+    x, gates = torch.randn(6, 8), torch.zeros(6, 4)
+    gates[1, 2], gates[4, 0], gates[4, 2] = 0.5, 0.25, 0.75
+    w_up, w_down, out = torch.randn(4, 8, 12), torch.randn(4, 12, 8), torch.full((6, 8), 7.0)
+    kernels.experts("relu", x, gates, (w_up, w_down), out, 2)()
+    exact = [(gates[:, e : e + 1] * (torch.relu(x @ w_up[e]) @ w_down[e])) for e in range(4)]
+    near(out, sum(exact))
+    assert not out[[0, 2, 3, 5]].any()
+
+
+def test_a_gate_that_is_not_a_number_is_seen() -> None:
+    x, gates, out = torch.randn(2, 8), torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]), torch.empty(2, 8)
+    kernels.experts("relu", x, gates, (torch.randn(2, 8, 4), torch.randn(2, 4, 8)), out, 1)()
+    assert out.isfinite().all(dim=1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_grouped_products_are_those_of_one_expert_after_another(dtype: torch.dtype) -> None:
+    """Idle experts, and rows behind the last end, which nobody computes."""
+    rows, weights = torch.randn(10, 16).to(dtype), torch.randn(5, 16, 8).to(dtype)
+    ends = torch.tensor([0, 3, 3, 7, 8], dtype=torch.int32)
+    plain, made = (f(rows, weights, ends, dtype)[:8] for f in (grouped._one_by_one, grouped._grouped))
+    assert torch.allclose(plain, made, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -82,22 +82,11 @@ class KernelTimer:
         return statistics.median(spent[1:])
 
     def _on_cuda(self, steps: Iterator[kernels.Step]) -> float:
-        """Device time of a loop, between two events: the host runs ahead of the device, as in a step."""
-        once = self._loop(steps, 1)
+        """Device time of a loop that a CUDA graph holds, as it holds a step: between two events, a median."""
+        once = _replayed(_graph(steps, 1))
         repeat = min(_LONGEST_LOOP, max(1, ceil(self._sizes.kernel_s / _LOOPS / max(once, 1e-9))))
-        return statistics.median(self._loop(steps, repeat) / repeat for _ in range(_LOOPS))
-
-    def _loop(self, steps: Iterator[kernels.Step], repeat: int) -> float:
-        cell, place = self._rank.progress.cell, self._rank.progress.cell[0]
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        begin.record()
-        for step in islice(steps, repeat):
-            cell[0] = place
-            step()
-        end.record()
-        torch.cuda.synchronize()
-        return begin.elapsed_time(end) * 1e-3
+        graph = _graph(steps, repeat)
+        return statistics.median(_replayed(graph) / repeat for _ in range(_LOOPS))
 
     def other_task(self) -> None:
         """Run what a step may run before and after a task: a product of the residual stream, each time a new weight."""
@@ -144,8 +133,29 @@ class KernelTimer:
     def _fused(self, point: KernelPoint) -> AbstractContextManager[None]:
         if point.kernel != "attention":
             return nullcontext()
-        return sdpa_kernel([kernels.fused_attention(self._device.type, TORCH[point.dtype], point.shape[-1])])
+        _, rows, _, width = point.shape
+        return sdpa_kernel([kernels.fused_attention(self._device.type, TORCH[point.dtype], width, rows=rows)])
 
 
 def _op(point: KernelPoint) -> Attention:
     return Attention(softmax_width=point.shape[-1], causal=False)
+
+
+def _graph(steps: Iterator[kernels.Step], repeat: int) -> torch.cuda.CUDAGraph:
+    """The next so many of some kernels, one after the other."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for step in islice(steps, repeat):
+            step()
+    return graph
+
+
+def _replayed(graph: torch.cuda.CUDAGraph) -> float:
+    """Seconds of a replay."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    begin.record()
+    graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) * 1e-3

@@ -103,7 +103,7 @@ class Sizes:
 
 
 _CPU_AXIS: Final = (32, 128, 512, 2048)
-_CUDA_AXIS: Final = (512, 2048, 8192, 32768)
+_CUDA_AXIS: Final = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 CPU: Final = Sizes(
     rows=(1, 8, 64, 512),
     columns=_CPU_AXIS,
@@ -116,15 +116,16 @@ CPU: Final = Sizes(
     weights_nbytes=2**25,
 )
 CUDA: Final = Sizes(
-    rows=(16, 128, 1024, 8192),
+    rows=(1, 16, 64, 128, 256, 512, 1024, 2048, 8192),
     columns=_CUDA_AXIS,
     depth=_CUDA_AXIS,
-    seq_len=(128, 512, 2048, 8192),
+    seq_len=(1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
     width=(64, 128, 256, 512),
     tokens=8192,
     hidden=4096,
     copy_numel=2**28,
     weights_nbytes=2**28,
+    messages=(2**10, 2**14, 2**17, 2**20, 2**23, 2**26, 2**28),
     exchanges=20,
 )
 # For a first look: a few seconds.

@@ -28,11 +28,17 @@ from helixctl_runtime.compile.weights import LoadedWeights
 
 
 class Kernels:
-    """What binds actions to kernels: memory, weights, and which fused kernels were chosen."""
+    """What binds actions to kernels.
+
+    Attributes:
+        attention: the fused kernels that were chosen.
+        on_device: whether all that was bound runs on a CUDA device without the host.
+    """
 
     def __init__(self, dag: Dag, made: program.Program, memory: Memory, weights: LoadedWeights) -> None:
         self._dag, self._program, self._memory, self._weights = dag, made, memory, weights
         self.attention: set[SDPBackend] = set()
+        self.on_device = memory.device.type == "cuda"
 
     def bind(self, action: program.Compute) -> kernels.Step:  # noqa: PLR0911  one case a kind
         """The call that runs an action.
@@ -79,16 +85,20 @@ class Kernels:
             case Route(top_k, renormalise):
                 x, gates = reads[0].flatten(0, 1), out.flatten(0, 1)
                 return kernels.route(x, weights[0], top_k, gates, renormalise=renormalise)
-            case Experts(function):
+            case Experts(function, top_k):
                 x, gates = (t.flatten(0, 1) for t in reads)
-                return kernels.experts(function, x, gates[:, slice(*held.region[0])], weights, out.flatten(0, 1))
+                gates = gates[:, slice(*held.region[0])]
+                self.on_device &= kernels.on_device(x, weights)
+                return kernels.experts(function, x, gates, weights, out.flatten(0, 1), top_k)
         raise TypeError(action.task.kind)  # a collective
 
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
         mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
-        backend = kernels.fused_attention(out.device.type, out.dtype, op.softmax_width, mask=mask is not None)
+        rows = min(out.shape[1], qkv[1].shape[1])
+        masked = mask is not None
+        backend = kernels.fused_attention(out.device.type, out.dtype, op.softmax_width, rows=rows, mask=masked)
         self.attention.add(backend)
         start = self._dag.value[action.task.inputs[0]].region[1][0]
         return kernels.attention(op, qkv, start, out, mask)

@@ -15,6 +15,7 @@ class Memory:
 
     def __init__(self, made: program.Program, device: torch.device) -> None:
         """Allocate the arena of a program."""
+        self.device = device
         self._offsets = made.arena.offsets
         self._bytes = torch.empty(made.arena.nbytes, dtype=torch.uint8, device=device)
         self._as = cache(self._bytes.view)

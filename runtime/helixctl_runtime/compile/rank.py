@@ -42,6 +42,7 @@ def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Progr
         inputs=inputs,
         outputs={v: memory.tensor(buffer.view) for v, buffer in made.outputs.items()},
         attention=frozenset(bound.attention),
+        on_device=bound.on_device,
         weight_nbytes=weights.nbytes,
         buffer_nbytes=memory.nbytes,
         proved_nbytes=made.nbytes,

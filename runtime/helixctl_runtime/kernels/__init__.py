@@ -1,0 +1,38 @@
+"""The compute kernels: one function per op, which binds tensors and returns the call that writes into its output."""
+
+from helixctl_runtime.kernels.basic import (
+    Step,
+    activation,
+    add,
+    copy,
+    embed,
+    last_token,
+    linear,
+    multiply,
+    norm,
+    rotate,
+    route,
+)
+from helixctl_runtime.kernels.fused import FUSED_ATTENTION, FusedAttention, attention, causal_mask, fused_attention
+from helixctl_runtime.kernels.grouped import experts, on_device
+
+__all__ = [
+    "FUSED_ATTENTION",
+    "FusedAttention",
+    "Step",
+    "activation",
+    "add",
+    "attention",
+    "causal_mask",
+    "copy",
+    "embed",
+    "experts",
+    "fused_attention",
+    "last_token",
+    "linear",
+    "multiply",
+    "norm",
+    "on_device",
+    "rotate",
+    "route",
+]

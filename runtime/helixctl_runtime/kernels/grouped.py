@@ -1,0 +1,96 @@
+"""Experts: the tokens sorted by expert, so that each weight is one grouped product over all experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812  its usual name
+
+from helixctl_runtime.dtypes import HALF
+from helixctl_runtime.kernels.basic import Step, accumulator, linear
+from helixctl_runtime.kernels.fused import cuda_device
+
+# torch's grouped product on CUDA (aten/src/ATen/native/cuda/GroupedBlas.cpp): where these hold the device finds the
+# rows of each expert itself; elsewhere the host asks it for them first.
+_GROUPED_CAPABILITY: Final = (9, 0)
+_GROUPED_DTYPE: Final = torch.bfloat16
+_ALIGNMENT_NBYTES: Final = 16
+
+
+def experts(
+    function: str,
+    x: torch.Tensor,
+    gates: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    out: torch.Tensor,
+    top_k: int,
+) -> Step:
+    """The gated sum over experts: x (T, H), gates (T, E), weights (E, H, F), (E, F, H) [, (E, H, F)] -> out (T, H).
+
+    Every token is computed by the experts for which its gate is not zero, whatever the routing: there is no capacity
+    that could overflow. The sum over a token's experts is float32 or wider, and in the order of its gates, so that it
+    is the same in every step. Where the products are grouped on the device (``on_device``), what an expert makes of a
+    token is rounded to the dtype of ``x`` before it is scaled: torch's grouped product keeps no wider result.
+
+    Args:
+        function: the activation.
+        x: tokens.
+        gates: of each token and expert, in the accumulator's dtype; at most ``top_k`` of a token are not zero.
+        weights: up, down and, in the gated form, the gate's.
+        out: the result.
+        top_k: see ``gates``; here may be fewer experts, as others are held elsewhere.
+    """
+    cpu_half = x.device.type == "cpu" and x.dtype in HALF
+    w_up, w_down, *w_gate = (w.float() if cpu_half else w for w in weights)
+    held, total, apply = w_up.shape[0], accumulator(out), getattr(F, function)
+    each = min(top_k, held)
+    product = _grouped if on_device(x, weights) else _one_by_one
+    numbers = torch.arange(held, device=x.device)
+
+    def step() -> None:
+        best = torch.topk(gates, each, dim=1)
+        absent = best.values == 0
+        # Token by token, its experts; those without a gate come last, behind all experts, and are not computed.
+        chosen = best.indices.masked_fill(absent, held).flatten()
+        by_expert, order = torch.sort(chosen, stable=True)
+        ends = torch.searchsorted(by_expert, numbers, right=True, out_int32=True)
+        routed = (x.float() if cpu_half else x).index_select(0, order // each)
+        inner = apply(product(routed, (*w_gate, w_up)[0], ends, routed.dtype))
+        if w_gate:
+            inner.mul_(product(routed, w_up, ends, routed.dtype))
+        made = product(inner, w_down, ends, total.dtype)
+        made = torch.empty_like(made).index_copy_(0, order, made)
+        scaled = made.view(-1, each, made.shape[1]) * best.values.unsqueeze(2)
+        torch.sum(scaled.masked_fill_(absent.unsqueeze(2), 0), dim=1, out=total)
+        if total is not out:
+            out.copy_(total)
+
+    return step
+
+
+def on_device(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
+    """Whether the grouped products run without the host, so that a CUDA graph can hold them."""
+    aligned = all(size * x.itemsize % _ALIGNMENT_NBYTES == 0 for w in weights for size in w.shape[1:])
+    able = cuda_device()[0] >= _GROUPED_CAPABILITY
+    return x.is_cuda and x.dtype == _GROUPED_DTYPE and aligned and able
+
+
+def _grouped(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rows (N, K) sorted by expert, weights (E, K, M), ``ends`` (E) int32: the rows' products (N, M).
+
+    Rows behind the last end are void. ``dtype`` is that of the product where it can be had.
+    """
+    del dtype
+    return F.grouped_mm(rows, weights, offs=ends)
+
+
+def _one_by_one(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The same, expert by expert, idle ones left out; the host reads ``ends``."""
+    made, first = rows.new_empty((rows.shape[0], weights.shape[2]), dtype=dtype), 0
+    for expert, last in enumerate(ends.tolist()):
+        if last > first:
+            linear(rows[first:last], weights[expert], made[first:last])()
+        first = last
+    return made
