@@ -9,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# Before anything imports Triton: it decides then whether its functions are compiled or interpreted.
+os.environ["TRITON_INTERPRET"] = "1"
+
 from tests import isolation
 from tests.environment import outer_variables
 

@@ -45,7 +45,8 @@ def test_the_table_for_cuda(dtype: torch.dtype, width: int, backend: SDPBackend)
         (((9, 0), 91900), torch.float16, 100, 128, False, SDPBackend.FLASH_ATTENTION),
         (((9, 0), 90100), torch.float16, 128, 128, False, SDPBackend.FLASH_ATTENTION),
         (((8, 9), 91900), torch.float16, 128, 128, False, SDPBackend.FLASH_ATTENTION),
-        (((9, 0), 91900), torch.float16, 128, 128, True, SDPBackend.EFFICIENT_ATTENTION),
+        (((9, 0), 91900), torch.float16, 128, 128, True, SDPBackend.CUDNN_ATTENTION),
+        (((9, 0), 91900), torch.float16, 128, 4, True, SDPBackend.EFFICIENT_ATTENTION),
         (((9, 0), 91900), torch.float32, 128, 128, False, SDPBackend.EFFICIENT_ATTENTION),
     ],
 )

@@ -8,6 +8,9 @@ more often).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -88,8 +91,10 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
 
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step:
     """Root-mean-square norm over the last dim."""
-    if x.device.type == "cuda":
-        return lambda: out.copy_(F.rms_norm(x, weight.shape, weight, eps))
+    if x.is_cuda:
+        kernels = streaming()
+        once = kernels and kernels.norm(x, weight, eps, out)
+        return once or (lambda: out.copy_(F.rms_norm(x, weight.shape, weight, eps)))
     wide_weight, wide_out = weight.to(wide_of(x.dtype)), accumulator(out)
     scale = x.shape[-1] ** -0.5
 
@@ -108,6 +113,8 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Ten
 
     ``out`` may be ``x``.
     """
+    if x.is_cuda and (kernels := streaming()) and (once := kernels.rotate(x, cos, sin, out)):
+        return once
     lower, upper = x.chunk(2, dim=-1)
     out_lower, out_upper = out.chunk(2, dim=-1)
     over = out.data_ptr() == x.data_ptr()
@@ -132,11 +139,14 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Ten
 
 def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor, *, renormalise: bool = True) -> Step:
     """Gates: (T, H) x (H, E) -> (T, E) in the dtype of ``out``, the accumulator's; of equal logits the first wins."""
-    wide_weight = weight.to(out.dtype)
+    half = x.is_cuda and x.dtype in HALF
+    wide_weight = weight if half else weight.to(out.dtype)
 
     def step() -> None:
+        # Products of half-precision numbers are exact in float32, so that nothing need be widened for them on CUDA.
+        logits = torch.ops.aten.mm.dtype(x, weight, out.dtype) if half else x.to(out.dtype) @ wide_weight
         # A stable sort, not topk: which of equal logits topk takes is not defined.
-        best = torch.sort(x.to(out.dtype) @ wide_weight, dim=-1, descending=True, stable=True)
+        best = torch.sort(logits, dim=-1, descending=True, stable=True)
         chosen = best.values[:, :top_k] if renormalise else best.values
         gates = torch.softmax(chosen, dim=-1)[:, :top_k]
         out.zero_().scatter_(1, best.indices[:, :top_k], gates)
@@ -146,6 +156,8 @@ def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor, 
 
 def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
     """An elementwise function; torch computes it in float32 and rounds once."""
+    if x.is_cuda and (kernels := streaming()) and (once := kernels.activation(function, x, out)):
+        return once
     aten = torch.ops.aten
     if function == "gelu":
         return lambda: aten.gelu.out(x, out=out)
@@ -161,7 +173,19 @@ def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
     """``out = a * b``, rounded once."""
+    if a.is_cuda and (kernels := streaming()) and (once := kernels.multiply(a, b, out)):
+        return once
     return lambda: torch.mul(a, b, out=out)
+
+
+@cache
+def streaming() -> ModuleType | None:
+    """The kernels of ``streaming.py``; None without Triton, which comes with torch for CUDA on Linux."""
+    if find_spec("triton") is None:
+        return None
+    from helixctl_runtime.kernels import streaming as found
+
+    return found
 
 
 def wide_of(dtype: torch.dtype) -> torch.dtype:

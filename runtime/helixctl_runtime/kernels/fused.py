@@ -52,9 +52,7 @@ class FusedAttention:
 # there, with the same errors, but for very short sequences (docs/measurements/gpu.md).
 FUSED_ATTENTION: Final = (
     FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION),
-    FusedAttention(
-        "cuda", HALF, 256, 8, SDPBackend.CUDNN_ATTENTION, masks=False, fewest=128, capability=(9, 0), cudnn=91900
-    ),
+    FusedAttention("cuda", HALF, 256, 8, SDPBackend.CUDNN_ATTENTION, fewest=128, capability=(9, 0), cudnn=91900),
     FusedAttention("cuda", HALF, 256, 1, SDPBackend.FLASH_ATTENTION, masks=False),
     FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION, groups=False),
     FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION, groups=False),

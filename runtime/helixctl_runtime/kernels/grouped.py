@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 
 from helixctl_runtime.dtypes import HALF
-from helixctl_runtime.kernels.basic import Step, accumulator, linear
+from helixctl_runtime.kernels.basic import Step, accumulator, linear, streaming
 from helixctl_runtime.kernels.fused import cuda_device
 
 # torch's grouped product on CUDA (aten/src/ATen/native/cuda/GroupedBlas.cpp): where these hold the device finds the
@@ -47,7 +47,8 @@ def experts(
     held, total, apply = w_up.shape[0], accumulator(out), getattr(F, function)
     each = min(top_k, held)
     product = _grouped if on_device(x, weights) else _one_by_one
-    numbers = torch.arange(held, device=x.device)
+    numbers, rows = (torch.arange(count, device=x.device) for count in (held, x.shape[0] * each))
+    once = streaming() if x.is_cuda and out.is_contiguous() and gates.dtype == torch.float32 else None
 
     def step() -> None:
         best = torch.topk(gates, each, dim=1)
@@ -61,8 +62,11 @@ def experts(
         if w_gate:
             inner.mul_(product(routed, w_up, ends, routed.dtype))
         made = product(inner, w_down, ends, total.dtype)
-        made = torch.empty_like(made).index_copy_(0, order, made)
-        scaled = made.view(-1, each, made.shape[1]) * best.values.unsqueeze(2)
+        place = torch.empty_like(order).scatter_(0, order, rows).view(-1, each)
+        if once:
+            once.combine(made, place, best.values, out)
+            return
+        scaled = made.index_select(0, place.flatten()).view(*place.shape, -1) * best.values.unsqueeze(2)
         torch.sum(scaled.masked_fill_(absent.unsqueeze(2), 0), dim=1, out=total)
         if total is not out:
             out.copy_(total)
