@@ -74,9 +74,11 @@ faults: install ## break runs on 16 ranks in every way, see how each ends: about
 hosts: install ## a run over two hosts, and the cable between them pulled; needs root
 	$(BIN)/python tests/hosts/two_hosts.py --update
 
-gpu: ## what one GPU can check; writes one JSON report to $(OUT)
+gpu: ## what one GPU can check and measure: about 4 minutes; writes reports to $(OUT)
 	@mkdir -p $(OUT)
 	PYTHONPATH=.:runtime $(PYTHON) tests/gpu/one_gpu.py --report $(OUT)/one-gpu.json
+	PYTHONPATH=.:runtime $(PYTHON) -m helixctl calibrate --device cuda --ranks 1 -o $(OUT)/gpu.cluster.yaml --force
+	PYTHONPATH=.:runtime $(PYTHON) tests/gpu/steps.py --calibrated $(OUT)/gpu.cluster.yaml --report $(OUT)/gpu-steps.json
 
 clean: ## remove what was made
 	rm -rf $(OUT) $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

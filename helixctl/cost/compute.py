@@ -5,8 +5,9 @@ A calibrated rate replaces peak and share where the cluster has one for the kind
 
 from __future__ import annotations
 
-from math import ceil, prod
-from typing import cast
+from dataclasses import replace
+from math import ceil, log2, prod
+from typing import Final, cast
 
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import covers, multilinear
@@ -31,7 +32,7 @@ from helixctl.dag import (
 )
 from helixctl.dag.formulas import expert_rows
 from helixctl.errors import HelixError
-from helixctl.spec import ClusterSpec, Dtype
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
 from helixctl.spec.cluster import no_peak
 
 
@@ -45,8 +46,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             rows = x.numel // depth
             cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
         case Attention(width):
-            keys = dag.value[task.inputs[1]].shape[1]
-            cost = device.attention(keys, width, task.flops, task.nbytes)
+            cost = device.attention(dag.value[task.inputs[0]], width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
@@ -68,31 +68,34 @@ def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
-# Of one expert: find its tokens, collect them, two products, the activation, the gates, and the sum.
-_STEPS_OF_AN_EXPERT = 7
-_GATED = 3  # weights of a gated expert, which has two steps more
+# Sort the tokens by expert, collect them, and put together what the experts made of each.
+_STEPS_AROUND_EXPERTS = 10
+_GATED = 3  # weights of a gated expert
 
 
 def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
-    """Expert after expert, each with an equal part of the tokens: an even routing."""
+    """A product over all experts for each weight, each expert with an equal part of the tokens: an even routing.
+
+    Where the device cannot group the products, one follows the other.
+    """
     inputs = [dag.value[v] for v in task.inputs]
     weights = inputs[2:]
     held, hidden, ffn = weights[0].shape
     rows = expert_rows(op, inputs, dag.tensor)
     used = min(held, rows)
-    each, row_nbytes = ceil(rows / used), inputs[0].nbytes // (inputs[0].numel // hidden)
-    weight_nbytes = weights[0].nbytes // held
+    row_nbytes = inputs[0].nbytes // (inputs[0].numel // hidden)
     inner_nbytes = row_nbytes * ffn // hidden
-    up = device.matmul(each, ffn, hidden, weight_nbytes + each * (row_nbytes + inner_nbytes))
-    down = device.matmul(each, hidden, ffn, weight_nbytes + each * (row_nbytes + inner_nbytes))
-    activation = device.elementwise("activation", 2 * each * inner_nbytes)
-    gated = [up, device.elementwise("multiply", 3 * each * inner_nbytes)] if len(weights) == _GATED else []
-    # Rows collected, results scaled and added: read and written once each.
-    moved = device.elementwise("add", 6 * each * row_nbytes)
+    product = device.grouped if device.cuda and device.dtype == GROUPED_DTYPE else device.one_by_one
+    up = product(used, rows, ffn, hidden, weights[0].nbytes // held)
+    down = product(used, rows, hidden, ffn, weights[1].nbytes // held)
+    activation = device.elementwise("activation", 2 * rows * inner_nbytes)
+    gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
+    # Rows collected, and results scaled and added: read and written once each.
+    moved = device.elementwise("add", 4 * rows * row_nbytes)
     parts = (up, down, activation, moved, *gated)
-    overhead = device.task_overhead.value * (_STEPS_OF_AN_EXPERT + len(gated))
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
-    return Cost(used * (sum(part.seconds for part in parts) + overhead), origins)
+    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (_STEPS_AROUND_EXPERTS + len(gated))
+    return Cost(seconds, origins)
 
 
 def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
@@ -109,6 +112,18 @@ def _dtype(dag: Dag, task: Task) -> Dtype:
 
 def _sizes(dag: Dag, value: Value) -> list[tuple[str, int]]:
     return list(zip(dag.tensor[value.tensor].dims, value.shape, strict=True))
+
+
+GROUPED_DTYPE: Final = "bfloat16"  # of torch's grouped product without the host
+
+
+def _attention_share(width: int) -> Constant:
+    """Of the nearest width that was measured, or a part of that of the narrowest."""
+    if width > c.WIDEST_FLASH_HEAD:
+        return c.WIDE_ATTENTION_SHARE
+    nearest = min(c.ATTENTION_SHARES, key=lambda measured: abs(log2(measured / width)))
+    share = c.ATTENTION_SHARES[nearest]
+    return replace(share, value=share.value * min(1.0, width / nearest)) if width < min(c.ATTENTION_SHARES) else share
 
 
 # Kinds of elementwise work that a calibration measures; all others stream as an addition does.
@@ -167,17 +182,49 @@ class _Device:
         seconds = min(ceil(tiles * s / c.SMS.value) * wave / s + partial for s, partial in splits.items())
         return self._roofline(seconds, nbytes, c.MATMUL_SHARE, c.SMS)
 
-    def attention(self, keys: int, width: int, flops: int, nbytes: int) -> Cost:
-        """Fused attention over so many keys, with softmaxes of ``width`` dims."""
+    def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
+        """Products of several weights (depth, columns), each with an equal part of the rows, one after the other."""
+        each = ceil(rows / groups)
+        nbytes = weight_nbytes + each * (depth + columns) * DTYPE_NBYTES[self.dtype]
+        cost = self.matmul(each, columns, depth, nbytes)
+        return Cost(groups * (cost.seconds + self.task_overhead.value), cost.origins)
+
+    def grouped(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
+        """The same in one kernel on CUDA: tiles of the output as ``matmul`` has them, or the reading of the weights.
+
+        The rows of a weight are never a whole number of tiles: half a tile more is the mean.
+        """
+        high, wide = c.TILE
+        tiles = groups * (rows / groups / high + 0.5) * ceil(columns / wide)
+        rate = self.peak.value * c.MATMUL_SHARE.value * c.GROUPED_SHARE.value
+        arithmetic = ceil(tiles / c.SMS.value) * c.SMS.value * 2 * high * wide * depth / rate
+        traffic = groups * weight_nbytes / (self.bandwidth.value * c.GROUPED_MEMORY_SHARE.value)
+        shares = (c.MATMUL_SHARE, c.GROUPED_SHARE, c.SMS, c.GROUPED_MEMORY_SHARE)
+        return Cost(max(arithmetic, traffic), (self.peak, *shares, self.bandwidth))
+
+    def attention(self, queries: Value, width: int, flops: int, nbytes: int) -> Cost:
+        """Fused attention of queries (batch, rows, heads, head_dim), with softmaxes of ``width`` dims.
+
+        Without a calibration, on CUDA, the rate grows with the keys that a row sees, and a tile of queries takes its
+        time however few keys there are. What the kernel makes is then copied into place.
+        """
+        keys = flops / (4 * queries.numel)
         table = self.calibration.attention.get(self.dtype) if self.calibration else None
         if table:
             point = (keys, width)
             rate = multilinear(table.grid, table.rates, point)
             return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
-        share = c.CPU_ATTENTION_SHARE
-        if self.cuda:
-            share = c.WIDE_ATTENTION_SHARE if width > c.WIDEST_FLASH_HEAD else c.ATTENTION_SHARE
-        return self._roofline(flops / (self.peak.value * share.value), nbytes, share)
+        if not self.cuda:
+            return self._roofline(
+                flops / (self.peak.value * c.CPU_ATTENTION_SHARE.value), nbytes, c.CPU_ATTENTION_SHARE
+            )
+        batch, rows, heads, head_dim = queries.shape
+        share = _attention_share(width)
+        rate = self.peak.value * share.value * keys / (keys + c.ATTENTION_HALF_KEYS.value)
+        tiles = batch * heads * (head_dim / width) * ceil(rows / c.ATTENTION_ROWS)
+        seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / c.SMS.value)
+        cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, c.SMS)
+        return Cost(cost.seconds + self.elementwise("copy", 2 * queries.nbytes).seconds, cost.origins)
 
     def elementwise(self, kind: str, nbytes: int) -> Cost:
         """Work that streams through memory."""

@@ -31,18 +31,35 @@ PARTIAL_NBYTES: Final = 4  # float32
 
 # --- attention on CUDA ------------------------------------------------------------------------------------------------
 
-ATTENTION_SHARE: Final = Constant(
-    "attention_share",
-    638 / 989,
-    "default: FlashAttention-3 paper, fp16 forward, not causal, head_dim 128, 4k tokens: 638 of 989 TFLOP/s on an H100",
-)
+_H200: Final = "measured on an H200 (docs/measurements/gpu.md)"
+# By dims of a softmax, of a row of queries with very many keys.
+ATTENTION_SHARES: Final = {
+    64: Constant("attention_share", 0.45, f"default: cuDNN's kernel, 64 dims, {_H200}"),
+    128: Constant("attention_share", 0.63, f"default: cuDNN's kernel, 128 dims, {_H200}"),
+    256: Constant("attention_share", 0.69, f"default: cuDNN's kernel, 256 dims, {_H200}"),
+}
 WIDE_ATTENTION_SHARE: Final = Constant(
-    "wide_attention_share",
-    0.2,
-    "default: beyond 256 dims torch SDPA has no flash kernel (sdp_utils.cpp); 198 of 989 TFLOP/s stands for a slower "
-    "one: FlashInfer FA2 does 130 to 190 at head_dim 512 on a GH200 (pegainfer issue 1051)",
+    "attention_share", 0.14, f"default: beyond 256 dims torch's memory-efficient kernel, at 512 {_H200}"
 )
 WIDEST_FLASH_HEAD: Final = 256
+# Keys of a row at which half of the share is reached: a tile of queries has to be loaded, started and written.
+ATTENTION_HALF_KEYS: Final = Constant("attention_half_keys", 194, f"default: {_H200}, 128 to 8,192 tokens")
+ATTENTION_ROWS: Final = 128  # queries of a head that one SM takes together
+ATTENTION_TILE: Final = Constant(
+    "attention_tile",
+    2.6e-6,
+    f"default: an SM's time for {ATTENTION_ROWS} queries or fewer, {_H200}, 1 to 16 tokens",
+    "s",
+)
+
+# --- experts on CUDA --------------------------------------------------------------------------------------------------
+
+GROUPED_SHARE: Final = Constant(
+    "grouped_share", 0.9, f"default: of a plain product's rate, torch's grouped product in bfloat16, {_H200}"
+)
+GROUPED_MEMORY_SHARE: Final = Constant(
+    "grouped_memory_share", 0.63, f"default: of the memory bandwidth, the weights of a grouped product, {_H200}"
+)
 
 # --- everything on CUDA -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from tests.documents import ROOT, SMALL, plan_of
 
 # Two test processes share two cores. A GPU compiles what tests/conftest.py has interpreted.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"OMP_NUM_THREADS": "1"}
-SCRIPT = ROOT / "tests/gpu/one_gpu.py"
+SCRIPT, STEPS = ROOT / "tests/gpu/one_gpu.py", ROOT / "tests/gpu/steps.py"
 
 
 def run(report: Path, *args: str) -> dict[str, object]:
@@ -36,6 +36,18 @@ def test_the_script_on_cpu(tmp_path: Path) -> None:
     dense = {"linear", "norm", "activation", "add"}
     assert {row["kind"] for row in found["kernels"]} == dense
     assert {row["kind"] for row in found["real_kernels"]} == dense | {"embed", "bias", "rotate", "multiply"}
+
+
+@pytest.mark.sweep
+def test_steps_on_cpu(tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    arguments = ("--device", "cpu", "--small", "--seconds", "0.1", "--report", str(report))
+    done = subprocess.run([sys.executable, STEPS, *arguments], env=ENVIRONMENT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    dense, moe = json.loads(report.read_text())["steps"]
+    assert {t["kind"] for t in dense["tasks"]} == {"linear", "norm", "activation", "add", "attention"}
+    assert {t["kind"] for t in moe["tasks"]} >= {"route", "experts"}
+    assert all(row["step_ms"] > 0 and row["predicted_ms"]["datasheet"] > 0 for row in (dense, moe))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

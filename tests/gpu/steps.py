@@ -1,0 +1,172 @@
+"""Whole steps on one GPU beside their predictions: writes one JSON report. `make gpu` runs it.
+
+    python tests/gpu/steps.py --report FILE [--calibrated CLUSTER]
+
+Each model on one device, layout 1 x 1, its step captured in a CUDA graph and replayed for two seconds, so that the GPU
+has the clocks of long work. Predicted twice: from the datasheet and the default constants, and from the rates of a
+cluster file that `helixctl calibrate` wrote on the same GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
+
+import torch  # noqa: E402
+
+from helixctl.api import load, lower_plan, make_plan, simulate_step  # noqa: E402
+from helixctl.cost.tasks import TaskCosts  # noqa: E402
+from helixctl.dag import Dag  # noqa: E402
+from helixctl.spec import ClusterSpec  # noqa: E402
+from helixctl_runtime.captured import captured  # noqa: E402
+from helixctl_runtime.program import Compute  # noqa: E402
+from helixctl_runtime.report import environment  # noqa: E402
+from helixctl_runtime.walk import fused, walk_together  # noqa: E402
+from tests.gpu.one_gpu import compiled, once, timed  # noqa: E402
+
+# Dense tensor-core rates and memory of NVIDIA's datasheets.
+PEAK = {"bfloat16": "989 TFLOP/s", "float16": "989 TFLOP/s", "float32": "67 TFLOP/s"}
+DATASHEETS: dict[str, dict[str, Any]] = {
+    "H100": {"peak": PEAK, "memory_bandwidth": "3.35 TB/s", "memory": "80 GB"},
+    "H200": {"peak": PEAK, "memory_bandwidth": "4.8 TB/s", "memory": "141 GB"},
+}
+LAYOUT = "groups=1,slices=1"
+BASE = "plans/paper/h100x16.cluster.yaml"
+PAPER = ("plans/paper/dense.model.yaml", "plans/paper/moe.model.yaml")
+# Model, and what is set: of real models some layers, the same as all others.
+CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (PAPER[0], ()),
+    (PAPER[0], ("dtype=bfloat16", "workload.batch=8", "workload.seq_len=2048")),
+    (PAPER[1], ("dtype=bfloat16", "layers=1")),
+    (PAPER[1], ("layers=1",)),
+    ("plans/models/Llama-3.1-8B", ("workload.batch=1", "workload.seq_len=2048")),
+    ("plans/models/Llama-3.1-8B", ("layers=8", "workload.batch=8", "workload.seq_len=2048")),
+    ("plans/models/Llama-3.1-8B", ("layers=8", "workload.batch=1", "workload.seq_len=16384")),
+    ("plans/models/Qwen2.5-7B", ("layers=8", "workload.batch=4", "workload.seq_len=2048")),
+    ("plans/models/Mixtral-8x7B-v0.1", ("layers=4", "workload.batch=1", "workload.seq_len=2048")),
+    ("plans/models/Mixtral-8x7B-v0.1", ("layers=4", "workload.batch=8", "workload.seq_len=2048")),
+    ("plans/models/Qwen3-30B-A3B", ("layers=8", "workload.batch=1", "workload.seq_len=2048")),
+    ("plans/models/Qwen3-30B-A3B", ("layers=8", "workload.batch=8", "workload.seq_len=2048")),
+)
+SMALL: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("plans/small/dense.model.yaml", ()),
+    ("plans/small/moe.model.yaml", ("dtype=bfloat16",)),
+)
+
+
+def main() -> int:
+    """Measure every case; the exit status is 0 where all ran."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--calibrated", type=Path, help="a cluster file of this GPU")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for which each step is replayed")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="the small twins, for a trial on CPU")
+    options = parser.parse_args()
+    device, started = torch.device(options.device), datetime.now(UTC).isoformat(timespec="seconds")
+    clusters = {"datasheet": datasheet(environment()["gpu"] or "H100")}
+    if options.calibrated:
+        clusters["calibrated"] = one_device(load(options.calibrated))
+    rows = []
+    for model, sets in SMALL if options.small else CASES:
+        try:
+            rows.append(measured(model, sets, clusters, device, options.seconds))
+        except Exception as error:  # noqa: BLE001  one model that fails must not lose what the others found
+            rows.append({"model": model, "sets": sets, "failed": f"{type(error).__name__}: {error}"})
+        print(json.dumps(rows[-1])[:600], flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+    report = {"started_at": started, "environment": environment(), "steps": rows}
+    options.report.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if any("failed" in row for row in rows) else 0
+
+
+def measured(
+    model: str, sets: tuple[str, ...], clusters: dict[str, ClusterSpec], device: torch.device, seconds: float
+) -> dict[str, Any]:
+    """One model's step, its parts, and what was predicted of them."""
+    dags = {
+        name: lower_plan(make_plan(load(ROOT / model, sets), its, layout="1x1").plan) for name, its in clusters.items()
+    }
+    dag = dags["datasheet"]
+    programs, _ = compiled(dag, device)
+    step = walk_together(dag, programs)
+    parts: dict[str, float] = {}
+    with torch.inference_mode(), fused(programs):
+        for action in programs[0].actions:
+            if isinstance(action, Compute) and action.place < len(dag.order[0]):
+                task = dag.task[dag.order[0][action.place]]
+                if task.layer in {0, dag.plan.model.layers - 1}:
+                    parts[task.id] = parts.get(task.id, 0.0) + timed(action.run, device)
+        graph = device.type == "cuda" and programs[0].on_device
+        call = captured(step, programs[0], "rank 0") if graph else step
+        times = replayed(call, device, seconds)
+    return {
+        "model": dag.plan.model.name,
+        "dtype": dag.plan.model.dtype,
+        "layers": dag.plan.model.layers,
+        "batch": dag.plan.workload.batch,
+        "seq_len": dag.plan.workload.seq_len,
+        "attention": sorted(b.name for b in programs[0].attention),
+        "cuda_graph": graph,
+        "step_ms": statistics.median(times) * 1e3,
+        "steps": len(times),
+        "predicted_ms": {name: simulate_step(its).forecast.step_s * 1e3 for name, its in dags.items()},
+        "tasks": [
+            {"task": name, "kind": dag.task[name].kind, "us": s * 1e6, "predicted_us": predicted(dags, name)}
+            for name, s in parts.items()
+        ],
+    }
+
+
+def predicted(dags: dict[str, Dag], task: str) -> dict[str, float]:
+    """Microseconds of a task."""
+    return {name: TaskCosts(dag).seconds(dag.task[task]) * 1e6 for name, dag in dags.items()}
+
+
+def replayed(call: Any, device: torch.device, seconds: float) -> list[float]:
+    """Seconds of one step after another."""
+    times, begin = list[float](), time.perf_counter()
+    while time.perf_counter() - begin < seconds or len(times) < 3:
+        if device.type == "cuda":
+            times.append(once(call))
+        else:
+            before = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - before)
+    return times[len(times) // 4 :]
+
+
+def datasheet(gpu: str) -> ClusterSpec:
+    """One of these GPUs by its datasheet.
+
+    Raises:
+        SystemExit: this GPU's is not in the table.
+    """
+    for name, numbers in DATASHEETS.items():
+        if name in gpu:
+            base = load(ROOT / BASE).model_dump(mode="json", exclude_none=True)
+            base["device"] |= numbers | {"name": gpu}
+            return one_device(ClusterSpec.model_validate(base))
+    raise SystemExit(f"no datasheet for {gpu}: add its rates to DATASHEETS")
+
+
+def one_device(cluster: Any) -> ClusterSpec:
+    """The same with one device."""
+    return ClusterSpec.model_validate(
+        cluster.model_dump(mode="json", exclude_none=True) | {"hosts": 1, "devices_per_host": 1}
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
