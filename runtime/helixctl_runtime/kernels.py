@@ -316,7 +316,7 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mul(a, b, out=out)
 
 
-def _begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int]:
+def _begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int | torch.SymInt]:
     """The memory that a view is of, and its first byte there; known also where there is none (tests without a GPU)."""
     return t.untyped_storage(), t.storage_offset() * t.element_size()
 
