@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.nn.attention import SDPBackend
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -150,6 +150,8 @@ def stage(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[_Watch, _Route
     routes = _Routes(watch, capability)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=capability))
+        settle = mock.patch.object(torch.cuda, "synchronize", side_effect=lambda *_: watch.waits.append("synchronize"))
+        stack.enter_context(settle)
         for mode in (FakeTensorMode(), watch, routes):
             stack.enter_context(mode)
         yield watch, routes
@@ -223,8 +225,10 @@ def call(run: Callable[[], object], watch: _Watch, arena: Any = None, spans: lis
     watch.faults, watch.waits, watch.writes = [], [], []
     try:
         run()
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return watch.faults if watch.waits else [*watch.faults, "depends on numbers"]
     except Exception as error:  # noqa: BLE001  every kernel is called, whatever becomes of the one before
-        return watch.faults if watch.waits else [*watch.faults, f"{type(error).__name__}: {error}".splitlines()[0]]
+        return [*watch.faults, f"{type(error).__name__}: {error}".splitlines()[0]]
     if spans is None or arena is None:
         return watch.faults
     wrote = [_span(t, t.storage_offset()) for t in watch.writes if t.untyped_storage() is arena]
