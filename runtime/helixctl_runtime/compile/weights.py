@@ -24,8 +24,7 @@ class LoadedWeights:
     @property
     def nbytes(self) -> int:
         """Bytes that were allocated, of views of one memory once."""
-        storages = [tensor.untyped_storage() for tensor in self._loaded.values()]
-        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        return sum(storage.nbytes() for storage in {tensor.untyped_storage() for tensor in self._loaded.values()})
 
     def raw(self, weights: program.Weights) -> torch.Tensor:
         """A weight as it is loaded."""

@@ -1,0 +1,277 @@
+"""A rehearsal on CUDA without a GPU: every kernel of a rank's program is called with tensors that have no numbers.
+
+Under torch's FakeTensorMode a tensor of device "cuda" has a shape, strides and a dtype and no memory, also where torch
+was built for CPU alone. ``rehearse`` compiles a rank for CUDA so, and calls what it compiled. Three modes do it:
+
+- FakeTensorMode runs each op by its shapes, and refuses operands that do not fit.
+- ``_Routes``, above it: indexing, ``copy_``, ``contiguous`` and ``nonzero`` ask for CUDA before FakeTensorMode sees
+  them; they go to the ops of aten that they come to. Fused attention goes to the kernel that a card would run.
+- ``_Watch``, between: sees every op that a kernel is made of, and holds it against cuda_rules.py.
+
+What is not seen: the kernels in Triton (tests/runtime/test_streaming.py), numbers, speed, memory, launches that fail,
+and rules of kernels on CUDA that are in none of these.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.nn.attention import SDPBackend
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from helixctl import program
+from helixctl.dag import AllGather, AllToAll, Dag, ReduceScatter, Task, Value
+from helixctl_runtime.collectives import issue
+from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.kernels import basic, grouped
+from helixctl_runtime.kernels import fused as fused_kernels
+from helixctl_runtime.program import Compute, Exchange
+from helixctl_runtime.walk import fused
+from tests.runtime.cuda_attention import attend
+from tests.runtime.cuda_rules import made_of_others, refusal, tensors, waits, written
+
+CUDA, CUDNN = torch.device("cuda", 0), 91900
+aten = torch.ops.aten
+_ASKED_BY_THE_HOST = {getattr(torch.Tensor, name) for name in ("tolist", "numpy", "__int__", "__float__", "__index__")}
+
+
+@dataclass
+class Rehearsed:
+    """What was found.
+
+    Attributes:
+        kernels, exchanges: how many were called, and looked at.
+        faults: what CUDA would refuse, or do elsewhere than its action says; each with its task.
+        waits: where the host would wait for the device in a step, by kind of task.
+        attention: the fused kernels that would run.
+    """
+
+    kernels: int = 0
+    exchanges: int = 0
+    faults: list[str] = field(default_factory=list)
+    waits: dict[str, set[str]] = field(default_factory=dict)
+    attention: set[SDPBackend] = field(default_factory=set)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every op. Of those in a step it also knows what they write, and whether the host waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_step = False
+        self.faults: list[str] = []
+        self.waits: list[str] = []
+        self.writes: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if made_of_others(func):  # in inference mode these come here whole
+            with self:
+                return func.decompose(*args, **kwargs)
+        if (why := refusal(func, args, kwargs)) is not None:
+            self.faults.append(why)
+        if self.in_step and (why := waits(func, args, kwargs)) is not None:
+            self.waits.append(why)
+            if func is aten.nonzero.default:  # as if all were found, so that what follows is called too
+                return torch.empty((args[0].numel(), args[0].dim()), dtype=torch.int64, device=args[0].device)
+            if func is aten._local_scalar_dense.default and not args[0].is_floating_point():
+                return 1
+        targets = [args[i] if i < len(args) else kwargs[name] for i, name in written(func)]
+        before = [(t, _form(t)) for t in tensors(targets)]
+        made = func(*args, **kwargs)
+        self.faults += [f"{func} makes {form} {_form(t)}" for t, form in before if _form(t) != form]
+        if self.in_step:
+            self.writes += tensors(targets)
+            if not before and (why := waits(func, args, kwargs, made)) is not None and why not in self.waits:
+                self.waits.append(why)
+        return made
+
+
+def _form(t: torch.Tensor) -> tuple[object, ...]:
+    return t.dtype, tuple(t.shape), t.stride(), t.storage_offset()
+
+
+class _Routes(TorchFunctionMode):
+    """Calls that ask for CUDA itself go to the ops that they come to."""
+
+    def __init__(self, watch: _Watch, capability: tuple[int, int]) -> None:
+        super().__init__()
+        self._watch, self._capability = watch, capability
+        self.attention: set[SDPBackend] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.__getitem__:
+            return _item(*args)
+        if func is torch.Tensor.copy_:
+            return aten.copy_.default(*args, **kwargs)
+        if func is torch.Tensor.contiguous:
+            whole = args[0].is_contiguous()
+            return args[0] if whole else aten.clone(args[0], memory_format=torch.contiguous_format)
+        if func in {torch.nonzero, torch.Tensor.nonzero} and not kwargs.get("as_tuple"):
+            return aten.nonzero.default(args[0])
+        if func in _ASKED_BY_THE_HOST:
+            self._watch.waits.append(func.__name__)
+        if func is F.scaled_dot_product_attention:
+            return attend(*args, **kwargs, capability=self._capability, called=self.attention)
+        return func(*args, **kwargs)
+
+
+def _item(x: torch.Tensor, index: Any) -> torch.Tensor:
+    """``x[index]``, by whole numbers, slices, None, an ellipsis and tensors."""
+    index = index if isinstance(index, tuple) else (index,)
+    used = sum(each is not None and each is not Ellipsis for each in index)
+    dim, picks = 0, dict[int, torch.Tensor]()
+    for each in index:
+        if each is Ellipsis:
+            dim += x.dim() - used
+        elif each is None:
+            x, dim = aten.unsqueeze(x, dim), dim + 1
+        elif isinstance(each, slice):
+            if each != slice(None):
+                x = aten.slice(x, dim, each.start, each.stop, each.step or 1)
+            dim += 1
+        elif isinstance(each, torch.Tensor):
+            picks[dim], dim = each, dim + 1
+        else:
+            x = aten.select(x, dim, each)
+    return aten.index(x, [picks.get(i) for i in range(max(picks) + 1)]) if picks else x
+
+
+@contextmanager
+def stage(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[_Watch, _Routes]]:
+    """Where all tensors are fake, and CUDA is a card of this compute capability."""
+    watch = _Watch()
+    routes = _Routes(watch, capability)
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=capability))
+        for module in (fused_kernels, grouped):
+            stack.enter_context(mock.patch.object(module, "cuda_device", return_value=(capability, CUDNN)))
+        # Triton's kernels take pointers, which fake tensors lack: torch's own stand in for them.
+        for module in (basic, grouped):
+            stack.enter_context(mock.patch.object(module, "streaming", return_value=None))
+        settle = mock.patch.object(torch.cuda, "synchronize", side_effect=lambda *_: watch.waits.append("synchronize"))
+        stack.enter_context(settle)
+        for mode in (FakeTensorMode(), watch, routes):
+            stack.enter_context(mode)
+        yield watch, routes
+
+
+def empty(value: Value) -> torch.Tensor:
+    """A weight or an input without numbers."""
+    return torch.empty(value.shape, dtype=TORCH[value.dtype], device=CUDA)
+
+
+def rehearse(
+    dag: Dag, capability: tuple[int, int] = (9, 0), load: Callable[[Value], torch.Tensor] = empty
+) -> Rehearsed:
+    """Compile every rank for CUDA, call all its kernels, look at its exchanges; of ranks that are alike the first."""
+    found, programs = Rehearsed(), program.Programs(dag)
+    for rank in dict.fromkeys(programs[rank].rank for rank in programs.ranks):
+        with stage(capability) as (watch, routes):
+            _rank(dag, rank, load, watch, found)
+            found.attention |= routes.attention
+    return found
+
+
+def _rank(dag: Dag, rank: int, load: Callable[[Value], torch.Tensor], watch: _Watch, found: Rehearsed) -> None:
+    made, bound = program.program_of(dag, rank), compile_rank(dag, rank, CUDA, load)
+    found.faults += [f"rank {rank}, compiled: {why}" for why in dict.fromkeys(watch.faults)]
+    if bound.weight_nbytes + bound.buffer_nbytes != bound.proved_nbytes:
+        found.faults.append(f"rank {rank}: {bound.weight_nbytes} + {bound.buffer_nbytes} bytes, not as proved")
+    received = (a.receive for a in bound.actions if isinstance(a, Exchange))
+    arena = next(itertools.chain(bound.inputs.values(), bound.outputs.values(), received)).untyped_storage()
+    watch.in_step, waiting = True, False
+    with torch.inference_mode(), fused([bound]):
+        for action, its in zip(made.actions, bound.actions, strict=True):
+            if isinstance(its, Compute):
+                kind, name = ("copy", str(action.place)) if isinstance(action, program.Copy) else _named(action.task)
+                faults = call(its.run, watch, arena, _spans(made, action))
+                found.faults += [f"rank {rank}, {kind} {name}: {why}" for why in faults]
+                waiting |= bool(watch.waits)
+                if watch.waits:
+                    found.waits.setdefault(kind, set()).update(watch.waits)
+                found.kernels += 1
+            elif isinstance(its, Exchange):
+                kind, name = _named(its.task)
+                found.faults += [f"rank {rank}, {kind} {name}: {why}" for why in exchanged(its, rank)]
+                found.exchanges += 1
+    if bound.on_device == waiting:
+        found.faults.append(
+            f"rank {rank}: on_device is {bound.on_device}, and the host {'waits' if waiting else 'does not'}"
+        )
+
+
+def _named(task: Task) -> tuple[str, str]:
+    return task.kind, task.id
+
+
+Span = tuple[int, int, int]
+
+
+def _spans(made: program.Program, action: Any) -> list[Span]:
+    """First byte, last byte and elements of all that an action says it writes."""
+    views = action.writes if isinstance(action, program.Compute) else [target for target, _ in action.pairs]
+    found = []
+    for view in views:
+        start = made.arena.offsets[view.block] // TORCH[view.dtype].itemsize + view.start
+        like = torch.empty_strided(view.sizes, view.strides, dtype=TORCH[view.dtype], device="meta")
+        found.append(_span(like, start))
+    return found
+
+
+def _span(t: torch.Tensor, start: int) -> Span:
+    reach = sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True))
+    return start * t.element_size(), (start + reach + 1) * t.element_size(), t.numel()
+
+
+def call(run: Callable[[], object], watch: _Watch, arena: Any = None, spans: list[Span] | None = None) -> list[str]:
+    """Run a kernel; what is wrong with it. ``spans``: what of the arena it may write, and must."""
+    watch.faults, watch.waits, watch.writes = [], [], []
+    try:
+        run()
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return watch.faults if watch.waits else [*watch.faults, "depends on numbers"]
+    except Exception as error:  # noqa: BLE001  every kernel is called, whatever becomes of the one before
+        return [*watch.faults, f"{type(error).__name__}: {error}".splitlines()[0]]
+    if spans is None or arena is None:
+        return watch.faults
+    wrote = [_span(t, t.storage_offset()) for t in watch.writes if t.untyped_storage() is arena]
+    outside = [w for w in wrote if not any(s[0] <= w[0] and w[1] <= s[1] for s in spans)]
+    watch.faults += [
+        f"writes bytes {start} to {stop} of the arena, which are not its own" for start, stop, _ in outside
+    ]
+    for start, stop, count in spans:
+        if sum(n for first, last, n in wrote if start <= first and last <= stop) < count:
+            watch.faults.append(f"does not write all {count} elements in bytes {start} to {stop} of the arena")
+    return watch.faults
+
+
+def exchanged(exchange: Exchange, rank: int) -> list[str]:
+    """What NCCL would not take, or not as it is meant."""
+    send, receive, op = exchange.send, exchange.receive, exchange.task.op
+    found = [f"{n} has holes" for n, t in (("send", send), ("receive", receive)) if not t.is_contiguous()]
+    ranks, both = len(exchange.task.ranks), (send.numel(), receive.numel())
+    if isinstance(op, AllGather):
+        due = (both[0], both[0] * ranks)
+    elif isinstance(op, ReduceScatter):
+        due = (both[1] * ranks, both[1])
+    elif isinstance(op, AllToAll) and exchange.leave:
+        due = (sum(exchange.leave), sum(exchange.arrive))
+    else:
+        due = (both[0], both[0])
+    if both != due or send.dtype != receive.dtype:
+        found.append(f"{both} elements of {send.dtype} and {receive.dtype}, not {due}")
+    if not found:
+        issue(exchange, rank, None)
+    return found

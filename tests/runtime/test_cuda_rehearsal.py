@@ -1,0 +1,514 @@
+"""Every kernel of every program as it is compiled for CUDA, called without a GPU; and each kind of fault is found."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend
+
+from helixctl import program
+from helixctl.dag import Dag
+from helixctl.dag.retype import retyped
+from helixctl.errors import HelixError
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan, illegalities
+from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_cluster, load_model
+from helixctl_runtime import kernels
+from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.files import Numbers
+from helixctl_runtime.program import Exchange
+from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
+from tests.runtime import cuda_rules
+from tests.runtime.families import FAMILIES
+from tests.runtime.models import EXPERTS, REAL, merged
+from tests.runtime.rehearsal import CUDA, Rehearsed, _item, call, empty, exchanged, rehearse, stage
+from tests.runtime.unusual import VALID
+
+aten = torch.ops.aten
+HALF = ("float16", "bfloat16")
+DTYPES = (*HALF, "float32")
+
+# Where the host waits for the device in a step: by what, in tasks of a kind, in models of a dtype. A step that waits
+# cannot be captured in a CUDA graph. What stands here must wait; when it no longer does, its line goes. Odd sizes are
+# those whose rows are not whole pieces of 16 bytes in half precision, which torch's grouped products do not take.
+WAITS = {
+    ("experts", "float16"): {"_local_scalar_dense"},
+    ("experts", "float32"): {"_local_scalar_dense"},
+    ("experts of odd sizes", "float16"): {"_local_scalar_dense"},
+    ("experts of odd sizes", "bfloat16"): {"_local_scalar_dense"},
+    ("experts of odd sizes", "float32"): {"_local_scalar_dense"},
+}
+
+
+def expected_waits(dag: Dag) -> dict[str, set[str]]:
+    """By kind of task, from the table."""
+    weights = [
+        v
+        for t in dag.tasks
+        if t.kind == "experts"
+        for v in t.inputs
+        if dag.tensor[dag.value[v].tensor].role == "weight"
+    ]
+    odd = any(size % 8 for value in weights for size in dag.value[value].shape[1:])
+    found = {}
+    for kind in {task.kind for task in dag.tasks}:
+        row = "experts of odd sizes" if kind == "experts" and odd else kind
+        if ops := WAITS.get((row, dag.plan.model.dtype)):
+            found[kind] = ops
+    return found
+
+
+def check(dag: Dag, capability: tuple[int, int] = (9, 0), **how: Any) -> Rehearsed:
+    """Nothing is wrong with any program of a dag, and the host waits where the table says, and nowhere else."""
+    found = rehearse(dag, capability, **how)
+    assert not found.faults, "\n".join(found.faults[:10])
+    assert found.waits == expected_waits(dag)
+    assert found.kernels > 0
+    return found
+
+
+def sketched(model: ModelSpec, work: WorkloadSpec, groups: int, slices: int, **axes: Any) -> Plan:
+    """A plan on as many devices as its layout takes, which must be legal."""
+    layout = Layout.model_validate({"groups": groups, "slices": slices, **axes})
+    cluster = load_cluster(SMALL[1]).model_copy(update={"devices_per_host": layout.devices})
+    assert not illegalities(layout, model, work, layout.devices)
+    return Plan.sketch(model, cluster, work, layout)
+
+
+def real(groups: int, slices: int, changes: dict[str, Any], logits: str = "all", seq_len: int = 8, **axes: Any) -> Dag:
+    """A layer of ``REAL``: 7 sequences of 8 tokens or more, heads as all kernels on CUDA take them."""
+    model = merged(merged(REAL, {"layers": 1, "attention": {"head_dim": 16}}), changes)
+    work = WorkloadSpec.model_validate({"batch": 7, "seq_len": seq_len, "logits": logits})
+    return lower(sketched(ModelSpec.model_validate(model), work, groups, slices, **axes))
+
+
+LAYOUTS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "one": (1, 1, {}),
+    "groups": (3, 1, {}),
+    "batch": (2, 2, {"slicing": "batch", "reduction_dtype": "model"}),
+    "query": (1, 3, {"slicing": "query", "gather_order": "groups_first"}),
+    "reduce": (2, 2, {"slicing": "query", "combine": "reduce"}),
+    "sharded": (2, 2, {"slicing": "batch", "combine": "reduce", "residual": "sharded"}),
+    "in turn": (2, 1, {"microbatches": 2, "interleave": 2, "data": 2, "logits": "last"}),
+}
+ODD_MIXTURE = {"feed_forward": EXPERTS}
+MIXTURE = {"hidden_size": 40, "feed_forward": EXPERTS | {"intermediate_size": 48}}
+UNPADDED, TIED = {"attention": {"head_dim": 10}}, {"vocabulary": {"tied": True}}
+OFTEN = {(dtype, "sharded") for dtype in DTYPES} | {("float16", layout) for layout in LAYOUTS}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [
+        pytest.param(dtype, layout, marks=() if (dtype, layout) in OFTEN else pytest.mark.sweep)
+        for dtype in DTYPES
+        for layout in LAYOUTS
+    ],
+)
+def test_a_model_with_all_that_real_ones_have(dtype: str, layout: str) -> None:
+    groups, slices, axes = LAYOUTS[layout]
+    check(real(groups, slices, {"dtype": dtype}, **axes))
+
+
+@pytest.mark.parametrize(
+    ("groups", "slices", "axes", "dtype"),
+    [*((2, 1, {"experts": 2}, dtype) for dtype in DTYPES), (1, 2, {"slicing": "query"}, "bfloat16")],
+)
+def test_a_mixture_of_experts(groups: int, slices: int, axes: dict[str, Any], dtype: str) -> None:
+    check(real(groups, slices, MIXTURE | {"dtype": dtype}, **axes))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_mixture_of_experts_of_odd_sizes(dtype: str) -> None:
+    check(real(2, 1, ODD_MIXTURE | {"dtype": dtype}))
+
+
+def test_heads_that_are_padded_and_a_tied_embedding() -> None:
+    check(real(2, 1, UNPADDED | TIED | {"dtype": "float16"}, logits="last"))
+
+
+@pytest.mark.parametrize(
+    ("axes", "dtype"),
+    [
+        ({}, "float16"),
+        ({"combine": "reduce"}, "bfloat16"),
+        ({"combine": "reduce", "residual": "sharded"}, "float32"),
+        ({"pipeline": 2, "microbatches": 2}, "float16"),
+    ],
+    ids=str,
+)
+def test_heads_cut_by_their_dims(axes: dict[str, Any], dtype: str) -> None:
+    check(dag_of(SMALL, 2, 2, "layers=2", f"dtype={dtype}", **axes))
+
+
+@pytest.mark.parametrize("specs", [PAPER, PAPER_MOE], ids=["dense", "mixture"])
+@pytest.mark.parametrize(("groups", "slices", "axes"), [(4, 4, {}), (8, 1, {"pipeline": 2})], ids=["4x4", "tp8-pp2"])
+def test_the_plans_of_the_paper_at_their_sizes(
+    groups: int, slices: int, axes: dict[str, Any], specs: tuple[str, str]
+) -> None:
+    layers = axes.get("pipeline", 1)
+    check(dag_of(specs, groups, slices, f"layers={layers}", **axes))
+
+
+PUBLISHED = ("Llama-3.1-8B", "Llama-3.1-405B", "Qwen2.5-7B", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1")
+
+
+def published(name: str, groups: int, slices: int, layers: int = 1, **axes: Any) -> Dag:
+    """The first layers of a model at its size, in its dtype, with 8 sequences of 2,048 tokens."""
+    found = load_model(str(ROOT / "plans/models" / name))
+    return lower(sketched(found.model.model_copy(update={"layers": layers}), found.workload, groups, slices, **axes))
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "slices", "axes"),
+    [
+        ("Llama-3.1-8B", 2, 2, {"slicing": "batch"}),
+        ("Llama-3.1-405B", 8, 1, {"residual": "sharded", "combine": "reduce"}),
+        ("Qwen2.5-7B", 1, 2, {"slicing": "query"}),
+        ("Qwen3-30B-A3B", 4, 1, {"experts": 4}),
+        ("Mixtral-8x7B-v0.1", 2, 2, {"slicing": "batch", "combine": "reduce"}),
+    ],
+)
+def test_published_models_at_their_sizes(name: str, groups: int, slices: int, axes: dict[str, Any]) -> None:
+    check(published(name, groups, slices, **axes))
+
+
+ALWAYS = ("llama with biases", "qwen2 tied", "qwen3", "mixtral")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.sweep) for name in FAMILIES]
+)
+def test_the_families_of_transformers(name: str) -> None:
+    spec = FAMILIES[name].spec.model_copy(update={"layers": 1, "dtype": "bfloat16"})
+    check(lower(sketched(spec, WorkloadSpec(batch=2, seq_len=5), 2, 1)))
+
+
+def test_numbers_are_made_on_the_device() -> None:
+    dag, numbers = dag_of(SMALL, 1, 1, "layers=1"), Numbers(0, None, None)
+    check(dag, load=lambda value: numbers.value(dag, value, TORCH[value.dtype], CUDA))
+
+
+def test_every_kind_of_computation_is_called() -> None:
+    """What ``Kernels`` binds, and copies."""
+    dags = [
+        real(2, 2, {}, slicing="query", logits="last"),
+        real(2, 1, MIXTURE),
+        dag_of(SMALL, 2, 2, "layers=1", combine="reduce", residual="sharded"),
+    ]
+    kinds = {task.kind for dag in dags for task in dag.tasks if not task.is_collective}
+    assert kinds == {
+        "activation", "add", "attention", "bias", "embed", "experts", "last_token", "linear", "multiply", "narrow",
+        "norm", "rotate", "route",
+    }  # fmt: skip
+    programs = [program.program_of(dag, 0) for dag in dags]
+    assert any(isinstance(action, program.Copy) for each in programs for action in each.actions)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)], ids=str)
+def test_every_fused_attention_of_the_table_is_called(capability: tuple[int, int]) -> None:
+    """By a case that it is the first to fit; those of newer cards by newer cards alone."""
+    called = set()
+    for dtype in ("bfloat16", "float32"):
+        called |= check(real(1, 2, {"dtype": dtype}, slicing="query"), capability).attention
+    called |= check(real(1, 1, UNPADDED | {"dtype": "float16"}), capability).attention
+    for axes in ({"slicing": "batch"}, {"slicing": "query"}):  # long sequences, without and with masks
+        called |= check(real(1, 2, {"dtype": "bfloat16"}, seq_len=600, **axes), capability).attention
+    rows = {row.backend for row in kernels.FUSED_ATTENTION if row.device == "cuda"}
+    due = rows - ({SDPBackend.CUDNN_ATTENTION} if capability < (9, 0) else set())
+    assert called == due
+
+
+# --- more of the same ------------------------------------------------------------------------------------------------
+
+
+def refusals(dag: Dag) -> list[str]:
+    """The codes with which a dag is refused; none where it runs, and then nothing is wrong with it."""
+    try:
+        check(dag)
+    except HelixError as error:
+        return [found.code for found in error.diagnostics]
+    return []
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(
+    "changes", [{}, MIXTURE, ODD_MIXTURE, UNPADDED | TIED], ids=["dense", "mixture", "odd", "padded"]
+)
+@pytest.mark.parametrize("devices", [3, 4, 6])
+def test_every_mesh(devices: int, changes: dict[str, Any]) -> None:
+    """Every m x n in every slicing; dtypes and the other axes take turns. A refusal is that no fused attention fits."""
+    work, tried = WorkloadSpec(batch=9, seq_len=9), 0
+    for layout, dtype in zip(layouts(devices), itertools.cycle(DTYPES), strict=False):
+        merges = ({"layers": 1, "attention": {"head_dim": 16}}, changes, {"dtype": dtype})
+        model = ModelSpec.model_validate(functools.reduce(merged, merges, REAL))
+        if not illegalities(layout, model, work, devices):
+            plan = sketched(model, work, **layout.model_dump())
+            unfused = changes == UNPADDED | TIED and (dtype == "float32" or layout.slicing == "query")
+            assert refusals(lower(plan)) in ([], ["HX508"] if unfused else [])
+            tried += 1
+    assert tried > 1
+
+
+def layouts(devices: int) -> Iterator[Layout]:
+    """Those of so many devices, some of which are legal."""
+    others = itertools.cycle(({}, {"combine": "reduce", "residual": "sharded"}, {"residual": "sharded"}))
+    for groups in (n for n in range(1, devices + 1) if devices % n == 0):
+        for slicing in ("batch", "query") if groups < devices else ("head_dim", "head_dim"):
+            axes = {"groups": groups, "slices": devices // groups, "slicing": slicing}
+            yield Layout.model_validate(axes | next(others))
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("specs", [PAPER, PAPER_MOE, SMALL, SMALL_MOE], ids=["dense", "moe", "small", "small moe"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("groups", "slices", "axes"), [(4, 4, {}), (8, 1, {"pipeline": 2}), (2, 2, {"data": 4})])
+def test_the_shipped_plans(groups: int, slices: int, axes: dict[str, Any], dtype: str, specs: tuple[str, str]) -> None:
+    check(dag_of(specs, groups, slices, f"dtype={dtype}", **axes))
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    ("groups", "slices", "axes"),
+    [
+        (1, 1, {}),
+        (4, 2, {"slicing": "query"}),
+        (4, 4, {"slicing": "batch"}),
+        (2, 2, {"slicing": "batch", "combine": "reduce", "residual": "sharded", "pipeline": 2, "microbatches": 2}),
+    ],
+    ids=str,
+)
+def test_published_models_in_more_layouts(name: str, groups: int, slices: int, axes: dict[str, Any]) -> None:
+    check(published(name, groups, slices, axes.get("pipeline", 1), **axes))
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", VALID)
+def test_unusual_dags(name: str, dtype: Any) -> None:
+    case = VALID[name]
+    for layout in case.layouts:
+        assert refusals(retyped(case.dag(*layout), dtype)) in ([], ["HX508"])  # heads of 2 dims
+
+
+# --- that it can fail ------------------------------------------------------------------------------------------------
+
+
+def fake(*shape: int, dtype: torch.dtype = torch.float16, device: Any = CUDA) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+F32, INT = {"dtype": torch.float32}, {"dtype": torch.int64}
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "a product of two dtypes": (lambda: fake(4, 4) @ fake(4, 4, **F32), "mm of torch.float16, torch.float32"),
+    "a product of whole numbers": (lambda: fake(4, 4, **INT) @ fake(4, 4, **INT), "mm of torch.int64"),
+    "a product into another dtype": (
+        lambda: torch.mm(fake(4, 4), fake(4, 4), out=fake(4, 4, **F32)),
+        "mm.out of torch.float16 into torch.float32",
+    ),
+    "a wide product of wide numbers": (
+        lambda: aten.mm.dtype_out(fake(4, 4, **F32), fake(4, 4, **F32), torch.float64, out=fake(4, 4, **F32)),
+        "mm.dtype_out of torch.float32 to torch.float64",
+    ),
+    "an activation into another dtype": (
+        lambda: aten.gelu.out(fake(4, 4), out=fake(4, 4, **F32)),
+        "gelu.out of torch.float16 into torch.float32",
+    ),
+    "rows into another dtype": (
+        lambda: torch.index_select(fake(4, 4), 0, fake(4, **INT), out=fake(4, 4, **F32)),
+        "index_select.out of torch.float16 into torch.float32",
+    ),
+    "a sum of two dtypes by index": (
+        lambda: fake(4, 4, **F32).index_add_(0, fake(4, **INT), fake(4, 4)),
+        "index_add_ of torch.float32, torch.float16",
+    ),
+    "an output of another shape": (lambda: torch.mm(fake(4, 4), fake(4, 4), out=fake(3, 3)), "resized"),
+    "sizes that do not fit": (lambda: fake(4, 3) @ fake(4, 4), "RuntimeError"),
+    "strides that do not fit": (lambda: fake(4, 4).t().view(-1), "Cannot view"),
+    "two devices": (lambda: fake(4, 4) + fake(4, 4, device="cpu"), "cuda:0"),
+    "a kernel of the CPU alone": (
+        lambda: aten._scaled_dot_product_flash_attention_for_cpu(*[fake(1, 2, 4, 8)] * 3),
+        "_scaled_dot_product_flash_attention_for_cpu has no kernel on CUDA",
+    ),
+    "attention in a dtype that is not fused": (
+        lambda: F.scaled_dot_product_attention(*[fake(1, 2, 4, 8, dtype=torch.float64)] * 3),
+        "No available kernel",
+    ),
+    "attention of fewer rows than keys with the kernel's own mask": (
+        lambda: F.scaled_dot_product_attention(fake(1, 2, 3, 4), fake(1, 2, 4, 4), fake(1, 2, 4, 4), is_causal=True),
+        "causal, of 3 rows and 4 keys",
+    ),
+    "attention with a mask of another dtype": (
+        lambda: F.scaled_dot_product_attention(*[fake(1, 2, 4, 8)] * 3, attn_mask=fake(4, 4, **F32)),
+        "a mask of torch.float32 for torch.float16",
+    ),
+    "attention that begins between": (
+        lambda: F.scaled_dot_product_attention(*[fake(1, 2, 4, 24)[..., 4:12]] * 3),
+        "q at [4, ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("run", "why"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cuda_would_refuse_is_found(run: Callable[[], object], why: str) -> None:
+    with stage() as (watch, _):
+        found = call(run, watch)
+    assert any(why in each for each in found), found
+
+
+WAITING: dict[str, tuple[Callable[[], object], str]] = {
+    "nonzero": (lambda: fake(4).nonzero(), "nonzero"),
+    "where": (lambda: torch.where(fake(4) > 0), "nonzero"),
+    "a mask as index": (lambda: fake(4, 4)[fake(4) > 0], "index.Tensor by a mask"),
+    "masked select": (lambda: torch.masked_select(fake(4), fake(4) > 0), "masked_select"),
+    "bincount": (lambda: torch.bincount(fake(4, **INT), minlength=8), "bincount"),
+    "unique": (lambda: torch.unique(fake(4)), "_unique2"),
+    "repeats": (lambda: torch.repeat_interleave(fake(4), fake(4, **INT)), "repeat_interleave.Tensor"),
+    "item": (lambda: fake(1).item(), "_local_scalar_dense"),
+    "int": (lambda: int(fake(1)), "__int__"),
+    "bool": (lambda: bool(fake(1) > 0), "_local_scalar_dense"),
+    "equal": (lambda: torch.equal(fake(4), fake(4)), "equal"),
+    "tolist": (lambda: fake(4).tolist(), "_local_scalar_dense"),
+    "cpu": (lambda: fake(4).cpu(), "_to_copy between cpu and cuda"),
+    "a copy to the host": (lambda: fake(4, device="cpu").copy_(fake(4)), "copy_ between cpu and cuda"),
+    "a copy to the device": (lambda: fake(4).copy_(fake(4, device="cpu")), "copy_ between cpu and cuda"),
+    "the whole device": (lambda: torch.cuda.synchronize(CUDA), "synchronize"),
+    "a table of the host": (lambda: fake(4, device="cpu").to(CUDA), "_to_copy between cpu and cuda"),
+}
+
+
+@pytest.mark.parametrize(("run", "why"), WAITING.values(), ids=WAITING.keys())
+def test_where_the_host_would_wait_is_found(run: Callable[[], object], why: str) -> None:
+    with stage() as (watch, _):
+        watch.in_step = True
+        call(run, watch)
+    assert why in watch.waits
+
+
+def test_what_does_not_make_the_host_wait() -> None:
+    def run() -> None:
+        fake(4, 4)[1:, None, fake(2, **INT)].contiguous().sort(dim=-1, stable=True)
+        torch.searchsorted(fake(4), fake(4))
+        torch.repeat_interleave(fake(4), fake(4, **INT), output_size=8)
+
+    with stage() as (watch, _):
+        watch.in_step = True
+        assert call(run, watch) == []
+    assert watch.waits == []
+
+
+def test_a_fault_is_found_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said of the task; and a kernel that writes elsewhere, or not all, is one."""
+    dag = dag_of(SMALL, 1, 1, "layers=1", "dtype=float16")
+
+    def found(name: str, kernel: Callable[..., kernels.Step]) -> Rehearsed:
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, name, kernel)
+            return rehearse(dag)
+
+    wide = found("linear", lambda x, weight, out: lambda: out.copy_(x.float() @ weight))
+    assert any(each.startswith("rank 0, linear l0.project") for each in wide.faults)
+    assert all(each.endswith("mm of torch.float32, torch.float16") for each in wide.faults)
+    host = found("activation", lambda function, x, out: lambda: out.copy_(F.gelu(x.cpu()), non_blocking=True))
+    assert set(host.waits) == {"activation"}
+    assert host.faults == ["rank 0: on_device is True, and the host waits"]
+
+    both = found("activation", lambda function, x, out: lambda: (x.nonzero(), fake(4, 3) @ fake(4, 4), out.zero_()))
+    assert (len(both.faults), both.waits) == (2, {"activation": {"nonzero"}})
+    lost = found("add", lambda a, b, out: lambda: torch.add(a, b))
+    assert lost.faults
+    assert all("does not write all" in each for each in lost.faults)
+    over = found("norm", lambda x, weight, eps, out: lambda: (out.copy_(x), x.zero_()))
+    assert over.faults
+    assert all("which are not its own" in each for each in over.faults)
+
+
+def test_an_exchange_with_holes_is_found() -> None:
+    """Whatever is sent must be in one piece, as large and of the dtype that is due."""
+    dag = dag_of(SMALL, 2, 2, "layers=1")
+    with stage():
+        bound = compile_rank(dag, 0, CUDA, empty)
+        exchange = next(action for action in bound.actions if isinstance(action, Exchange))
+        assert exchanged(exchange, 0) == []
+        count = exchange.send.numel()
+        holes = replace(exchange, send=fake(count, 2, dtype=exchange.send.dtype)[:, 0])
+        assert exchanged(holes, 0) == ["send has holes"]
+        [message] = exchanged(replace(exchange, receive=exchange.receive.half()), 0)
+        assert "torch.float16" in message
+        [message] = exchanged(replace(exchange, send=fake(count + 1, dtype=exchange.send.dtype)), 0)
+        assert f"({count + 1}, " in message
+
+
+# --- that its rules are torch's --------------------------------------------------------------------------------------
+
+INTO: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
+    "add": lambda x, out: torch.add(x, x, out=out),
+    "sub": lambda x, out: torch.sub(x, x, out=out),
+    "mul": lambda x, out: torch.mul(x, x, out=out),
+    "div": lambda x, out: torch.div(x, x, out=out),
+    "addcmul": lambda x, out: torch.addcmul(x, x, x, out=out),
+    "ne": lambda x, out: torch.ne(x, x, out=out),
+    "eq": lambda x, out: torch.eq(x, x, out=out),
+    "lt": lambda x, out: torch.lt(x, x, out=out),
+    "le": lambda x, out: torch.le(x, x, out=out),
+    "gt": lambda x, out: torch.gt(x, x, out=out),
+    "ge": lambda x, out: torch.ge(x, x, out=out),
+    "cat": lambda x, out: torch.cat([x], out=out),
+    "sum": lambda x, out: torch.sum(x, 0, keepdim=True, out=out),
+    "cumsum": lambda x, out: torch.cumsum(x, 0, out=out),
+    "gelu": lambda x, out: aten.gelu.out(x, out=out),
+    "silu": lambda x, out: aten.silu.out(x, out=out),
+    "clamp_min": lambda x, out: torch.clamp_min(x, 0, out=out),
+    "mm": lambda x, out: torch.mm(x, x, out=out),
+    "index_select": lambda x, out: torch.index_select(x, 0, torch.zeros(1, dtype=torch.int64), out=out),
+}
+
+
+@pytest.mark.parametrize("name", INTO)
+def test_what_casts_to_its_output_and_what_does_not(name: str) -> None:
+    """On CPU, with numbers: the checks of an op's arguments are the same on all devices."""
+    assert INTO.keys() >= cuda_rules.CASTS
+    x, out = torch.ones(1, 1, dtype=torch.float16), torch.zeros(1, 1)
+    if name in cuda_rules.CASTS:
+        INTO[name](x, out)
+        return
+    with pytest.raises(RuntimeError, match=r"dtype|scalar type"):
+        INTO[name](x, out)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [1, -1, slice(1, 3), (slice(None), 2), (None, 1, ...), (..., slice(2, None, 2)), torch.tensor([2, 0]),
+     (torch.tensor([2, 0]), 1), (slice(None), torch.tensor([1]), slice(0, 2)), (..., 1, None), (slice(None, -1),)],
+    ids=str,
+)  # fmt: skip
+def test_indexing_is_as_torch_has_it(index: Any) -> None:
+    x = torch.arange(60).view(3, 4, 5)
+    found, due = _item(x, index), x[index]
+    assert torch.equal(found, due)
+    assert found.stride() == due.stride()
+    assert found.storage_offset() == due.storage_offset()
+
+
+def test_kernels_on_cuda_are_read_off_torch() -> None:
+    known = [
+        aten.add.out,
+        aten.mm.dtype_out,
+        aten.index_select.out,
+        aten.clone.default,
+        aten.copy_.default,
+        aten.sort.stable,
+    ]
+    assert all(cuda_rules.on_cuda(op) for op in known)
+    unknown = [aten._scaled_dot_product_flash_attention_for_cpu.default, aten.mkldnn_linear.default]
+    assert not any(cuda_rules.on_cuda(op) for op in unknown)
