@@ -51,7 +51,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
-            cost = device.matmul(x.numel // x.shape[-1], gates.shape[-1], x.shape[-1], task.nbytes)
+            cost = device.route(x.numel // x.shape[-1], gates.shape[-1], x.shape[-1], task.nbytes)
         case Experts():
             cost = _experts(dag, task, task.op, device)
         case _:
@@ -70,6 +70,7 @@ def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
 
 # Sort the tokens by expert, collect them, and put together what the experts made of each.
 _STEPS_AROUND_EXPERTS = 10
+_STEPS_OF_A_ROUTE = 8
 _GATED = 3  # weights of a gated expert
 
 
@@ -95,7 +96,9 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     parts = (up, down, activation, moved, *gated)
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
     seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (_STEPS_AROUND_EXPERTS + len(gated))
-    return Cost(seconds, origins)
+    if not device.cuda:
+        return Cost(seconds, origins)
+    return Cost(seconds + c.SORTED_TOKENS.value, (*origins, c.SORTED_TOKENS))
 
 
 def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
@@ -182,6 +185,14 @@ class _Device:
         seconds = min(ceil(tiles * s / c.SMS.value) * wave / s + partial for s, partial in splits.items())
         return self._roofline(seconds, nbytes, c.MATMUL_SHARE, c.SMS)
 
+    def route(self, tokens: int, experts: int, depth: int, nbytes: int) -> Cost:
+        """The logits of all experts, and the best of every token, which are sorted on CUDA row by row."""
+        logits = self.matmul(tokens, experts, depth, nbytes)
+        if not self.cuda:
+            return logits
+        overhead = (_STEPS_OF_A_ROUTE - 1) * self.task_overhead.value
+        return Cost(logits.seconds + tokens * c.SORTED_ROW.value + overhead, (*logits.origins, c.SORTED_ROW))
+
     def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
         """Products of several weights (depth, columns), each with an equal part of the rows, one after the other."""
         each = ceil(rows / groups)
@@ -211,7 +222,7 @@ class _Device:
         keys = flops / (4 * queries.numel)
         table = self.calibration.attention.get(self.dtype) if self.calibration else None
         if table:
-            point = (keys, width)
+            point = (2 * keys - 1, width)  # measured causal: a row of s tokens sees (s + 1) / 2 keys on average
             rate = multilinear(table.grid, table.rates, point)
             return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
         if not self.cuda:

@@ -61,6 +61,11 @@ GROUPED_MEMORY_SHARE: Final = Constant(
     "grouped_memory_share", 0.63, f"default: of the memory bandwidth, the weights of a grouped product, {_H200}"
 )
 
+SORTED_TOKENS: Final = Constant(
+    "sorted_tokens", 1e-4, f"default: sorting the tokens of a batch by expert, {_H200}, 2,048 to 131,072 of them", "s"
+)
+SORTED_ROW: Final = Constant("sorted_row", 7e-9, f"default: sorting a token's logits, {_H200}, 8 to 128 experts", "s")
+
 # --- everything on CUDA -----------------------------------------------------------------------------------------------
 
 MEMORY_SHARE: Final = Constant(

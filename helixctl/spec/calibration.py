@@ -44,7 +44,7 @@ class MatmulTable(_Table):
 
 
 class AttentionTable(_Table):
-    """Rates of fused attention, by tokens of a sequence and by width of a softmax; the last runs fastest."""
+    """Rates of fused causal attention, by tokens of a sequence and by width of a softmax; the last runs fastest."""
 
     seq_len: Grid
     width: Grid
