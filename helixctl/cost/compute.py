@@ -205,13 +205,19 @@ class _Device:
 
         The rows of a weight are never a whole number of tiles: half a tile more is the mean.
         """
+        traffic = groups * weight_nbytes / (self.bandwidth.value * c.GROUPED_MEMORY_SHARE.value)
+        shares = (c.GROUPED_SHARE, c.GROUPED_MEMORY_SHARE, self.bandwidth)
         high, wide = c.TILE
+        table = self.calibration.matmul.get(self.dtype) if self.calibration else None
+        if table:
+            filled = rows + groups * high / 2
+            rate = multilinear(table.grid, table.rates, (rows, columns, depth)) * c.GROUPED_SHARE.value
+            origin = Rule(f"matmul in {self.dtype}: rates by shape", self._calibrated)
+            return Cost(max(2 * filled * columns * depth / rate, traffic), (origin, *shares))
         tiles = groups * (rows / groups / high + 0.5) * ceil(columns / wide)
         rate = self.peak.value * c.MATMUL_SHARE.value * c.GROUPED_SHARE.value
         arithmetic = ceil(tiles / c.SMS.value) * c.SMS.value * 2 * high * wide * depth / rate
-        traffic = groups * weight_nbytes / (self.bandwidth.value * c.GROUPED_MEMORY_SHARE.value)
-        shares = (c.MATMUL_SHARE, c.GROUPED_SHARE, c.SMS, c.GROUPED_MEMORY_SHARE)
-        return Cost(max(arithmetic, traffic), (self.peak, *shares, self.bandwidth))
+        return Cost(max(arithmetic, traffic), (self.peak, c.MATMUL_SHARE, c.SMS, *shares))
 
     def attention(self, queries: Value, width: int, flops: int, nbytes: int) -> Cost:
         """Fused attention of queries (batch, rows, heads, head_dim), with softmaxes of ``width`` dims.

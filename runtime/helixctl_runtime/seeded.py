@@ -17,6 +17,7 @@ from helixctl.plan import Interval
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_MOST_AT_ONCE = 2**24
 
 
 def seeded_numbers(
@@ -31,6 +32,27 @@ def seeded_numbers(
     Every number is exact in float32 before the one rounding to ``dtype``. Asked for int64 they are whole numbers, from
     the offset of ``init`` on, as many as its scale: token ids, or lengths, which are all the offset.
     """
+    numbers = torch.empty([stop - start for start, stop in region], dtype=dtype, device=device)
+    _fill(numbers, tensor, region, seed)
+    return numbers
+
+
+def _fill(target: torch.Tensor, tensor: Tensor, region: Sequence[Interval], seed: int) -> None:
+    """Part by part, as what is made on the way takes ten times the memory of half-precision numbers."""
+    if target.numel() <= _MOST_AT_ONCE:
+        target.copy_(_numbers(tensor, region, seed, target.dtype, target.device))
+        return
+    axis = next(i for i, size in enumerate(target.shape) if size > 1)
+    start, stop = region[axis]
+    half = (stop - start) // 2
+    for place, interval in ((slice(0, half), (start, start + half)), (slice(half, None), (start + half, stop))):
+        part = target[(slice(None),) * axis + (place,)]
+        _fill(part, tensor, [*region[:axis], interval, *region[axis + 1 :]], seed)
+
+
+def _numbers(
+    tensor: Tensor, region: Sequence[Interval], seed: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     offset, scale = tensor.init or (0.0, 1.0)
     stride = prod(tensor.shape)
     position = torch.zeros((), dtype=torch.int64, device=device)

@@ -89,3 +89,13 @@ def test_seed_and_name_matter() -> None:
 def test_a_scale_between_two_powers_has_the_even_exponent(half: int) -> None:
     """Between 2^-half and 2^-(half + 1) in the logarithm, where the page says which of them it is."""
     assert seeded(3 * 2 ** (2 * half + 1)) == (0.0, 2.0 ** -(half + half % 2))
+
+
+@pytest.mark.parametrize("region", [TENSOR.full, ((1, 4), (2, 3), (0, 7)), ((5, 6), (0, 4), (3, 10))])
+def test_parts_that_are_made_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, region: tuple[tuple[int, int], ...]
+) -> None:
+    """A large region is made in parts, whose numbers are those of the region made at once."""
+    at_once = seeded_numbers(TENSOR, region, 7, torch.float32)
+    monkeypatch.setattr("helixctl_runtime.seeded._MOST_AT_ONCE", 5)
+    assert torch.equal(seeded_numbers(TENSOR, region, 7, torch.float32), at_once)
