@@ -76,27 +76,34 @@ _ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
 def arena_of(blocks: Sequence[Block]) -> Arena:
     """The tightest arena that is found for blocks with these lifetimes."""
     slots, slot_of = _slots(blocks)
-    offsets = _tightest(slots, largest_sum(blocks))
-    return Arena(tuple([offsets[slot] for slot in slot_of]), _height(slots, offsets))
+    offsets, nbytes = _tightest(slots, largest_sum(blocks))
+    return Arena(tuple([offsets[slot] for slot in slot_of]), nbytes)
 
 
-def _tightest(slots: Sequence[_Slot], floor: int) -> list[int]:
-    """Offsets of the slots. Those that reach highest come earlier by half in the next round, until the work is done."""
-    best: list[int] = []
+def _tightest(slots: Sequence[_Slot], floor: int) -> tuple[list[int], int]:
+    """Offsets of the slots, and how high they reach.
+
+    Those that reach highest come earlier by half in the next round, until the work is done, or an order comes again.
+    """
+    best, least = list[int](), float("inf")
     ways = [(key, gap) for key in _ORDERS for gap in (_tightest_gap, _first_gap)]
     for key, gap in ways:
         order = sorted(range(len(slots)), key=partial(_by, slots, key))
+        met = set[tuple[int, ...]]()
         for _ in range(max(1, _WORK // (1 + len(slots)) // len(ways))):
+            if tuple(order) in met:
+                break
+            met.add(tuple(order))
             found = _placed(slots, order, gap)
-            if not best or _height(slots, found) < _height(slots, best):
-                best = found
-            if _height(slots, best) <= floor:
-                return best
             height = _height(slots, found)
+            if height < least:
+                best, least = found, height
+            if least <= floor:
+                return best, int(least)
             for slot in [i for i in order if found[i] + slots[i].size == height]:
                 place = order.index(slot)
                 order.insert(place // 2, order.pop(place))
-    return best
+    return best, int(least)
 
 
 def aligned(nbytes: int) -> int:
