@@ -20,8 +20,6 @@ from tests.documents import ROOT
 CLASSES: dict[str, Any] = {"model": ModelDocument, "cluster": ClusterSpec, "plan": Plan, "dag": Dag}
 # plans/models has Hugging Face's own format.
 SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").glob("[!m]*/*.*"))
-# Each takes seconds; the dag of the small model has the same keys.
-LONG = {path for path in SHIPPED if path.startswith("plans/paper/") and path.endswith(".dag.json")}
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def test_schemas_are_those_of_the_classes(name: str, golden: Callable[[Path, str
     golden(ROOT / f"schemas/{name}.schema.json", json.dumps(schema, indent=2) + "\n")
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, marks=[pytest.mark.sweep] if p in LONG else []) for p in SHIPPED])
+@pytest.mark.parametrize("path", SHIPPED)
 def test_shipped_documents_follow_their_schema(path: str) -> None:
     kind = path.split(".")[-2]
     # As the reader does: 1e-5 is a number, which YAML 1.1 takes for text.
