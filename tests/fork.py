@@ -1,7 +1,8 @@
 """A command in a process of its own, without the half second in which a new interpreter starts.
 
 The process is forked from a small server (``tests.forkserver``), not from this process: what this one has loaded, and
-how it is set up, does not reach the command.
+how it is set up, does not reach the command. There are two: one never loads torch, the other has loaded it for commands
+that start ranks, which takes a second of each.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import IO, Final
 from tests.forkserver import LENGTH, Request, Used
 
 _START: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[2])\nfrom tests.forkserver import serve"
+_TORCH: Final = "import helixctl_runtime.calibrate, helixctl_runtime.run"
 _ENVIRON: Final = dict(os.environ)  # as it is before any test has changed it
 
 
@@ -52,17 +54,19 @@ def fork(
     seconds: int = 100,
     nbytes: int = resource.RLIM_INFINITY,
     before: str = "",
+    torch: bool = False,
 ) -> Forked:
     """Run ``helixctl ARGUMENTS``, for so long and in so much address space at most.
 
     ``before`` is Python source that the process runs first: it replaces a part of the program, where a test needs that.
+    With ``torch`` it has been loaded before.
     """
     environ = dict(os.environ if env is None else env)
     request = Request(list(arguments), before, str(cwd or Path.cwd()), environ, seconds, nbytes)
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
-        used = _ask(request, (given, out, err))
+        used = _ask(request, (given, out, err), torch=torch)
         for stream in (out, err):
             stream.seek(0)
         return Forked(used.status, out.read(), err.read(), used.seconds, used.nbytes)
@@ -75,14 +79,15 @@ def replacing(name: str, value: object) -> str:
 
 
 class _Server:
-    """The server of this process, and the socket to it: it ends when that is closed, however this process ends."""
+    """A server of this process, and the socket to it: it ends when that is closed, however this process ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, torch: bool) -> None:
         self.link, theirs = socket.socketpair()
         path = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
+        start = f"{_START}\n{_TORCH}" if torch else _START
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"{_START}\nserve(int(sys.argv[1]))", str(theirs.fileno()), path],
+                [sys.executable, "-c", f"{start}\nserve(int(sys.argv[1]))", str(theirs.fileno()), path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=_ENVIRON,
@@ -105,15 +110,15 @@ class _Server:
         self.process.wait()
 
 
-_servers: list[_Server] = []  # one, once there was a command
+_servers: dict[bool, _Server] = {}  # without torch, and with it; each once there was a command
 _inherited: list[_Server] = []  # of the process that this one was forked from
 
 
-def _ask(request: Request, streams: Sequence[IO[bytes]]) -> Used:
-    if not _servers:
-        _servers.append(_Server())
+def _ask(request: Request, streams: Sequence[IO[bytes]], *, torch: bool) -> Used:
+    if torch not in _servers:
+        _servers[torch] = _Server(torch=torch)
     try:
-        return _servers[0].ask(request, streams)
+        return _servers[torch].ask(request, streams)
     except BaseException:  # also a timeout: the reply to this request must not be taken for that to the next
         _close()
         raise
@@ -122,14 +127,16 @@ def _ask(request: Request, streams: Sequence[IO[bytes]]) -> Used:
 @atexit.register
 def _close() -> None:
     while _servers:
-        _servers.pop().close()
+        _, server = _servers.popitem()
+        server.close()
 
 
 def _forget() -> None:
-    """In a fork of this process: its server is not ours, and must not wait for us to end."""
+    """In a fork of this process: its servers are not ours, and must not wait for us to end."""
     while _servers:
-        _servers[0].link.close()
-        _inherited.append(_servers.pop())
+        _, server = _servers.popitem()
+        server.link.close()
+        _inherited.append(server)
 
 
 os.register_at_fork(after_in_child=_forget)

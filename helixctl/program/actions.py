@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from helixctl.dag import Task
 from helixctl.program.arena import Arena, Block, arena_of, largest_sum
@@ -97,6 +97,10 @@ class Wait:
 Action = Compute | Copy | Exchange | Wait
 
 
+# The proof, the forecast and the executor ask for the same arena, each of a program of its own.
+_arena_of = lru_cache(maxsize=64)(arena_of)
+
+
 @dataclass(frozen=True)
 class Program:
     """One rank's part of a dag.
@@ -123,7 +127,7 @@ class Program:
     @cached_property
     def arena(self) -> Arena:
         """Where every block lies in one piece of memory."""
-        return arena_of(self.blocks)
+        return _arena_of(self.blocks)
 
     @cached_property
     def live_nbytes(self) -> int:

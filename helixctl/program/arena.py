@@ -64,7 +64,8 @@ class _Slot:
     beside: set[int]
 
 
-_Gap = Callable[[Sequence[tuple[int, int]], int], int]
+_Interval = tuple[int, int]
+_Gap = Callable[[Sequence[_Interval], int], int]
 _ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
     lambda slot: (-slot.size, -slot.length, slot.first),
     lambda slot: (-slot.length, -slot.size, slot.first),
@@ -76,27 +77,37 @@ _ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
 def arena_of(blocks: Sequence[Block]) -> Arena:
     """The tightest arena that is found for blocks with these lifetimes."""
     slots, slot_of = _slots(blocks)
-    offsets = _tightest(slots, largest_sum(blocks))
-    return Arena(tuple([offsets[slot] for slot in slot_of]), _height(slots, offsets))
+    offsets, nbytes = _tightest(slots, largest_sum(blocks))
+    return Arena(tuple([offsets[slot] for slot in slot_of]), nbytes)
 
 
-def _tightest(slots: Sequence[_Slot], floor: int) -> list[int]:
-    """Offsets of the slots. Those that reach highest come earlier by half in the next round, until the work is done."""
-    best: list[int] = []
+def _tightest(slots: Sequence[_Slot], floor: int) -> tuple[list[int], int]:
+    """Offsets of the slots, and how high they reach.
+
+    Those that reach highest come earlier by half in the next round, until the work is done, or an order comes again.
+    """
+    best, least = list[int](), float("inf")
     ways = [(key, gap) for key in _ORDERS for gap in (_tightest_gap, _first_gap)]
     for key, gap in ways:
         order = sorted(range(len(slots)), key=partial(_by, slots, key))
+        met = set[tuple[int, ...]]()
+        found, same = list[_Interval](), 0
         for _ in range(max(1, _WORK // (1 + len(slots)) // len(ways))):
-            found = _placed(slots, order, gap)
-            if not best or _height(slots, found) < _height(slots, best):
-                best = found
-            if _height(slots, best) <= floor:
-                return best
-            height = _height(slots, found)
-            for slot in [i for i in order if found[i] + slots[i].size == height]:
+            if tuple(order) in met:
+                break
+            met.add(tuple(order))
+            found = _placed(slots, order, gap, found, same)
+            height = max([end for _, end in found], default=0)
+            if height < least:
+                best, least = [start for start, _ in found], height
+            if least <= floor:
+                return best, int(least)
+            same = len(order)
+            for slot in [i for i in order if found[i][1] == height]:
                 place = order.index(slot)
                 order.insert(place // 2, order.pop(place))
-    return best
+                same = min(same, place // 2)
+    return best, int(least)
 
 
 def aligned(nbytes: int) -> int:
@@ -139,39 +150,42 @@ def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
     return slots, slot_of
 
 
-def _height(slots: Sequence[_Slot], offsets: Sequence[int]) -> int:
-    return max((offset + slot.size for slot, offset in zip(slots, offsets, strict=True)), default=0)
-
-
 def _by(slots: Sequence[_Slot], key: Callable[[_Slot], tuple[int, ...]], i: int) -> tuple[int, ...]:
     return key(slots[i])
 
 
-def _placed(slots: Sequence[_Slot], order: Sequence[int], gap: _Gap) -> list[int]:
-    """Slots placed one after the other."""
-    offsets = [-1] * len(slots)
-    for i in order:
-        beside = [(offsets[j], offsets[j] + slots[j].size) for j in slots[i].beside if offsets[j] >= 0]
-        offsets[i] = gap(sorted(beside), slots[i].size)
-    return offsets
+def _placed(
+    slots: Sequence[_Slot], order: Sequence[int], gap: _Gap, before: Sequence[_Interval], same: int
+) -> list[_Interval]:
+    """Slots placed one after the other: from where to where each lies; as ``before`` the first ``same`` of them."""
+    at: list[_Interval | None] = [None] * len(slots)
+    for i in order[:same]:
+        at[i] = before[i]
+    for i in order[same:]:
+        slot = slots[i]
+        start = gap(sorted(filter(None, map(at.__getitem__, slot.beside))), slot.size)
+        at[i] = (start, start + slot.size)
+    return list(filter(None, at))
 
 
-def _tightest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+def _tightest_gap(taken: Sequence[_Interval], size: int) -> int:
     """The begin of the smallest gap between intervals that so many bytes fit into; else the end of them all."""
     end, best, room = 0, -1, 0
     for start, stop in taken:
         gap = start - end
         if gap >= size and (best < 0 or gap < room):
             best, room = end, gap
-        end = max(end, stop)
+        if stop > end:  # noqa: PLR1730  # a call of max would take most of the time
+            end = stop
     return end if best < 0 else best
 
 
-def _first_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+def _first_gap(taken: Sequence[_Interval], size: int) -> int:
     """The begin of the lowest gap between intervals that so many bytes fit into; else the end of them all."""
     end = 0
     for start, stop in taken:
         if start - end >= size:
             break
-        end = max(end, stop)
+        if stop > end:  # noqa: PLR1730
+            end = stop
     return end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple, Self
 
@@ -41,6 +41,7 @@ class LayoutProblem:
     objective: Objective
     bounds: Bounds
     only_fitting: bool = True
+    _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, specs: Specs, objective: Objective) -> Self:
@@ -48,7 +49,7 @@ class LayoutProblem:
         return cls(specs, objective, Bounds(LayoutCosts(*specs), exact_memory=objective == "memory"))
 
     def smallest(self, *, only_fitting: bool = True) -> Self:
-        """The same layouts, compared by their memory; the bounds are shared."""
+        """The same layouts, compared by their memory; the bounds and forecasts are shared."""
         return replace(self, objective="memory", only_fitting=only_fitting)
 
     def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
@@ -64,8 +65,10 @@ class LayoutProblem:
         return self._key_of(self.bounds(layout))
 
     def simulate(self, layout: Layout) -> Candidate:
-        """The layout with its forecast."""
-        return simulated(*self.specs, layout)
+        """The layout with its forecast. Where nothing fits, several searches come to the same layouts."""
+        if layout not in self._simulated:
+            self._simulated[layout] = simulated(*self.specs, layout)
+        return self._simulated[layout]
 
     def size(self, layout: Layout) -> int:
         """About how many tasks the simulation takes."""

@@ -36,14 +36,18 @@ def helixctl(
     fresh: bool = False,
     before: str = "",
 ) -> Done:
-    """Run ``helixctl ARGS``; in a new interpreter if it starts ranks, or must be ``fresh``.
+    """Run ``helixctl ARGS``; in a new interpreter if it must be ``fresh``, or starts ranks in an ``env`` of its own.
 
     The command does not see what a test replaces in its own process: ``before`` is Python source that the command's
     process runs first, where it is not a new interpreter.
     """
     arguments, environment = list(map(str, args)), ENVIRONMENT | (env or {})
-    if not fresh and not {"run", "calibrate"} & set(arguments[:1]):
-        forked = fork(arguments, stdin=stdin or b"", cwd=cwd, env=environment, seconds=int(timeout), before=before)
+    ranks = arguments[:1] in (["run"], ["calibrate"])
+    if not fresh and not (ranks and env):  # torch reads some variables when it is loaded
+        given = stdin or b""
+        forked = fork(
+            arguments, stdin=given, cwd=cwd, env=environment, seconds=int(timeout), before=before, torch=ranks
+        )
         return Done(forked.status, forked.out, forked.err.decode())
     assert not before, "a new interpreter runs nothing first"
     command = [sys.executable, "-m", "helixctl", *arguments]

@@ -42,9 +42,9 @@ def refused(file: Path) -> dict[str, str]:
     ("model", "hosts", "batch", "seq_len"),
     [
         pytest.param("Llama-3.1-405B", 32, 1024, 2048, marks=pytest.mark.sweep),
-        ("Qwen2.5-7B", 4, 512, 512),
+        pytest.param("Qwen2.5-7B", 4, 512, 512, marks=pytest.mark.sweep),
         ("moe", 16, 4096, 1),
-        ("dense", 3, 1000, 7),
+        pytest.param("dense", 3, 1000, 7, marks=pytest.mark.sweep),
     ],
 )
 def test_what_plan_writes_every_command_accepts(
@@ -73,10 +73,17 @@ def test_a_wide_grid(tmp_path: Path, model: str, hosts: int) -> None:
             assert {"HX201", "HX203"} & set(said(done).split()), (batch, seq_len)
 
 
-@pytest.mark.parametrize("hosts", [1, 32, *(pytest.param(hosts, marks=pytest.mark.sweep) for hosts in (8, 128))])
-def test_405b_is_planned_and_validated(tmp_path: Path, hosts: int) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "fixed"),
+    [
+        (1, ()),
+        (32, ("--layout", "groups=8,slices=1,data=4,pipeline=8,microbatches=32,interleave=1")),
+        *(pytest.param(hosts, (), marks=pytest.mark.sweep) for hosts in (8, 32, 128)),
+    ],
+)
+def test_405b_is_planned_and_validated(tmp_path: Path, hosts: int, fixed: tuple[str, ...]) -> None:
     """On 8 devices it does not fit; the dag of 1,024 would have 13 million tasks."""
-    done = planned(file := tmp_path / "x.plan.json", "Llama-3.1-405B", hosts, 1024, 2048)
+    done = planned(file := tmp_path / "x.plan.json", "Llama-3.1-405B", hosts, 1024, 2048, *fixed)
     if hosts == 1:
         assert "HX203" in said(done)
         return

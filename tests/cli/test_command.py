@@ -22,6 +22,8 @@ PLAN = "plans/small/dense.4x4.plan.json"
         ("diff", PLAN, "plans/small/dense.tp8-pp2.plan.json"),
         ("simulate", PLAN, "--json", "-"),
         ("visualize", PLAN, "-o", "-", "-f", "dot"),
+        ("run", PLAN, "--dry-run"),
+        ("run", "tests/invalid/HX406-region-moved.dag.json"),
         ("--help",),
         ("plans",),
     ],

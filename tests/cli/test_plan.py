@@ -95,7 +95,10 @@ def test_set_overrides_any_field() -> None:
             1,
             "HX201",
         ),
-        ((*PAPER, "--set", "device.memory=1 GB", "--batch", "100000"), 1, "HX203"),
+        ((*PAPER, "--set", "device.memory=1 GB", "--batch", "100000", "--layout", "microbatches=4"), 1, "HX203"),
+        pytest.param(
+            *((*PAPER, "--set", "device.memory=1 GB", "--batch", "100000"), 1, "HX203"), marks=pytest.mark.sweep
+        ),
         ((*SMALL, "--set", "attention.softmax_slice=4"), 2, "did you mean"),
         ((SMALL[1], SMALL[0]), 2, "HX110"),
         (("nowhere.yaml", SMALL[1]), 2, "HX101"),

@@ -40,6 +40,7 @@ BUSY = 5
 # Ranks of another launcher wait for each other's words: these take longest.
 LONG = (
     "outer launcher: SIGSTOP of a rank",
+    "outer launcher: SIGTERM to all ranks",
     "outer launcher: a rank is never started",
     "outer launcher: exception in a task",
 )

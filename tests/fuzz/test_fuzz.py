@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ SMALL = 2**21  # bytes: what is larger takes long to make
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_malformed_documents_are_refused(way: Way) -> None:
-    for case in cases(9, 1, [way], SMALL):
+    for case in cases(5, 1, [way], SMALL):
         _, ended = tried(case)
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
@@ -24,8 +25,8 @@ def test_malformed_documents_are_refused(way: Way) -> None:
 @pytest.mark.sweep
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_many_malformed_documents_are_refused(way: Way) -> None:
-    """Others than above, and larger ones."""
-    for case in cases(40, 2, [way], 4 * SMALL):
+    """More than above, and larger ones."""
+    for case in (*cases(9, 1, [way], SMALL), *cases(40, 2, [way], 4 * SMALL)):
         _, ended = tried(case)
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
@@ -47,6 +48,11 @@ def test_a_case_is_made_again_from_its_number() -> None:
     assert case.document() == case.document() != Case(WAYS[0], 3, 6, SMALL).document()
 
 
+def beside_time(ended: Ended) -> list[str]:
+    """The problems but for time: what a test makes on purpose takes longer than the bar on a slow machine."""
+    return [problem for problem in ended.problems if not re.fullmatch(r"[0-9.]+ s", problem)]
+
+
 class TestTheBar:
     """What must not happen is seen."""
 
@@ -55,7 +61,8 @@ class TestTheBar:
     READS = "import os, signal, helixctl.documents as module\nmodule.read_text = lambda *_, **__: "
 
     def test_a_traceback(self) -> None:
-        assert run(["validate", self.FILE], self.READS + "1 / 0").problems == ["exit status 3", "a traceback"]
+        ended = run(["validate", self.FILE], self.READS + "1 / 0")
+        assert beside_time(ended) == ["exit status 3", "a traceback"]
 
     def test_a_line_of_its_own(self) -> None:
         same = "import helixctl.errors as module\nmodule.one_line = lambda text, *_: text"
@@ -63,15 +70,18 @@ class TestTheBar:
 
     def test_a_signal(self) -> None:
         ended = run(["validate", self.FILE], self.READS + "os.kill(os.getpid(), signal.SIGKILL)")
-        assert ended.problems == ["exit status -9"]
+        assert beside_time(ended) == ["exit status -9"]
 
     def test_memory(self) -> None:
         ended = run(["validate", self.FILE], self.READS + "bytearray(b'x' * 500_000_000) and 'a: 1'")
-        assert ended.problems[0].endswith(" MB")
+        (problem,) = beside_time(ended)
+        assert problem.endswith(" MB")
 
     def test_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watched, "MOST_GOOD_S", 0.0)
-        assert run(["validate", self.FILE]).problems[0].endswith(" s")
+        ended = run(["validate", self.FILE])
+        assert len(ended.problems) == 1
+        assert not beside_time(ended)
 
     def test_no_diagnostic(self) -> None:
         assert Ended(2, "", 0.1, 1).problems == ["no diagnostic"]

@@ -18,7 +18,9 @@ TIMEOUT, BUSY = 3, 8
 
 
 @pytest.mark.skipif(UNABLE is not None, reason=str(UNABLE))
-@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=[pytest.mark.sweep] if case.act else []) for case in CASES[:2]]
+)
 def test_two_hosts(case: Case, tmp_path: Path) -> None:
     slow = slowness()
     ends = run(case, tmp_path, 2, TIMEOUT * slow if case.act else 30)

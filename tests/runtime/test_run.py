@@ -250,9 +250,10 @@ def test_ranks_that_do_not_hold_the_output() -> None:
 @pytest.mark.parametrize(
     ("groups", "slices", "axes"),
     [
-        (2, 1, {"pipeline": 2, "microbatches": 2, "combine": "reduce"}),
+        pytest.param(2, 1, {"pipeline": 2, "microbatches": 2, "combine": "reduce"}, marks=pytest.mark.sweep),
         pytest.param(2, 1, {"data": 2}, marks=pytest.mark.sweep),
-        (2, 2, {"gather_order": "groups_first", "microbatches": 2}),
+        pytest.param(2, 2, {"gather_order": "groups_first", "microbatches": 2}, marks=pytest.mark.sweep),
+        (1, 2, {"gather_order": "groups_first", "microbatches": 2, "pipeline": 2, "combine": "reduce"}),
         pytest.param(1, 1, {"pipeline": 2, "data": 2}, marks=pytest.mark.sweep),
         (3, 1, {"residual": "sharded", "combine": "reduce"}),  # uneven shares
         pytest.param(2, 2, {"residual": "sharded"}, marks=pytest.mark.sweep),

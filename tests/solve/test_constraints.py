@@ -75,10 +75,19 @@ def test_refuses(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+# Alone, with an axis that is fixed too, and with one of its factors; each with other sizes in the sweep.
+TP = ("tp=1", "tp=2", "tp=4", "tp=8", "tp=16", "tp=8,pp=2", "tp=4,dp=2", "tp=4,slices=2", "tp=4,combine=reduce")
+ALWAYS = {("paper", text) for text in ("tp=1", "tp=2", "tp=4,dp=2", "tp=4,slices=2", "tp=4,combine=reduce")}
+
+
 @pytest.mark.parametrize(
-    "text", ["tp=1", "tp=2", "tp=4", "tp=8", "tp=16", "tp=8,pp=2", "tp=4,dp=2", "tp=4,slices=2", "tp=4,combine=reduce"]
+    ("documents", "text"),
+    [
+        pytest.param(documents, text, id=f"{name}-{text}", marks=[] if (name, text) in ALWAYS else [pytest.mark.sweep])
+        for name, documents in (("paper", PAPER), ("small", SMALL))
+        for text in TP
+    ],
 )
-@pytest.mark.parametrize("documents", [PAPER, pytest.param(SMALL, marks=pytest.mark.sweep)], ids=["paper", "small"])
 def test_tp_fixes_groups_x_slices_together_with_other_axes(documents: tuple[str, str], text: str) -> None:
     """The chosen layout has them, and is the best that each pair alone gives, unless the budget ended the search."""
     constraints = parse_constraints(text)

@@ -154,7 +154,7 @@ def test_what_is_fast_but_does_not_fit_gives_way_to_what_fits() -> None:
     fits = next(row.candidate.forecast for row in decision.rows if row.chosen)
     assert fits.memory_nbytes <= 480e6
     with pytest.raises(HelixError) as caught:
-        decide(*specs(PAPER, "device.memory=410 MB", "device.reserve=0 %"))
+        decide(*specs(PAPER, "device.memory=410 MB", "device.reserve=0 %"), budget=1_000)
     assert {d.code for d in caught.value.diagnostics} == {"HX203"}
     smallest = "layout 8 x 1, pipeline 2, microbatches [0-9]+, interleave 2, residual sharded"
     assert re.search(smallest + ".*: needs 4[0-9][0-9] MB a device", str(caught.value))

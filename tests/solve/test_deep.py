@@ -23,13 +23,14 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(
-    "number", [n if n in (1, 3) else pytest.param(n, marks=pytest.mark.sweep) for n in range(len(PROBLEMS))]
+    ("number", "count"),
+    [(1, 24), (3, 5), *(pytest.param(n, 24, marks=pytest.mark.sweep) for n in range(len(PROBLEMS)) if n != 1)],
 )
-def test_a_deep_forecast(number: int) -> None:
+def test_a_deep_forecast(number: int, count: int) -> None:
     paths, sets = PROBLEMS[number]
     model, cluster, workload = specs(paths, *sets)
     layouts = list(space(model, cluster, workload, {}))
-    some = layouts[:: max(1, len(layouts) // 24)]
+    some = layouts[:: max(1, len(layouts) // count)]
     assert {1, 2} == {x.interleave for x in some}
     assert max(x.pipeline for x in some) > 1
     for layout in some:
@@ -51,7 +52,9 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(ROUNDS)))
+@pytest.mark.parametrize(
+    "number", [n if n < 2 else pytest.param(n, marks=pytest.mark.sweep) for n in range(len(ROUNDS))]
+)
 def test_a_forecast_of_many_microbatches(number: int) -> None:
     """Extrapolated from two and three rounds of them, it is that of all."""
     paths, sets = ROUNDS[number]
