@@ -225,7 +225,7 @@ def test_of_equals_the_one_with_fewer_slices_is_picked() -> None:
     [
         (
             "groups=8,pipeline=2,combine=reduce,microbatches=4",
-            "8 x 1, pipeline 2, microbatches 4, interleave 2, residual sharded, reduce",
+            "8 x 1, pipeline 2, microbatches 4, interleave 2, reduce",
         ),
         ("data=16", "1 x 1, data 16"),
         (

@@ -148,13 +148,13 @@ def test_slices_where_there_are_more_devices_than_heads() -> None:
 
 
 def test_a_wide_head_is_priced_as_no_fast_kernel_takes_it() -> None:
-    """One softmax of 512 dims costs about three times the attention of four of 128 on the same tokens."""
+    """One softmax of 512 dims costs more than four times the attention of four of 128 on the same tokens."""
 
     def attend(*sets: str) -> float:
         row = decide(*specs(PAPER, "workload.seq_len=2048", "workload.batch=16", *sets), {"groups": 16}, plain=True)
         return next(r.candidate.forecast.levels["attend", "compute"] for r in row.rows if r.chosen)
 
-    assert 2.5 < attend("attention.softmax_slices=1") / attend() < 4
+    assert 4 < attend("attention.softmax_slices=1") / attend() < 5  # docs/measurements/gpu.md: 4.1 to 4.8
 
 
 def test_latency_and_memory_are_other_objectives() -> None:
