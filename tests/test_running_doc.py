@@ -41,7 +41,7 @@ def test_torchrun_takes_the_options(words: list[str]) -> None:
 def test_options_in_the_text() -> None:
     """Options that the text names are helixctl's or torchrun's, or srun's where it says so."""
     parser = pytest.importorskip("torch.distributed.run").get_args_parser()
-    known = {option for parameter in run_command.params for option in parameter.opts}
+    known = {option for each in run_command.params for option in (*each.opts, *each.secondary_opts)}
     known |= {option for action in parser._actions for option in action.option_strings}
     named = set(re.findall(r"`(--[a-z][a-z0-9-]*)", TEXT))
     assert named - known == {"--kill-on-bad-exit"}

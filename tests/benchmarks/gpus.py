@@ -73,7 +73,7 @@ def compared(gpu: str, row: dict[str, Any]) -> dict[str, Any]:
 def checked(reports: dict[str, dict[str, Any]]) -> str:
     """What `tests/gpu/one_gpu.py` ran, and how it ended."""
     lines = [
-        "| GPU | torch, CUDA | kernels within rounding | walks within twice the unpartitioned error | graphs bit-equal |",
+        "| GPU | torch, CUDA | kernels within rounding | walks within twice the plain error | graphs bit-equal |",
         "| --- | --- | --- | --- | --- |",
     ]
     for report in reports.values():

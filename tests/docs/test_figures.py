@@ -26,7 +26,8 @@ FIGURES = [
     ("are predicted at 2.59 ms a step", "--layout groups=1,slices=1,data=16", "1 x 1, data 16  2.59 ms"),
     ("16 replicas of 7.78 GB, each on a device of 80 GB, exchange nothing", "--seq-len 128", "1 x 1, data 16"),
     ("16 x 2 is, and it is predicted at 3.16 ms", "--set hosts=4 --plain --groups 16", "16 x 2  3.16 ms"),
-    ("has 8 x 1 in 4 replicas, 1.22 ms", "--set hosts=4", "8 x 1, data 4, microbatches 2, interleave 2, reduce  1.22 ms"),
+    ("has 8 x 1 in 4 replicas, 1.22 ms", "--set hosts=4",
+     "8 x 1, data 4, microbatches 2, interleave 2, reduce  1.22 ms"),
 ]  # fmt: skip
 
 
