@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.json_text import SlipError, json_value
 from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MAX_YAML
+from helixctl.spec.named import looks_like_a_cluster, named_cluster, way_to_a_cluster
 from helixctl.spec.yaml_reader import YamlReader
 
 _LFS_POINTER: Final = "version https://git-lfs.github.com/"
@@ -23,21 +24,25 @@ _CONFLICT: Final = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
 _DAG: Final = re.compile(rb'"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
 
 
-def read_text(path: str, *, dags: bool = False) -> str:
-    """The text of a file, or of standard input for "-".
+def read_text(path: str, *, dags: bool = False, cluster: bool = False) -> str:
+    """The text of a file, of standard input for "-", or of a cluster by name: ``h100:2x8``.
 
     Args:
-        path: the file.
+        path: the file, or the name; a file that has the name of a cluster is written ``./h100:2x8``.
         dags: a dag may be read, which may be longer than anything else.
+        cluster: a cluster is wanted, so what is no file was meant to name one.
 
     Raises:
-        HelixError: HX101.
+        HelixError: HX101; HX105, the name of a cluster says no number of GPUs.
     """
+    if named := named_cluster(path):
+        return named.text
     try:
         data = _read_bytes(path, dags=dags)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", _way_to(path, error), path)) from None
+        way = _way_to(path, error, cluster=cluster)
+        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", way, path)) from None
     except ValueError:  # a null byte in the path
         raise HelixError(Diagnostic("HX101", "cannot be read: not a path", file=path)) from None
     if len(data) > MAX_DAG_NBYTES:
@@ -60,8 +65,8 @@ def read_text(path: str, *, dags: bool = False) -> str:
         raise HelixError(Diagnostic("HX101", message, "save the file as UTF-8", path, line, col)) from None
 
 
-def _way_to(path: str, error: OSError) -> str | None:
-    """What was meant by a path that is no file: a model of the Hugging Face hub, or a file in a folder."""
+def _way_to(path: str, error: OSError, *, cluster: bool) -> str | None:
+    """What was meant by a path that is no file: a cluster, a model of the Hugging Face hub, or a file in a folder."""
     if isinstance(error, IsADirectoryError):
         try:
             inside = sorted(p.name for p in Path(path).iterdir() if p.suffix in {".yaml", ".yml", ".json"})
@@ -70,6 +75,8 @@ def _way_to(path: str, error: OSError) -> str | None:
         return f"a file is needed; in the folder there are {', '.join(inside[:_FEW])}" if inside else None
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return None
+    if (cluster or looks_like_a_cluster(path)) and (way := way_to_a_cluster(path)):
+        return way
     file = Path(path)
     if file.name == "config.json" and file.parent.is_dir():
         return "the folder has no config.json, by which it would be a model"
