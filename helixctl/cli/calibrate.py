@@ -11,6 +11,7 @@ import yaml
 
 import helixctl
 from helixctl.cli.console import answers, progress, table, wrote
+from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.schema_comment import schema_comment
 from helixctl.errors import fail
@@ -18,6 +19,7 @@ from helixctl.output import write_output
 from helixctl.spec import ClusterSpec, Dtype
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.load import load_cluster
+from helixctl.spec.slips import slips
 from helixctl.units import human_bytes, human_flops, human_seconds
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def command(
         raise fail(
             "HX501", f"{error.name} is not installed", "in the clone of helixctl: pip install '.[runtime]'"
         ) from error
+    if base and cluster and run.speaks():
+        warn_of_slips(slips(base), cluster)
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
     what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
     shown = progress(what, len(request.names), live=run.starts_ranks()) if run.speaks() else nullcontext()

@@ -11,7 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.notes import notes
+from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
@@ -21,6 +21,7 @@ from helixctl.solve.candidate import priced
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
+from helixctl.spec.slips import slips
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ def command(
         f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
     ]
     loaded = load_pair(model, cluster, (*sets, *workload))
+    doubtful = slips(loaded.cluster)
+    if not quiet:
+        warn_of_slips(doubtful, cluster)
     planned = make_plan(
         loaded.model,
         loaded.cluster,
@@ -115,7 +119,7 @@ def command(
     if not quiet and (old is None or verbose):
         _report(answers(output, dag_output, json_path), decision, proved, loaded.origins, verbose=verbose)
     if json_path:
-        said = tuple(notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *notes(decision.plan, decision.memory_nbytes))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
