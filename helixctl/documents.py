@@ -48,7 +48,7 @@ def load_document(path: str, sets: Sequence[str] = ()) -> Document:
 
     Args:
         path: a file, ``-`` for standard input, a folder, which stands for the config.json in it, or the name of a
-            cluster.
+            model or a cluster.
         sets: texts such as ``attention.heads=8``, for a model or a cluster.
 
     Raises:

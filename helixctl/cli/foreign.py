@@ -49,6 +49,7 @@ _COMMANDS: Final = {
     "run": "exec execute launch bench benchmark serve start",
     "calibrate": "measure profile tune",
     "diff": "compare",
+    "models": "zoo configs",
     "clusters": "gpus devices hardware presets systems",
 }
 _COMMAND_FOR: Final = {name: ours for ours, names in _COMMANDS.items() for name in names.split()}

@@ -24,6 +24,7 @@ from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, Report, as_annot
 from helixctl.report.markdown import as_markdown
 from helixctl.report.text import lines_of
 from helixctl.spec import ClusterSpec
+from helixctl.spec.load import document_path
 from helixctl.spec.slips import slips
 
 _FORMATS: Final = click.Choice(list(FORMATS))
@@ -134,7 +135,7 @@ def _checked(file: str, *, in_folder: bool, digests: bool) -> Outcome | str:
     source = None
     try:
         with collector.paused():
-            source = read_in_folder(file) if in_folder else read_document(file)
+            source = read_in_folder(file) if in_folder else read_document(document_path(file))
             if source is None:
                 return "no document that helixctl knows"
             return _valid(source, prove(source), digests=digests)
