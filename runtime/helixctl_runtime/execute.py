@@ -11,18 +11,18 @@ import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
 from helixctl.errors import fail
-from helixctl_runtime.captured import is_replayed
-from helixctl_runtime.collectives import groups_of
+from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
+from helixctl_runtime.comm.collectives import groups_of
 from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import Program
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.measure import Measured, measure
-from helixctl_runtime.outputs import check_output, is_finite, write_output_tensor
-from helixctl_runtime.places import Places
-from helixctl_runtime.program import Program
+from helixctl_runtime.measure.captured import is_replayed
+from helixctl_runtime.measure.measure import Measured, measure
+from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
-from helixctl_runtime.report import RankMeasurement, Result, result
-from helixctl_runtime.walk import fused
+from helixctl_runtime.report.result import RankMeasurement, Result, result
+from helixctl_runtime.tensors.files import Numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from helixctl.errors import HelixError
-from helixctl_runtime import captured as module
-from helixctl_runtime.captured import captured, is_replayed
-from helixctl_runtime.program import Compute, Program
+from helixctl_runtime.compile.bound import Compute, Program
+from helixctl_runtime.measure import captured as module
+from helixctl_runtime.measure.captured import captured, is_replayed
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.cli.command import helixctl
 from tests.documents import ROOT
@@ -114,7 +114,7 @@ def test_a_step_that_cannot_be_captured(monkeypatch: pytest.MonkeyPatch, recorde
 
 
 def test_measured_steps_are_replayed_and_traced_ones_walked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from helixctl_runtime import measure as measuring
+    from helixctl_runtime.measure import measure as measuring
 
     seen: list[str] = []
 

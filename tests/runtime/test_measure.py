@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from helixctl.dag import AllReduce, SendReceive, Task
-from helixctl_runtime.measure import Measured, measure
-from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
+from helixctl_runtime.compile.bound import Action, Compute, Exchange, Program, Wait
+from helixctl_runtime.measure.measure import Measured, measure
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.speed import slowness
 

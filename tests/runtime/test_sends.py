@@ -7,7 +7,7 @@ import torch
 
 from helixctl.dag import Dag, SendReceive
 from helixctl_runtime.compile import compile_rank
-from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
+from helixctl_runtime.compile.bound import Action, Compute, Exchange, Program, Wait
 from tests.documents import SMALL, dag_of
 from tests.liveness import last_needed
 from tests.runtime.unusual import MODEL

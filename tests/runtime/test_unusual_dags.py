@@ -13,9 +13,9 @@ import torch
 
 from helixctl.dag import Dag, Task
 from helixctl.verify import verify
-from helixctl_runtime.collectives import exchange_together
-from helixctl_runtime.program import Compute, Exchange, Program
-from helixctl_runtime.walk import fused
+from helixctl_runtime.comm.collectives import exchange_together
+from helixctl_runtime.compile.bound import Compute, Exchange, Program
+from helixctl_runtime.measure.walk import fused
 from tests.documents import SMALL, dag_of
 from tests.runtime.models import real
 from tests.runtime.together import Ran, computes, run_together

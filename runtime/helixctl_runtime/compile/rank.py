@@ -7,11 +7,11 @@ import torch
 from helixctl import program
 from helixctl.dag import Dag
 from helixctl_runtime import kernels
+from helixctl_runtime.compile.bound import Action, Compute, Exchange, Load, Program, Wait
 from helixctl_runtime.compile.computations import Kernels
 from helixctl_runtime.compile.constants import fill
 from helixctl_runtime.compile.memory import Memory
 from helixctl_runtime.compile.weights import LoadedWeights
-from helixctl_runtime.program import Action, Compute, Exchange, Load, Program, Wait
 
 
 def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Program:

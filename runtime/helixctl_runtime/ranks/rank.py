@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 if TYPE_CHECKING:
-    from helixctl_runtime.ranks.peers import Peers
+    from helixctl_runtime.ranks.outer.peers import Peers
 
 # int64 words of a rank's cell: a cache line each, so that ranks do not write to one another's.
 CELL_WORDS: Final = 8

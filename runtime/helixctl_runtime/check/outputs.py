@@ -12,11 +12,11 @@ import torch.distributed as dist
 from helixctl.dag import Dag, Tensor
 from helixctl.dag.function import output_of
 from helixctl.plan import Interval
+from helixctl_runtime.check.reference import evaluate, relative_error
+from helixctl_runtime.compile.bound import Program
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.files import Numbers, write_tensor
-from helixctl_runtime.program import Program
 from helixctl_runtime.ranks import Rank
-from helixctl_runtime.reference import evaluate, relative_error
+from helixctl_runtime.tensors.files import Numbers, write_tensor
 
 # A float64 run is compared with a float64 reference, whose own rounding is not zero.
 _FLOAT64_TOLERANCE = 64 * torch.finfo(torch.float64).eps

@@ -25,7 +25,7 @@ from helixctl.dag import (
 from helixctl.dag.function import Equation, function_of, input_of, output_of
 from helixctl.plan import Plan
 from helixctl_runtime.dtypes import HALF
-from helixctl_runtime.rotary import rotations
+from helixctl_runtime.tensors.rotary import rotations
 
 _LARGEST_SCORES = 2**27  # elements of the score matrices that are made at once
 _LARGEST_DIFFERENCE = 2**24  # elements of two tensors that are compared at once

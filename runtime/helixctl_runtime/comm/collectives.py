@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter, SendReceive
-from helixctl_runtime.program import Exchange
+from helixctl_runtime.compile.bound import Exchange
 
 # torch 2.13 renames these two; 2.11 has only the old names, and the new torch warns about it.
 _all_gather: Callable[..., dist.Work] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.foreign import foreign
-from helixctl_runtime.index import reason, weight_map
+from helixctl_runtime.tensors.foreign import foreign
+from helixctl_runtime.tensors.index import reason, weight_map
 
 FLOATS: Final = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # and their bytes
 

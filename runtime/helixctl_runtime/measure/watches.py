@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from helixctl_runtime.clock import Clock
-from helixctl_runtime.collectives import Issue
-from helixctl_runtime.program import Compute, Exchange, Program
-from helixctl_runtime.timeline import TracedStep
+from helixctl_runtime.comm.collectives import Issue
+from helixctl_runtime.compile.bound import Compute, Exchange, Program
+from helixctl_runtime.measure.clock import Clock
+from helixctl_runtime.measure.timeline import TracedStep
 
 Call = Callable[[], object]
 

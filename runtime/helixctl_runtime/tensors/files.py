@@ -14,12 +14,12 @@ from helixctl.dag.function import LENGTH
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Interval
-from helixctl_runtime.alike import Share
-from helixctl_runtime.checkpoint import Checkpoint
-from helixctl_runtime.inputs import Reader, lengths, look
-from helixctl_runtime.seeded import seeded_numbers
-from helixctl_runtime.stored import as_it_is, read_region
-from helixctl_runtime.tensor_files import TensorFiles
+from helixctl_runtime.tensors.alike import Share
+from helixctl_runtime.tensors.checkpoint import Checkpoint
+from helixctl_runtime.tensors.inputs import Reader, lengths, look
+from helixctl_runtime.tensors.seeded import seeded_numbers
+from helixctl_runtime.tensors.stored import as_it_is, read_region
+from helixctl_runtime.tensors.tensor_files import TensorFiles
 
 
 class Numbers:

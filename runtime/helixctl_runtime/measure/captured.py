@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from helixctl.errors import fail
-from helixctl_runtime.program import Program
+from helixctl_runtime.compile.bound import Program
 
 # Of the walk, on the stream that captures: by then libraries have chosen kernels and allocated what they keep.
 _WARM_UP = 3

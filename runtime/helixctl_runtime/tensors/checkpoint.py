@@ -12,11 +12,11 @@ import torch
 from helixctl.dag import Tensor
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Interval
-from helixctl_runtime.alike import ALL, Share, difference
-from helixctl_runtime.choice import OPTION, choose, likely_names, misfit
-from helixctl_runtime.names import HuggingFaceNames, Names, is_head, prefixes
-from helixctl_runtime.stored import read_region, used_numel
-from helixctl_runtime.tensor_files import FLOATS, TensorFiles, few
+from helixctl_runtime.tensors.alike import ALL, Share, difference
+from helixctl_runtime.tensors.choice import OPTION, choose, likely_names, misfit
+from helixctl_runtime.tensors.names import HuggingFaceNames, Names, is_head, prefixes
+from helixctl_runtime.tensors.stored import read_region, used_numel
+from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles, few
 
 _OF_VOCABULARY: Final = ("embedding", "w_head")
 _NAMED: Final = 10  # problems, and tensors in one of them, that are named

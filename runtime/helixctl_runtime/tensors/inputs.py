@@ -11,8 +11,8 @@ import torch
 from helixctl.dag import Tensor
 from helixctl.dag.function import LENGTH
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.stored import as_it_is, read_region
-from helixctl_runtime.tensor_files import FLOATS, TensorFiles
+from helixctl_runtime.tensors.stored import as_it_is, read_region
+from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles
 
 MASK, POSITIONS = "attention_mask", "position_ids"
 _IDS = ("I64", "I32")

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from helixctl.dag import Tensor
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.names import (
+from helixctl_runtime.tensors.names import (
     HuggingFaceNames,
     Names,
     OwnNames,
     has_own_names,
     prefixes,
 )
-from helixctl_runtime.stored import Stored
-from helixctl_runtime.tensor_files import FLOATS, TensorFiles, few
+from helixctl_runtime.tensors.stored import Stored
+from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles, few
 
 OPTION = "--weights-prefix"
 

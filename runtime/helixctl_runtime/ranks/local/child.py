@@ -19,7 +19,7 @@ from typing import Final, TextIO
 import torch
 import torch.distributed as dist
 
-from helixctl_runtime.ranks.environment import DeviceKind
+from helixctl_runtime.ranks.devices import DeviceKind
 from helixctl_runtime.ranks.failure import Report, describe
 from helixctl_runtime.ranks.interfaces import loopback
 from helixctl_runtime.ranks.rank import CELL_WORDS, Phase, Progress, Rank

@@ -11,7 +11,7 @@ import torch
 
 from helixctl.dag import Tensor
 from helixctl.plan import Interval
-from helixctl_runtime.tensor_files import TensorFiles
+from helixctl_runtime.tensors.tensor_files import TensorFiles
 
 
 @dataclass(frozen=True, slots=True)

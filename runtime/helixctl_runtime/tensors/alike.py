@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import torch
 
-from helixctl_runtime.tensor_files import FLOATS, TensorFiles
+from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles
 
 _PIECE_NBYTES = 1 << 26
 Share = tuple[int, int]

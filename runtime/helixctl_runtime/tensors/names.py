@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from helixctl.dag import Tensor
-from helixctl_runtime.stored import Stored, as_it_is
+from helixctl_runtime.tensors.stored import Stored, as_it_is
 
 Axes = tuple[tuple[str, ...], ...]
 

@@ -17,7 +17,7 @@ from typing import Final
 import torch.distributed as dist
 
 from helixctl.errors import HelixError
-from helixctl_runtime.ranks.environment import DeviceKind, Place, pick_device
+from helixctl_runtime.ranks.devices import DeviceKind, pick_device
 from helixctl_runtime.ranks.failure import (
     Report,
     TaskName,
@@ -27,11 +27,12 @@ from helixctl_runtime.ranks.failure import (
     nobody_there,
     root_cause,
 )
+from helixctl_runtime.ranks.launchers.place import Place
 from helixctl_runtime.ranks.logs import log_folder
-from helixctl_runtime.ranks.meeting import address
-from helixctl_runtime.ranks.peers import Peers
+from helixctl_runtime.ranks.outer.peers import Peers
+from helixctl_runtime.ranks.outer.sigterm import Sigterm
+from helixctl_runtime.ranks.outer.store import address
 from helixctl_runtime.ranks.rank import Phase, Progress, Rank
-from helixctl_runtime.ranks.sigterm import Sigterm
 
 _ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from helixctl.errors import fail
-from helixctl_runtime.ranks.place import Place, Standpoint, integer, port_of
+from helixctl_runtime.ranks.launchers.place import Place, Standpoint, integer, port_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from typing import Final
 import torch
 
 from helixctl.errors import fail
-from helixctl_runtime.ranks.child import LENGTH_BYTES, Assignment, progress_of, release, serve
-from helixctl_runtime.ranks.environment import DeviceKind
+from helixctl_runtime.ranks.devices import DeviceKind
 from helixctl_runtime.ranks.failure import Report, Standing
+from helixctl_runtime.ranks.local.child import LENGTH_BYTES, Assignment, progress_of, release, serve
 from helixctl_runtime.ranks.rank import CELL_WORDS, Phase, Position, Progress, Rank
 
 # Seconds. A tick is how often the cells are looked at; reports and deaths are noticed at once.

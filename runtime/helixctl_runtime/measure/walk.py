@@ -10,9 +10,9 @@ from torch.nn.attention import sdpa_kernel
 
 from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
-from helixctl_runtime.collectives import exchange_together, issue
-from helixctl_runtime.program import Action, Compute, Exchange, Program
-from helixctl_runtime.watches import Call, Watch
+from helixctl_runtime.comm.collectives import exchange_together, issue
+from helixctl_runtime.compile.bound import Action, Compute, Exchange, Program
+from helixctl_runtime.measure.watches import Call, Watch
 
 
 class Walker:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from helixctl.errors import fail
-from helixctl_runtime.ranks.place import Place, Standpoint, integer, port_of
+from helixctl_runtime.ranks.launchers.place import Place, Standpoint, integer, port_of
 
 # Set in every task of a step, and never in a batch script, which SLURM runs once, on the first host.
 _STEP = ("SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_SRUN_COMM_PORT")

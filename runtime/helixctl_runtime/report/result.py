@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
-from helixctl import __version__
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
-from helixctl_runtime.measure import Measured
-from helixctl_runtime.outputs import Check
-from helixctl_runtime.timeline import kinds, timeline
-
-_TF32: Final = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
-_FPMATH: Final = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # of oneDNN, on CPU
+from helixctl_runtime.check.outputs import Check
+from helixctl_runtime.measure.measure import Measured
+from helixctl_runtime.measure.timeline import kinds, timeline
+from helixctl_runtime.report.environment import environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,34 +188,3 @@ def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
     passed = math.isfinite(worst.error) and worst.error <= worst.tolerance
     numbers = {k: v if math.isfinite(v) else None for k, v in asdict(worst).items() if k != "not_finite"}
     return {"passed": passed} | numbers | {"not_finite": list(worst.not_finite)}
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware."""
-    cuda = torch.cuda.is_available()
-    return {
-        "helixctl": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(0) if cuda else None,
-        "less_precise": less_precise(os.environ, cuda=cuda),
-    }
-
-
-def less_precise(environ: Mapping[str, str], *, cuda: bool) -> dict[str, str]:
-    """The variables by which libraries below torch compute float32 with fewer bits, whatever torch is told."""
-    found = {name: environ[name] for name in (_TF32 if cuda else ()) if environ.get(name) == "1"}
-    modes = {name: environ[name] for name in _FPMATH if environ.get(name, "").upper() not in {"", "STRICT"}}
-    return found | modes
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

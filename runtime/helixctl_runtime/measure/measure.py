@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from helixctl_runtime.captured import captured
-from helixctl_runtime.clock import Clock
-from helixctl_runtime.program import Program
+from helixctl_runtime.compile.bound import Program
+from helixctl_runtime.measure.captured import captured
+from helixctl_runtime.measure.clock import Clock
+from helixctl_runtime.measure.timeline import TracedStep
+from helixctl_runtime.measure.walk import Replay, Walker
+from helixctl_runtime.measure.watches import Recorder, Stopwatch, Unwatched
 from helixctl_runtime.ranks import Phase, Rank
-from helixctl_runtime.timeline import TracedStep
-from helixctl_runtime.walk import Replay, Walker
-from helixctl_runtime.watches import Recorder, Stopwatch, Unwatched
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ import torch
 
 from helixctl.errors import Diagnostic
 from helixctl_runtime.ranks.failure import Peer, Report, Standing
-from helixctl_runtime.ranks.meeting import TCPStore, address, meet
+from helixctl_runtime.ranks.outer.store import TCPStore, address, meet
 from helixctl_runtime.ranks.rank import Phase, Position, Progress
 
 # Seconds. How long to wait for the store, which may be on a host that is gone; and for all ranks to answer.

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.foreign import foreign
+from helixctl_runtime.tensors.foreign import foreign
 
 
 def weight_map(index: Path, shown: str) -> dict[str, Path]:

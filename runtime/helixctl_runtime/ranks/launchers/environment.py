@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from helixctl.errors import fail
-from helixctl_runtime.ranks.devices import DeviceKind, check_devices, pick_device
-from helixctl_runtime.ranks.mpi import check_alone, of_mpi, place_of_mpi, says_alone
-from helixctl_runtime.ranks.place import Place, Standpoint, integer
-from helixctl_runtime.ranks.slurm import expand_hosts, in_step, of_srun, place_of_srun
-
-__all__ = ["DeviceKind", "Place", "check_devices", "check_world_size", "detect", "expand_hosts", "pick_device"]
+from helixctl_runtime.ranks.launchers.mpi import check_alone, of_mpi, place_of_mpi, says_alone
+from helixctl_runtime.ranks.launchers.place import Place, Standpoint, integer
+from helixctl_runtime.ranks.launchers.slurm import in_step, of_srun, place_of_srun
 
 _ELASTIC = "TORCHELASTIC_RUN_ID"  # torchrun's own mark
 
