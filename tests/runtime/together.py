@@ -15,7 +15,7 @@ from helixctl.spec.load import load_cluster
 from helixctl.verify import verify
 from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.compile import compile_rank
-from helixctl_runtime.compile.bound import Program
+from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.measure.walk import fused, walk_together
 from helixctl_runtime.tensors.files import Numbers
@@ -34,7 +34,7 @@ class Ran:
         unpartitioned: of the unpartitioned computation.
     """
 
-    programs: list[Program]
+    programs: list[BoundProgram]
     outputs: list[torch.Tensor]
     error: float
     overall: float

@@ -13,7 +13,7 @@ from helixctl.dag import Dag, Tensor
 from helixctl.dag.function import output_of
 from helixctl.plan import Interval
 from helixctl_runtime.check.reference import evaluate, relative_error
-from helixctl_runtime.compile.bound import Program
+from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.ranks import Rank
 from helixctl_runtime.tensors.files import Numbers, write_tensor
@@ -39,7 +39,7 @@ class Check:
     not_finite: tuple[str, ...] = ()
 
 
-def check_output(dag: Dag, program: Program, numbers: Numbers, rank: Rank) -> Check:
+def check_output(dag: Dag, program: BoundProgram, numbers: Numbers, rank: Rank) -> Check:
     """Compare the output with the model computed unpartitioned in float64; all ranks call it, and all are told."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
     expected = None
@@ -94,7 +94,7 @@ def _worst_whole(mine: dict[tuple[Interval, ...], float], rank: Rank) -> float:
     return math.hypot(*worst.values())
 
 
-def write_output_tensor(dag: Dag, program: Program, rank: Rank, path: str) -> None:
+def write_output_tensor(dag: Dag, program: BoundProgram, rank: Rank, path: str) -> None:
     """Collect the pieces of the output on rank 0, each from the first rank that holds it, and write the whole."""
     owner, name = _owners(dag), output_of(dag.plan.model)
     mine = {}

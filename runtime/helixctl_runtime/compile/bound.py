@@ -50,8 +50,11 @@ Action = Compute | Exchange | Wait
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class BoundProgram:
     """What one rank does in a step.
+
+    A ``helixctl.program.Program`` says it of blocks, views and offsets, without torch. This is that program, action by
+    action, over kernels and tensors that lie at those offsets; ``compile_rank`` makes it.
 
     Attributes:
         tasks: how many tasks this rank takes part in.

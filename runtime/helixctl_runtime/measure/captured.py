@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from helixctl.errors import fail
-from helixctl_runtime.compile.bound import Program
+from helixctl_runtime.compile.bound import BoundProgram
 
 # Of the walk, on the stream that captures: by then libraries have chosen kernels and allocated what they keep.
 _WARM_UP = 3
@@ -17,7 +17,7 @@ def is_replayed(able: Sequence[bool], *, wanted: bool | None) -> bool:
     """Whether all ranks replay their steps from CUDA graphs.
 
     Args:
-        able: for every rank, whether its steps need nothing of the host (``Program.on_device``).
+        able: for every rank, whether its steps need nothing of the host (``BoundProgram.on_device``).
         wanted: what the user says; None is nothing: then a single rank does, if it can. Several ranks do where it is
             asked for.
 
@@ -31,7 +31,7 @@ def is_replayed(able: Sequence[bool], *, wanted: bool | None) -> bool:
     return all(able) and (len(able) == 1 if wanted is None else wanted)
 
 
-def captured(step: Callable[[], object], program: Program, what: str) -> Callable[[], None]:
+def captured(step: Callable[[], object], program: BoundProgram, what: str) -> Callable[[], None]:
     """Capture a step, and replay it once to see that it writes the same bits.
 
     Every kernel's launch costs the host some microseconds, which short kernels do not hide; a graph launches all of a

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from helixctl_runtime.compile.bound import Program
+from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.measure.captured import captured
 from helixctl_runtime.measure.clock import Clock
 from helixctl_runtime.measure.timeline import TracedStep
@@ -35,7 +35,7 @@ class Measured:
 
 
 def measure(
-    programs: Sequence[Program],
+    programs: Sequence[BoundProgram],
     first: Sequence[int],
     groups: dict[tuple[int, ...], dist.ProcessGroup],
     rank: Rank,

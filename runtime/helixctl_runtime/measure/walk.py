@@ -11,7 +11,7 @@ from torch.nn.attention import sdpa_kernel
 from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
 from helixctl_runtime.comm.collectives import exchange_together, issue
-from helixctl_runtime.compile.bound import Action, Compute, Exchange, Program
+from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange
 from helixctl_runtime.measure.watches import Call, Watch
 
 
@@ -20,7 +20,7 @@ class Walker:
 
     def __init__(
         self,
-        program: Program,
+        program: BoundProgram,
         groups: dict[tuple[int, ...], dist.ProcessGroup],
         cell: memoryview[int],
         watch: Watch,
@@ -76,7 +76,7 @@ class Replay:
 
 
 @contextmanager
-def fused(programs: Sequence[Program]) -> Iterator[None]:
+def fused(programs: Sequence[BoundProgram]) -> Iterator[None]:
     """Allow the fused attention kernels of these programs, and no other: torch raises where it cannot use them."""
     backends = sorted({b for p in programs for b in p.attention}, key=lambda b: b.value)
     if not backends:
@@ -86,7 +86,7 @@ def fused(programs: Sequence[Program]) -> Iterator[None]:
         yield
 
 
-def walk_together(dag: Dag, programs: Sequence[Program]) -> Callable[[], None]:
+def walk_together(dag: Dag, programs: Sequence[BoundProgram]) -> Callable[[], None]:
     """One step of all ranks of a dag in this process, task by task, on one device."""
     by_place = [_by_place(p) for p in programs]
     place = [{name: i for i, name in enumerate(order)} for order in dag.order]
@@ -111,7 +111,7 @@ def walk_together(dag: Dag, programs: Sequence[Program]) -> Callable[[], None]:
     return step
 
 
-def _by_place(program: Program) -> dict[int, list[object]]:
+def _by_place(program: BoundProgram) -> dict[int, list[object]]:
     found: dict[int, list[object]] = {}
     for action in program.actions:
         found.setdefault(action.place, []).append(action)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from helixctl_runtime.comm.collectives import Issue
-from helixctl_runtime.compile.bound import Compute, Exchange, Program
+from helixctl_runtime.compile.bound import BoundProgram, Compute, Exchange
 from helixctl_runtime.measure.clock import Clock
 from helixctl_runtime.measure.timeline import TracedStep
 
@@ -100,7 +100,7 @@ class Recorder:
     collectives are complete in the order of their issue.
     """
 
-    def __init__(self, program: Program, clock: Clock) -> None:
+    def __init__(self, program: BoundProgram, clock: Clock) -> None:
         """Record nothing yet."""
         self._program = program
         self._clock = clock
