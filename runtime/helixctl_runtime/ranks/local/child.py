@@ -20,9 +20,10 @@ import torch
 import torch.distributed as dist
 
 from helixctl_runtime.ranks.devices import DeviceKind
-from helixctl_runtime.ranks.failure import Report, describe
+from helixctl_runtime.ranks.failure.report import Report, describe
 from helixctl_runtime.ranks.interfaces import loopback
-from helixctl_runtime.ranks.rank import CELL_WORDS, Phase, Progress, Rank
+from helixctl_runtime.ranks.progress import CELL_WORDS, Phase, Progress
+from helixctl_runtime.ranks.rank import Rank
 
 # A report on the wire: its length, then its pickle.
 LENGTH_BYTES: Final = 8

@@ -23,9 +23,11 @@ import torch
 
 from helixctl.errors import fail
 from helixctl_runtime.ranks.devices import DeviceKind
-from helixctl_runtime.ranks.failure import Report, Standing
+from helixctl_runtime.ranks.failure.report import Report
+from helixctl_runtime.ranks.failure.standing import Standing
 from helixctl_runtime.ranks.local.child import LENGTH_BYTES, Assignment, progress_of, release, serve
-from helixctl_runtime.ranks.rank import CELL_WORDS, Phase, Position, Progress, Rank
+from helixctl_runtime.ranks.progress import CELL_WORDS, Phase, Position, Progress
+from helixctl_runtime.ranks.rank import Rank
 
 # Seconds. A tick is how often the cells are looked at; reports and deaths are noticed at once.
 _TICK: Final = 0.2

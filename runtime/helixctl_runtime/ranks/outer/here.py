@@ -18,21 +18,15 @@ import torch.distributed as dist
 
 from helixctl.errors import HelixError
 from helixctl_runtime.ranks.devices import DeviceKind, pick_device
-from helixctl_runtime.ranks.failure import (
-    Report,
-    TaskName,
-    absent,
-    describe,
-    ended_by_sigterm,
-    nobody_there,
-    root_cause,
-)
+from helixctl_runtime.ranks.failure.diagnosis import TaskName, absent, ended_by_sigterm, nobody_there, root_cause
+from helixctl_runtime.ranks.failure.report import Report, describe
 from helixctl_runtime.ranks.launchers.place import Place
 from helixctl_runtime.ranks.logs import log_folder
 from helixctl_runtime.ranks.outer.peers import Peers
 from helixctl_runtime.ranks.outer.sigterm import Sigterm
 from helixctl_runtime.ranks.outer.store import address
-from helixctl_runtime.ranks.rank import Phase, Progress, Rank
+from helixctl_runtime.ranks.progress import Phase, Progress
+from helixctl_runtime.ranks.rank import Rank
 
 _ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"
 

@@ -24,9 +24,10 @@ from typing import Any, Final, TypeVar
 import torch
 
 from helixctl.errors import Diagnostic
-from helixctl_runtime.ranks.failure import Peer, Report, Standing
+from helixctl_runtime.ranks.failure.report import Report
+from helixctl_runtime.ranks.failure.standing import Peer, Standing
 from helixctl_runtime.ranks.outer.store import TCPStore, address, meet
-from helixctl_runtime.ranks.rank import Phase, Position, Progress
+from helixctl_runtime.ranks.progress import Phase, Position, Progress
 
 # Seconds. How long to wait for the store, which may be on a host that is gone; and for all ranks to answer.
 _STORE: Final = 1.0

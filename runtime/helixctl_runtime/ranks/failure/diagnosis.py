@@ -1,27 +1,17 @@
-"""Which rank is at fault: what each rank reported, and how its end or its silence reads beside the others'."""
+"""Which failure is the cause: what each rank reported, and how its end or its silence reads beside the others'."""
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from time import monotonic
-from typing import Final, Literal
-
-import torch
-import torch.distributed as dist
+from dataclasses import replace
+from typing import Final
 
 from helixctl.errors import Diagnostic, HelixError, fail
-from helixctl_runtime.ranks.rank import Phase, Position
+from helixctl_runtime.ranks.failure.standing import Peer, Standing
+from helixctl_runtime.ranks.progress import Phase
 
 TaskName = Callable[[int, int], str]
-
-# gloo raises plain RuntimeErrors, so only the text tells them from a task's own.
-_BACKEND: Final = re.compile(r"gloo|NCCL|ProcessGroup|c10d|TCPStore|FileStore|\bwait timeout\b", re.IGNORECASE)
-_PEER_GONE: Final = re.compile(r"connection (?:closed|reset|refused)|broken pipe|remote process", re.IGNORECASE)
-_PEER_LATE: Final = re.compile(r"time[d]?[ -]?out", re.IGNORECASE)
 
 _SPOTS: Final = {
     Phase.STARTING: "start-up",
@@ -36,87 +26,6 @@ _SIGNAL_HINTS: Final = {
     # Files are mapped, not read: what is cut off while it is mapped is no error of a call.
     signal.SIGBUS: "a weight or input file was cut short while ranks read it, or its disk or /dev/shm failed",
 }
-# Where in gloo's source an error arose, and its advice.
-_GLOO_ASIDES: Final = re.compile(r"^\[[^\]]*\.cc:\d+\] |\. This is typically .*")
-_MESSAGE_LENGTH: Final = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The last word of a rank.
-
-    Attributes:
-        kind: a result; a HelixError; any other exception; or that a peer was late, or gone.
-        value: the result, the diagnostics, or one line about the exception.
-        when: the monotonic clock, which all processes of a machine share.
-    """
-
-    kind: Literal["result", "helix", "task", "late", "gone"]
-    value: object
-    when: float = field(default_factory=monotonic)
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A rank of a run on several hosts; host and device are empty until it has said them."""
-
-    rank: int
-    host: str = ""
-    device: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What the launcher knows of one rank when the run has failed.
-
-    Attributes:
-        report: None where it has not said anything.
-        exit_code: None while it lives; minus the number of the signal that ended it.
-        idle: seconds since its position last changed.
-        stopped: the process is suspended (SIGSTOP, a debugger).
-        host: its name, where ranks run on several hosts; else empty.
-    """
-
-    rank: int
-    device: torch.device
-    position: Position
-    report: Report | None
-    exit_code: int | None
-    idle: float
-    stopped: bool
-    log: Path | None
-    host: str = ""
-
-    def __str__(self) -> str:
-        """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""
-        return f"rank {self.rank} ({self.device})" + (f" on host {self.host}" if self.host else "")
-
-    def died(self, timeout: float) -> bool:
-        """It ended without a word, and not because NCCL ends a process whose peers are late."""
-        return self.report is None and self.exit_code is not None and not self._aborted(timeout)
-
-    def waits(self, timeout: float) -> bool:
-        """It gave up waiting for another rank."""
-        return self.report.kind == "late" if self.report else self._aborted(timeout)
-
-    def _aborted(self, timeout: float) -> bool:
-        aborted = self.device.type == "cuda" and self.exit_code == -signal.SIGABRT
-        return aborted and self.idle >= 0.9 * timeout
-
-
-def describe(error: BaseException) -> Report:
-    """The report of a rank whose worker raised this."""
-    if isinstance(error, HelixError):
-        return Report("helix", error.diagnostics)
-    text = str(error)
-    from_backend = isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or _BACKEND.search(text))
-    # "enforce fail" is gloo refusing what this rank itself asked of it.
-    if from_backend and "enforce fail" not in text:
-        if _PEER_GONE.search(text):
-            return Report("gone", _one_line(error))
-        if _PEER_LATE.search(text):
-            return Report("late", _one_line(error))
-    return Report("task", _one_line(error))
 
 
 def root_cause(standings: Sequence[Standing], timeout: float, task_name: TaskName) -> HelixError:
@@ -278,9 +187,3 @@ def _all_wait(standings: Sequence[Standing], timeout: float, task_name: TaskName
     where = "; ".join(f"{', '.join(map(str, ranks))} in {spot}" for spot, ranks in spots.items())
     message = f"no rank was served within {timeout:g} s: ranks {where}"
     return fail("HX505", message, _hint(standings[0], "raise --timeout if the ranks only are slow"))
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [_GLOO_ASIDES.sub("", line.strip()) for line in str(error).splitlines() if line.strip()]
-    name = type(error).__name__
-    return f"{name}: {lines[0]}"[:_MESSAGE_LENGTH] if lines else name
