@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -22,13 +20,13 @@ from helixctl_runtime.ranks.failure.diagnosis import TaskName, absent, ended_by_
 from helixctl_runtime.ranks.failure.report import Report, describe
 from helixctl_runtime.ranks.launchers.place import Place
 from helixctl_runtime.ranks.logs import log_folder
+from helixctl_runtime.ranks.outer.ending import Ending
 from helixctl_runtime.ranks.outer.peers import Peers
 from helixctl_runtime.ranks.outer.sigterm import Sigterm
+from helixctl_runtime.ranks.outer.speaker import leave_word, speaks
 from helixctl_runtime.ranks.outer.store import address
 from helixctl_runtime.ranks.progress import Phase, Progress
 from helixctl_runtime.ranks.rank import Rank
-
-_ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"
 
 # Seconds in which a rank that was suspended, and is woken to be ended, has ended.
 _WOKEN: Final = 0.1
@@ -50,20 +48,21 @@ def run_here(
         SystemExit: the same, on the others.
     """
     progress, where = Progress(), pick_device(device, place.local_rank)
+    ending = Ending()
 
     def stuck() -> None:
         try:
             error = _cause(peers, None, timeout, task_name, None)
         except _Terminated as terminated:
             error = terminated.error
-        _leave_word(error)
-        if peers.speaks():
+        leave_word(error)
+        if speaks(peers):
             for diagnostic in error.diagnostics:
                 print(diagnostic, file=sys.stderr, flush=True)  # noqa: T201  the main thread waits and cannot raise
         peers.leave()
         os._exit(error.exit_status)
 
-    peers = Peers(place.rank, place.world_size, where, place.rendezvous, timeout, progress, stuck)
+    peers = Peers(place.rank, place.world_size, where, place.rendezvous, timeout, progress, ending, stuck)
     rank = Rank(
         rank=place.rank,
         world_size=place.world_size,
@@ -80,11 +79,11 @@ def run_here(
         try:
             results[place.rank] = worker(rank)
             rank.progress.enter(Phase.DONE)
-            peers.end()
+            ending.begin()
             if dist.is_initialized():
                 dist.destroy_process_group()
         except Exception as error:
-            peers.end()
+            ending.begin()
             log = _write_traceback(log_dir, rank.rank)
             try:
                 cause = _cause(peers, describe(error), timeout, task_name, log)
@@ -92,10 +91,10 @@ def run_here(
                 if sigterm.came:
                     os._exit(128 + signal.SIGTERM)  # as the others were: nobody needs to hear of it
                 cause = terminated.error
-            _leave_word(cause)
-            speaks = peers.speaks()
+            leave_word(cause)
+            first = speaks(peers)
             peers.leave()
-            if speaks:
+            if first:
                 raise cause from error
             raise SystemExit(cause.exit_status) from error
     return results
@@ -131,15 +130,6 @@ def _cause(peers: Peers, report: Report | None, timeout: float, task_name: TaskN
     keeper = peers.known[0]
     gone = [p for p in peers.known.values() if p.host == keeper.host] if keeper.host != peers.host else [keeper]
     return absent(standings, [peers.shown(p) for p in gone if p.rank != peers.rank], timeout, task_name)
-
-
-def _leave_word(error: HelixError) -> None:
-    """Tell torchrun why, so that its own last lines say it too."""
-    path = os.environ.get(_ERROR_FILE)
-    if path:
-        word = {"message": str(error), "extraInfo": {"timestamp": str(int(time.time()))}}
-        with suppress(OSError):
-            Path(path).write_text(json.dumps({"message": word}), encoding="utf-8")
 
 
 def _write_traceback(log_dir: Path | None, rank: int) -> Path | None:
