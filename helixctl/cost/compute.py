@@ -6,7 +6,7 @@ A calibrated rate replaces peak and share where the cluster has one for the kind
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, log2, prod
+from math import ceil, inf, log2, prod
 from typing import Final, cast
 
 from helixctl.cost import constants as c
@@ -164,10 +164,10 @@ class _Device:
     def matmul(self, rows: int, columns: int, depth: int, nbytes: int) -> Cost:
         """(rows, depth) x (depth, columns).
 
-        Without a calibration, on CUDA, the output is cut in tiles of 128 x 256, of which every SM makes one at a time:
-        a last wave of tiles takes as long as a full one, and so does a tile that sticks out. Where that leaves SMs
-        idle the depth is split, for the price of writing and reading the partial sums. A library has more tile sizes
-        to choose from; this is its largest, to which a calibration has the corrections.
+        Without a calibration, on CUDA, the output is cut in tiles, of which every SM makes one at a time: a last wave
+        of tiles takes as long as a full one, and so does a tile that sticks out. Where that leaves SMs idle the tiles
+        are smaller, or the depth is split, for the price of writing and reading the partial sums. A library has more
+        tile sizes to choose from, to which a calibration has the corrections.
         """
         flops = 2 * rows * columns * depth
         table = self.calibration.matmul.get(self.dtype) if self.calibration else None
@@ -178,11 +178,13 @@ class _Device:
         if not self.cuda:
             return self._roofline(flops / (self.peak.value * c.CPU_MATMUL_SHARE.value), nbytes, c.CPU_MATMUL_SHARE)
         rate = self.peak.value * c.MATMUL_SHARE.value
-        tiles = min(ceil(rows / high) * ceil(columns / wide) for high, wide in (c.TILE, c.TILE[::-1]))
-        wave = c.SMS.value * 2 * prod(c.TILE) * depth / rate
         streaming = self.bandwidth.value * c.MEMORY_SHARE.value
-        splits = {s: 2 * s * rows * columns * c.PARTIAL_NBYTES / streaming if s > 1 else 0.0 for s in c.SPLITS}
-        seconds = min(ceil(tiles * s / c.SMS.value) * wave / s + partial for s, partial in splits.items())
+        partial = {s: 2 * s * rows * columns * c.PARTIAL_NBYTES / streaming if s > 1 else 0.0 for s in c.SPLITS}
+        seconds = inf
+        for (high, wide), share in c.TILES:
+            tiles = min(ceil(rows / high) * ceil(columns / wide), ceil(rows / wide) * ceil(columns / high))
+            wave = c.SMS.value * 2 * high * wide * depth / (rate * share)
+            seconds = min(seconds, *(ceil(tiles * s / c.SMS.value) * wave / s + partial[s] for s in c.SPLITS))
         return self._roofline(seconds, nbytes, c.MATMUL_SHARE, c.SMS)
 
     def route(self, tokens: int, experts: int, depth: int, nbytes: int) -> Cost:
@@ -240,6 +242,7 @@ class _Device:
         rate = self.peak.value * share.value * keys / (keys + c.ATTENTION_HALF_KEYS.value)
         tiles = batch * heads * (head_dim / width) * ceil(rows / c.ATTENTION_ROWS)
         seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / c.SMS.value)
+        seconds *= ceil(tiles / c.SMS.value) * c.SMS.value / tiles  # the last wave takes as long as a full one
         cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, c.SMS)
         return Cost(cost.seconds + self.elementwise("copy", 2 * queries.nbytes).seconds, cost.origins)
 

@@ -13,11 +13,14 @@ from helixctl.cost.origin import Constant, Rule
 # --- matrix products on CUDA ------------------------------------------------------------------------------------------
 
 _GUIDE: Final = "NVIDIA, Matrix Multiplication Background User's Guide, sections 2.3, 3.1 and 3.2"
-TILE: Final = (128, 256)  # elements of the output that one streaming multiprocessor (SM) makes at a time
+# Elements of the output that one streaming multiprocessor (SM) makes at a time, and the part of the largest tile's
+# rate: cuBLAS has kernels of all three. Held against NVIDIA's tables of two GPUs (docs/measurements/gpu.md).
+TILES: Final = (((128, 256), 1.0), ((128, 192), 0.97), ((128, 128), 0.9))
+TILE: Final = TILES[0][0]
 SMS: Final = Constant(
     "sms",
     132,
-    f"default: SMs of an H100 SXM; each makes output tiles of 128 x 256, a wave of them at a time ({_GUIDE})",
+    f"default: SMs of an H100 SXM; each makes output tiles of 128 x 128 to 256, a wave of them at a time ({_GUIDE})",
 )
 # 8192 x 8192 outputs are 2048 tiles: 16 waves of 132, the last not full. The share counts full waves.
 MATMUL_SHARE: Final = Constant(
@@ -71,7 +74,12 @@ SORTED_ROW: Final = Constant("sorted_row", 7e-9, f"default: sorting a token's lo
 MEMORY_SHARE: Final = Constant(
     "memory_share", 0.9, "default: share of the memory bandwidth that streaming kernels reach"
 )
-TASK_OVERHEAD: Final = Constant("task_overhead", 2e-6, "default: one kernel inside a captured CUDA graph", "s")
+TASK_OVERHEAD: Final = Constant(
+    "task_overhead",
+    3e-6,
+    "default: a task of next to no work inside a captured CUDA graph, 2.8 to 4 us on an H200",
+    "s",
+)
 
 # --- CPU --------------------------------------------------------------------------------------------------------------
 

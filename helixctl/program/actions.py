@@ -103,7 +103,7 @@ _arena_of = lru_cache(maxsize=64)(arena_of)
 
 @dataclass(frozen=True)
 class Program:
-    """One rank's part of a dag.
+    """One rank's part of a dag, as it is proved and priced; to run it, the executor makes a ``BoundProgram`` of it.
 
     Attributes:
         rank: whose part.

@@ -11,18 +11,18 @@ import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
 from helixctl.errors import fail
-from helixctl_runtime.captured import is_replayed
-from helixctl_runtime.collectives import groups_of
+from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
+from helixctl_runtime.comm.collectives import groups_of
 from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.measure import Measured, measure
-from helixctl_runtime.outputs import check_output, is_finite, write_output_tensor
-from helixctl_runtime.places import Places
-from helixctl_runtime.program import Program
+from helixctl_runtime.measure.captured import is_replayed
+from helixctl_runtime.measure.measure import Measured, measure
+from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
-from helixctl_runtime.report import RankMeasurement, Result, result
-from helixctl_runtime.walk import fused
+from helixctl_runtime.report.result import RankMeasurement, Result, result
+from helixctl_runtime.tensors.files import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class _Session:
             ]:
                 raise fail("HX503", f"{rank} has {', '.join(different)} as {first}", "start all ranks with one command")
 
-    def _compile(self, dag: Dag) -> tuple[Program, int]:
+    def _compile(self, dag: Dag) -> tuple[BoundProgram, int]:
         """This rank's part of a dag, and the bytes of weight files that it took."""
         before = self.numbers.weights_read_nbytes
 
@@ -156,7 +156,7 @@ class _Session:
         program = compile_rank(dag, self.rank.rank, self.rank.device, load)
         return program, self.numbers.weights_read_nbytes - before
 
-    def _measurement(self, dag: Dag, program: Program, read_nbytes: int, measured: Measured) -> RankMeasurement:
+    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: Measured) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         check = None

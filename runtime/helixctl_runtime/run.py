@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from helixctl.dag import Dag
 from helixctl.errors import fail
-from helixctl_runtime.comparison import comparison
 from helixctl_runtime.execute import Options, Work
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.places import Places
+from helixctl_runtime.measure.places import Places
 from helixctl_runtime.ranks import run_ranks
-from helixctl_runtime.ranks.environment import detect
-from helixctl_runtime.report import Result
+from helixctl_runtime.ranks.launchers.environment import detect
+from helixctl_runtime.report.comparison import comparison
+from helixctl_runtime.report.result import Result
+from helixctl_runtime.tensors.files import Numbers
 
 __all__ = ["Options", "Result", "comparison", "run", "speaks", "starts_ranks"]
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from helixctl.plan import illegalities  # noqa: E402
 from helixctl.solve import pairs  # noqa: E402
-from helixctl_runtime.report import environment  # noqa: E402
+from helixctl_runtime.report.environment import environment  # noqa: E402
 from tests.documents import SMALL, dag_of, specs  # noqa: E402
 
 

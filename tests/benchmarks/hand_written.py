@@ -26,15 +26,15 @@ import torch.distributed as dist  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from helixctl.dag import Dag  # noqa: E402
-from helixctl_runtime.clock import Clock  # noqa: E402
-from helixctl_runtime.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
-from helixctl_runtime.files import Numbers  # noqa: E402
+from helixctl_runtime.measure.clock import Clock  # noqa: E402
+from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
+from helixctl_runtime.measure.watches import Stopwatch  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
-from helixctl_runtime.report import environment  # noqa: E402
-from helixctl_runtime.walk import Walker, fused  # noqa: E402
-from helixctl_runtime.watches import Stopwatch  # noqa: E402
+from helixctl_runtime.report.environment import environment  # noqa: E402
+from helixctl_runtime.tensors.files import Numbers  # noqa: E402
 from tests.documents import SMALL, dag_of  # noqa: E402
 
 # torch 2.13 renames it; 2.11 has only the old name.

@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT))
 
 import torch.distributed as dist  # noqa: E402
 
-from helixctl_runtime.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
 from helixctl_runtime.ranks import Rank, run_ranks  # noqa: E402
-from helixctl_runtime.report import environment  # noqa: E402
+from helixctl_runtime.report.environment import environment  # noqa: E402
 from tests.documents import PAPER, SMALL, dag_of  # noqa: E402
 
 

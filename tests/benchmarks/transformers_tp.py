@@ -37,15 +37,15 @@ from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.spec import WorkloadSpec  # noqa: E402
 from helixctl.spec.load import load_cluster, load_model  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
-from helixctl_runtime.clock import Clock  # noqa: E402
-from helixctl_runtime.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
-from helixctl_runtime.files import Numbers  # noqa: E402
+from helixctl_runtime.measure.clock import Clock  # noqa: E402
+from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
+from helixctl_runtime.measure.watches import Stopwatch  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
-from helixctl_runtime.report import environment  # noqa: E402
-from helixctl_runtime.walk import Walker, fused  # noqa: E402
-from helixctl_runtime.watches import Stopwatch  # noqa: E402
+from helixctl_runtime.report.environment import environment  # noqa: E402
+from helixctl_runtime.tensors.files import Numbers  # noqa: E402
 from tests.documents import SMALL  # noqa: E402
 
 RANKS, WARMUP = 4, 5

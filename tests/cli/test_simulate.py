@@ -89,8 +89,8 @@ def test_the_critical_path_adds_up_to_the_step(plans: dict[str, Path], tmp_path:
     path = tmp_path / "p.json"
     done = helixctl("simulate", plans["slices"], plans["megatron"], "--critical-path", "--json", path)
     assert done.said.count("critical path") == 2
-    assert row(done.said, "feed_forward  all_reduce")[2:] == ["4", "1.07 ms", "28.0%"]
-    assert row(done.said, "all  ")[1:] == ["57", "3.82 ms", "100.0%"]
+    assert row(done.said, "feed_forward  all_reduce")[2:] == ["4", "1.07 ms", "28.2%"]
+    assert row(done.said, "all  ")[1:] == ["57", "3.79 ms", "100.0%"]
     for plan in json.loads(path.read_text())["plans"]:
         found = plan["critical_path"]
         assert found["time_ms"] == pytest.approx(plan["step_time_ms"])
@@ -109,8 +109,8 @@ def test_the_critical_path_of_very_many_tasks(plans: dict[str, Path]) -> None:
     few = "".join(replacing(f"{module}.MANY_TASKS", 100) for module in _OF_MANY)
     done = helixctl("simulate", plans["slices"], "--critical-path", before=few)
     assert "forecast from one rank of every kind" in done.said
-    assert row(done.said, "feed_forward  all_reduce")[2:] == ["4", "1.07 ms", "28.0%"]
-    assert row(done.said, "all  ")[1:] == ["57", "3.82 ms", "100.0%"]
+    assert row(done.said, "feed_forward  all_reduce")[2:] == ["4", "1.07 ms", "28.2%"]
+    assert row(done.said, "all  ")[1:] == ["57", "3.79 ms", "100.0%"]
     assert done.err == ""
 
 

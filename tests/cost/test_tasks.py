@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helixctl.cost import constants as c
+from helixctl.cost.compute import _Device
 from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts, seconds
 from helixctl.simulate import forecast
@@ -28,13 +29,19 @@ def test_the_product_that_was_measured_takes_what_it_took() -> None:
     assert seconds(dag, task) == pytest.approx(task.flops / 798e12 * by_hand + c.TASK_OVERHEAD.value, rel=1e-9)
 
 
-def test_few_tiles_split_the_depth() -> None:
-    """1024 x 2048 outputs are 64 tiles: alone they would leave half of the 132 SMs idle."""
+def test_few_tiles_are_smaller() -> None:
+    """1024 x 2048 outputs are 64 large tiles, which would leave half of the 132 SMs idle, or 128 small ones."""
     task = DAG.task["l0.feed_forward.up.g0s0"]
     assert task.flops == 2 * 1024 * 8192 * 2048
-    wave = 132 * 2 * 128 * 256 * 8192 / (989e12 * c.MATMUL_SHARE.value)
-    partial = 2 * 2 * 1024 * 2048 * 4 / (3.35e12 * 0.9)
-    assert time_of(task.id) == pytest.approx(wave / 2 + partial + c.TASK_OVERHEAD.value, rel=1e-9)
+    wave = 132 * 2 * 128 * 128 * 8192 / (0.9 * 989e12 * c.MATMUL_SHARE.value)
+    assert time_of(task.id) == pytest.approx(wave + c.TASK_OVERHEAD.value, rel=1e-9)
+
+
+def test_very_few_tiles_split_the_depth() -> None:
+    """128 x 256 outputs are two small tiles: eight parts of the depth keep 16 SMs busy, for their sums in memory."""
+    cost = _Device(CLUSTER, "float16").matmul(128, 256, 65536, nbytes=0)
+    wave = 132 * 2 * 128 * 128 * 65536 / (0.9 * 989e12 * c.MATMUL_SHARE.value)
+    assert cost.seconds == pytest.approx(wave / 8 + 2 * 8 * 128 * 256 * 4 / (3.35e12 * 0.9), rel=1e-9)
 
 
 def test_elementwise_work_runs_at_memory_bandwidth() -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helixctl_runtime.comparison import comparison
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.report.comparison import comparison
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.cli.command import helixctl
 from tests.documents import ROOT, tiny
 

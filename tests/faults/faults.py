@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from helixctl.dag import Dag
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import SMALL, dag_of
 from tests.faults.watched import Ended, Watched
 from tests.ports import free_port

@@ -25,7 +25,7 @@ LEFT = 4096  # bytes of a truncated file: a page, so that what is mapped behind 
 
 
 def stepped(folder: str) -> None:
-    from helixctl_runtime.walk import Walker
+    from helixctl_runtime.measure.walk import Walker
 
     walk, seen = Walker.__call__, []
 
@@ -40,7 +40,7 @@ def stepped(folder: str) -> None:
 
 def raises(rank: str, file: str) -> None:
     from helixctl_runtime import kernels
-    from helixctl_runtime.walk import Walker
+    from helixctl_runtime.measure.walk import Walker
 
     walk, add, steps = Walker.__call__, kernels.add, [0]
 
@@ -63,16 +63,16 @@ def raises(rank: str, file: str) -> None:
 
 
 def absent(rank: str) -> None:
-    from helixctl_runtime.ranks import local
+    from helixctl_runtime.ranks.local import processes
 
-    serve = local.serve
+    serve = processes.serve
 
     def call(assignment: Any, worker: Any) -> None:
         if assignment.rank == int(rank):
             signal.pause()
         serve(assignment, worker)
 
-    local.serve = call
+    processes.serve = call
 
 
 def no_fork(rank: str) -> None:
@@ -88,10 +88,10 @@ def no_fork(rank: str) -> None:
 
 
 def truncate(rank: str, file: str, mark: str) -> None:
-    from helixctl_runtime.files import Numbers
-    from helixctl_runtime.ranks import local
+    from helixctl_runtime.ranks.local import processes
+    from helixctl_runtime.tensors.files import Numbers
 
-    value, serve, mine = Numbers.value, local.serve, []
+    value, serve, mine = Numbers.value, processes.serve, []
 
     def call(assignment: Any, worker: Any) -> None:
         mine.append(assignment.rank == int(rank))
@@ -104,7 +104,7 @@ def truncate(rank: str, file: str, mark: str) -> None:
             Path(mark).touch()
         return found
 
-    local.serve, Numbers.value = call, read  # type: ignore[method-assign]
+    processes.serve, Numbers.value = call, read  # type: ignore[method-assign]
 
 
 HOOKS = {"stepped": stepped, "raise": raises, "absent": absent, "no-fork": no_fork, "truncate": truncate}

@@ -36,14 +36,14 @@ from helixctl.dag.retype import retyped  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
 from helixctl.spec import Dtype  # noqa: E402
 from helixctl_runtime import kernels  # noqa: E402
+from helixctl_runtime.check.reference import evaluate, relative_error  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
+from helixctl_runtime.compile.bound import BoundProgram  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
-from helixctl_runtime.files import Numbers  # noqa: E402
-from helixctl_runtime.program import Program  # noqa: E402
-from helixctl_runtime.reference import evaluate, relative_error  # noqa: E402
-from helixctl_runtime.report import environment  # noqa: E402
-from helixctl_runtime.rotary import rotations  # noqa: E402
-from helixctl_runtime.walk import fused, walk_together  # noqa: E402
+from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
+from helixctl_runtime.report.environment import environment  # noqa: E402
+from helixctl_runtime.tensors.files import Numbers  # noqa: E402
+from helixctl_runtime.tensors.rotary import rotations  # noqa: E402
 from tests.runtime.models import REAL, merged, plan_for, real  # noqa: E402
 
 REPEATS, CALLS = 20, 5
@@ -262,7 +262,7 @@ def attention_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     return rows
 
 
-def compiled(dag: Dag, device: torch.device) -> tuple[list[Program], Numbers]:
+def compiled(dag: Dag, device: torch.device) -> tuple[list[BoundProgram], Numbers]:
     """All ranks of a dag on one device."""
     numbers = Numbers(0, None, None)
     return [

@@ -28,10 +28,10 @@ from helixctl.api import load, lower_plan, make_plan, simulate_step  # noqa: E40
 from helixctl.cost.tasks import TaskCosts  # noqa: E402
 from helixctl.dag import Dag  # noqa: E402
 from helixctl.spec import ClusterSpec  # noqa: E402
-from helixctl_runtime.captured import captured  # noqa: E402
-from helixctl_runtime.program import Compute  # noqa: E402
-from helixctl_runtime.report import environment  # noqa: E402
-from helixctl_runtime.walk import fused, walk_together  # noqa: E402
+from helixctl_runtime.compile.bound import Compute  # noqa: E402
+from helixctl_runtime.measure.captured import captured  # noqa: E402
+from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
+from helixctl_runtime.report.environment import environment  # noqa: E402
 from tests.gpu.one_gpu import compiled, once, timed  # noqa: E402
 
 # Dense tensor-core rates and memory of NVIDIA's datasheets.

@@ -19,7 +19,7 @@ from helixctl.lower import lower
 from helixctl.plan import Interval, Layout, Plan
 from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.spec.load import load_specs
-from helixctl_runtime.checkpoint import Checkpoint
+from helixctl_runtime.tensors.checkpoint import Checkpoint
 from tests.documents import SMALL
 
 CPU = torch.device("cpu")

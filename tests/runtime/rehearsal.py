@@ -30,13 +30,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from helixctl import program
 from helixctl.dag import AllGather, AllToAll, Dag, ReduceScatter, Task, Value
-from helixctl_runtime.collectives import issue
+from helixctl_runtime.comm.collectives import issue
 from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import Compute, Exchange
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.kernels import basic, grouped
 from helixctl_runtime.kernels import fused as fused_kernels
-from helixctl_runtime.program import Compute, Exchange
-from helixctl_runtime.walk import fused
+from helixctl_runtime.measure.walk import fused
 from tests.runtime.cuda_attention import attend
 from tests.runtime.cuda_rules import made_of_others, refusal, tensors, waits, written
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from helixctl.errors import HelixError
-from helixctl_runtime import captured as module
-from helixctl_runtime.captured import captured, is_replayed
-from helixctl_runtime.program import Compute, Program
+from helixctl_runtime.compile.bound import BoundProgram, Compute
+from helixctl_runtime.measure import captured as module
+from helixctl_runtime.measure.captured import captured, is_replayed
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.cli.command import helixctl
 from tests.documents import ROOT
@@ -46,8 +46,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def program(output: torch.Tensor) -> Program:
-    return Program(0, 1, (), {}, {"y": output}, frozenset(), 0, 0)
+def program(output: torch.Tensor) -> BoundProgram:
+    return BoundProgram(0, 1, (), {}, {"y": output}, frozenset(), 0, 0)
 
 
 def replayed(
@@ -114,13 +114,13 @@ def test_a_step_that_cannot_be_captured(monkeypatch: pytest.MonkeyPatch, recorde
 
 
 def test_measured_steps_are_replayed_and_traced_ones_walked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from helixctl_runtime import measure as measuring
+    from helixctl_runtime.measure import measure as measuring
 
     seen: list[str] = []
 
     def work(rank: Rank) -> list[str]:
         rank.init_process_group()
-        its = Program(0, 1, (Compute(0, lambda: seen.append("walk")),), {}, {}, frozenset(), 0, 0)
+        its = BoundProgram(0, 1, (Compute(0, lambda: seen.append("walk")),), {}, {}, frozenset(), 0, 0)
         monkeypatch.setattr(measuring, "captured", lambda *_: lambda: seen.append("replay"))
         measuring.measure([its], [0], {}, rank, warmup=1, iters=3, trace_steps=2, graph=True)
         return seen

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helixctl.dag import Tensor
-from helixctl_runtime import tensor_files
-from helixctl_runtime.checkpoint import Checkpoint
-from helixctl_runtime.files import Numbers
+from helixctl_runtime.tensors import tensor_files
+from helixctl_runtime.tensors.checkpoint import Checkpoint
+from helixctl_runtime.tensors.files import Numbers
 from tests.runtime.families import (
     CPU,
     FAMILIES,

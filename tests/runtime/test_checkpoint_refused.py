@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helixctl.dag import Tensor
-from helixctl_runtime.checkpoint import Checkpoint
+from helixctl_runtime.tensors.checkpoint import Checkpoint
 from tests.runtime.families import (
     FAMILIES,
     HEAD_DIM,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helixctl_runtime.checkpoint import Checkpoint
+from helixctl_runtime.tensors.checkpoint import Checkpoint
 from tests.cli.command import helixctl
 from tests.runtime.families import (
     LLAMA,

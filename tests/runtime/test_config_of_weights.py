@@ -13,7 +13,7 @@ from helixctl.cli.config_of_weights import check_config
 from helixctl.errors import HelixError
 from helixctl.plan import Layout, Plan
 from helixctl.spec.load import load_cluster, load_model
-from helixctl_runtime.ranks.slurm import expand_hosts
+from helixctl_runtime.ranks.launchers.slurm import expand_hosts
 from tests.cli.command import helixctl
 from tests.documents import ROOT, SMALL
 

@@ -23,9 +23,9 @@ from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.spec.load import load_cluster, load_model
 from helixctl_runtime import kernels
 from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.program import Exchange
+from helixctl_runtime.tensors.files import Numbers
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime import cuda_rules
 from tests.runtime.families import FAMILIES

@@ -11,8 +11,8 @@ from helixctl.dag import AllGather, AllToAll, Dag
 from helixctl.dag.retype import retyped
 from helixctl.program.part import Pieces
 from helixctl.verify import verify
-from helixctl_runtime.collectives import exchange_together, issue
-from helixctl_runtime.program import Compute, Exchange, Wait
+from helixctl_runtime.comm.collectives import exchange_together, issue
+from helixctl_runtime.compile.bound import Compute, Exchange, Wait
 from helixctl_runtime.ranks import Rank, run_ranks
 from helixctl_runtime.run import Options, run
 from tests.runtime.models import EXPERTS, real

@@ -9,7 +9,7 @@ import torch
 
 from helixctl.dag import Dag
 from helixctl_runtime import kernels
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import SMALL_MOE, dag_of
 from tests.interpreter import execute
 from tests.runtime.together import run_together

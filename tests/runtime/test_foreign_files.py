@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helixctl.errors import HelixError
-from helixctl_runtime.checkpoint import Checkpoint
+from helixctl_runtime.tensors.checkpoint import Checkpoint
 from tests.cli.command import helixctl
 from tests.runtime.families import LLAMA, check_regions, saved
 from tests.runtime.test_checkpoint_refused import refused

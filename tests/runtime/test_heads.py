@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helixctl_runtime import alike
-from helixctl_runtime.alike import difference
-from helixctl_runtime.checkpoint import Checkpoint
-from helixctl_runtime.tensor_files import TensorFiles
+from helixctl_runtime.tensors import alike
+from helixctl_runtime.tensors.alike import difference
+from helixctl_runtime.tensors.checkpoint import Checkpoint
+from helixctl_runtime.tensors.tensor_files import TensorFiles
 from tests.runtime.families import LLAMA, TIED, VOCABULARY, Weights, check_regions, saved
 
 PREFIX = "language_model.model."

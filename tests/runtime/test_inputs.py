@@ -13,7 +13,7 @@ from helixctl.dag import Tensor
 from helixctl.dag.function import function_of
 from helixctl.errors import HelixError
 from helixctl.spec import ModelSpec
-from helixctl_runtime.files import Numbers
+from helixctl_runtime.tensors.files import Numbers
 from tests.runtime.families import CPU, HIDDEN, LLAMA, VOCABULARY, WORK, Weights
 
 

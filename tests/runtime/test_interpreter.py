@@ -17,9 +17,9 @@ from helixctl.plan import Plan
 from helixctl.plan.layout import MESH_AXES, illegalities
 from helixctl.spec import Dtype
 from helixctl.verify import verify
+from helixctl_runtime.check.reference import evaluate
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.reference import evaluate
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import PAPER, SMALL, dag_of
 from tests.interpreter import execute
 from tests.runtime.models import plan_for

@@ -15,7 +15,7 @@ from helixctl.program.constants import needs_mask
 from helixctl.spec import RotarySpec
 from helixctl_runtime import kernels
 from helixctl_runtime.kernels import grouped
-from helixctl_runtime.rotary import rotations
+from helixctl_runtime.tensors.rotary import rotations
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32}

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from helixctl.errors import HelixError
-from helixctl_runtime.ranks.environment import Place, check_world_size, detect
 from helixctl_runtime.ranks.interfaces import check_interfaces
+from helixctl_runtime.ranks.launchers.environment import check_world_size, detect
+from helixctl_runtime.ranks.launchers.place import Place
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.documents import ROOT, SMALL, dag_of
 from tests.ports import free_port

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from helixctl.dag.function import function_of
 from helixctl.errors import HelixError
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.inputs import lengths
-from helixctl_runtime.tensor_files import TensorFiles
+from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.inputs import lengths
+from helixctl_runtime.tensors.tensor_files import TensorFiles
 from tests.cli.command import helixctl
 from tests.runtime.families import CPU, LLAMA, VOCABULARY, WORK, dag_for, saved
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from helixctl.dag import AllReduce, SendReceive, Task
-from helixctl_runtime.measure import Measured, measure
-from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
+from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange, Wait
+from helixctl_runtime.measure.measure import Measured, measure
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.speed import slowness
 
@@ -31,12 +31,12 @@ def exchange(place: int, op: Any) -> Exchange:
     return Exchange(place, task, data, data)
 
 
-def program(rank: int, *actions: Action) -> Program:
+def program(rank: int, *actions: Action) -> BoundProgram:
     tasks = 1 + max(a.place for a in actions)
-    return Program(rank, tasks, actions, {}, {}, frozenset(), 0, 0)
+    return BoundProgram(rank, tasks, actions, {}, {}, frozenset(), 0, 0)
 
 
-def on_ranks(make: Callable[[Rank], list[Program]], ranks: int = 2, **steps: int) -> list[list[Measured]]:
+def on_ranks(make: Callable[[Rank], list[BoundProgram]], ranks: int = 2, **steps: int) -> list[list[Measured]]:
     """What each rank measured of each of its programs."""
 
     def work(rank: Rank) -> list[Measured]:
@@ -54,7 +54,7 @@ def test_ranks_begin_a_step_together() -> None:
     """The second stage of a pipeline waits for the first in every step; else they would work side by side."""
     slow = slowness()
 
-    def make(rank: Rank) -> list[Program]:
+    def make(rank: Rank) -> list[BoundProgram]:
         send = exchange(1 - rank.rank, SendReceive())
         if rank.rank:
             return [program(1, send, Wait(0, send), sleep(1, 0.05 * slow))]
@@ -70,7 +70,7 @@ def test_ranks_begin_a_step_together() -> None:
 def test_programs_take_turns() -> None:
     """The order of the steps, and what the launcher is told of each: the step, and the task counted from its first."""
 
-    def make(rank: Rank) -> list[Program]:
+    def make(rank: Rank) -> list[BoundProgram]:
         def tell(name: str) -> Compute:
             return Compute(0, lambda: seen.append((name, *rank.progress.cell[:2])))
 
@@ -91,7 +91,7 @@ def test_a_collective_is_on_its_way_until_it_is_complete() -> None:
     """Not until it is waited for: the rank learns of that only then."""
     slow = slowness()
 
-    def make(rank: Rank) -> list[Program]:
+    def make(rank: Rank) -> list[BoundProgram]:
         reduce = exchange(0, AllReduce())
         return [program(rank.rank, reduce, sleep(1, 0.2 * slow), Wait(0, reduce))]
 
@@ -109,7 +109,7 @@ def test_a_rank_that_waits_is_exposed_and_one_that_computes_is_not() -> None:
     """Rank 1 comes late: rank 0 computes for some of the time, and waits for the rest."""
     slow = slowness()
 
-    def make(rank: Rank) -> list[Program]:
+    def make(rank: Rank) -> list[BoundProgram]:
         reduce = exchange(1, AllReduce())
         before, after = ((0, 0.1 * slow), (0.2 * slow, 0))[rank.rank]
         copy = sleep(1, 0.05 * slow)  # made for the collective, which begins after it
@@ -128,9 +128,9 @@ def test_a_rank_that_waits_is_exposed_and_one_that_computes_is_not() -> None:
 def test_a_copy_belongs_to_its_computation() -> None:
     """A task of several actions takes from the first to the last; what comes after all tasks belongs to none."""
 
-    def make(rank: Rank) -> list[Program]:
+    def make(rank: Rank) -> list[BoundProgram]:
         made = program(0, sleep(0, 0.01), sleep(0, 0.02), sleep(1, 0.03))
-        return [Program(0, 1, made.actions, {}, {}, frozenset(), 0, 0)]
+        return [BoundProgram(0, 1, made.actions, {}, {}, frozenset(), 0, 0)]
 
     ((measured,),) = on_ranks(make, ranks=1, iters=1, trace_steps=1)
     ((begin, end),) = measured.traced[0].tasks

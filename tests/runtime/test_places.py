@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helixctl_runtime.places import Places
+from helixctl_runtime.measure.places import Places
 from tests.documents import SMALL, dag_of
 from tests.runtime.unusual import MODEL
 

@@ -9,8 +9,8 @@ from helixctl.dag import AllGather, AllReduce, Attention
 from helixctl.dag.function import hidden_states
 from helixctl.dag.retype import retyped
 from helixctl.lower.builder import Builder
+from helixctl_runtime.compile.bound import Compute, Exchange, Wait
 from helixctl_runtime.kernels import attention
-from helixctl_runtime.program import Compute, Exchange, Wait
 from tests.documents import SMALL, TINY, dag_of, plan_of
 from tests.lower.test_lower import AXES
 from tests.runtime.together import computes, run_together

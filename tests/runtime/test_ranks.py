@@ -20,15 +20,14 @@ import torch.distributed as dist  # noqa: E402
 
 from helixctl.errors import HelixError, fail  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
-from helixctl_runtime.ranks.environment import (  # noqa: E402
-    Place,
-    check_devices,
-    check_world_size,
-    detect,
-    expand_hosts,
-)
-from helixctl_runtime.ranks.failure import Report, Standing, root_cause  # noqa: E402
-from helixctl_runtime.ranks.rank import Position  # noqa: E402
+from helixctl_runtime.ranks.devices import check_devices  # noqa: E402
+from helixctl_runtime.ranks.failure.diagnosis import root_cause  # noqa: E402
+from helixctl_runtime.ranks.failure.report import Report  # noqa: E402
+from helixctl_runtime.ranks.failure.standing import Standing  # noqa: E402
+from helixctl_runtime.ranks.launchers.environment import check_world_size, detect  # noqa: E402
+from helixctl_runtime.ranks.launchers.place import Place  # noqa: E402
+from helixctl_runtime.ranks.launchers.slurm import expand_hosts  # noqa: E402
+from helixctl_runtime.ranks.progress import Position  # noqa: E402
 from tests.ports import free_port  # noqa: E402
 from tests.speed import slowness  # noqa: E402
 

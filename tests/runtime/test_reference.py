@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helixctl_runtime.reference import evaluate
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.check.reference import evaluate
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import SMALL, plan_of
 
 

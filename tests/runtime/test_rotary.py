@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from helixctl.spec import RotarySpec
-from helixctl_runtime.rotary import frequencies, rotations
+from helixctl_runtime.tensors.rotary import frequencies, rotations
 from tests import interpreter
 
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_seq_len": 8192}

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from helixctl.dag.retype import retyped
 from helixctl.units import human_bytes
-from helixctl_runtime.report import less_precise
+from helixctl_runtime.report.environment import less_precise
 from helixctl_runtime.run import Options, run
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.documents import ROOT, SMALL, dag_of
 from tests.runtime.together import run_together

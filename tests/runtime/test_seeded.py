@@ -10,7 +10,7 @@ import torch
 
 from helixctl.dag import Tensor
 from helixctl.dag.function import seeded
-from helixctl_runtime.seeded import seeded_numbers
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import ROOT
 
 TENSOR = Tensor("l0.w_q", "weight", ("hidden", "head", "head_dim"), (6, 4, 10), (0.0, 0.5))
@@ -97,5 +97,5 @@ def test_parts_that_are_made_one_after_the_other(
 ) -> None:
     """A large region is made in parts, whose numbers are those of the region made at once."""
     at_once = seeded_numbers(TENSOR, region, 7, torch.float32)
-    monkeypatch.setattr("helixctl_runtime.seeded._MOST_AT_ONCE", 5)
+    monkeypatch.setattr("helixctl_runtime.tensors.seeded._MOST_AT_ONCE", 5)
     assert torch.equal(seeded_numbers(TENSOR, region, 7, torch.float32), at_once)

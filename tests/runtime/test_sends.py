@@ -7,7 +7,7 @@ import torch
 
 from helixctl.dag import Dag, SendReceive
 from helixctl_runtime.compile import compile_rank
-from helixctl_runtime.program import Action, Compute, Exchange, Program, Wait
+from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange, Wait
 from tests.documents import SMALL, dag_of
 from tests.liveness import last_needed
 from tests.runtime.unusual import MODEL
@@ -21,7 +21,7 @@ def dag() -> Dag:
     return dag_of(SMALL, 1, 1, *MODEL, "workload.batch=6", **STAGES)
 
 
-def program_of(dag: Dag, rank: int) -> Program:
+def program_of(dag: Dag, rank: int) -> BoundProgram:
     device = torch.device("cpu")
     return compile_rank(dag, rank, device, lambda v: torch.ones(v.shape, dtype=torch.float64))
 

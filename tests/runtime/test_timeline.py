@@ -8,7 +8,7 @@ import pytest
 
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
-from helixctl_runtime.timeline import Timeline, TracedStep, kinds, timeline
+from helixctl_runtime.measure.timeline import Timeline, TracedStep, kinds, timeline
 from tests.documents import SMALL, dag_of
 from tests.runtime.unusual import MODEL
 

@@ -14,11 +14,11 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.spec.load import load_cluster, load_model
+from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.reference import evaluate, relative_error
-from helixctl_runtime.walk import fused, walk_together
+from helixctl_runtime.measure.walk import fused, walk_together
+from helixctl_runtime.tensors.files import Numbers
 from tests.documents import SMALL
 
 CPU = torch.device("cpu")

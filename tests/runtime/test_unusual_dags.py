@@ -13,9 +13,9 @@ import torch
 
 from helixctl.dag import Dag, Task
 from helixctl.verify import verify
-from helixctl_runtime.collectives import exchange_together
-from helixctl_runtime.program import Compute, Exchange, Program
-from helixctl_runtime.walk import fused
+from helixctl_runtime.comm.collectives import exchange_together
+from helixctl_runtime.compile.bound import BoundProgram, Compute, Exchange
+from helixctl_runtime.measure.walk import fused
 from tests.documents import SMALL, dag_of
 from tests.runtime.models import real
 from tests.runtime.together import Ran, computes, run_together
@@ -126,7 +126,7 @@ class Flight:
             self.written.add(rank)
 
 
-def walk_apart(programs: list[Program], random: Random) -> None:
+def walk_apart(programs: list[BoundProgram], random: Random) -> None:
     """One step of all ranks as ``Walker`` and torch.distributed may run it: in one of all the orders of events.
 
     Each rank does its actions in their order, as far ahead of the others or behind as chance will have it. A collective

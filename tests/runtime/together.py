@@ -13,12 +13,12 @@ from helixctl.plan import Interval, Layout, Plan
 from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.spec.load import load_cluster
 from helixctl.verify import verify
+from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.files import Numbers
-from helixctl_runtime.program import Program
-from helixctl_runtime.reference import evaluate, relative_error
-from helixctl_runtime.walk import fused, walk_together
+from helixctl_runtime.measure.walk import fused, walk_together
+from helixctl_runtime.tensors.files import Numbers
 from tests.documents import SMALL
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ class Ran:
         unpartitioned: of the unpartitioned computation.
     """
 
-    programs: list[Program]
+    programs: list[BoundProgram]
     outputs: list[torch.Tensor]
     error: float
     overall: float

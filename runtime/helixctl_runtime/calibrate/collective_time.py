@@ -20,8 +20,8 @@ import torch.distributed as dist
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, ReduceScatter, SendReceive, Task, Value
 from helixctl.dag.formulas import nbytes
 from helixctl_runtime.calibrate.points import Collective, CollectivePoint
-from helixctl_runtime.collectives import Issue, issue
-from helixctl_runtime.program import Exchange
+from helixctl_runtime.comm.collectives import Issue, issue
+from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.ranks import Rank
 
 # Seconds of a core between two collectives: what a rank of the small twins computes there.

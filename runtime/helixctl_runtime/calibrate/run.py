@@ -17,7 +17,7 @@ from helixctl_runtime.calibrate.document import cluster_of
 from helixctl_runtime.calibrate.points import FULL, QUICK, Sizes
 from helixctl_runtime.calibrate.worker import Calibration
 from helixctl_runtime.ranks import run_ranks
-from helixctl_runtime.ranks.environment import detect
+from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.run import speaks, starts_ranks
 
 __all__ = ["Request", "calibrate", "speaks", "starts_ranks"]

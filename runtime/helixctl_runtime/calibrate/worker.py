@@ -15,7 +15,7 @@ from helixctl_runtime.calibrate.collective_time import CollectiveTimer, load_of,
 from helixctl_runtime.calibrate.kernel_time import KernelTimer
 from helixctl_runtime.calibrate.points import CollectivePoint, KernelPoint, Sizes
 from helixctl_runtime.ranks import Phase, Rank
-from helixctl_runtime.report import environment
+from helixctl_runtime.report.environment import environment
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import torch
 
 from helixctl.program import CausalMask, Constant, RotaryTable
 from helixctl_runtime import kernels
-from helixctl_runtime.rotary import rotations
+from helixctl_runtime.tensors.rotary import rotations
 
 
 def fill(constant: Constant, target: torch.Tensor) -> None:

@@ -7,14 +7,14 @@ import torch
 from helixctl import program
 from helixctl.dag import Dag
 from helixctl_runtime import kernels
+from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange, Load, Wait
 from helixctl_runtime.compile.computations import Kernels
 from helixctl_runtime.compile.constants import fill
 from helixctl_runtime.compile.memory import Memory
 from helixctl_runtime.compile.weights import LoadedWeights
-from helixctl_runtime.program import Action, Compute, Exchange, Load, Program, Wait
 
 
-def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Program:
+def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> BoundProgram:
     """Bind a rank's program (``helixctl.program.program_of``, which decides everything) to kernels and tensors.
 
     Args:
@@ -35,7 +35,7 @@ def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Progr
     for constant, view in made.constants.items():
         fill(constant, memory.tensor(view))
     actions = _bound(made, memory, bound)
-    return Program(
+    return BoundProgram(
         rank=rank,
         tasks=made.tasks,
         actions=actions,

@@ -9,7 +9,7 @@ import torch
 from helixctl import program
 from helixctl.dag import Dag
 from helixctl.program.axes import Axes, Axis
-from helixctl_runtime.program import Load
+from helixctl_runtime.compile.bound import Load
 
 
 class LoadedWeights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helixctl_runtime.ranks.launch import run_ranks
-from helixctl_runtime.ranks.rank import Phase, Progress, Rank
+from helixctl_runtime.ranks.progress import Phase, Progress
+from helixctl_runtime.ranks.rank import Rank
 
 __all__ = ["Phase", "Progress", "Rank", "run_ranks"]

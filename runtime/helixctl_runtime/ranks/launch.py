@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from helixctl_runtime.ranks import signals
-from helixctl_runtime.ranks.environment import DeviceKind, check_devices, check_world_size, detect
-from helixctl_runtime.ranks.failure import TaskName, root_cause
+from helixctl_runtime.ranks.devices import DeviceKind, check_devices
+from helixctl_runtime.ranks.failure.diagnosis import TaskName, root_cause
 from helixctl_runtime.ranks.interfaces import check_interfaces, loopback
-from helixctl_runtime.ranks.local import LocalRanks
+from helixctl_runtime.ranks.launchers.environment import check_world_size, detect
+from helixctl_runtime.ranks.local import signals
+from helixctl_runtime.ranks.local.processes import LocalRanks
 from helixctl_runtime.ranks.logs import log_folder, scratch_folder
-from helixctl_runtime.ranks.outer import run_here
-from helixctl_runtime.ranks.rank import Position, Rank
+from helixctl_runtime.ranks.outer.here import run_here
+from helixctl_runtime.ranks.progress import Position
+from helixctl_runtime.ranks.rank import Rank
 
 Worker = Callable[[Rank], object]
 Watch = Callable[[Position], None]

@@ -1,61 +1,33 @@
-"""What a worker is told about itself, and the cell in which it says how far it is."""
+"""What a worker is told about itself, and how it joins the other ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
 
-if TYPE_CHECKING:
-    from helixctl_runtime.ranks.peers import Peers
+from helixctl_runtime.ranks.progress import Phase, Progress
 
-# int64 words of a rank's cell: a cache line each, so that ranks do not write to one another's.
-CELL_WORDS: Final = 8
-
-
-class Phase(IntEnum):
-    """The parts of a run, in the order in which a rank goes through them."""
-
-    STARTING = 0  # the process exists
-    JOINING = 1  # in init_process_group
-    PREPARING = 2  # groups, buffers, weights
-    RUNNING = 3
-    CHECKING = 4
-    DONE = 5
+if TYPE_CHECKING:  # torch.distributed has it for use, not for types
+    from torch._C._distributed_c10d import Store
 
 
-class Position(NamedTuple):
-    """How far a rank is; a smaller position is further behind."""
+class MeetingPlace(Protocol):
+    """Where the ranks of an outer launcher meet."""
 
-    phase: Phase
-    step: int
-    begun: int  # tasks of the step that the rank has begun
+    @property
+    def shown_host(self) -> str:
+        """This host's name for messages; empty where there is only one."""
 
+    def meet(self) -> Store:
+        """Connect, and say where this rank is."""
 
-class Progress:
-    """How far one rank is, in memory that the launcher can read while the rank is stuck or dead.
-
-    Attributes:
-        cell: ``cell[0]`` counts the tasks of this step that the rank has begun to issue or to wait for, so the
-            current task is ``order[cell[0] - 1]``; ``cell[1]`` is the step. The hot loop writes both directly.
-    """
-
-    def __init__(self, cell: memoryview | None = None) -> None:
-        """Use eight int64 words of shared memory, or private ones where no launcher looks."""
-        self.cell: memoryview = memoryview(bytearray(8 * CELL_WORDS)).cast("q") if cell is None else cell
-
-    def enter(self, phase: Phase) -> None:
-        """Say that the rank is now in this phase."""
-        self.cell[2] = phase
-
-    def position(self) -> Position:
-        """How far the rank is now."""
-        return Position(Phase(self.cell[2]), self.cell[1], self.cell[0])
+    def learn(self) -> None:
+        """Get to know all ranks; each has met before anyone's process group is complete."""
 
 
 @dataclass
@@ -67,7 +39,7 @@ class Rank:
         device: where it computes.
         timeout: seconds that it waits for another rank.
         rendezvous: the ``init_method`` through which the ranks find each other.
-        peers: the other ranks, where another launcher started all.
+        peers: where it meets the other ranks, if another launcher started all.
     """
 
     rank: int
@@ -77,7 +49,7 @@ class Rank:
     timeout: float
     progress: Progress
     rendezvous: str
-    peers: Peers | None = None
+    peers: MeetingPlace | None = None
 
     def __str__(self) -> str:
         """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""

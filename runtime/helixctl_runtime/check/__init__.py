@@ -1,0 +1,1 @@
+"""The output of a run: held against the unpartitioned model in float64, and written to a file."""

@@ -1,0 +1,178 @@
+"""The unpartitioned model: its equations evaluated over whole tensors, in any dtype. What --check compares with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from helixctl.dag import (
+    Activation,
+    Add,
+    Attention,
+    Bias,
+    Embed,
+    Experts,
+    LastToken,
+    Linear,
+    Multiply,
+    Norm,
+    Rotate,
+    Route,
+    Tensor,
+)
+from helixctl.dag.function import Equation, function_of, input_of, output_of
+from helixctl.plan import Plan
+from helixctl_runtime.dtypes import HALF
+from helixctl_runtime.tensors.rotary import rotations
+
+_LARGEST_SCORES = 2**27  # elements of the score matrices that are made at once
+_LARGEST_DIFFERENCE = 2**24  # elements of two tensors that are compared at once
+
+LoadWhole = Callable[[Tensor], torch.Tensor]
+
+
+def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
+    """The model's output, computed in ``dtype``.
+
+    It is (batch, seq, hidden); of a model with a vocabulary its logits, (batch, seq, vocab), or those of the last
+    tokens alone, (batch, vocab).
+
+    Every operation is computed in ``dtype`` (half precision: in float32) and its result rounded once to ``dtype``.
+    ``load`` gives the numbers of whole weights and inputs (token ids: int64); they are read when needed and not kept.
+    """
+    function = function_of(plan.model, plan.workload)
+    given, made = input_of(plan.model), output_of(plan.model)
+    wide = torch.float32 if dtype in HALF else dtype
+    uses = {name: i for i, eq in enumerate(function.equations) for name in eq.inputs}
+    live: dict[str, torch.Tensor] = {}
+    for i, equation in enumerate(function.equations):
+        operands = [live[n] if n in live else load(function.tensors[n]) for n in equation.inputs]
+        if equation.inputs[0] == given:
+            live[given] = operands[0]
+        results = _apply(equation, operands, wide, function.tensors)
+        kept = wide if isinstance(equation.op, Route) else dtype  # gates are never rounded to half precision
+        live.update(zip(equation.outputs, (y.to(kept) for y in results), strict=True))
+        live = {name: x for name, x in live.items() if uses.get(name, i + 1) > i}
+    return live[made]
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Frobenius norm of the difference over that of ``expected`` (float64); infinite where ``actual`` is not finite."""
+    difference = norm = 0.0
+    for a, e in _parts(actual, expected):
+        difference += float((a.to(torch.float64) - e).square_().sum())
+        norm += float(torch.linalg.vector_norm(e)) ** 2
+    error = math.sqrt(difference / norm) if norm else float("inf")
+    return error if error == error else float("inf")  # noqa: PLR0124  NaN
+
+
+def _parts(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Two tensors side by side in parts: a copy of the whole in float64 may be too large."""
+    if a.numel() <= _LARGEST_DIFFERENCE:
+        yield a, b
+        return
+    axis = a.shape.index(max(a.shape))
+    size = max(1, a.shape[axis] * _LARGEST_DIFFERENCE // a.numel())
+    for pair in zip(a.split(size, axis), b.split(size, axis), strict=True):
+        yield from _parts(*pair)
+
+
+def _apply(  # noqa: C901  one case a kind
+    equation: Equation, operands: list[torch.Tensor], wide: torch.dtype, tensors: dict[str, Tensor]
+) -> list[torch.Tensor]:
+    op = equation.op
+    if isinstance(op, Embed | LastToken):
+        return [_rows(op, *operands)]  # numbers are moved, so that none need be widened
+    x = [operand.to(wide) for operand in operands]
+    match op:
+        case Linear(contract):
+            left = [tensors[equation.inputs[0]].dims.index(d) for d in contract]
+            rights = [[tensors[w].dims.index(d) for d in contract] for w in equation.inputs[1:]]
+            return [torch.tensordot(x[0], w, dims=(left, right)) for w, right in zip(x[1:], rights, strict=True)]
+        case Bias():
+            return [a + b for a, b in zip(x[: len(x) // 2], x[len(x) // 2 :], strict=True)]
+        case Rotate():
+            return [_rotated(op, each) for each in x]
+        case Attention():
+            made = _attention(op, *x)
+        case Norm(_, _, eps):
+            made = x[0] / torch.sqrt(x[0].square().mean(dim=-1, keepdim=True) + eps) * x[1]
+        case Activation(function):
+            made = getattr(torch.nn.functional, function)(x[0])
+        case Route():
+            made = _gates(op, x[0] @ x[1])
+        case Experts(function):
+            made = _experts(function, *x)
+        case Add():
+            made = x[0] + x[1]
+        case Multiply():
+            made = x[0] * x[1]
+        case _:
+            raise TypeError(op)
+    return [made]
+
+
+def _rows(op: Embed | LastToken, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The rows of a table that ids name, or the last real row of every sequence."""
+    if isinstance(op, Embed):
+        return b[a]
+    return a[torch.arange(len(b), device=b.device), b - 1]
+
+
+def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
+    """Every pair of dims i and i + head_dim / 2 turned by its angle, as complex numbers are multiplied."""
+    seq, head_dim = x.shape[1], x.shape[3]
+    cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in rotations(op.rotary, head_dim, (0, seq)))
+    a, b = x[..., : head_dim // 2], x[..., head_dim // 2 :]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def _gates(op: Route, logits: torch.Tensor) -> torch.Tensor:
+    """Softmax over the best ``top_k`` of the last dim, or over all of it; zero for all but the best.
+
+    Of equal logits the first are the best.
+    """
+    order = torch.argsort(logits, dim=-1, descending=True, stable=True)
+    place = torch.arange(logits.shape[-1], device=logits.device).expand_as(order)
+    worse = torch.empty_like(order).scatter_(-1, order, place) >= op.top_k
+    if op.renormalise:
+        return torch.softmax(logits.masked_fill(worse, float("-inf")), dim=-1)
+    return torch.softmax(logits, dim=-1).masked_fill(worse, 0)
+
+
+def _experts(
+    function: str,
+    x: torch.Tensor,
+    gates: torch.Tensor,
+    w_up: torch.Tensor,
+    w_down: torch.Tensor,
+    w_gate: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Every expert over every token, weighted by its gate: no routing to get wrong."""
+    activation = getattr(torch.nn.functional, function)
+    total = torch.zeros_like(x)
+    for expert in range(w_up.shape[0]):
+        up = x @ w_up[expert]
+        inner = activation(up) if w_gate is None else activation(x @ w_gate[expert]) * up
+        total += gates[..., expert : expert + 1] * (inner @ w_down[expert])
+    return total
+
+
+def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(q k^T / sqrt(width)) v for every sequence, head and softmax slice."""
+    batch, seq, heads, head_dim = q.shape
+    # Head h attends with the head h // (heads / kv_heads) of keys and values.
+    k, v = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (k, v))
+    q, k, v = (t.reshape(batch, seq, -1, op.softmax_width).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril() if op.causal else None
+    chunk = max(1, _LARGEST_SCORES // (seq * seq))
+    outputs = []
+    for first in range(0, q.shape[0], chunk):
+        part = slice(first, first + chunk)
+        scores = q[part] @ k[part].transpose(-1, -2) / op.softmax_width**0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        outputs.append(torch.softmax(scores, dim=-1) @ v[part])
+    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, head_dim)

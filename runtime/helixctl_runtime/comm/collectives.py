@@ -1,0 +1,84 @@
+"""Collectives: one call of torch.distributed per exchange, or a copy where all ranks live in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter, SendReceive
+from helixctl_runtime.compile.bound import Exchange
+
+# torch 2.13 renames these two; 2.11 has only the old names, and the new torch warns about it.
+_all_gather: Callable[..., dist.Work] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter: Callable[..., dist.Work] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+Issue = Callable[[], dist.Work]
+
+
+def groups_of(dag: Dag) -> list[tuple[int, ...]]:
+    """The sets of ranks that meet in collectives, each once, in the order of the document."""
+    met = (t.ranks for t in dag.tasks if t.is_collective and not isinstance(t.op, SendReceive))
+    return list(dict.fromkeys(met))
+
+
+def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Issue:  # noqa: PLR0911  one a kind
+    """The call that starts a collective; its result is waited for later."""
+    send, receive, op = exchange.send, exchange.receive, exchange.task.op
+    if isinstance(op, AllGather):
+        flat = send.view(-1)
+        return lambda: _all_gather(receive, flat, group=group, async_op=True)
+    if isinstance(op, AllToAll):
+        leave, arrive = [*exchange.leave], [*exchange.arrive]
+        return lambda: dist.all_to_all_single(receive, send.view(-1), arrive, leave, group=group, async_op=True)
+    if isinstance(op, AllReduce):
+        return lambda: dist.all_reduce(receive, group=group, async_op=True)
+    if isinstance(op, ReduceScatter):
+        return lambda: _reduce_scatter(receive.view(-1), send.view(-1), group=group, async_op=True)
+    root, *others = exchange.task.ranks
+    if isinstance(op, SendReceive):
+        if rank == root:
+            return lambda: _work(dist.isend(send, others[0]))
+        return lambda: _work(dist.irecv(receive, root))
+    return lambda: dist.broadcast(receive, root, group=group, async_op=True)
+
+
+def _work(work: dist.Work | None) -> dist.Work:
+    if work is None:
+        msg = "this rank takes no part in the exchange"
+        raise RuntimeError(msg)
+    return work
+
+
+def exchange_together(exchanges: list[Exchange]) -> None:
+    """One collective of ranks that all live in this process, in the order of its ranks."""
+    op = exchanges[0].task.op
+    if isinstance(op, AllToAll):
+        _all_to_all(exchanges)
+        return
+    if isinstance(op, ReduceScatter):
+        _scatter_sum(exchanges)
+        return
+    if isinstance(op, AllGather):
+        whole = torch.cat([e.send.reshape(-1) for e in exchanges])
+    elif isinstance(op, AllReduce):
+        whole = torch.stack([e.send for e in exchanges]).sum(dim=0)
+    else:
+        whole = exchanges[0].send
+    for e in exchanges:
+        e.receive.view(-1).copy_(whole.view(-1))
+
+
+def _scatter_sum(exchanges: list[Exchange]) -> None:
+    """The sum of what all send, in equal parts, in the order of the ranks they are for."""
+    whole = torch.stack([e.send.view(-1) for e in exchanges]).sum(dim=0)
+    for e, part in zip(exchanges, whole.chunk(len(exchanges)), strict=True):
+        e.receive.view(-1).copy_(part)
+
+
+def _all_to_all(exchanges: list[Exchange]) -> None:
+    """Every rank's parts, in the order of the ranks they are for, to those ranks."""
+    sent = [e.send.view(-1).split([*e.leave]) for e in exchanges]
+    for rank, e in enumerate(exchanges):
+        torch.cat([parts[rank] for parts in sent], out=e.receive.view(-1))

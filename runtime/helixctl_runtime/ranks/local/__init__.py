@@ -1,0 +1,1 @@
+"""Local ranks: processes of this machine that the launcher starts, watches and ends."""

@@ -1,0 +1,190 @@
+"""The report of a run: measured numbers with their names (docs/glossary.md) and the environment they come from."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from helixctl.dag import Dag
+from helixctl.dag.span import Span
+from helixctl_runtime.check.outputs import Check
+from helixctl_runtime.measure.measure import Measured
+from helixctl_runtime.measure.timeline import kinds, timeline
+from helixctl_runtime.report.environment import environment
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of one measured quantity."""
+
+    mean: float
+    std: float
+    min: float
+    p10: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    n: int
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Statistics:
+        """Statistics of at least one number; percentiles by linear interpolation."""
+        x = torch.tensor(numbers, dtype=torch.float64)
+        p10, p50, p90, p99 = torch.quantile(x, torch.tensor([0.1, 0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
+        std = float(x.std()) if len(numbers) > 1 else 0.0
+        return cls(float(x.mean()), std, float(x.min()), p10, p50, p90, p99, float(x.max()), len(numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class RankMeasurement:
+    """What one rank measured of one dag.
+
+    Attributes:
+        measured: its steps.
+        weight_nbytes, buffer_nbytes: memory that the executor allocated for weights and for all else.
+        proved_nbytes: what the proof of memory says of both together.
+        peak_nbytes: largest resident set (cpu) or allocation (cuda), before any check.
+        attention: the fused kernels that ran.
+        check: of this rank's output, where it was asked for.
+        finite: its part of the output has neither NaN nor infinity.
+        weights_read_nbytes: what it asked for of the files that hold the weights; 0 where they are seeded.
+    """
+
+    rank: int
+    measured: Measured
+    weight_nbytes: int
+    buffer_nbytes: int
+    proved_nbytes: int
+    peak_nbytes: int
+    attention: list[str]
+    check: Check | None = None
+    finite: bool = True
+    weights_read_nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gives of one dag: the report as JSON-ready data, and the measured timeline of one traced step."""
+
+    report: dict[str, Any]
+    spans: tuple[Span, ...]
+
+
+def levels(dag: Dag) -> list[dict[str, Any]]:
+    """Tasks and bytes by level: what one rank receives (the one that receives most) and all ranks together."""
+    tasks: dict[str, int] = defaultdict(int)
+    received: dict[str, list[int]] = defaultdict(lambda: [0] * len(dag.order))
+    for task in dag.tasks:
+        tasks[task.level] += 1
+        for rank in task.ranks if task.is_collective else ():
+            received[task.level][rank] += task.nbytes
+    return [
+        {
+            "level": level,
+            "tasks": count,
+            "received_nbytes_per_rank": max(received[level], default=0),
+            "received_nbytes": sum(received[level]),
+        }
+        for level, count in tasks.items()
+    ]
+
+
+def result(
+    dag: Dag,
+    ranks: Sequence[RankMeasurement],
+    *,
+    seed: int,
+    warmup: int,
+    started_at: str,
+    cuda_graph: bool = False,
+    weights: dict[str, Any] | None = None,
+) -> Result:
+    """The report, and the timeline of the traced step of median duration.
+
+    ``cuda_graph``: whether the measured steps were replayed from a CUDA graph; traced ones are walked.
+    ``weights``: what was read of which files, as ``Numbers.account`` has it; None where they are seeded.
+    """
+    traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
+    durations = [each.duration_s for each in traced]
+    typical = traced[durations.index(statistics.median_low(durations))]
+    steps = _steps(ranks)
+    exposed_ms = statistics.fmean(r.measured.communication_s for r in ranks) / len(steps) * 1e3
+    work = dag.plan.workload
+    report = {
+        "report": "helixctl run",
+        "format_version": "1.0",
+        "simulated": False,
+        "plan_digest": dag.plan_digest,
+        "dag_digest": dag.digest,
+        "model": dag.plan.model.name,
+        "layout": dag.plan.layout.model_dump(),
+        "workload": work.model_dump(),
+        "dtype": dag.plan.model.dtype,
+        "seed": seed,
+        "warmup": warmup,
+        "iters": len(steps),
+        "trace_steps": len(traced),
+        "tokens_per_s": work.tokens / statistics.fmean(steps),
+        "step_time_ms": asdict(Statistics.of([s * 1e3 for s in steps])),
+        "communication": {
+            "exposed_ms": exposed_ms,
+            "hidden_ms": statistics.median(each.hidden_s for each in traced) * 1e3,
+        },
+        "sync_overhead_per_token_ms": exposed_ms / work.seq_len,
+        "busy_share": statistics.median(each.busy_share for each in traced),
+        "weights": weights and _weights(weights, ranks),
+        "levels": levels(dag),
+        "kinds": kinds(dag, traced),
+        "memory": {
+            "proved_nbytes": max(r.proved_nbytes for r in ranks),
+            "allocated_nbytes": max(r.weight_nbytes + r.buffer_nbytes for r in ranks),
+        },
+        "attention_kernels": ranks[0].attention,
+        "cuda_graph": cuda_graph,
+        "ranks": [_rank(r) for r in ranks],
+        "output_finite": all(r.finite for r in ranks),
+        "check": _check([r.check for r in ranks if r.check is not None]),
+        "environment": environment(),
+        "started_at": started_at,
+    }
+    return Result(report, typical.spans)
+
+
+def _steps(ranks: Sequence[RankMeasurement]) -> list[float]:
+    """The time of a step is that of its slowest rank."""
+    return [max(times) for times in zip(*(r.measured.step_s for r in ranks), strict=True)]
+
+
+def _rank(rank: RankMeasurement) -> dict[str, Any]:
+    step_s = rank.measured.step_s
+    return {
+        "rank": rank.rank,
+        "step_time_ms_mean": statistics.fmean(step_s) * 1e3,
+        "exposed_ms": rank.measured.communication_s / len(step_s) * 1e3,
+        "weights_read_nbytes": rank.weights_read_nbytes,
+        "weight_nbytes": rank.weight_nbytes,
+        "buffer_nbytes": rank.buffer_nbytes,
+        "peak_nbytes": rank.peak_nbytes,
+    }
+
+
+def _weights(account: dict[str, Any], ranks: Sequence[RankMeasurement]) -> dict[str, Any]:
+    read = [rank.weights_read_nbytes for rank in ranks]
+    return account | {"read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
+
+
+def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
+    """Passed where finite and within the tolerance; JSON has no infinity, so that is null."""
+    if not ranks:
+        return None
+    worst = replace(ranks[0], error=max(r.error for r in ranks))
+    passed = math.isfinite(worst.error) and worst.error <= worst.tolerance
+    numbers = {k: v if math.isfinite(v) else None for k, v in asdict(worst).items() if k != "not_finite"}
+    return {"passed": passed} | numbers | {"not_finite": list(worst.not_finite)}

@@ -1,0 +1,198 @@
+"""What a file gives the model to work on: token ids or hidden states, and what tokenizers write beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from helixctl.dag import Tensor
+from helixctl.dag.function import LENGTH
+from helixctl.errors import Diagnostic, HelixError
+from helixctl_runtime.tensors.stored import as_it_is, read_region
+from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles
+
+MASK, POSITIONS = "attention_mask", "position_ids"
+_IDS = ("I64", "I32")
+# What tokenizers and data sets keep beside the ids, and no forward pass of ours depends on.
+_WITHOUT_EFFECT = frozenset({"labels", "length", "offset_mapping", "special_tokens_mask"})
+_NO_POSITIONS = "positions are not read, and count from 0 in every sequence: leave them out where they do"
+_ALONE = "give a file with the tensor {} alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What of the plan says how an input is read.
+
+    Attributes:
+        tensor: the input of the dag.
+        vocabulary: how many token ids there are, where the model reads them.
+        causal: no token attends to a later one.
+        last: the output is of the last real token of every sequence.
+        allowed: other tensors that may stand in the same file, such as the weights.
+    """
+
+    tensor: Tensor
+    vocabulary: int | None
+    causal: bool
+    last: bool = False
+    allowed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is wrong with a file, and what is worth knowing of what it holds beside the input."""
+
+    problems: list[Diagnostic]
+    notes: list[str]
+
+
+class _Refused(Exception):  # noqa: N818  becomes a diagnostic
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+
+def look(files: TensorFiles, reader: Reader) -> Found:
+    """See that a file holds this input, and nothing else that would change the result."""
+    found = Found([], [])
+    try:
+        names = files.names
+        _apply(found, files, partial(_check, files, reader))
+        for name in sorted(names.keys() - reader.allowed - {reader.tensor.name}):
+            _apply(found, files, partial(_beside, files, name, reader))
+    except HelixError as error:
+        found.problems.extend(error.diagnostics)
+    return found
+
+
+def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
+    """The number of real tokens of each sequence: by its attention mask or a tensor ``length``, else all.
+
+    Args:
+        files: the file of the input.
+        batch: sequences of the input.
+        seq_len: tokens of each, padding included.
+
+    Returns:
+        int64 of shape (batch,), each from 1 to ``seq_len``. The real tokens come first.
+
+    Raises:
+        HelixError: HX507, the mask is not one of padding on the right, or it is not of these lengths.
+    """
+    try:
+        found = _lengths(files, batch, seq_len)
+        return _given_lengths(files, found, seq_len) if LENGTH in files.names else found
+    except _Refused as error:
+        raise HelixError(Diagnostic("HX507", error.message, error.hint, file=files.path)) from error
+
+
+def _apply(found: Found, files: TensorFiles, check: Callable[[], str | None]) -> None:
+    try:
+        if note := check():
+            found.notes.append(note)
+    except _Refused as error:
+        problem = Diagnostic("HX507", error.message, error.hint, file=files.path)
+        if problem not in found.problems:  # positions depend on the mask
+            found.problems.append(problem)
+
+
+def _check(files: TensorFiles, reader: Reader) -> None:
+    tensor = reader.tensor
+    if tensor.name not in files.names:
+        raise _Refused(f"tensor {tensor.name} is missing")
+    shape, dtype = files.shape(tensor.name), files.dtype(tensor.name)
+    allowed = _IDS if reader.vocabulary else tuple(FLOATS)
+    if shape != tensor.shape:
+        raise _Refused(f"tensor {tensor.name} has shape {list(shape)}, the plan {list(tensor.shape)}")
+    if dtype not in allowed:
+        raise _Refused(f"tensor {tensor.name} is {dtype}; it must be one of {', '.join(allowed)}")
+    if reader.vocabulary:
+        ids = read_region(files, tensor, as_it_is(tensor), tensor.full, torch.int64, torch.device("cpu"))
+        for place in ((ids < 0) | (ids >= reader.vocabulary)).nonzero()[:1]:
+            number, last = int(ids[tuple(place)]), reader.vocabulary - 1
+            at = f"tensor {tensor.name} is {number} at {place.tolist()}"
+            raise _Refused(f"{at}; the model's token ids are 0 to {last}")
+
+
+def _beside(files: TensorFiles, name: str, reader: Reader) -> str | None:
+    """What another tensor of the file does to the result: nothing, or it is refused."""
+    size = dict(zip(reader.tensor.dims, reader.tensor.shape, strict=True))
+    if name == MASK:
+        return _mask(files, size["batch"], size["seq"], causal=reader.causal)
+    if name == POSITIONS:
+        return _positions(files, size["batch"], size["seq"])
+    if name == LENGTH and reader.last:
+        _given_lengths(files, _lengths(files, size["batch"], size["seq"]), size["seq"])
+        return None
+    if name in _WITHOUT_EFFECT:
+        return f"{name} has no effect on the output"
+    if name == "token_type_ids" and not _whole(files, name).any():
+        return f"{name} is 0 everywhere and has no effect"
+    message = f"tensor {name} is not read, and may change the result"
+    raise _Refused(message, _ALONE.format(reader.tensor.name))
+
+
+def _mask(files: TensorFiles, batch: int, seq_len: int, *, causal: bool) -> str | None:
+    padding = batch * seq_len - int(_lengths(files, batch, seq_len).sum())
+    if not padding:
+        return None
+    if not causal:
+        message = f"tensor {MASK} pads {padding} tokens; the model is not causal, so that all tokens would see them"
+        raise _Refused(message, "run sequences of one length together, without padding")
+    pads = f"{MASK} pads {padding} of {batch * seq_len} tokens on the right"
+    return f"{pads}: no real token sees them, and their own output means nothing"
+
+
+def _lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
+    if MASK not in files.names:
+        return torch.full((batch,), seq_len, dtype=torch.int64)
+    if (shape := files.shape(MASK)) != (batch, seq_len):
+        message = f"tensor {MASK} has shape {list(shape)}; a mask of padding has that of the ids, {[batch, seq_len]}"
+        raise _Refused(message, "other masks are not read: leave it out where it is the causal one")
+    mask = _whole(files, MASK)
+    for place in ((mask != 0) & (mask != 1)).nonzero()[:1]:
+        number = mask[tuple(place)].item()
+        raise _Refused(f"tensor {MASK} is {number} at {place.tolist()}; it must be 0 or 1: 1 for real tokens")
+    real = mask.bool()
+    for place in (real[:, 1:] & ~real[:, :-1]).nonzero()[:1]:
+        row, column = place.tolist()
+        message = f"tensor {MASK} hides tokens before real ones: it is 0 at {[row, column]}, 1 at {[row, column + 1]}"
+        hint = "no mask is applied: pad on the right (tokenizer.padding_side = 'right'), or run equal lengths together"
+        raise _Refused(message, hint)
+    for row in (~real.any(1)).nonzero()[:1]:
+        raise _Refused(f"tensor {MASK} is 0 everywhere in sequence {int(row)}", "leave out the empty sequence")
+    return real.sum(1)
+
+
+def _given_lengths(files: TensorFiles, masked: torch.Tensor, seq_len: int) -> torch.Tensor:
+    if (shape := files.shape(LENGTH)) != masked.shape or files.dtype(LENGTH) not in _IDS:
+        it_is = f"tensor {LENGTH} is {files.dtype(LENGTH)} {list(shape)}"
+        raise _Refused(f"{it_is}; it must be I64 or I32 {list(masked.shape)}")
+    found = _whole(files, LENGTH).long()
+    for place in ((found < 1) | (found > seq_len)).nonzero()[:1]:
+        raise _Refused(f"tensor {LENGTH} is {int(found[place])} at {place.tolist()}; it must be from 1 to {seq_len}")
+    for place in ((found != masked) & (MASK in files.names)).nonzero()[:1]:
+        message = f"tensor {LENGTH} is {int(found[place])} at {place.tolist()}, by {MASK} it is {int(masked[place])}"
+        raise _Refused(message, "leave one of them out")
+    return found
+
+
+def _positions(files: TensorFiles, batch: int, seq_len: int) -> str | None:
+    """Positions are counted from 0 in every sequence; what padding has is of no effect."""
+    shape = files.shape(POSITIONS)
+    if shape not in {(seq_len,), (1, seq_len), (batch, seq_len)}:
+        raise _Refused(f"tensor {POSITIONS} has shape {list(shape)}, the ids {[batch, seq_len]}", _NO_POSITIONS)
+    found, due = _whole(files, POSITIONS).to(torch.float64).expand(batch, seq_len), torch.arange(seq_len)
+    real = due < _lengths(files, batch, seq_len)[:, None]
+    for row, column in ((found != due) & real).nonzero()[:1].tolist():
+        number = found[row, column].item()
+        message = f"tensor {POSITIONS} is {number:g} at {[row, column]}, where the model counts {column}"
+        raise _Refused(message, _NO_POSITIONS)
+    return None
+
+
+def _whole(files: TensorFiles, name: str) -> torch.Tensor:
+    return files.part(name, [(0, size) for size in files.shape(name)])
