@@ -110,7 +110,8 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Document:
     """Read a document and prove it: a model, a cluster, a plan or a dag, told apart by content.
 
     Args:
-        path: a YAML or JSON file, ``-`` for standard input, or the folder of a Hugging Face model.
+        path: a YAML or JSON file, ``-`` for standard input, the folder of a Hugging Face model, or the name of a
+            model or a cluster, ``Llama-3.1-8B`` or ``h100:2x8``.
         sets: texts that override fields of a model or a cluster, as ``--set`` does: ``workload.batch=8``.
 
     Returns:

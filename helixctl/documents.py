@@ -47,7 +47,8 @@ def load_document(path: str, sets: Sequence[str] = ()) -> Document:
     """Read one document of any kind and prove it.
 
     Args:
-        path: a file, ``-`` for standard input, or a folder, which stands for the config.json in it.
+        path: a file, ``-`` for standard input, a folder, which stands for the config.json in it, or the name of a
+            model or a cluster.
         sets: texts such as ``attention.heads=8``, for a model or a cluster.
 
     Raises:

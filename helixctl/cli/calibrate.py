@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
@@ -13,24 +11,26 @@ import yaml
 
 import helixctl
 from helixctl.cli.console import answers, progress, table, wrote
+from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.schema_comment import schema_comment
 from helixctl.errors import fail
 from helixctl.output import write_output
 from helixctl.spec import ClusterSpec, Dtype
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.load import load_cluster
+from helixctl.spec.slips import slips
 from helixctl.units import human_bytes, human_flops, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SCHEMA: Final = Path(helixctl.__file__).resolve().parents[1] / "schemas" / "cluster.schema.json"
 _SHOWN: Final = (2**10, 2**20)
 
 
 @click.command(name="calibrate", short_help="Measure this machine for the predictions.")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Write the cluster file; - is standard output.")
-@click.option("--cluster", metavar="BASE", help="A cluster file; what is not measured is taken from it.")
+@click.option("--cluster", metavar="BASE", help="A cluster file, or a name; what is not measured is taken from it.")
 @click.option("--ranks", type=click.IntRange(1, 1024), metavar="N", help="Default: BASE's devices per host, all, or 4.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what BASE is made of, else cpu.")
 @click.option("--dtype", "dtypes", type=click.Choice(get_args(Dtype)), multiple=True, help="Repeatable.")
@@ -68,6 +68,8 @@ def command(
         raise fail(
             "HX501", f"{error.name} is not installed", "in the clone of helixctl: pip install '.[runtime]'"
         ) from error
+    if base and cluster and run.speaks():
+        warn_of_slips(slips(base), cluster)
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
     what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
     shown = progress(what, len(request.names), live=run.starts_ranks()) if run.speaks() else nullcontext()
@@ -82,10 +84,7 @@ def command(
 
 
 def _text(cluster: ClusterSpec, output: str) -> str:
-    lines = [f"# Written by helixctl calibrate, helixctl {helixctl.__version__}."]
-    if _SCHEMA.exists():
-        folder = Path.cwd() if output == "-" else Path(output).resolve().parent
-        lines.insert(0, f"# yaml-language-server: $schema={Path(os.path.relpath(_SCHEMA, folder)).as_posix()}")
+    lines = [*schema_comment(output), f"# Written by helixctl calibrate, helixctl {helixctl.__version__}."]
     data = cluster.model_dump(mode="json", exclude_none=True)
     # No line is cut: a cut could come between a number and its unit.
     return "\n".join(lines) + "\n" + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=math.inf)

@@ -32,7 +32,7 @@ _OPTIONS: Final = {
         osl output-len output-length output-tokens max-tokens max-new-tokens random-output-len max-output-len
     """,
     "--set hosts=N": "hosts host nodes nnodes num-nodes num-hosts",
-    "--set devices_per_host=N, and --set hosts=N": """
+    "--set devices_per_host=N, and --set hosts=N; or a CLUSTER such as h100:2x8, 2 hosts of 8": """
         gpus gpu ngpus num-gpus n-gpus gpus-per-node devices num-devices world-size nproc-per-node ranks
     """,
     "--set dtype=float16 (bfloat16, float32, float64)": "dtype torch-dtype precision",
@@ -49,6 +49,8 @@ _COMMANDS: Final = {
     "run": "exec execute launch bench benchmark serve start",
     "calibrate": "measure profile tune",
     "diff": "compare",
+    "models": "zoo configs",
+    "clusters": "gpus devices hardware presets systems",
 }
 _COMMAND_FOR: Final = {name: ours for ours, names in _COMMANDS.items() for name in names.split()}
 

@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "simulate": "Predict a step of plans, side by side or beside what a run measured.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
     "calibrate": "Measure this machine for the predictions.",
+    "clusters": "List the GPUs that CLUSTER may name, with their figures and sources; print one to edit.",
+    "models": "List the published models that MODEL may name.",
 }
 
 # What a shell says of a process that a signal ended.

@@ -1,15 +1,24 @@
-"""What a person should know of a plan beside its numbers: where a step is not what its reader may take it for."""
+"""What a person should know beside the numbers: where a step, or a figure, is not what it may be taken for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+import click
+
+from helixctl.errors import one_line
 from helixctl.plan import Plan
 from helixctl.units import human_bytes
 
 # Engines keep about this share for the workspace of kernels and of communication.
 _LITTLE: Final = 0.1
+
+
+def warn_of_slips(sentences: Iterable[str], path: str) -> None:
+    """Say on standard error which figures of a cluster, in a file or by name, are likely not what was meant."""
+    for sentence in sentences:
+        click.echo(one_line(f"warning: {path}: {sentence}"), err=True)
 
 
 def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:

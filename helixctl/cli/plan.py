@@ -11,7 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.notes import notes
+from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
@@ -21,6 +21,7 @@ from helixctl.solve.candidate import priced
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
+from helixctl.spec.slips import slips
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -79,11 +80,12 @@ def command(
 ) -> None:
     """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
 
-    MODEL and CLUSTER are spec files; MODEL may also be the config.json of a Hugging Face model, or its folder. The
-    space of layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement
-    on hosts. --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the
-    search; --groups and --slices fix these two. --plain keeps every axis that is not fixed at its default, and searches
-    n x m alone: --plain --groups 4 --slices 4 is the paper's 4 x 4. A layout that leaves no choice is not compared.
+    MODEL and CLUSTER are spec files. MODEL may also be the config.json of a Hugging Face model, its folder, or a name
+    (helixctl models lists them); CLUSTER a name such as h100:2x8, 2 hosts of 8 H100 (helixctl clusters). The space of
+    layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement on hosts.
+    --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the search;
+    --groups and --slices fix these two. --plain keeps every axis that is not fixed at its default, and searches n x m
+    alone: --plain --groups 4 --slices 4 is the paper's 4 x 4. A layout that leaves no choice is not compared.
     The plan is lowered to a dag and proved before anything is written.
 
     --check FILE, with the options that FILE was planned with: exit status 0 where it is still the answer, 1 with what
@@ -101,6 +103,9 @@ def command(
         f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
     ]
     loaded = load_pair(model, cluster, (*sets, *workload))
+    doubtful = slips(loaded.cluster)
+    if not quiet:
+        warn_of_slips(doubtful, cluster)
     planned = make_plan(
         loaded.model,
         loaded.cluster,
@@ -114,7 +119,7 @@ def command(
     if not quiet and (old is None or verbose):
         _report(answers(output, dag_output, json_path), decision, proved, loaded.origins, verbose=verbose)
     if json_path:
-        said = tuple(notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *notes(decision.plan, decision.memory_nbytes))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:

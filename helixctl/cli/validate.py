@@ -13,6 +13,7 @@ from helixctl import collector
 from helixctl.cli.console import say
 from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
+from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
 from helixctl.documents import Document, Source, prove, read_document
@@ -22,6 +23,9 @@ from helixctl.plan import Plan
 from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, Report, as_annotations
 from helixctl.report.markdown import as_markdown
 from helixctl.report.text import lines_of
+from helixctl.spec import ClusterSpec
+from helixctl.spec.load import document_path
+from helixctl.spec.slips import slips
 
 _FORMATS: Final = click.Choice(list(FORMATS))
 
@@ -69,6 +73,8 @@ def command(
     skipped: dict[str, str] = {}
     for outcome in _outcomes(paths, exclude, skipped, digests=not quiet or chosen == "json"):
         outcomes.append(outcome)
+        if not quiet:
+            warn_of_slips(outcome.warnings, outcome.file)
         if not said and not (quiet and outcome.valid):
             say(lines_of(outcome), target)
     report = Report(tuple(outcomes), tuple(skipped))
@@ -129,7 +135,7 @@ def _checked(file: str, *, in_folder: bool, digests: bool) -> Outcome | str:
     source = None
     try:
         with collector.paused():
-            source = read_in_folder(file) if in_folder else read_document(file)
+            source = read_in_folder(file) if in_folder else read_document(document_path(file))
             if source is None:
                 return "no document that helixctl knows"
             return _valid(source, prove(source), digests=digests)
@@ -151,7 +157,8 @@ def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
     else:
         what = f"{source.kind} {document.name}"
     digest = document.digest if digests and isinstance(document, Plan | Dag) else None
-    return Outcome(source.file, source.kind, summary=what, digest=digest)
+    warnings = slips(document) if isinstance(document, ClusterSpec) else ()
+    return Outcome(source.file, source.kind, summary=what, digest=digest, warnings=warnings)
 
 
 # --- CI systems ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ class Outcome:
         findings: what is wrong with it; empty where it is valid.
         summary: what a valid document is, its kind first: ``model paper-dense``.
         digest: of a valid plan or dag.
+        warnings: sentences on figures of a valid cluster that are likely slips; they are no findings.
     """
 
     file: str
@@ -27,6 +28,7 @@ class Outcome:
     findings: tuple[Diagnostic, ...] = ()
     summary: str = ""
     digest: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:

@@ -17,6 +17,8 @@ from helixctl.spec.explain import Finding, examined
 from helixctl.spec.fields import dotted, shown
 from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
+from helixctl.spec.named import named_cluster
+from helixctl.spec.named_models import named_config
 from helixctl.spec.origins import Origin, after_overrides
 from helixctl.spec.overrides import Override, apply_overrides, override, parse_overrides
 from helixctl.spec.parse import parse_mapping, read_text
@@ -72,8 +74,8 @@ def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
     """Load a model and a cluster to plan for, with ``--set`` texts applied.
 
     Args:
-        model: a model file, a Hugging Face config.json, or the folder of one.
-        cluster: a cluster file.
+        model: a model file, a Hugging Face config.json, the folder of one, or a name such as ``Llama-3.1-8B``.
+        cluster: a cluster file, or a name such as ``h100:2x8``.
         sets: texts such as ``attention.heads=8``.
 
     Raises:
@@ -103,14 +105,16 @@ def load_model(path: str, overrides: Sequence[Override] = ()) -> ModelDocument:
 
 
 def load_cluster(path: str, overrides: Sequence[Override] = (), dtype: Dtype | None = None) -> ClusterSpec:
-    """Load a cluster file.
+    """Load a cluster.
 
     Args:
-        path: the file; ``-`` is standard input.
+        path: the file; ``-`` is standard input; ``h100:2x8`` is one of ours by its name.
         overrides: ``--set`` texts; those of the model are passed over.
         dtype: in which a model will compute on it: its rate must be given (HX114).
     """
     text, data = _read("cluster", path)
+    if named_cluster(path):
+        text = ""  # it is in no file, so nothing has a line
     mine = [item for item in overrides if item.document == "cluster"]
     cluster = validate_document(ClusterSpec, override(data, mine), text, path, overrides=mine)
     if dtype is not None and dtype not in cluster.device.peak:
@@ -121,10 +125,12 @@ def load_cluster(path: str, overrides: Sequence[Override] = (), dtype: Dtype | N
 
 
 def document_path(path: str) -> str:
-    """The file that a path stands for: a folder stands for the config.json in it."""
+    """The file that a path stands for: a folder, or the name of a model of ours, stands for a config.json."""
     try:
-        return str(Path(path) / CONFIG_NAME) if path != "-" and Path(path).is_dir() else path
-    except ValueError:  # a null byte in the path, which reading will say
+        if path != "-" and Path(path).is_dir():
+            return str(Path(path) / CONFIG_NAME)
+        return path if path == "-" or Path(path).exists() else named_config(path) or path
+    except (OSError, ValueError):  # a null byte in the path, or too long a one, which reading will say
         return path
 
 
@@ -138,7 +144,7 @@ def _load_model(
 
 
 def _read(expected: Literal["model", "cluster"], path: str) -> tuple[str, dict[str, Any]]:
-    text = read_text(path)
+    text = read_text(path, wanted=expected)
     data = parse_mapping(text, path)
     kind = document_kind(data, path)
     if kind != expected:

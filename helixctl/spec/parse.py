@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.json_text import SlipError, json_value
 from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MAX_YAML
+from helixctl.spec.named import looks_like_a_cluster, named_cluster, way_to_a_cluster
+from helixctl.spec.named_models import of_the_hub, way_to_a_model
 from helixctl.spec.yaml_reader import YamlReader
 
+Wanted = Literal["model", "cluster"] | None
 _LFS_POINTER: Final = "version https://git-lfs.github.com/"
 _HUB_ID: Final = re.compile(r"(?:https?://(?:huggingface\.co|hf\.co)/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/?")
 _FEW: Final = 5  # files of a folder that are named
@@ -23,21 +26,25 @@ _CONFLICT: Final = re.compile(r"^(?:<{7}|={7}|>{7})(?: .*)?$", re.MULTILINE)
 _DAG: Final = re.compile(rb'"\$schema"\s{0,100}:\s{0,100}"urn:helixctl:dag:')
 
 
-def read_text(path: str, *, dags: bool = False) -> str:
-    """The text of a file, or of standard input for "-".
+def read_text(path: str, *, dags: bool = False, wanted: Wanted = None) -> str:
+    """The text of a file, of standard input for "-", or of a cluster by name: ``h100:2x8``.
 
     Args:
-        path: the file.
+        path: the file, or the name; a file that has the name of a cluster is written ``./h100:2x8``.
         dags: a dag may be read, which may be longer than anything else.
+        wanted: what the file must be, so that a text that is no file was meant to name one.
 
     Raises:
-        HelixError: HX101.
+        HelixError: HX101; HX105, the name of a cluster says no number of GPUs.
     """
+    if named := named_cluster(path):
+        return named.text
     try:
         data = _read_bytes(path, dags=dags)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", _way_to(path, error), path)) from None
+        way = _way_to(path, error, wanted)
+        raise HelixError(Diagnostic("HX101", f"cannot be read: {reason}", way, path)) from None
     except ValueError:  # a null byte in the path
         raise HelixError(Diagnostic("HX101", "cannot be read: not a path", file=path)) from None
     if len(data) > MAX_DAG_NBYTES:
@@ -60,8 +67,8 @@ def read_text(path: str, *, dags: bool = False) -> str:
         raise HelixError(Diagnostic("HX101", message, "save the file as UTF-8", path, line, col)) from None
 
 
-def _way_to(path: str, error: OSError) -> str | None:
-    """What was meant by a path that is no file: a model of the Hugging Face hub, or a file in a folder."""
+def _way_to(path: str, error: OSError, wanted: Wanted) -> str | None:
+    """What was meant by a path that is no file: a name of ours, a model of the hub, or a file in a folder."""
     if isinstance(error, IsADirectoryError):
         try:
             inside = sorted(p.name for p in Path(path).iterdir() if p.suffix in {".yaml", ".yml", ".json"})
@@ -70,16 +77,21 @@ def _way_to(path: str, error: OSError) -> str | None:
         return f"a file is needed; in the folder there are {', '.join(inside[:_FEW])}" if inside else None
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return None
+    if way := _way_to_a_name(path, wanted):
+        return way
     file = Path(path)
     if file.name == "config.json" and file.parent.is_dir():
         return "the folder has no config.json, by which it would be a model"
     hub = _HUB_ID.fullmatch(path)
     if hub is None or file.parent.exists() or file.suffix in {".json", ".yaml", ".yml"}:
         return None
-    name = hub[1]
-    return (
-        f"nothing is fetched from the Hugging Face hub: hf download {name} config.json --local-dir DIR, then give DIR"
-    )
+    return of_the_hub(hub[1])
+
+
+def _way_to_a_name(text: str, wanted: Wanted) -> str | None:
+    if (wanted == "cluster" or looks_like_a_cluster(text)) and (way := way_to_a_cluster(text)):
+        return way
+    return None if wanted == "cluster" else way_to_a_model(text, wanted=wanted == "model")
 
 
 def _read_bytes(path: str, *, dags: bool) -> bytes:

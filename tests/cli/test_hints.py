@@ -67,7 +67,10 @@ def test_a_command_that_is_none(name: str, said: str) -> None:
 def test_an_id_of_the_hub(name: str, command: str, tmp_path: Path) -> None:
     done = helixctl(command, name, *SMALL[1 : 2 if command == "plan" else 1], cwd=tmp_path)
     assert done.status == 2
-    assert "hf download meta-llama/Llama-3.1-8B config.json --local-dir DIR" in done.err + done.said
+    assert (
+        "hf download meta-llama/Llama-3.1-8B config.json --local-dir Llama-3.1-8B, then give ./Llama-3.1-8B"
+        in done.err + done.said
+    )
 
 
 @pytest.mark.parametrize("name", ["plans/no.yaml", "plans/nothing", "nothing", "./a/b"])

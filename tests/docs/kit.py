@@ -43,6 +43,7 @@ def make_kit(folder: Path) -> None:
     (folder / "CLUSTER").write_text(cluster.replace("devices_per_host: 16", "devices_per_host: 2"))
     for path in PAPER:
         (folder / Path(path).name).symlink_to(path)
+    (folder / "slips.cluster.yaml").write_text(_slips(Path(PAPER[1]).read_text()))
     (folder / "dense.4x4.plan.json").symlink_to(ROOT / "plans/small/dense.4x4.plan.json")
     plans = {
         "main": plan_of(SMALL, 2, 1, *TINY, "workload.batch=4"),
@@ -74,6 +75,16 @@ def _tiny(model: str) -> str:
         assert old in model
         model = model.replace(old, new)
     return model
+
+
+def _slips(cluster: str) -> str:
+    """The paper's cluster with what people type wrong."""
+    for old, new in (("80 GB\n", "80 GiB\n"), ("    float16: 989 T", "    float16: 1979 T"),
+                     ("bfloat16: 989 T", "bfloat16: 989 G"), ("450 GB/s", "900 GB/s"), ("5 us", "5 ns"),
+                     ("400 Gb/s\n", "400 GB/s\n")):  # fmt: skip
+        assert old in cluster
+        cluster = cluster.replace(old, new)
+    return cluster
 
 
 def _qwen() -> Plan:

@@ -1,0 +1,37 @@
+"""helixctl models: the published models that are known by name."""
+
+from __future__ import annotations
+
+import click
+
+from helixctl.cli.console import answers, table
+from helixctl.solve.work import LayoutCosts
+from helixctl.spec import DTYPE_NBYTES, ModelDocument
+from helixctl.spec.load import document_path, load_cluster, load_model
+from helixctl.spec.named_models import model_names
+
+
+@click.command(name="models", short_help="List the models that have a name.")
+def command() -> None:
+    """List the published models that MODEL may name: their config.json comes with helixctl.
+
+    A file or a folder of such a name comes first: it has the config of the weights that are in it.
+    """
+    out = answers()
+    rows = table("name", ">layers", ">hidden", ">heads/kv", ">experts", ">parameters", "dtype")
+    for name in model_names():
+        document = load_model(document_path(name))
+        model, attention, experts = document.model, document.attention, document.feed_forward.experts
+        heads = f"{attention.heads}/{attention.kv_heads or attention.heads}"
+        number = f"{experts.top_k} of {experts.count}" if experts else "-"
+        size = f"{_parameters(document) / 1e9:.2f} B"
+        rows.add_row(name, str(model.layers), str(model.hidden_size), heads, number, size, model.dtype)
+    out.print(rows)
+    out.print()
+    out.print("helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048")
+
+
+def _parameters(document: ModelDocument) -> int:
+    """Elements of all weights, each once."""
+    costs = LayoutCosts(document.model, load_cluster("h100:1"), document.workload)
+    return costs.weights_nbytes() // DTYPE_NBYTES[document.dtype]
