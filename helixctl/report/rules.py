@@ -6,7 +6,7 @@ from typing import Final
 
 # As in docs/errors.md, which a test holds against this.
 WAYS_OUT: Final[dict[str, str]] = {
-    "HX101": "check the path; save the file as UTF-8.",
+    "HX101": "check the path, or the name of a cluster or of a model; save the file as UTF-8.",
     "HX102": "the line and column are where the reader stopped; the slip is there or just before.",
     "HX103": (
         "the hint has the nearest key, the place where the key belongs, or all keys. docs/formats.md has the formats."

@@ -1,6 +1,7 @@
 """Best-first search: the layout with the lowest bound is simulated next, until no bound is below the best found.
 
-Where a budget ends it before, the layouts beside the best found are simulated too: those that differ in one choice.
+Where a budget ends it before, more layouts are simulated: those beside the best found, which differ in one choice,
+and the best by their bounds of those without turns, whose bounds are near to what they take.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from helixctl.solve.problem import Bounded, LayoutProblem
 BUDGET: Final = 12_000
 # As many more budgets are spent beside the best found where the budget ends a search.
 _BESIDE: Final = 3
+# Layouts without turns that are tried then.
+_SERIAL: Final = 2
 # Choices that only change together: how many microbatches, and of them how many take turns.
 _TURNS: Final = frozenset({"microbatches", "interleave"})
 
@@ -92,6 +95,7 @@ class _Search:
                     return SearchResult(self.best, tuple(self.tried.values()), legal, bound)
                 ended = True
                 self._look_beside(self.spent + _BESIDE * budget)
+                self._look_at_serial(self.spent + _BESIDE * budget)
                 heappush(queue, (bound, place, narrow, layout))
                 continue
             self._try(layout, place)
@@ -107,6 +111,22 @@ class _Search:
         its_key = self.problem.key(candidate)
         if self.problem.fits(candidate) and (self.best is None or (its_key, place) < (self.best_key, self.best_place)):
             self.best, self.best_key, self.best_place = candidate, its_key, place
+
+    def _look_at_serial(self, budget: int) -> None:
+        """Simulate the best by their bounds of the layouts whose microbatches do not take turns.
+
+        A bound with turns counts on communication that computation hides wholly, and many of them come before the
+        first that does not.
+        """
+        nearest: list[tuple[Key, int, Layout]] = []
+        for place, (bound, layout) in sorted(enumerate(self.layouts), key=lambda item: (item[1][0], item[0])):
+            if bound > self.best_key or (len(nearest) == _SERIAL and bound > nearest[-1][0]):
+                break
+            if layout.interleave == 1 and layout not in self.tried:
+                nearest = sorted([*nearest, (*self._bound(place, layout), layout)], key=lambda its: its[:2])[:_SERIAL]
+        for bound, place, layout in nearest:
+            if bound <= self.best_key and self.spent + self.problem.size(layout) <= budget:
+                self._try(layout, place)
 
     def _look_beside(self, budget: int) -> None:
         """Simulate the neighbours of the best, and of what is better then, those with the lowest bounds first."""
