@@ -34,7 +34,7 @@ PYTEST += $(if $(SEED),--random-order-bucket=global --random-order-seed=$(SEED))
 test: install ## the tests, about 5 minutes; SEED=7 in a random order
 	$(PYTEST)
 
-sweep: install ## the tests that take longer, about 3 minutes; SEED=7 in a random order
+sweep: install ## the tests that take longer, about 11 minutes; SEED=7 in a random order
 	$(PYTEST) -m sweep
 
 check: install ## lint, types, import rules, proofs of the shipped plans

@@ -44,8 +44,8 @@ def change(v: Victim, holder: Any, key: Any) -> None:
 def axis(v: Victim, layout: Data) -> None:
     """Another value of an axis, or of two that multiply to the same devices."""
     choice = v.random.choice((*AXES, "mesh", "mesh", "mesh", "microbatches", "interleave", "experts", "placement"))
-    if choice in AXES:
-        layout[choice] = another(v.random, layout[choice], AXES[choice])
+    if choice in AXES:  # an axis that came later is left out where it has its default, the first of its values
+        layout[choice] = another(v.random, layout.get(choice, AXES[choice][0]), AXES[choice])
     elif choice == "mesh":
         a, b = v.two(MESH)
         factor = v.pick([n for n in (2, 3, 4, 6) if layout[a] % n == 0])
