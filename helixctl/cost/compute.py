@@ -46,7 +46,8 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             rows = x.numel // depth
             cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
         case Attention(width):
-            cost = device.attention(dag.value[task.inputs[0]], width, task.flops, task.nbytes)
+            queries, keys = (dag.value[v] for v in task.inputs[:2])
+            cost = device.attention(queries, keys.shape[1], width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
@@ -221,17 +222,20 @@ class _Device:
         arithmetic = ceil(tiles / c.SMS.value) * c.SMS.value * 2 * high * wide * depth / rate
         return Cost(max(arithmetic, traffic), (self.peak, c.MATMUL_SHARE, c.SMS, *shares))
 
-    def attention(self, queries: Value, width: int, flops: int, nbytes: int) -> Cost:
-        """Fused attention of queries (batch, rows, heads, head_dim), with softmaxes of ``width`` dims.
+    def attention(self, queries: Value, keys: int, width: int, flops: int, nbytes: int) -> Cost:
+        """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.
 
         Without a calibration, on CUDA, the rate grows with the keys that a row sees, and a tile of queries takes its
         time however few keys there are. What the kernel makes is then copied into place.
         """
-        keys = flops / (4 * queries.numel)
+        seen = flops / (4 * queries.numel)  # keys of a row, on average
         table = self.calibration.attention.get(self.dtype) if self.calibration else None
         if table:
-            point = (2 * keys - 1, width)  # measured causal: a row of s tokens sees (s + 1) / 2 keys on average
-            rate = multilinear(table.grid, table.rates, point)
+            # Measured causal: a row of s tokens sees (s + 1) / 2 keys on average. One that sees more takes as long
+            # where the start of a head decides, and has the rate of longer sequences where the arithmetic does.
+            point = (2 * seen - 1, width)
+            as_long = multilinear(table.grid, table.rates, (keys, width)) * 2 * seen / (keys + 1)
+            rate = min(as_long, multilinear(table.grid, table.rates, point))
             return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
         if not self.cuda:
             return self._roofline(
@@ -239,7 +243,7 @@ class _Device:
             )
         batch, rows, heads, head_dim = queries.shape
         share = _attention_share(width)
-        rate = self.peak.value * share.value * keys / (keys + c.ATTENTION_HALF_KEYS.value)
+        rate = self.peak.value * share.value * seen / (seen + c.ATTENTION_HALF_KEYS.value)
         tiles = batch * heads * (head_dim / width) * ceil(rows / c.ATTENTION_ROWS)
         seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / c.SMS.value)
         seconds *= ceil(tiles / c.SMS.value) * c.SMS.value / tiles  # the last wave takes as long as a full one

@@ -131,7 +131,7 @@ def attention_s(device: _Device, shape: Shape) -> float:
     queries = Value("q", "q", 0, ((0, sequences), (0, tokens), (0, heads), (0, width)), DTYPE)
     flops = 2 * sequences * heads * width * tokens * (tokens + 1)
     nbytes = 4 * sequences * tokens * width * (heads + kv_heads)
-    return device.attention(queries, width, flops, nbytes).seconds + device.task_overhead.value
+    return device.attention(queries, tokens, width, flops, nbytes).seconds + device.task_overhead.value
 
 
 if __name__ == "__main__":

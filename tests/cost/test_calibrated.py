@@ -42,6 +42,22 @@ def test_attention_and_elementwise_work() -> None:
     assert seconds(dag, norm) == pytest.approx(norm.nbytes / 4.5e9 + OVERHEAD)
 
 
+@pytest.mark.parametrize(
+    ("rates", "by_hand"),
+    [
+        # A head takes as long for 8 tokens as for 15: as long as causal over 8, though it does 16 ninths of the work.
+        ((9.0, 30.0), 9.0 * 16 / 9),
+        # The arithmetic decides: the rate of the sequence whose rows see 8 keys, which has 15 tokens.
+        ((30.0, 30.0), 30.0),
+    ],
+)
+def test_attention_that_is_not_causal(rates: tuple[float, float], by_hand: float) -> None:
+    table = {"seq_len": [8, 15], "width": [8], "rates": [f"{rate} GFLOP/s" for rate in rates]}
+    dag = calibrated(DAG, attention={"float32": table})
+    attend = dag.task["l0.attend.g0s0"]
+    assert seconds(dag, attend) == pytest.approx(attend.flops / (by_hand * 1e9) + OVERHEAD)
+
+
 def test_a_collective_by_its_size_and_the_nearest_number_of_ranks() -> None:
     tables = [
         {"kind": "all_gather", "ranks": ranks, "nbytes": [1000], "seconds": [f"{ranks} ms"]} for ranks in (2, 4, 16)
