@@ -19,10 +19,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-from helixctl.api import load, lower_plan, make_plan, simulate_step  # noqa: E402
-from helixctl.cost.tasks import TaskCosts  # noqa: E402
+from helixctl.api import load  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
-from tests.gpu.steps import CASES, LAYOUT, datasheet, one_device  # noqa: E402
+from tests.gpu.steps import CASES, dag_of, datasheet, one_device, step_ms, task_us  # noqa: E402
 
 GPUS = ("h100", "h200")
 FOLDER, PAGE = ROOT / "docs/measurements/gpus", ROOT / "docs/measurements/gpu.md"
@@ -59,14 +58,12 @@ def compared(gpu: str, row: dict[str, Any]) -> dict[str, Any]:
     """A measured step with today's predictions of it and of its tasks."""
     keys = ("dtype", "layers")
     sets = [f"{key}={row[key]}" for key in keys] + [f"workload.{key}={row[key]}" for key in ("batch", "seq_len")]
-    model = load(ROOT / MODELS[row["model"]], sets)
-    clusters = datasheet(gpu.upper()), one_device(load(FOLDER / f"{gpu}.cluster.yaml"))
+    clusters = datasheet(gpu), one_device(load(FOLDER / f"{gpu}.cluster.yaml"))
     predicted, tasks = {}, {}
     for source, cluster in zip(SOURCES, clusters, strict=True):
-        dag = lower_plan(make_plan(model, cluster, layout=LAYOUT).plan)
-        costs = TaskCosts(dag)
-        predicted[source] = simulate_step(dag).forecast.step_s * 1e3
-        tasks[source] = {t["task"]: costs.seconds(dag.task[t["task"]]) * 1e6 for t in row["tasks"]}
+        dag = dag_of(MODELS[row["model"]], sets, cluster)
+        predicted[source] = step_ms(dag)
+        tasks[source] = {t["task"]: task_us(dag, t["task"]) for t in row["tasks"]}
     return row | {"predicted": predicted, "predicted_tasks": tasks}
 
 

@@ -34,8 +34,9 @@ from tests.gpu.steps import datasheet, one_device  # noqa: E402
 DTYPE, NEAR = "bfloat16", 1.25
 Shape = tuple[int, ...]
 # What is compared: products and prompts of sizes that models have.
-ROWS = ((1, 16), (17, 256), (257, 1024), (1025, 8191), (8192, 2**31))
-TOKENS = ((128, 511), (512, 2047), (2048, 8191), (8192, 2**31))
+MOST = 2**31
+ROWS = ((1, 16), (17, 256), (257, 1024), (1025, 8191), (8192, MOST), (1, MOST))
+TOKENS = ((128, 511), (512, 2047), (2048, 8191), (8192, MOST), (128, MOST))
 LEAST_WIDTH, LEAST_HEADS = 512, 4
 
 
@@ -74,13 +75,13 @@ def table(wheel: zipfile.ZipFile) -> str:
                     found[span].append(f"{statistics.median(its):.2f}, {near:.0%}")
                     counts[span] = max(counts.get(span, 0), len(its))
         for (first, last), cells in found.items():
-            end = f"{first:,} and more" if last == ranges[-1][1] else f"{first:,} to {last:,}"
+            end = f"{first:,} and more" if last == MOST else f"{first:,} to {last:,}"
             lines.append(f"| {what}, {end} {unit} | {counts[first, last]:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def clusters(gpu: str) -> dict[str, ClusterSpec]:
-    return {"datasheet": datasheet(gpu.upper()), "calibrated": one_device(load(FOLDER / f"{gpu}.cluster.yaml"))}
+    return {"datasheet": datasheet(gpu), "calibrated": one_device(load(FOLDER / f"{gpu}.cluster.yaml"))}
 
 
 def products(wheel: zipfile.ZipFile, system: str) -> Iterator[tuple[Shape, float]]:

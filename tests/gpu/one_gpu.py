@@ -40,6 +40,7 @@ from helixctl_runtime.check.reference import evaluate, relative_error  # noqa: E
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.compile.bound import BoundProgram  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
+from helixctl_runtime.measure.captured import captured  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from helixctl_runtime.tensors.files import Numbers  # noqa: E402
@@ -121,15 +122,15 @@ def repeated(call: Callable[[], object]) -> tuple[Callable[[], object], int]:
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)
-    captured = torch.cuda.CUDAGraph()
+    graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(captured):
+        with torch.cuda.graph(graph):
             for _ in range(CALLS):
                 call()
     except RuntimeError:
         torch.cuda.synchronize()
         return call, 1
-    return captured.replay, CALLS
+    return graph.replay, CALLS
 
 
 def kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
@@ -286,7 +287,10 @@ def walk(dag: Dag, device: torch.device) -> dict[str, Any]:
         if device.type == "cuda":
             found["eager_ms"] = statistics.median(once(step) for _ in range(REPEATS)) * 1e3
             if found["on_device"]:
-                found |= graph(step, outputs, eager, device)
+                # Refused where a bit differs.
+                replay = captured(step, outputs, "all ranks")
+                seconds = statistics.median(once(replay) for _ in range(REPEATS))
+                found |= {"graph_bit_equal": True, "graph_ms": seconds * 1e3}
     model = dag.plan.model
 
     def load(tensor: Tensor) -> torch.Tensor:
@@ -315,24 +319,6 @@ def once(step: Callable[[], object]) -> float:
     b.record()
     torch.cuda.synchronize()
     return a.elapsed_time(b) * 1e-3
-
-
-def graph(
-    step: Callable[[], None], outputs: list[torch.Tensor], eager: list[torch.Tensor], device: torch.device
-) -> dict[str, Any]:
-    """Capture a step, replay it, compare bit for bit."""
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured):
-        step()
-    for o in outputs:
-        o.fill_(float("nan"))
-    captured.replay()
-    torch.cuda.synchronize()
-    equal = all(torch.equal(a, b) for a, b in zip(outputs, eager, strict=True))
-    return {
-        "graph_bit_equal": equal,
-        "graph_ms": statistics.median(once(captured.replay) for _ in range(REPEATS)) * 1e3,
-    }
 
 
 def small_walks(dag: Dag, device: torch.device) -> list[dict[str, Any]]:

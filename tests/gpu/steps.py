@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,23 +26,18 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 import torch  # noqa: E402
 
 from helixctl.api import load, lower_plan, make_plan, simulate_step  # noqa: E402
-from helixctl.cost.tasks import TaskCosts  # noqa: E402
+from helixctl.cost.tasks import seconds  # noqa: E402
 from helixctl.dag import Dag  # noqa: E402
 from helixctl.spec import ClusterSpec  # noqa: E402
+from helixctl.spec.load import load_cluster  # noqa: E402
+from helixctl.spec.named import cluster_names  # noqa: E402
 from helixctl_runtime.compile.bound import Compute  # noqa: E402
 from helixctl_runtime.measure.captured import captured  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from tests.gpu.one_gpu import compiled, once, timed  # noqa: E402
 
-# Dense tensor-core rates and memory of NVIDIA's datasheets.
-PEAK = {"bfloat16": "989 TFLOP/s", "float16": "989 TFLOP/s", "float32": "67 TFLOP/s"}
-DATASHEETS: dict[str, dict[str, Any]] = {
-    "H100": {"peak": PEAK, "memory_bandwidth": "3.35 TB/s", "memory": "80 GB"},
-    "H200": {"peak": PEAK, "memory_bandwidth": "4.8 TB/s", "memory": "141 GB"},
-}
 LAYOUT = "groups=1,slices=1"
-BASE = "plans/paper/h100x16.cluster.yaml"
 PAPER = ("plans/paper/dense.model.yaml", "plans/paper/moe.model.yaml")
 # Model, and what is set: of real models some layers, the same as all others.
 CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -92,12 +88,10 @@ def main() -> int:
 
 
 def measured(
-    model: str, sets: tuple[str, ...], clusters: dict[str, ClusterSpec], device: torch.device, seconds: float
+    model: str, sets: tuple[str, ...], clusters: dict[str, ClusterSpec], device: torch.device, span_s: float
 ) -> dict[str, Any]:
     """One model's step, its parts, and what was predicted of them."""
-    dags = {
-        name: lower_plan(make_plan(load(ROOT / model, sets), its, layout="1x1").plan) for name, its in clusters.items()
-    }
+    dags = {name: dag_of(model, sets, its) for name, its in clusters.items()}
     dag = dags["datasheet"]
     programs, _ = compiled(dag, device)
     step = walk_together(dag, programs)
@@ -109,8 +103,8 @@ def measured(
                 if task.layer in {0, dag.plan.model.layers - 1}:
                     parts[task.id] = parts.get(task.id, 0.0) + timed(action.run, device)
         graph = device.type == "cuda" and programs[0].on_device
-        call = captured(step, programs[0], "rank 0") if graph else step
-        times = replayed(call, device, seconds)
+        call = captured(step, [*programs[0].outputs.values()], "rank 0") if graph else step
+        times = replayed(call, device, span_s)
     return {
         "model": dag.plan.model.name,
         "dtype": dag.plan.model.dtype,
@@ -121,23 +115,38 @@ def measured(
         "cuda_graph": graph,
         "step_ms": statistics.median(times) * 1e3,
         "steps": len(times),
-        "predicted_ms": {name: simulate_step(its).forecast.step_s * 1e3 for name, its in dags.items()},
+        "predicted_ms": {name: step_ms(its) for name, its in dags.items()},
         "tasks": [
-            {"task": name, "kind": dag.task[name].kind, "us": s * 1e6, "predicted_us": predicted(dags, name)}
+            {
+                "task": name,
+                "kind": dag.task[name].kind,
+                "us": s * 1e6,
+                "predicted_us": {source: task_us(its, name) for source, its in dags.items()},
+            }
             for name, s in parts.items()
         ],
     }
 
 
-def predicted(dags: dict[str, Dag], task: str) -> dict[str, float]:
-    """Microseconds of a task."""
-    return {name: TaskCosts(dag).seconds(dag.task[task]) * 1e6 for name, dag in dags.items()}
+def dag_of(model: str, sets: Sequence[str], cluster: ClusterSpec) -> Dag:
+    """A model's dag on one device."""
+    return lower_plan(make_plan(load(ROOT / model, sets), cluster, layout=LAYOUT).plan)
 
 
-def replayed(call: Any, device: torch.device, seconds: float) -> list[float]:
-    """Seconds of one step after another."""
+def step_ms(dag: Dag) -> float:
+    """Predicted milliseconds of a step."""
+    return simulate_step(dag).forecast.step_s * 1e3
+
+
+def task_us(dag: Dag, task: str) -> float:
+    """Predicted microseconds of a task."""
+    return seconds(dag, dag.task[task]) * 1e6
+
+
+def replayed(call: Any, device: torch.device, span_s: float) -> list[float]:
+    """Seconds of one step after another, for so long."""
     times, begin = list[float](), time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times) < 3:
+    while time.perf_counter() - begin < span_s or len(times) < 3:
         if device.type == "cuda":
             times.append(once(call))
         else:
@@ -151,14 +160,12 @@ def datasheet(gpu: str) -> ClusterSpec:
     """One of these GPUs by its datasheet.
 
     Raises:
-        SystemExit: this GPU's is not in the table.
+        SystemExit: this GPU has no cluster by name.
     """
-    for name, numbers in DATASHEETS.items():
-        if name in gpu:
-            base = load(ROOT / BASE).model_dump(mode="json", exclude_none=True)
-            base["device"] |= numbers | {"name": gpu}
-            return one_device(ClusterSpec.model_validate(base))
-    raise SystemExit(f"no datasheet for {gpu}: add its rates to DATASHEETS")
+    for name in cluster_names():
+        if name in gpu.lower():
+            return load_cluster(f"{name}:1")
+    raise SystemExit(f"no cluster by name is of a {gpu}: helixctl clusters lists them")
 
 
 def one_device(cluster: Any) -> ClusterSpec:

@@ -46,15 +46,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def program(output: torch.Tensor) -> BoundProgram:
-    return BoundProgram(0, 1, (), {}, {"y": output}, frozenset(), 0, 0)
-
-
 def replayed(
     monkeypatch: pytest.MonkeyPatch, output: torch.Tensor, step: Callable[[], object], replay: object
 ) -> object:
     monkeypatch.setattr(module.torch.cuda, "CUDAGraph", lambda: Graph(replay), raising=False)
-    return captured(step, program(output), "rank 0")
+    return captured(step, [output], "rank 0")
 
 
 @pytest.mark.usefixtures("recorded")

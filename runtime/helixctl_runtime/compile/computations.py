@@ -96,10 +96,7 @@ class Kernels:
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
         mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
-        rows = min(out.shape[1], qkv[1].shape[1])
-        masked = mask is not None
-        backend = kernels.fused_attention(out.device.type, out.dtype, op.softmax_width, rows=rows, mask=masked)
-        self.attention.add(backend)
+        self.attention.add(kernels.backend_of(op, qkv[1], out, mask=mask is not None))
         start = self._dag.value[action.task.inputs[0]].region[1][0]
         return kernels.attention(op, qkv, start, out, mask)
 

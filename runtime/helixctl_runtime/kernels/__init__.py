@@ -13,7 +13,14 @@ from helixctl_runtime.kernels.basic import (
     rotate,
     route,
 )
-from helixctl_runtime.kernels.fused import FUSED_ATTENTION, FusedAttention, attention, causal_mask, fused_attention
+from helixctl_runtime.kernels.fused import (
+    FUSED_ATTENTION,
+    FusedAttention,
+    attention,
+    backend_of,
+    causal_mask,
+    fused_attention,
+)
 from helixctl_runtime.kernels.grouped import experts, on_device
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "activation",
     "add",
     "attention",
+    "backend_of",
     "causal_mask",
     "copy",
     "embed",

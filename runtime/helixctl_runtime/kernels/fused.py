@@ -75,6 +75,20 @@ def fused_attention(device: str, dtype: torch.dtype, width: int, *, rows: int = 
     return _row(device, dtype, width, rows=rows, mask=mask).backend
 
 
+def backend_of(op: Attention, keys: torch.Tensor, out: torch.Tensor, *, mask: bool) -> SDPBackend:
+    """The kernel that ``attention`` takes for these keys and this output.
+
+    Raises:
+        HelixError: HX508, no row of the table fits.
+    """
+    return _row_of(op, keys, out, mask=mask).backend
+
+
+def _row_of(op: Attention, keys: torch.Tensor, out: torch.Tensor, *, mask: bool) -> FusedAttention:
+    rows = min(out.shape[1], keys.shape[1])
+    return _row(out.device.type, out.dtype, op.softmax_width, rows=rows, mask=mask)
+
+
 def _row(device: str, dtype: torch.dtype, width: int, *, rows: int, mask: bool) -> FusedAttention:
     """The row of the table that is used.
 
@@ -116,8 +130,7 @@ def attention(
     rows, heads, head_dim = out.shape[1:]
     if mask is None and needs_mask(op, start, rows):
         mask = causal_mask(start, rows, out.dtype, out.device)
-    fewer = min(rows, qkv[1].shape[1])
-    row = _row(out.device.type, out.dtype, op.softmax_width, rows=fewer, mask=mask is not None)
+    row = _row_of(op, qkv[1], out, mask=mask is not None)
     parts, each = head_dim // op.softmax_width, heads // qkv[1].shape[2]
     # Cut in parts, the heads that share one of keys no longer follow each other.
     grouped = each > 1 and parts == 1 and row.groups

@@ -116,8 +116,8 @@ def combine(made: torch.Tensor, place: torch.Tensor, gates: torch.Tensor, out: t
         out: (T, H) contiguous; the sum is in float32, in the order of j, and rounded once.
     """
     hidden = made.shape[1]
-    wide = min(_BLOCK, triton.next_power_of_2(hidden))
-    _combine[out.shape[0], triton.cdiv(hidden, wide)](made, place, gates, out, hidden, gates.shape[1], wide)
+    parts, wide = _parts(hidden)
+    _combine[out.shape[0], parts](made, place, gates, out, hidden, gates.shape[1], wide)
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step | None:
@@ -152,8 +152,8 @@ def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step | None
     if seen is None or not _fits(x, out):
         return None
     (outer, inner), (xo, xi), (oo, oi) = seen
-    width, wide = x.shape[-1], min(_BLOCK, triton.next_power_of_2(x.shape[-1]))
-    grid = (outer * inner, triton.cdiv(width, wide))
+    width, (parts, wide) = x.shape[-1], _parts(x.shape[-1])
+    grid = (outer * inner, parts)
     return lambda: _activation[grid](x, out, inner, width, xo, xi, oo, oi, function, wide)
 
 
@@ -163,8 +163,8 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step | None
     if seen is None or not _fits(a, b, out):
         return None
     (outer, inner), (ao, ai), (bo, bi), (oo, oi) = seen
-    width, wide = a.shape[-1], min(_BLOCK, triton.next_power_of_2(a.shape[-1]))
-    grid = (outer * inner, triton.cdiv(width, wide))
+    width, (parts, wide) = a.shape[-1], _parts(a.shape[-1])
+    grid = (outer * inner, parts)
     return lambda: _multiply[grid](a, b, out, inner, width, ao, ai, bo, bi, oo, oi, wide)
 
 
@@ -176,6 +176,12 @@ def _block(width: int) -> tuple[int, int]:
     """Rows that a program holds, and the power of two that holds one's elements."""
     wide: int = triton.next_power_of_2(width)
     return max(1, _BLOCK // wide), wide
+
+
+def _parts(width: int) -> tuple[int, int]:
+    """Programs that share a row, and the elements that each holds of it."""
+    wide = min(_BLOCK, triton.next_power_of_2(width))
+    return triton.cdiv(width, wide), wide
 
 
 def _seen(*tensors: torch.Tensor) -> list[Any] | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from helixctl.errors import fail
-from helixctl_runtime.compile.bound import BoundProgram
 
 # Of the walk, on the stream that captures: by then libraries have chosen kernels and allocated what they keep.
 _WARM_UP = 3
@@ -31,15 +30,15 @@ def is_replayed(able: Sequence[bool], *, wanted: bool | None) -> bool:
     return all(able) and (len(able) == 1 if wanted is None else wanted)
 
 
-def captured(step: Callable[[], object], program: BoundProgram, what: str) -> Callable[[], None]:
+def captured(step: Callable[[], object], outputs: Sequence[torch.Tensor], what: str) -> Callable[[], None]:
     """Capture a step, and replay it once to see that it writes the same bits.
 
     Every kernel's launch costs the host some microseconds, which short kernels do not hide; a graph launches all of a
     step at once. Its temporary memory is its own, and stays allocated.
 
     Args:
-        step: walks ``program`` on the current device.
-        program: one that needs nothing of the host (``on_device``).
+        step: walks programs on the current device that need nothing of the host (``BoundProgram.on_device``).
+        outputs: what it writes.
         what: names the rank in messages.
 
     Returns:
@@ -48,7 +47,6 @@ def captured(step: Callable[[], object], program: BoundProgram, what: str) -> Ca
     Raises:
         HelixError: HX514, the step cannot be captured, or the replay writes other bits than the walk.
     """
-    outputs = [*program.outputs.values()]
     main, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(main)
     with torch.cuda.stream(side):

@@ -88,7 +88,8 @@ def measure(
     measured: Sequence[Walker | Replay] = timed
     if graph:
         bare = [Walker(p, groups, cell, Unwatched(), at) for p, at in zip(programs, first, strict=True)]
-        measured = [Replay(captured(w, p, str(rank)), at) for w, p, at in zip(bare, programs, first, strict=True)]
+        outputs = [[*program.outputs.values()] for program in programs]
+        measured = [Replay(captured(w, its, str(rank)), at) for w, its, at in zip(bare, outputs, first, strict=True)]
     walk(measured, warmup)
     for stopwatch in stopwatches:
         stopwatch.lap()
