@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from helixctl.plan.key_order import in_digested_order
 from helixctl.plan.layout import Layout
-from helixctl.spec import ClusterSpec, Dtype, ModelSpec, WorkloadSpec, accumulator
+from helixctl.plan.steps import step_of
+from helixctl.spec import ClusterSpec, Dtype, ModelSpec, Step, StepName, WorkloadSpec, accumulator
 
 PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
 FORMAT_VERSION = "1.0"
@@ -74,6 +75,14 @@ class Plan(BaseModel):
     def digest(self) -> str:
         """The digest of the whole document."""
         return digest(self)
+
+    def step(self, name: StepName | None = None) -> Step:
+        """A step of the plan by its name, by default the first.
+
+        Raises:
+            ValueError: the plan has no such step.
+        """
+        return step_of(self.workload, self.layout, name)
 
     @property
     def partial_dtype(self) -> Dtype:

@@ -10,6 +10,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
+from helixctl.plan.steps import step_of
 from helixctl.simulate import Forecast, forecast
 from helixctl.solve.deep import extrapolated, shallow, work_simulated
 from helixctl.solve.hosts import uniform_placement
@@ -99,7 +100,7 @@ def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) ->
 
 def _busiest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> int:
     """The slice whose query rows attend to most keys."""
-    shares = Shares(layout, model, workload)
+    shares = Shares(layout, model, step_of(workload, layout))
     its = shares.of("attention").made
     rows = [shares.cut(its, layout.rank(0, slice_))["seq"] for slice_ in range(layout.slices)]
     return max(range(layout.slices), key=lambda s: (rows[s][1] - rows[s][0]) * (rows[s][0] + rows[s][1] + 1))

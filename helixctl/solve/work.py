@@ -15,8 +15,9 @@ from helixctl.dag.function import function_of
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.sharding import WHOLE_ALWAYS, Cut, Shares, Table, kind_of
+from helixctl.plan.steps import step_of
 from helixctl.solve.hosts import host_pattern
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, Step, WorkloadSpec
 
 
 class LaneCosts(NamedTuple):
@@ -129,23 +130,26 @@ class LayoutCosts:
 
     def _keys(self, layout: Layout, sequences: int) -> dict[tuple[str, ...], object]:
         """What the computation of each group of levels depends on: how its tensors are cut, and the largest shares."""
-        shares, found = Shares(layout, self.model, self.workload), dict[tuple[str, ...], object]()
+        shares, found = Shares(layout, self.model, self._step(layout)), dict[tuple[str, ...], object]()
         for levels in _GROUPS:
-            form, cuts = self._form(shares.table, levels)
+            form, cuts = self._form(shares.table, shares.step, levels)
             found[levels] = (form, sequences, layout.reduction_dtype, *_sizes(shares, cuts, sequences))
         return found
 
-    def _form(self, table: Table, levels: tuple[str, ...]) -> tuple[int, tuple[Cut, ...]]:
+    def _form(self, table: Table, step: Step, levels: tuple[str, ...]) -> tuple[int, tuple[Cut, ...]]:
         """A number for how a table cuts what some levels read and make, and the cuts."""
         key = (id(table), levels)  # there are few tables, and they are kept
         if key not in self._forms:
-            one = function_of(self._body(), self.workload)
+            one = function_of(self._body(), step)
             equations = [equation for equation in one.equations if equation.level in levels]
             read = [table.get(kind_of(t), WHOLE_ALWAYS).read for eq in equations for t in eq.inputs]
             made = [table.get(kind_of(t), WHOLE_ALWAYS).made for eq in equations for t in eq.outputs]
             cuts = tuple(dict.fromkeys(c for its in (*read, *made) for c in (*its.cuts, *its.partial)))
             self._forms[key] = (self._numbers.setdefault((levels, *read, *made), len(self._numbers)), cuts)
         return self._forms[key]
+
+    def _step(self, layout: Layout) -> Step:
+        return step_of(self.workload, layout)
 
     def _body(self) -> ModelSpec:
         """One layer of the model, without its ends."""
@@ -178,7 +182,7 @@ class LayoutCosts:
         """Embedding and head; without ``pattern`` as if nothing were exchanged."""
         key = (layout.partitions, layout.residual, sequences, pattern)
         if key not in self._ends and self.model.vocabulary is None:
-            shares = Shares(layout, self.model, self.workload)
+            shares = Shares(layout, self.model, self._step(layout))
             region = shares.region(("batch", "seq", "hidden"), shares.of("output").made, 0, (0, sequences))
             nbytes = prod(stop - start for start, stop in region) * DTYPE_NBYTES[self.model.dtype]
             self._ends[key] = _Ends(LaneCosts(), LaneCosts(), nbytes)

@@ -141,7 +141,7 @@ def nbytes_of(point: CollectivePoint) -> int:
     made = {AllGather: numel * point.ranks, AllToAll: share, ReduceScatter: share}.get(type(op), numel)
     # What the piece and the result of an all-to-all have in common is a part of the piece.
     piece, whole = (Value("v", "t", 0, ((0, n),), "float32") for n in (numel, made))
-    return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks)
+    return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks, {})
 
 
 def seconds_of(groups: Sequence[Sequence[Sequence[Block]]], repeat: int, stretch: float) -> float:
