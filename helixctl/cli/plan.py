@@ -31,8 +31,15 @@ if TYPE_CHECKING:
 @click.command(name="plan", short_help="Solve for a partition of a model on a cluster.")
 @click.argument("model")
 @click.argument("cluster")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
-@click.option("--seq-len", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
+@click.option("--batch", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
+@click.option("--seq-len", "--input-len", "--isl", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
+@click.option(
+    "--output-len",
+    "--osl",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens generated after each sequence: plan a prefill and a decode step with a KV cache.",
+)
 @click.option(
     "--logits",
     type=click.Choice(("all", "last")),
@@ -63,6 +70,7 @@ def command(
     *,
     batch: int | None,
     seq_len: int | None,
+    output_len: int | None,
     logits: str | None,
     groups: int | None,
     slices: int | None,
@@ -99,9 +107,8 @@ def command(
     ]
     check_outputs(outputs, (model, cluster, checked), force=force)
     old = plan_on_disk(checked) if checked is not None else None
-    workload = [
-        f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
-    ]
+    given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
+    workload = [f"workload.{k}={v}" for k, v in given if v is not None]
     loaded = load_pair(model, cluster, (*sets, *workload))
     doubtful = slips(loaded.cluster)
     if not quiet:

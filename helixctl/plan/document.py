@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from helixctl.plan.key_order import in_digested_order
 from helixctl.plan.layout import Layout
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import step_of, steps_of
 from helixctl.spec import ClusterSpec, Dtype, ModelSpec, Step, StepName, WorkloadSpec, accumulator
 
 PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
@@ -75,6 +75,11 @@ class Plan(BaseModel):
     def digest(self) -> str:
         """The digest of the whole document."""
         return digest(self)
+
+    @property
+    def steps(self) -> tuple[StepName, ...]:
+        """The names of the plan's steps, in the order in which they run."""
+        return steps_of(self.workload)
 
     def step(self, name: StepName | None = None) -> Step:
         """A step of the plan by its name, by default the first.

@@ -110,6 +110,11 @@ class WorkloadSpec(Spec):
         return self.batch * self.seq_len
 
     @property
+    def positions(self) -> int:
+        """Tokens of a sequence in the end, generated ones among them."""
+        return self.seq_len + (self.output_len or 0)
+
+    @property
     def in_one_pass(self) -> Step:
         """All of it as one step without a cache."""
         return Step("pass", self.batch, self.seq_len, self.logits)
