@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from helixctl.dag import Tensor
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.spec.load import load_model
 from helixctl.verify import verify
-from helixctl_runtime.check.reference import relative_error
+from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.generate import Prompts, generate
 from helixctl_runtime.generate.loop import Stage
 from helixctl_runtime.tensors.files import Numbers
@@ -69,16 +70,23 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         how: dict[str, Any] = {"max_new_tokens": LONG, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         for row, length in zip(ids, LENGTHS, strict=True):
             tokens.append(model.generate(row[None, :length], **how)[0, length:])
-        whole = [torch.cat([row[:n], its]) for row, n, its in zip(ids, LENGTHS, tokens, strict=True)]
-        logits = {}
-        for dtype in (torch.float32, torch.float64):
-            model.to(dtype)
-            with torch.no_grad():
-                made = [model(row[None, :-1]).logits[0, -LONG:] for row in whole]
-            logits[dtype] = torch.stack(made)
+        whole = [torch.cat([row[:n], its[:-1]]) for row, n, its in zip(ids, LENGTHS, tokens, strict=True)]
+        with torch.no_grad():
+            single = torch.stack([model(row[None]).logits[0, -LONG:] for row in whole])
     spec = load_model(str(folder)).model
-    prompts = Prompts(ids, torch.tensor(LENGTHS))
-    return Known(folder, spec, prompts, torch.stack(tokens), logits[torch.float64], logits[torch.float32])
+    exact = torch.stack([in_float64(folder, spec, row)[-LONG:] for row in whole])
+    return Known(folder, spec, Prompts(ids, torch.tensor(LENGTHS)), torch.stack(tokens), exact, single)
+
+
+def in_float64(folder: Path, model: ModelSpec, ids: torch.Tensor) -> torch.Tensor:
+    """The logits of one sequence by the unpartitioned reference: one pass without a cache."""
+    numbers = Numbers(0, str(folder), None)
+    plan = Plan.sketch(model, cluster(1), WorkloadSpec(seq_len=len(ids)), Layout(groups=1, slices=1))
+
+    def load(tensor: Tensor) -> torch.Tensor:
+        return ids[None] if tensor.role == "input" else numbers.region(tensor, tensor.full, torch.float32, CPU)
+
+    return evaluate(plan, load, torch.float64)[0]
 
 
 def layouts(model: ModelSpec, work: WorkloadSpec, most: int) -> Iterator[Layout]:
