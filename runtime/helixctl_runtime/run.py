@@ -19,13 +19,13 @@ from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.result import Result
 from helixctl_runtime.tensors.files import Numbers
 
-__all__ = ["Options", "Result", "comparison", "run", "speaks", "starts_ranks"]
+__all__ = ["Options", "Result", "comparison", "prints_output", "run", "starts_ranks"]
 
 
-def speaks() -> bool:
-    """Whether this process prints for all: it starts the ranks itself, or is rank 0 of an outer launcher."""
-    place = detect(os.environ)
-    return place is None or place.rank == 0
+def prints_output() -> bool:
+    """Whether this process prints the output of the run: it starts the ranks, or is rank 0 of an outer launcher."""
+    launched = detect(os.environ)
+    return launched is None or launched.rank == 0
 
 
 def starts_ranks() -> bool:
@@ -41,7 +41,7 @@ def run(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
-    watch: Callable[[str, int], None] | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
 ) -> list[Result] | None:
     """Run dags side by side: on the same ranks, measured in turn, step by step.
 
@@ -52,7 +52,7 @@ def run(
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
         log_dir: where the logs of the ranks are kept.
-        watch: ``watch(phase, step)`` is called a few times a second while ranks of this machine run.
+        on_progress: ``on_progress(phase, step)`` is called a few times a second while ranks of this machine run.
 
     Returns:
         The result of each dag, or None where another process is rank 0.
@@ -70,7 +70,7 @@ def run(
         timeout=timeout,
         task_name=places.name,
         log_dir=log_dir,
-        watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
     found: Any = results[0]
     for result in found or ():

@@ -18,9 +18,9 @@ from helixctl_runtime.calibrate.points import FULL, QUICK, Sizes
 from helixctl_runtime.calibrate.worker import Calibration
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
-from helixctl_runtime.run import speaks, starts_ranks
+from helixctl_runtime.run import prints_output, starts_ranks
 
-__all__ = ["Request", "calibrate", "speaks", "starts_ranks"]
+__all__ = ["Request", "calibrate", "prints_output", "starts_ranks"]
 
 _CPU_RANKS: Final = 4
 _DTYPES: Final[dict[str, tuple[Dtype, ...]]] = {"cpu": ("float32",), "cuda": ("float16", "bfloat16")}
@@ -79,7 +79,7 @@ class Request:
 
 
 def calibrate(
-    request: Request, base: ClusterSpec | None, *, timeout: float, watch: Callable[[str, int], None] | None = None
+    request: Request, base: ClusterSpec | None, *, timeout: float, on_progress: Callable[[str, int], None] | None = None
 ) -> ClusterSpec | None:
     """Measure, and put the result in a cluster spec; None where another process is rank 0.
 
@@ -87,7 +87,7 @@ def calibrate(
         request: what to measure.
         base: keeps what is not measured.
         timeout: seconds that a rank waits for another, and the longest that a measurement may take.
-        watch: told a few times a second the phase and the number of measurements that are done.
+        on_progress: called a few times a second with the phase and the number of finished measurements.
 
     Raises:
         HelixError: HX5xx, with the rank, the measurement and the log where a rank failed.
@@ -99,7 +99,7 @@ def calibrate(
         device=request.device,
         timeout=timeout,
         task_name=lambda _, place: names[place] if place < len(names) else "a collective",
-        watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
     measured: Any = results[0]
     return measured and cluster_of(measured, base, datetime.now(UTC).date())

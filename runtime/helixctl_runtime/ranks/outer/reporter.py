@@ -1,4 +1,4 @@
-"""Who says what has happened: one rank of each host to the user, and each to torchrun."""
+"""Who reports a failure: one rank of each host to the user, and every rank to torchrun."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from helixctl_runtime.ranks.outer.store import address
 _ERROR_FILE: Final = "TORCHELASTIC_ERROR_FILE"  # set by torchrun
 
 
-def speaks(peers: Peers) -> bool:
-    """Whether this rank is to say what happened: the first that asks on each host."""
+def is_reporter(peers: Peers) -> bool:
+    """Whether this rank reports the failure to the user: the first rank of each host that asks."""
     first = _first_on_this_host(peers.rendezvous)
     if not first or _ERROR_FILE in os.environ:
         return first
-    # The first mark goes with its process, so who said it may have left already.
-    return peers.asks_first()
+    # The mark of _first_on_this_host vanishes with its process, so a rank that has reported may have exited already.
+    return peers.claim_reporter()
 
 
-def leave_word(error: HelixError) -> None:
-    """Tell torchrun why, so that its own last lines say it too."""
+def write_error_file(error: HelixError) -> None:
+    """Write the error into torchrun's error file, so that torchrun's own last lines repeat it."""
     path = os.environ.get(_ERROR_FILE)
     if path:
         word = {"message": str(error), "extraInfo": {"timestamp": str(int(time.time()))}}
@@ -38,13 +38,13 @@ def leave_word(error: HelixError) -> None:
 
 
 def _first_on_this_host(rendezvous: str) -> bool:
-    """Whether no other process of this run on this host was here before; neither Linux nor torchrun: always so."""
+    """Whether this process is the first of this run on this host to ask; always True without Linux or torchrun."""
     try:
         if error_file := os.environ.get(_ERROR_FILE):
             # torchrun has a folder for each rank, in one for this host, run and attempt.
             (Path(error_file).parent.parent / "helixctl.said").touch(exist_ok=False)
         else:
-            # A name that goes with the process.
+            # An abstract socket: its name is taken until the process ends.
             _marks.append(socket.socket(socket.AF_UNIX))
             _marks[-1].bind(f"\0helixctl {address(rendezvous)}" if sys.platform == "linux" else "")
     except FileExistsError:

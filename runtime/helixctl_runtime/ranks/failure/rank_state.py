@@ -1,4 +1,4 @@
-"""What is known of a rank, and of a rank on another host, when a run has failed."""
+"""What is known of each rank when a run has failed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from helixctl_runtime.ranks.failure.report import Report
+from helixctl_runtime.ranks.failure.rank_report import RankReport
 from helixctl_runtime.ranks.progress import Position
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A rank of a run on several hosts; host and device are empty until it has said them."""
+    """A rank of a run on several hosts; host and device are empty until the rank has published them."""
 
     rank: int
     host: str = ""
@@ -22,21 +22,24 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What the launcher knows of one rank when the run has failed.
+class RankState:
+    """What is known of one rank when the run has failed.
 
     Attributes:
-        report: None where it has not said anything.
-        exit_code: None while it lives; minus the number of the signal that ended it.
+        rank, device: its number, and where it computes.
+        position: how far it is.
+        report: what it reported; None if nothing.
+        exit_code: the status of its process; minus the number of a signal that ended it; None while it runs.
         idle: seconds since its position last changed.
-        stopped: the process is suspended (SIGSTOP, a debugger).
-        host: its name, where ranks run on several hosts; else empty.
+        stopped: its process is suspended (SIGSTOP, a debugger).
+        log: the file with its output, if any.
+        host: the name of its host; empty if the run has one host.
     """
 
     rank: int
     device: torch.device
     position: Position
-    report: Report | None
+    report: RankReport | None
     exit_code: int | None
     idle: float
     stopped: bool
@@ -48,11 +51,11 @@ class Standing:
         return f"rank {self.rank} ({self.device})" + (f" on host {self.host}" if self.host else "")
 
     def died(self, timeout: float) -> bool:
-        """It ended without a word, and not because NCCL ends a process whose peers are late."""
+        """Whether the process ended without a report, and not because NCCL aborted it for a late peer."""
         return self.report is None and self.exit_code is not None and not self._aborted(timeout)
 
     def waits(self, timeout: float) -> bool:
-        """It gave up waiting for another rank."""
+        """Whether the rank gave up waiting for another."""
         return self.report.kind == "late" if self.report else self._aborted(timeout)
 
     def _aborted(self, timeout: float) -> bool:
