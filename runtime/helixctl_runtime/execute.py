@@ -16,9 +16,9 @@ from helixctl_runtime.comm.collectives import groups_of
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.measure.captured import is_replayed
+from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
 from helixctl_runtime.measure.measure import Measured, measure
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.result import RankMeasurement, Result, result
@@ -63,7 +63,7 @@ class Work:
         digests: of the dags, worked out once by whoever starts the ranks.
     """
 
-    places: Places
+    places: TaskNumbering
     options: Options
     digests: tuple[str, ...]
 
@@ -94,7 +94,7 @@ class _Session:
         options = self.options
         able = [False] * self.rank.world_size
         dist.all_gather_object(able, all(program.on_device for program in programs))
-        graph = is_replayed(able, wanted=options.cuda_graph)
+        graph = uses_cuda_graph(able, wanted=options.cuda_graph)
         steps = {
             "iters": options.iters,
             "warmup": options.warmup,

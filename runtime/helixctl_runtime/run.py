@@ -12,7 +12,7 @@ from typing import Any, Literal
 from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl_runtime.execute import Options, Work
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
@@ -62,7 +62,7 @@ def run(
     """
     prefix, notes = _look(dags, options)
     options = replace(options, weights_prefix=prefix)
-    places = Places(tuple(dags), tuple(names))
+    places = TaskNumbering(tuple(dags), tuple(names))
     results = run_ranks(
         Work(places, options, tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,

@@ -29,9 +29,9 @@ from helixctl.dag import Dag  # noqa: E402
 from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
+from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
 from helixctl_runtime.measure.clock import Clock  # noqa: E402
 from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
-from helixctl_runtime.measure.watches import Stopwatch  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from helixctl_runtime.tensors.files import Numbers  # noqa: E402
@@ -116,7 +116,7 @@ class Duel:
         program = compile_rank(
             self.dag, rank.rank, rank.device, lambda v: numbers.value(self.dag, v, TORCH[v.dtype], rank.device)
         )
-        walker = Walker(program, groups, rank.progress.cell, Stopwatch(Clock(rank.device, rank.rank)))
+        walker = Walker(program, groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank)))
         value = {v.tensor: v for v in self.dag.values if v.rank == rank.rank and v.id not in self.dag.producer}
         by_hand = ByHand(self.dag, rank, groups, lambda name: numbers.value(self.dag, value[name], dtype, rank.device))
         rank.progress.enter(Phase.CHECKING)

@@ -40,9 +40,9 @@ from helixctl.verify import verify  # noqa: E402
 from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
+from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
 from helixctl_runtime.measure.clock import Clock  # noqa: E402
 from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
-from helixctl_runtime.measure.watches import Stopwatch  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from helixctl_runtime.tensors.files import Numbers  # noqa: E402
@@ -115,7 +115,7 @@ class Side:
                 return numbers.value(dag, value, TORCH[value.dtype], rank.device)
 
             program = compile_rank(dag, rank.rank, rank.device, load)
-            walker = Walker(program, groups, rank.progress.cell, Stopwatch(Clock(rank.device, rank.rank)))
+            walker = Walker(program, groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank)))
 
             def walk(walker: Walker = walker, program: Any = program) -> None:
                 with fused([program]):

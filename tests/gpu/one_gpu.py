@@ -40,7 +40,7 @@ from helixctl_runtime.check.reference import evaluate, relative_error  # noqa: E
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.compile.bound import BoundProgram  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
-from helixctl_runtime.measure.captured import captured  # noqa: E402
+from helixctl_runtime.measure.cuda_graph import capture_step  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from helixctl_runtime.tensors.files import Numbers  # noqa: E402
@@ -288,7 +288,7 @@ def walk(dag: Dag, device: torch.device) -> dict[str, Any]:
             found["eager_ms"] = statistics.median(once(step) for _ in range(REPEATS)) * 1e3
             if found["on_device"]:
                 # Refused where a bit differs.
-                replay = captured(step, outputs, "all ranks")
+                replay = capture_step(step, outputs, "all ranks")
                 seconds = statistics.median(once(replay) for _ in range(REPEATS))
                 found |= {"graph_bit_equal": True, "graph_ms": seconds * 1e3}
     model = dag.plan.model

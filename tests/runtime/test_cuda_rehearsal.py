@@ -361,8 +361,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("run", "why"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cuda_would_refuse_is_found(run: Callable[[], object], why: str) -> None:
-    with stage() as (watch, _):
-        found = call(run, watch)
+    with stage() as (checker, _):
+        found = call(run, checker)
     assert any(why in each for each in found), found
 
 
@@ -389,10 +389,10 @@ WAITING: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("run", "why"), WAITING.values(), ids=WAITING.keys())
 def test_where_the_host_would_wait_is_found(run: Callable[[], object], why: str) -> None:
-    with stage() as (watch, _):
-        watch.in_step = True
-        call(run, watch)
-    assert why in watch.waits
+    with stage() as (checker, _):
+        checker.in_step = True
+        call(run, checker)
+    assert why in checker.waits
 
 
 def test_what_does_not_make_the_host_wait() -> None:
@@ -401,10 +401,10 @@ def test_what_does_not_make_the_host_wait() -> None:
         torch.searchsorted(fake(4), fake(4))
         torch.repeat_interleave(fake(4), fake(4, **INT), output_size=8)
 
-    with stage() as (watch, _):
-        watch.in_step = True
-        assert call(run, watch) == []
-    assert watch.waits == []
+    with stage() as (checker, _):
+        checker.in_step = True
+        assert call(run, checker) == []
+    assert checker.waits == []
 
 
 def test_a_fault_is_found_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The timeline of a traced step: what all ranks did, and how much of the communication computing hid."""
+"""Traced steps: when every rank ran every task, and how much communication was hidden behind computation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from helixctl.dag.span import Span
 
 
 @dataclass(frozen=True, slots=True)
-class TracedStep:
-    """When one rank did what in one step: seconds on the clock of this name, which other ranks may share.
+class RankTrace:
+    """One traced step of one rank, in seconds on its clock.
 
     Attributes:
-        begin_s, end_s: of the step.
-        tasks: begin and end of each task of the rank's order. A computation takes from the begin of its first action
+        clock: the name of the clock; ranks with the same name share a clock.
+        begin_s, end_s: begin and end of the step.
+        tasks: begin and end of each task of the rank's order. A computation lasts from the begin of its first action
             to the end of its last; a collective from its issue to its completion.
         exposed: place in the order, begin and end of each time in which the rank was in communication, or waited for
             it, and computed nothing.
@@ -32,18 +33,18 @@ class TracedStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
-    """One step of all ranks.
+class StepTrace:
+    """One traced step of all ranks.
 
-    Ranks that share a clock share the zero of times: the begin of the step on the first of them to begin. Where clocks
-    cannot be compared (hosts, GPUs), zero is each one's own begin; all ranks begin together, as closely as one
-    synchronisation can make them.
+    Ranks that share a clock share the zero of time: the begin of the step on the first of them. Clocks of different
+    hosts or GPUs cannot be compared, so each has its zero at its own begin of the step; the ranks begin together up to
+    the error of one synchronisation.
 
     Attributes:
         spans: every task on each of its ranks, rank by rank in the order of issue.
-        exposed: the same for the times in which a rank was in a task's communication and computed nothing.
-        duration_s: of the step on its slowest rank.
-        ranks: how many there are.
+        exposed: the times in which a rank was in a task's communication and computed nothing, in the same order.
+        duration_s: seconds of the step on its slowest rank.
+        ranks: the number of ranks.
     """
 
     spans: tuple[Span, ...]
@@ -53,7 +54,7 @@ class Timeline:
 
     @property
     def hidden_s(self) -> float:
-        """Time in which a collective is on its way on a rank and not exposed there; mean over ranks."""
+        """Seconds in which a collective is in flight on a rank and not exposed there; mean over ranks."""
         exposed, all_communication = defaultdict[int, list[Span]](list), defaultdict[int, list[Span]](list)
         for span in self.exposed:
             exposed[span.rank].append(span)
@@ -71,8 +72,13 @@ class Timeline:
         return computing / self.ranks / self.duration_s
 
 
-def timeline(dag: Dag, ranks: Sequence[TracedStep]) -> Timeline:
-    """Put together what each rank recorded of one step."""
+def merge_traces(dag: Dag, ranks: Sequence[RankTrace]) -> StepTrace:
+    """Merge what each rank recorded of one step.
+
+    Args:
+        dag: the dag that was run.
+        ranks: the trace of every rank, by rank.
+    """
     zero: dict[str, float] = {}
     for step in ranks:
         zero[step.clock] = min(step.begin_s, zero.get(step.clock, step.begin_s))
@@ -87,18 +93,23 @@ def timeline(dag: Dag, ranks: Sequence[TracedStep]) -> Timeline:
         if isinstance(task.op, SendReceive):
             _end_send(task.id, *task.ranks, spans=spans, ranks=ranks)
     duration = max(step.end_s - step.begin_s for step in ranks)
-    return Timeline(tuple(spans.values()), tuple(exposed), duration, len(ranks))
+    return StepTrace(tuple(spans.values()), tuple(exposed), duration, len(ranks))
 
 
-def kinds(dag: Dag, timelines: Sequence[Timeline]) -> list[dict[str, Any]]:
-    """Time by level and kind of task: mean over ranks, median over the steps, in the order of the dag."""
+def times_by_kind(dag: Dag, traces: Sequence[StepTrace]) -> list[dict[str, Any]]:
+    """Milliseconds by level and kind of task: mean over ranks, median over the steps, in the order of the dag.
+
+    Args:
+        dag: the dag that was run.
+        traces: its traced steps.
+    """
     tasks: dict[tuple[str, str], int] = defaultdict(int)
     lane: dict[tuple[str, str], str] = {}
     for task in dag.tasks:
         tasks[task.level, task.kind] += 1
         lane[task.level, task.kind] = task.lane
-    busy = [_by_kind(dag, each.spans, each.ranks) for each in timelines]
-    exposed = [_by_kind(dag, each.exposed, each.ranks) for each in timelines]
+    busy = [_by_kind(dag, each.spans, each.ranks) for each in traces]
+    exposed = [_by_kind(dag, each.exposed, each.ranks) for each in traces]
     return [
         {
             "level": key[0],
@@ -113,7 +124,7 @@ def kinds(dag: Dag, timelines: Sequence[Timeline]) -> list[dict[str, Any]]:
 
 
 def _end_send(name: str, sender: int, receiver: int, *, spans: dict[tuple[str, int], Span], ranks: Any) -> None:
-    """A send has ended when it has been received, though the sender may learn of it much later."""
+    """End a send when it has been received, because the sender may notice that much later."""
     if ranks[sender].clock == ranks[receiver].clock:
         sent, received = spans[name, sender], spans[name, receiver]
         spans[name, sender] = replace(sent, end_s=max(sent.begin_s, min(sent.end_s, received.end_s)))
@@ -128,7 +139,7 @@ def _by_kind(dag: Dag, spans: Iterable[Span], ranks: int) -> dict[tuple[str, str
 
 
 def _covered(spans: Sequence[Span]) -> float:
-    """Seconds in which at least one of the spans lasts."""
+    """Seconds that are covered by at least one of the spans."""
     total, reached = 0.0, float("-inf")
     for span in sorted(spans, key=lambda s: s.begin_s):
         total += max(0.0, span.end_s - max(span.begin_s, reached))

@@ -1,4 +1,4 @@
-"""Places of several dags in one count, so that one number tells which task of which dag a rank is at."""
+"""One numbering for the tasks of several dags, so that one number says at which task of which dag a rank is."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from helixctl.dag import Dag
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where each dag's tasks lie in the count of a step that walks one dag after the other.
+class TaskNumbering:
+    """The numbers of the tasks in a step that walks several dags, one after the other.
 
     Attributes:
-        names: of the dags, in messages.
+        dags: the dags, in the order in which they are walked.
+        names: their names in messages.
     """
 
     dags: Sequence[Dag]
     names: Sequence[str]
 
     def first(self, which: int) -> int:
-        """The count at the start of a dag, before its first task; the same on all ranks."""
+        """The number of the start of a dag, before its first task; the same on all ranks."""
         return which * (1 + max(len(order) for dag in self.dags for order in dag.order))
 
     def name(self, rank: int, place: int) -> str:
-        """What a rank does that has counted ``place + 1``: a task, or the start of a dag."""
+        """The task that a rank is at, or the start of a dag.
+
+        Args:
+            rank: the rank.
+            place: the number in its cell, less one.
+        """
         which, begun = divmod(place + 1, self.first(1))
         if not begun:
             return f"the start ({self.names[which]})"

@@ -1,4 +1,4 @@
-"""A step as a CUDA graph: captured once, shown to compute what the walk does, then replayed by one call."""
+"""A step as a CUDA graph: it is captured once, compared with the walk, and then replayed by one call."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 
 from helixctl.errors import fail
 
-# Of the walk, on the stream that captures: by then libraries have chosen kernels and allocated what they keep.
+# Walks before the capture, on the stream that captures: in them libraries choose kernels and allocate their buffers.
 _WARM_UP = 3
 
 
-def is_replayed(able: Sequence[bool], *, wanted: bool | None) -> bool:
+def uses_cuda_graph(able: Sequence[bool], *, wanted: bool | None) -> bool:
     """Whether all ranks replay their steps from CUDA graphs.
 
     Args:
-        able: for every rank, whether its steps need nothing of the host (``BoundProgram.on_device``).
-        wanted: what the user says; None is nothing: then a single rank does, if it can. Several ranks do where it is
-            asked for.
+        able: for every rank, whether its steps never wait for the host (``BoundProgram.on_device``).
+        wanted: what the user asks for. None replays the steps of a single rank if it is able, and walks those of
+            several ranks.
 
     Raises:
-        HelixError: HX514, it is asked for, and a rank is not able to.
+        HelixError: HX514, the user asks for it, and a rank is not able.
     """
     if wanted and not all(able):
         message = f"a step of rank {able.index(False)} cannot be a CUDA graph: its experts need the host"
@@ -30,19 +30,19 @@ def is_replayed(able: Sequence[bool], *, wanted: bool | None) -> bool:
     return all(able) and (len(able) == 1 if wanted is None else wanted)
 
 
-def captured(step: Callable[[], object], outputs: Sequence[torch.Tensor], what: str) -> Callable[[], None]:
-    """Capture a step, and replay it once to see that it writes the same bits.
+def capture_step(step: Callable[[], object], outputs: Sequence[torch.Tensor], what: str) -> Callable[[], None]:
+    """Capture a step, and replay it once to check that it writes the same bits.
 
-    Every kernel's launch costs the host some microseconds, which short kernels do not hide; a graph launches all of a
-    step at once. Its temporary memory is its own, and stays allocated.
+    The launch of a kernel costs the host some microseconds, which short kernels do not hide; a graph launches all
+    kernels of a step at once. A graph has temporary memory of its own, which stays allocated.
 
     Args:
-        step: walks programs on the current device that need nothing of the host (``BoundProgram.on_device``).
-        outputs: what it writes.
-        what: names the rank in messages.
+        step: walks programs on the current device that never wait for the host (``BoundProgram.on_device``).
+        outputs: the tensors that it writes.
+        what: the name of the rank in messages.
 
     Returns:
-        The replay of the step.
+        A call that replays the step.
 
     Raises:
         HelixError: HX514, the step cannot be captured, or the replay writes other bits than the walk.
@@ -64,7 +64,7 @@ def captured(step: Callable[[], object], outputs: Sequence[torch.Tensor], what: 
     for output in outputs:
         output.fill_(float("nan"))
     graph.replay()
-    # Bits, not numbers: a step may have made NaN, which equals nothing.
+    # Bits are compared, not numbers, because a step may have written NaN, which equals no number.
     if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(outputs, walked, strict=True)):
         message = f"{what}: the replay of a CUDA graph wrote other numbers than the walk that it was captured from"
         raise fail("HX514", message, "run it with --no-cuda-graph, and report it with the environment of a report")

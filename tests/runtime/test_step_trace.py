@@ -8,17 +8,17 @@ import pytest
 
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
-from helixctl_runtime.measure.timeline import Timeline, TracedStep, kinds, timeline
+from helixctl_runtime.measure.step_trace import RankTrace, StepTrace, merge_traces, times_by_kind
 from tests.documents import SMALL, dag_of
 from tests.runtime.unusual import MODEL
 
 COMPUTE, COMMUNICATION = "compute", "communication"
 
 
-def step(dag: Dag, rank: int, begin: float, clock: str = "host") -> TracedStep:
+def step(dag: Dag, rank: int, begin: float, clock: str = "host") -> RankTrace:
     """Every task takes a second, one after the other."""
     tasks = tuple((begin + i, begin + i + 1) for i in range(len(dag.order[rank])))
-    return TracedStep(clock, begin, begin + len(tasks), tasks, exposed=())
+    return RankTrace(clock, begin, begin + len(tasks), tasks, exposed=())
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,10 @@ def at(span: Span) -> tuple[float, float]:
 
 def test_zero_is_the_first_begin_on_a_clock(stages: Dag) -> None:
     first, second = step(stages, 0, 100.0), step(stages, 1, 100.25)
-    spans = timeline(stages, [first, second]).spans
+    spans = merge_traces(stages, [first, second]).spans
     assert min(s.begin_s for s in spans if s.rank == 0) == 0
     assert min(s.begin_s for s in spans if s.rank == 1) == 0.25
-    spans = timeline(stages, [first, replace(second, clock="other")]).spans
+    spans = merge_traces(stages, [first, replace(second, clock="other")]).spans
     assert min(s.begin_s for s in spans if s.rank == 1) == 0
 
 
@@ -47,8 +47,8 @@ def test_a_send_has_ended_when_it_has_been_received(stages: Dag) -> None:
     receiver = step(stages, 1, 0.0)
     received = replace(receiver, tasks=((0.0, 9.0), *receiver.tasks[1:]))
 
-    def sent(*ranks: TracedStep) -> Span:
-        return next(s for s in timeline(stages, ranks).spans if (s.task, s.rank) == (send, 0))
+    def sent(*ranks: RankTrace) -> Span:
+        return next(s for s in merge_traces(stages, ranks).spans if (s.task, s.rank) == (send, 0))
 
     assert at(sent(late, received)) == (7.0, 9.0)
     assert at(sent(late, replace(received, clock="other"))) == (7.0, 90.0)
@@ -63,13 +63,13 @@ def test_hidden_is_what_is_on_its_way_and_not_exposed() -> None:
     )
     exposed = (Span("a", 0, COMMUNICATION, 4, 5), Span("b", 0, COMMUNICATION, 7, 8.5))
     # Rank 0: [1, 4] and [5, 7] of [1, 8]; rank 1: nothing.
-    assert Timeline(spans, exposed, duration_s=10, ranks=2).hidden_s == 5 / 2
-    assert Timeline(spans, exposed, duration_s=10, ranks=2).busy_share == (3 + 9) / 2 / 10
+    assert StepTrace(spans, exposed, duration_s=10, ranks=2).hidden_s == 5 / 2
+    assert StepTrace(spans, exposed, duration_s=10, ranks=2).busy_share == (3 + 9) / 2 / 10
 
 
 def test_kinds_are_means_over_ranks_and_medians_over_steps(stages: Dag) -> None:
     steps = [step(stages, rank, 0.0) for rank in (0, 1)]
-    rows = kinds(stages, [timeline(stages, steps)] * 3)
+    rows = times_by_kind(stages, [merge_traces(stages, steps)] * 3)
     keys = [(row["level"], row["kind"]) for row in rows]
     assert keys == list(dict.fromkeys((t.level, t.kind) for t in stages.tasks))
     linear = next(row for row in rows if (row["level"], row["kind"]) == ("feed_forward", "linear"))

@@ -1,4 +1,4 @@
-"""Watches: what times the actions of a walk. A stopwatch adds up communication; a recorder takes every moment."""
+"""Timers of the actions of a walk: one adds up the time in communication, another records every action."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ import torch.distributed as dist
 from helixctl_runtime.comm.collectives import Issue
 from helixctl_runtime.compile.bound import BoundProgram, Compute, Exchange
 from helixctl_runtime.measure.clock import Clock
-from helixctl_runtime.measure.timeline import TracedStep
+from helixctl_runtime.measure.step_trace import RankTrace
 
 Call = Callable[[], object]
 
 
-class Watch(Protocol):
-    """Each method returns the call that the walk is to make instead of the given one."""
+class ActionTimer(Protocol):
+    """Wraps the calls of a walk: each method returns the call to make instead of the given one."""
 
     def compute(self, run: Call) -> Call:
-        """For a computation."""
+        """Wrap a computation."""
 
     def issue(self, exchange: Exchange, start: Issue) -> Issue:
-        """For the start of a collective."""
+        """Wrap the start of a collective."""
 
     def wait(self, wait: Call) -> Call:
-        """For the wait for a collective's end."""
+        """Wrap the wait for the end of a collective."""
 
 
-class Unwatched:
-    """Times nothing: every call stays as it is."""
+class NoTimer:
+    """Times nothing: it returns every call unchanged."""
 
     def compute(self, run: Call) -> Call:
         return run
 
-    def issue(self, exchange: Exchange, start: Issue) -> Issue:  # noqa: ARG002  one signature for all watches
+    def issue(self, exchange: Exchange, start: Issue) -> Issue:  # noqa: ARG002  one signature for all timers
         return start
 
     def wait(self, wait: Call) -> Call:
         return wait
 
 
-class Stopwatch:
-    """Time that this rank spends in communication and in waiting for it, since the last ``lap``.
+class CommunicationTimer:
+    """Adds up the seconds that this rank spends in communication, and waits for it, since the last ``lap``.
 
-    On CPU it is the time inside the calls. On CUDA it is the time for which the compute stream stands still: between
-    two moments around each wait.
+    On CPU it is the time inside the calls. On CUDA it is the time in which the compute stream is idle, between two
+    events around each wait.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Start at zero."""
+        """Start at zero seconds."""
         self._clock = clock
         self._seconds = 0.0
         self._waits: list[tuple[Any, Any]] = []
@@ -66,7 +66,7 @@ class Stopwatch:
     def compute(self, run: Call) -> Call:
         return run
 
-    def issue(self, exchange: Exchange, start: Issue) -> Issue:  # noqa: ARG002  one signature for all watches
+    def issue(self, exchange: Exchange, start: Issue) -> Issue:  # noqa: ARG002  one signature for all timers
         if self._clock.cuda:
             return start
 
@@ -92,16 +92,21 @@ class Stopwatch:
         return marked if self._clock.cuda else timed
 
 
-class Recorder:
-    """Takes the moments at which every action of a program begins and ends, and every collective is complete.
+class TraceRecorder:
+    """Records when every action of a program begins and ends, and when every collective is complete.
 
-    On CPU a collective tells when it is complete; gloo's send and receive do not, and count as complete when they have
-    been waited for. On CUDA a stream beside the compute stream waits for it, one for each set of ranks, whose
-    collectives are complete in the order of their issue.
+    On CPU a collective calls back when it is complete; gloo's send and receive do not, so they count as complete at the
+    end of the wait for them. On CUDA a side stream waits for a collective. There is one side stream for each set of
+    ranks, because the collectives of one set complete in the order of their issue.
     """
 
     def __init__(self, program: BoundProgram, clock: Clock) -> None:
-        """Record nothing yet."""
+        """Record nothing yet.
+
+        Args:
+            program: the program that is walked.
+            clock: the clock of its rank.
+        """
         self._program = program
         self._clock = clock
         self._streams: dict[tuple[int, ...], torch.cuda.Stream] = {}
@@ -127,18 +132,18 @@ class Recorder:
     def wait(self, wait: Call) -> Call:
         return self.compute(wait)
 
-    def read(self, steps: Sequence[tuple[Any, Any]]) -> list[TracedStep]:
-        """The recorded steps, and forget them; on CUDA the device must be idle.
+    def read(self, steps: Sequence[tuple[Any, Any]]) -> list[RankTrace]:
+        """Return the recorded steps and clear the records; on CUDA the device must be idle.
 
         Args:
-            steps: the moments at which each step began and ended.
+            steps: the begin and the end of each step.
         """
         each = len(self._program.actions)
         records, self._records = self._records, []
         return [self._step(*step, records[i * each : (i + 1) * each]) for i, step in enumerate(steps)]
 
     def _completion(self, exchange: Exchange, work: dist.Work) -> Sequence[Any]:
-        """The moment of completion, once it is known."""
+        """A list that holds the moment of completion as soon as it is known."""
         if self._clock.cuda:
             ranks = exchange.task.ranks
             if ranks not in self._streams:
@@ -151,7 +156,7 @@ class Recorder:
             work.get_future().add_done_callback(lambda _: found.append(time.perf_counter()))
         return found
 
-    def _step(self, begin: Any, end: Any, records: Sequence[tuple[Any, Any, Sequence[Any]]]) -> TracedStep:
+    def _step(self, begin: Any, end: Any, records: Sequence[tuple[Any, Any, Sequence[Any]]]) -> RankTrace:
         def at(moment: Any) -> float:
             return self._clock.reading(moment, begin)
 
@@ -161,7 +166,7 @@ class Recorder:
             place, start, stop = action.place, at(began), at(ended)
             if isinstance(action, Compute):
                 tasks[place] = (tasks.get(place, (start, stop))[0], stop)
-            elif isinstance(action, Exchange):  # begins here, not with a copy that was made for it
+            elif isinstance(action, Exchange):  # begins here, not with the copy that packs its data
                 tasks[place] = (start, min((at(m) for m in complete), default=float("inf")))
                 if not self._clock.cuda:
                     exposed.append((place, start, stop))
@@ -169,4 +174,4 @@ class Recorder:
                 tasks[place] = (tasks[place][0], min(tasks[place][1], stop))
                 exposed.append((place, start, stop))
         in_order = tuple(tasks[place] for place in range(self._program.tasks))
-        return TracedStep(self._clock.name, at(begin), at(end), in_order, tuple(exposed))
+        return RankTrace(self._clock.name, at(begin), at(end), in_order, tuple(exposed))

@@ -11,8 +11,8 @@ import torch
 
 from helixctl.errors import HelixError
 from helixctl_runtime.compile.bound import BoundProgram, Compute
-from helixctl_runtime.measure import captured as module
-from helixctl_runtime.measure.captured import captured, is_replayed
+from helixctl_runtime.measure import cuda_graph as module
+from helixctl_runtime.measure.cuda_graph import capture_step, uses_cuda_graph
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.cli.command import helixctl
 from tests.documents import ROOT
@@ -50,7 +50,7 @@ def replayed(
     monkeypatch: pytest.MonkeyPatch, output: torch.Tensor, step: Callable[[], object], replay: object
 ) -> object:
     monkeypatch.setattr(module.torch.cuda, "CUDAGraph", lambda: Graph(replay), raising=False)
-    return captured(step, [output], "rank 0")
+    return capture_step(step, [output], "rank 0")
 
 
 @pytest.mark.usefixtures("recorded")
@@ -117,7 +117,7 @@ def test_measured_steps_are_replayed_and_traced_ones_walked(monkeypatch: pytest.
     def work(rank: Rank) -> list[str]:
         rank.init_process_group()
         its = BoundProgram(0, 1, (Compute(0, lambda: seen.append("walk")),), {}, {}, frozenset(), 0, 0)
-        monkeypatch.setattr(measuring, "captured", lambda *_: lambda: seen.append("replay"))
+        monkeypatch.setattr(measuring, "capture_step", lambda *_: lambda: seen.append("replay"))
         measuring.measure([its], [0], {}, rank, warmup=1, iters=3, trace_steps=2, graph=True)
         return seen
 
@@ -137,12 +137,12 @@ def test_measured_steps_are_replayed_and_traced_ones_walked(monkeypatch: pytest.
     ],
 )
 def test_when_steps_are_replayed(wanted: bool | None, able: list[bool], replays: bool) -> None:
-    assert is_replayed(able, wanted=wanted) is replays
+    assert uses_cuda_graph(able, wanted=wanted) is replays
 
 
 def test_what_was_asked_for_and_cannot_be() -> None:
     with pytest.raises(HelixError, match="HX514 a step of rank 1 cannot be a CUDA graph: its experts need the host"):
-        is_replayed([True, False, True], wanted=True)
+        uses_cuda_graph([True, False, True], wanted=True)
 
 
 def test_a_graph_is_of_cuda() -> None:
