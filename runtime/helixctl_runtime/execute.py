@@ -22,7 +22,7 @@ from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.result import RankMeasurement, Result, result
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class _Session:
         self.places, self.dags, self.digests = work.places, work.places.dags, work.digests
         self.options, self.rank = work.options, rank
         options = work.options
-        self.numbers = Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)
+        self.numbers = TensorSource(options.seed, options.weights, options.inputs, options.weights_prefix)
 
     def run(self) -> list[Result] | None:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")

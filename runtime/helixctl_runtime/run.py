@@ -17,7 +17,7 @@ from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.result import Result
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
 __all__ = ["Options", "Result", "comparison", "prints_output", "run", "starts_ranks"]
 
@@ -85,7 +85,7 @@ def _look(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]
         HelixError: HX507, they do not hold what the dags need.
     """
     found: set[str | None] = set()
-    with closing(Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
+    with closing(TensorSource(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
         for dag in dags:
             numbers.check(dag, rows=starts_ranks())
             found.add(numbers.prefix)

@@ -34,7 +34,7 @@ from helixctl_runtime.measure.clock import Clock  # noqa: E402
 from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
-from helixctl_runtime.tensors.files import Numbers  # noqa: E402
+from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.documents import SMALL, dag_of  # noqa: E402
 
 # torch 2.13 renames it; 2.11 has only the old name.
@@ -112,7 +112,7 @@ class Duel:
     def __call__(self, rank: Rank) -> tuple[list[float], list[float]]:
         rank.init_process_group()
         groups = rank.new_groups(groups_of(self.dag))
-        numbers, dtype = Numbers(0, None, None), TORCH[self.dag.plan.model.dtype]
+        numbers, dtype = TensorSource(0, None, None), TORCH[self.dag.plan.model.dtype]
         program = compile_rank(
             self.dag, rank.rank, rank.device, lambda v: numbers.value(self.dag, v, TORCH[v.dtype], rank.device)
         )

@@ -45,7 +45,7 @@ from helixctl_runtime.measure.clock import Clock  # noqa: E402
 from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
-from helixctl_runtime.tensors.files import Numbers  # noqa: E402
+from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.documents import SMALL  # noqa: E402
 
 RANKS, WARMUP = 4, 5
@@ -106,7 +106,7 @@ class Side:
         return times
 
     def _walkers(self, rank: Rank, groups: Any) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
-        numbers, found, programs = Numbers(0, self.folder, None), {}, {}
+        numbers, found, programs = TensorSource(0, self.folder, None), {}, {}
         for name, dag in self.dags.items():
 
             def load(value: Any, dag: Dag = dag) -> torch.Tensor:

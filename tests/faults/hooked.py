@@ -89,9 +89,9 @@ def no_fork(rank: str) -> None:
 
 def truncate(rank: str, file: str, mark: str) -> None:
     from helixctl_runtime.ranks.local import processes
-    from helixctl_runtime.tensors.files import Numbers
+    from helixctl_runtime.tensors.tensor_source import TensorSource
 
-    value, serve, mine = Numbers.value, processes.serve, []
+    value, serve, mine = TensorSource.value, processes.serve, []
 
     def call(assignment: Any, worker: Any) -> None:
         mine.append(assignment.rank == int(rank))
@@ -104,7 +104,7 @@ def truncate(rank: str, file: str, mark: str) -> None:
             Path(mark).touch()
         return found
 
-    processes.serve, Numbers.value = call, read  # type: ignore[method-assign]
+    processes.serve, TensorSource.value = call, read  # type: ignore[method-assign]
 
 
 HOOKS = {"stepped": stepped, "raise": raises, "absent": absent, "no-fork": no_fork, "truncate": truncate}

@@ -43,8 +43,8 @@ from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.measure.cuda_graph import capture_step  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
-from helixctl_runtime.tensors.files import Numbers  # noqa: E402
 from helixctl_runtime.tensors.rotary import rotations  # noqa: E402
+from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.runtime.models import REAL, merged, plan_for, real  # noqa: E402
 
 REPEATS, CALLS = 20, 5
@@ -263,9 +263,9 @@ def attention_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     return rows
 
 
-def compiled(dag: Dag, device: torch.device) -> tuple[list[BoundProgram], Numbers]:
+def compiled(dag: Dag, device: torch.device) -> tuple[list[BoundProgram], TensorSource]:
     """All ranks of a dag on one device."""
-    numbers = Numbers(0, None, None)
+    numbers = TensorSource(0, None, None)
     return [
         compile_rank(dag, rank, device, lambda v: numbers.value(dag, v, TORCH[v.dtype], device))
         for rank in range(len(dag.order))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from helixctl.dag import Tensor
 from helixctl_runtime.tensors import tensor_files
 from helixctl_runtime.tensors.checkpoint import Checkpoint
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.runtime.families import (
     CPU,
     FAMILIES,
@@ -152,7 +152,7 @@ def test_the_ranks_of_a_dag_read_every_weight_once(name: str, layout: dict[str, 
     read = dict.fromkeys((tensor.name for tensor in family.weights), 0)
     times = {tensor.name: torch.zeros(tensor.shape) for tensor in family.weights}
     for rank in range(dag.plan.layout.devices):
-        numbers = Numbers(0, str(tmp_path), None)
+        numbers = TensorSource(0, str(tmp_path), None)
         numbers.check(dag)
         for value in (v for v in dag.values if v.rank == rank and v.tensor in read):
             before = numbers.weights_read_nbytes

@@ -25,7 +25,7 @@ from helixctl_runtime import kernels
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime import cuda_rules
 from tests.runtime.families import FAMILIES
@@ -194,7 +194,7 @@ def test_the_families_of_transformers(name: str) -> None:
 
 
 def test_numbers_are_made_on_the_device() -> None:
-    dag, numbers = dag_of(SMALL, 1, 1, "layers=1"), Numbers(0, None, None)
+    dag, numbers = dag_of(SMALL, 1, 1, "layers=1"), TensorSource(0, None, None)
     check(dag, load=lambda value: numbers.value(dag, value, TORCH[value.dtype], CUDA))
 
 

@@ -18,7 +18,7 @@ from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.measure.walk import fused, walk_together
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import SMALL
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_logits_of_every_cut(family: Path) -> None:
     """Against float64, no cut is more than twice as far off as transformers' own float32 logits."""
     model = load_model(str(family)).model
     held = torch.load(family / "expected.pt")
-    weights = Numbers(0, str(family), None)
+    weights = TensorSource(0, str(family), None)
 
     def numbers(tensor: Tensor, region: Any) -> torch.Tensor:
         if tensor.role == "input":

@@ -116,7 +116,7 @@ def result(
         warmup: steps before the measurement.
         started_at: the time of the start, in ISO 8601.
         cuda_graph: the measured steps were replayed from a CUDA graph; traced steps are always walked.
-        weights: what was read from which files (``Numbers.account``); None if the weights are seeded.
+        weights: what was read from which files (``TensorSource.account``); None if the weights are seeded.
     """
     traced = [merge_traces(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
     durations = [each.duration_s for each in traced]

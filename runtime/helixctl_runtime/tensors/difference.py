@@ -1,4 +1,4 @@
-"""Whether two stored tensors hold the same numbers, in all rows: read in pieces, and no piece twice."""
+"""Whether two stored tensors hold the same numbers in all rows; they are read in pieces, each piece once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles
 
 _PIECE_NBYTES = 1 << 26
-Share = tuple[int, int]
-ALL: Share = (0, 1)
+RowShare = tuple[int, int]
+ALL_ROWS: RowShare = (0, 1)
 
 
-def difference(files: TensorFiles, first: str, second: str, share: Share = ALL) -> str | None:
-    """Where two tensors differ, in words; None where they do not.
+def difference(files: TensorFiles, first: str, second: str, share: RowShare = ALL_ROWS) -> str | None:
+    """Where two tensors differ, in words; None if they do not.
 
     Args:
-        files: what holds both.
-        first: the name of one.
+        files: the files that hold both.
+        first: the name of one tensor.
         second: the name of the other.
-        share: ``(i, n)``: look at the i-th of n parts of the rows, so that n ranks read everything once.
+        share: ``(i, n)``: compare the i-th of n parts of the rows, so that n ranks together read every row once.
     """
     shape, dtypes = files.shape(first), {files.dtype(first), files.dtype(second)}
     if shape != files.shape(second):
@@ -37,7 +37,7 @@ def difference(files: TensorFiles, first: str, second: str, share: Share = ALL) 
     return None
 
 
-def _pieces(shape: tuple[int, ...], share: Share) -> Iterator[tuple[int, int]]:
+def _pieces(shape: tuple[int, ...], share: RowShare) -> Iterator[tuple[int, int]]:
     which, count = share
     first, last = shape[0] * which // count, shape[0] * (which + 1) // count
     step = max(1, _PIECE_NBYTES // (8 * prod(shape[1:]) or 1))
@@ -46,13 +46,13 @@ def _pieces(shape: tuple[int, ...], share: Share) -> Iterator[tuple[int, int]]:
 
 
 def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether both are the same to the last bit; three times as fast as a look at the numbers."""
+    """Whether both are equal bit by bit, which is three times as fast to compare as the numbers."""
     a, b = (x.contiguous().view(torch.uint8).numpy() for x in (one, other))
     return one.dtype == other.dtype and np.array_equal(a, b)
 
 
 def _rows(one: torch.Tensor, other: torch.Tensor) -> list[int]:
-    """The rows that differ; NaN is like NaN."""
+    """The rows that differ; NaN equals NaN."""
     wide = torch.promote_types(one.dtype, other.dtype)  # holds the numbers of both
     a, b = one.to(wide), other.to(wide)
     if torch.equal(a, b):

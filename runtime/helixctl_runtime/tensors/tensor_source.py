@@ -1,4 +1,4 @@
-"""Where the numbers of weights and inputs come from, and where those of the output go."""
+"""The source of weights and inputs: files, or the seed; and the file of the output."""
 
 from __future__ import annotations
 
@@ -14,105 +14,130 @@ from helixctl.dag.function import LENGTH
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Interval
-from helixctl_runtime.tensors.alike import Share
 from helixctl_runtime.tensors.checkpoint import Checkpoint
-from helixctl_runtime.tensors.inputs import Reader, lengths, look
+from helixctl_runtime.tensors.difference import RowShare
+from helixctl_runtime.tensors.inputs import InputRules, inspect_input, lengths
 from helixctl_runtime.tensors.seeded import seeded_numbers
-from helixctl_runtime.tensors.stored import as_it_is, read_region
+from helixctl_runtime.tensors.stored_tensor import read_region, stored_as_is
 from helixctl_runtime.tensors.tensor_files import TensorFiles
 
 
-class Numbers:
-    """The numbers of weights and inputs: from files where given, else from the seed; only the regions asked for."""
+class TensorSource:
+    """Gives the numbers of weights and inputs, region by region.
+
+    Attributes:
+        seed: the seed of the numbers that come from no file.
+        notes: sentences about the input file, filled by ``check``.
+    """
 
     def __init__(self, seed: int, weights: str | None, inputs: str | None, prefix: str | None = None) -> None:
-        """Remember the sources; nothing is opened yet."""
+        """Store the arguments; no file is opened yet.
+
+        Args:
+            seed: the seed of the numbers that come from no file.
+            weights: the path of a checkpoint; None for seeded weights.
+            inputs: the path of an input file; None for a seeded input.
+            prefix: the prefix of one of several models in the checkpoint.
+        """
         self.seed = seed
         self._weights = Checkpoint(weights, prefix) if weights is not None else None
         self._inputs = TensorFiles(inputs) if inputs is not None else None
         self.notes: list[str] = []
 
     def check(self, dag: Dag, *, rows: bool = True) -> None:
-        """See that the files hold the inputs and exactly the weights of the dag; ``notes`` say what is worth knowing.
+        """Check that the files hold the inputs and exactly the weights of a dag, and fill ``notes``.
 
         Args:
-            dag: what is to be run.
-            rows: also compare stored heads that are not read with what is read, which takes reading both; see
-                ``check_heads``.
+            dag: the dag to run.
+            rows: also compare stored heads, which reads them (``check_heads``).
 
         Raises:
-            HelixError: HX507, everything that is wrong.
+            HelixError: HX507, with all problems.
         """
         problems: list[Diagnostic] = []
         if self._weights:
             problems += self._weights.problems(_weights(dag), rows=rows)
         if self._inputs:
             for tensor in (t for t in dag.tensors if t.role == "input" and t.name != LENGTH):
-                found = look(self._inputs, self._reader(dag, tensor))
+                found = inspect_input(self._inputs, self._input_rules(dag, tensor))
                 problems += found.problems
                 self.notes += [note for note in found.notes if note not in self.notes]
         if problems:
             raise HelixError(problems)
 
-    def check_heads(self, dag: Dag, share: Share) -> None:
-        """See, in one share of the rows, that a stored head that is not read is what is read in its place.
+    def check_heads(self, dag: Dag, share: RowShare) -> None:
+        """Check that a stored head that is not read equals the tensor that is read instead.
+
+        Args:
+            dag: the dag to run.
+            share: ``(i, n)``: compare the i-th of n parts of the rows.
 
         Raises:
-            HelixError: HX507, it is another one.
+            HelixError: HX507, they differ.
         """
         if self._weights and (problems := self._weights.heads(_weights(dag), share)):
             raise HelixError(problems)
 
     @property
     def prefix(self) -> str | None:
-        """What stands ahead of the weights' names in the files; None for helixctl's own names, and without files."""
+        """The prefix of the weights' names in the files; None for helixctl's own names, and without files."""
         return self._weights.names.prefix if self._weights else None
 
     def account(self, dag: Dag) -> dict[str, Any] | None:
-        """What is read of the weights' files for a dag, and what is not; None where they are seeded."""
+        """What is read from the weight files for a dag, and what is left out; None if the weights are seeded."""
         return self._weights.account(_weights(dag)) if self._weights else None
 
-    def _reader(self, dag: Dag, tensor: Tensor) -> Reader:
+    def _input_rules(self, dag: Dag, tensor: Tensor) -> InputRules:
         model, allowed = dag.plan.model, frozenset[str]()
         if self._weights and self._inputs and Path(self._weights.files.path) == Path(self._inputs.path):
             allowed = frozenset(self._weights.stored_names(_weights(dag)))
         size = model.vocabulary.size if model.vocabulary else None
         last = any(t.name == LENGTH for t in dag.tensors)
-        return Reader(tensor, size, model.attention.causal, last, allowed)
+        return InputRules(tensor, size, model.attention.causal, last, allowed)
 
     def region(
         self, tensor: Tensor, region: tuple[Interval, ...], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
-        """A region of a tensor, in the tensor's order of dims."""
+        """The numbers of a region of a tensor.
+
+        Args:
+            tensor: the tensor.
+            region: an interval for each of its dims.
+            dtype: the dtype of the result.
+            device: the device of the result.
+
+        Returns:
+            The numbers, in the tensor's order of dims.
+        """
         if self._weights and tensor.role == "weight":
             return self._weights.read(tensor, region, dtype, device)
         if self._inputs and tensor.name == LENGTH and tensor.init:
             found = lengths(self._inputs, tensor.shape[0], int(tensor.init[0]))
             return found[slice(*region[0])].to(device, dtype)
         if self._inputs and tensor.role == "input":
-            return read_region(self._inputs, tensor, as_it_is(tensor), region, dtype, device)
+            return read_region(self._inputs, tensor, stored_as_is(tensor), region, dtype, device)
         return seeded_numbers(tensor, region, self.seed, dtype, device)
 
     def value(self, dag: Dag, value: Value, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """The numbers of a value."""
+        """The numbers of a value; arguments as for ``region``."""
         return self.region(dag.tensor[value.tensor], value.region, dtype, device)
 
     def fingerprints(self) -> dict[str, str]:
-        """A digest for the weights' files and for the input's, where they are given: hosts may have other copies."""
+        """A digest of the weight files and of the input file, if given, because hosts may have different copies."""
         found = {"--weights": self._weights.files if self._weights else None, "--input": self._inputs}
         return {option: files.fingerprint() for option, files in found.items() if files}
 
     @property
     def weights_read_nbytes(self) -> int:
-        """Bytes of weight files that were asked for so far."""
+        """Bytes that were read from weight files so far."""
         return self._weights.read_nbytes if self._weights else 0
 
     def weights_nbytes(self, dag: Dag) -> int:
-        """Bytes that the weights of a dag have in their files, each once; 0 where they are seeded."""
+        """Bytes of the weights of a dag in their files, each counted once; 0 if they are seeded."""
         return self._weights.nbytes(_weights(dag)) if self._weights else 0
 
     def close(self) -> None:
-        """Let go of the files; what is asked for later opens them again."""
+        """Close the files; a later use opens them again."""
         if self._weights:
             self._weights.files.close()
         if self._inputs:
@@ -120,10 +145,15 @@ class Numbers:
 
 
 def write_tensor(path: str, name: str, data: torch.Tensor) -> None:
-    """Write one tensor to a safetensors file, so that the file is never seen half-written.
+    """Write one tensor to a safetensors file, in one step: the file is never half-written.
+
+    Args:
+        path: the file.
+        name: the name of the tensor in it.
+        data: the tensor.
 
     Raises:
-        HelixError: HX511, it cannot be written.
+        HelixError: HX511, the file cannot be written.
     """
     write_output(path, save({name: data.contiguous().cpu()}))
 
