@@ -12,7 +12,7 @@ import torch.distributed as dist
 from helixctl.dag import Dag, Value
 from helixctl.errors import fail
 from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
-from helixctl_runtime.comm.collectives import groups_of
+from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
@@ -86,7 +86,7 @@ class _Session:
         if self.rank.peers:  # else whoever started the ranks has done it
             for dag in self.dags:
                 self.numbers.check_heads(dag, (self.rank.rank, self.rank.world_size))
-        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in groups_of(dag)])
+        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in rank_sets(dag)])
         loaded = [self._compile(dag) for dag in self.dags]
         programs = [program for program, _ in loaded]
         self.numbers.close()

@@ -26,7 +26,7 @@ import torch.distributed as dist  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from helixctl.dag import Dag  # noqa: E402
-from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
@@ -111,7 +111,7 @@ class Duel:
 
     def __call__(self, rank: Rank) -> tuple[list[float], list[float]]:
         rank.init_process_group()
-        groups = rank.new_groups(groups_of(self.dag))
+        groups = rank.new_groups(rank_sets(self.dag))
         numbers, dtype = TensorSource(0, None, None), TORCH[self.dag.plan.model.dtype]
         program = compile_rank(
             self.dag, rank.rank, rank.device, lambda v: numbers.value(self.dag, v, TORCH[v.dtype], rank.device)

@@ -1,4 +1,4 @@
-"""From measurements to a cluster spec: rates instead of times, four digits, units."""
+"""From measurements to a cluster spec: rates instead of times, with four digits and units."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from datetime import date
 from typing import Any, Final
 
 from helixctl.spec import ClusterSpec, Dtype
-from helixctl_runtime.calibrate.collective_time import nbytes_of
-from helixctl_runtime.calibrate.kernel_time import work_of
+from helixctl_runtime.calibrate.collective_time import received_nbytes
+from helixctl_runtime.calibrate.kernel_time import kernel_work
 from helixctl_runtime.calibrate.points import COLLECTIVES, ELEMENTWISE, Kernel, KernelPoint
 from helixctl_runtime.calibrate.worker import Measurements
 
 _LARGE: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL: Final = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
-# At least so much of a kernel's time counts as its own, also where it hardly takes longer than the start of a task.
+# At least this share of a measured time counts as the kernel's, even if it hardly exceeds the start of a task.
 _OWN_SHARE: Final = 0.5
 _LONGEST_NAME: Final = 100
 
 
-def cluster_of(found: Measurements, base: ClusterSpec | None, day: date) -> ClusterSpec:
+def build_cluster_spec(found: Measurements, base: ClusterSpec | None, day: date) -> ClusterSpec:
     """The cluster spec that holds the measurements.
 
     Args:
         found: the measurements.
-        base: keeps all that was not measured: links, numbers of hosts and devices, names, memory. Without it the
-            cluster is one host as it was measured, with the link that the all-gathers of all its ranks suggest.
-        day: of the measurement.
+        base: the spec that gives what was not measured: links, numbers of hosts and devices, names, memory. None
+            gives one host as it was measured, with a link worked out from the all-gathers of all its ranks.
+        day: the day of the measurement.
     """
     rates = _Rates(found)
     calibration = _calibration(found, rates, day)
@@ -55,7 +55,7 @@ def cluster_of(found: Measurements, base: ClusterSpec | None, day: date) -> Clus
 
 
 class _Rates:
-    """Work per second of a kernel, beyond what starting a task takes."""
+    """The rates of kernels: work per second, without the time to start a task."""
 
     def __init__(self, found: Measurements) -> None:
         self._kernels = found.kernels
@@ -72,20 +72,20 @@ class _Rates:
 
     @property
     def streaming(self) -> float:
-        """What memory gives to the fastest of the kernels that do little else.
+        """The memory bandwidth: bytes per second of the faster of two kernels that hardly compute.
 
-        A copy may not be it: a CUDA graph leaves copies to the device's copy engine, which on an H200 reaches two
-        thirds of what an addition does.
+        The copy may be the slower one: a CUDA graph runs copies on the device's copy engine, which on an H200 reaches
+        two thirds of the rate of an addition.
         """
-        return max(self.of("copy"), self.of("add"))
+        return max(self.rate("copy"), self.rate("add"))
 
-    def of(self, kernel: Kernel) -> float:
+    def rate(self, kernel: Kernel) -> float:
         """The rate of a kernel that is measured at one size."""
         return next(self._rate(p) for p in self._kernels if p.kernel == kernel)
 
     def _rate(self, point: KernelPoint) -> float:
         seconds = self._kernels[point]
-        return work_of(point) / max(seconds - self.overhead, _OWN_SHARE * seconds)
+        return kernel_work(point) / max(seconds - self.overhead, _OWN_SHARE * seconds)
 
 
 def _calibration(found: Measurements, rates: _Rates, day: date) -> dict[str, Any]:
@@ -111,12 +111,12 @@ def _calibration(found: Measurements, rates: _Rates, day: date) -> dict[str, Any
             }
             for d, shapes in attention.items()
         },
-        "elementwise": {kernel: _quantity(rates.of(kernel), "B/s") for kernel in ELEMENTWISE},
+        "elementwise": {kernel: _quantity(rates.rate(kernel), "B/s") for kernel in ELEMENTWISE},
         "collectives": [
             {
                 "kind": kind,
                 "ranks": ranks,
-                "nbytes": [nbytes_of(p) for p in points],
+                "nbytes": [received_nbytes(p) for p in points],
                 "seconds": [_quantity(found.collectives[p], "s") for p in points],
             }
             for ranks in sorted({p.ranks for p in found.collectives})
@@ -136,11 +136,11 @@ def _source(found: Measurements, day: date) -> str:
 
 
 def _link(found: Measurements) -> dict[str, str]:
-    """The link of a ring, from the all-gathers of all ranks: (ranks - 1) x latency + bytes / bandwidth."""
+    """The link of a ring, worked out from all-gathers of all ranks: (ranks - 1) x latency + bytes / bandwidth."""
     ranks = found.ranks_per_host
     points = [p for p in found.collectives if (p.kind, p.ranks) == ("all_gather", ranks)]
-    first, last = ((nbytes_of(p), found.collectives[p]) for p in (points[0], points[-1]))
-    # Where noise has it that the longest message takes no longer than the shortest, all of its time is taken.
+    first, last = ((received_nbytes(p), found.collectives[p]) for p in (points[0], points[-1]))
+    # If noise makes the longest message no slower than the shortest, its whole time is taken.
     beyond = last[1] - first[1] if last[1] > first[1] else last[1]
     return {
         "bandwidth": _quantity((last[0] - first[0]) / beyond, "B/s"),
@@ -149,7 +149,7 @@ def _link(found: Measurements) -> dict[str, str]:
 
 
 def _no_link(rates: _Rates) -> dict[str, str]:
-    """One device sends nothing; a spec has a link all the same, so it is that to its own memory."""
+    """The link of a single device, which sends nothing: a spec must have one, so it is that to its own memory."""
     return {"bandwidth": _quantity(rates.streaming, "B/s"), "latency": _quantity(rates.overhead, "s")}
 
 
@@ -158,7 +158,7 @@ def _axis(shapes: Sequence[tuple[int, ...]], axis: int) -> list[int]:
 
 
 def _quantity(value: float, unit: str) -> str:
-    """Four significant digits, in the unit in which they are easiest to read."""
+    """A quantity with four significant digits and the largest unit prefix that fits."""
     prefixes = _SMALL if unit == "s" else _LARGE
     scale, prefix = next((p for p in prefixes if value >= p[0]), prefixes[-1])
     return f"{float(f'{value / scale:.4g}'):g} {prefix}{unit}"
