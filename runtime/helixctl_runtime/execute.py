@@ -17,7 +17,7 @@ from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
-from helixctl_runtime.measure.measure import Measured, measure
+from helixctl_runtime.measure.measure import StepTimes, measure
 from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
@@ -156,7 +156,7 @@ class _Session:
         program = compile_rank(dag, self.rank.rank, self.rank.device, load)
         return program, self.numbers.weights_read_nbytes - before
 
-    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: Measured) -> RankMeasurement:
+    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: StepTimes) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         check = None

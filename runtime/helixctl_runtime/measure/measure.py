@@ -19,7 +19,7 @@ from helixctl_runtime.ranks import Phase, Rank
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class StepTimes:
     """What one rank measured of one program.
 
     Attributes:
@@ -44,7 +44,7 @@ def measure(
     iters: int,
     trace_steps: int,
     graph: bool = False,
-) -> list[Measured]:
+) -> list[StepTimes]:
     """Walk the programs in turn, step by step: the warm-up, the measured steps, the traced steps.
 
     Taking turns spreads the noise of the machine over all programs. Tracing slows a step, so traced steps come after
@@ -104,7 +104,7 @@ def measure(
     records = [recorder.read(found) for recorder, found in zip(recorders, walk(traced, trace_steps), strict=True)]
     if graph:
         communication = [iters * _exposed(traced) for traced in records]
-    return [Measured(*each) for each in zip(steps, communication, records, strict=True)]
+    return [StepTimes(*each) for each in zip(steps, communication, records, strict=True)]
 
 
 def _exposed(steps: Sequence[RankTrace]) -> float:

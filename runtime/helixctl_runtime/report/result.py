@@ -14,7 +14,7 @@ import torch
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
 from helixctl_runtime.check.outputs import Check
-from helixctl_runtime.measure.measure import Measured
+from helixctl_runtime.measure.measure import StepTimes
 from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind
 from helixctl_runtime.report.environment import environment
 
@@ -59,7 +59,7 @@ class RankMeasurement:
     """
 
     rank: int
-    measured: Measured
+    measured: StepTimes
     weight_nbytes: int
     buffer_nbytes: int
     proved_nbytes: int

@@ -1,4 +1,4 @@
-"""A forecast as JSON-ready data, under the names of a run's report where it has them."""
+"""The report of ``helixctl simulate`` as JSON-ready data; keys that a report of a run has too mean the same."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from helixctl.simulate.forecast import Forecast, KindForecast
 FORMAT_VERSION = "1.0"
 
 
-def report(plans: list[dict[str, Any]]) -> dict[str, Any]:
+def simulation_report(plans: list[dict[str, Any]]) -> dict[str, Any]:
     """The report of ``helixctl simulate`` on one or more plans."""
     return {"report": "helixctl simulate", "format_version": FORMAT_VERSION, "simulated": True, "plans": plans}
 
 
-def report_of(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
-    """What is predicted of one plan, and the sources of it. Times are milliseconds per step, means over the ranks.
+def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
+    """The forecast of one plan, and its sources. Times are milliseconds per step, means over the ranks.
 
-    ``dag`` is the plan's, or a part of it that has tasks of every kind.
+    Args:
+        plan: the plan.
+        dag: its dag, or a part of it that has tasks of every kind.
+        found: its forecast.
     """
     return {
         "plan_digest": plan.digest,
@@ -47,7 +50,7 @@ def report_of(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
 
 
 def path_report(path: Sequence[KindOnPath]) -> dict[str, Any]:
-    """The critical path of one plan, as it stands under ``critical_path``. Times are milliseconds."""
+    """The critical path of one plan, for the key ``critical_path``. Times are milliseconds."""
     return {
         "tasks": sum(kind.tasks for kind in path),
         "time_ms": sum(kind.seconds for kind in path) * 1e3,
