@@ -1,7 +1,8 @@
-"""How wide a text is at most, so that every label fits its place by construction, without a browser or a font file.
+"""An upper bound of the width of a text, so that every label fits its box without a browser or a font file.
 
-The widths are those of DejaVu Sans, the widest of the usual sans-serif fonts, rounded up: what fits with them fits with
-Helvetica, Arial, Segoe UI, Roboto or Liberation Sans too. ``tests/emit/test_layouts.py`` compares them with a browser.
+The widths are those of DejaVu Sans, the widest of the usual sans-serif fonts, rounded up: a text that fits with them
+also fits in Helvetica, Arial, Segoe UI, Roboto or Liberation Sans. ``tests/emit/test_layouts.py`` compares them with a
+browser.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from functools import lru_cache
 from math import ceil
 from typing import Final
 
-# Hundredths of the font's size -> the characters that are at most so wide. Any other character counts as _OTHER.
+# Width in hundredths of the font's size -> the characters that are at most as wide. Any other character has _OTHER.
 _REGULAR: Final = {
     30: "'ijlIJ",
     37: " ,./|:;\\f-",
@@ -52,7 +53,14 @@ def text_width(text: str, size: int, *, bold: bool = False) -> int:
 
 
 def fit(text: str, width: int, size: int, *, bold: bool = False) -> str:
-    """The text, or as much of its begin as fits ``width`` pixels, and an ellipsis."""
+    """The text, or the longest beginning of it that fits with an ellipsis.
+
+    Args:
+        text: the text.
+        width: the width to fit, in pixels.
+        size: the size of the font, in pixels.
+        bold: the font is bold.
+    """
     if text_width(text, size, bold=bold) <= width:
         return text
     kept = text
