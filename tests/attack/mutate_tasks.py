@@ -1,17 +1,17 @@
-"""Tasks that do something else: other inputs, other ranks, another op, other attributes, other costs."""
+"""Mutations of tasks: other inputs, other ranks, another op, other attributes, other costs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.attack.kind import COLLECTIVES, Data, InapplicableError, Kinds, Victim, another, copy
+from tests.attack.mutation import COLLECTIVES, Data, InapplicableError, MutationRegistry, Victim, another, copy
 
-kind = Kinds()
+mutation = MutationRegistry()
 
 # --- inputs and outputs ----------------------------------------------------------------------------------------------
 
 
-@kind(
+@mutation(
     "input replaced by a value of the same rank", "HX401", "HX405", "HX406", "HX411",
     harmless="a rank may have two values of the same region, such as what it broadcasts and what it keeps",
 )  # fmt: skip
@@ -23,7 +23,7 @@ def _same_rank(v: Victim) -> None:
     task["inputs"][i] = another(v.random, task["inputs"][i], others)
 
 
-@kind("input replaced by another value of its tensor", "HX404", "HX405", "HX406",
+@mutation("input replaced by another value of its tensor", "HX404", "HX405", "HX406",
       harmless="the tensor may be there twice on the rank")  # fmt: skip
 def _same_tensor(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
@@ -33,7 +33,7 @@ def _same_tensor(v: Victim) -> None:
     task["inputs"][i] = another(v.random, task["inputs"][i], others)
 
 
-@kind("microbatch mixed up with another", "HX405", "HX406")
+@mutation("microbatch mixed up with another", "HX405", "HX406")
 def _microbatch(v: Victim) -> None:
     """A task reads, on its rank, the same tensor of another microbatch."""
     task = v.pick(v.data["tasks"])
@@ -48,25 +48,25 @@ def _microbatch(v: Victim) -> None:
     task["inputs"][i] = other
 
 
-@kind("two inputs exchanged", "HX404", "HX411")
+@mutation("two inputs exchanged", "HX404", "HX411")
 def _inputs_exchanged(v: Victim) -> None:
     task = v.pick([t for t in v.data["tasks"] if len(t["inputs"]) > 1])
     _swap_two(v, task["inputs"])
 
 
-@kind("two outputs exchanged", "HX404", "HX411")
+@mutation("two outputs exchanged", "HX404", "HX411")
 def _outputs_exchanged(v: Victim) -> None:
     task = v.pick([t for t in v.data["tasks"] if len(t["outputs"]) > 1])
     _swap_two(v, task["outputs"])
 
 
-@kind("outputs of two tasks exchanged", "HX404", "HX405", "HX406", "HX411")
+@mutation("outputs of two tasks exchanged", "HX404", "HX405", "HX406", "HX411")
 def _makers_exchanged(v: Victim) -> None:
     a, b = v.two([t for t in v.data["tasks"] if len(t["outputs"]) == 1])
     a["outputs"], b["outputs"] = b["outputs"], a["outputs"]
 
 
-@kind("inputs of two tasks of one kind exchanged", "HX401", "HX404", "HX405", "HX406", "HX411",
+@mutation("inputs of two tasks of one kind exchanged", "HX401", "HX404", "HX405", "HX406", "HX411",
       harmless="what both read may be equal")  # fmt: skip
 def _reads_exchanged(v: Victim) -> None:
     a = v.pick(v.data["tasks"])
@@ -74,14 +74,14 @@ def _reads_exchanged(v: Victim) -> None:
     a["inputs"], b["inputs"] = b["inputs"], a["inputs"]
 
 
-@kind("a task reads what it makes", "HX404", "HX405")
+@mutation("a task reads what it makes", "HX404", "HX405")
 def _cycle(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     i = v.random.randrange(len(task["inputs"]))
     task["inputs"][i] = v.pick(task["outputs"])
 
 
-@kind("a task reads what is made of it", "HX404", "HX405")
+@mutation("a task reads what is made of it", "HX404", "HX405")
 def _long_cycle(v: Victim) -> None:
     """A cycle over several tasks of a rank."""
     task = v.pick(v.data["tasks"])
@@ -92,7 +92,7 @@ def _long_cycle(v: Victim) -> None:
     task["inputs"][v.random.randrange(len(task["inputs"]))] = v.pick(found)
 
 
-@kind("input dropped or repeated", "HX401", "HX404", "HX411")
+@mutation("input dropped or repeated", "HX401", "HX404", "HX411")
 def _arity(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     ids = task[v.random.choice(("inputs", "outputs"))]
@@ -105,7 +105,7 @@ def _arity(v: Victim) -> None:
             ids.clear()
 
 
-@kind("an input and its output dropped", "HX401", "HX404", "HX411")
+@mutation("an input and its output dropped", "HX401", "HX404", "HX411")
 def _less(v: Victim) -> None:
     """As if a product with two weights were with one."""
     task = v.pick([t for t in v.computations if len(t["outputs"]) > 1])
@@ -114,7 +114,7 @@ def _less(v: Victim) -> None:
     task["inputs"].pop(i - len(task["outputs"]) - 1)
 
 
-@kind("made value made twice", "HX404")
+@mutation("made value made twice", "HX404")
 def _two_makers(v: Victim) -> None:
     a, b = v.two([t for t in v.data["tasks"] if len(t["outputs"]) == 1])
     a["outputs"] = list(b["outputs"])
@@ -123,37 +123,37 @@ def _two_makers(v: Victim) -> None:
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-@kind("computation on another rank", "HX401", "HX404")
+@mutation("computation on another rank", "HX401", "HX404")
 def _rank(v: Victim) -> None:
     task = v.pick(v.computations)
     task["ranks"] = [another(v.random, task["ranks"][0], range(len(v.data["order"]) + 1))]
 
 
-@kind("computation on two ranks", "HX401")
+@mutation("computation on two ranks", "HX401")
 def _ranks(v: Victim) -> None:
     v.pick(v.computations)["ranks"].append(v.random.randrange(len(v.data["order"])))
 
 
-@kind("two ranks of a collective swapped", "HX401")
+@mutation("two ranks of a collective swapped", "HX401")
 def _swapped(v: Victim) -> None:
     _swap_two(v, v.pick(v.collectives)["ranks"])
 
 
-@kind("a rank of a collective repeated", "HX401")
+@mutation("a rank of a collective repeated", "HX401")
 def _repeated(v: Victim) -> None:
     ranks = v.pick(v.collectives)["ranks"]
     i, j = v.two([*range(len(ranks))])
     ranks[i] = ranks[j]
 
 
-@kind("a rank of a collective replaced by another", "HX401", "HX404")
+@mutation("a rank of a collective replaced by another", "HX401", "HX404")
 def _replaced(v: Victim) -> None:
     ranks = v.pick(v.collectives)["ranks"]
     i = v.random.randrange(len(ranks))
     ranks[i] = another(v.random, ranks[i], [r for r in range(len(v.data["order"]) + 1) if r not in ranks])
 
 
-@kind("a rank of a collective is missing", "HX401", "HX404", "HX405")
+@mutation("a rank of a collective is missing", "HX401", "HX404", "HX405")
 def _missing_rank(v: Victim) -> None:
     """With what it gives and gets, or without."""
     task = v.pick(v.collectives)
@@ -165,7 +165,7 @@ def _missing_rank(v: Victim) -> None:
             task["inputs"].pop(i)
 
 
-@kind("a rank more in a collective", "HX401", "HX404", "HX405", "HX406", "HX408", "HX414")
+@mutation("a rank more in a collective", "HX401", "HX404", "HX405", "HX406", "HX408", "HX414")
 def _more_ranks(v: Victim) -> None:
     """With what it would give and get."""
     task = v.pick(v.collectives)
@@ -179,13 +179,13 @@ def _more_ranks(v: Victim) -> None:
             v.data["values"].append(copy(value) | {"id": value["id"] + "x", "rank": rank})
 
 
-@kind("inputs of a collective in another order", "HX404")
+@mutation("inputs of a collective in another order", "HX404")
 def _collective_inputs(v: Victim) -> None:
     ids = v.pick([t for t in v.collectives if len(t["inputs"]) > 1])["inputs"]
     ids.append(ids.pop(0))
 
 
-@kind("all that is by rank in a collective in another order", "HX401")
+@mutation("all that is by rank in a collective in another order", "HX401")
 def _collective_turned(v: Victim) -> None:
     task = v.pick([t for t in v.collectives if len(t["inputs"]) == len(t["outputs"]) > 1])
     for key in ("ranks", "inputs", "outputs"):
@@ -226,26 +226,26 @@ SIMILAR = (
 )  # fmt: skip
 
 
-@kind("kind exchanged for a similar one", "HX401", "HX406", "HX411")
+@mutation("kind exchanged for a similar one", "HX401", "HX406", "HX411")
 def _similar(v: Victim) -> None:
     old, new = v.pick(SIMILAR)
-    v.of_kind(old)["op"] = {"kind": new, **copy(OPS[new])}
+    v.task_of_kind(old)["op"] = {"kind": new, **copy(OPS[new])}
 
 
-@kind("lengths of other sequences", "HX406")
+@mutation("lengths of other sequences", "HX406")
 def _lengths(v: Victim) -> None:
     """Of another microbatch."""
-    task = v.of_kind("last_token")
+    task = v.task_of_kind("last_token")
     mine, rank = task["inputs"][1], task["ranks"][0]
     lengths = [value["id"] for value in v.data["values"] if value["tensor"] == "length" and value["rank"] == rank]
     task["inputs"][1] = another(v.random, mine, lengths)
 
 
-@kind("last tokens of another tensor", "HX405", "HX411")
+@mutation("last tokens of another tensor", "HX405", "HX411")
 def _last_of_another(v: Victim) -> None:
-    task = v.of_kind("last_token")
+    task = v.task_of_kind("last_token")
     mine = v.values[task["inputs"][0]]
-    alike = [
+    others = [
         value["id"]
         for value in v.data["values"]
         if (value["rank"], value["region"]) == (mine["rank"], mine["region"])
@@ -253,10 +253,10 @@ def _last_of_another(v: Victim) -> None:
         and value["tensor"] != mine["tensor"]
         and not value["partial"]
     ]
-    task["inputs"][0] = v.pick(alike)
+    task["inputs"][0] = v.pick(others)
 
 
-@kind("kind exchanged for any other", "HX401", "HX406", "HX411")
+@mutation("kind exchanged for any other", "HX401", "HX406", "HX411")
 def _any_kind(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     new = another(v.random, task["op"]["kind"], [*OPS, "softmax"])
@@ -264,8 +264,8 @@ def _any_kind(v: Victim) -> None:
 
 
 def _attributes(v: Victim, name: str, kinds: tuple[str, ...], options: tuple[Any, ...]) -> None:
-    """Change an attribute of one op, or of all that are alike, so that they agree among themselves."""
-    task = v.of_kind(*kinds)
+    """Change an attribute of one op, or of all equal ops, so that they agree with each other."""
+    task = v.task_of_kind(*kinds)
     old = copy(task["op"])
     new = another(v.random, old[name], options)
     for other in v.data["tasks"] if v.random.random() < 0.5 else [task]:
@@ -273,43 +273,43 @@ def _attributes(v: Victim, name: str, kinds: tuple[str, ...], options: tuple[Any
             other["op"] = {**old, name: new}
 
 
-@kind("eps of a norm", "HX411")
+@mutation("eps of a norm", "HX411")
 def _eps(v: Victim) -> None:
     _attributes(v, "eps", ("norm",), (1e-6, 1e-5 * (1 + 2**-52), 0.0, 1e300, 1e-5 + 1e-12))
 
 
-@kind("dim of a norm", "HX411")
+@mutation("dim of a norm", "HX411")
 def _dim(v: Victim) -> None:
     _attributes(v, "dim", ("norm",), ("batch", "seq", "head_dim", "hidden", "head", ""))
 
 
-@kind("dims that a product contracts", "HX401", "HX411")
+@mutation("dims that a product contracts", "HX401", "HX411")
 def _contract(v: Victim) -> None:
-    task = v.of_kind("linear")
+    task = v.task_of_kind("linear")
     options = [[], ["hidden"], ["ffn"], ["head"], ["head_dim", "head"], ["head", "head_dim"], ["batch"], ["x"], "ffn"]
     _attributes(v, "contract", ("linear",), (*options, task["op"]["contract"] * 2))
 
 
-@kind("width of a softmax", "HX401", "HX411")
+@mutation("width of a softmax", "HX401", "HX411")
 def _width(v: Victim) -> None:
     _attributes(v, "softmax_width", ("attention",), (1, 2, 4, 5, 10, 0, 2**40, 4.0))
 
 
-@kind("causal or not", "HX411")
+@mutation("causal or not", "HX411")
 def _causal(v: Victim) -> None:
     _attributes(v, "causal", ("attention",), (True, False))
 
 
-@kind("theta of a rotation", "HX401", "HX411")
+@mutation("theta of a rotation", "HX401", "HX411")
 def _theta(v: Victim) -> None:
-    task = v.of_kind("rotate")
+    task = v.task_of_kind("rotate")
     rotary = task["op"]["rotary"]
     rotary["theta"] = v.random.choice((rotary["theta"] + 1, rotary["theta"] * (1 + 2**-50), 1.0, 0, -500.0, None))
 
 
-@kind("scaling of a rotation", "HX401", "HX411")
+@mutation("scaling of a rotation", "HX401", "HX411")
 def _scaling(v: Victim) -> None:
-    rotary = v.of_kind("rotate")["op"]["rotary"]
+    rotary = v.task_of_kind("rotate")["op"]["rotary"]
     scaling = rotary["scaling"]
     if scaling is None or v.random.random() < 0.3:
         rotary["scaling"] = another(v.random, scaling, ({"kind": "linear", "factor": 2.0}, None, {"kind": "yarn"}))
@@ -318,41 +318,41 @@ def _scaling(v: Victim) -> None:
     scaling[key] = v.random.choice((scaling[key] * 2, scaling[key] + 1, 0, None))
 
 
-@kind("function of an activation", "HX411", "HX401")
+@mutation("function of an activation", "HX411", "HX401")
 def _function(v: Victim) -> None:
     _attributes(v, "function", ("activation", "experts"), ("gelu", "relu", "silu", "tanh"))
 
 
-@kind("top_k of experts", "HX401", "HX411")
+@mutation("top_k of experts", "HX401", "HX411")
 def _top_k(v: Victim) -> None:
     _attributes(v, "top_k", ("route", "experts"), (1, 2, 3, 4, 0, 4096))
 
 
-@kind("renormalised or not", "HX411")
+@mutation("renormalised or not", "HX411")
 def _renormalise(v: Victim) -> None:
     _attributes(v, "renormalise", ("route",), (True, False))
 
 
-@kind("dim of a gather, a scatter or a part", "HX406")
+@mutation("dim of a gather, a scatter or a part", "HX406")
 def _gather_dim(v: Victim) -> None:
     _attributes(
         v, "dim", ("all_gather", "reduce_scatter", "narrow"), ("batch", "seq", "head", "head_dim", "hidden", "ffn", "")
     )
 
 
-@kind("split or gather of an exchange", "HX406")
+@mutation("split or gather of an exchange", "HX406")
 def _split(v: Victim) -> None:
     name = v.random.choice(("split", "gather"))
     _attributes(v, name, ("all_to_all",), ("batch", "seq", "head", "kv_head", "head_dim", "x"))
 
 
-@kind("split and gather exchanged", "HX406")
+@mutation("split and gather exchanged", "HX406")
 def _split_for_gather(v: Victim) -> None:
-    op = v.of_kind("all_to_all")["op"]
+    op = v.task_of_kind("all_to_all")["op"]
     op["split"], op["gather"] = op["gather"], op["split"]
 
 
-@kind("unknown or missing attribute", "HX401")
+@mutation("unknown or missing attribute", "HX401")
 def _attribute(v: Victim) -> None:
     op = v.pick(v.data["tasks"])["op"]
     key = v.random.choice(("x", *op))
@@ -367,18 +367,18 @@ def _attribute(v: Victim) -> None:
 # --- shares of an exchange -------------------------------------------------------------------------------------------
 
 
-@kind("shares of an exchange exchanged", "HX406")
+@mutation("shares of an exchange exchanged", "HX406")
 def _shares_exchanged(v: Victim) -> None:
-    a, b = v.two([v.values[name] for name in v.of_kind("all_to_all")["outputs"]])
+    a, b = v.two([v.values[name] for name in v.task_of_kind("all_to_all")["outputs"]])
     if a["region"] == b["region"]:
         raise InapplicableError
     a["region"], b["region"] = b["region"], a["region"]
 
 
-@kind("shares of an exchange moved", "HX401", "HX406")
+@mutation("shares of an exchange moved", "HX401", "HX406")
 def _shares_moved(v: Victim) -> None:
     """The border between two ranks' shares, on both sides of it."""
-    task = v.of_kind("all_to_all")
+    task = v.task_of_kind("all_to_all")
     outs = [v.values[name] for name in task["outputs"]]
     axis = v.dims(outs[0]).index(task["op"]["split"])
     i = v.random.randrange(len(outs) - 1)
@@ -390,20 +390,20 @@ def _shares_moved(v: Victim) -> None:
 # --- labels and costs ------------------------------------------------------------------------------------------------
 
 
-@kind("layer of a task", "HX411", "HX414")
+@mutation("layer of a task", "HX411", "HX414")
 def _layer(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     task["layer"] = another(v.random, task["layer"], (task["layer"] + 1, 0, 2**40))
 
 
-@kind("level of a task", "HX411", "HX414")
+@mutation("level of a task", "HX411", "HX414")
 def _level(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     levels = "embed transfer distribute exchange attend concat project feed_forward head"
     task["level"] = another(v.random, task["level"], levels.split())
 
 
-@kind("flops of a task", "HX412")
+@mutation("flops of a task", "HX412")
 def _flops(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     flops = task["flops"]
@@ -411,7 +411,7 @@ def _flops(v: Victim) -> None:
     task["flops"] = another(v.random, flops, [n for n in options if n >= 0])
 
 
-@kind("nbytes of a task: bits, elements, x 1000 for x 1024", "HX412")
+@mutation("nbytes of a task: bits, elements, x 1000 for x 1024", "HX412")
 def _nbytes(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     nbytes = task["nbytes"]
@@ -419,7 +419,7 @@ def _nbytes(v: Victim) -> None:
     task["nbytes"] = another(v.random, nbytes, options)
 
 
-@kind("nbytes of a collective of all ranks, or of one more or less", "HX412")
+@mutation("nbytes of a collective of all ranks, or of one more or less", "HX412")
 def _collective_nbytes(v: Victim) -> None:
     task = v.pick(v.collectives)
     n, nbytes = len(task["ranks"]), task["nbytes"]
@@ -429,12 +429,12 @@ def _collective_nbytes(v: Victim) -> None:
 # --- tasks as a whole ------------------------------------------------------------------------------------------------
 
 
-@kind("task declared twice", "HX403")
+@mutation("task declared twice", "HX403")
 def _task_twice(v: Victim) -> None:
     v.data["tasks"].append(copy(v.pick(v.data["tasks"])))
 
 
-@kind("task dropped, and never issued", "HX404", "HX408", "HX414")
+@mutation("task dropped, and never issued", "HX404", "HX408", "HX414")
 def _task_dropped(v: Victim) -> None:
     task = v.pick(v.data["tasks"])
     v.data["tasks"].remove(task)
@@ -442,23 +442,23 @@ def _task_dropped(v: Victim) -> None:
         order[:] = [name for name in order if name != task["id"]]
 
 
-@kind("task dropped, but issued", "HX403")
+@mutation("task dropped, but issued", "HX403")
 def _task_undeclared(v: Victim) -> None:
     v.data["tasks"].remove(v.pick(v.data["tasks"]))
 
 
-@kind("id of a task changed", "HX403")
+@mutation("id of a task changed", "HX403")
 def _task_renamed(v: Victim) -> None:
     v.pick(v.data["tasks"])["id"] += v.random.choice((" ", "x", "\u00e9"))
 
 
-@kind("work done twice on one rank", "HX407", "HX414")
+@mutation("work done twice on one rank", "HX407", "HX414")
 def _work_twice(v: Victim) -> None:
     """Nobody reads what is made again."""
     again(v, v.pick(v.computations))
 
 
-@kind("work done twice on all ranks", "HX407", "HX414")
+@mutation("work done twice on all ranks", "HX407", "HX414")
 def _all_work_twice(v: Victim) -> None:
     """Every part is made as often as every other."""
     tensor = v.values[v.pick(v.computations)["outputs"][0]]["tensor"]
@@ -466,21 +466,21 @@ def _all_work_twice(v: Victim) -> None:
         again(v, task)
 
 
-@kind("collective done twice", "HX414", harmless="nobody reads what is gathered again, and all ranks do it")
+@mutation("collective done twice", "HX414", harmless="nobody reads what is gathered again, and all ranks do it")
 def _collective_twice(v: Victim) -> None:
     again(v, v.pick(v.collectives))
 
 
 def again(v: Victim, task: Data) -> None:
-    """Do a task once more on its ranks, next to it, and leave the result alone."""
-    twin = copy(task)
-    twin["id"] += ".again"
-    twin["outputs"] = [name + "x" for name in task["outputs"]]
+    """Repeat a task on its ranks, right after it, with a result that no task reads."""
+    repeated = copy(task)
+    repeated["id"] += ".again"
+    repeated["outputs"] = [name + "x" for name in task["outputs"]]
     v.data["values"] += [copy(v.values[name]) | {"id": name + "x"} for name in task["outputs"]]
-    v.data["tasks"].append(twin)
+    v.data["tasks"].append(repeated)
     for order in v.data["order"]:
         if task["id"] in order:
-            order.insert(order.index(task["id"]) + 1, twin["id"])
+            order.insert(order.index(task["id"]) + 1, repeated["id"])
 
 
 def _swap_two(v: Victim, items: list[Any]) -> None:

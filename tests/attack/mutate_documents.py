@@ -1,10 +1,10 @@
-"""Mutations that agree with themselves: many rows change together, so that no two neighbours contradict each other."""
+"""Mutations of many rows together, so that no two neighbours contradict each other."""
 
 from __future__ import annotations
 
-from tests.attack.kind import COLLECTIVES, Data, InapplicableError, Kinds, Victim
+from tests.attack.mutation import COLLECTIVES, Data, InapplicableError, MutationRegistry, Victim
 
-kind = Kinds()
+mutation = MutationRegistry()
 
 
 def _teams(data: Data) -> list[list[int]]:
@@ -13,7 +13,7 @@ def _teams(data: Data) -> list[list[int]]:
     return [list(ranks) for ranks in found]
 
 
-@kind("two ranks of a team exchange their parts of the model", "HX404", "HX406", "HX408", "HX412", "HX414")
+@mutation("two ranks of a team exchange their parts of the model", "HX404", "HX406", "HX408", "HX412", "HX414")
 def _parts(v: Victim) -> None:
     """Where nothing is gathered this computes the model; but not as the layout says."""
     a, b = v.two(v.pick(_teams(v.data)))
@@ -32,14 +32,14 @@ def _parts(v: Victim) -> None:
         raise InapplicableError
 
 
-@kind("two ranks renumbered everywhere", "HX401", "HX414")
+@mutation("two ranks renumbered everywhere", "HX401", "HX414")
 def _renumbered(v: Victim) -> None:
     """Stages, replicas, groups or slices change places."""
     a, b = v.two([*range(len(v.data["order"]))])
     _renumber(v.data, {a: b, b: a})
 
 
-@kind("two stages exchanged", "HX401", "HX404", "HX414")
+@mutation("two stages exchanged", "HX401", "HX404", "HX414")
 def _stages(v: Victim) -> None:
     """The ranks that send, and those that receive."""
     sends = [t["ranks"] for t in v.data["tasks"] if t["op"]["kind"] == "send_receive"]
@@ -49,7 +49,7 @@ def _stages(v: Victim) -> None:
     _renumber(v.data, names)
 
 
-@kind("all regions of a dim of a tensor moved", "HX401", "HX406")
+@mutation("all regions of a dim of a tensor moved", "HX401", "HX406")
 def _tensor_moved(v: Victim) -> None:
     tensor = v.pick(v.data["tensors"])
     axis = v.random.randrange(len(tensor["shape"]))
@@ -58,7 +58,7 @@ def _tensor_moved(v: Victim) -> None:
             value["region"][axis] = [end + 1 for end in value["region"][axis]]
 
 
-@kind("the border of two ranks' parts of the feed-forward moved", "HX406", "HX408", "HX412", "HX414", "HX401")
+@mutation("the border of two ranks' parts of the feed-forward moved", "HX406", "HX408", "HX412", "HX414", "HX401")
 def _border(v: Victim) -> None:
     """One has more of the width, the other less, through all its layer: it computes the model."""
     names = {t["name"] for t in v.data["tensors"] if "ffn" in t["dims"]}
@@ -81,7 +81,7 @@ def _border(v: Victim) -> None:
         _recount(v, task)
 
 
-@kind("two dags of one model mixed", "HX403", "HX404", "HX401", "HX411")
+@mutation("two dags of one model mixed", "HX403", "HX404", "HX401", "HX411")
 def _mixed(v: Victim) -> None:
     """The tasks of some layer or rank are left, what they make is of another name."""
     rank = v.random.randrange(len(v.data["order"]))

@@ -1,12 +1,12 @@
-"""Plans, alone and inside dags: other specs, other layouts, other digests."""
+"""Mutations of plans, alone and inside dags: other specs, other layouts, other digests."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.attack.kind import Data, Kinds, Victim, another, digest, leaves, redigest
+from tests.attack.mutation import Data, MutationRegistry, Victim, another, digest, leaves, redigest
 
-kind = Kinds()
+mutation = MutationRegistry()
 LOWERED = "the dag may be what the other plan is lowered to"
 AXES: dict[str, tuple[Any, ...]] = {
     "slicing": ("head_dim", "batch", "query"),
@@ -58,25 +58,25 @@ def axis(v: Victim, layout: Data) -> None:
         layout[choice] = another(v.random, layout[choice], (1, 2, 3, 4))
 
 
-@kind("layout of a dag changed, digests kept", "HX303", "HX402")
+@mutation("layout of a dag changed, digests kept", "HX303", "HX402")
 def _layout(v: Victim) -> None:
     axis(v, v.data["plan"]["layout"])
 
 
-@kind("layout of a dag changed, digests made anew", "HX303", "HX413", "HX414", harmless=LOWERED)
+@mutation("layout of a dag changed, digests made anew", "HX303", "HX413", "HX414", harmless=LOWERED)
 def _layout_anew(v: Victim) -> None:
     axis(v, v.data["plan"]["layout"])
     redigest(v.data)
 
 
-@kind("groups and slices of a dag exchanged, digests made anew", "HX303", "HX414", harmless=LOWERED)
+@mutation("groups and slices of a dag exchanged, digests made anew", "HX303", "HX414", harmless=LOWERED)
 def _exchanged(v: Victim) -> None:
     layout = v.data["plan"]["layout"]
     layout["groups"], layout["slices"] = layout["slices"], layout["groups"]
     redigest(v.data)
 
 
-@kind("groups or slices of a dag changed, digests made anew", "HX303")
+@mutation("groups or slices of a dag changed, digests made anew", "HX303")
 def _more_groups(v: Victim) -> None:
     layout = v.data["plan"]["layout"]
     layout[v.random.choice(("groups", "slices"))] += 1
@@ -87,42 +87,42 @@ def _field(v: Victim, name: str) -> None:
     change(v, *v.pick([*leaves(v.data["plan"][name])]))
 
 
-@kind("a spec of a dag changed, digests kept", "HX106", "HX109", "HX111", "HX302", "HX303", "HX401", "HX402")
+@mutation("a spec of a dag changed, digests kept", "HX106", "HX109", "HX111", "HX302", "HX303", "HX401", "HX402")
 def _spec(v: Victim) -> None:
     _field(v, v.random.choice(("model", "workload", "cluster")))
 
 
-@kind("model of a dag changed, digests made anew", *ELSE, harmless=LOWERED)
+@mutation("model of a dag changed, digests made anew", *ELSE, harmless=LOWERED)
 def _model(v: Victim) -> None:
     _field(v, "model")
     redigest(v.data)
 
 
-@kind("workload of a dag changed, digests made anew", *ELSE, harmless=LOWERED)
+@mutation("workload of a dag changed, digests made anew", *ELSE, harmless=LOWERED)
 def _workload(v: Victim) -> None:
     _field(v, "workload")
     redigest(v.data)
 
 
-@kind("cluster of a dag changed, digests made anew", "HX106", "HX109", "HX303", "HX401", "HX410", harmless=LOWERED)
+@mutation("cluster of a dag changed, digests made anew", "HX106", "HX109", "HX303", "HX401", "HX410", harmless=LOWERED)
 def _cluster(v: Victim) -> None:
     _field(v, "cluster")
     redigest(v.data)
 
 
-@kind("memory of a device too small, digests made anew", "HX410")
+@mutation("memory of a device too small, digests made anew", "HX410")
 def _memory(v: Victim) -> None:
     v.data["plan"]["cluster"]["device"]["memory"] = v.random.choice(("1 B", "100 B", "1 kB"))
     redigest(v.data)
 
 
-@kind("digest of the plan in a dag", "HX402")
+@mutation("digest of the plan in a dag", "HX402")
 def _plan_digest(v: Victim) -> None:
     old = v.data["plan_digest"]
     v.data["plan_digest"] = v.random.choice((_other(v, old), "", old.upper(), old[7:], old + " "))
 
 
-@kind("digest of a spec in a dag", "HX302")
+@mutation("digest of a spec in a dag", "HX302")
 def _spec_digest(v: Victim) -> None:
     digests = v.data["plan"]["digests"]
     name = v.pick([*digests])
@@ -130,7 +130,7 @@ def _spec_digest(v: Victim) -> None:
     _plan_only(v.data)
 
 
-@kind("digests of two specs in a dag exchanged", "HX302")
+@mutation("digests of two specs in a dag exchanged", "HX302")
 def _digests_exchanged(v: Victim) -> None:
     digests = v.data["plan"]["digests"]
     a, b = v.two([*digests])
@@ -138,7 +138,7 @@ def _digests_exchanged(v: Victim) -> None:
     _plan_only(v.data)
 
 
-@kind("version of a dag or of its plan", "HX110", "HX301", "HX304", "HX401")
+@mutation("version of a dag or of its plan", "HX110", "HX301", "HX304", "HX401")
 def _version(v: Victim) -> None:
     holder, key = v.pick([(v.data, "$schema"), (v.data, "format_version"), (v.data["plan"], "format_version"),
                           (v.data["plan"], "$schema")])  # fmt: skip
@@ -150,7 +150,7 @@ def _version(v: Victim) -> None:
         _plan_only(v.data)
 
 
-@kind("a table or key of a dag dropped, unknown or of another type", "HX110", "HX301", "HX401")
+@mutation("a table or key of a dag dropped, unknown or of another type", "HX110", "HX301", "HX401")
 def _keys(v: Victim) -> None:
     key = v.pick([key for key in v.data if key not in {"$schema", "format_version"}])
     match v.random.randrange(4):
@@ -168,24 +168,24 @@ def _keys(v: Victim) -> None:
 # --- plans alone -----------------------------------------------------------------------------------------------------
 
 
-@kind("a spec of a plan changed", "HX106", "HX109", "HX111", "HX301", "HX302", "HX303", document="plan")
+@mutation("a spec of a plan changed", "HX106", "HX109", "HX111", "HX301", "HX302", "HX303", document="plan")
 def _plan_spec(v: Victim) -> None:
     change(v, *v.pick([*leaves(v.data[v.random.choice(("model", "workload", "cluster"))])]))
 
 
-@kind("digest of a spec in a plan", "HX302", document="plan")
+@mutation("digest of a spec in a plan", "HX302", document="plan")
 def _plan_spec_digest(v: Victim) -> None:
     digests = v.data["digests"]
     name = v.pick([*digests])
     digests[name] = v.random.choice((_other(v, digests[name]), "", digests[name] + "0"))
 
 
-@kind("layout of a plan for other devices", "HX303", document="plan")
+@mutation("layout of a plan for other devices", "HX303", document="plan")
 def _devices(v: Victim) -> None:
     v.data["layout"][v.pick(MESH)] += v.random.randint(1, 9)
 
 
-@kind("layout of a plan that is not legal", "HX303", document="plan")
+@mutation("layout of a plan that is not legal", "HX303", document="plan")
 def _illegal(v: Victim) -> None:
     layout, model = v.data["layout"], v.data["model"]
     change_to = {
@@ -199,7 +199,7 @@ def _illegal(v: Victim) -> None:
     layout[name] = change_to[name]
 
 
-@kind("an axis of a plan of another type, unknown or missing", "HX301", document="plan")
+@mutation("an axis of a plan of another type, unknown or missing", "HX301", document="plan")
 def _axis_type(v: Victim) -> None:
     layout = v.data["layout"]
     name = v.pick([*layout])
@@ -212,21 +212,21 @@ def _axis_type(v: Victim) -> None:
             del layout[v.random.choice(("groups", "slices"))]
 
 
-@kind("placement of a plan", "HX301", document="plan")
+@mutation("placement of a plan", "HX301", document="plan")
 def _placement(v: Victim) -> None:
     placement = v.data["layout"]["placement"]
     options = (placement + "-data", placement.replace("data", "slices"), "", placement.upper(), placement[:-1])
     v.data["layout"]["placement"] = v.random.choice(options)
 
 
-@kind("version of a plan", "HX301", "HX304", document="plan")
+@mutation("version of a plan", "HX301", "HX304", document="plan")
 def _plan_version(v: Victim) -> None:
     key = v.random.choice(("$schema", "format_version"))
     options = {"$schema": ("urn:helixctl:plan:2", "urn:helixctl:plan:", 1, None)}
     v.data[key] = v.random.choice(options.get(key, ("1.1", "2.0", "", None, 1.0)))
 
 
-@kind("a key of a plan dropped or of another type", "HX301", "HX302", "HX303", document="plan")
+@mutation("a key of a plan dropped or of another type", "HX301", "HX302", "HX303", document="plan")
 def _plan_keys(v: Victim) -> None:
     key = v.pick([key for key in v.data if key not in {"$schema", "format_version"}])
     if v.random.random() < 0.5:

@@ -1,13 +1,13 @@
-"""Fields of rows exchanged with those of other rows, of other documents, or of another type: wherever chance has it."""
+"""Mutations of any field of a row: exchanged with another row or document, or of another type."""
 
 from __future__ import annotations
 
 import json
 
 from tests.attack import bases
-from tests.attack.kind import InapplicableError, Kinds, Leaf, Victim, leaves
+from tests.attack.mutation import InapplicableError, Leaf, MutationRegistry, Victim, leaves
 
-kind = Kinds()
+mutation = MutationRegistry()
 TABLES = ("tensors", "values", "tasks", "order")
 PROOFS = ("HX401", *(f"HX4{n:02}" for n in range(3, 15)))
 SAME = "two fields may mean the same"
@@ -26,26 +26,26 @@ def _numbers(v: Victim) -> list[Leaf]:
     return found
 
 
-@kind("any number of a row one more or less", *PROOFS)
+@mutation("any number of a row one more or less", *PROOFS)
 def _one_more(v: Victim) -> None:
     held, key = v.pick(_numbers(v))
     held[key] += v.random.choice((-1, 1))
 
 
-@kind("any number of a row as text", "HX401")
+@mutation("any number of a row as text", "HX401")
 def _as_text(v: Victim) -> None:
     held, key = v.pick(_numbers(v))
     held[key] = json.dumps(held[key])
 
 
-@kind("any field of a row of another type", "HX401")
+@mutation("any field of a row of another type", "HX401")
 def _type(v: Victim) -> None:
     held, key = _leaf(v)
-    kinds = (None, True, 1.5, "x y", [], {}, -1, [[]], 10**400)
-    held[key] = v.pick([x for x in kinds if type(x) is not type(held[key]) and not (type(x) is int and key == "eps")])
+    others = (None, True, 1.5, "x y", [], {}, -1, [[]], 10**400)
+    held[key] = v.pick([x for x in others if type(x) is not type(held[key]) and not (type(x) is int and key == "eps")])
 
 
-@kind("any field exchanged with that of another row", *PROOFS, harmless=SAME)
+@mutation("any field exchanged with that of another row", *PROOFS, harmless=SAME)
 def _exchanged(v: Victim) -> None:
     table = v.data[v.random.choice(TABLES[:3])]
     a, b = v.two(table)
@@ -53,7 +53,7 @@ def _exchanged(v: Victim) -> None:
     a[key], b[key] = b[key], a[key]
 
 
-@kind("any field as in another row", *PROOFS, harmless=SAME)
+@mutation("any field as in another row", *PROOFS, harmless=SAME)
 def _as_other(v: Victim) -> None:
     table = v.data[v.random.choice(TABLES[:3])]
     a, b = v.two(table)
@@ -61,7 +61,7 @@ def _as_other(v: Victim) -> None:
     a[key] = json.loads(json.dumps(b[key]))
 
 
-@kind("row as in another dag", *PROOFS, harmless=SAME)
+@mutation("row as in another dag", *PROOFS, harmless=SAME)
 def _row(v: Victim) -> None:
     """The row of the same name."""
     other = json.loads(bases.text(v.random.choice([*bases.PLANS]), "dag"))
@@ -73,13 +73,13 @@ def _row(v: Victim) -> None:
     rows[i] = theirs[rows[i].get("id", rows[i].get("name"))]
 
 
-@kind("table as in another dag", *PROOFS)
+@mutation("table as in another dag", *PROOFS)
 def _table(v: Victim) -> None:
     name = v.random.choice(TABLES)
     v.data[name] = json.loads(bases.text(v.random.choice([*bases.PLANS]), "dag"))[name]
 
 
-@kind("plan of another dag, with its digest", *PROOFS, "HX303")
+@mutation("plan of another dag, with its digest", *PROOFS, "HX303")
 def _plan(v: Victim) -> None:
     other = json.loads(bases.text(v.random.choice([*bases.PLANS]), "dag"))
     v.data["plan"], v.data["plan_digest"] = other["plan"], other["plan_digest"]

@@ -1,13 +1,13 @@
-"""Orders: tasks too early, too late, twice, never, on other ranks, or where other ranks do not meet them."""
+"""Mutations of orders: tasks too early, too late, twice, never, on other ranks, or not met by other ranks."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
 
-from tests.attack.kind import COLLECTIVES, InapplicableError, Kinds, Victim
+from tests.attack.mutation import COLLECTIVES, InapplicableError, MutationRegistry, Victim
 
-kind = Kinds()
+mutation = MutationRegistry()
 FREE = "the two may not depend on each other, and belong to one microbatch"
 
 
@@ -23,21 +23,21 @@ def _order(v: Victim, least: int = 1) -> list[str]:
     return found
 
 
-@kind("two neighbours in an order exchanged", "HX405", "HX409", "HX414", harmless=FREE)
+@mutation("two neighbours in an order exchanged", "HX405", "HX409", "HX414", harmless=FREE)
 def _neighbours(v: Victim) -> None:
     order = _order(v, 2)
     i = v.random.randrange(len(order) - 1)
     order[i], order[i + 1] = order[i + 1], order[i]
 
 
-@kind("two tasks in an order exchanged", "HX405", "HX409", "HX414", harmless=FREE)
+@mutation("two tasks in an order exchanged", "HX405", "HX409", "HX414", harmless=FREE)
 def _two(v: Victim) -> None:
     order = _order(v, 2)
     i, j = v.two([*range(len(order))])
     order[i], order[j] = order[j], order[i]
 
 
-@kind("two collectives of one rank exchanged", "HX405", "HX409", "HX414", harmless=FREE)
+@mutation("two collectives of one rank exchanged", "HX405", "HX409", "HX414", harmless=FREE)
 def _collectives(v: Victim) -> None:
     order = _order(v, 2)
     places = [i for i, name in enumerate(order) if v.tasks[name]["op"]["kind"] in COLLECTIVES]
@@ -45,7 +45,7 @@ def _collectives(v: Victim) -> None:
     order[i], order[j] = order[j], order[i]
 
 
-@kind("a collective issued late on one rank", "HX405", "HX409", "HX414", harmless=FREE)
+@mutation("a collective issued late on one rank", "HX405", "HX409", "HX414", harmless=FREE)
 def _late(v: Victim) -> None:
     order = _order(v, 2)
     places = [i for i, name in enumerate(order) if v.tasks[name]["op"]["kind"] in COLLECTIVES]
@@ -53,7 +53,7 @@ def _late(v: Victim) -> None:
     order.insert(min(len(order) - 1, i + v.random.randint(1, 6)), order.pop(i))
 
 
-@kind("collectives of two microbatches crossed on one rank", "HX409")
+@mutation("collectives of two microbatches crossed on one rank", "HX409")
 def _crossed(v: Victim) -> None:
     """The first is issued after the second; nothing between them reads what it gives."""
     order = _order(v, 2)
@@ -66,7 +66,7 @@ def _crossed(v: Victim) -> None:
     order.insert(j, order.pop(i))
 
 
-@kind("one microbatch before the other on all ranks", "HX405", "HX409", "HX414")
+@mutation("one microbatch before the other on all ranks", "HX405", "HX409", "HX414")
 def _microbatches(v: Victim) -> None:
     """All tasks of two microbatches change places: right on every rank, but not the turns of the layout."""
     count = v.data["plan"]["layout"]["microbatches"]
@@ -78,7 +78,7 @@ def _microbatches(v: Victim) -> None:
         order[:] = [names.get(name, name) for name in order]
 
 
-@kind("an order without turns", "HX405", "HX409", "HX414")
+@mutation("an order without turns", "HX405", "HX409", "HX414")
 def _without_turns(v: Victim) -> None:
     """Microbatch after microbatch on all ranks, though the layout has them take turns; or the other way round."""
     count = v.data["plan"]["layout"]["microbatches"]
@@ -91,44 +91,44 @@ def _without_turns(v: Victim) -> None:
         raise InapplicableError
 
 
-@kind("a task issued twice", "HX405")
+@mutation("a task issued twice", "HX405")
 def _twice(v: Victim) -> None:
     order = _order(v)
     order.insert(v.random.randrange(len(order) + 1), v.pick(order))
 
 
-@kind("a task never issued on a rank", "HX405")
+@mutation("a task never issued on a rank", "HX405")
 def _never(v: Victim) -> None:
     order = _order(v)
     order.pop(v.random.randrange(len(order)))
 
 
-@kind("a task never issued on any rank", "HX405")
+@mutation("a task never issued on any rank", "HX405")
 def _nowhere(v: Victim) -> None:
     name = v.pick([*v.tasks])
     for order in v.data["order"]:
         order[:] = [other for other in order if other != name]
 
 
-@kind("a task issued by another rank too", "HX405")
+@mutation("a task issued by another rank too", "HX405")
 def _other_rank(v: Victim) -> None:
     name = v.pick(_order(v))
     order = v.pick([order for order in v.data["order"] if name not in order])
     order.insert(v.random.randrange(len(order) + 1), name)
 
 
-@kind("orders of two ranks exchanged", "HX405")
+@mutation("orders of two ranks exchanged", "HX405")
 def _ranks(v: Victim) -> None:
     i, j = v.two([*range(len(v.data["order"]))])
     v.data["order"][i], v.data["order"][j] = v.data["order"][j], v.data["order"][i]
 
 
-@kind("an order reversed", "HX405", "HX409")
+@mutation("an order reversed", "HX405", "HX409")
 def _reversed(v: Victim) -> None:
     _order(v, 2).reverse()
 
 
-@kind("a rank without an order, or one more", "HX401", "HX405")
+@mutation("a rank without an order, or one more", "HX401", "HX405")
 def _missing(v: Victim) -> None:
     match v.random.randrange(3):
         case 0:
@@ -139,7 +139,7 @@ def _missing(v: Victim) -> None:
             _order(v).clear()
 
 
-@kind("an order names what is no task", "HX401", "HX403")
+@mutation("an order names what is no task", "HX401", "HX403")
 def _unknown(v: Victim) -> None:
     order = _order(v)
     order.insert(v.random.randrange(len(order) + 1), v.random.choice((order[0] + "x", "", v.pick([*v.values]), None)))

@@ -1,4 +1,4 @@
-"""A kind of mutation: how it breaks a document, and with which codes that must be refused."""
+"""A mutation: how it breaks a document, and the codes with which the mutant must be refused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Document = Literal["dag", "plan"]
 
 
 class InapplicableError(Exception):
-    """The document has nothing that this kind could break."""
+    """The document has nothing that this mutation could break."""
 
 
 @dataclass
 class Victim:
-    """A good document, to be broken in place, and the chance that says where."""
+    """A good document, to be broken in place, and the random numbers that decide where."""
 
     data: Data
     random: Random
@@ -41,7 +41,7 @@ class Victim:
 
     @cached_property
     def values(self) -> dict[str, Data]:
-        """Values by id, as they were before."""
+        """Values by id, as they were before the mutation."""
         return {value["id"]: value for value in self.data["values"]}
 
     @cached_property
@@ -65,7 +65,7 @@ class Victim:
     def collectives(self) -> list[Data]:
         return [task for task in self.data["tasks"] if task["op"]["kind"] in COLLECTIVES]
 
-    def of_kind(self, *kinds: str) -> Data:
+    def task_of_kind(self, *kinds: str) -> Data:
         """A task of one of these kinds."""
         return self.pick([task for task in self.data["tasks"] if task["op"]["kind"] in kinds])
 
@@ -86,48 +86,48 @@ class Victim:
 
 
 COLLECTIVES = ("broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive")
-Breaks = Callable[[Victim], object]
+Mutate = Callable[[Victim], object]
 
 
 @dataclass(frozen=True)
-class Kind:
+class Mutation:
     """One way to break a document.
 
     Attributes:
-        name: in the table.
-        codes: those that may be given; nothing else.
-        breaks: breaks a victim, or raises InapplicableError.
-        document: what it breaks.
-        harmless: why what it makes may still be a true document: then it must be shown to be one (judge.py).
+        name: its name in the table.
+        codes: the only codes with which a mutant may be refused.
+        mutate: breaks a victim, or raises InapplicableError.
+        document: the kind of document that it breaks.
+        harmless: why a mutant may still be a true document; such a mutant must be shown to be one (judge.py).
     """
 
     name: str
     codes: frozenset[str]
-    breaks: Breaks
+    mutate: Mutate
     document: Document = "dag"
     harmless: str = ""
 
 
 @dataclass
-class Kinds:
-    """The kinds that are declared in a file."""
+class MutationRegistry:
+    """The mutations that a file declares: ``@mutation("name", codes)``."""
 
-    all: list[Kind] = field(default_factory=list)
+    all: list[Mutation] = field(default_factory=list)
 
     def __call__(
         self, name: str, *codes: str, document: Document = "dag", harmless: str = ""
-    ) -> Callable[[Breaks], Breaks]:
-        """Declare a function as a kind."""
+    ) -> Callable[[Mutate], Mutate]:
+        """Declare a function as a mutation."""
 
-        def declare(breaks: Breaks) -> Breaks:
-            self.all.append(Kind(name, frozenset(codes), breaks, document, harmless))
-            return breaks
+        def declare(mutate: Mutate) -> Mutate:
+            self.all.append(Mutation(name, frozenset(codes), mutate, document, harmless))
+            return mutate
 
         return declare
 
 
 def another(random: Random, value: T, options: Sequence[T]) -> T:
-    """One of the options that is not this value."""
+    """One of the options, but not this value."""
     others = [option for option in options if option != value]
     if not others:
         raise InapplicableError
@@ -146,7 +146,7 @@ def digest(data: object) -> str:
 
 
 def redigest(dag: Data) -> None:
-    """Make the digests of a dag's plan anew, so that they no longer tell that it was edited."""
+    """Recompute the digests of a dag's plan, so that they no longer show that it was edited."""
     plan = dag["plan"]
     for name in plan["digests"]:
         plan["digests"][name] = digest(plan[name])
@@ -157,7 +157,7 @@ Leaf = tuple[Any, Any]  # what holds it, and its key
 
 
 def leaves(data: Any) -> Iterator[Leaf]:
-    """Every place of a document that holds no mapping and no list."""
+    """Every field of a document that holds neither a mapping nor a list."""
     items = data.items() if isinstance(data, dict) else enumerate(data)
     for key, value in items:
         if isinstance(value, dict | list) and value:
