@@ -1,4 +1,4 @@
-"""One command over one document, in a process of its own: how it ends, and what it takes."""
+"""One command over one document, in its own process: how it ends, and how much time and memory it takes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import Final
 from tests.fork import fork
 from tests.speed import slowness
 
-# The bar: CPU seconds (of the machine of tests/speed.py) and bytes of memory for one document that is refused.
+# The bounds for one refused document: CPU seconds (of the machine of tests/speed.py), and bytes of memory.
 MOST_S: Final = 2.0
 MOST_NBYTES: Final = 500 * 10**6
-MOST_SAID: Final = 10**5  # bytes: no terminal and no CI log is flooded
-# Of one that is taken: it was no malformed one, and may be planned for as long as a good one.
+MOST_SAID: Final = 10**5  # characters, so that no terminal and no CI log is flooded
+# The bounds for a document that is accepted: it is well-formed, so planning may take as long as for a good one.
 MOST_GOOD_S: Final = 90.0
 MOST_GOOD_NBYTES: Final = 3 * 10**9
-_FOR_EVER_S: Final = 100
-_FOR_EVER_NBYTES: Final = 6 * 10**9
+# The limits at which a command is ended, above all bounds.
+_LIMIT_S: Final = 100
+_LIMIT_NBYTES: Final = 6 * 10**9
 _DIAGNOSTIC: Final = re.compile(r"(?:^|: )HX\d{3} \S", re.MULTILINE)
 _LINE: Final = re.compile(r"(?:\S.*: )?HX\d{3} |  hint: ")
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandEnd:
     """How a command ended.
 
     Attributes:
-        status: its exit status; of a process that a signal ended, minus the signal.
+        status: its exit status; minus the number of a signal that ended it.
         said: what it printed.
-        seconds: of CPU time.
-        nbytes: of memory at most, the interpreter and all modules among them.
+        seconds: its CPU time.
+        nbytes: its peak memory, the interpreter and all modules included.
     """
 
     status: int
@@ -42,17 +43,17 @@ class Ended:
 
     @property
     def codes(self) -> frozenset[str]:
-        """Of all diagnostics."""
+        """The codes of all diagnostics."""
         return frozenset(re.findall(r"HX\d{3}", self.said))
 
     @property
     def accepted(self) -> bool:
-        """Whether the document was taken for a good one."""
+        """Whether the document was accepted."""
         return self.status == 0
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with such an end."""
+        """The rules that this end breaks."""
         found = []
         seconds, nbytes = (MOST_GOOD_S, MOST_GOOD_NBYTES) if self.accepted else (MOST_S, MOST_NBYTES)
         if self.status not in {0, 1, 2}:
@@ -73,7 +74,7 @@ class Ended:
         return found
 
 
-def run(arguments: Sequence[str], before: str = "") -> Ended:
-    """Run a command in a process of its own; ``before`` is Python source that the process runs first."""
-    done = fork(arguments, seconds=_FOR_EVER_S, nbytes=_FOR_EVER_NBYTES, before=before)
-    return Ended(done.status, (done.out + done.err).decode("utf-8", "replace"), done.seconds, done.nbytes)
+def run(arguments: Sequence[str], before: str = "") -> CommandEnd:
+    """Run a command in its own process; ``before`` is Python source that the process runs first."""
+    done = fork(arguments, seconds=_LIMIT_S, nbytes=_LIMIT_NBYTES, before=before)
+    return CommandEnd(done.status, (done.out + done.err).decode("utf-8", "replace"), done.seconds, done.nbytes)

@@ -1,13 +1,13 @@
-"""Ways to malform what a document holds: well-formed JSON or YAML, with wrong keys and values."""
+"""Malformations of the content of a document: well-formed JSON or YAML, with wrong keys and values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tests.fuzz.way import Draw, Ways, read
+from tests.fuzz.malformation import Draw, MalformationRegistry, read
 
-way = Ways()
+malformation = MalformationRegistry()
 Path = tuple[str | int, ...]
 
 _NUMBERS = (0, -1, -0.0, 0.5, 1e30, -1e30, 10**30, -(10**30), 2**31, 2**53 + 1, 2**63, 2**64, 1e308, 5e-324, 10**4000,
@@ -37,30 +37,30 @@ _KEYS = (
 )
 
 
-@way("a value of another type", 6)
+@malformation("a value of another type", 6)
 def other_value(draw: Draw) -> bytes:
     return _changed(draw, 5, lambda data: _put(draw, data, _wrong(draw)))
 
 
-@way("a number that cannot be", 4)
+@malformation("a number that cannot be", 4)
 def other_number(draw: Draw) -> bytes:
     return _changed(
         draw, 3, lambda data: _put(draw, data, draw.pick(_NUMBERS), draw.random.random() < 0.8 and int | float)
     )
 
 
-@way("a quantity that cannot be", 2)
+@malformation("a quantity that cannot be", 2)
 def other_quantity(draw: Draw) -> bytes:
     return _changed(draw, 3, lambda data: _put(draw, data, draw.pick(_QUANTITIES), str))
 
 
-@way("counts without measure", 6)
+@malformation("counts without measure", 6)
 def counts(draw: Draw) -> bytes:
     """Each may be allowed; all together would make solving or lowering go on for ever."""
     return _changed(draw, 6, lambda data: _put(draw, data, draw.pick((*_COUNTS, draw.size(1, 2**20))), int))
 
 
-@way("a key is missing", 2)
+@malformation("a key is missing", 2)
 def missing(draw: Draw) -> bytes:
     data = draw.fresh()
     for _ in range(draw.size(1, 5)):
@@ -70,7 +70,7 @@ def missing(draw: Draw) -> bytes:
     return draw.written(data)
 
 
-@way("a key is unknown", 2)
+@malformation("a key is unknown", 2)
 def unknown(draw: Draw) -> bytes:
     data = draw.fresh()
     for _ in range(draw.size(1, 5)):
@@ -79,7 +79,7 @@ def unknown(draw: Draw) -> bytes:
     return draw.written(data)
 
 
-@way("keys mistyped")
+@malformation("keys mistyped")
 def renamed(draw: Draw) -> bytes:
     data = draw.fresh()
     for _ in range(draw.size(1, 3)):
@@ -90,18 +90,18 @@ def renamed(draw: Draw) -> bytes:
     return draw.written(data)
 
 
-@way("parts exchanged with another document's", 3)
+@malformation("parts exchanged with another document's", 3)
 def exchanged(draw: Draw) -> bytes:
     other = read()[draw.pick(sorted(read()))]
     return _changed(draw, 5, lambda data: _put(draw, data, _copied(_at(other, draw.pick(_paths(other))))))
 
 
-@way("a part of itself within itself")
+@malformation("a part of itself within itself")
 def nested(draw: Draw) -> bytes:
     return _changed(draw, 4, lambda data: _put(draw, data, _copied(_at(data, draw.pick(_paths(data))))))
 
 
-@way("lists longer, shorter or turned")
+@malformation("lists longer, shorter or turned")
 def lists(draw: Draw) -> bytes:
     data = draw.fresh()
     for _ in range(draw.size(1, 4)):
@@ -114,7 +114,7 @@ def lists(draw: Draw) -> bytes:
     return draw.written(data)
 
 
-@way("not a mapping at all")
+@malformation("not a mapping at all")
 def no_mapping(draw: Draw) -> bytes:
     return draw.written(draw.pick((*_NUMBERS, *_TEXTS, *_OTHERS, [draw.fresh()], list(draw.fresh()))))
 

@@ -1,24 +1,24 @@
-"""Ways to make a document too large, too deep, or larger than it looks."""
+"""Malformations that make a document too large, too deep, or larger than it looks."""
 
 from __future__ import annotations
 
 import json
 
-from tests.fuzz.way import Draw, Ways
+from tests.fuzz.malformation import Draw, MalformationRegistry
 
-way = Ways()
+malformation = MalformationRegistry()
 
 _SCHEMAS = ("urn:helixctl:dag:1", "urn:helixctl:plan:1", "urn:helixctl:model:1", "nothing")
 
 
-@way("one sign, very often", 2)
+@malformation("one sign, very often", 2)
 def repeated(draw: Draw) -> bytes:
     sign = draw.pick((b"\0", b" ", b"\n", b"a", b"0", b"9", b"-", b'"', b"#", b"\t", b"\xff", b":", b"\\", b"'", b"!",
                       b"- ", b"a: ", b"? ", b"| ", b"[],", b"\xf0\x9f\x98\x80"))  # fmt: skip
     return draw.pick((b"", draw.text.encode())) + sign * (draw.size() // len(sign))
 
 
-@way("deeply nested", 3)
+@malformation("deeply nested", 3)
 def deep(draw: Draw) -> bytes:
     depth = draw.size(50, 2**20)
     if draw.random.random() < 0.2:
@@ -30,7 +30,7 @@ def deep(draw: Draw) -> bytes:
     return _within(draw, opens * depth + "1" + closes * draw.pick((depth, depth - 1, 0)))
 
 
-@way("long lists and mappings", 3)
+@malformation("long lists and mappings", 3)
 def wide(draw: Draw) -> bytes:
     item = draw.pick(
         ("0,", "[],", "{},", '"",', "[[0,1]],", '{"a":1},', "null,", "1e5,", "-1,", '{"id":"x"},', "[0,[0,[0]]],")
@@ -42,7 +42,7 @@ def wide(draw: Draw) -> bytes:
     return _within(draw, "{" + ",".join(f'"k{i}":{item[:-1]}' for i in range(count)) + "}")
 
 
-@way("a table of a good document, very long", 2)
+@malformation("a table of a good document, very long", 2)
 def rows(draw: Draw) -> bytes:
     data = draw.fresh()
     tables = [key for key, part in data.items() if isinstance(part, list) and part]
@@ -55,7 +55,7 @@ def rows(draw: Draw) -> bytes:
     return json.dumps(data).encode()
 
 
-@way("many unknown keys", 2)
+@malformation("many unknown keys", 2)
 def unknown_keys(draw: Draw) -> bytes:
     data = draw.fresh()
     where = draw.pick([data, *(part for part in data.values() if isinstance(part, dict))])
@@ -65,14 +65,14 @@ def unknown_keys(draw: Draw) -> bytes:
     return json.dumps(data).encode()
 
 
-@way("the same key, very often")
+@malformation("the same key, very often")
 def same_keys(draw: Draw) -> bytes:
     count = draw.size(2, 2**22) // 8
     keys = [f'"k{i}":0' for i in range(draw.pick((0, count)))]
     return _within(draw, "{" + ",".join([*keys, *['"a":0'] * draw.pick((2, count))]) + "}")
 
 
-@way("long keys and texts")
+@malformation("long keys and texts")
 def long_texts(draw: Draw) -> bytes:
     data = draw.fresh()
     text = draw.pick(("x", "é", "[b]", "\\", "9", "a.", " ", "\n", "😀", "heads")) * (draw.size() // 5)
@@ -83,7 +83,7 @@ def long_texts(draw: Draw) -> bytes:
     return draw.written(data) if len(text) < 2**16 else json.dumps(data).encode()
 
 
-@way("numbers of many digits")
+@malformation("numbers of many digits")
 def digits(draw: Draw) -> bytes:
     number = draw.pick(("", "-", "0.", "1e", "1e-", "1.", "0x", "+")) + draw.pick("0123456789") * draw.size(1, 2**22)
     if draw.random.random() < 0.5:
@@ -93,7 +93,7 @@ def digits(draw: Draw) -> bytes:
     return json.dumps(data).replace('"NUMBER"', number, 1).encode()
 
 
-@way("aliases that multiply", 3)
+@malformation("aliases that multiply", 3)
 def aliases(draw: Draw) -> bytes:
     """A billion laughs, in its forms."""
     levels, width = draw.size(2, 40), draw.size(2, 20)
@@ -105,7 +105,7 @@ def aliases(draw: Draw) -> bytes:
     return (text + draw.pick(("", f"\nlayers: *a{levels - 1}", "\nx: *missing"))).encode()
 
 
-@way("anchors and tags")
+@malformation("anchors and tags")
 def tags(draw: Draw) -> bytes:
     part = draw.pick(("&a [*a]", "&a {b: *a}", "!!python/object/apply:os.system [exit 7]", "!!binary aGVsbG8=",
                       "!!set {a, b}", "!!python/name:os.abort", "!!int x", "!!float abc", "!!timestamp 2001-01-01",

@@ -1,4 +1,4 @@
-"""A way to malform a document, and the good documents to begin with."""
+"""A malformation of a document, and the good documents to malform."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIMULATED: Final = PLANS / "small/dense.4x4.plan.json"
 
 @cache
 def good() -> dict[str, str]:
-    """The texts of good documents by name: every kind, in YAML and in JSON, with every key that may stand in one."""
+    """The texts of good documents by name: every kind, in YAML and in JSON, with every key that there is."""
     files = [*PLANS.glob("paper/*.yaml"), *PLANS.glob("small/*.yaml"), *PLANS.glob("models/*/config.json")]
     files += [*PLANS.glob("*/*.plan.json"), PLANS / "paper/dense.4x4.dag.json"]
     found = {str(file.relative_to(PLANS)): file.read_text(encoding="utf-8") for file in sorted(files)}
@@ -37,12 +37,12 @@ def good() -> dict[str, str]:
 
 @cache
 def read() -> dict[str, Any]:
-    """What the good documents hold."""
+    """The content of the good documents, by name."""
     return {name: yaml.safe_load(text) if name.endswith("yaml") else json.loads(text) for name, text in good().items()}
 
 
 def _report() -> dict[str, Any]:
-    """What is read of the report of a run."""
+    """The part of a run's report that helixctl reads."""
     kind = {"level": "concat", "kind": "all_gather", "lane": "communication", "busy_ms": 1.5, "exposed_ms": 0.5}
     return {
         "report": "helixctl run",
@@ -57,12 +57,12 @@ def _report() -> dict[str, Any]:
 
 @dataclass
 class Draw:
-    """The chance that says where, and what is malformed.
+    """A good document to malform, and the random numbers that decide how.
 
     Attributes:
-        random: the chance.
-        name: of a good document.
-        most: the most bytes that a document is made of.
+        random: the random numbers.
+        name: the name of the good document.
+        most: the largest number of bytes of the malformed document.
     """
 
     random: Random
@@ -75,7 +75,7 @@ class Draw:
         return good()[self.name]
 
     def fresh(self) -> dict[str, Any]:
-        """What the good text holds, to be changed in place."""
+        """A copy of the document's content, to be changed in place."""
         found: dict[str, Any] = json.loads(json.dumps(read()[self.name]))
         return found
 
@@ -84,12 +84,12 @@ class Draw:
         return self.random.choice(items)
 
     def size(self, least: int = 1, most: int | None = None) -> int:
-        """A number on a logarithmic scale: small ones as often as large ones."""
+        """A random number on a logarithmic scale, so that small ones are as frequent as large ones."""
         top = min(most or self.most, self.most)
         return min(top, int(least * (top / least) ** self.random.random()))
 
     def written(self, data: Any) -> bytes:
-        """Data as the file of a careless program: JSON with what is no JSON, or YAML."""
+        """Data as a careless program writes it: YAML, or JSON with values that JSON lacks."""
         if self.random.random() < 0.3:
             return yaml.dump(data, allow_unicode=True, sort_keys=False).encode("utf-8", "surrogatepass")
         text = json.dumps(data, ensure_ascii=self.random.random() < 0.5, indent=self.pick((None, 1)))
@@ -97,11 +97,13 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to malform a document; its name is a line of the table.
+class Malformation:
+    """A malformation of documents.
 
     Attributes:
-        weight: how many documents are made in it, beside the others.
+        name: its row in the table.
+        make: makes the bytes of a malformed document.
+        weight: the number of documents that are made with it, relative to the others.
     """
 
     name: str
@@ -109,15 +111,15 @@ class Way:
     weight: int = 1
 
 
-class Ways:
-    """A registry of ways: ``@way("name")``."""
+class MalformationRegistry:
+    """The malformations that a file declares: ``@malformation("name")``."""
 
     def __init__(self) -> None:
-        self.all: list[Way] = []
+        self.all: list[Malformation] = []
 
     def __call__(self, name: str, weight: int = 1) -> Callable[[Callable[[Draw], bytes]], Callable[[Draw], bytes]]:
         def keep(make: Callable[[Draw], bytes]) -> Callable[[Draw], bytes]:
-            self.all.append(Way(name, make, weight))
+            self.all.append(Malformation(name, make, weight))
             return make
 
         return keep

@@ -1,28 +1,28 @@
-"""Ways to malform the bytes of a document, whatever they mean."""
+"""Malformations of the bytes of a document, whatever they mean."""
 
 from __future__ import annotations
 
 import gzip
 
-from tests.fuzz.way import Draw, Ways, good
+from tests.fuzz.malformation import Draw, MalformationRegistry, good
 
-way = Ways()
+malformation = MalformationRegistry()
 _SIGNS = "{}[]:,\"'#&*!|>-?%@`~\t\n \\"
 
 
-@way("cut off", 3)
+@malformation("cut off", 3)
 def cut_off(draw: Draw) -> bytes:
     data = draw.text.encode()
     return data[: draw.random.randrange(len(data))]
 
 
-@way("beginning lost")
+@malformation("beginning lost")
 def headless(draw: Draw) -> bytes:
     data = draw.text.encode()
     return data[draw.random.randrange(len(data)) :]
 
 
-@way("some bytes are others", 3)
+@malformation("some bytes are others", 3)
 def flipped(draw: Draw) -> bytes:
     data = bytearray(draw.text.encode())
     for _ in range(draw.size(1, 100)):
@@ -30,7 +30,7 @@ def flipped(draw: Draw) -> bytes:
     return bytes(data)
 
 
-@way("some characters are others", 3)
+@malformation("some characters are others", 3)
 def mistyped(draw: Draw) -> bytes:
     text = list(draw.text)
     for _ in range(draw.size(1, 20)):
@@ -38,7 +38,7 @@ def mistyped(draw: Draw) -> bytes:
     return "".join(text).encode()
 
 
-@way("characters dropped or added", 3)
+@malformation("characters dropped or added", 3)
 def slipped(draw: Draw) -> bytes:
     text = draw.text
     for _ in range(draw.size(1, 10)):
@@ -47,7 +47,7 @@ def slipped(draw: Draw) -> bytes:
     return text.encode()
 
 
-@way("lines lost, repeated or in another order", 2)
+@malformation("lines lost, repeated or in another order", 2)
 def shuffled(draw: Draw) -> bytes:
     lines = draw.text.splitlines(keepends=True)
     for _ in range(draw.size(1, 10)):
@@ -60,7 +60,7 @@ def shuffled(draw: Draw) -> bytes:
     return "".join(lines).encode()
 
 
-@way("lines indented otherwise", 2)
+@malformation("lines indented otherwise", 2)
 def indented(draw: Draw) -> bytes:
     lines = draw.text.splitlines(keepends=True)
     for _ in range(draw.size(1, 10)):
@@ -69,24 +69,24 @@ def indented(draw: Draw) -> bytes:
     return "".join(lines).encode()
 
 
-@way("random bytes", 2)
+@malformation("random bytes", 2)
 def noise(draw: Draw) -> bytes:
     return draw.random.randbytes(draw.size(1, 2**16))
 
 
-@way("random signs")
+@malformation("random signs")
 def signs(draw: Draw) -> bytes:
     return "".join(draw.random.choices(_SIGNS + "abn01.", k=draw.size(1, 2**14))).encode()
 
 
-@way("another encoding", 3)
+@malformation("another encoding", 3)
 def encoded(draw: Draw) -> bytes:
     text = draw.text.replace("name", draw.pick(("name", "größe", "名前", "\N{GRINNING FACE}")), 1)
     codec = draw.pick(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "shift_jis", "cp037", "gbk"))
     return text.encode(codec, "replace" if codec not in {"latin-1", "cp1252"} else "namereplace")
 
 
-@way("byte order marks, NULs and control characters", 2)
+@malformation("byte order marks, NULs and control characters", 2)
 def controls(draw: Draw) -> bytes:
     data = draw.text.encode()
     at = draw.pick((0, len(data), draw.random.randrange(len(data))))
@@ -96,20 +96,20 @@ def controls(draw: Draw) -> bytes:
     return data[:at] + sign * draw.size(1, 1000) + data[at:]
 
 
-@way("an archive, a picture, a program")
+@malformation("an archive, a picture, a program")
 def other_files(draw: Draw) -> bytes:
     packed = gzip.compress(draw.text.encode())
     heads = (packed, b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x7fELF", b"%PDF-1.7\n", b"<html>", b"#!/bin/sh\n")
     return draw.pick(heads) + draw.random.randbytes(draw.size(1, 2**12))
 
 
-@way("two documents in one file")
+@malformation("two documents in one file")
 def doubled(draw: Draw) -> bytes:
     other = good()[draw.pick(sorted(good()))]
     return (draw.text + draw.pick(("", "\n", "\n---\n", "\n...\n", ",")) + other).encode()
 
 
-@way("empty, or hardly anything")
+@malformation("empty, or hardly anything")
 def tiny(draw: Draw) -> bytes:
     texts = ("", " ", "\n\n", "---", "...", "{}", "[]", "null", "0", '""', "{", "[", '"', "-", "?", ":", "# words",
              "%YAML 9.9\n---\n{}", "%TAG ! x:\n---\n!a {}", "{}{}", "nan", "=", "<<", "~", "{:", "? :")  # fmt: skip
