@@ -1,4 +1,4 @@
-"""A run that is watched from outside: on a terminal of its own, so that it says when it walks steps."""
+"""A run that is observed from outside: it has its own terminal, so that it prints when it walks steps."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ from tests.cli.command import ENVIRONMENT
 from tests.documents import ROOT
 from tests.speed import slowness
 
-_MARK = "HELIXCTL_FAULTS"  # in the environment of every process of a run, so that none is overlooked
-# torch asks the name service for every connection; where that does not answer, it shall not take 5 s.
+_MARK = "HELIXCTL_FAULTS"  # in the environment of every process of a run, so that all of them are found
+# torch asks the name service for every connection; without these options that takes 5 s if it does not answer.
 _TERMINAL = {"TERM": "xterm", "COLUMNS": "240", "RES_OPTIONS": "timeout:1 attempts:1"}
-# What a terminal does not show: a line that is erased, and the signs that do it.
+# What a terminal does not show: erased lines, and control sequences.
 _HIDDEN = re.compile(r"[^\n]*\x1b\[2K|\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a run ended: seconds since the fault, the exit status, what it printed, and processes that are left."""
+class RunEnd:
+    """How a run ended.
+
+    Attributes:
+        seconds: from the fault to the end.
+        status: the exit status.
+        text: what it printed.
+        orphans: the number of processes that are left.
+    """
 
     seconds: float
     status: int
@@ -39,14 +46,14 @@ class Ended:
 
     @property
     def lines(self) -> list[str]:
-        """The lines that say what went wrong, without their hints."""
+        """The lines of errors and warnings, without their hints."""
         wanted = re.compile(r"(?:\S+: )?HX\d{3} |interrupted|ended by |warning: ")
         return [line for line in self.text.splitlines() if wanted.match(line)]
 
 
 @contextmanager
 def _heeding_ctrl_c() -> Iterator[None]:
-    """A shell that starts tests in the background has them ignore Ctrl-C, and so would what they start."""
+    """Handle Ctrl-C inside the block: a shell makes tests in the background, and what they start, ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -54,8 +61,8 @@ def _heeding_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class Watched:
-    """A command that runs; ``with`` leaves no process behind, whatever happens."""
+class ObservedRun:
+    """A running command; at the end of ``with`` none of its processes is left."""
 
     def __init__(self, command: Sequence[str | Path], **environ: str) -> None:
         self._mark, self._text = secrets.token_hex(8), ""
@@ -83,7 +90,7 @@ class Watched:
         os.close(self._terminal)
 
     def until(self, wanted: str, seconds: float = 300) -> str:
-        """Wait until the run has printed this; what it printed until then."""
+        """Wait until the run has printed a text; the result is all that it has printed."""
         deadline = time.monotonic() + seconds
         while wanted not in self._text:
             assert time.monotonic() < deadline, f"no {wanted!r} in {self._text!r}"
@@ -91,38 +98,38 @@ class Watched:
         return self._text
 
     def until_files(self, folder: Path, count: int, seconds: float = 300) -> None:
-        """Wait until so many files are there."""
+        """Wait until a folder holds a number of files."""
         deadline = time.monotonic() + seconds
         while len(list(folder.iterdir())) < count:
             assert time.monotonic() < deadline
             assert self._read(), f"ended: {self._text!r}"
 
     def ranks(self, count: int) -> list[int]:
-        """The processes of the ranks, by rank: children in the order of their start."""
+        """The process ids of the ranks, by rank: the children in the order of their start."""
         pid = self.process.pid
         found = sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
         assert len(found) == count
         return found
 
     def fault(self) -> None:
-        """The clock starts here; without a call, with the process."""
+        """Start the clock; without this call it starts with the process."""
         self._begin = time.monotonic()
 
-    def ended(self, seconds: float = 300) -> Ended:
+    def ended(self, seconds: float = 300) -> RunEnd:
         """Wait for the end."""
         while self._read():
             assert time.monotonic() < self._begin + seconds, f"does not end: {self._text!r}"
         status, took = self.process.wait(), time.monotonic() - self._begin
-        # What a rank is told when its launcher is killed takes effect a moment later.
+        # The signal that a rank gets when its launcher is killed takes effect a moment later.
         deadline = time.monotonic() + slowness()
         while self.pids() and time.monotonic() < deadline:
             select.select([], [], [], 0.01)
         while self._read(0):
             pass
-        return Ended(took, status, _HIDDEN.sub("", self._text), len(self.pids()))
+        return RunEnd(took, status, _HIDDEN.sub("", self._text), len(self.pids()))
 
     def pids(self) -> list[int]:
-        """The processes of this run that live, however they came to be."""
+        """The process ids of this run that are alive, whichever process started them."""
         found, wanted = [], f"{_MARK}={self._mark}".encode()
         for path in Path("/proc").glob("[0-9]*"):
             try:
@@ -134,7 +141,7 @@ class Watched:
         return found
 
     def _read(self, wait: float = 0.05) -> bool:
-        """Take what was printed; False when the process has ended and all is read."""
+        """Read what was printed; False if the process has ended and everything is read."""
         over = self.process.poll() is not None
         if not select.select([self._terminal], [], [], 0 if over else wait)[0]:
             return not over

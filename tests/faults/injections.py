@@ -1,6 +1,6 @@
-"""helixctl with something that goes wrong inside a rank, for faults that cannot be made from outside.
+"""helixctl with a fault injected into a rank, for faults that cannot be made from outside.
 
-python -m tests.faults.hooked HOOK[,HOOK...] ARGS of helixctl
+python -m tests.faults.injections INJECTION[,INJECTION...] ARGS of helixctl
 
     stepped:FOLDER      every rank leaves a file in FOLDER when it has walked its first step
     raise:RANK:FILE     in its third step, the rank's kernel that adds makes FILE and raises MemoryError
@@ -21,7 +21,7 @@ from typing import Any
 
 from helixctl.cli.main import main
 
-LEFT = 4096  # bytes of a truncated file: a page, so that what is mapped behind it is gone
+LEFT = 4096  # bytes of a truncated file: one page, so that the pages after it cannot be read any more
 
 
 def stepped(folder: str) -> None:
@@ -107,10 +107,10 @@ def truncate(rank: str, file: str, mark: str) -> None:
     processes.serve, TensorSource.value = call, read  # type: ignore[method-assign]
 
 
-HOOKS = {"stepped": stepped, "raise": raises, "absent": absent, "no-fork": no_fork, "truncate": truncate}
+INJECTIONS = {"stepped": stepped, "raise": raises, "absent": absent, "no-fork": no_fork, "truncate": truncate}
 
 if __name__ == "__main__":
-    for hook in filter(None, sys.argv[1].split(",")):
-        name, *arguments = hook.split(":")
-        HOOKS[name](*arguments)
+    for injection in filter(None, sys.argv[1].split(",")):
+        name, *arguments = injection.split(":")
+        INJECTIONS[name](*arguments)
     main(sys.argv[2:])

@@ -1,10 +1,10 @@
-"""A launcher like torchrun on one host, but of forked ranks: they share one import of torch, so that 16 start at once.
+"""A launcher like torchrun on one host that forks its ranks: they share one import of torch, so that 16 start at once.
 
-python -m tests.faults.forked RANKS PORT HOOKS ARGS of helixctl
+python -m tests.faults.fork_launcher RANKS PORT INJECTIONS ARGS of helixctl
 
-It does as torchrun does: every rank has the environment of its place, and when one fails, the others get SIGTERM. The
-exit status is that of the first that failed. ``{rank}`` in an argument is the number of the rank; FAULTS_ABSENT is the
-number of one that is not started.
+It acts as torchrun does: every rank has the variables of its rank, and when one fails, the others get SIGTERM. The
+exit status is that of the first rank that failed. ``{rank}`` in an argument is the number of the rank; FAULTS_ABSENT is
+the number of a rank that is not started.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch.distributed  # noqa: F401  before the fork
 
 import helixctl_runtime.run  # noqa: F401
 from helixctl.cli.main import main
-from tests.faults.hooked import HOOKS
+from tests.faults.injections import INJECTIONS
 
 
-def launch(ranks: int, port: str, hooks: str, arguments: list[str]) -> int:
+def launch(ranks: int, port: str, injections: str, arguments: list[str]) -> int:
     started: dict[int, int] = {}
     for rank in range(ranks):
         if os.environ.get("FAULTS_ABSENT") == str(rank):
@@ -31,9 +31,9 @@ def launch(ranks: int, port: str, hooks: str, arguments: list[str]) -> int:
         if not pid:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-            for hook in filter(None, hooks.split(",")):
-                name, *its = hook.split(":")
-                HOOKS[name](*its)
+            for injection in filter(None, injections.split(",")):
+                name, *its = injection.split(":")
+                INJECTIONS[name](*its)
             main([argument.replace("{rank}", str(rank)) for argument in arguments])
         started[pid] = rank
     print("pids", *started, file=sys.stderr, flush=True)
