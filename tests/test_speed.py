@@ -1,4 +1,4 @@
-"""Bars follow the speed of the machine."""
+"""Bounds in seconds follow the speed of the machine."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def attack(mutation: Mutation, count: int, seed: int, names: Sequence[str] = tup
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=3000, help="about so many in all")
+    parser.add_argument("--count", type=int, default=3000, help="mutants in all, about")
     parser.add_argument("--kind", help="only kinds whose name holds this")
     parser.add_argument("--update", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()

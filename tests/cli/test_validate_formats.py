@@ -1,4 +1,4 @@
-"""The reports of helixctl validate: each format by a reader of its own, where they go, and what CI systems get."""
+"""The reports of helixctl validate: each format read by its own reader, where they go, and what CI systems get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures as text: what svg and dot say of every task, and that nothing in a document can break out of them."""
+"""The pictures as text: svg and dot contain every task, and no text of a document can break out of them."""
 
 from __future__ import annotations
 

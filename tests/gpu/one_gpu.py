@@ -115,7 +115,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 
 def repeated(call: Callable[[], object]) -> tuple[Callable[[], object], int]:
-    """A call that runs another so many times without a pause between: a graph of it, if it can be captured."""
+    """A call that repeats another one without pauses: as a CUDA graph, if it can be captured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -154,7 +154,7 @@ def kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
 def accumulation(dag: Dag, task: Task) -> float:
     """What sums in float32 may add to the error: a few results are rounded the other way than float64 rounds them.
 
-    Of a product that is kept in float32 it is all there is: the square root of the number of terms times half an
+    For a product that is kept in float32 it is the only error: the square root of the number of terms times half an
     epsilon, as rounding errors go either way (Higham and Mary, SIAM J. Sci. Comput. 41, 2019).
     """
     terms = 1

@@ -144,7 +144,7 @@ def task_us(dag: Dag, task: str) -> float:
 
 
 def replayed(call: Any, device: torch.device, span_s: float) -> list[float]:
-    """Seconds of one step after another, for so long."""
+    """The seconds of each step, one after another, for some seconds."""
     times, begin = list[float](), time.perf_counter()
     while time.perf_counter() - begin < span_s or len(times) < 3:
         if device.type == "cuda":

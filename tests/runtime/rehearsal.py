@@ -177,7 +177,7 @@ def empty(value: Value) -> torch.Tensor:
 def rehearse(
     dag: Dag, capability: tuple[int, int] = (9, 0), load: Callable[[Value], torch.Tensor] = empty
 ) -> Rehearsed:
-    """Compile every rank for CUDA, call all its kernels, look at its exchanges; of ranks that are alike the first."""
+    """Compile one rank of each program for CUDA, call all its kernels, and check its exchanges."""
     found, programs = Rehearsed(), program.Programs(dag)
     for rank in dict.fromkeys(programs[rank].rank for rank in programs.ranks):
         with stage(capability) as (checker, routes):
@@ -240,7 +240,7 @@ def _span(t: torch.Tensor, start: int) -> Span:
 def call(
     run: Callable[[], object], checker: _OpChecker, arena: Any = None, spans: list[Span] | None = None
 ) -> list[str]:
-    """Run a kernel; what is wrong with it. ``spans``: what of the arena it may write, and must."""
+    """Run a kernel; the faults that it has. ``spans``: the bytes of the arena that it must write, and no others."""
     checker.faults, checker.waits, checker.writes = [], [], []
     try:
         run()
@@ -262,7 +262,7 @@ def call(
 
 
 def exchanged(exchange: Exchange, rank: int) -> list[str]:
-    """What NCCL would not take, or not as it is meant."""
+    """The reasons why NCCL would refuse an exchange, or misread its data."""
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
     found = [f"{n} has holes" for n, t in (("send", send), ("receive", receive)) if not t.is_contiguous()]
     ranks, both = len(exchange.task.ranks), (send.numel(), receive.numel())

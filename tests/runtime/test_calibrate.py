@@ -1,4 +1,4 @@
-"""Calibration: what is measured becomes a valid cluster, every table filled; the sums behind it, on made-up times."""
+"""Calibration: measurements become a valid cluster with full tables; the arithmetic is tested on made-up times."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_rates_are_per_second_beyond_the_start_of_a_task() -> None:
     calibration = build_cluster_spec(made_up(QUICK["cpu"], 4), None, DAY).calibration
     assert calibration is not None
     assert calibration.source == "measured 2026-11-23 on a processor, 4 ranks sharing 2 cores, torch 2.13.0"
-    # 2 flops per nanosecond; 4 bytes in and 4 bytes out, of which an addition reads twice as many.
+    # 2 flops per nanosecond; 4 bytes in and 4 bytes out; an addition reads twice as many.
     assert set(calibration.matmul["float32"].rates) == {2e9}
     assert calibration.elementwise["activation"] == pytest.approx(8e9)
     assert calibration.elementwise["add"] == pytest.approx(12e9)
@@ -132,7 +132,7 @@ def test_groups_are_of_every_size_that_divides() -> None:
 
 
 def test_a_collective_takes_what_computation_does_not() -> None:
-    """Two collectives in 30 ms, of which each of two ranks computes 5 ms on half a core: 10 ms each."""
+    """Two collectives in 30 ms, in which each of two ranks computes 5 ms on half a core: 10 ms each."""
     ranks = [[TimedLoop(1.0, 1.029, 0.005, 0.009)], [TimedLoop(1.001, 1.03, 0.005, 0.011)]]
     assert collective_seconds([ranks], 2, stretch=2.0) == pytest.approx(0.010)
     # Another group is slower, a third slower still: the median.

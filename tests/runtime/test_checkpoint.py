@@ -1,4 +1,4 @@
-"""Checkpoints that transformers itself writes: every region of every weight, and the bytes that are asked for."""
+"""Checkpoints that transformers itself writes: every region of every weight, and the bytes that are read."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_shards_of_half_precision(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_prefixes(prefix: str, head: str, tmp_path: Path) -> None:
-    """The model alone, or inside one that also sees, whose other parts do not change what tokens give."""
+    """The model alone, or inside a vision model, whose other parts do not change the result for tokens."""
     held = saved(LLAMA, tmp_path / "plain")
     inside = {prefix + n.removeprefix("model.") if n.startswith("model.") else head: x for n, x in held.items()}
     if prefix:

@@ -260,7 +260,7 @@ def test_every_mesh(devices: int, changes: dict[str, Any]) -> None:
 
 
 def layouts(devices: int) -> Iterator[Layout]:
-    """Those of so many devices, some of which are legal."""
+    """The layouts of a number of devices; only some of them are legal."""
     others = itertools.cycle(({}, {"combine": "reduce", "residual": "sharded"}, {"residual": "sharded"}))
     for groups in (n for n in range(1, devices + 1) if devices % n == 0):
         for slicing in ("batch", "query") if groups < devices else ("head_dim", "head_dim"):
@@ -434,7 +434,7 @@ def test_a_fault_is_found_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_exchange_with_holes_is_found() -> None:
-    """Whatever is sent must be in one piece, as large and of the dtype that is due."""
+    """Data that is sent must be contiguous, of the right size and dtype."""
     dag = dag_of(SMALL, 2, 2, "layers=1")
     with stage():
         bound = compile_rank(dag, 0, CUDA, empty)

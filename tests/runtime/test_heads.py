@@ -1,4 +1,4 @@
-"""A stored head that the model does not read: the same in every row, or refused by name, wherever it stands."""
+"""A stored head that the model does not read equals the tensor that it reads, in every row, or is refused by name."""
 
 from __future__ import annotations
 

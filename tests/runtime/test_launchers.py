@@ -1,4 +1,4 @@
-"""Who started this process, by the variables that each launcher sets; none of several processes starts all ranks."""
+"""Which launcher started this process, from the variables that it sets; one of several processes never starts all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands beside the ids in a file for --input: it changes nothing, or it is refused by name."""
+"""Tensors beside the ids in a file for --input change nothing, or are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring on gloo ranks: steps begin together, dags take turns, and a recorder sees what computing hides.
+"""Measuring on gloo ranks: steps begin together, dags take turns, and a trace shows what computation hides.
 
 Programs are made by hand here: a computation sleeps, so that how long it takes is known. All times are multiplied by
 how slow the machine is: what is no sleep must be short beside one.

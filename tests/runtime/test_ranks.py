@@ -68,7 +68,7 @@ def pids(tmp_path: Path) -> Iterator[Path]:
 
 
 def steps(rank: Rank, pids: Path, injections: dict[tuple[int, int, int], Injection]) -> int:
-    """Three steps of TASKS; ``injections[rank, step, ordinal]`` is what goes wrong inside that task."""
+    """Three steps of TASKS; ``injections[rank, step, ordinal]`` is the fault inside that task."""
     (pids / str(os.getpid())).touch()
     rank.init_process_group()
     cell = rank.progress.cell

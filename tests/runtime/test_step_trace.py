@@ -1,4 +1,4 @@
-"""What is read off a traced step: whose clock, what is hidden, and when a send has ended."""
+"""Merging traced steps: clocks, hidden communication, and the end of a send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One count for the tasks of several dags."""
+"""One numbering for the tasks of several dags."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_logits_of_every_cut(family: Path) -> None:
 
 
 def cuts(devices: int, model: ModelSpec) -> list[Layout]:
-    """Every m x n of so many devices, in every slicing; each combine and gather order with some of them."""
+    """Every m x n of a number of devices, in every slicing; each combine and gather order with some of them."""
     found = []
     for groups in (n for n in range(1, devices + 1) if devices % n == 0):
         for slicing in ("batch", "query")[: 2 if groups < devices else 1]:

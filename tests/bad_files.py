@@ -1,4 +1,4 @@
-"""Good dags broken in one way each: the bad files under tests/invalid/, by the name of the file."""
+"""The bad plans and dags of tests/invalid: good ones with one mistake each, by the name of the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helixctl.plan import Plan, digest
 from tests.documents import as_shipped, tiny
 
 Data = dict[str, Any]
-Mutation = Callable[[Data], object]
+Change = Callable[[Data], object]
 
 
 def row(data: Data, table: str, name: str) -> Data:
@@ -83,12 +83,12 @@ def _deep(data: Data, layers: int, microbatches: int) -> None:
     data["digests"] |= {"model": digest(plan.model), "workload": digest(plan.workload)}
 
 
-def _drop(key: str) -> Mutation:
+def _drop(key: str) -> Change:
     return lambda d: d.pop(key)
 
 
 # Name -> how the tiny plan, or the tiny dag, is broken. A name starts with the code that must be given.
-PLANS: dict[str, Mutation] = {
+PLANS: dict[str, Change] = {
     "HX301-no-layout": _drop("layout"),
     "HX301-unknown-axis": lambda d: d["layout"].update(slice=2),
     "HX302-edited-model": lambda d: d["model"]["norm"].update(eps=1e-6),
@@ -96,7 +96,7 @@ PLANS: dict[str, Mutation] = {
     "HX304-version": lambda d: d.update(format_version="2.0"),
     "HX305-too-large": lambda d: _deep(d, layers=4096, microbatches=1024),
 }
-DAGS: dict[str, Mutation] = {
+DAGS: dict[str, Change] = {
     "HX401-no-order": _drop("order"),
     "HX401-unknown-kind": lambda d: task(d, "l0.attend.g0s0")["op"].update(kind="softmax"),
     "HX401-unknown-key": lambda d: task(d, "l0.attend.g0s0").update(cost=1),
@@ -138,17 +138,17 @@ DAGS: dict[str, Mutation] = {
 def bad_files() -> dict[str, str]:
     """The text of every bad plan and dag, by file name."""
     good = lower(as_shipped(tiny(2, 1).plan))
-    files = {f"{name}.plan.json": _broken(good.plan.to_json(), breaks) for name, breaks in PLANS.items()}
-    for name, breaks in DAGS.items():
+    files = {f"{name}.plan.json": _broken(good.plan.to_json(), change) for name, change in PLANS.items()}
+    for name, change in DAGS.items():
         dag = lower(as_shipped(tiny(2, 1, "device.memory=1 kB").plan)) if name == "HX410-memory" else good
-        files[f"{name}.dag.json"] = _broken(dag.to_json(), breaks)
+        files[f"{name}.dag.json"] = _broken(dag.to_json(), change)
     return files
 
 
-def _broken(text: str, breaks: Mutation) -> str:
+def _broken(text: str, change: Change) -> str:
     """The broken document, as helixctl writes one: the rows of a table a line each."""
     data = json.loads(text)
-    breaks(data)
+    change(data)
     blocks = []
     for key, content in data.items():
         rows = content if isinstance(content, list) else None
