@@ -209,13 +209,13 @@ def simulate_step(document: Plan | Dag, *, whole: bool = False) -> Prediction:
     Raises:
         HelixError: as ``lower_plan``.
     """
-    from helixctl.simulate import forecast_of, simulate
+    from helixctl.simulate import forecast_from, simulate
 
     if isinstance(document, Plan) and about(document) > MANY_TASKS and not whole:
         return _of_a_part(document)
     dag = lower_plan(document) if isinstance(document, Plan) else document
     timeline = simulate(dag)
-    return Prediction(dag.plan, dag, timeline, forecast_of(timeline))
+    return Prediction(dag.plan, dag, timeline, forecast_from(timeline))
 
 
 def _of_a_part(plan: Plan) -> Prediction:

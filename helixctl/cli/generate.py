@@ -77,12 +77,12 @@ def generate(
     asked = _asked(runtime, plan, dags[0], wanted)
     sequences, longest = asked.prompts.ids.shape
     what = f"{plan.layout.devices} {device} ranks, {sequences} x {longest} tokens, {asked.new} after each"
-    shown = progress(what, 1, live=False) if runtime.speaks() else nullcontext()
+    shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
     with shown:
         report = runtime.generate(dags, asked, device=device, timeout=timeout, log_dir=log_dir)
     if report is None:
         return
-    texts = _texts(asked, wanted, report)
+    texts = _texts(runtime, asked, wanted, report)
     if texts and asked.tokenizer:
         out.print("", markup=False)  # the first has been printed as it came
         for number, text in enumerate(texts[1:], 2):
@@ -95,8 +95,7 @@ def generate(
 
 def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any:
     """The prompts as token ids, held against the plan."""
-    from helixctl_runtime.generate import text
-
+    text: Any = runtime.text
     work = plan.workload
     new = wanted.new or work.output_len or 1
     tokenizer = None
@@ -130,13 +129,12 @@ def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any
     )
 
 
-def _texts(asked: Any, wanted: Wanted, report: dict[str, Any]) -> list[str]:
+def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, Any]) -> list[str]:
     """What was generated, as text, where the prompts were text."""
     if not wanted.prompts or asked.tokenizer is None:
         return []
-    from helixctl_runtime.generate import text
-
-    return text.decoded(asked.tokenizer, report["tokens"])
+    found: list[str] = runtime.text.decoded(asked.tokenizer, report["tokens"])
+    return found
 
 
 def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> None:

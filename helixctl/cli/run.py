@@ -150,9 +150,9 @@ def command(  # noqa: C901  one case an option
     )
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
-    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.speaks() else nullcontext()
+    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:
-        results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, watch=watch)
+        results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, on_progress=watch)
     if results is None:
         return 0  # another process is rank 0 and reports
     reports = [result.report for result in results]

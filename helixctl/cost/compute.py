@@ -43,7 +43,7 @@ from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
 from helixctl.spec.cluster import no_peak
 
 
-def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901  one case a kind
+def compute_cost(dag: Dag, task: Task) -> Cost:
     """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
     device = _Device(dag.plan.cluster, _dtype(dag, task))
     match task.op:

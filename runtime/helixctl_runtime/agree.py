@@ -8,10 +8,10 @@ import torch.distributed as dist
 
 from helixctl.errors import fail
 from helixctl_runtime.ranks import Rank
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
 
-def agree(rank: Rank, digests: Sequence[str], options: Mapping[str, object], numbers: Numbers) -> None:
+def agree(rank: Rank, digests: Sequence[str], options: Mapping[str, object], numbers: TensorSource) -> None:
     """See that no rank differs from the first; all ranks call it.
 
     Args:

@@ -12,17 +12,17 @@ import torch.distributed as dist
 from helixctl.dag import Dag, Value
 from helixctl_runtime.agree import agree
 from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
-from helixctl_runtime.comm.collectives import groups_of
+from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.measure.captured import is_replayed
-from helixctl_runtime.measure.measure import Measured, measure
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
+from helixctl_runtime.measure.measure import StepTimes, measure
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.result import RankMeasurement, Result, result
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Work:
         digests: of the dags, worked out once by whoever starts the ranks.
     """
 
-    places: Places
+    places: TaskNumbering
     options: Options
     digests: tuple[str, ...]
 
@@ -77,7 +77,7 @@ class _Session:
         self.places, self.dags, self.digests = work.places, work.places.dags, work.digests
         self.options, self.rank = work.options, rank
         options = work.options
-        self.numbers = Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)
+        self.numbers = TensorSource(options.seed, options.weights, options.inputs, options.weights_prefix)
 
     def run(self) -> list[Result] | None:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -86,7 +86,7 @@ class _Session:
         if self.rank.peers:  # else whoever started the ranks has done it
             for dag in self.dags:
                 self.numbers.check_heads(dag, (self.rank.rank, self.rank.world_size))
-        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in groups_of(dag)])
+        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in rank_sets(dag)])
         loaded = [self._compile(dag) for dag in self.dags]
         programs = [program for program, _ in loaded]
         self.numbers.close()
@@ -94,7 +94,7 @@ class _Session:
         options = self.options
         able = [False] * self.rank.world_size
         dist.all_gather_object(able, all(program.on_device for program in programs))
-        graph = is_replayed(able, wanted=options.cuda_graph)
+        graph = uses_cuda_graph(able, wanted=options.cuda_graph)
         steps = {
             "iters": options.iters,
             "warmup": options.warmup,
@@ -132,7 +132,7 @@ class _Session:
         program = compile_rank(dag, self.rank.rank, self.rank.device, load)
         return program, self.numbers.weights_read_nbytes - before
 
-    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: Measured) -> RankMeasurement:
+    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: StepTimes) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         check = None

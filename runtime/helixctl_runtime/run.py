@@ -14,16 +14,16 @@ import torch
 from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl_runtime.execute import Options, Work
-from helixctl_runtime.generate import Prompts
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.generate import Prompts, text
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.result import Result
 from helixctl_runtime.session import Asked, Generation
-from helixctl_runtime.tensors.files import Numbers
 from helixctl_runtime.tensors.inputs import read_ids
 from helixctl_runtime.tensors.seeded import seeded_numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
 __all__ = [
     "Asked",
@@ -32,18 +32,19 @@ __all__ = [
     "Result",
     "comparison",
     "generate",
+    "prints_output",
     "run",
     "seeded_prompts",
-    "speaks",
     "starts_ranks",
     "stored_prompts",
+    "text",
 ]
 
 
-def speaks() -> bool:
-    """Whether this process prints for all: it starts the ranks itself, or is rank 0 of an outer launcher."""
-    place = detect(os.environ)
-    return place is None or place.rank == 0
+def prints_output() -> bool:
+    """Whether this process prints the output of the run: it starts the ranks, or is rank 0 of an outer launcher."""
+    launched = detect(os.environ)
+    return launched is None or launched.rank == 0
 
 
 def starts_ranks() -> bool:
@@ -59,7 +60,7 @@ def run(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
-    watch: Callable[[str, int], None] | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
 ) -> list[Result] | None:
     """Run dags side by side: on the same ranks, measured in turn, step by step.
 
@@ -70,7 +71,7 @@ def run(
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
         log_dir: where the logs of the ranks are kept.
-        watch: ``watch(phase, step)`` is called a few times a second while ranks of this machine run.
+        on_progress: ``on_progress(phase, step)`` is called a few times a second while ranks of this machine run.
 
     Returns:
         The result of each dag, or None where another process is rank 0.
@@ -80,7 +81,7 @@ def run(
     """
     prefix, notes = _look(dags, options)
     options = replace(options, weights_prefix=prefix)
-    places = Places(tuple(dags), tuple(names))
+    places = TaskNumbering(tuple(dags), tuple(names))
     results = run_ranks(
         Work(places, options, tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,
@@ -88,7 +89,7 @@ def run(
         timeout=timeout,
         task_name=places.name,
         log_dir=log_dir,
-        watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
     found: Any = results[0]
     for result in found or ():
@@ -103,7 +104,7 @@ def generate(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
-    watch: Callable[[str, int], None] | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any] | None:
     """Continue prompts by the steps of a plan.
 
@@ -113,7 +114,7 @@ def generate(
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
         log_dir: where the logs of the ranks are kept.
-        watch: as of ``run``.
+        on_progress: as of ``run``.
 
     Returns:
         The report, with the tokens; None where another process is rank 0.
@@ -123,7 +124,7 @@ def generate(
     """
     options = Options(seed=asked.seed, weights=asked.weights, weights_prefix=asked.weights_prefix)
     prefix, _ = _look(dags[:1], options)
-    places = Places(tuple(dags), tuple(dag.step for dag in dags))
+    places = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
     results = run_ranks(
         Generation(places, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,
@@ -131,7 +132,7 @@ def generate(
         timeout=timeout,
         task_name=places.name,
         log_dir=log_dir,
-        watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
     found: Any = results[0]
     return found
@@ -163,7 +164,7 @@ def _look(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]
         HelixError: HX507, they do not hold what the dags need.
     """
     found: set[str | None] = set()
-    with closing(Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
+    with closing(TensorSource(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
         for dag in dags:
             numbers.check(dag, rows=starts_ranks())
             found.add(numbers.prefix)

@@ -12,20 +12,20 @@ import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
 from helixctl_runtime.agree import agree
-from helixctl_runtime.comm.collectives import groups_of
+from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate import Feed, Generated, Prompts, generate
 from helixctl_runtime.generate.loop import Stage
 from helixctl_runtime.generate.text import Printer
+from helixctl_runtime.measure.action_timers import CommunicationTimer
 from helixctl_runtime.measure.clock import Clock
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import Walker, fused
-from helixctl_runtime.measure.watches import Stopwatch
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.generation import RankGeneration, generation
-from helixctl_runtime.tensors.files import Numbers, write_tensor
+from helixctl_runtime.tensors.tensor_source import TensorSource, write_tensor
 
 # Tokens after the prompt in the run that comes before the measured one.
 _WARM: int = 3
@@ -67,7 +67,7 @@ class Generation:
         digests: of the dags.
     """
 
-    places: Places
+    places: TaskNumbering
     asked: Asked
     digests: tuple[str, ...]
 
@@ -80,32 +80,32 @@ class _Session:
     def __init__(self, work: Generation, rank: Rank) -> None:
         self.places, self.asked, self.rank = work.places, work.asked, rank
         self.digests = work.digests
-        self.numbers = Numbers(self.asked.seed, self.asked.weights, None, self.asked.weights_prefix)
+        self.numbers = TensorSource(self.asked.seed, self.asked.weights, None, self.asked.weights_prefix)
 
     def run(self) -> dict[str, Any] | None:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         rank, asked = self.rank, self.asked
         rank.init_process_group()
         agree(rank, self.digests, _shared(asked), self.numbers)
-        groups = rank.new_groups([ranks for dag in self.places.dags for ranks in groups_of(dag)])
+        groups = rank.new_groups([ranks for dag in self.places.dags for ranks in rank_sets(dag)])
         programs = self._programs()
         read_nbytes = self.numbers.weights_read_nbytes
         account = self.numbers.account(self.places.dags[0])
         self.numbers.close()
         clock = Clock(rank.device, rank.rank)
-        watches = [Stopwatch(clock) for _ in programs]
-        prefill, decode = (self._stage(i, its, groups, watches[i], clock) for i, its in enumerate(programs))
+        timers = [CommunicationTimer(clock) for _ in programs]
+        prefill, decode = (self._stage(i, its, groups, timers[i], clock) for i, its in enumerate(programs))
         chunk = self.places.dags[0].work.seq_len
         rank.progress.enter(Phase.RUNNING)
         said = Printer(asked.tokenizer).add if asked.tokenizer and rank.rank == 0 else None
         with fused(programs), torch.inference_mode():
             if asked.warm:
                 generate(prefill, decode, asked.prompts, chunk=chunk, new=min(_WARM, asked.new))
-                for watch in watches:
-                    watch.lap()
+                for timer in timers:
+                    timer.lap()
             dist.barrier()
             made = generate(prefill, decode, asked.prompts, chunk=chunk, new=asked.new, ends=asked.ends, said=said)
-        mine = self._measurement(programs, made, [watch.lap() for watch in watches], read_nbytes)
+        mine = self._measurement(programs, made, [timer.lap() for timer in timers], read_nbytes)
         gathered = [mine] * rank.world_size
         dist.all_gather_object(gathered, mine)
         if rank.rank:
@@ -136,11 +136,11 @@ class _Session:
         which: int,
         program: BoundProgram,
         groups: dict[tuple[int, ...], dist.ProcessGroup],
-        watch: Stopwatch,
+        timer: CommunicationTimer,
         clock: Clock,
     ) -> Stage:
         cell = self.rank.progress.cell
-        walker = Walker(program, groups, cell, watch, self.places.first(which))
+        walker = Walker(program, groups, cell, timer, self.places.first(which))
 
         def walk() -> None:
             cell[0] = walker.first

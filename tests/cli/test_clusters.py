@@ -1,4 +1,4 @@
-"""Clusters by name: which texts are names, what is made of them, and that a file of one plans as the name does."""
+"""Clusters by name: which texts are names, the specs that they give, and that a name and its file give equal plans."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_name_in_either_notation(text: str, name: str, hosts: int, devices: in
 
 
 def test_the_h100_are_those_of_the_paper() -> None:
-    """But for the rate of float64, which the paper's file lacks."""
+    """All rates are equal, except that of float64, which the paper's file lacks."""
     ours, papers = load_cluster("h100:2x8"), load_cluster(PAPER[1])
     peak = {name: rate for name, rate in ours.device.peak.items() if name != "float64"}
     device = ours.device.model_copy(update={"peak": peak})

@@ -76,7 +76,7 @@ ALWAYS = ("llama", "last")
     ],
 )
 def test_no_more_than_a_twentieth_above_the_live_values(name: str, logits: str) -> None:
-    """Held against the sum of the live values, by the rule of tests/liveness.py, and of the copies that they need."""
+    """Compared with the sum of the live values, by the rule of tests/liveness.py, and of the copies that they need."""
     tried = 0
     for plan in every_plan(LARGE[name], (8, 2048, logits), 8, large=True, step=41):
         dag = lower(plan)

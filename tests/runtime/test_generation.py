@@ -20,7 +20,7 @@ from helixctl.verify import verify
 from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.generate import Prompts, generate
 from helixctl_runtime.generate.loop import Stage
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.runtime.generation import CPU, Session, session_of
 from tests.runtime.test_transformers import ALWAYS, SIZES, cluster
 
@@ -80,7 +80,7 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def in_float64(folder: Path, model: ModelSpec, ids: torch.Tensor) -> torch.Tensor:
     """The logits of one sequence by the unpartitioned reference: one pass without a cache."""
-    numbers = Numbers(0, str(folder), None)
+    numbers = TensorSource(0, str(folder), None)
     plan = Plan.sketch(model, cluster(1), WorkloadSpec(seq_len=len(ids)), Layout(groups=1, slices=1))
 
     def load(tensor: Tensor) -> torch.Tensor:
@@ -144,7 +144,7 @@ def made_by(session: Session, prompts: Prompts, new: int, logits: torch.Tensor |
 def check(known: Known, layout: Layout, new: int, prefill_tokens: int = 20) -> None:
     work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, prefill_tokens=prefill_tokens, logits="last")
     plan = Plan.of(known.model, cluster(layout.devices), work, layout)
-    numbers = Numbers(0, str(known.folder), None)
+    numbers = TensorSource(0, str(known.folder), None)
     session = session_of(plan, lambda dag, value: numbers.value(dag, value, torch.float32, CPU))
     for dag in session.dags.values():
         assert not verify(dag), layout

@@ -221,7 +221,9 @@ def _bias(admitted: torch.Tensor, each: int, dtype: torch.dtype) -> torch.Tensor
     """0 or minus infinity, (batch, 1, each x rows, keys); a row that sees no key sees all, its result is not used."""
     batch, rows, keys = admitted.shape
     seen = admitted | torch.logical_not(admitted[..., :1])
-    bias = torch.zeros(batch, rows, keys, dtype=dtype, device=admitted.device).masked_fill_(torch.logical_not(seen), float("-inf"))
+    bias = torch.zeros(batch, rows, keys, dtype=dtype, device=admitted.device).masked_fill_(
+        torch.logical_not(seen), float("-inf")
+    )
     return bias[:, None, None].expand(-1, -1, each, -1, -1).reshape(batch, 1, each * rows, keys)
 
 
