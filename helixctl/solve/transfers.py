@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from helixctl.cost.tasks import TaskCosts
-from helixctl.dag import Dag, Task
-from helixctl.lower import lower
+from helixctl.cost.tasks import seconds
+from helixctl.dag import Dag, Tensor
+from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Layout, Plan
+from helixctl.plan.sharding import Shares, residual
 from helixctl.solve.axes import of_the_residual_stream
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -21,6 +23,7 @@ class Transfers:
     cluster: ClusterSpec
     workload: WorkloadSpec
     _seconds: dict[object, tuple[float, float]] = field(default_factory=dict, init=False)
+    _outlines: dict[object, tuple[OutlinedTask, Mapping[str, Tensor]]] = field(default_factory=dict, init=False)
 
     def between_stages(self, layout: Layout, sequences: int) -> list[float]:
         """Seconds from each stage to the next, on the first rank of the first replica.
@@ -40,22 +43,27 @@ class Transfers:
 
     def _priced(self, layout: Layout, sequences: int) -> tuple[float, float]:
         """Seconds inside a host and between two."""
-        dag = self._sketch(layout, sequences)
-        tasks = [task for task in dag.tasks if task.level == "transfer" and len(task.ranks) == 2]  # noqa: PLR2004
         size = self.cluster.devices_per_host
-        within = _seconds(dag, tasks, (0, 1)) if size > 1 else 0.0
-        return within, _seconds(dag, tasks, (0, size)) if self.cluster.hosts > 1 else 0.0
+        within = self._sent(layout, sequences, (0, 1)) if size > 1 else 0.0
+        return within, self._sent(layout, sequences, (0, size)) if self.cluster.hosts > 1 else 0.0
 
-    def _sketch(self, layout: Layout, sequences: int) -> Dag:
-        """The first rank of the second of two stages of one layer each, in one microbatch."""
-        plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1}
-        two = layout.model_copy(update=plain)
-        model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
-        workload = self.workload.model_copy(update={"batch": sequences})
-        return lower(Plan.sketch(model, self.cluster, workload, two), only={two.team(1, 0)[0]})
+    def _sent(self, layout: Layout, sequences: int, ranks: tuple[int, int]) -> float:
+        """Seconds of what the first rank of a stage receives, between two ranks."""
+        shares = Shares(layout, self.model, self.workload)
+        outlined, tensors = self._outlined(layout, sequences)
+        task, values = task_of(outlined, "sent", tensors, shares, 0, (0, sequences), ranks)
+        plan = Plan.sketch(self.model, self.cluster, self.workload, layout)
+        return seconds(Dag(plan, "", tuple(tensors.values()), tuple(values), (task,), ()), task)
 
-
-def _seconds(dag: Dag, tasks: list[Task], ranks: tuple[int, int]) -> float:
-    """What tasks between two ranks would take between these two, one after the other."""
-    costs = TaskCosts(dag)
-    return sum(costs.seconds(replace(task, ranks=ranks)) for task in tasks)
+    def _outlined(self, layout: Layout, sequences: int) -> tuple[OutlinedTask, Mapping[str, Tensor]]:
+        """The transfer to the first rank of the second of two stages of one layer each, in one microbatch."""
+        stream = residual(layout, self.workload)
+        if stream not in self._outlines:
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1}
+            two = layout.model_copy(update=plain)
+            model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
+            workload = self.workload.model_copy(update={"batch": sequences})
+            outline = outline_of(Plan.sketch(model, self.cluster, workload, two), two.team(1, 0)[0])
+            (task,) = [task for task in outline.tasks if task.level == "transfer"]
+            self._outlines[stream] = task, outline.tensors
+        return self._outlines[stream]
