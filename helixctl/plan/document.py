@@ -66,10 +66,11 @@ class Plan(BaseModel):
         return cls(digests=digests, layout=layout, model=model, workload=workload, cluster=cluster)
 
     @classmethod
-    def sketch(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Plan:
-        """A plan without digests: quick to make, to be priced and never written."""
+    def sketch(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec | Step, layout: Layout) -> Plan:
+        """A plan without digests, or one step of it: quick to make, to be priced and never written."""
         none = SpecDigests(model="", cluster="", workload="")
-        return cls.model_construct(digests=none, layout=layout, model=model, workload=workload, cluster=cluster)
+        its: Any = workload
+        return cls.model_construct(digests=none, layout=layout, model=model, workload=its, cluster=cluster)
 
     @property
     def digest(self) -> str:
@@ -82,11 +83,13 @@ class Plan(BaseModel):
         return steps_of(self.workload)
 
     def step(self, name: StepName | None = None) -> Step:
-        """A step of the plan by its name, by default the first.
+        """A step of the plan by its name, by default the first; of a sketch it is what the sketch is of.
 
         Raises:
             ValueError: the plan has no such step.
         """
+        if isinstance(self.workload, Step):
+            return self.workload
         return step_of(self.workload, self.layout, name)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
+from helixctl import collector
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.plan.size import TASKS_OF_A_LAYER, tasks_of, too_large
@@ -94,7 +95,8 @@ def decide(
         raise HelixError(large)
     problem = LayoutProblem.of(Specs(model, cluster, workload), objective)
     request = Request(constraints or {}, plain)
-    return _only_layout(problem, request) or _best_layout(problem, request, budget)
+    with collector.paused():
+        return _only_layout(problem, request) or _best_layout(problem, request, budget)
 
 
 def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:
