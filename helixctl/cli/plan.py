@@ -11,6 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
+from helixctl.cli.generations import generations, memory_sheet
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
@@ -165,16 +166,22 @@ def _report(out: Console, decision: Decision, proved: Proof, origins: Sequence[O
     for note in notes(plan, decision.memory_nbytes):
         out.print(f"note: {note}")
     out.print()
-    out.print(_table(decision.rows))
+    generation = decision.forecast.generation
+    out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
+    if generation is not None:
+        out.print(memory_sheet(plan, decision.forecast))
+        out.print()
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)
     part = proved.dag.plan.layout.devices
     devices = f"{part} of {plan.layout.devices}" if part < plan.layout.devices else f"{part}"
+    tasks = " and ".join(f"{len(dag.tasks)} {dag.step}" for dag in proved.dags) if generation else len(proved.dag.tasks)
+    state = "ownership, state, collectives" if generation else "ownership, collectives"
     out.print(
-        f"layout {plan.layout} (groups x slices): {len(proved.dag.tasks)} tasks over {devices} devices, "
-        "proved: structure, function, regions, coverage, ownership, collectives, memory, layout"
+        f"layout {plan.layout} (groups x slices): {tasks} tasks over {devices} devices, "
+        f"proved: structure, function, regions, coverage, {state}, memory, layout"
     )
     if proved.part:
         out.print(f"proved on {proved.part}: the others are copies of these")

@@ -94,7 +94,7 @@ class LayoutCosts:
             step = replace(step_of(self.workload, layout, self.step), batch=batch)
             plan = Plan.sketch(self._outlines.body, self.cluster, step, layout)
             body = lower(plan, only={rank}, layers=range(1), microbatches=range(1))
-            weights = {tensor.name for tensor in body.tensors if tensor.role == "weight"}
+            weights = {tensor.name for tensor in body.tensors if tensor.role in {"weight", "state"}}
             given = sum(v.nbytes for v in body.values if v.id not in body.producer and v.tensor not in weights)
             self._live[key] = peak_live_nbytes(body, rank) - given
         return self._live[key]
