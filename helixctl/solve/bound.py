@@ -76,7 +76,7 @@ class Bounds:
         return even._replace(layer=layer, least_compute_s=mine.least_compute_s)
 
     def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
-        key = (sequences, *in_a_layer(layout))
+        key = (sequences, self.costs.new_tokens(layout), *in_a_layer(layout))
         if key not in self._computing:
             self._computing[key] = self.costs.compute_only(layout, sequences)
         return self._computing[key]

@@ -69,7 +69,8 @@ class LayoutCosts:
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch of so many sequences."""
-        key = (sequences, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
+        tokens = (sequences, self.new_tokens(layout))
+        key = (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
         if key not in self._layers:
             tasks = self._outlines.priced(layout, sequences, exchanged=True)
             layer = _work(tasks)
@@ -84,6 +85,10 @@ class LayoutCosts:
             most = sum(its.values_nbytes for its in tasks)
             self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
+
+    def new_tokens(self, layout: Layout) -> int:
+        """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
+        return step_of(self.workload, layout, self.step).seq_len
 
     def live_nbytes(self, layout: Layout, sequences: int) -> int:
         """What is live in a layer beside weights, at its fullest."""
