@@ -55,6 +55,17 @@ ATTENTION_TILE: Final = Constant(
     "s",
 )
 
+# Over a cache: a piece of so many keys of one head is read by one SM at a time.
+_DECODE: Final = "held against NVIDIA's tables of five GPUs (docs/measurements/silicon.md)"
+DECODE_KEYS: Final = 256
+DECODE_SM: Final = Constant("decode_sm", 50e9, f"default: what one SM reads of a cache, {_DECODE}", "B/s")
+DECODE_MEMORY_SHARE: Final = Constant(
+    "decode_memory_share", 0.8, f"default: of the memory bandwidth, a cache read by attention, {_DECODE}"
+)
+DECODE_START: Final = Constant(
+    "decode_start", 6e-6, f"default: beyond that of a task, two kernels, the pieces and their merge, {_DECODE}", "s"
+)
+
 # --- experts on CUDA --------------------------------------------------------------------------------------------------
 
 GROUPED_SHARE: Final = Constant(

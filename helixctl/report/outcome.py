@@ -20,7 +20,8 @@ class Outcome:
         findings: what is wrong with it; empty where it is valid.
         summary: what a valid document is, its kind first: ``model paper-dense``.
         digest: of a valid plan or dag.
-        warnings: sentences on figures of a valid cluster that are likely slips; they are no findings.
+        warnings: sentences on figures of a valid cluster that are likely slips, and on measured rates that are not
+            used; they are no findings.
     """
 
     file: str

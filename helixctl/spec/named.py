@@ -76,7 +76,7 @@ class NamedCluster:
 @cache
 def cluster_names() -> tuple[str, ...]:
     """The GPUs of which there are clusters."""
-    found = (file.name.partition(".") for file in _folder().iterdir())
+    found = (file.name.partition(".") for file in folder_of_clusters().iterdir())
     return tuple(sorted(name for name, _, suffix in found if suffix == "yaml"))
 
 
@@ -161,10 +161,11 @@ def _how(gpu: str) -> str:
 
 
 def _text_of(gpu: str) -> str:
-    return (_folder() / f"{gpu}.yaml").read_text(encoding="utf-8")
+    return (folder_of_clusters() / f"{gpu}.yaml").read_text(encoding="utf-8")
 
 
-def _folder() -> Traversable:
+def folder_of_clusters() -> Traversable:
+    """Where the files of the clusters by name are: ``h100.yaml``, and ``h100.rates.json`` with what was measured."""
     from importlib.resources import files
 
     return files("helixctl.spec") / "clusters"

@@ -9,7 +9,7 @@ import pytest
 from helixctl.cost.interpolate import covers, multilinear, seconds_of_size
 
 GRID = ((16, 64), (128, 512), (1, 4, 16))
-# The logarithm of the rate at a point of the grid is 100 x (place in rows) + 10 x (place in columns) + (place in depth).
+# The logarithm of a rate is 100 x (place in rows) + 10 x (place in columns) + (place in depth).
 RATES = [exp(100 * i + 10 * j + k) for i in range(2) for j in range(2) for k in range(3)]
 
 

@@ -24,8 +24,9 @@ def cluster_of(found: Measurements, base: ClusterSpec | None, day: date) -> Clus
 
     Args:
         found: the measurements.
-        base: keeps all that was not measured: links, numbers of hosts and devices, names, memory. Without it the
-            cluster is one host as it was measured, with the link that the all-gathers of all its ranks suggest.
+        base: keeps all that was not measured: links, numbers of hosts and devices, names, memory. The rates that
+            come with helixctl give way. Without it the cluster is one host as it was measured, with the link that the
+            all-gathers of all its ranks suggest.
         day: of the measurement.
     """
     rates = _Rates(found)
@@ -48,7 +49,7 @@ def cluster_of(found: Measurements, base: ClusterSpec | None, day: date) -> Clus
             "within_host": _link(found) if found.collectives else _no_link(rates),
         }
     else:
-        data = base.model_dump(mode="json", exclude_none=True)
+        data = base.model_dump(mode="json", exclude_none=True, exclude={"measured"})
         data["device"] |= {"memory_bandwidth": bandwidth, "peak": data["device"]["peak"] | peak}
         data["cores_per_host"] = found.cores or base.cores_per_host
     return ClusterSpec.model_validate(data | {"calibration": calibration})
