@@ -14,7 +14,7 @@ from helixctl.cost.origin import Constant, Rule
 
 _GUIDE: Final = "NVIDIA, Matrix Multiplication Background User's Guide, sections 2.3, 3.1 and 3.2"
 # Elements of the output that one streaming multiprocessor (SM) makes at a time, and the part of the largest tile's
-# rate: cuBLAS has kernels of all three. Held against NVIDIA's tables of two GPUs (docs/measurements/gpu.md).
+# rate: cuBLAS has kernels of all three. Held against NVIDIA's tables (docs/measurements/silicon.md).
 TILES: Final = (((128, 256), 1.0), ((128, 192), 0.97), ((128, 128), 0.9))
 TILE: Final = TILES[0][0]
 SMS: Final = Constant(

@@ -1,6 +1,7 @@
 """Clusters by name: ``h100:2x8`` is two hosts of eight H100, as the yaml files in ``clusters/`` describe the GPU.
 
-They are read where one is used; a plan holds its cluster whole, and so does not depend on them.
+They are read where one is used; a plan holds its cluster whole, and so does not depend on them. What was measured of
+each GPU is in spec/rates.py.
 """
 
 from __future__ import annotations
