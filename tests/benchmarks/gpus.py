@@ -3,7 +3,7 @@
     python tests/benchmarks/gpus.py [--update]
 
 Measured are the reports in docs/measurements/gpus/, which `make gpu` wrote; predictions are made anew for the same
-models from the datasheet and from the cluster file that was calibrated on that GPU. Needs no GPU.
+models from the datasheet, from the cluster file that was calibrated on that GPU, and by the GPU's name. Needs no GPU.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
     tables_of = f"{name}: NVIDIA's tables in {NAME}"
     source = f"{tables_of} (bfloat16, also for float16)"
     if ours:
-        source = f"products, short prompts and elementwise work {ours.source}; all else of {tables_of}"
+        theirs = f"longer prompts, caches, collectives of {tables_of}"
+        source = f"products, short prompts, elementwise work {ours.source}; {theirs}"
     return {
         "source": source,
         "derived_from": {

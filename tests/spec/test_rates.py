@@ -137,7 +137,7 @@ def test_a_digest_is_one(digest: str) -> None:
 def test_the_commands_say_what_they_predict_by(tmp_path: Path) -> None:
     plain = ("Llama-3.1-8B", "h100:1x8", "--plain", "--groups", "8", "--slices", "1")
     named = helixctl("plan", *plain, "-o", tmp_path / "named.plan.json")
-    assert "predicted from measured rates (products, short prompts and elementwise work measured 2026-" in named.said
+    assert "predicted from measured rates (products, short prompts, elementwise work measured 2026-" in named.said
     assert "NVIDIA's tables in aiconfigurator-core 0.12.0), datasheet rates and default constants" in named.said
     sheet = helixctl("plan", *plain, "--set", "measured=null")
     assert "predicted from datasheet rates and default constants, not measured" in sheet.said
