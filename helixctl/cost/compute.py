@@ -270,10 +270,16 @@ class _Device:
         if table and (width <= c.WIDEST_FLASH_HEAD or table.width[-1] > c.WIDEST_FLASH_HEAD):
             # Measured causal: a row of s tokens sees (s + 1) / 2 keys on average. One that sees more takes as long
             # where the start of a head decides, and has the rate of longer sequences where the arithmetic does.
-            first = (batch * heads * head_dim // width,) if table.softmaxes else ()
-            point = (*first, 2 * seen - 1, width)
-            as_long = multilinear(table.grid, table.rates, (*first, keys, width)) * 2 * seen / (keys + 1)
-            rate = min(as_long, multilinear(table.grid, table.rates, point))
+            length, softmaxes = 2 * seen - 1, batch * heads * head_dim // width
+
+            def rate_of(tokens: float) -> tuple[tuple[float, ...], float]:
+                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries."""
+                tiles = ceil(rows / c.ATTENTION_ROWS) / ceil(tokens / c.ATTENTION_ROWS)
+                at = (softmaxes * tiles, tokens, width) if table.softmaxes else (tokens, width)
+                return at, multilinear(table.grid, table.rates, at)
+
+            point, rate = rate_of(length)
+            rate = min(rate_of(keys)[1] * 2 * seen / (keys + 1), rate)
             return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
         if not self.cuda:
             return self._roofline(

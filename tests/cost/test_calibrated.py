@@ -112,6 +112,20 @@ def test_attention_by_the_softmaxes_at_work_together() -> None:
     assert seconds(dag, attend) == pytest.approx(attend.flops / 8e9 + OVERHEAD)
 
 
+def test_a_share_of_the_rows_keeps_as_few_sms_busy_as_a_share_of_the_heads() -> None:
+    """slicing query: a rank has 512 of 2,048 rows of all heads of its group; each sees all keys."""
+    dag = dag_of(PAPER, 1, 4, "workload.seq_len=2048", "workload.batch=4", "attention.softmax_slices=1",
+                 "attention.head_dim=128", "attention.causal=false", slicing="query", data=4)  # fmt: skip
+    attend = next(task for task in dag.tasks if task.kind == "attention")
+    batch, rows, heads, width = dag.value[attend.inputs[0]].shape
+    assert (batch, rows, width) == (1, 512, 128)
+    rates = [f"{rate} TFLOP/s" for rate in (100, 400)]
+    # Rows that see 2,048 keys are those of a causal sequence of 4,095: 32 tiles, of which there are 4.
+    table = {"softmaxes": [heads // 8, heads // 2], "seq_len": [2048], "width": [128], "rates": rates}
+    slow = calibrated(dag, attention={"float16": table})
+    assert seconds(slow, attend) == pytest.approx(attend.flops / 100e12 + OVERHEAD)
+
+
 @pytest.mark.parametrize(("widest", "used"), [(128, False), (512, True)])
 def test_a_table_of_narrow_softmaxes_says_nothing_of_the_kernel_for_wide_ones(widest: int, *, used: bool) -> None:
     whole = dag_of(PAPER, 4, 1, "attention.softmax_slices=1", data=4)
