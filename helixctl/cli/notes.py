@@ -9,6 +9,7 @@ import click
 
 from helixctl.errors import one_line
 from helixctl.plan import Plan
+from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes
 
 # Engines keep about this share for the workspace of kernels and of communication.
@@ -29,6 +30,7 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
         memory_nbytes: what its fullest device holds.
     """
     model, attention, work, device = plan.model, plan.model.attention, plan.workload, plan.cluster.device
+    yield from doubts(plan.cluster)
     if attention.softmax_slices > 1:
         yield (
             f"softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "

@@ -26,6 +26,7 @@ from helixctl.plan.size import MANY_TASKS, about
 from helixctl.simulate import Forecast
 from helixctl.simulate.against import MeasuredRun, compare, read_measured
 from helixctl.simulate.json_report import path_report, plan_report, simulation_report
+from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
 
 
 def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
+    for doubt in dict.fromkeys(doubt for p in predictions for doubt in doubts(p.plan.cluster)):
+        out.print(f"note: {doubt}")
     if not verbose:
         for basis in dict.fromkeys(foundation(p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")

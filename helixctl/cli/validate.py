@@ -25,6 +25,7 @@ from helixctl.report.markdown import as_markdown
 from helixctl.report.text import outcome_lines
 from helixctl.spec import ClusterSpec
 from helixctl.spec.load import document_path
+from helixctl.spec.rates import doubts
 from helixctl.spec.slips import slips
 
 _FORMATS: Final = click.Choice(list(FORMATS))
@@ -157,7 +158,11 @@ def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
     else:
         what = f"{source.kind} {document.name}"
     digest = document.digest if digests and isinstance(document, Plan | Dag) else None
-    warnings = slips(document) if isinstance(document, ClusterSpec) else ()
+    plan = document.plan if isinstance(document, Dag) else document
+    cluster = plan.cluster if isinstance(plan, Plan) else plan
+    warnings = tuple(doubts(cluster)) if isinstance(cluster, ClusterSpec) else ()
+    if isinstance(document, ClusterSpec):
+        warnings = (*slips(document), *warnings)
     return Outcome(source.file, source.kind, summary=what, digest=digest, warnings=warnings)
 
 

@@ -20,7 +20,8 @@ class Outcome:
         findings: what is wrong with the file; empty if it is valid.
         summary: the kind and the name of a valid document: ``model paper-dense``.
         digest: the digest of a valid plan or dag.
-        warnings: sentences about figures of a valid cluster that are likely mistakes; they are not findings.
+        warnings: sentences about figures of a valid cluster that are likely mistakes, and about measured rates that
+            are not used; they are not findings.
     """
 
     file: str

@@ -157,7 +157,12 @@ def replayed(call: Any, device: torch.device, span_s: float) -> list[float]:
 
 
 def datasheet(gpu: str) -> ClusterSpec:
-    """One of these GPUs by its datasheet.
+    """One of these GPUs by its datasheet, without the rates that come with helixctl."""
+    return by_name(gpu).model_copy(update={"measured": None})
+
+
+def by_name(gpu: str) -> ClusterSpec:
+    """One of these GPUs as it has a name.
 
     Raises:
         SystemExit: this GPU has no cluster by name.

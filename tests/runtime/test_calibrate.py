@@ -147,6 +147,15 @@ def test_noise_makes_no_time_of_zero() -> None:
     assert collective_load([TimedLoop(0.0, 0.001, 0.002, 0.001)], stretch=1.0) == 0
 
 
+def test_what_is_measured_takes_the_place_of_the_rates_that_come_with_helixctl() -> None:
+    base = load_cluster("h100:8")
+    cluster = build_cluster_spec(made_up(CUDA, 8, cores=None), base, DAY)
+    assert base.measured is not None
+    assert cluster.measured is None
+    assert cluster.calibration is not None
+    assert (cluster.device.sms, cluster.within_host) == (base.device.sms, base.within_host)
+
+
 def test_what_is_left_open_follows_the_base_and_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_cluster(SMALL[1])
     assert Request.of("cpu", ranks=None, dtypes=(), base=None, quick=False).ranks == 4

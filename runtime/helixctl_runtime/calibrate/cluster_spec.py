@@ -24,8 +24,9 @@ def build_cluster_spec(found: Measurements, base: ClusterSpec | None, day: date)
 
     Args:
         found: the measurements.
-        base: the spec that gives what was not measured: links, numbers of hosts and devices, names, memory. None
-            gives one host as it was measured, with a link worked out from the all-gathers of all its ranks.
+        base: the spec that gives what was not measured: links, numbers of hosts and devices, names, memory. Its
+            measured rates that come with helixctl give way. None gives one host as it was measured, with a link worked
+            out from the all-gathers of all its ranks.
         day: the day of the measurement.
     """
     rates = _Rates(found)
@@ -48,7 +49,7 @@ def build_cluster_spec(found: Measurements, base: ClusterSpec | None, day: date)
             "within_host": _link(found) if found.collectives else _no_link(rates),
         }
     else:
-        data = base.model_dump(mode="json", exclude_none=True)
+        data = base.model_dump(mode="json", exclude_none=True, exclude={"measured"})
         data["device"] |= {"memory_bandwidth": bandwidth, "peak": data["device"]["peak"] | peak}
         data["cores_per_host"] = found.cores or base.cores_per_host
     return ClusterSpec.model_validate(data | {"calibration": calibration})
