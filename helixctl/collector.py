@@ -12,7 +12,8 @@ def paused() -> Iterator[None]:
     """Pause the garbage collector inside the block.
 
     A dag is hundreds of thousands of objects that all stay alive. While a dag is read, built or proved, the collector
-    would visit all of them again and again, which takes a third of the time, and free nothing.
+    would visit all of them again and again, which takes a third of the time, and free nothing. A search drops most of
+    the objects that it makes, and reference counts free these: none of them refers to itself.
     """
     was = gc.isenabled()
     gc.disable()

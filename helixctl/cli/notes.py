@@ -41,9 +41,9 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
             "a step is one pass over sequences of one token, without a KV cache: it is no decode step, "
             "whose tokens attend to those before them"
         )
-    if model.max_positions is not None and work.seq_len > model.max_positions:
+    if model.max_positions is not None and work.positions > model.max_positions:
         yield (
-            f"{work.seq_len:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
+            f"{work.positions:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
             "(max_position_embeddings): it computes them, but was not trained for them"
         )
     free = device.memory - memory_nbytes

@@ -16,21 +16,28 @@ from helixctl.dag import (
     Activation,
     Add,
     Attention,
+    Best,
     Bias,
+    CachedAttention,
+    CacheWrite,
+    Choose,
     Dag,
     Embed,
     Experts,
     LastToken,
     Linear,
+    Merge,
     Multiply,
     Narrow,
     Norm,
+    PartialAttention,
     Rotate,
+    RotateAt,
     Route,
     Task,
     Value,
 )
-from helixctl.dag.formulas import expert_rows
+from helixctl.dag.formulas import cached_keys, expert_rows
 from helixctl.errors import HelixError
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
 from helixctl.spec.cluster import no_peak
@@ -48,7 +55,12 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case Attention(width):
             queries, keys = (dag.value[v] for v in task.inputs[:2])
             cost = device.attention(queries, keys.shape[1], width, task.flops, task.nbytes)
+        case CachedAttention(width) | PartialAttention(width):
+            inputs = [dag.value[v] for v in task.inputs]
+            cost = device.cached_attention(inputs[0], cached_keys(inputs, dag.tensor), width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
+            cost = device.elementwise(task.kind, task.nbytes)
+        case RotateAt() | CacheWrite() | Merge() | Best() | Choose():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
@@ -249,6 +261,16 @@ class _Device:
         seconds *= ceil(tiles / c.SMS.value) * c.SMS.value / tiles  # the last wave takes as long as a full one
         cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, c.SMS)
         return Cost(cost.seconds + self.elementwise("copy", 2 * queries.nbytes).seconds, cost.origins)
+
+    def cached_attention(self, queries: Value, keys: int, width: int, flops: int, nbytes: int) -> Cost:
+        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache.
+
+        A few rows read the cache and compute little; many are computed as ``attention`` is.
+        """
+        if queries.shape[1] >= c.ATTENTION_ROWS:
+            return self.attention(queries, keys, width, flops, nbytes)
+        share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
+        return self._roofline(flops / (self.peak.value * share.value), nbytes, share)
 
     def elementwise(self, kind: str, nbytes: int) -> Cost:
         """Work that streams through memory."""

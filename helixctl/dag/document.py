@@ -14,7 +14,7 @@ from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 from helixctl.dag.ops import COLLECTIVES, Narrow, Op, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
-from helixctl.spec import DTYPE_NBYTES, Dtype
+from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -25,8 +25,9 @@ _STRICT = ConfigDict(extra="forbid")
 # The first bad row of a table is said, not a million: a dag is written by a program, and its rows are bad alike.
 _Rows = FailFast()
 _Number = Annotated[float, Field(strict=True)]  # not read from text
-_INTEGERS = {"input_ids", "length"}  # inputs
-Role = Literal["input", "weight", "activation", "output"]
+_INTEGERS = {"input_ids", "length", "count"}  # inputs
+Role = Literal["input", "weight", "state", "activation", "output"]
+GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
 
@@ -37,7 +38,8 @@ class Tensor:
     """A whole tensor of the model: its dims in the order of its axes, their sizes, and its seeded numbers.
 
     ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
-    token ids the scale is their number, of lengths it is 0 and the offset is the length.
+    token ids the scale is their number, of lengths it is 0 and the offset is the length. ``next`` names, of a state,
+    the tensor that it is in the next step.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Tensor:
     dims: Annotated[tuple[str, ...], _Rows]
     shape: Annotated[tuple[Whole, ...], _Rows]
     init: tuple[_Number, _Number] | None = None
+    next: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
 
     @property
     def full(self) -> tuple[Interval, ...]:
@@ -147,6 +150,12 @@ class Dag:
     tasks: Annotated[tuple[Task, ...], _Rows]
     order: Annotated[tuple[Annotated[tuple[str, ...], _Rows], ...], _Rows]
     format_version: str = field(default=FORMAT_VERSION)
+    step: StepName = "pass"
+
+    @cached_property
+    def work(self) -> Step:
+        """What the dag works on: the step of its plan."""
+        return self.plan.step(self.step)
 
     @cached_property
     def tensor(self) -> dict[str, Tensor]:
@@ -276,6 +285,8 @@ def _lines(dag: Dag) -> Iterable[str]:
         return [canonical_json(item) for item in _adapter(tuple[cls, ...]).dump_python(items)]
 
     yield f'{{"$schema": "{DAG_SCHEMA}", "format_version": "{dag.format_version}",\n'
+    if dag.step != "pass":
+        yield f'"step": "{dag.step}",\n'
     yield f'"plan_digest": "{dag.plan_digest}",\n'
     yield f'"plan": {canonical_json(dag.plan.model_dump(mode="json", by_alias=True))},\n'
     yield block("tensors", dump(Tensor, dag.tensors))

@@ -16,24 +16,31 @@ from helixctl.dag.ops import (
     Attention,
     Bias,
     Broadcast,
+    CachedAttention,
+    CacheWrite,
     Embed,
     Experts,
     LastToken,
     Linear,
+    Merge,
     Multiply,
     Narrow,
     Norm,
     Op,
+    PartialAttention,
     ReduceScatter,
     Rotate,
+    RotateAt,
     Route,
     SendReceive,
 )
 
-_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, Rotate: 3}
+_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, Rotate: 3, RotateAt: 3}
 
 
-def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+def flops(  # noqa: PLR0911  one a kind
+    op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
+) -> int:
     """Floating-point operations of a task, a multiply-add counted as two; 0 for a collective."""
     match op:
         case Linear():
@@ -48,15 +55,42 @@ def flops(op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Ma
             # A causal row r sees keys 0..r.
             pairs = rows * first_row + rows * (rows + 1) // 2 if op.causal else rows * keys
             return 4 * batch * heads * width * pairs
+        case CachedAttention() | PartialAttention():
+            batch, rows, heads, width = inputs[0].shape
+            return 4 * batch * heads * width * _cached_pairs(op.causal, inputs, tensors)
+        case Merge():
+            return 2 * inputs[0].numel
         case Route():
             return 2 * inputs[0].numel * outputs[0].shape[-1]
         case Experts():
             x, w_up = inputs[0], inputs[2]
             return 2 * len(inputs[2:]) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | Rotate() | Bias() | Activation() | Multiply() | Add():
+        case Norm() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add():
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
+
+
+def cached_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+    """Keys of a sequence that a cached attention reads, of its lanes: those of the cache and the new ones.
+
+    How many the cache holds is data; what ``length`` is seeded with counts.
+    """
+    q, k = inputs[:2]
+    init = tensors[inputs[3].tensor].init
+    held = (int(init[0]) if init else 0) + tensors[q.tensor].shape[1]
+    lanes = tensors[k.tensor].shape[2]
+    return -(-held * k.shape[2] // lanes)
+
+
+def _cached_pairs(causal: bool, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:  # noqa: FBT001
+    """Pairs of a new query of a sequence and a key of the cache that it attends to."""
+    q, k = inputs[:2]
+    rows, (first, last), new = q.shape[1], q.region[1], tensors[q.tensor].shape[1]
+    init = tensors[inputs[3].tensor].init
+    held = int(init[0]) if init else 0
+    pairs = rows * held + ((first + 1 + last) * rows // 2 if causal else rows * new)
+    return -(-pairs * k.shape[2] // tensors[k.tensor].shape[2])
 
 
 def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
@@ -66,14 +100,14 @@ def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tens
     return -(-tokens * op.top_k * w_up.shape[0] // count)
 
 
-def nbytes(  # noqa: PLR0911  one a kind
-    op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value]
+def nbytes(  # noqa: C901, PLR0911  one a kind
+    op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Bytes of a task on so many ranks.
 
     Compute: read from and written to device memory, every input and output once; of an embedding's table, of the
     tokens from which the last are taken, and of what is narrowed, the part that is read; of experts no more than there
-    are tokens to route.
+    are tokens to route; of a cache the positions that are read or written.
     Collective: what one rank must receive under a bandwidth-optimal algorithm (the rank that receives most; pieces are
     taken to be as large as the largest).
     """
@@ -81,6 +115,15 @@ def nbytes(  # noqa: PLR0911  one a kind
         case Embed():
             ids, table = inputs
             return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+        case CachedAttention() | PartialAttention():
+            q, k, v, *counts = inputs
+            positions = k.shape[1] * k.shape[2] * k.shape[3]
+            read = sum(x.nbytes for x in (k, v)) // positions * min(positions, cached_keys(inputs, tensors))
+            return q.nbytes + read + sum(x.nbytes for x in (*counts, *outputs))
+        case CacheWrite():
+            k, v, cache, _, *counts = inputs
+            written = -(-(k.nbytes + v.nbytes) * cache.shape[2] // tensors[cache.tensor].shape[2])
+            return k.nbytes + v.nbytes + written + sum(x.nbytes for x in counts)
         case Narrow():
             return 2 * outputs[0].nbytes
         case LastToken():

@@ -17,23 +17,34 @@ from helixctl.dag.ops import (
     Activation,
     Add,
     Attention,
+    Best,
     Bias,
+    CachedAttention,
+    CacheWrite,
+    Choose,
     Embed,
     Experts,
     LastToken,
     Linear,
+    Merge,
     Multiply,
     Norm,
     Op,
+    PartialAttention,
     Rotate,
+    RotateAt,
     Route,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ModelSpec, VocabularySpec, WorkloadSpec
+from helixctl.spec import ModelSpec, Step, VocabularySpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
-LENGTH = "length"  # real tokens of every sequence, which come first
+LENGTH = "length"  # real tokens of every sequence, which come first; in a step with a cache those that it holds
+COUNT = "count"  # real new tokens of every sequence in a step with a cache, which come first
+_LENGTHS = (LENGTH, COUNT)
+TOKEN = "token"  # noqa: S105  the next of every sequence
+_POSITION = ("key_cycle", "key_lane", "key_offset")
 _HEADS = ("head", "head_dim")
 _QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
@@ -130,18 +141,22 @@ def projection(model: ModelSpec, layer: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
+def function_of(model: ModelSpec, step: Step) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
 
     The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with no token dropped, its
     gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head, which
-    makes the logits of all tokens, or of the last of every sequence.
+    makes the logits of all tokens, or of the last of every sequence. With a cache new tokens attend to the tokens that
+    it holds as well, and the logits give the next token of every sequence.
     """
-    f = _Equations(model, workload)
+    f = _Equations(model, step)
     if model.vocabulary:
         f.embedding(model.vocabulary)
     else:
         f.tensor("input", "input", _HIDDEN, (0.0, 1.0))
+    if step.cached is not None:
+        f.count(LENGTH, step.cached)
+        f.count(COUNT, step.seq_len)
     for layer in range(model.layers):
         f.layer(layer)
     if model.vocabulary:
@@ -152,16 +167,23 @@ def function_of(model: ModelSpec, workload: WorkloadSpec) -> Function:
 class _Equations:
     """The equations under construction. The order of declaration is the order of the document."""
 
-    def __init__(self, model: ModelSpec, workload: WorkloadSpec) -> None:
-        self.model = model
-        self.extents = full_extents(model, workload)
-        self.logits = workload.logits
+    def __init__(self, model: ModelSpec, step: Step) -> None:
+        self.model, self.step = model, step
+        self.extents = full_extents(model, step)
+        self.logits = step.logits
         self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
 
-    def tensor(self, name: str, role: Role, dims: tuple[str, ...], init: tuple[float, float] | None = None) -> str:
-        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init)
+    def tensor(
+        self,
+        name: str,
+        role: Role,
+        dims: tuple[str, ...],
+        init: tuple[float, float] | None = None,
+        following: str | None = None,
+    ) -> str:
+        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following)
         return name
 
     def activation(self, name: str, *dims: str) -> str:
@@ -178,6 +200,15 @@ class _Equations:
         level, _, name = task.partition(".")
         self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
 
+    @property
+    def cached(self) -> bool:
+        """Whether new tokens attend to a cache."""
+        return self.step.cached is not None
+
+    def count(self, name: str, tokens: int) -> str:
+        """An input with so many tokens of every sequence, where no other numbers are given."""
+        return self.tensor(name, "input", ("batch",), (float(tokens), 0.0))
+
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
@@ -190,7 +221,7 @@ class _Equations:
         tokens: tuple[str, ...] = _TOKENS
         if self.logits == "last":
             tokens = ("batch",)
-            length = self.tensor(LENGTH, "input", tokens, (float(self.extents["seq"]), 0.0))
+            length = COUNT if self.cached else self.count(LENGTH, self.extents["seq"])
             every, x = x, self.tensor("last_hidden", "activation", ("batch", "hidden"))
             self.define(last, "head.last", LastToken(), (every, length), x)
         norm = self.norm_weight("final_norm")
@@ -200,6 +231,11 @@ class _Equations:
         logits = self.tensor("logits", "output", (*tokens, "vocab"))
         self.define(last, "head.norm", self.norm, (x, norm), normed)
         self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
+        if self.cached:
+            best = (self.tensor(f"best_{n}", "activation", ("batch", "vocab_share")) for n in ("logit", "token"))
+            logit, token = best
+            self.define(last, "head.best", Best(), (logits,), logit, token)
+            self.define(last, "head.choose", Choose(), (logit, token), self.tensor(TOKEN, "output", ("batch",)))
 
     def layer(self, i: int) -> None:
         p, model = f"l{i}.", self.model
@@ -232,11 +268,15 @@ class _Equations:
             self.define(i, f"attend.{n}_norm", per_head, (source, weight), target)
             q, k = (target, k) if n == "q" else (q, target)
         if spec.rotary:
-            unrotated = (q, k)
+            op, at = (RotateAt(spec.rotary), (LENGTH,)) if self.cached else (Rotate(spec.rotary), ())
+            unrotated = (q, k, *at)
             q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
-            self.define(i, "attend.rotate", Rotate(spec.rotary), unrotated, q, k)
-        attention = self.activation(p + "attention", *_HEADS)
-        self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+            self.define(i, "attend.rotate", op, unrotated, q, k)
+        if self.cached:
+            attention = self.cached_attention(i, p, q, k, v)
+        else:
+            attention = self.activation(p + "attention", *_HEADS)
+            self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
         projection = self.activation(p + "projection", "hidden")
         self.define(i, "project.linear", Linear(_HEADS), (attention, w_o), projection)
         for bias in b_o:
@@ -245,6 +285,27 @@ class _Equations:
         residual = self.activation(p + "residual", "hidden")
         self.define(i, "project.add", Add(), (x, projection), residual)
         return residual
+
+    def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
+        """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
+        spec = self.model.attention
+        dims, init = ("batch", *_POSITION, "kv_head", "head_dim"), (0.0, 1.0)
+        caches = [self.tensor(f"{p}{n}_cache", "state", dims, init, f"{p}{n}_cached") for n in "kv"]
+        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims) for n in "kv")
+        self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
+        inputs = (q, k_cached, v_cached, *_LENGTHS)
+        if self.step.lanes == 1:
+            attention = self.activation(p + "attention", *_HEADS)
+            self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
+            return attention
+        part, lse = (
+            self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
+            for n, last in (("part", "head_dim"), ("lse", "softmax"))
+        )
+        self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
+        attention = self.activation(p + "attention", *_HEADS)
+        self.define(i, "attend.merge", Merge(spec.softmax_width), (part, lse), attention)
+        return attention
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:
         spec = self.model.feed_forward

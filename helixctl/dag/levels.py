@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from helixctl.dag.document import Level
-from helixctl.dag.function import Function
-from helixctl.dag.ops import AllToAll, Op, SendReceive
+from helixctl.dag.function import TOKEN, Function
+from helixctl.dag.ops import AllToAll, Op, PartialAttention, SendReceive
 
 
 def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
@@ -12,15 +12,18 @@ def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
 
     What is made at one level moves at it, or at a level of its own: between ``distribute`` and ``attend`` lies
     ``exchange``; after ``attend`` comes ``concat``, or, where heads are given back their dims, ``project``. What is
-    given moves at the level of its first reader. Between stages it is ``transfer``, of the layer that it goes to.
+    given moves at the level of its first reader. Between stages it is ``transfer``, of the layer that it goes to. What
+    one lane attends to moves at ``attend``, which ends with the merge.
     """
     maker = function.defining.get(tensor)
     if maker is None:
         reader = next(eq for eq in function.equations if tensor in eq.inputs)
         return reader.layer, reader.level
-    if isinstance(op, SendReceive):
+    if isinstance(op, SendReceive) and tensor != TOKEN:
         return maker.layer + 1, "transfer"
     match maker.level:
+        case "attend" if isinstance(maker.op, PartialAttention):
+            return maker.layer, "attend"
         case "distribute" if maker.name != "norm":
             return maker.layer, "exchange"
         case "attend":

@@ -92,6 +92,73 @@ class Attention:
 
 
 @_op
+class RotateAt:
+    """The rotary embedding of each input, with a token's place behind what the cache holds as position.
+
+    Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim, and length (batch) int64. Outputs:
+    y_1, ..., y_k. Token t of sequence b has position length[b] + t.
+    """
+
+    kind: Literal["rotate_at"] = field(default="rotate_at", kw_only=True)
+    rotary: RotarySpec
+
+
+@_op
+class CacheWrite:
+    """Put the new keys and values into the cache, behind what it holds.
+
+    Inputs: k and v (batch, seq, kv_head, head_dim); k_cache and v_cache (batch, key_cycle, key_lane, key_offset,
+    kv_head, head_dim); length and count (batch) int64. Outputs: k_cached and v_cached, the cache afterwards. Token t of
+    sequence b, where t < count[b], goes to position length[b] + t = (key_cycle x lanes + key_lane) x block +
+    key_offset; all other positions keep what they have.
+    """
+
+    kind: Literal["cache_write"] = field(default="cache_write", kw_only=True)
+
+
+@_op
+class CachedAttention:
+    """As ``attention``, of new queries over the keys and values of a cache.
+
+    Inputs: q (batch, seq, head, head_dim); k_cached and v_cached (batch, key_cycle, key_lane, key_offset, kv_head,
+    head_dim), all positions; length and count (batch) int64. Output: (batch, seq, head, head_dim). Token t of sequence
+    b attends to the positions below length[b] + count[b]; causal, also up to length[b] + t alone. A token that attends
+    to none makes 0.
+    """
+
+    kind: Literal["cached_attention"] = field(default="cached_attention", kw_only=True)
+    softmax_width: Annotated[int, Field(strict=True, ge=1)]
+    causal: Annotated[bool, Field(strict=True)]
+
+
+@_op
+class PartialAttention:
+    """As ``cached_attention``, over the positions of one lane alone.
+
+    Inputs: those of ``cached_attention``, the cache of one key_lane. Outputs: part (batch, key_lane, seq, head,
+    head_dim), the attention over the lane's positions, and lse (batch, key_lane, seq, head, softmax), the logarithm of
+    the sum of the exponentials of its scores, minus infinity where a token attends to none of them.
+    """
+
+    kind: Literal["partial_attention"] = field(default="partial_attention", kw_only=True)
+    softmax_width: Annotated[int, Field(strict=True, ge=1)]
+    causal: Annotated[bool, Field(strict=True)]
+
+
+@_op
+class Merge:
+    """The attention over all lanes: the sum of the lanes' parts, each weighted by exp(lse - the log-sum-exp of all).
+
+    Inputs: part (batch, key_lane, seq, head, head_dim), lse (batch, key_lane, seq, head, softmax). Output: (batch, seq,
+    head, head_dim). Of head_dim the first ``softmax_width`` dims have softmax 0, and so on. Where every lse is minus
+    infinity it makes 0.
+    """
+
+    kind: Literal["merge"] = field(default="merge", kw_only=True)
+    softmax_width: Annotated[int, Field(strict=True, ge=1)]
+
+
+@_op
 class Activation:
     """An elementwise function: gelu (with erf), relu or silu."""
 
@@ -209,6 +276,26 @@ class LastToken:
     kind: Literal["last_token"] = field(default="last_token", kw_only=True)
 
 
+@_op
+class Best:
+    """The largest logit of every sequence in one share of the vocabulary, and the lowest token that has it.
+
+    Input: logits (batch, vocab). Outputs: best_logit and best_token (int64), each (batch, vocab_share).
+    """
+
+    kind: Literal["best"] = field(default="best", kw_only=True)
+
+
+@_op
+class Choose:
+    """The next token of every sequence: that of the largest logit, and of equal logits the lowest token.
+
+    Inputs: best_logit and best_token (batch, vocab_share), all shares. Output: token (batch) int64.
+    """
+
+    kind: Literal["choose"] = field(default="choose", kw_only=True)
+
+
 Op = Annotated[
     Broadcast
     | Embed
@@ -223,6 +310,13 @@ Op = Annotated[
     | Experts
     | Add
     | LastToken
+    | RotateAt
+    | CacheWrite
+    | CachedAttention
+    | PartialAttention
+    | Merge
+    | Best
+    | Choose
     | AllToAll
     | AllGather
     | AllReduce
@@ -251,8 +345,24 @@ def contracted(op: Op) -> tuple[str, ...]:
             return ()
 
 
-def made_dtype(op: Op, model: Dtype, partial: Dtype | None) -> Dtype:
-    """The dtype that a computation makes in a model of some dtype; ``partial``: that of the partial sum it makes."""
-    if isinstance(op, Route):
-        return accumulator(model)
-    return model if partial is None or isinstance(op, _SELECTING) else partial
+def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bool) -> Dtype | Literal["int64"]:
+    """The dtype that a computation makes.
+
+    Args:
+        op: what it computes.
+        output: which of its outputs.
+        model: the model's dtype.
+        reduced: the plan's dtype of partial sums, and of the partial attentions that are merged.
+        partial: whether it makes a partial sum.
+    """
+    match op:
+        case Route():
+            return accumulator(model)
+        case PartialAttention():
+            return reduced if output == 0 else accumulator(model)
+        case Best():
+            return accumulator(model) if output == 0 else "int64"
+        case Choose():
+            return "int64"
+        case _:
+            return reduced if partial and not isinstance(op, _SELECTING) else model

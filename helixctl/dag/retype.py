@@ -21,13 +21,14 @@ def retyped(dag: Dag, dtype: Dtype) -> Dag:
     values: dict[str, Value] = {v.id: replace(v, dtype=dag.tensor[v.tensor].given_dtype(dtype)) for v in dag.values}
     moved: dict[str, int] = {}
     for task in dry_run(dag).done:
-        for value_id in task.outputs:
+        for place, value_id in enumerate(task.outputs):
             if task.moves:
                 kept = values[task.inputs[0]].dtype
             else:
-                kept = made_dtype(task.op, dtype, plan.partial_dtype if values[value_id].partial else None)
+                partial = bool(values[value_id].partial)
+                kept = made_dtype(task.op, place, dtype, plan.partial_dtype, partial=partial)
             values[value_id] = replace(values[value_id], dtype=kept)
         ins, outs = [values[v] for v in task.inputs], [values[v] for v in task.outputs]
-        moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs)
+        moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs, dag.tensor)
     tasks = tuple(replace(task, nbytes=moved[task.id]) for task in dag.tasks)
     return replace(dag, plan=plan, plan_digest=plan.digest, values=tuple(values.values()), tasks=tasks)

@@ -173,7 +173,7 @@ def _hosts(dag: Dag) -> _Axis:
 def _layout_axes(dag: Dag) -> Iterator[_Axis]:
     """The axes of the layout, outermost first."""
     layout = dag.plan.layout
-    shares, ranks = Shares(layout, dag.plan.model, dag.plan.workload), range(layout.devices)
+    shares, ranks = Shares(layout, dag.plan.model, dag.work), range(layout.devices)
     heads = [shares.cut(shares.of("attention").made, rank)["head"] for rank in ranks]
     for axis in reversed(layout.placement.split("-")):
         at = [rank // layout.strides[axis] % getattr(layout, axis) for rank in ranks]

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import product
+from typing import TypeVar
 
 from helixctl import collector
 from helixctl.dag import Dag
+from helixctl.dag.function import TOKEN
 from helixctl.errors import HelixError
 from helixctl.lower.builder import Builder
 from helixctl.lower.equations import add_equations
-from helixctl.lower.reshard import distribute_input, receive
+from helixctl.lower.outline import Outline, OutlinedTask, Outliner, task_of
+from helixctl.lower.reshard import distribute_input, receive, spread_tokens
 from helixctl.plan import Plan
 from helixctl.plan.size import about, too_large
+from helixctl.spec import StepName
+
+B = TypeVar("B", bound=Builder)
 
 
 def lower(
@@ -20,12 +26,13 @@ def lower(
     only: Collection[int] | None = None,
     layers: range | None = None,
     microbatches: range | None = None,
+    step: StepName | None = None,
 ) -> Dag:
     """The dag of a plan whose layout is legal for its model.
 
     ``only`` lowers these ranks and leaves the others out, and so do ``layers`` and ``microbatches``: no document (its
     plan digest is empty), but enough to price the plan or to draw a layer. Where the layers do not begin with the
-    first, the residual stream before them is given.
+    first, the residual stream before them is given. ``step`` names a step of the plan; by default it is the first.
 
     Raises:
         HelixError: HX305: it has more tasks than can be worked with.
@@ -35,12 +42,18 @@ def lower(
         raise HelixError(refused)
     part = not (only is None and layers is None and microbatches is None)
     with collector.paused():
-        return _lowered(plan, only, layers, microbatches).build(part=part)
+        return _filled(Builder(plan, step, only), only, layers, microbatches).build(part=part)
 
 
-def _lowered(plan: Plan, only: Collection[int] | None, layers: range | None, microbatches: range | None) -> Builder:
-    """All tasks, stage by stage of every replica and microbatch."""
-    builder, layout = Builder(plan, only), plan.layout
+def outline_of(plan: Plan, rank: int) -> Outline:
+    """What one rank does in the first microbatch of a plan, apart from sizes: see ``helixctl.lower.outline``."""
+    with collector.paused():
+        return _filled(Outliner(plan, only={rank}), {rank}, None, range(1)).outline()
+
+
+def _filled(builder: B, only: Collection[int] | None, layers: range | None, microbatches: range | None) -> B:
+    """A builder with all tasks, stage by stage of every replica and microbatch."""
+    plan, layout = builder.plan, builder.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
     if only is not None:
@@ -51,6 +64,11 @@ def _lowered(plan: Plan, only: Collection[int] | None, layers: range | None, mic
             if layers is None or layer in layers:
                 _begin(builder, layer, given=layers is not None and layer == layers.start > 0)
                 add_equations(builder, builder.function.layers[layer])
+    last = plan.model.layers - 1
+    if TOKEN in builder.function.tensors and layout.pipeline > 1 and (layers is None or last in layers):
+        for microbatch, replica in product(parts, range(layout.data)):
+            builder.enter_the_end(replica, microbatch)
+            spread_tokens(builder)
     return builder
 
 
@@ -64,4 +82,4 @@ def _begin(builder: Builder, layer: int, *, given: bool) -> None:
         receive(builder, layer)
 
 
-__all__ = ["lower"]
+__all__ = ["Outline", "OutlinedTask", "lower", "outline_of", "task_of"]

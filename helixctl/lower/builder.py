@@ -8,13 +8,13 @@ from typing import Final, Literal, NamedTuple
 
 from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
-from helixctl.dag.function import Equation, function_of, hidden_states
+from helixctl.dag.function import TOKEN, Equation, function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
 from helixctl.plan.layout import Axis, full_extents
 from helixctl.plan.sharding import Region, Sharding, Shares
-from helixctl.spec import Dtype
+from helixctl.spec import Dtype, StepName
 
 Cut = Mapping[str, Interval]  # of every dim that is not whole
 _WHOLE: Final[Cut] = MappingProxyType({})
@@ -42,22 +42,23 @@ class Builder:
     and orders are of those alone.
     """
 
-    def __init__(self, plan: Plan, only: Collection[int] | None = None) -> None:
+    def __init__(self, plan: Plan, step: StepName | None = None, only: Collection[int] | None = None) -> None:
         """Start with the model's function and no task."""
         self.plan = plan
+        self.step = plan.step(step)
         self.layout = plan.layout
         self.model = plan.model
-        self.function = function_of(plan.model, plan.workload)
-        self.shares = Shares(plan.layout, plan.model, plan.workload)
+        self.function = function_of(plan.model, self.step)
+        self.shares = Shares(plan.layout, plan.model, self.step)
         self.held: dict[tuple[str, int], Value] = {}
         # In their canonical sequence: as the tasks name them, inputs before outputs.
         self._values: dict[str, Value] = {}
         self._tasks: list[Task] = []
-        # By rank, then by microbatch.
+        # By rank, then by turn: one for each microbatch, and one for what comes after all of them.
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
-        self._extents = full_extents(plan.model, plan.workload)
+        self._extents = full_extents(plan.model, self.step)
 
         self.enter(0, 0, 0)
 
@@ -67,12 +68,19 @@ class Builder:
         self.stage, self.replica = stage, replica
         self.team = layout.team(stage, replica)
         self.ranks = self._lowered(self.team)
-        self.batch = layout.batch(replica, microbatch, self.plan.workload)
-        self._microbatch = microbatch
+        self.batch = layout.batch(replica, microbatch, self.step)
+        self._turn = microbatch
         self._replica = f"r{replica}" if layout.data > 1 else ""
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
         self._known: dict[tuple[str, str, int], _Known] = {}
+
+    def enter_the_end(self, replica: int, microbatch: int) -> None:
+        """Go to the last stage and its next tokens; what is added comes after all microbatches, in their order."""
+        self.enter(self.layout.pipeline - 1, replica, microbatch)
+        self._turn += self.layout.microbatches
+        for rank in self.ranks:
+            self._hold(self._values[f"{TOKEN}{self._part}@{rank}"])
 
     @property
     def groups(self) -> Iterable[tuple[int, tuple[int, ...]]]:
@@ -134,7 +142,7 @@ class Builder:
     def own(self, tensor: str, rank: int, cut: Cut = _WHOLE) -> None:
         """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""
         whole = self.function.tensors[tensor]
-        part = self._part if whole.role == "input" else ""
+        part = "" if whole.role == "weight" else self._part
         if part or (tensor, rank) not in self.held:
             region = self._region(tensor, cut)
             dtype = whole.given_dtype(self.model.dtype)
@@ -158,9 +166,9 @@ class Builder:
         equation = self.function.defining[output]
         contract = contracted(equation.op)
         partial = tuple((dim, cut[dim]) for dim in contract if dim in cut and cut[dim] != (0, self._extents[dim]))
-        dtype = made_dtype(equation.op, self.model.dtype, self._partial_dtype if partial else None)
         outputs = []
-        for tensor in equation.outputs:
+        for place, tensor in enumerate(equation.outputs):
+            dtype = made_dtype(equation.op, place, self.model.dtype, self._partial_dtype, partial=bool(partial))
             region = self._region(tensor, (each or {}).get(tensor, cut))
             outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
@@ -234,6 +242,7 @@ class Builder:
             values=tuple(self._values.values()),
             tasks=tuple(self._tasks),
             order=tuple(order),
+            step=self.step.name,
         )
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
@@ -245,7 +254,7 @@ class Builder:
     ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
         """Inputs, outputs, flops and bytes of a task; the outputs are held from now on."""
         work = flops(op, inputs, outputs, self.function.tensors)
-        return *self._named(inputs, outputs), work, nbytes(op, ranks, inputs, outputs)
+        return *self._named(inputs, outputs), work, nbytes(op, ranks, inputs, outputs, self.function.tensors)
 
     def _named(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The ids of a task's inputs and outputs; the outputs are held from now on."""
@@ -260,7 +269,7 @@ class Builder:
     def _add(self, task: Task) -> Task:
         self._tasks.append(task)
         for rank in self._lowered(task.ranks):
-            self._order.setdefault(rank, {}).setdefault(self._microbatch, []).append(task)
+            self._order.setdefault(rank, {}).setdefault(self._turn, []).append(task)
         return task
 
     def _hold(self, value: Value) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from helixctl.dag.document import GIVEN
 from helixctl.dag.function import Equation
 from helixctl.lower.builder import Builder
 from helixctl.lower.reshard import moves_of, reshard
@@ -36,7 +37,6 @@ def _compute(b: Builder, equations: Sequence[Equation]) -> None:
 
 
 def _given(b: Builder, equation: Equation) -> list[tuple[str, Sharding]]:
-    """What all ranks have of an equation's inputs from the start, and how it is cut: weights, and most inputs."""
+    """What all ranks have of an equation's inputs from the start, and how it is cut: weights, states, most inputs."""
     tensors = [(tensor, b.shares.of(tensor).made) for tensor in equation.inputs]
-    roles = ("input", "weight")
-    return [(t, made) for t, made in tensors if b.function.tensors[t].role in roles and made.owner == "all"]
+    return [(t, made) for t, made in tensors if b.function.tensors[t].role in GIVEN and made.owner == "all"]

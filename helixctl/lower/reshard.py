@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, NamedTuple, get_args
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
-from helixctl.dag.function import hidden_states, input_of
+from helixctl.dag.function import TOKEN, hidden_states, input_of
 from helixctl.dag.levels import level_moved
 from helixctl.lower.builder import Builder
 from helixctl.plan import Layout
@@ -119,6 +119,14 @@ def receive(b: Builder, layer: int) -> None:
         b.collective(layer, "transfer", f"send.{index}", SendReceive(), ends, tensor, "received", partial(b.cut, read))
 
 
+def spread_tokens(b: Builder) -> None:
+    """Every rank of the last stage sends the next tokens to its counterparts, so that all ranks know when to stop."""
+    layer, level = level_moved(b.function, TOKEN, SendReceive())
+    for stage in range(b.layout.pipeline - 1):
+        for index, ends in enumerate(zip(b.team, b.layout.team(stage, b.replica), strict=True)):
+            b.collective(layer, level, f"send.{stage}.{index}", SendReceive(), ends, TOKEN, "received")
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 # The last part of a task's name, and what its results are called.
@@ -139,6 +147,10 @@ def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, st
     match level:
         case "exchange":
             return kind[0], "whole"
+        case "attend":  # attention_part, attention_lse
+            return kind.removeprefix("attention_"), "whole"
+        case "head" if kind.startswith("best_"):
+            return kind, "full"
         case "concat":
             first = "slices" if layout.gather_order == "slices_first" else "groups"
             return move.axis, _OF_A_PART[move.axis] if move.axis == first else "full"

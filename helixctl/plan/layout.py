@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator
 
-from helixctl.spec import Count, ModelSpec, Spec, WorkloadSpec, added
+from helixctl.spec import Count, ModelSpec, Spec, Step, WorkloadSpec, added
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open
@@ -37,6 +37,7 @@ _IN_WORDS: Final = (
     "interleave",
     "experts",
     "residual",
+    "key_block",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -53,6 +54,8 @@ class Layout(Spec):
         slicing: how a group's work is sliced. head_dim: each slice attends with its own dims of every head, legal where
             no softmax is cut. batch, query: weights, keys and values are cut by head_dim all the same, and an exchange
             gives every slice whole heads, over its share of the sequences or of the query rows (exact for every model).
+            key: the same for a KV cache: each slice holds and attends with a share of the positions, and the slices'
+            partial softmaxes are merged (exact for every model).
         combine: concat gathers the attention output and projects it by columns; reduce projects the local part by rows
             and sums (Megatron-LM).
         gather_order: of concat: slices_first puts each group together, then the groups (the paper's 1/16 -> 1/4 ->
@@ -71,11 +74,12 @@ class Layout(Spec):
             sharded, each its share of the tokens, with a gather before the products and a reduce-scatter behind them
             (sequence parallelism, Korthikanti et al. 2022). The share is of the query rows where there are as many
             rows as devices, else of the sequences.
+        key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
     """
 
     groups: Count
     slices: Count
-    slicing: Literal["head_dim", "batch", "query"] = "head_dim"
+    slicing: Literal["head_dim", "batch", "query", "key"] = "head_dim"
     combine: Literal["concat", "reduce"] = "concat"
     gather_order: Literal["slices_first", "groups_first"] = "slices_first"
     reduction_dtype: Literal["accumulator", "model"] = "accumulator"
@@ -86,6 +90,7 @@ class Layout(Spec):
     interleave: Count = 1
     placement: str = "-".join(MESH_AXES)
     residual: Literal["replicated", "sharded"] = added("replicated")
+    key_block: Count = added(16)
 
     @field_validator("placement")
     @classmethod
@@ -124,11 +129,11 @@ class Layout(Spec):
         return self.groups * self.slices
 
     @property
-    def shared_dim(self) -> Literal["head_dim", "batch", "seq"]:
+    def shared_dim(self) -> Literal["head_dim", "batch", "seq", "key"]:
         """The dim along which the slices of a group share the work of attention."""
         if self.slices == 1 or self.slicing == "head_dim":
             return "head_dim"
-        return "batch" if self.slicing == "batch" else "seq"
+        return "seq" if self.slicing == "query" else self.slicing
 
     @property
     def devices(self) -> int:
@@ -215,7 +220,7 @@ class Layout(Spec):
         """The layers of a stage: as even as can be, the first stages one more."""
         return range(*share(model.layers, self.pipeline, stage))
 
-    def batch(self, replica: int, microbatch: int, workload: WorkloadSpec) -> Interval:
+    def batch(self, replica: int, microbatch: int, workload: WorkloadSpec | Step) -> Interval:
         """The sequences of a microbatch of a replica: as even as can be, the first replicas one more."""
         parts = self.data * self.microbatches
         return share(workload.batch, parts, replica * self.microbatches + microbatch)
@@ -259,7 +264,9 @@ def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
     return [f"{groups} groups are more than the {keys} KV heads, and no multiple of them"] if groups % keys else []
 
 
-def unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
+def unsliced(  # noqa: PLR0911  one a slicing
+    layout: Layout, model: ModelSpec, workload: WorkloadSpec
+) -> list[str]:
     """Why a group's work cannot be sliced so."""
     attention, slices = model.attention, layout.slices
     if slices == 1:
@@ -272,8 +279,12 @@ def unsliced(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[s
             plural = "" if smallest == 1 else "s"
             return [f"{slices} slices of a microbatch of {smallest} sequence{plural}"] if smallest < slices else []
         case "query":
+            if workload.output_len is not None:
+                return [f"{slices} slices by query rows would cut no KV cache; by key they do"]
             rows = workload.seq_len
             return [f"{slices} slices of {rows} query {'row' if rows == 1 else 'rows'}"] if rows < slices else []
+        case "key":
+            return [f"{slices} slices of a KV cache, and one pass has none"] if workload.output_len is None else []
         case _:
             return _cut_heads(slices, model)
 
@@ -311,17 +322,22 @@ def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
 def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
     """Why the residual stream cannot be sharded by tokens."""
     rows, sequences = workload.seq_len, workload.batch // (layout.data * layout.microbatches)
+    if workload.output_len is not None:
+        rows = 1  # of a decode step
     if layout.residual == "replicated" or max(rows, sequences) >= layout.partitions:
         return []
     return [f"{layout.partitions} shares of a residual stream of {rows} rows in {sequences} sequences"]
 
 
-def full_extents(model: ModelSpec, workload: WorkloadSpec) -> dict[str, int]:
-    """The size of every named dim of a model's tensors under a workload."""
+def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
+    """The size of every named dim of a model's tensors in a step.
+
+    A position of the KV cache stands as three dims, position = (key_cycle x lanes + key_lane) x block + key_offset.
+    """
     experts, vocabulary = model.feed_forward.experts, model.vocabulary
     extents = {
-        "batch": workload.batch,
-        "seq": workload.seq_len,
+        "batch": step.batch,
+        "seq": step.seq_len,
         "hidden": model.hidden_size,
         "head": model.attention.heads,
         "kv_head": model.attention.key_heads,
@@ -332,4 +348,12 @@ def full_extents(model: ModelSpec, workload: WorkloadSpec) -> dict[str, int]:
         extents["expert"] = experts.count
     if vocabulary:
         extents["vocab"] = vocabulary.size
+    if step.cached is not None:
+        extents |= {
+            "key_cycle": -(-step.positions // (step.lanes * step.block)),
+            "key_lane": step.lanes,
+            "key_offset": step.block,
+            "softmax": model.attention.softmax_slices,
+            "vocab_share": step.vocabulary_shares,
+        }
     return extents

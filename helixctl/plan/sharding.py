@@ -13,7 +13,7 @@ from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from helixctl.plan.layout import Axis, Interval, Layout, full_extents, share
-from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec import ModelSpec, Step
 
 Region = tuple[Interval, ...]
 Rule = Literal["even", "causal_rows", "kv_heads"]
@@ -75,16 +75,17 @@ def kind_of(tensor: str) -> str:
 Table = Mapping[str, Sharded]  # by kind of tensor; what is not in it is whole whenever it is made and read
 
 
-def shardings(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> Table:
+def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
     """The table of a layout. Layouts that differ in the sizes of their axes alone have one and the same."""
     form = _Form(
         layout.shared_dim,
         layout.combine == "concat",
-        residual(layout, workload),
+        residual(layout, step),
         model.attention.causal,
         model.attention.qkv_bias,
         model.feed_forward.experts is not None,
-        workload.logits == "last",
+        step.logits == "last",
+        step.cached is not None,
     )
     return _table(form)
 
@@ -99,6 +100,7 @@ class _Form(NamedTuple):
     qkv_bias: bool
     experts: bool
     last: bool
+    cached: bool
 
 
 @cache
@@ -107,11 +109,11 @@ def _table(form: _Form) -> Table:
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
 
 
-def residual(layout: Layout, workload: WorkloadSpec) -> Sharding:
+def residual(layout: Layout, step: Step) -> Sharding:
     """How the residual stream lies between the blocks: cut by query rows where there are enough, else by sequences."""
     if layout.residual == "replicated":
         return WHOLE
-    return Sharding((Cut("seq" if workload.seq_len >= layout.partitions else "batch", "tensor"),))
+    return Sharding((Cut("seq" if step.seq_len >= layout.partitions else "batch", "tensor"),))
 
 
 def _alike(*cuts: Cut) -> Sharded:
@@ -129,7 +131,10 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
-    table["attention"] = Sharded(queries, WHOLE if concat else Sharding(_SLICED_HEADS))
+    attention = queries if form.shared_dim != "key" else Sharding(_SLICED_HEADS)  # of merged lanes
+    table["attention"] = Sharded(attention, WHOLE if concat else Sharding(_SLICED_HEADS))
+    if form.cached:
+        table |= _cache(form)
     table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
     table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
     table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
@@ -137,9 +142,21 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     return table
 
 
+def _cache(form: _Form) -> dict[str, Sharded]:
+    """The KV cache lies as attention takes keys and values; by key each slice has the positions of its lane."""
+    lane = Cut("key_lane", "slices")
+    kept = (*_HEADS, lane) if form.shared_dim == "key" else _attended(form)[1].cuts
+    table = {f"{n}_{stage}": _alike(*kept) for n in "kv" for stage in ("cache", "cached")}
+    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_SLICED_HEADS))
+    table["attention_lse"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_HEADS))
+    return table
+
+
 def _attended(form: _Form) -> tuple[Sharding, Sharding]:
     """How attention takes queries, and keys and values."""
     match form.shared_dim:
+        case "key":
+            return Sharding(_HEADS), Sharding(_HEADS)
         case "batch":
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
@@ -162,15 +179,18 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
 
 def _ends(form: _Form) -> dict[str, Sharded]:
     """The first rank has the input; embedding, head and logits are cut by vocabulary."""
-    first, stream = Sharding(owner="first"), form.stream
-    table = {"input": Sharded(first, stream), "input_ids": Sharded(first, WHOLE)}
+    stream = form.stream
+    first = Sharding(owner="first")
+    table = {"input": Sharded(first, stream), "input_ids": WHOLE_ALWAYS if form.cached else Sharded(first, WHOLE)}
     table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
+    table |= {n: Sharded(Sharding((Cut("vocab_share", "tensor"),)), WHOLE) for n in ("best_logit", "best_token")}
     table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), stream)
     if form.last and any(cut.dim == "seq" for cut in stream.cuts):
         # Whose rows hold a sequence's last token is data: all look, and a sum has it.
         table["last_hidden"] = Sharded(Sharding(partial=stream.cuts), WHOLE)
     else:
-        table |= {n: Sharded(stream, stream) for n in ("length", "last_hidden")}
+        table["length"] = WHOLE_ALWAYS if form.cached else Sharded(stream, stream)
+        table["last_hidden"] = Sharded(stream, stream)
         table["normed"] = Sharded(stream, WHOLE)
     return table
 
@@ -205,17 +225,17 @@ def causal_share(size: int, parts: int, index: int) -> Interval:
 class Shares:
     """What the table gives the ranks of one plan."""
 
-    def __init__(self, layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> None:
+    def __init__(self, layout: Layout, model: ModelSpec, step: Step) -> None:
         """Make the table.
 
         Args:
             layout: how the plan cuts, legal for the model.
             model: what is cut.
-            workload: gives the sizes of batch and seq.
+            step: gives the sizes of batch and seq, and of the KV cache.
         """
-        self.layout, self.model = layout, model
-        self.table = shardings(layout, model, workload)
-        self._extents = full_extents(model, workload)
+        self.layout, self.model, self.step = layout, model, step
+        self.table = shardings(layout, model, step)
+        self._extents = full_extents(model, step)
         self._intervals: dict[tuple[Cut, int], Interval] = {}
 
     def of(self, tensor: str) -> Sharded:

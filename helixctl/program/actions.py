@@ -110,6 +110,7 @@ class Program:
         tasks: how many tasks the rank takes part in.
         actions: in the order in which they are issued.
         inputs, outputs: where the model's input and output lie on this rank, by value.
+        states: what lives between steps, by value: each in a block of its own, which is no part of the arena.
         constants: where each constant lies.
         weights: every form in which weights are held, with its bytes; 0 for a view of another.
         blocks: the pieces of the arena.
@@ -120,6 +121,7 @@ class Program:
     actions: tuple[Action, ...]
     inputs: Mapping[str, Buffer]
     outputs: Mapping[str, Buffer]
+    states: Mapping[str, Buffer]
     constants: Mapping[Constant, View]
     weights: Mapping[Weights, int]
     blocks: tuple[Block, ...]
@@ -140,6 +142,11 @@ class Program:
         return sum(self.weights.values())
 
     @property
+    def state_nbytes(self) -> int:
+        """Bytes of what lives between steps."""
+        return sum(b.view.numel * DTYPE_NBYTES[b.view.dtype] for b in self.states.values())
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of all that the rank allocates for a step: weights and the arena."""
-        return self.weight_nbytes + self.arena.nbytes
+        """Bytes of all that the rank allocates for a step: weights, state and the arena."""
+        return self.weight_nbytes + self.state_nbytes + self.arena.nbytes

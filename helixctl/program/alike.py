@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from helixctl.dag import Attention, Dag, Rotate, Value
+from helixctl.dag import (
+    Attention,
+    Best,
+    CachedAttention,
+    CacheWrite,
+    Dag,
+    PartialAttention,
+    Rotate,
+    RotateAt,
+    Value,
+)
 from helixctl.dag.function import function_of
 from helixctl.program.actions import Program
 from helixctl.program.axes import wire_order
@@ -22,7 +32,7 @@ class Programs:
         self._of: dict[int, Program] = {}
         self._pieces = Pieces(dag)
         self._exchanged: dict[str, object] = {}
-        self._contracted = function_of(dag.plan.model, dag.plan.workload).contracted
+        self._contracted = function_of(dag.plan.model, dag.work).contracted
 
     def __getitem__(self, rank: int) -> Program:
         """A program with the sizes, lifetimes and copies of this rank's; its values may be those of another rank."""
@@ -51,8 +61,12 @@ class Programs:
                 yield number[name]
             if task.is_collective:
                 yield self._exchange(own)
-            elif isinstance(task.op, Rotate | Attention):  # tables and masks depend on the rows' positions
-                yield tuple([self._dag.value[name].region[1] for name in own.inputs])
+            elif isinstance(task.op, Rotate | Attention | RotateAt | CachedAttention):  # on where the rows stand
+                yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
+            elif isinstance(task.op, CacheWrite | PartialAttention):  # on the lane as well
+                yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
+            elif isinstance(task.op, Best):  # on the first token of the share
+                yield self._dag.value[own.inputs[0]].region[1]
 
     def _kind(self, value: Value) -> object:
         tensor = self._dag.tensor[value.tensor]

@@ -8,28 +8,35 @@ from helixctl.dag import (
     Activation,
     Add,
     Attention,
+    Best,
     Bias,
+    CachedAttention,
+    CacheWrite,
+    Choose,
     Embed,
     Experts,
     LastToken,
     Linear,
+    Merge,
     Multiply,
     Narrow,
     Norm,
+    PartialAttention,
     Rotate,
+    RotateAt,
     Route,
     Task,
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
-from helixctl.program.constants import CausalMask, Constant, RotaryTable, needs_mask
+from helixctl.program.constants import CausalMask, Constant, KeyPositions, RotaryTable, needs_mask
 from helixctl.program.draft import Draft
 from helixctl.program.view import Buffer, View, refined
 from helixctl.program.weights import held, side_by_side
 from helixctl.spec import RotarySpec
 
 
-def computation(draft: Draft, task: Task) -> None:
+def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kind
     """Add the actions of a computation at the draft's place."""
     match task.op:
         case Linear(contract):
@@ -46,7 +53,15 @@ def computation(draft: Draft, task: Task) -> None:
             _elementwise(draft, task)
         case Narrow(dim):
             _narrow(draft, task, dim)
-        case Embed() | Norm() | Route() | Experts() | LastToken():
+        case LastToken():
+            _last_token(draft, task)
+        case RotateAt(rotary):
+            _rotate_at(draft, task, rotary)
+        case CacheWrite():
+            _cache_write(draft, task)
+        case CachedAttention() | PartialAttention():
+            _cached_attention(draft, task)
+        case Embed() | Norm() | Route() | Experts() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
 
@@ -68,7 +83,21 @@ def _of_plain(draft: Draft, task: Task) -> None:
     """
     weights, lie = [v for v in task.inputs if draft.is_weight(v)], draft.plain if task.kind == "norm" else draft.packed
     reads = [lie(v).view for v in task.inputs if v not in weights]
-    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view], tuple(held(draft, v) for v in weights))
+    writes = [draft.new(value).view for value in task.outputs]
+    _kernel(draft, task, reads, writes, tuple(held(draft, v) for v in weights))
+
+
+def _last_token(draft: Draft, task: Task) -> None:
+    x, length = task.inputs
+    reads = [draft.packed(x).view, _of_sequences(draft, length, x)]
+    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
+
+
+def _of_sequences(draft: Draft, counts: str, value_id: str) -> View:
+    """Of a count of every sequence those of the sequences of a value."""
+    first, (start, stop) = (draft.dag.value[v].region[0] for v in (counts, value_id))
+    view = draft.plain(counts).view
+    return view.parts(0, [start - first[0], stop - start])[1]
 
 
 def _narrow(draft: Draft, task: Task, dim: str) -> None:
@@ -120,6 +149,46 @@ def _rotate(draft: Draft, task: Task, rotary: RotarySpec) -> None:
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x], [out.view], constants=constants)
+
+
+def _rotate_at(draft: Draft, task: Task, rotary: RotarySpec) -> None:
+    """Each operand is a kernel of its own. The tables are of all positions of the cache."""
+    *xs, length = task.inputs
+    positions = (0, draft.dag.work.positions)
+    for x_id, out_id in zip(xs, task.outputs, strict=True):
+        buffer = draft.plain(x_id)
+        x = buffer.view
+        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, _wide(x.dtype)) for f in ("cos", "sin")]
+        constants = tuple(draft.constant(table) for table in tables)
+        out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+        _kernel(draft, task, [x, _of_sequences(draft, length, x_id)], [out.view], constants=constants)
+
+
+def _cache_write(draft: Draft, task: Task) -> None:
+    """Over the cache, which is nowhere else."""
+    k, v, *caches = task.inputs[:4]
+    news = [draft.plain(x).view for x in (k, v)]
+    counts = [_of_sequences(draft, count, k) for count in task.inputs[4:]]
+    writes = [draft.hold(out, draft.state(cache)).view for out, cache in zip(task.outputs, caches, strict=True)]
+    _kernel(draft, task, [*news, *counts], writes, constants=(_positions(draft, caches[0]),))
+
+
+def _cached_attention(draft: Draft, task: Task) -> None:
+    q, k, v, *counts = task.inputs
+    reads = [draft.plain(x).view for x in (q, k, v)] + [_of_sequences(draft, count, q) for count in counts]
+    if len(task.outputs) > 1:
+        writes = [draft.new(out_id).view for out_id in task.outputs]
+    else:
+        out = draft.new(task.outputs[0], draft.made_for_a_gather(task.outputs[0]))
+        writes = [out.in_order([out.parts(d)[0] for d in draft.dims(task.outputs[0])])]
+    _kernel(draft, task, reads, writes, constants=(_positions(draft, k),))
+
+
+def _positions(draft: Draft, cache: str) -> Constant:
+    """Where the keys of a rank's part of a cache stand in their sequences."""
+    value = draft.dag.value[cache]
+    _, cycles, lanes, block, *_ = draft.dag.tensor[value.tensor].shape
+    return draft.constant(KeyPositions(cycles, lanes, value.region[2][0], block))
 
 
 def _attention(draft: Draft, task: Task, op: Attention) -> None:

@@ -42,7 +42,23 @@ class CausalMask:
         return mask_shape(self.start, self.rows)
 
 
-Constant = RotaryTable | CausalMask
+@dataclass(frozen=True, slots=True)
+class KeyPositions:
+    """The position of every key of one lane of a cache, in the order in which they lie: int64 (cycles x block)."""
+
+    cycles: int
+    lanes: int
+    lane: int
+    block: int
+    dtype: str = "int64"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
+        return (self.cycles * self.block,)
+
+
+Constant = RotaryTable | CausalMask | KeyPositions
 
 
 def needs_mask(op: Attention, start: int, rows: int) -> bool:

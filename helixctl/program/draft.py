@@ -38,9 +38,10 @@ class Draft:
         self.in_block: dict[int, list[str]] = {}  # the values of each block
         self.constants: dict[Constant, View] = {}
         self.weights: dict[Weights, int] = {}
+        self.states: dict[str, Buffer] = {}
         self.pending: dict[str, Flight] = {}
         self.sending: Flight | None = None
-        self._contracted = function_of(dag.plan.model, dag.plan.workload).contracted
+        self._contracted = function_of(dag.plan.model, dag.work).contracted
 
     # --- blocks ------------------------------------------------------------------------------------------------------
 
@@ -77,6 +78,14 @@ class Draft:
         self.buffers[value_id] = buffer
         self.in_block.setdefault(buffer.view.block, []).append(value_id)
         return buffer
+
+    def state(self, value_id: str) -> Buffer:
+        """Where a state lies: in a block of its own outside the arena, where it is from step to step."""
+        if value_id not in self.states:
+            value = self.dag.value[value_id]
+            view = self.block(value.shape, value.dtype, 0)
+            self.states[value_id] = self.hold(value_id, Buffer(view, plain(self.dag, value)))
+        return self.states[value_id]
 
     def constant(self, constant: Constant) -> Constant:
         """A constant, which has one block for all tasks that read it."""
@@ -116,6 +125,10 @@ class Draft:
     def is_weight(self, value_id: str) -> bool:
         """Whether a value is a piece of a weight."""
         return self.dag.tensor[self.dag.value[value_id].tensor].role == "weight"
+
+    def is_state(self, value_id: str) -> bool:
+        """Whether a value is a piece of what lives between steps, as the step is given it."""
+        return self.dag.tensor[self.dag.value[value_id].tensor].role == "state"
 
     def is_output(self, value_id: str) -> bool:
         """Whether a value is a piece of the model's output, which is kept to the end of the step."""

@@ -43,6 +43,7 @@ def program_of(dag: Dag, rank: int, pieces: Pieces | None = None) -> Program:
         actions=tuple(draft.actions),
         inputs=inputs,
         outputs=outputs,
+        states=draft.states,
         constants=draft.constants,
         weights=draft.weights,
         blocks=lifetimes(draft.actions, draft.sizes, draft.labels, kept, whole),
@@ -50,11 +51,16 @@ def program_of(dag: Dag, rank: int, pieces: Pieces | None = None) -> Program:
 
 
 def _inputs(draft: Draft) -> dict[str, Buffer]:
-    """A block for every value that is given to the rank and that is no weight, or is sent like other values."""
+    """A block for every value that is given to the rank and that is no weight, or is sent like other values.
+
+    A state has a block of its own, and is no input.
+    """
     found = {}
     for own in draft.part.own:
         for value in own.inputs:
             given = value not in draft.part.made and value not in found
-            if given and (own.task.is_collective or not draft.is_weight(value)):
+            if given and draft.is_state(value):
+                draft.state(value)
+            elif given and (own.task.is_collective or not draft.is_weight(value)):
                 found[value] = draft.new(value, plain(draft.dag, draft.dag.value[value]))
     return found

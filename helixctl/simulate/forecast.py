@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from statistics import fmean
 
-from helixctl.cost.memory import peak_nbytes, weight_nbytes
+from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
 from helixctl.dag.function import output_of
@@ -65,6 +65,8 @@ class Forecast:
         between_hosts_nbytes: the part of them in collectives that cross hosts (the rank that receives most so).
         memory_nbytes: the peak memory of the fullest device.
         weight_nbytes: the weights of the fullest device.
+        cache_nbytes: the KV cache of the fullest device.
+        generation: the steps that it is made of, where it is the forecast of a generation.
     """
 
     step_s: float
@@ -80,6 +82,8 @@ class Forecast:
     between_hosts_nbytes: int
     memory_nbytes: int
     weight_nbytes: int
+    cache_nbytes: int = 0
+    generation: Generation | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -92,6 +96,86 @@ class Forecast:
         return self.exposed_s * 1e3 / self.seq_len
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The steps of a generation: a static batch, without a queue.
+
+    Attributes:
+        prefill: a step of the prefill, the mean of all of them.
+        decode: a decode step, the mean of all of them.
+        chunks: steps of the prefill.
+        batch, output_len: sequences, and tokens that are generated after each.
+    """
+
+    prefill: Forecast
+    decode: Forecast
+    chunks: int
+    batch: int
+    output_len: int
+
+    @property
+    def ttft_s(self) -> float:
+        """Seconds until every sequence has its first token; its choice is the end of the prefill."""
+        return self.chunks * self.prefill.step_s
+
+    @property
+    def time_per_output_token_s(self) -> float:
+        """Seconds from one token of a sequence to its next."""
+        return self.decode.step_s
+
+    @property
+    def total_s(self) -> float:
+        """Seconds until all tokens are there."""
+        return self.ttft_s + (self.output_len - 1) * self.decode.step_s
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Generated tokens per second of all sequences, the time of the prefill included."""
+        return self.batch * self.output_len / self.total_s
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """Tokens per second that one sequence gets while it is decoded."""
+        return 1 / self.decode.step_s
+
+
+def generated(prefill: Forecast, decode: Forecast, chunks: int, batch: int, output_len: int) -> Forecast:
+    """The forecast of a generation: its step is all of it.
+
+    Args:
+        prefill: of one of its steps.
+        decode: of one of its steps.
+        chunks: steps of the prefill.
+        batch: sequences.
+        output_len: tokens that are generated after each.
+    """
+    its = Generation(prefill, decode, chunks, batch, output_len)
+
+    def total(name: str) -> float:
+        each: list[float] = [getattr(step, name) for step in (prefill, decode)]
+        return chunks * each[0] + (output_len - 1) * each[1]
+
+    levels = {at: chunks * prefill.levels.get(at, 0.0) for at in (*prefill.levels, *decode.levels)}
+    return Forecast(
+        step_s=its.total_s,
+        tokens=batch * output_len,
+        seq_len=output_len,
+        latency_s=its.total_s,
+        exposed_s=total("exposed_s"),
+        hidden_s=total("hidden_s"),
+        busy_share=1 - total("exposed_s") / its.total_s,
+        levels={at: s + (output_len - 1) * decode.levels.get(at, 0.0) for at, s in levels.items()},
+        kinds=(),
+        received_nbytes=round(total("received_nbytes")),
+        between_hosts_nbytes=round(total("between_hosts_nbytes")),
+        # Weights and cache are there once; each kind of step has an arena of its own.
+        memory_nbytes=prefill.memory_nbytes + decode.memory_nbytes - decode.weight_nbytes - decode.cache_nbytes,
+        weight_nbytes=max(prefill.weight_nbytes, decode.weight_nbytes),
+        cache_nbytes=prefill.cache_nbytes,
+        generation=its,
+    )
+
+
 def forecast(dag: Dag) -> Forecast:
     """Simulate a step of a dag without deadlock, and work out its forecast."""
     return forecast_from(simulate(dag))
@@ -100,7 +184,7 @@ def forecast(dag: Dag) -> Forecast:
 def forecast_from(timeline: Timeline) -> Forecast:
     """The forecast of a timeline."""
     dag, ranks = timeline.dag, timeline.ranks
-    work, step_s = dag.plan.workload, timeline.step_s
+    work, step_s = dag.work, timeline.step_s
     exposed = {rank: sum(timeline.waited_s[rank].values()) for rank in ranks}
     last = max(ranks, key=lambda rank: timeline.rank_end_s[rank])
     received_bytes = _received_bytes(timeline)
@@ -118,6 +202,7 @@ def forecast_from(timeline: Timeline) -> Forecast:
         between_hosts_nbytes=_most(m.between_hosts for m in received_bytes.values()),
         memory_nbytes=max(peak_nbytes(dag, timeline.programs)),
         weight_nbytes=max(weight_nbytes(dag)),
+        cache_nbytes=max(state_nbytes(dag)),
     )
 
 

@@ -14,11 +14,17 @@ from helixctl.solve.work import LayerCosts, LayoutCosts
 
 
 class Bound(NamedTuple):
-    """What a layout takes at least; ``memory_nbytes`` on its fullest device."""
+    """What a layout takes at least; ``memory_nbytes`` on its fullest device.
+
+    Of a generation the step is all of it, ``ttft_s`` the seconds until its first tokens, ``time_per_output_token_s``
+    those of a decode step.
+    """
 
     step_s: float
     latency_s: float
     memory_nbytes: float
+    ttft_s: float = 0.0
+    time_per_output_token_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from helixctl.spec.model import (
     VocabularySpec,
     WorkloadSpec,
 )
+from helixctl.spec.step import Step, StepName
 
 __all__ = [
     "DTYPE_NBYTES",
@@ -35,6 +36,8 @@ __all__ = [
     "NormSpec",
     "RotarySpec",
     "Spec",
+    "Step",
+    "StepName",
     "VocabularySpec",
     "WorkloadSpec",
     "accumulator",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from helixctl.spec.attention import AttentionSpec
 from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
+from helixctl.spec.step import Step
 
 
 class ExpertsSpec(Spec):
@@ -75,22 +77,30 @@ class ModelSpec(Spec):
 
 
 class WorkloadSpec(Spec):
-    """One step: a pass over ``batch`` sequences of ``seq_len`` tokens each, without a KV cache.
+    """``batch`` sequences of ``seq_len`` tokens each: one pass without a KV cache, or prompts that go on.
 
     Attributes:
-        batch, seq_len: sequences, and tokens of each.
+        batch, seq_len: sequences, and tokens of each; of prompts the longest.
         logits: of a model with a vocabulary, the tokens whose logits are made: all, or the last of each sequence, which
             is what the next token is sampled from. Of a document that does not say it is all; ``helixctl plan`` makes
             it last where the specs do not say.
+        output_len: tokens that are generated after each prompt, one a step, with a KV cache; None: one pass.
+        prefill_tokens: tokens of all sequences of a replica that go through the model in one step of the prefill, at
+            most; always one of each sequence.
     """
 
     batch: Count = 1
     seq_len: Count = 1
     logits: Literal["all", "last"] = added("all")
+    output_len: Count | None = added(None)
+    prefill_tokens: Count = added(8192)
 
     def __str__(self) -> str:
         """``1,024 sequences x 1 token in one pass, no KV cache``."""
         tokens = f"{self.seq_len:,} {'token' if self.seq_len == 1 else 'tokens'}"
+        if self.output_len is not None:
+            prompts = f"{self.batch:,} {'prompt' if self.batch == 1 else 'prompts'}"
+            return f"{prompts} x {tokens}, {self.output_len:,} generated after each"
         last = ", logits of the last token" if self.logits == "last" else ""
         sequences = f"{self.batch:,} {'sequence' if self.batch == 1 else 'sequences'}"
         return f"{sequences} x {tokens} in one pass, no KV cache{last}"
@@ -99,6 +109,21 @@ class WorkloadSpec(Spec):
     def tokens(self) -> int:
         """Tokens per step."""
         return self.batch * self.seq_len
+
+    @property
+    def positions(self) -> int:
+        """Tokens of a sequence in the end, generated ones among them."""
+        return self.seq_len + (self.output_len or 0)
+
+    @property
+    def in_one_pass(self) -> Step:
+        """All of it as one step without a cache."""
+        return _one_pass(self.batch, self.seq_len, self.logits)
+
+
+@lru_cache(maxsize=1024)  # a search asks for it many thousand times
+def _one_pass(batch: int, seq_len: int, logits: Literal["all", "last"]) -> Step:
+    return Step("pass", batch, seq_len, logits)
 
 
 def no_logits(model: ModelSpec, workload: WorkloadSpec) -> str | None:

@@ -16,6 +16,7 @@ from helixctl.verify.memory import check_memory
 from helixctl.verify.plan import check_embedded_plan, check_plan
 from helixctl.verify.regions import check_costs, check_regions
 from helixctl.verify.schedule import check_collectives, check_issue
+from helixctl.verify.state import check_state
 from helixctl.verify.structure import check_ids, check_producers, check_references, check_shapes
 
 # In stages: a check may rely on what the stages before it have shown.
@@ -27,7 +28,7 @@ CHECKS: Final[tuple[tuple[Check, ...], ...]] = (
     (check_issue,),
     (check_function,),
     (check_regions, check_collectives),
-    (check_tiling, check_ownership, check_costs, check_memory),
+    (check_tiling, check_ownership, check_state, check_costs, check_memory),
     (check_layout,),
 )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from helixctl.dag import Attention, Dag, Linear, Norm, Task, Value
+from helixctl.dag import Attention, CachedAttention, Dag, Linear, Norm, PartialAttention, Task, Value
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
-from helixctl.plan.layout import full_extents
-from helixctl.verify.rule import Made, RuleError, all_of, axis_of, interval, made, op_of, whole_sum
+from helixctl.plan.layout import full_extents, share
+from helixctl.verify.rule import Made, RuleError, all_of, axis_of, interval, made, op_of, same_tokens, whole_sum
 
 
 def _embed(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -93,10 +93,10 @@ def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, q.region)]
 
 
-def _key_heads(dag: Dag, q: Value, k: Value) -> Interval:
+def _key_heads(dag: Dag, q: Value, k: Value, axis: int = 2) -> Interval:
     """The heads of keys that heads of queries attend with: each with all of its queries, or one with some of them."""
     first, last = q.region[2]
-    each = dag.tensor[q.tensor].shape[2] // dag.tensor[k.tensor].shape[2]
+    each = dag.tensor[q.tensor].shape[2] // dag.tensor[k.tensor].shape[axis]
     keys = (first // each, -(-last // each))
     if keys[1] - keys[0] > 1 and (first % each or last % each):
         msg = f"heads {interval(q.region[2])} of {q.id} are not all of those of kv_head {interval(keys)}, {each} each"
@@ -136,19 +136,124 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     if w_gate and w_gate[0].region != w_up.region:
         msg = f"{w_gate[0].id} and {w_up.id} are different regions"
         raise RuleError(msg)
-    extents = full_extents(dag.plan.model, dag.plan.workload)
+    extents = full_extents(dag.plan.model, dag.work)
     cuts = zip(contracted(task.op), w_down.region[:2], strict=True)
     partial = tuple((dim, iv) for dim, iv in cuts if iv != (0, extents[dim]))
     return [made(dag, task.op, (*x.region[:2], w_down.region[2]), partial)]
+
+
+def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    *xs, length = values
+    whole_sum(*values)
+    for x in xs:
+        all_of(dag, x, axis_of(dag.tensor[x.tensor], "head_dim"), "a rotation needs all")
+        same_tokens(length, x)
+    return [made(dag, task.op, x.region) for x in xs]
+
+
+def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    *pairs, length, count = values
+    whole_sum(*values)
+    for x, cache in zip(pairs[:2], pairs[2:], strict=True):
+        if (x.region[0], *x.region[2:]) != (cache.region[0], *cache.region[4:]):
+            msg = f"{x.id} and {cache.id} differ in batch, kv_head or head_dim"
+            raise RuleError(msg)
+        all_of(dag, x, 1, "the cache takes all")
+        for axis in (1, 3):
+            all_of(dag, cache, axis, "a lane of the cache has all")
+        same_tokens(length, x)
+        same_tokens(count, x)
+    if pairs[2].region != pairs[3].region:
+        msg = f"{pairs[2].id} and {pairs[3].id} are different regions"
+        raise RuleError(msg)
+    return [made(dag, task.op, cache.region, output=i) for i, cache in enumerate(pairs[2:])]
+
+
+def _over_cache(dag: Dag, values: list[Value], softmax_width: int) -> None:
+    """What attention over a cache asks of its operands, lanes apart."""
+    q, k, v, length, count = values
+    whole_sum(*values)
+    if k.region != v.region:
+        msg = f"{k.id} and {v.id} are different regions"
+        raise RuleError(msg)
+    if (k.region[0], k.region[5]) != (q.region[0], q.region[3]):
+        msg = f"{q.id} and {k.id} differ in batch or head_dim"
+        raise RuleError(msg)
+    keys = _key_heads(dag, q, k, axis=4)
+    if k.region[4] != keys:
+        have, need = interval(k.region[4]), interval(keys)
+        msg = f"{k.id} has kv_head {have}; the heads {interval(q.region[2])} need {need}"
+        raise RuleError(msg)
+    for axis in (1, 3):
+        all_of(dag, k, axis, "a softmax needs all")
+    start, stop = q.region[3]
+    if start % softmax_width or stop % softmax_width:
+        msg = f"head_dim {start}:{stop} cuts a softmax of {softmax_width} dims"
+        raise RuleError(msg)
+    same_tokens(length, q)
+    same_tokens(count, q)
+
+
+def _cached_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    _over_cache(dag, values, op_of(task, CachedAttention).softmax_width)
+    all_of(dag, values[1], 2, "a softmax needs all")
+    return [made(dag, task.op, values[0].region)]
+
+
+def _partial_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    q, k = values[:2]
+    _over_cache(dag, values, op_of(task, PartialAttention).softmax_width)
+    all_of(dag, q, 3, "a lane attends with all")
+    lane = k.region[2]
+    if lane[1] - lane[0] != 1:
+        msg = f"{k.id} has key_lane {interval(lane)}; a partial attention is over one lane"
+        raise RuleError(msg)
+    batch, rows, heads, dims = q.region
+    softmaxes = (0, dag.tensor[dag.value[task.outputs[1]].tensor].shape[-1])
+    part, lse = ((batch, lane, rows, heads, last) for last in (dims, softmaxes))
+    return [made(dag, task.op, part), made(dag, task.op, lse, output=1)]
+
+
+def _merge(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    part, lse = values
+    whole_sum(*values)
+    if (part.region[0], *part.region[2:4]) != (lse.region[0], *lse.region[2:4]):
+        msg = f"{part.id} and {lse.id} differ in batch, seq or head"
+        raise RuleError(msg)
+    for value in values:
+        all_of(dag, value, 1, "a merge needs all")
+    all_of(dag, lse, 4, "a merge needs all")
+    return [made(dag, task.op, (part.region[0], *part.region[2:]))]
+
+
+def _best(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    (logits,) = values
+    whole_sum(logits)
+    size = dag.tensor[logits.tensor].shape[1]
+    parts = dag.tensor[dag.value[task.outputs[0]].tensor].shape[1]
+    held = next((i for i in range(parts) if share(size, parts, i) == logits.region[1]), None)
+    if held is None:
+        msg = f"{logits.id} has vocab {interval(logits.region[1])}, which is no share of {parts} of {size}"
+        raise RuleError(msg)
+    region = (logits.region[0], (held, held + 1))
+    return [made(dag, task.op, region, output=i) for i in range(2)]
+
+
+def _choose(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    logit, token = values
+    whole_sum(*values)
+    if logit.region != token.region:
+        msg = f"{logit.id} and {token.id} are different regions"
+        raise RuleError(msg)
+    all_of(dag, logit, 1, "a choice needs all")
+    return [made(dag, task.op, logit.region[:1])]
 
 
 def _last_token(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     x, length = values
     whole_sum(*values)
     rows, extent = x.region[1], dag.tensor[x.tensor].shape[1]
-    if length.region != x.region[:1]:
-        msg = f"{x.id} and {length.id} are of different sequences"
-        raise RuleError(msg)
+    same_tokens(length, x)
     partial = () if rows == (0, extent) else (("seq", rows),)
     return [made(dag, task.op, (x.region[0], *x.region[2:]), partial)]
 
@@ -166,4 +271,11 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "experts": _experts,
     "add": _elementwise,
     "last_token": _last_token,
+    "rotate_at": _rotate_at,
+    "cache_write": _cache_write,
+    "cached_attention": _cached_attention,
+    "partial_attention": _partial_attention,
+    "merge": _merge,
+    "best": _best,
+    "choose": _choose,
 }

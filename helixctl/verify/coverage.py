@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from helixctl.dag import Dag, Tensor, Value
+from helixctl.dag.document import GIVEN
 from helixctl.errors import Diagnostic
 from helixctl.plan.layout import full_extents
 from helixctl.verify.tiling import Box, Untiled, untiled
@@ -16,14 +17,14 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
 
     A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well.
     """
-    extents = full_extents(dag.plan.model, dag.plan.workload)
+    extents = full_extents(dag.plan.model, dag.work)
     made: dict[str, list[Value]] = defaultdict(list)
     for task in dag.tasks:
         if not task.moves:
             for value_id in task.outputs:
                 made[dag.value[value_id].tensor].append(dag.value[value_id])
     for tensor in dag.tensors:
-        if tensor.role in ("input", "weight"):
+        if tensor.role in GIVEN:
             continue
         values = made.get(tensor.name, [])
         boxes = [v.region + tuple(iv for _, iv in v.partial) for v in values]
@@ -40,13 +41,13 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
 
 
 def check_ownership(dag: Dag) -> Iterator[Diagnostic]:
-    """Every weight, and the input, is there from the start: cut without gap or overlap, or whole on equals (HX408)."""
+    """Every weight, input and state is there from the start: cut without gap or overlap, or whole on equals (HX408)."""
     given: dict[str, list[Value]] = defaultdict(list)
     for value in dag.values:
         if value.id not in dag.producer:
             given[value.tensor].append(value)
     for tensor in dag.tensors:
-        if tensor.role not in ("input", "weight"):
+        if tensor.role not in GIVEN:
             continue
         values = given.get(tensor.name, [])
         boxes = [v.region for v in values]
@@ -54,7 +55,7 @@ def check_ownership(dag: Dag) -> Iterator[Diagnostic]:
             path = _row(tensor, values, boxes, problem)
             yield Diagnostic("HX408", f"{tensor.role} {tensor.name}: {problem.reason}", path=path)
         for rank, count in Counter(v.rank for v in values).items():
-            # A rank may hold the input in parts, one for each microbatch.
+            # A rank may hold an input or a state in parts, one for each microbatch.
             if count > 1 and tensor.role == "weight":
                 path = [v.id for v in values if v.rank == rank][-1]
                 message = f"{tensor.role} {tensor.name}: rank {rank} owns {count} regions of it"

@@ -112,7 +112,7 @@ def _sum(dag: Dag, task: Task, pieces: list[Value]) -> Made:
         summed = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
         msg = f"the partial sums do not meet without gap or overlap: {summed}"
         raise RuleError(msg)
-    extents = full_extents(dag.plan.model, dag.plan.workload)
+    extents = full_extents(dag.plan.model, dag.work)
     if unknown := [dim for dim in dims if dim not in extents]:
         raise RuleError(f"{first.id} is {partial_text(first.partial)}, and the model has no {unknown[0]}")
     partial = tuple((dim, iv) for dim, iv in zip(dims, whole, strict=True) if iv != (0, extents[dim]))

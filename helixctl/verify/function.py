@@ -18,7 +18,7 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
     equation that defines its output, a collective moves or sums regions of one tensor, and so every declared value
     holds that region of the tensor that the unpartitioned model computes.
     """
-    function = function_of(dag.plan.model, dag.plan.workload)
+    function = function_of(dag.plan.model, dag.work)
     for name in sorted(function.tensors.keys() - dag.tensor.keys()):
         yield Diagnostic("HX411", f"the model's tensor {name} is missing")
     for tensor in dag.tensors:

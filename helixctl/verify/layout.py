@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Final
 
-from helixctl.dag import AllGather, Dag, Task, Tensor, Value
-from helixctl.dag.function import Function, function_of
+from helixctl.dag import AllGather, Dag, SendReceive, Task, Tensor, Value
+from helixctl.dag.function import TOKEN, Function, function_of
 from helixctl.dag.levels import level_moved
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan
@@ -27,8 +27,8 @@ _SHOWN: Final = 2
 
 def check_layout(dag: Dag) -> Iterator[Diagnostic]:
     """What ranks own and make is their share (HX414); then, how they gather it and take turns."""
-    function = function_of(dag.plan.model, dag.plan.workload)
-    want, have = _due(dag.plan, function), _had(dag)
+    function = function_of(dag.plan.model, dag.work)
+    want, have = _due(dag, function), _had(dag)
     wrong: dict[str, int] = {}
     for name, rank in sorted(want.keys() | have.keys()):
         if name not in wrong and want.get((name, rank)) != have.get((name, rank)):
@@ -64,15 +64,16 @@ def _had(dag: Dag) -> dict[Part, list[Region]]:
     return {part: sorted(regions) for part, regions in found.items()}
 
 
-def _due(plan: Plan, function: Function) -> dict[Part, list[Region]]:
+def _due(dag: Dag, function: Function) -> dict[Part, list[Region]]:
     """What they would be by the layout's table of shardings."""
-    layout, shares = plan.layout, Shares(plan.layout, plan.model, plan.workload)
+    plan, work = dag.plan, dag.work
+    layout, shares = plan.layout, Shares(plan.layout, plan.model, work)
     stages = _stages(plan, function)
     found: dict[Part, list[Region]] = {}
     for rank in range(layout.devices):
         stage, replica = layout.team_of(rank)
         first = rank == layout.team(stage, replica)[0]
-        parts = [layout.batch(replica, i, plan.workload) for i in range(layout.microbatches)]
+        parts = [layout.batch(replica, i, work) for i in range(layout.microbatches)]
         alike: dict[str, list[Region]] = {}  # the regions of a tensor are those of its likes in other layers
         for name, tensor in function.tensors.items():
             made = shares.of(name).made
@@ -119,9 +120,11 @@ def _gathered(dag: Dag, task: Task) -> Iterator[Diagnostic]:
     """What attention makes is gathered inside the groups first, or across them."""
     layout = dag.plan.layout
     maker = dag.producer.get(task.inputs[0])
-    if maker is None or maker.kind != "attention" or not isinstance(task.op, AllGather):
+    attention = kind_of(dag.value[task.inputs[0]].tensor) == "attention"
+    if maker is None or maker.moves or not attention or not isinstance(task.op, AllGather):
         return
-    first = layout.shared_dim if layout.gather_order == "slices_first" else "head"
+    shared = "head_dim" if layout.shared_dim == "key" else layout.shared_dim  # of merged lanes
+    first = shared if layout.gather_order == "slices_first" else "head"
     if min(layout.groups, layout.slices) > 1 and task.op.dim != first:
         yield finding("HX414", dag, task, f"gathers {task.op.dim} first; the layout {layout} gathers {first} first")
 
@@ -132,10 +135,14 @@ def _in_turns(dag: Dag, rank: int) -> Iterator[Diagnostic]:
     if layout.microbatches == 1:
         return  # any order of one microbatch is in turn
     _, replica = layout.team_of(rank)
-    starts = [layout.batch(replica, i, dag.plan.workload)[0] for i in range(layout.microbatches)]
+    starts = [layout.batch(replica, i, dag.work)[0] for i in range(layout.microbatches)]
     turns: list[list[list[str]]] = [[[]] for _ in starts]
+    tokens: list[tuple[int, str]] = []  # sent between stages when all microbatches are through
     for name in dag.order[rank]:
         task = dag.task[name]
+        if isinstance(task.op, SendReceive) and dag.value[task.inputs[0]].tensor == TOKEN:
+            tokens.append((dag.value[task.inputs[0]].region[0][0], name))
+            continue
         batch = _batch(dag, [dag.value[value] for value in (*task.outputs, *task.inputs)])
         mine = turns[bisect_right(starts, batch) - 1]
         mine[-1].append(name)
@@ -145,6 +152,7 @@ def _in_turns(dag: Dag, rank: int) -> Iterator[Diagnostic]:
     for first in range(0, len(turns), layout.interleave):
         for turn in zip_longest(*turns[first : first + layout.interleave], fillvalue=()):
             due += [name for names in turn for name in names]
+    due += [name for _, name in sorted(tokens, key=lambda token: token[0])]
     for name, other in zip(dag.order[rank], due, strict=True):
         if name != other:
             message = f"rank {rank} issues it where {other} has its turn, by the layout {layout}"

@@ -89,7 +89,8 @@ def check_costs(dag: Dag) -> Iterator[Diagnostic]:
     for task in dag.tasks:
         inputs = [dag.value[v] for v in task.inputs]
         outputs = [dag.value[v] for v in task.outputs]
-        want = (flops(task.op, inputs, outputs, dag.tensor), nbytes(task.op, len(task.ranks), inputs, outputs))
+        moved = nbytes(task.op, len(task.ranks), inputs, outputs, dag.tensor)
+        want = (flops(task.op, inputs, outputs, dag.tensor), moved)
         if (task.flops, task.nbytes) != want:
             have = f"{task.flops} flops and {task.nbytes} bytes"
             yield finding("HX412", dag, task, f"declares {have}; its regions give {want[0]} and {want[1]}")

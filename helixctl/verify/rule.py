@@ -8,11 +8,13 @@ from helixctl.dag import (
     AllGather,
     AllToAll,
     Attention,
+    CachedAttention,
     Dag,
     Linear,
     Narrow,
     Norm,
     Op,
+    PartialAttention,
     ReduceScatter,
     Task,
     Tensor,
@@ -41,7 +43,7 @@ class RuleError(Exception):
         self.value = value
 
 
-T = TypeVar("T", AllGather, AllToAll, Attention, Linear, Narrow, Norm, ReduceScatter)
+T = TypeVar("T", AllGather, AllToAll, Attention, CachedAttention, Linear, Narrow, Norm, PartialAttention, ReduceScatter)
 
 
 def op_of(task: Task, kind: type[T]) -> T:
@@ -51,9 +53,11 @@ def op_of(task: Task, kind: type[T]) -> T:
     return task.op
 
 
-def made(dag: Dag, op: Op, region: tuple[Interval, ...], partial: tuple[tuple[str, Interval], ...] = ()) -> Made:
-    """What a computation makes of a region, in the dtype that is its due."""
-    dtype = made_dtype(op, dag.plan.model.dtype, dag.plan.partial_dtype if partial else None)
+def made(
+    dag: Dag, op: Op, region: tuple[Interval, ...], partial: tuple[tuple[str, Interval], ...] = (), output: int = 0
+) -> Made:
+    """What a computation makes of a region, as which of its outputs, in the dtype that is its due."""
+    dtype = made_dtype(op, output, dag.plan.model.dtype, dag.plan.partial_dtype, partial=bool(partial))
     return Made(region, partial, dtype)
 
 
@@ -63,6 +67,14 @@ def whole_sum(*values: Value) -> None:
         if value.partial:
             msg = f"takes {value.id} for a whole, but it is {partial_text(value.partial)}"
             raise RuleError(msg)
+
+
+def same_tokens(length: Value, x: Value, *, axis: int = 0) -> None:
+    """Refuse lengths that are not there for all sequences of a value, whose batch stands at ``axis``."""
+    (first, last), batch = length.region[0], x.region[axis]
+    if not first <= batch[0] < batch[1] <= last:
+        msg = f"{length.id} has batch {interval(length.region[0])}; {x.id} has batch {interval(batch)}"
+        raise RuleError(msg)
 
 
 def axis_of(tensor: Tensor, dim: str) -> int:

@@ -7,12 +7,46 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from helixctl.dag import Broadcast, Dag, Op, SendReceive, Task
-from helixctl.dag.ops import Add, Attention, Bias, Embed, Experts, LastToken, Linear, Multiply, Norm, Rotate, Route
+from helixctl.dag.document import GIVEN
+from helixctl.dag.ops import (
+    Add,
+    Attention,
+    Best,
+    Bias,
+    CachedAttention,
+    CacheWrite,
+    Choose,
+    Embed,
+    Experts,
+    LastToken,
+    Linear,
+    Merge,
+    Multiply,
+    Norm,
+    PartialAttention,
+    Rotate,
+    RotateAt,
+    Route,
+)
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
 
-# Of computing tasks; others have one.
-_INPUTS: Final[dict[type, int]] = {Embed: 2, Norm: 2, Attention: 3, Add: 2, Multiply: 2, Route: 2, LastToken: 2}
+# Inputs and outputs of computing tasks; others have one of each.
+_ENDS: Final[dict[type, tuple[int, int]]] = {
+    Embed: (2, 1),
+    Norm: (2, 1),
+    Attention: (3, 1),
+    Add: (2, 1),
+    Multiply: (2, 1),
+    Route: (2, 1),
+    LastToken: (2, 1),
+    CacheWrite: (6, 2),
+    CachedAttention: (5, 1),
+    PartialAttention: (5, 2),
+    Merge: (2, 1),
+    Best: (1, 2),
+    Choose: (2, 1),
+}
 
 
 def check_ids(dag: Dag) -> Iterator[Diagnostic]:
@@ -67,7 +101,7 @@ def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
     for task in dag.tasks:
         if problem := _wrong_ends(task):
             yield finding("HX401", dag, task, problem)
-        if not all(rank < devices for rank in task.ranks) or list(task.ranks) != sorted(set(task.ranks)):
+        if not _in_order(task) or not all(rank < devices for rank in task.ranks):
             message = f"has ranks {list(task.ranks)}; they must ascend, each once, below {devices}"
             yield finding("HX401", dag, task, message)
 
@@ -76,12 +110,12 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
     """Every value is an input, a weight, or the output of one task, and is used on its own rank (HX404)."""
     makers = Counter(out for task in dag.tasks for out in task.outputs)
     for value in dag.values:
-        given = dag.tensor[value.tensor].role in ("input", "weight")
+        given = dag.tensor[value.tensor].role in GIVEN
         count = makers[value.id]
         if count > 1:
             yield Diagnostic("HX404", f"value {value.id} is made by {count} tasks", path=value.id)
         elif count == 0 and not given:
-            message = f"value {value.id} is made by no task, and its tensor is not an input or a weight"
+            message = f"value {value.id} is made by no task, and its tensor is not an input, a weight or a state"
             yield Diagnostic("HX404", message, path=value.id)
     for task in dag.tasks:
         for value_id, rank in (*_placed(task, task.inputs, task.ranks), *_placed(task, task.outputs, task.receivers)):
@@ -89,6 +123,12 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
                 yield finding(
                     "HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}"
                 )
+
+
+def _in_order(task: Task) -> bool:
+    """Whether ranks ascend; of two that send and receive the sender comes first, whichever it is."""
+    each = sorted(set(task.ranks))
+    return len(each) == len(task.ranks) if isinstance(task.op, SendReceive) else each == list(task.ranks)
 
 
 def _wrong_ends(task: Task) -> str | None:
@@ -119,10 +159,12 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
             return 2 * outs, outs
         case Rotate():
             return outs, outs
+        case RotateAt():
+            return outs + 1, outs
         case Experts():
             return min(max(ins, 4), 5), 1  # with or without w_gate
         case _:
-            return _INPUTS.get(type(op), 1), 1
+            return _ENDS.get(type(op), (1, 1))
 
 
 def _placed(task: Task, values: Iterable[str], ranks: tuple[int, ...]) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
-from helixctl.errors import fail
+from helixctl_runtime.agree import agree
 from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
 from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.compile import compile_rank
@@ -82,7 +82,7 @@ class _Session:
     def run(self) -> list[Result] | None:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.rank.init_process_group()
-        self._agree()
+        agree(self.rank, self.digests, _shared(self.options), self.numbers)
         if self.rank.peers:  # else whoever started the ranks has done it
             for dag in self.dags:
                 self.numbers.check_heads(dag, (self.rank.rank, self.rank.world_size))
@@ -121,30 +121,6 @@ class _Session:
             )
             for dag, ranks in zip(self.dags, zip(*gathered, strict=True), strict=True)
         ]
-
-    def _agree(self) -> None:
-        """All ranks hold the same documents and files and have the same options, or none goes on.
-
-        Raises:
-            HelixError: HX503.
-        """
-        # Ranks that were started by one process have what it has.
-        files = self.numbers.fingerprints() if self.rank.peers else {}
-        mine = (str(self.rank), list(self.digests), _shared(self.options), files)
-        held = [mine] * self.rank.world_size
-        dist.all_gather_object(held, mine)
-        (first, expected, options, read), *others = held
-        for rank, digests, its, theirs in others:
-            if digests != expected:
-                message = f"{rank} holds {_dags(digests)}, {first} {_dags(expected)}"
-                raise fail("HX503", message, "give all hosts the same files, --dtype and version of helixctl")
-            if different := [name for name in read if read[name] != theirs.get(name)]:
-                message = f"{rank} reads other files for {' and '.join(different)} than {first}"
-                raise fail("HX503", message, "give all hosts the same files")
-            if different := [
-                f"--{name} {its[name]}, not {options[name]}" for name in its if its[name] != options[name]
-            ]:
-                raise fail("HX503", f"{rank} has {', '.join(different)} as {first}", "start all ranks with one command")
 
     def _compile(self, dag: Dag) -> tuple[BoundProgram, int]:
         """This rank's part of a dag, and the bytes of weight files that it took."""
@@ -190,7 +166,3 @@ def _shared(options: Options) -> dict[str, object]:
         "output": options.output is not None,
         "cuda-graph": options.cuda_graph,
     }
-
-
-def _dags(digests: list[str]) -> str:
-    return ("the dag " if len(digests) == 1 else "the dags ") + ", ".join(f"{digest[:19]}..." for digest in digests)

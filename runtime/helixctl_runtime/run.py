@@ -9,17 +9,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl_runtime.execute import Options, Work
+from helixctl_runtime.generate import Prompts, text
 from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.result import Result
+from helixctl_runtime.session import Asked, Generation
+from helixctl_runtime.tensors.inputs import read_ids
+from helixctl_runtime.tensors.seeded import seeded_numbers
 from helixctl_runtime.tensors.tensor_source import TensorSource
 
-__all__ = ["Options", "Result", "comparison", "prints_output", "run", "starts_ranks"]
+__all__ = [
+    "Asked",
+    "Options",
+    "Prompts",
+    "Result",
+    "comparison",
+    "generate",
+    "prints_output",
+    "run",
+    "seeded_prompts",
+    "starts_ranks",
+    "stored_prompts",
+    "text",
+]
 
 
 def prints_output() -> bool:
@@ -76,6 +95,66 @@ def run(
     for result in found or ():
         result.report["input"] = options.inputs and {"path": options.inputs, "notes": notes}
     return found
+
+
+def generate(
+    dags: Sequence[Dag],
+    asked: Asked,
+    *,
+    device: Literal["cpu", "cuda"],
+    timeout: float,
+    log_dir: Path | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> dict[str, Any] | None:
+    """Continue prompts by the steps of a plan.
+
+    Args:
+        dags: of the prefill and of the decode step.
+        asked: the prompts, and what to do with them.
+        device: one CUDA device per rank, or the CPU for all.
+        timeout: seconds that a rank waits for another.
+        log_dir: where the logs of the ranks are kept.
+        on_progress: as of ``run``.
+
+    Returns:
+        The report, with the tokens; None where another process is rank 0.
+
+    Raises:
+        HelixError: HX5xx, as ``run``.
+    """
+    options = Options(seed=asked.seed, weights=asked.weights, weights_prefix=asked.weights_prefix)
+    prefix, _ = _check_files(dags[:1], options)
+    numbering = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
+    results = run_ranks(
+        Generation(numbering, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags)),
+        world_size=dags[0].plan.layout.devices,
+        device=device,
+        timeout=timeout,
+        task_name=numbering.name,
+        log_dir=log_dir,
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
+    )
+    found: Any = results[0]
+    return found
+
+
+def seeded_prompts(dag: Dag, seed: int) -> Prompts:
+    """Prompts of the plan's length, of seeded token ids."""
+    work = dag.plan.workload
+    shape = (work.batch, work.seq_len)
+    ids = replace(dag.tensor["input_ids"], shape=shape)
+    made = seeded_numbers(ids, ids.full, seed, torch.int64, torch.device("cpu"))
+    return Prompts(made, torch.full((work.batch,), work.seq_len))
+
+
+def stored_prompts(path: str, dag: Dag) -> Prompts:
+    """The prompts of a safetensors file: ``input_ids`` (batch, tokens), and their lengths by ``attention_mask``.
+
+    Raises:
+        HelixError: HX507, it has no such tensor, or one that does not fit the plan.
+    """
+    vocabulary = dag.plan.model.vocabulary
+    return Prompts(*read_ids(path, vocabulary.size if vocabulary else 0))
 
 
 def _check_files(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:

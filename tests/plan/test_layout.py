@@ -15,7 +15,7 @@ from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 def share_of(layout: Layout, tensor: str, rank: int, document: tuple[str, str] = PAPER) -> dict[str, Interval]:
     """A rank's share of every dim of a tensor that the layout cuts."""
     model, _, workload = specs(document)
-    shares = Shares(layout, model, workload)
+    shares = Shares(layout, model, workload.in_one_pass)
     return shares.cut(shares.of(tensor).made, rank)
 
 

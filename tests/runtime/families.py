@@ -102,7 +102,7 @@ LLAMA, TIED, MIXTRAL = FAMILIES["llama"], FAMILIES["llama tied"], FAMILIES["mixt
 
 
 def weights_of(spec: ModelSpec) -> list[Tensor]:
-    return [t for t in function_of(spec, WORK).tensors.values() if t.role == "weight"]
+    return [t for t in function_of(spec, WORK.in_one_pass).tensors.values() if t.role == "weight"]
 
 
 def saved(family: Family, folder: Path, *, dtype: torch.dtype = torch.float32, **how: Any) -> Weights:

@@ -189,8 +189,9 @@ def rehearse(
 def _rank(dag: Dag, rank: int, load: Callable[[Value], torch.Tensor], checker: _OpChecker, found: Rehearsed) -> None:
     made, bound = program.program_of(dag, rank), compile_rank(dag, rank, CUDA, load)
     found.faults += [f"rank {rank}, compiled: {why}" for why in dict.fromkeys(checker.faults)]
-    if bound.weight_nbytes + bound.buffer_nbytes != bound.proved_nbytes:
-        found.faults.append(f"rank {rank}: {bound.weight_nbytes} + {bound.buffer_nbytes} bytes, not as proved")
+    held = (bound.weight_nbytes, bound.buffer_nbytes, bound.state_nbytes)
+    if sum(held) != bound.proved_nbytes:
+        found.faults.append(f"rank {rank}: {' + '.join(map(str, held))} bytes, not as proved")
     received = (a.receive for a in bound.actions if isinstance(a, Exchange))
     arena = next(itertools.chain(bound.inputs.values(), bound.outputs.values(), received)).untyped_storage()
     checker.in_step, waiting = True, False
@@ -225,7 +226,10 @@ def _spans(made: program.Program, action: Any) -> list[Span]:
     """First byte, last byte and elements of all that an action says it writes."""
     views = action.writes if isinstance(action, program.Compute) else [target for target, _ in action.pairs]
     found = []
+    states = {buffer.view.block for buffer in made.states.values()}  # outside the arena
     for view in views:
+        if view.block in states:
+            continue
         start = made.arena.offsets[view.block] // TORCH[view.dtype].itemsize + view.start
         like = torch.empty_strided(view.sizes, view.strides, dtype=TORCH[view.dtype], device="meta")
         found.append(_span(like, start))

@@ -19,7 +19,7 @@ from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
-from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec import ModelSpec, StepName, WorkloadSpec
 from helixctl.spec.load import load_cluster, load_model
 from helixctl_runtime import kernels
 from helixctl_runtime.compile import compile_rank
@@ -512,3 +512,33 @@ def test_kernels_on_cuda_are_read_off_torch() -> None:
     assert all(cuda_rules.on_cuda(op) for op in known)
     unknown = [aten._scaled_dot_product_flash_attention_for_cpu.default, aten.mkldnn_linear.default]
     assert not any(cuda_rules.on_cuda(op) for op in unknown)
+
+
+CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "whole": (2, 1, {"combine": "reduce"}),
+    "by key": (1, 3, {"slicing": "key"}),
+    "by key, reduced": (2, 2, {"slicing": "key", "combine": "reduce", "reduction_dtype": "model"}),
+    "by batch": (1, 2, {"slicing": "batch", "residual": "sharded"}),
+    "in stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2}),
+}
+
+
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
+def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
+    """Neither a prefill nor a decode step waits for the host: all lengths are data on the device."""
+    groups, slices, axes = CACHES[layout]
+    changes = {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16}}
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
+    check(lower(plan, step=step))
+
+
+def test_a_cache_of_the_paper_s_model() -> None:
+    """Softmaxes of a part of a head, and hidden states instead of tokens."""
+    changes = {"vocabulary": None, "attention": {"head_dim": 16, "softmax_slices": 2, "rotary": None, "qk_norm": False}}
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9)
+    model = ModelSpec.model_validate(merged(merged(REAL, changes), {"layers": 1, "dtype": "bfloat16"}))
+    for groups, slices, slicing in ((1, 2, "head_dim"), (1, 2, "key")):
+        check(lower(sketched(model, work, groups, slices, slicing=slicing), step="decode"))

@@ -19,7 +19,7 @@ from tests.runtime.families import CPU, HIDDEN, LLAMA, VOCABULARY, WORK, Weights
 
 def numbers(path: Path | str, *, spec: ModelSpec = LLAMA.spec) -> tuple[TensorSource, Tensor]:
     """An input file after its check, and the tensor that it gives."""
-    tensors = tuple(function_of(spec, WORK).tensors.values())
+    tensors = tuple(function_of(spec, WORK.in_one_pass).tensors.values())
     found = TensorSource(0, None, str(path))
     found.check(SimpleNamespace(tensors=tensors, plan=SimpleNamespace(model=spec)))  # type: ignore[arg-type]
     return found, next(tensor for tensor in tensors if tensor.role == "input")

@@ -30,7 +30,7 @@ def look(path: Path, held: dict[str, Any], *, causal: bool = True, last: bool = 
     attention = spec.attention.model_copy(update={"causal": causal})
     spec = spec.model_copy(update={"attention": attention})
     found = TensorSource(0, None, str(path / "x.safetensors"))
-    tensors = tuple(function_of(spec, LAST if last else WORK).tensors.values())
+    tensors = tuple(function_of(spec, (LAST if last else WORK).in_one_pass).tensors.values())
     found.check(SimpleNamespace(tensors=tensors, plan=SimpleNamespace(model=spec)))  # type: ignore[arg-type]
     return found
 
@@ -119,7 +119,7 @@ def test_what_changes_nothing(tmp_path: Path) -> None:
 )
 def test_lengths_of_the_last_tokens(held: dict[str, Any], expected: list[int], tmp_path: Path) -> None:
     found = look(tmp_path, held, last=True)
-    tensor = function_of(LLAMA.spec, LAST).tensors["length"]
+    tensor = function_of(LLAMA.spec, LAST.in_one_pass).tensors["length"]
     assert found.region(tensor, ((0, 2),), torch.int64, CPU).tolist() == expected
     assert found.region(tensor, ((1, 2),), torch.int64, CPU).tolist() == expected[1:]
 

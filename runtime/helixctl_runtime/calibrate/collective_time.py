@@ -148,7 +148,7 @@ def received_nbytes(point: CollectivePoint) -> int:
     made = {AllGather: numel * point.ranks, AllToAll: share, ReduceScatter: share}.get(type(op), numel)
     # The result of an all-to-all overlaps the rank's own piece by one share of it.
     piece, whole = (Value("v", "t", 0, ((0, n),), "float32") for n in (numel, made))
-    return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks)
+    return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks, {})
 
 
 def collective_seconds(groups: Sequence[Sequence[Sequence[TimedLoop]]], repeat: int, stretch: float) -> float:

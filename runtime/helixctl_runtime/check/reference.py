@@ -42,7 +42,7 @@ def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
     Every operation is computed in ``dtype`` (half precision: in float32) and its result rounded once to ``dtype``.
     ``load`` gives the numbers of whole weights and inputs (token ids: int64); they are read when needed and not kept.
     """
-    function = function_of(plan.model, plan.workload)
+    function = function_of(plan.model, plan.step())
     given, made = input_of(plan.model), output_of(plan.model)
     wide = torch.float32 if dtype in HALF else dtype
     uses = {name: i for i, eq in enumerate(function.equations) for name in eq.inputs}

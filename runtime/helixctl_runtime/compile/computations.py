@@ -10,16 +10,23 @@ from helixctl.dag import (
     Activation,
     Add,
     Attention,
+    Best,
     Bias,
+    CachedAttention,
+    CacheWrite,
+    Choose,
     Dag,
     Embed,
     Experts,
     LastToken,
     Linear,
+    Merge,
     Multiply,
     Narrow,
     Norm,
+    PartialAttention,
     Rotate,
+    RotateAt,
     Route,
 )
 from helixctl_runtime import kernels
@@ -40,7 +47,7 @@ class Kernels:
         self.attention: set[SDPBackend] = set()
         self.on_device = memory.device.type == "cuda"
 
-    def bind(self, action: program.Compute) -> kernels.Step:  # noqa: PLR0911  one case a kind
+    def bind(self, action: program.Compute) -> kernels.Step:  # noqa: C901, PLR0911  one case a kind
         """The call that runs an action.
 
         Raises:
@@ -67,10 +74,47 @@ class Kernels:
             case LastToken():
                 value = self._dag.value[action.task.inputs[0]]
                 start, whole = value.region[1][0], value.region[1] == self._dag.tensor[value.tensor].full[1]
+                whole &= self._dag.work.cached is None  # a sequence may bring no token
                 return kernels.last_token(reads[0], reads[1], start, out, whole=whole)
             case Narrow():
                 return kernels.copy([(out, reads[0])])
+            case RotateAt() | CacheWrite() | CachedAttention() | PartialAttention() | Merge() | Best() | Choose():
+                return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
         return self._with_weights(action, reads, out)
+
+    def _of_a_cache(  # noqa: PLR0911  one a kind
+        self, action: program.Compute, reads: list[torch.Tensor], writes: list[torch.Tensor]
+    ) -> kernels.Step:
+        constants = [self._memory.tensor(self._program.constants[c]) for c in action.constants]
+        first = self._dag.value[action.task.inputs[0]]
+        match op := action.task.op:
+            case RotateAt():
+                x, length = reads
+                cos, sin = constants
+                return kernels.rotate_at(x, length, first.region[1][0], cos, sin, writes[0])
+            case CacheWrite():
+                k, v, length, count = reads
+                k_cache, v_cache = (_keys(t) for t in writes)
+                return kernels.cache_write((k, v), length, count, self._lane(action, constants[0]), (k_cache, v_cache))
+            case CachedAttention() | PartialAttention():
+                q, k, v, length, count = reads
+                lane, start = self._lane(action, constants[0]), first.region[1][0]
+                caches, counts = (_keys(k), _keys(v)), (length, count)
+                if len(writes) == 1:
+                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0])
+                part, lse = (t.squeeze(1) for t in writes)
+                return kernels.cached_attention(op, q, caches, counts, lane, start, part, lse)
+            case Merge(width):
+                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0])
+            case Best():
+                return kernels.best(reads[0], first.region[1][0], writes[0], writes[1])
+        return kernels.choose(reads[0], reads[1], writes[0])
+
+    def _lane(self, action: program.Compute, positions: torch.Tensor) -> kernels.Lane:
+        (constant,) = action.constants
+        if not isinstance(constant, program.KeyPositions):
+            raise TypeError(constant)
+        return kernels.Lane(positions, constant.lanes, constant.lane, constant.block)
 
     def _with_weights(self, action: program.Compute, reads: list[torch.Tensor], out: torch.Tensor) -> kernels.Step:
         weights = [self._weights.raw(each) for each in action.weights]
@@ -102,3 +146,9 @@ class Kernels:
 
     def _dims(self, value_id: str) -> tuple[str, ...]:
         return self._dag.tensor[self._dag.value[value_id].tensor].dims
+
+
+def _keys(cache: torch.Tensor) -> torch.Tensor:
+    """One lane of a cache, (batch, cycle, 1, offset, kv_head, head_dim), as (batch, keys, kv_head, head_dim)."""
+    batch, cycles, _, block, *rest = cache.shape
+    return cache.view(batch, cycles * block, *rest)

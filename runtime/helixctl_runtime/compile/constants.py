@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helixctl.program import CausalMask, Constant, RotaryTable
+from helixctl.program import CausalMask, Constant, KeyPositions, RotaryTable
 from helixctl_runtime import kernels
 from helixctl_runtime.tensors.rotary import rotations
 
@@ -15,5 +15,8 @@ def fill(constant: Constant, target: torch.Tensor) -> None:
         case RotaryTable(function, rotary, head_dim, positions):
             cos, sin = rotations(rotary, head_dim, positions)
             target.copy_((cos if function == "cos" else sin).unsqueeze(1))
+        case KeyPositions(cycles, lanes, lane, block):
+            cycle, offset = torch.arange(cycles).unsqueeze(1), torch.arange(block)
+            target.copy_(((cycle * lanes + lane) * block + offset).flatten())
         case CausalMask(start, rows):
             target.copy_(kernels.causal_mask(start, rows, target.dtype, target.device))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from helixctl import program
@@ -14,20 +16,33 @@ from helixctl_runtime.compile.memory import Memory
 from helixctl_runtime.compile.weights import LoadedWeights
 
 
-def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> BoundProgram:
+def compile_rank(
+    dag: Dag,
+    rank: int,
+    device: torch.device,
+    load: Load,
+    states: Mapping[str, torch.Tensor] | None = None,
+    shared: Mapping[program.Weights, torch.Tensor] | None = None,
+) -> BoundProgram:
     """Bind a rank's program (``helixctl.program.program_of``, which decides everything) to kernels and tensors.
 
     Args:
         dag: a proved document.
         rank: whose part.
         device: where it runs.
-        load: gives the numbers of a weight's or an input's value, in the tensor's order of dims, on ``device``.
+        load: gives the numbers of a weight's, an input's or a state's value, in the tensor's order of dims, on
+            ``device``.
+        states: memory of another step of the plan for what lives between steps, by value; without it memory is
+            allocated, and filled by ``load``.
+        shared: weights that another step of the plan holds, in the forms in which it does.
 
     Raises:
         HelixError: HX508, no fused attention for this device and dtype; whatever ``load`` raises.
     """
     made = program.program_of(dag, rank)
-    memory, weights = Memory(made, device), LoadedWeights(dag, made, load)
+    if states is None:
+        states = {value: load(dag.value[value]).contiguous() for value in made.states}
+    memory, weights = Memory(made, device, states), LoadedWeights(dag, made, load, shared)
     bound = Kernels(dag, made, memory, weights)
     inputs = {v: memory.tensor(buffer.view) for v, buffer in made.inputs.items()}
     for value_id, target in inputs.items():
@@ -41,6 +56,8 @@ def compile_rank(dag: Dag, rank: int, device: torch.device, load: Load) -> Bound
         actions=actions,
         inputs=inputs,
         outputs={v: memory.tensor(buffer.view) for v, buffer in made.outputs.items()},
+        states={value: states[value] for value in made.states},
+        weights=weights.loaded,
         attention=frozenset(bound.attention),
         on_device=bound.on_device,
         weight_nbytes=weights.nbytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 import torch
@@ -15,16 +16,23 @@ from helixctl_runtime.compile.bound import Load
 class LoadedWeights:
     """The weights of one rank, each loaded when it is first asked for."""
 
-    def __init__(self, dag: Dag, made: program.Program, load: Load) -> None:
-        """Load nothing yet."""
+    def __init__(
+        self, dag: Dag, made: program.Program, load: Load, shared: Mapping[program.Weights, torch.Tensor] | None = None
+    ) -> None:
+        """Load nothing yet; ``shared`` are weights that are there already."""
         self._dag, self._load = dag, load
         self._program = made
-        self._loaded: dict[program.Weights, torch.Tensor] = {}
+        self._loaded: dict[program.Weights, torch.Tensor] = dict(shared or {})
 
     @property
     def nbytes(self) -> int:
         """Bytes that were allocated, of views of one memory once."""
         return sum(storage.nbytes() for storage in {tensor.untyped_storage() for tensor in self._loaded.values()})
+
+    @property
+    def loaded(self) -> Mapping[program.Weights, torch.Tensor]:
+        """The weights so far, by form."""
+        return self._loaded
 
     def raw(self, weights: program.Weights) -> torch.Tensor:
         """A weight as it is loaded."""

@@ -13,6 +13,7 @@ from helixctl_runtime.kernels.basic import (
     rotate,
     route,
 )
+from helixctl_runtime.kernels.cached import Lane, best, cache_write, cached_attention, choose, merge, rotate_at
 from helixctl_runtime.kernels.fused import (
     FUSED_ATTENTION,
     FusedAttention,
@@ -26,21 +27,28 @@ from helixctl_runtime.kernels.grouped import experts, on_device
 __all__ = [
     "FUSED_ATTENTION",
     "FusedAttention",
+    "Lane",
     "Step",
     "activation",
     "add",
     "attention",
     "backend_of",
+    "best",
+    "cache_write",
+    "cached_attention",
     "causal_mask",
+    "choose",
     "copy",
     "embed",
     "experts",
     "fused_attention",
     "last_token",
     "linear",
+    "merge",
     "multiply",
     "norm",
     "on_device",
     "rotate",
+    "rotate_at",
     "route",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,6 +88,29 @@ def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
         return _given_lengths(files, found, seq_len) if LENGTH in files.names else found
     except _Refused as error:
         raise HelixError(Diagnostic("HX507", error.message, error.hint, file=files.path)) from error
+
+
+def read_ids(path: str, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts that a file holds: token ids, int64 (batch, tokens), and the length of each, int64 (batch).
+
+    Args:
+        path: a safetensors file with ``input_ids``, and ``attention_mask`` or ``length`` where they differ in length.
+        vocabulary: how many token ids there are.
+
+    Raises:
+        HelixError: HX507, what is wrong with it.
+    """
+    with closing(TensorFiles(path)) as files:
+        name = "input_ids"
+        shape = files.shape(name) if name in files.names else ()
+        if len(shape) != 2:  # noqa: PLR2004
+            it_has = f"tensor {name} has shape {list(shape)}" if shape else f"tensor {name} is missing"
+            raise HelixError(Diagnostic("HX507", f"{it_has}; prompts are (batch, tokens)", None, path))
+        tensor = Tensor(name, "input", ("batch", "seq"), shape)
+        found = inspect_input(files, InputRules(tensor, vocabulary, causal=True, last=True))
+        if found.problems:
+            raise HelixError(found.problems)
+        return _read_all(files, name).long(), lengths(files, *shape)
 
 
 def _apply(found: Findings, files: TensorFiles, check: Callable[[], str | None]) -> None:

@@ -1,0 +1,56 @@
+"""The steps of a plan: what each dag that it is lowered to works on."""
+
+from __future__ import annotations
+
+from helixctl.plan.layout import Layout
+from helixctl.spec import Step, StepName, WorkloadSpec
+
+
+def steps_of(workload: WorkloadSpec) -> tuple[StepName, ...]:
+    """The names of a plan's steps, in the order in which they run."""
+    return ("pass",) if workload.output_len is None else ("prefill", "decode")
+
+
+def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None) -> Step:
+    """One step of a plan.
+
+    Args:
+        workload: what the plan is for.
+        layout: gives the lanes of the cache, and the sequences of a replica, which bound the tokens of a prefill.
+        name: which step; by default the first.
+
+    Raises:
+        ValueError: the workload has no such step.
+    """
+    names = steps_of(workload)
+    name = names[0] if name is None else name
+    if name not in names:
+        raise ValueError(f"no step {name}; the steps are {', '.join(names)}")
+    if workload.output_len is None:
+        return workload.in_one_pass
+    prompt, made = workload.seq_len, workload.output_len
+    new = chunk(workload, layout) if name == "prefill" else 1
+    return Step(
+        name,
+        workload.batch,
+        new,
+        "last",
+        # Of all steps of this kind the mean: prefills begin at 0, new, 2 x new, ...; decode steps follow the prompt.
+        cached=(-(-prompt // new) - 1) * new // 2 if name == "prefill" else prompt + (made - 1) // 2,
+        positions=prompt + made,
+        lanes=layout.slices if layout.shared_dim == "key" else 1,
+        block=layout.key_block,
+        vocabulary_shares=layout.partitions,
+    )
+
+
+def chunk(workload: WorkloadSpec, layout: Layout) -> int:
+    """Tokens of each sequence in one prefill step: all sequences of a replica go on together.
+
+    A chunk ends with a block of the cache where it holds one.
+    """
+    sequences = -(-workload.batch // layout.data)
+    most = max(1, workload.prefill_tokens // sequences)
+    if most >= workload.seq_len:
+        return workload.seq_len
+    return most - most % layout.key_block if most >= layout.key_block else most

@@ -1,0 +1,40 @@
+"""Step: the work of one dag. A pass without a cache is one step; generation has a prefill and a decode step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+StepName = Literal["pass", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``batch`` sequences of ``seq_len`` new tokens each, behind what a KV cache holds of them.
+
+    Attributes:
+        name: which step of a plan it is.
+        batch, seq_len: sequences, and new tokens of each.
+        logits: the tokens whose logits are made: all, or the last of each sequence.
+        cached: tokens of a sequence in the cache before the step, as predictions take them (the numbers of a run are
+            data); None: the step has no cache.
+        positions: tokens of a sequence for which the cache has room.
+        lanes: shares in which the positions are dealt, in turns of ``block`` positions.
+        block: positions that lie in one lane before the next lane has its turn.
+        vocabulary_shares: shares of the vocabulary, each of which is searched for the best next token.
+    """
+
+    name: StepName
+    batch: int
+    seq_len: int
+    logits: Literal["all", "last"] = "all"
+    cached: int | None = None
+    positions: int = 0
+    lanes: int = 1
+    block: int = 1
+    vocabulary_shares: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of all sequences."""
+        return self.batch * self.seq_len

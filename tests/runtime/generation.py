@@ -1,0 +1,72 @@
+"""Generation of all ranks of a plan in this process, and beside it transformers' greedy ``generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from helixctl.dag import Dag, Value
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import BoundProgram
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.generate import Feed
+from helixctl_runtime.generate.loop import Stage
+from helixctl_runtime.measure.walk import fused, walk_together
+
+CPU = torch.device("cpu")
+Weights = Callable[[Dag, Value], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Session:
+    """The compiled steps of a plan: all ranks, with one cache and one set of weights each."""
+
+    dags: dict[str, Dag]
+    programs: dict[str, list[BoundProgram]]
+    steps: dict[str, Stage]
+
+    def counts(self) -> dict[str, torch.Tensor]:
+        """``length`` and ``count`` of every sequence, as the prefill was given them last."""
+        dag, found = self.dags["prefill"], {}
+        for name in ("length", "count"):
+            found[name] = torch.zeros(dag.work.batch, dtype=torch.int64)
+            for program in self.programs["prefill"]:
+                for value_id, data in program.inputs.items():
+                    value = dag.value[value_id]
+                    if value.tensor == name:
+                        found[name][slice(*value.region[0])] = data
+        return found
+
+
+def session_of(plan: Plan, weights: Weights, names: Sequence[str] = ("prefill", "decode")) -> Session:
+    """Compile the steps of a plan; caches are zero."""
+    dags = {name: lower(plan, step=name) for name in names}  # type: ignore[arg-type]
+    programs: dict[str, list[BoundProgram]] = {name: [] for name in names}
+    for rank in range(plan.layout.devices):
+        states: dict[str, torch.Tensor] | None = None
+        shared = None
+        for name, dag in dags.items():
+
+            def load(value: Value, dag: Dag = dag) -> torch.Tensor:
+                tensor = dag.tensor[value.tensor]
+                if tensor.role == "weight":
+                    return weights(dag, value)
+                return torch.zeros(value.shape, dtype=TORCH[value.dtype])
+
+            made = compile_rank(dag, rank, CPU, load, states, shared)
+            states, shared = dict(made.states), made.weights
+            programs[name].append(made)
+    steps = {}
+    for name, dag in dags.items():
+        walk = walk_together(dag, programs[name])
+
+        def fused_walk(walk: Callable[[], None] = walk, name: str = name) -> None:
+            with fused(programs[name]):
+                walk()
+
+        steps[name] = Stage([Feed(dag, program) for program in programs[name]], fused_walk)
+    return Session(dags, programs, steps)
