@@ -1,4 +1,4 @@
-"""The runtime's one entrance: run proved dags on ranks of this machine, or as one rank of an outer launcher."""
+"""The runtime's entry point: run proved dags on ranks of this machine, or as one rank of an outer launcher."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def prints_output() -> bool:
 
 
 def starts_ranks() -> bool:
-    """Whether this process starts the ranks itself, and so sees how far they are."""
+    """Whether this process starts the ranks, and so can see their progress."""
     return detect(os.environ) is None
 
 
@@ -65,29 +65,29 @@ def run(
     """Run dags side by side: on the same ranks, measured in turn, step by step.
 
     Args:
-        dags: one or more, for equally many ranks.
-        names: what messages call them.
-        options: the same for all.
+        dags: one or more dags, for the same number of ranks.
+        names: their names in messages.
+        options: the options, the same for all.
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
-        log_dir: where the logs of the ranks are kept.
+        log_dir: the folder for the logs of the ranks.
         on_progress: ``on_progress(phase, step)`` is called a few times a second while ranks of this machine run.
 
     Returns:
-        The result of each dag, or None where another process is rank 0.
+        The result of each dag, or None if another process is rank 0.
 
     Raises:
-        HelixError: HX5xx, with the rank, the task and the log where a rank failed.
+        HelixError: HX5xx, with the rank, the task and the log if a rank failed.
     """
-    prefix, notes = _look(dags, options)
+    prefix, notes = _check_files(dags, options)
     options = replace(options, weights_prefix=prefix)
-    places = TaskNumbering(tuple(dags), tuple(names))
+    numbering = TaskNumbering(tuple(dags), tuple(names))
     results = run_ranks(
-        Work(places, options, tuple(dag.digest for dag in dags)),
+        Work(numbering, options, tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,
         device=device,
         timeout=timeout,
-        task_name=places.name,
+        task_name=numbering.name,
         log_dir=log_dir,
         on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
@@ -123,14 +123,14 @@ def generate(
         HelixError: HX5xx, as ``run``.
     """
     options = Options(seed=asked.seed, weights=asked.weights, weights_prefix=asked.weights_prefix)
-    prefix, _ = _look(dags[:1], options)
-    places = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
+    prefix, _ = _check_files(dags[:1], options)
+    numbering = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
     results = run_ranks(
-        Generation(places, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags)),
+        Generation(numbering, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,
         device=device,
         timeout=timeout,
-        task_name=places.name,
+        task_name=numbering.name,
         log_dir=log_dir,
         on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
@@ -157,8 +157,8 @@ def stored_prompts(path: str, dag: Dag) -> Prompts:
     return Prompts(*read_ids(path, vocabulary.size if vocabulary else 0))
 
 
-def _look(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:
-    """See what is in the files: the prefix of the weights, and what is worth knowing of the input.
+def _check_files(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:
+    """Check the weight and input files; the prefix of the weights, and notes on the input.
 
     Raises:
         HelixError: HX507, they do not hold what the dags need.

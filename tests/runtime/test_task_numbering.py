@@ -7,16 +7,16 @@ from tests.documents import SMALL, dag_of
 from tests.runtime.unusual import MODEL
 
 
-def test_a_place_is_a_task_of_one_dag() -> None:
-    """As the launcher asks: the place is the count less one, and ranks have orders of different lengths."""
+def test_a_number_is_a_task_of_one_dag() -> None:
+    """As the launcher asks: the number is the one in the cell, less one, and ranks have orders of different lengths."""
     dags = [dag_of(SMALL, 1, 1, *MODEL, pipeline=2), dag_of(SMALL, 2, 1, *MODEL)]
-    places = TaskNumbering(dags, ["staged", "cut"])
-    assert places.first(0) == 0
-    for which, (dag, name) in enumerate(zip(dags, places.names, strict=True)):
+    numbering = TaskNumbering(dags, ["staged", "cut"])
+    assert numbering.first(0) == 0
+    for which, (dag, name) in enumerate(zip(dags, numbering.names, strict=True)):
         for rank, order in enumerate(dag.order):
-            found = [places.name(rank, places.first(which) + place) for place in range(len(order))]
+            found = [numbering.name(rank, numbering.first(which) + place) for place in range(len(order))]
             assert found == [f"{task} ({name})" for task in order]
-    assert places.name(0, places.first(1) - 1) == "the start (cut)"
+    assert numbering.name(0, numbering.first(1) - 1) == "the start (cut)"
 
 
 def test_a_dag_alone_needs_no_name() -> None:

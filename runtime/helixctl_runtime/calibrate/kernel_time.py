@@ -75,13 +75,13 @@ class KernelTimer:
         in the fastest caches either. In a loop without it an elementwise task takes a third of the time.
         """
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-        cell, place, spent = self._rank.progress.cell, self._rank.progress.cell[0], [0.0]
+        cell, index, spent = self._rank.progress.cell, self._rank.progress.cell[0], [0.0]
         while len(spent) <= self._sizes.repeat[0] or (
             sum(spent) < self._sizes.kernel_s and len(spent) <= self._sizes.repeat[1]
         ):
             self.other_task()
             begin = clock()
-            cell[0] = place
+            cell[0] = index
             next(steps)()
             spent.append(clock() - begin)
         return statistics.median(spent[1:])

@@ -24,14 +24,14 @@ class TaskNumbering:
         """The number of the start of a dag, before its first task; the same on all ranks."""
         return which * (1 + max(len(order) for dag in self.dags for order in dag.order))
 
-    def name(self, rank: int, place: int) -> str:
+    def name(self, rank: int, number: int) -> str:
         """The task that a rank is at, or the start of a dag.
 
         Args:
             rank: the rank.
-            place: the number in its cell, less one.
+            number: the number in its cell, less one.
         """
-        which, begun = divmod(place + 1, self.first(1))
+        which, begun = divmod(number + 1, self.first(1))
         if not begun:
             return f"the start ({self.names[which]})"
         task = self.dags[which].order[rank][begun - 1]

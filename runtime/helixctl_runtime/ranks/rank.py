@@ -17,11 +17,11 @@ if TYPE_CHECKING:  # torch.distributed exports it at run time, but its stubs do 
 
 
 class PeerDirectory(Protocol):
-    """Through what a rank of an outer launcher finds the others."""
+    """The connection of a rank of an outer launcher to the other ranks."""
 
     @property
     def shown_host(self) -> str:
-        """This host's name for messages; empty where there is only one."""
+        """The name of this host for messages; empty if the run has one host."""
 
     def connect(self) -> Store:
         """Connect to the store and publish the host and the device of this rank."""

@@ -98,7 +98,7 @@ class Peers:
 
     @property
     def shown_host(self) -> str:
-        """This host's name for messages; empty where there is only one."""
+        """The name of this host for messages; empty if the run has one host."""
         return self.without_lone_host(Peer(self.rank, self.host)).host
 
     def without_lone_host(self, peer: Peer) -> Peer:
