@@ -29,6 +29,7 @@ _INTEGERS = {"input_ids", "length"}  # inputs
 Role = Literal["input", "weight", "activation", "output"]
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
+_COLLECTIVES = frozenset(COLLECTIVES)  # asked of every task many times
 
 
 @with_config(_STRICT)
@@ -117,7 +118,7 @@ class Task:
     @property
     def is_collective(self) -> bool:
         """Whether ranks communicate."""
-        return isinstance(self.op, COLLECTIVES)
+        return type(self.op) in _COLLECTIVES
 
     @property
     def moves(self) -> bool:
