@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from helixctl.emit.signature import SIGNATURE
 from helixctl.errors import HelixError
+from helixctl.output import SIGNATURE
 from helixctl.spec.limits import MAX_DAG_NBYTES
 from helixctl.spec.load import document_kind, parse_mapping
 

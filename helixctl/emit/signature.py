@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-SIGNATURE: Final = b"helixctl"
+from helixctl.output import SIGNATURE
+
 _PNG_HEAD: Final = 8 + 25  # the signature and the header chunk, which is first in every PNG
 
 

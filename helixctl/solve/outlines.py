@@ -72,6 +72,7 @@ class Outlines:
     _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
     _shares: dict[object, Shares] = field(default_factory=dict, init=False)
+    _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
@@ -91,7 +92,7 @@ class Outlines:
             ends: embedding and head instead of a layer.
             last: of the last rank, which has the smallest pieces; else of the first, which has the largest.
         """
-        shares, lines = self._shares_of(layout), self._lines_of(layout, ends=ends)
+        shares, lines = self._of(layout, ends=ends)
         rank, batch = layout.partitions - 1 if last else 0, (0, sequences)
         spans = [shares.interval(cut, rank, batch) for cut in lines.cuts]
         wire = wires(layout, self.cluster)._asdict() if exchanged else {}
@@ -112,8 +113,14 @@ class Outlines:
 
     def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
         """Equal for layouts whose first rank has the same tasks of the same sizes."""
-        shares, lines = self._shares_of(layout), self._lines_of(layout, ends=False)
+        shares, lines = self._of(layout, ends=False)
         return (id(lines), sequences, *[shares.interval(cut, 0, (0, sequences)) for cut in lines.cuts])
+
+    def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
+        key = (ends, layout.gather_order, *in_a_layer(layout))
+        if key not in self._found:
+            self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
+        return self._found[key]
 
     def _shares_of(self, layout: Layout) -> Shares:
         """The shares of a layout's first team if it were alone on the first ranks."""
