@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from helixctl.dag import Dag, Value
 from helixctl.lower import lower
@@ -23,6 +25,7 @@ from tests.interpreted_steps import generate as interpreted
 from tests.interpreter import rounded, seeded
 from tests.runtime.generation import Session, session_of
 from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+from tests.runtime.step_plans import step_plans
 from tests.runtime.test_interpreter import distance
 
 # Five prompts, ragged, in chunks of four tokens and less: some end in the middle of a chunk, some begin none.
@@ -164,3 +167,18 @@ def test_sequences_that_end(name: str) -> None:
     assert np.array_equal(tokens, mine[:, : tokens.shape[1]])
     assert (tokens[0] == -1).any()
     assert np.array_equal(tokens[tokens >= 0], all_tokens[tokens >= 0])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, max_examples=15)
+@given(step_plans(), st.integers(0, 99))
+def test_random_plans(plan: Plan, seed: int) -> None:
+    """Models, layouts and lengths of which none divides another."""
+    assume(plan.model.vocabulary is not None)
+    random, work = np.random.default_rng(seed), plan.step("prefill")
+    lengths = random.integers(1, plan.workload.seq_len + 1, work.batch)
+    ids = random.integers(0, 11, (work.batch, plan.workload.seq_len))
+    new = min(4, plan.workload.output_len or 1)
+    dags = {name: json.loads(lower(plan, step=name).to_json()) for name in steps_of(plan.workload)}
+    whole, prompts = session(plan), Prompts(torch.from_numpy(ids), torch.from_numpy(lengths))
+    ran = generate(whole.steps["prefill"], whole.steps["decode"], prompts, chunk=work.seq_len, new=new)
+    assert np.array_equal(ran.tokens.numpy(), interpreted(dags, ids, lengths, new)[0])
