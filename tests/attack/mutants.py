@@ -21,13 +21,25 @@ from random import Random
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-from tests.attack import bases, of_order, of_plans, of_rows, of_tasks, of_tensors, of_values, of_wholes  # noqa: E402
+from tests.attack import (  # noqa: E402
+    bases,
+    of_order,
+    of_plans,
+    of_rows,
+    of_steps,
+    of_tasks,
+    of_tensors,
+    of_values,
+    of_wholes,
+)
 from tests.attack.judge import Judgement, judge  # noqa: E402
 from tests.attack.kind import Data, InapplicableError, Kind, Victim  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
 KINDS: list[Kind] = [
-    kind for file in (of_plans, of_tensors, of_values, of_tasks, of_order, of_wholes, of_rows) for kind in file.kind.all
+    kind
+    for file in (of_plans, of_tensors, of_values, of_tasks, of_order, of_wholes, of_rows, of_steps)
+    for kind in file.kind.all
 ]
 PAGE = ROOT / "docs/reliability.md"
 _TRIES = 400

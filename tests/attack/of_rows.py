@@ -9,7 +9,7 @@ from tests.attack.kind import InapplicableError, Kinds, Leaf, Victim, leaves
 
 kind = Kinds()
 TABLES = ("tensors", "values", "tasks", "order")
-PROOFS = ("HX401", *(f"HX4{n:02}" for n in range(3, 15)))
+PROOFS = ("HX401", *(f"HX4{n:02}" for n in range(3, 16)))
 SAME = "two fields may mean the same"
 
 
