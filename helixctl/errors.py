@@ -62,6 +62,7 @@ CODES: Final[dict[str, Code]] = {
     "HX412": Code("declared flops or bytes are wrong", EXIT_NO),
     "HX413": Code("a dtype is not the one the task produces", EXIT_NO),
     "HX414": Code("the dag is not laid out as its plan says", EXIT_NO),
+    "HX415": Code("a step does not leave what the next one takes", EXIT_NO),
     "HX501": Code("the runtime extra is not installed", EXIT_CANNOT_BEGIN),
     "HX502": Code("not enough devices", EXIT_CANNOT_BEGIN),
     "HX503": Code("ranks hold different documents, files or options", EXIT_NO),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 from helixctl.lower import lower
 from helixctl.plan import Plan, digest
-from tests.documents import as_shipped, tiny
+from tests.documents import SMALL, TINY, as_shipped, plan_of, tiny
 
 Data = dict[str, Any]
 Change = Callable[[Data], object]
@@ -83,6 +84,26 @@ def _deep(data: Data, layers: int, microbatches: int) -> None:
     data["digests"] |= {"model": digest(plan.model), "workload": digest(plan.workload)}
 
 
+def _forget_tokens(data: Data) -> None:
+    """The last stage keeps the next tokens to itself."""
+    sends = [t for t in data["tasks"] if t["id"].startswith("l1.head.send")]
+    for name in (value for t in sends for value in t["outputs"]):
+        data["values"].remove(value(data, name))
+    data["tasks"] = [t for t in data["tasks"] if t not in sends]
+    data["order"] = [[name for name in ids if not name.startswith("l1.head.send")] for ids in data["order"]]
+
+
+def _read_what_was(data: Data) -> None:
+    """Rank 0 keeps what the cache held before the step, to which it has no right: the cache is written in place."""
+    cache = value(data, "l0.k_cache@0")
+    nbytes = 2 * 4 * math.prod(stop - start for start, stop in cache["region"])  # read and written, in float32
+    ends = {"inputs": ["l0.k_cache@0"], "outputs": ["l0.k_cache:shard@0"]}
+    made = {"id": "l0.attend.narrow.g0s0", "layer": 0, "level": "attend", "op": {"kind": "narrow", "dim": "key_cycle"}}
+    data["values"].append(cache | {"id": "l0.k_cache:shard@0"})
+    data["tasks"].append(made | {"ranks": [0], **ends, "flops": 0, "nbytes": nbytes})
+    data["order"][0].append("l0.attend.narrow.g0s0")
+
+
 def _drop(key: str) -> Change:
     return lambda d: d.pop(key)
 
@@ -133,6 +154,8 @@ DAGS: dict[str, Change] = {
     "HX414-another-combine": lambda d: _another_layout(d, combine="reduce"),
     "HX414-level": lambda d: task(d, "l0.project.gather").update(level="concat"),
 }
+# The same of the decode step of a tiny model with a vocabulary, of two stages.
+STEPS: dict[str, Change] = {"HX415-state-read-twice": _read_what_was, "HX415-token-not-sent": _forget_tokens}
 
 
 def bad_files() -> dict[str, str]:
@@ -142,7 +165,9 @@ def bad_files() -> dict[str, str]:
     for name, change in DAGS.items():
         dag = lower(as_shipped(tiny(2, 1, "device.memory=1 kB").plan)) if name == "HX410-memory" else good
         files[f"{name}.dag.json"] = _broken(dag.to_json(), change)
-    return files
+    sets = (*TINY, "layers=2", "vocabulary.size=8", "workload.output_len=4")
+    decode = lower(as_shipped(plan_of(SMALL, 1, 1, *sets, pipeline=2)), step="decode")
+    return files | {f"{name}.dag.json": _broken(decode.to_json(), change) for name, change in STEPS.items()}
 
 
 def _broken(text: str, change: Change) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Region = Sequence[Sequence[int]]
+Key = tuple[str, int, tuple[tuple[int, int], ...]]  # a tensor, a rank and a region
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,27 @@ class Call:
         return self.places[i].region[self.axis(dim, i)][0]
 
 
-def execute(dag: dict[str, Any], seed: int = 0, given: dict[str, Array] | None = None) -> dict[str, Array]:
-    """Run one step of a dag and return the numbers of every value by id; `given` has whole tensors by name."""
+def execute(
+    dag: dict[str, Any],
+    seed: int = 0,
+    given: dict[str, Array] | None = None,
+    states: dict[Key, Array] | None = None,
+) -> dict[str, Array]:
+    """Run one step of a dag and return the numbers of every value by id.
+
+    `given` has whole tensors by name, `states` what the step before has left (tests/interpreted_steps.py).
+    """
     tensors = {tensor["name"]: tensor for tensor in dag["tensors"]}
-    places = {value["id"]: _place(value, tensors) for value in dag["values"]}
+    places = {value["id"]: place_of(value, tensors) for value in dag["values"]}
     made = {output for task in dag["tasks"] for output in task["outputs"]}
-    numbers = {
-        name: _given(place, tensors[place.tensor], seed, given or {})
-        for name, place in places.items()
-        if name not in made
-    }
+    numbers = {}
+    for name, place in places.items():
+        if name in made:
+            continue
+        if states is not None and tensors[place.tensor]["role"] == "state":
+            numbers[name] = states[place.tensor, place.rank, place.region]
+        else:
+            numbers[name] = _given(place, tensors[place.tensor], seed, given or {})
     for task in _sequence(dag["tasks"], dag["order"]):
         _run(task, places, numbers)
     return numbers
@@ -108,7 +120,7 @@ def _bfloat16(x: Array) -> Array:
     return np.where(np.isnan(x), np.float32(np.nan), bits.view(np.float32))
 
 
-def _place(value: dict[str, Any], tensors: dict[str, Any]) -> Place:
+def place_of(value: dict[str, Any], tensors: dict[str, Any]) -> Place:
     """Read a value's entry."""
     region = tuple((start, stop) for start, stop in value["region"])
     tensor = tensors[value["tensor"]]
@@ -228,6 +240,131 @@ def frequencies(rotary: dict[str, Any], width: int) -> Array:
     return np.where(between, (one - s) * g / factor + s * g, g)
 
 
+def _rotate_at(call: Call) -> list[Array]:
+    """Rotate as `rotate`, token t of sequence b by length[b] + t."""
+    *xs, length = call.inputs
+    made = []
+    for i, x in enumerate(xs):
+        half = x.shape[-1] // 2
+        if call.start("head_dim", i) != 0 or x.shape[-1] % 2:
+            raise ValueError("a rotation needs whole heads")
+        first = _of_sequences(call, length, len(xs), i)
+        positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
+        angles = positions.astype(np.float32)[..., None] * frequencies(call.op["rotary"], x.shape[-1])
+        cos, sin = (
+            f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, :, None] for f in (np.cos, np.sin)
+        )
+        a, b = x[..., :half], x[..., half:]
+        made.append(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+    return made
+
+
+def _of_sequences(call: Call, counts: Array, own: int, other: int) -> Array:
+    """Return, of numbers of sequences (input `own`), those of the sequences of input `other`."""
+    first = call.start("batch", other) - call.start("batch", own)
+    found = counts[first : first + call.inputs[other].shape[0]]
+    if first < 0 or len(found) != call.inputs[other].shape[0]:
+        raise ValueError("lengths are of other sequences")
+    return found
+
+
+def _positions(call: Call, i: int) -> Array:
+    """Return the position of every (key_cycle, key_lane, key_offset) of input i."""
+    place = call.places[i]
+    lanes, block = (place.shape[place.dims.index(dim)] for dim in ("key_lane", "key_offset"))
+    cycle, lane, offset = (
+        np.arange(*place.region[place.dims.index(dim)]) for dim in ("key_cycle", "key_lane", "key_offset")
+    )
+    return np.asarray((cycle[:, None, None] * lanes + lane[:, None]) * block + offset)
+
+
+def _cache_write(call: Call) -> list[Array]:
+    """Put token t < count[b] at position length[b] + t, where the cache has it; all else stays."""
+    made = []
+    for i in range(2):
+        x, cache = call.inputs[i], call.inputs[2 + i]
+        length, count = (_of_sequences(call, call.inputs[n], n, 2 + i) for n in (4, 5))
+        p = _positions(call, 2 + i)
+        after = cache.copy()
+        for b in range(len(cache)):
+            t = p - length[b]
+            new = (t >= 0) & (t < count[b])
+            after[b][new] = x[b][t[new]]
+        made.append(after)
+    return made
+
+
+def _over_cache(call: Call) -> tuple[Array, Array]:
+    """Attend over the positions that the cache has: (batch, seq, head, head_dim), log-sum-exps (..., head, part)."""
+    width, causal = call.op["softmax_width"], call.op["causal"]
+    q, k, v = call.inputs[:3]
+    length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (3, 4))
+    if any(call.start("head_dim", i) % width for i in range(3)) or call.start("seq", 0) < 0:
+        raise ValueError(f"a softmax of width {width} is cut")
+    p = _positions(call, 1).ravel()
+    heads, keys = call.places[0].shape[2], call.places[1].shape[4]
+    taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
+    if taken.min() < 0:
+        raise ValueError("queries lack their heads of keys")
+    t = call.start("seq") + np.arange(q.shape[1])
+    y, lse = np.zeros_like(q), np.full((*q.shape[:3], q.shape[3] // width), -np.inf, q.dtype)
+    for b in range(len(q)):
+        seen = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
+        if causal:
+            seen = seen & (p <= length[b] + t[:, None])
+        held = seen.any(axis=0)  # whatever the cache has elsewhere
+        if not held.any():
+            continue
+        k_b, v_b = (x[b].reshape(len(p), *x.shape[4:])[held][:, taken] for x in (k, v))  # position, head, head_dim
+        for i in range(lse.shape[-1]):
+            part = slice(i * width, (i + 1) * width)
+            scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) / math.sqrt(width)
+            scores = np.where(seen[:, held], scores, -np.inf)
+            most = scores.max(axis=-1, keepdims=True)
+            weights = np.exp(scores - np.where(np.isinf(most), 0, most))
+            total = weights.sum(axis=-1, keepdims=True)
+            shares = weights / np.where(total == 0, 1, total)
+            y[b][..., part] = np.einsum("htp,phd->thd", shares, v_b[..., part])
+            with np.errstate(divide="ignore"):
+                lse[b][..., i] = np.where(total > 0, most + np.log(total), -np.inf)[..., 0].T
+    return y, lse
+
+
+def _cached_attention(call: Call) -> list[Array]:
+    """Attend over all positions."""
+    return [_over_cache(call)[0]]
+
+
+def _partial_attention(call: Call) -> list[Array]:
+    """Attend over the positions of one lane, and return the logarithms of the sums as well."""
+    return [np.expand_dims(x, 1) for x in _over_cache(call)]
+
+
+def _merge(call: Call) -> list[Array]:
+    """Weight what the lanes made by their shares of the sum of all exponentials."""
+    part, lse = call.inputs
+    most = lse.max(axis=1, keepdims=True)
+    weights = np.exp(lse - np.where(np.isinf(most), 0, most))
+    total = weights.sum(axis=1, keepdims=True)
+    shares = weights / np.where(total == 0, 1, total)
+    softmax = (call.start("head_dim") + np.arange(part.shape[-1])) // call.op["softmax_width"]
+    return [(part * shares[..., softmax]).sum(axis=1)]
+
+
+def _best(call: Call) -> list[Array]:
+    """Return the largest logit of a share of the vocabulary, and the lowest token that has it."""
+    logits = call.inputs[0]
+    place = logits.argmax(axis=1)  # the first of several
+    return [logits.max(axis=1)[:, None], (place + call.start("vocab"))[:, None]]
+
+
+def _choose(call: Call) -> list[Array]:
+    """Return the token of the largest logit, of several the lowest."""
+    logit, token = call.inputs
+    among = np.where(logit == logit.max(axis=1, keepdims=True), token, np.iinfo(np.int64).max)
+    return [among.min(axis=1)]
+
+
 def _attention(call: Call) -> list[Array]:
     """Compute softmax(Q K^T / sqrt(w)) V for every batch, head and part of w head dims alone.
 
@@ -298,7 +435,7 @@ def _add(call: Call) -> list[Array]:
 
 def _last_token(call: Call) -> list[Array]:
     """Take of every sequence the token at its length - 1; zero where x has not that place."""
-    x, length = call.inputs
+    x, length = call.inputs[0], _of_sequences(call, call.inputs[1], 1, 0)
     place = length - 1 - call.start("seq")
     there = (place >= 0) & (place < x.shape[1])
     return [np.where(there[:, None], x[np.arange(len(length)), np.where(there, place, 0)], 0)]
@@ -365,6 +502,13 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "add": _add,
     "last_token": _last_token,
     "multiply": _multiply,
+    "rotate_at": _rotate_at,
+    "cache_write": _cache_write,
+    "cached_attention": _cached_attention,
+    "partial_attention": _partial_attention,
+    "merge": _merge,
+    "best": _best,
+    "choose": _choose,
     "all_to_all": _all_to_all,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,

@@ -56,4 +56,5 @@ REMEDIES: Final[dict[str, str]] = {
     "HX412": 'docs/formats.md, "Flops and bytes".',
     "HX413": "do not change dtypes in a dag; `run --dtype` changes all of them.",
     "HX414": 'plan again, and do not edit a dag. docs/formats.md, "Plan", says what is whose.',
+    "HX415": 'plan again, and do not edit a dag. docs/formats.md, "Generation", says what a step leaves.',
 }

@@ -9,6 +9,7 @@ from helixctl.errors import Diagnostic
 from helixctl.plan import Plan, digest, illegalities
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.plan.size import about, too_large
+from helixctl.plan.steps import steps_of
 from helixctl.spec.model import no_logits
 from helixctl.spec.sliding_window import window_that_bites
 
@@ -33,9 +34,12 @@ def check_plan(plan: Plan) -> Iterator[Diagnostic]:
 
 
 def check_embedded_plan(dag: Dag) -> Iterator[Diagnostic]:
-    """The plan inside a dag is the one of its digest (HX402), and holds by itself."""
+    """The plan inside a dag is the one of its digest (HX402), holds by itself, and has the dag's step (HX401)."""
     if dag.plan.digest != dag.plan_digest:
         hint = "the plan was edited inside the dag; make the dag anew with helixctl plan --dag"
         have, want = dag.plan.digest[:19], dag.plan_digest[:19]
         yield Diagnostic("HX402", f"the plan has digest {have}..., the dag says {want}...", hint)
     yield from check_plan(dag.plan)
+    if dag.step not in (steps := steps_of(dag.plan.workload)):
+        hint = f"its plan has {' and '.join(steps)}"
+        yield Diagnostic("HX401", f"the dag is said to be the step {dag.step}, which its plan has not", hint)

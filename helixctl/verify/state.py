@@ -1,4 +1,4 @@
-"""State: what lives between steps is left where the next step finds it."""
+"""State: what the next step takes is left where it takes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from helixctl.dag import Dag, Value
+from helixctl.dag.function import LENGTH, TOKEN
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding, region_text
 
@@ -16,7 +17,7 @@ def check_state(dag: Dag) -> Iterator[Diagnostic]:
     This is the step of the induction: if the cache holds the positions below ``length`` of each sequence on the ranks
     that own them, the same is so afterwards for ``length + count``, on the same ranks. That a position is written once,
     on the rank that owns it, follows from the formula of ``cache_write`` and from the tiling of the state. What a rank
-    is given it overwrites, so that no other task may read it.
+    is given it overwrites, so that no other task may read it. And every rank learns the tokens of its sequences.
     """
     following = {tensor.name: tensor.next for tensor in dag.tensors if tensor.next is not None}
     given: dict[str, list[Value]] = defaultdict(list)
@@ -38,3 +39,15 @@ def check_state(dag: Dag) -> Iterator[Diagnostic]:
                 if after not in {dag.value[v].tensor for v in task.outputs}:
                     message = f"reads {value.id}, which the task that makes {after} overwrites"
                     yield finding("HX415", dag, task, message)
+    if TOKEN in dag.tensor:
+        yield from _unknown_tokens(dag)
+
+
+def _unknown_tokens(dag: Dag) -> Iterator[Diagnostic]:
+    """Sequences whose next token a rank that works on them neither chooses nor is sent."""
+    known = {(value.rank, value.region) for value in dag.values if value.tensor == TOKEN and value.id in dag.producer}
+    for value in dag.values:
+        if value.tensor == LENGTH and value.id not in dag.producer and (value.rank, value.region) not in known:
+            (first, last), rank = value.region[0], value.rank
+            message = f"rank {rank} has no {TOKEN} of the sequences {first}:{last}, of which it has {value.id}"
+            yield Diagnostic("HX415", message, path=value.id)

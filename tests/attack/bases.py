@@ -9,6 +9,7 @@ from typing import Any
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Plan
+from helixctl.spec import StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
 from tests.runtime.models import EXPERTS, REAL, merged, plan_for
 
@@ -37,6 +38,35 @@ def _real(
     return lambda: plan_for(model, workload, groups, slices, **axes)
 
 
+def _steps(
+    groups: int, slices: int, changes: dict[str, Any] | None = None, prefill_tokens: int = 8192, **axes: Any
+) -> Callable[[], Plan]:
+    """Prompts of 4 sequences of 5 tokens, and 6 after each."""
+    one = _real(groups, slices, changes or {}, key_block=2, **axes)
+
+    def made() -> Plan:
+        plan = one()
+        update = {"output_len": 6, "prefill_tokens": prefill_tokens}
+        return Plan.of(plan.model, plan.cluster, plan.workload.model_copy(update=update), plan.layout)
+
+    return made
+
+
+# The step that a dag is; of all others the plan has one alone.
+STEPS: dict[str, StepName] = {
+    "decode, by key": "decode",
+    "decode, by key of three": "decode",
+    "decode, by batch": "decode",
+    "decode, in stages": "decode",
+    "decode, by head_dim": "decode",
+    "decode, sharded": "decode",
+    "decode, in half": "decode",
+    "decode, hidden states": "decode",
+    "prefill, by key": "prefill",
+    "prefill, in stages, by key": "prefill",
+    "prefill, sharded": "prefill",
+}
+CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
     "paper, groups first": _dense(2, 2, gather_order="groups_first"),
@@ -67,6 +97,21 @@ PLANS: dict[str, Callable[[], Plan]] = {
         3, 1, {"layers": 2, "attention": {"rotary": {"scaling": {"kind": "linear", "factor": 4.0}}, "causal": False}},
         pipeline=2, data=2, microbatches=2,
     ),
+    "decode, by key": _steps(3, 2, slicing="key"),
+    "decode, by key of three": _steps(
+        1, 3, {"layers": 2, "attention": {"softmax_slices": 2}}, slicing="key", combine="reduce"
+    ),
+    "decode, by batch": _steps(2, 2, slicing="batch"),
+    "decode, in stages": _steps(2, 1, {"layers": 3}, pipeline=3, microbatches=2),
+    "decode, by head_dim": _steps(1, 2, CUT, combine="reduce"),
+    "decode, sharded": _steps(3, 1, {"vocabulary": {"tied": True}}, residual="sharded", combine="reduce"),
+    "decode, in half": _steps(1, 2, {"dtype": "bfloat16"}, slicing="key", reduction_dtype="model"),
+    "decode, hidden states": _steps(2, 1, {"vocabulary": None}, data=2),
+    "prefill, by key": _steps(2, 2, {"attention": {"causal": False}}, 8, slicing="key", gather_order="groups_first"),
+    "prefill, in stages, by key": _steps(
+        1, 2, {"layers": 2}, 8, slicing="key", pipeline=2, microbatches=2, interleave=2
+    ),
+    "prefill, sharded": _steps(3, 1, prefill_tokens=16, residual="sharded"),
 }  # fmt: skip
 
 
@@ -77,7 +122,7 @@ def plan(name: str) -> Plan:
 
 @cache
 def dag(name: str) -> Dag:
-    return lower(plan(name))
+    return lower(plan(name), step=STEPS.get(name))
 
 
 @cache

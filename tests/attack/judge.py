@@ -23,7 +23,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from tests.attack import bases
 from tests.attack.mutation import Data, Mutation
-from tests.interpreter import execute
+from tests.interpreter import execute, seeded
 
 Verdict = str  # refused, harmless, wrong code, survived, crashed
 
@@ -57,7 +57,7 @@ def _is_lowered(document: object) -> bool:
     """Whether a dag is the one that its own plan is lowered to."""
     if not isinstance(document, Dag):
         return isinstance(document, Plan)  # a plan that is legal is a plan
-    good = lower(document.plan)
+    good = lower(document.plan, step=document.step)
     return (good.tensors, good.values, good.tasks, good.order) == (
         document.tensors,
         document.values,
@@ -75,16 +75,37 @@ def _computes_the_same(base: str, data: Data) -> bool:
 
 
 def outputs(data: Data) -> dict[Any, np.ndarray]:
-    """The numbers of every region of the model's output, by rank."""
-    role = {tensor["name"]: tensor["role"] for tensor in data["tensors"]}
-    numbers = execute(data)
+    """The numbers of every region of the model's output, and of what is left of a state, by rank."""
+    kept = {tensor["name"] for tensor in data["tensors"] if tensor["role"] == "output"}
+    kept |= {tensor["next"] for tensor in data["tensors"] if "next" in tensor}
+    numbers = execute(data, given=_in_use(data))
     found = {}
     for value in data["values"]:
-        if role[value["tensor"]] == "output":
-            place = (value["rank"], json.dumps(value["region"]))
-            assert place not in found
-            found[place] = numbers[value["id"]]
+        if value["tensor"] in kept:
+            place = (value["rank"], value["tensor"], json.dumps(value["region"]))
+            if not np.array_equal(found.setdefault(place, numbers[value["id"]]), numbers[value["id"]]):
+                raise ValueError(f"a rank has {place} twice, with different numbers")
     return found
+
+
+def _in_use(data: Data) -> dict[str, np.ndarray]:
+    """A cache in the midst of its use: sequences of different lengths, not all of them with new tokens; by position.
+
+    It is the same whatever the lanes and blocks of a cache, of as many tokens as there is room for.
+    """
+    shapes = {tensor["name"]: tensor["shape"] for tensor in data["tensors"]}
+    if "count" not in shapes:
+        return {}
+    (batch,) = shapes["count"]
+    new = shapes[next(name for name in ("input_ids", "input") if name in shapes)][1]
+    given = {"length": 3 + np.arange(batch) % 3, "count": np.maximum(new - np.arange(batch) % 2, 0)}
+    for tensor in data["tensors"]:
+        if tensor["role"] == "state":
+            _, cycles, lanes, block, *rest = tensor["shape"]
+            region = [(0, batch), (0, 64), *((0, size) for size in rest)]
+            by_position = seeded(tensor["name"], (batch, 64, *rest), (0.0, 1.0), region, 0)
+            given[tensor["name"]] = by_position[:, : cycles * lanes * block].reshape(tensor["shape"])
+    return given
 
 
 @cache

@@ -27,6 +27,7 @@ from tests.attack import (  # noqa: E402
     mutate_order,
     mutate_plans,
     mutate_rows,
+    mutate_steps,
     mutate_tasks,
     mutate_tensors,
     mutate_values,
@@ -35,7 +36,16 @@ from tests.attack.judge import Judgement, judge  # noqa: E402
 from tests.attack.mutation import Data, InapplicableError, Mutation, Victim  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
-_FILES = (mutate_plans, mutate_tensors, mutate_values, mutate_tasks, mutate_order, mutate_documents, mutate_rows)
+_FILES = (
+    mutate_plans,
+    mutate_tensors,
+    mutate_values,
+    mutate_tasks,
+    mutate_order,
+    mutate_documents,
+    mutate_rows,
+    mutate_steps,
+)
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"
 _TRIES = 400

@@ -39,7 +39,7 @@ def _renumbered(v: Victim) -> None:
     _renumber(v.data, {a: b, b: a})
 
 
-@mutation("two stages exchanged", "HX401", "HX404", "HX414")
+@mutation("two stages exchanged", "HX401", "HX404", "HX405", "HX414")
 def _stages(v: Victim) -> None:
     """The ranks that send, and those that receive."""
     sends = [t["ranks"] for t in v.data["tasks"] if t["op"]["kind"] == "send_receive"]

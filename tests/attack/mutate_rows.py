@@ -9,7 +9,7 @@ from tests.attack.mutation import InapplicableError, Leaf, MutationRegistry, Vic
 
 mutation = MutationRegistry()
 TABLES = ("tensors", "values", "tasks", "order")
-PROOFS = ("HX401", *(f"HX4{n:02}" for n in range(3, 15)))
+PROOFS = ("HX401", *(f"HX4{n:02}" for n in range(3, 16)))
 SAME = "two fields may mean the same"
 
 

@@ -108,7 +108,7 @@ def _arity(v: Victim) -> None:
 @mutation("an input and its output dropped", "HX401", "HX404", "HX411")
 def _less(v: Victim) -> None:
     """As if a product with two weights were with one."""
-    task = v.pick([t for t in v.computations if len(t["outputs"]) > 1])
+    task = v.pick([t for t in v.computations if 1 < len(t["outputs"]) < len(t["inputs"])])
     i = v.random.randrange(len(task["outputs"]))
     task["outputs"].pop(i)
     task["inputs"].pop(i - len(task["outputs"]) - 1)
@@ -208,6 +208,13 @@ OPS: dict[str, Data] = {
     "experts": {"function": "gelu", "top_k": 2},
     "add": {},
     "last_token": {},
+    "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
+    "cache_write": {},
+    "cached_attention": {"softmax_width": 10, "causal": True},
+    "partial_attention": {"softmax_width": 10, "causal": True},
+    "merge": {"softmax_width": 10},
+    "best": {},
+    "choose": {},
     "all_to_all": {"split": "batch", "gather": "head_dim"},
     "all_gather": {"dim": "hidden"},
     "all_reduce": {},
@@ -222,7 +229,9 @@ SIMILAR = (
     ("route", "linear"), ("embed", "linear"), ("rotate", "activation"), ("attention", "experts"), ("bias", "linear"),
     ("reduce_scatter", "all_reduce"), ("all_reduce", "reduce_scatter"), ("reduce_scatter", "all_gather"),
     ("narrow", "add"), ("narrow", "activation"), ("norm", "narrow"),
-    ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"),
+    ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"), ("rotate_at", "rotate"), ("choose", "best"),
+    ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
+    ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
 )  # fmt: skip
 
 
@@ -237,7 +246,8 @@ def _lengths(v: Victim) -> None:
     """Of another microbatch."""
     task = v.task_of_kind("last_token")
     mine, rank = task["inputs"][1], task["ranks"][0]
-    lengths = [value["id"] for value in v.data["values"] if value["tensor"] == "length" and value["rank"] == rank]
+    name = v.values[mine]["tensor"]
+    lengths = [value["id"] for value in v.data["values"] if (value["tensor"], value["rank"]) == (name, rank)]
     task["inputs"][1] = another(v.random, mine, lengths)
 
 
@@ -292,24 +302,25 @@ def _contract(v: Victim) -> None:
 
 @mutation("width of a softmax", "HX401", "HX411")
 def _width(v: Victim) -> None:
-    _attributes(v, "softmax_width", ("attention",), (1, 2, 4, 5, 10, 0, 2**40, 4.0))
+    kinds = ("attention", "cached_attention", "partial_attention", "merge")
+    _attributes(v, "softmax_width", kinds, (1, 2, 4, 5, 10, 0, 2**40, 4.0))
 
 
 @mutation("causal or not", "HX411")
 def _causal(v: Victim) -> None:
-    _attributes(v, "causal", ("attention",), (True, False))
+    _attributes(v, "causal", ("attention", "cached_attention", "partial_attention"), (True, False))
 
 
 @mutation("theta of a rotation", "HX401", "HX411")
 def _theta(v: Victim) -> None:
-    task = v.task_of_kind("rotate")
+    task = v.task_of_kind("rotate", "rotate_at")
     rotary = task["op"]["rotary"]
     rotary["theta"] = v.random.choice((rotary["theta"] + 1, rotary["theta"] * (1 + 2**-50), 1.0, 0, -500.0, None))
 
 
 @mutation("scaling of a rotation", "HX401", "HX411")
 def _scaling(v: Victim) -> None:
-    rotary = v.task_of_kind("rotate")["op"]["rotary"]
+    rotary = v.task_of_kind("rotate", "rotate_at")["op"]["rotary"]
     scaling = rotary["scaling"]
     if scaling is None or v.random.random() < 0.3:
         rotary["scaling"] = another(v.random, scaling, ({"kind": "linear", "factor": 2.0}, None, {"kind": "yarn"}))

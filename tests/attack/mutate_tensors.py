@@ -78,7 +78,7 @@ def _init(v: Victim) -> None:
 @mutation("role changed", "HX404", "HX411")
 def _role(v: Victim) -> None:
     tensor = _tensor(v)
-    tensor["role"] = another(v.random, tensor["role"], ("input", "weight", "activation", "output"))
+    tensor["role"] = another(v.random, tensor["role"], ("input", "weight", "state", "activation", "output"))
 
 
 @mutation("tensor dropped", "HX403")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.attack.mutation import Data, InapplicableError, MutationRegistry, Victim, another, copy
 
 mutation = MutationRegistry()
+# Of lengths and counts, which may be of more sequences than are read.
+COUNTED = ("HX408", "HX412", "HX414", "HX415")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "int64")
 
 
@@ -15,21 +17,21 @@ def _interval(v: Victim) -> tuple[list[int], int]:
     return value["region"][axis], v.tensors[value["tensor"]]["shape"][axis]
 
 
-@mutation("region moved by one", "HX401", "HX406")
+@mutation("region moved by one", "HX401", "HX406", *COUNTED)
 def _moved(v: Victim) -> None:
     interval, _ = _interval(v)
     step = v.random.choice((-1, 1)) if interval[0] else 1
     interval[:] = [interval[0] + step, interval[1] + step]
 
 
-@mutation("region shrunk by one", "HX401", "HX406")
+@mutation("region shrunk by one", "HX401", "HX406", *COUNTED)
 def _shrunk(v: Victim) -> None:
     interval, _ = _interval(v)
     end = v.random.randrange(2)
     interval[end] += 1 - 2 * end
 
 
-@mutation("region grown by one", "HX401", "HX406")
+@mutation("region grown by one", "HX401", "HX406", *COUNTED)
 def _grown(v: Victim) -> None:
     interval, size = _interval(v)
     ends = [end for end in (0, 1) if (interval[0] > 0, interval[1] < size)[end]]

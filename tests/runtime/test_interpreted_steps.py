@@ -1,0 +1,184 @@
+"""Prefill and decode of the runtime against tests/interpreter.py, which was written from docs/formats.md alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from helixctl.dag import Dag, Value
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from helixctl.plan.steps import steps_of
+from helixctl.spec import WorkloadSpec
+from helixctl.verify import verify
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.generate import Prompts, generate
+from helixctl_runtime.generate.loop import Stage
+from helixctl_runtime.tensors.tensor_source import TensorSource
+from tests.interpreted_steps import generate as interpreted
+from tests.interpreter import rounded, seeded
+from tests.runtime.generation import Session, session_of
+from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+from tests.runtime.step_plans import step_plans
+from tests.runtime.test_interpreter import distance
+
+# Five prompts, ragged, in chunks of four tokens and less: some end in the middle of a chunk, some begin none.
+BATCH, LONGEST, NEW = 5, 11, 21
+LENGTHS = np.array([11, 1, 4, 7, 8])
+CHUNK = 4
+COUNTS = [np.clip(LENGTHS - first, 0, CHUNK) for first in range(0, LONGEST, CHUNK)]  # of the steps of the prefill
+# The dims of a head are cut, so that it is neither rotated nor normalised.
+CUT: dict[str, Any] = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
+
+
+def steps_for(groups: int, slices: int, changes: dict[str, Any] | None = None, **axes: Any) -> Plan:
+    model = merged(REAL, {"dtype": "float64"})
+    if (changes or {}).get("attention", {}).get("rotary", 0) is None:
+        model["attention"] = {**model["attention"], "rotary": None}
+    plan = plan_for(merged(model, changes or {}), (BATCH, LONGEST), groups, slices, **{"key_block": 2} | axes)
+    workload = WorkloadSpec(
+        batch=BATCH, seq_len=LONGEST, output_len=NEW, prefill_tokens=CHUNK * -(-BATCH // plan.layout.data)
+    )
+    return Plan.of(plan.model, plan.cluster, workload, plan.layout)
+
+
+def prompts_of(plan: Plan) -> np.ndarray:
+    assert plan.model.vocabulary
+    return np.random.default_rng(7).integers(0, plan.model.vocabulary.size, (BATCH, LONGEST))
+
+
+def session(plan: Plan) -> Session:
+    numbers = TensorSource(0, None, None)
+
+    def weights(dag: Dag, value: Value) -> torch.Tensor:
+        return numbers.region(dag.tensor[value.tensor], value.region, TORCH[value.dtype], torch.device("cpu"))
+
+    made = session_of(plan, weights)
+    for program in made.programs["prefill"]:
+        for state in program.states.values():
+            state.fill_(torch.nan)  # what the cache holds beforehand has no effect
+    return made
+
+
+def ran(plan: Plan, ends: tuple[int, ...] = (), new: int = NEW) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Tokens, and the logits of every step, of all ranks of the runtime."""
+    whole, logits = session(plan), list[np.ndarray]()
+
+    def stage(name: str) -> Stage:
+        inner = whole.steps[name]
+
+        def walk() -> None:
+            inner.walk()
+            dag = whole.dags[name]
+            found = torch.full(dag.tensor["logits"].shape, torch.nan, dtype=torch.float64)
+            for feed in inner.feeds:
+                feed.take("logits", found)
+            logits.append(found.numpy())
+
+        return Stage(inner.feeds, walk)
+
+    prompts = Prompts(torch.from_numpy(prompts_of(plan)), torch.from_numpy(LENGTHS))
+    assert whole.dags["prefill"].work.seq_len == CHUNK
+    found = generate(stage("prefill"), stage("decode"), prompts, chunk=CHUNK, new=new, ends=ends)
+    return found.tokens.numpy(), logits
+
+
+def by_the_page(
+    plan: Plan, ends: tuple[int, ...] = (), given: dict[str, np.ndarray] | None = None, new: int = NEW
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    dags = {name: json.loads(lower(plan, step=name).to_json()) for name in steps_of(plan.workload)}
+    return interpreted(dags, prompts_of(plan), LENGTHS, new, given=given, ends=ends)
+
+
+LAYOUTS: dict[str, Plan] = {
+    "one device": steps_for(1, 1),
+    "key": steps_for(3, 2, slicing="key"),
+    "key of three": steps_for(1, 3, slicing="key", combine="reduce", key_block=4),
+    "key, groups first, keys held twice": steps_for(
+        6, 2, slicing="key", gather_order="groups_first", placement="groups-slices-data-pipeline"
+    ),
+    "key, softmax slices cut by the merge": steps_for(1, 3, CUT, slicing="key"),
+    "key, not causal": steps_for(2, 2, {"attention": {"causal": False}}, slicing="key", key_block=1),
+    "key, empty lanes": steps_for(1, 4, slicing="key", key_block=16),
+    "batch": steps_for(2, 2, slicing="batch", combine="reduce"),
+    "keys held twice": steps_for(6, 1),
+    "head_dim": steps_for(2, 2, CUT, combine="reduce"),
+    "head_dim, concat": steps_for(1, 2, CUT),
+    "stages": steps_for(2, 1, pipeline=2, microbatches=2),
+    "stages, key, turns": steps_for(1, 2, slicing="key", pipeline=2, microbatches=4, interleave=2),
+    "replicas": steps_for(1, 2, slicing="key", data=2, placement="data-pipeline-slices-groups"),
+    "sharded": steps_for(3, 1, residual="sharded", combine="reduce"),
+    "sharded, key, tied": steps_for(2, 2, {"vocabulary": {"tied": True}}, slicing="key", residual="sharded"),
+    "experts": steps_for(2, 1, {"feed_forward": EXPERTS}, experts=2),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_tokens_and_logits(name: str) -> None:
+    """Every step, of every rank: what the page says is what runs."""
+    plan = LAYOUTS[name]
+    assert [verify(lower(plan, step=step)) for step in steps_of(plan.workload)] == [[], []]
+    tokens, logits = ran(plan)
+    mine, own = by_the_page(plan)
+    assert tokens.shape == (BATCH, NEW)
+    assert np.array_equal(tokens, mine)
+    for a, b, count in zip(logits, own, [*COUNTS, *[np.ones(BATCH)] * (NEW - 1)], strict=True):
+        assert distance(a[count > 0], b[count > 0]) < 1e-12
+
+
+def test_all_layouts_continue_alike() -> None:
+    """Of one model: no layout changes the function."""
+    alike = [plan for plan in LAYOUTS.values() if plan.model == LAYOUTS["one device"].model]
+    first = ran(alike[0])[0]
+    assert len(alike) > 8
+    for plan in alike[1:]:
+        assert np.array_equal(ran(plan)[0], first)
+
+
+@pytest.mark.parametrize("reduction_dtype", ["accumulator", "model"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_prefill_in_other_dtypes(dtype: str, reduction_dtype: str) -> None:
+    """The error of the run against float64 is at most twice that of one device, by the page, from the same numbers."""
+    exact, one = (steps_for(1, 1, {"dtype": name}) for name in ("float64", dtype))
+    plan = steps_for(3, 2, {"dtype": dtype}, slicing="key", reduction_dtype=reduction_dtype, combine="reduce")
+    tensors = [t for t in lower(exact).tensors if t.role == "weight"]
+    given = {t.name: rounded(seeded(t.name, t.shape, t.init or (), t.full, 0), dtype) for t in tensors}
+    runs = [by_the_page(exact, given=given, new=1), by_the_page(one, new=1), by_the_page(plan, new=1), ran(plan, new=1)]
+    truth, plain, paged, run = (
+        np.concatenate([step[count > 0] for step, count in zip(logits, COUNTS, strict=True)]) for _, logits in runs
+    )
+    assert distance(run, truth) <= 2 * distance(plain, truth)
+    assert distance(paged, truth) <= 2 * distance(plain, truth)
+
+
+@pytest.mark.parametrize("name", ["key", "stages", "sharded"])
+def test_sequences_that_end(name: str) -> None:
+    """They write nothing more, and what goes on is not changed by it."""
+    plan = LAYOUTS[name]
+    all_tokens, _ = ran(plan)
+    end = int(all_tokens[0, 5])
+    tokens, mine = ran(plan, (end,))[0], by_the_page(plan, (end,))[0]
+    assert np.array_equal(tokens, mine[:, : tokens.shape[1]])
+    assert (tokens[0] == -1).any()
+    assert np.array_equal(tokens[tokens >= 0], all_tokens[tokens >= 0])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, max_examples=15)
+@given(step_plans(), st.integers(0, 99))
+def test_random_plans(plan: Plan, seed: int) -> None:
+    """Models, layouts and lengths of which none divides another."""
+    assume(plan.model.vocabulary is not None)
+    random, work = np.random.default_rng(seed), plan.step("prefill")
+    lengths = random.integers(1, plan.workload.seq_len + 1, work.batch)
+    ids = random.integers(0, 11, (work.batch, plan.workload.seq_len))
+    new = min(4, plan.workload.output_len or 1)
+    dags = {name: json.loads(lower(plan, step=name).to_json()) for name in steps_of(plan.workload)}
+    whole, prompts = session(plan), Prompts(torch.from_numpy(ids), torch.from_numpy(lengths))
+    ran = generate(whole.steps["prefill"], whole.steps["decode"], prompts, chunk=work.seq_len, new=new)
+    assert np.array_equal(ran.tokens.numpy(), interpreted(dags, ids, lengths, new)[0])
