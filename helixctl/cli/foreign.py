@@ -21,15 +21,18 @@ _OPTIONS: Final = {
     "--layout slices=N,slicing=query shares the query rows; there is no ring attention": """
         cp cp-size context-parallel context-parallel-size sp sp-size sequence-parallel
     """,
-    "--seq-len L": """
-        isl input-len input-length input-seq-len prompt-len prompt-length max-model-len max-seq-len max-seq-length
+    "--layout slices=N,slicing=key shares the positions of the KV cache": """
+        dcp dcp-size decode-context-parallel-size kvp kvp-size kv-parallel-size
+    """,
+    "--input-len L": """
+        input-length input-seq-len prompt-len prompt-length max-model-len max-seq-len max-seq-length
         max-input-len seqlen seq-length sequence-length context-length context-len random-input-len input-tokens
     """,
     "--batch N": """
-        bs batch-size global-batch-size max-batch-size max-num-seqs concurrency max-concurrency num-prompts
+        bs batch-size global-batch-size max-batch-size max-num-seqs max-concurrency num-prompts
     """,
-    "a plan is of one pass over the prompt: nothing is decoded": """
-        osl output-len output-length output-tokens max-tokens max-new-tokens random-output-len max-output-len
+    "--output-len N": """
+        output-length output-tokens max-tokens max-new-tokens random-output-len max-output-len
     """,
     "--set hosts=N": "hosts host nodes nnodes num-nodes num-hosts",
     "--set devices_per_host=N, and --set hosts=N; or a CLUSTER such as h100:2x8, 2 hosts of 8": """

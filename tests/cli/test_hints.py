@@ -24,8 +24,9 @@ from tests.documents import ROOT, SMALL
         ("--pp", "--layout pp=N"),
         ("--dp", "--layout dp=N"),
         ("--ep", "--layout ep=N"),
-        ("--isl", "--seq-len L"),
-        ("--osl", "nothing is decoded"),
+        ("--prompt-len", "--input-len L"),
+        ("--max-tokens", "--output-len N"),
+        ("--dcp-size", "--layout slices=N,slicing=key"),
         ("--hosts", "--set hosts=N"),
         ("--gpus", "--set devices_per_host=N"),
         ("--batch-size", "--batch N"),
@@ -44,7 +45,7 @@ def test_an_option_of_another_program(option: str, hint: str, form: str) -> None
 def test_no_hint_hides_an_option_of_ours() -> None:
     ours = {opt.lstrip("-") for option in plan.params for opt in option.opts if opt.startswith("-")}
     assert not ours & {name for names in _OPTIONS.values() for name in names.split()}
-    assert all(hint.startswith(("--", "a plan", "give it")) for hint in _OPTIONS)
+    assert all(hint.startswith(("--", "give it")) for hint in _OPTIONS)
     assert option_hint("--tp", "run") == "the plan says that: make another with helixctl plan"
     assert option_hint("--foo", "plan") is None
 

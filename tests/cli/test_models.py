@@ -67,7 +67,7 @@ def test_an_id_of_the_hub_names_the_model_that_is_inside(wrong: str, tmp_path: P
         ("LLama-3.1-8b-instruct", "Llama-3.1-8B"),
         ("Mixtral-8x7B", "Mixtral-8x7B-v0.1"),
         ("Qwen-2.5-7B", "Qwen2.5-7B"),
-        ("Llama-3.1-70B", None),
+        ("Llama-3.1-75B", None),
         ("Llama-3-8B", None),
         ("Qwen2.5-72B", None),
         ("nothing", None),
