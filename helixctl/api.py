@@ -103,7 +103,8 @@ class Prediction:
         from helixctl.solve.candidate import representatives
 
         plan = self.plan
-        return simulate(lower(plan, representatives(plan.layout, plan.model, plan.cluster, plan.workload)))
+        ranks = representatives(plan.layout, plan.model, plan.cluster, plan.workload)
+        return simulate(lower(plan, ranks, step=self.dag.step))
 
 
 def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Document:
@@ -131,6 +132,8 @@ def make_plan(
     objective: Objective = "throughput",
     plain: bool = False,
     whole: bool = False,
+    max_ttft_s: float | None = None,
+    max_tpot_s: float | None = None,
 ) -> Planned:
     """Choose a layout for a model on a cluster, and prove its plan.
 
@@ -140,19 +143,24 @@ def make_plan(
         layout: axes that are fixed; the search has the others. A mapping such as ``{"groups": 4, "slices": 4}``, or a
             text as ``--layout`` takes it, ``"tp=8,pp=2"``.
         objective: ``throughput`` (tokens per second), ``latency`` (seconds until a sequence is done) or ``memory``
-            (bytes on the fullest device).
+            (bytes on the fullest device); of a generation also ``ttft`` (seconds until its first tokens) and ``tpot``
+            (seconds a token of a sequence takes after that).
         plain: leave every axis that is not fixed, groups and slices apart, at its default: the space of the paper.
         whole: lower and prove all of the dag, however large, so that ``proof.dag`` is the plan's.
+        max_ttft_s: of a generation, the most seconds until every sequence has its first token.
+        max_tpot_s: of a generation, the most seconds from one token of a sequence to its next.
 
     Raises:
         HelixError: HX111, HX114: the model cannot be planned for its workload, or not on these devices. HX2xx: no
             layout is legal, or fits. HX305: too many tasks. HX4xx: a proof refuses the plan.
     """
     from helixctl.solve import decide, parse_constraints, proof
+    from helixctl.solve.limits import Limits
 
     model = for_planning(model, cluster)
+    limits = Limits(max_ttft_s, max_tpot_s)
     constraints = parse_constraints(layout) if isinstance(layout, str) else layout
-    decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain)
+    decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain, limits=limits)
     if whole and (tasks := about(decision.plan)) > MANY_TASKS:
         raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
     proved = proof(decision.plan, whole=whole)
@@ -198,13 +206,14 @@ def validate(document: Plan | Dag) -> tuple[Diagnostic, ...]:
     return proof(document).findings
 
 
-def simulate_step(document: Plan | Dag, *, whole: bool = False) -> Prediction:
+def simulate_step(document: Plan | Dag, *, whole: bool = False, step: StepName | None = None) -> Prediction:
     """Predict a step on the cluster of the plan. Nothing runs.
 
     Args:
         document: a plan, which is lowered and proved; or a dag, which is taken as proved.
         whole: simulate every task, of however many. By default the forecast of a plan of more than 200,000 tasks is
             that of a part, as ``make_plan`` makes it.
+        step: of a plan that has several, by default the first.
 
     Raises:
         HelixError: as ``lower_plan``.
@@ -212,21 +221,19 @@ def simulate_step(document: Plan | Dag, *, whole: bool = False) -> Prediction:
     from helixctl.simulate import forecast_from, simulate
 
     if isinstance(document, Plan) and about(document) > MANY_TASKS and not whole:
-        return _of_a_part(document)
-    dag = lower_plan(document) if isinstance(document, Plan) else document
+        return _of_a_part(document, step)
+    dag = lower_plan(document, step) if isinstance(document, Plan) else document
     timeline = simulate(dag)
     return Prediction(dag.plan, dag, timeline, forecast_from(timeline))
 
 
-def _of_a_part(plan: Plan) -> Prediction:
+def _of_a_part(plan: Plan, step: StepName | None) -> Prediction:
     """The prediction for a plan of very many tasks, as the search makes it: without its whole dag."""
-    from helixctl.solve.candidate import priced, simulated
+    from helixctl.solve.candidate import priced, step_forecast
 
     _refuse(validate(plan))
-    found = simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
-    if found is None:
-        raise TypeError  # the plan is proved, so its layout is legal
-    return Prediction(plan, priced(plan), None, found)
+    found = step_forecast(plan.model, plan.cluster, plan.workload, plan.layout, step or plan.steps[0])
+    return Prediction(plan, priced(plan, step), None, found)
 
 
 def _refuse(findings: Sequence[Diagnostic]) -> None:

@@ -159,6 +159,15 @@ def _share(given: object) -> float:
     return share
 
 
+def parse_seconds(text: str) -> float:
+    """Seconds of a text with a unit, ``500 ms`` or ``30ms``.
+
+    Raises:
+        UnitError: it is none.
+    """
+    return _parse(text, _TIME, "500 ms")
+
+
 def human_bytes(nbytes: float) -> str:
     """A byte count for people: three digits and an SI unit, e.g. ``16.8 MB``."""
     return _human(nbytes, "B", ("", "k", "M", "G", "T", "P"), 1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -19,11 +19,12 @@ from helixctl.documents import dag_text
 from helixctl.output import write_output
 from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_constraints, read_as
 from helixctl.solve.candidate import priced
+from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.solve.report import report
 from helixctl.spec.load import load_pair
 from helixctl.spec.origins import Origin
 from helixctl.spec.slips import slips
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import UnitError, human_bytes, human_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 @click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes of the layout; the rest is searched.")
 @click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
+@click.option("--max-ttft", metavar="TIME", help="Of a generation: first tokens after at most this, such as 500ms.")
+@click.option("--max-tpot", metavar="TIME", help="Of a generation: at most this from token to token, such as 30ms.")
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
@@ -78,6 +81,8 @@ def command(
     axes: str | None,
     plain: bool,
     objective: Objective,
+    max_ttft: str | None,
+    max_tpot: str | None,
     sets: tuple[str, ...],
     output: str | None,
     dag_output: str | None,
@@ -111,6 +116,8 @@ def command(
     given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
     workload = [f"workload.{k}={v}" for k, v in given if v is not None]
     loaded = load_pair(model, cluster, (*sets, *workload))
+    limits = {"max_ttft": max_ttft, "max_tpot": max_tpot}
+    _refuse_of_a_generation(objective, limits, loaded.model.workload.output_len)
     doubtful = slips(loaded.cluster)
     if not quiet:
         warn_of_slips(doubtful, cluster)
@@ -121,6 +128,7 @@ def command(
         objective=objective,
         plain=plain,
         whole=dag_output is not None,
+        **{f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None},
     )
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
@@ -149,6 +157,21 @@ def _constraints(axes: str | None, groups: int | None, slices: int | None, *, qu
     if said and not quiet:
         messages().print(f"note: {said}", markup=False)
     return {**pair, **constraints}
+
+
+def _refuse_of_a_generation(objective: Objective, limits: Mapping[str, str | None], output_len: int | None) -> None:
+    """Refuse what only a generation has where the workload is one pass."""
+    given = [f"--{name.replace('_', '-')}" for name, text in limits.items() if text is not None]
+    given += [f"--objective {objective}"] if objective in OF_A_GENERATION else []
+    if given and output_len is None:
+        raise click.UsageError(f"{given[0]} is of a generation; give --output-len N, the tokens after each prompt")
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except UnitError as error:
+        raise click.BadParameter(str(error), param_hint=f"--{name.replace('_', '-')}") from error
 
 
 def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,8 @@ from helixctl.plan.size import MANY_TASKS, about
 from helixctl.simulate import Forecast
 from helixctl.simulate.against import MeasuredRun, compare, read_measured
 from helixctl.simulate.json_report import path_report, plan_report, simulation_report
+from helixctl.solve.candidate import of_steps
+from helixctl.spec import StepName
 from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes, human_seconds
 
@@ -46,6 +49,7 @@ _SHORT: Final = {  # where a name heads a column
     "received per rank": "received",
     "of it between hosts": "between hosts",
     "memory per rank, largest": "memory",
+    "KV cache per rank, largest": "cache",
 }
 
 
@@ -57,7 +61,8 @@ class _Prediction(Prediction):
 
     @property
     def title(self) -> str:
-        return PurePath(self.path).name
+        name = PurePath(self.path).name
+        return name if self.dag.step == "pass" else f"{name}, {self.dag.step}"
 
     @property
     def what(self) -> str:
@@ -102,7 +107,7 @@ def command(
     check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
     whole = bool(measured or trace_path)
-    predictions = [_predict(path, measured, against, whole=whole) for path in documents]
+    predictions = [p for path in documents for p in _predict(path, measured, against, whole=whole)]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
         traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions if p.timeline]
@@ -120,21 +125,31 @@ def command(
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
 
-def _predict(path: str, measured: MeasuredRun | None, against: str | None, *, whole: bool) -> _Prediction:
-    """The prediction for a file; one that is held against a report is that of the dag that ran.
+def _predict(path: str, measured: MeasuredRun | None, against: str | None, *, whole: bool) -> list[_Prediction]:
+    """The prediction for each step of a file; one that is held against a report is that of the dag that ran.
 
     ``whole`` simulates every task, of however many.
 
     Raises:
-        HelixError: the file's; HX113, the report is of another dag.
+        HelixError: the file's; HX113, the report is of another dag, or the plan has several steps.
     """
     planned = load_planned(path)
+    if measured and isinstance(planned, Plan) and len(planned.steps) > 1:
+        message = f"{path} has the steps {' and '.join(planned.steps)}, and --against compares one pass"
+        raise HelixError(Diagnostic("HX113", message, "compare the figures that simulate and run print", against))
+    steps = planned.steps if isinstance(planned, Plan) else (planned.step,)
+    return [_predict_step(planned, step, path, measured, against, whole=whole) for step in steps]
+
+
+def _predict_step(
+    planned: Plan | Dag, step: StepName, path: str, measured: MeasuredRun | None, against: str | None, *, whole: bool
+) -> _Prediction:
     if isinstance(planned, Plan) and (whole or about(planned) <= MANY_TASKS):
-        planned = whole_dag(planned, path)
+        planned = whole_dag(planned, path, step)
     if measured and isinstance(planned, Dag):
         planned = _as_it_ran(planned, measured, path, against)
     with named(path):
-        found = simulate_step(planned)
+        found = simulate_step(planned, step=step if isinstance(planned, Plan) else None)
     return _Prediction(found.plan, found.dag, found.timeline, found.forecast, path)
 
 
@@ -166,6 +181,8 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     out.print()
     out.print(_side_by_side(predictions))
     out.print()
+    for text in _generations(predictions):
+        out.print(text)
     for prediction in predictions:
         if prediction.timeline is None:
             out.print(f"{prediction.title}: {_PART}")
@@ -182,6 +199,24 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     _print_sources(out, predictions, verbose=verbose)
 
 
+def _generations(predictions: Sequence[_Prediction]) -> Iterator[str]:
+    """What the steps of each plan with a cache come to, a sentence each."""
+    for prefill, decode in pairwise(predictions):
+        if (prefill.dag.step, decode.dag.step, prefill.path) == ("prefill", "decode", decode.path):
+            found = of_steps(decode.plan.workload, decode.plan.layout, (prefill.forecast, decode.forecast)).generation
+            if found is not None:
+                yield (
+                    f"{PurePath(decode.path).name}: first token after {human_seconds(found.ttft_s)} "
+                    f"({_prefills(found.chunks)}), then {human_seconds(found.time_per_output_token_s)} a token, "
+                    f"{found.tokens_per_s_per_user:,.1f} tokens/s per user, "
+                    f"{found.output_tokens_per_s:,.0f} tokens/s in all: a static batch, without a queue"
+                )
+
+
+def _prefills(count: int) -> str:
+    return "one prefill step" if count == 1 else f"{count:,} prefill steps"
+
+
 def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
     for doubt in dict.fromkeys(doubt for p in predictions for doubt in doubts(p.plan.cluster)):
         out.print(f"note: {doubt}")
@@ -196,7 +231,8 @@ def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: boo
 
 def _side_by_side(predictions: list[_Prediction]) -> object:
     """A column for each of a few plans, a row for each of many."""
-    found = [_column(p) for p in predictions]
+    cached = any(p.forecast.cache_nbytes for p in predictions)
+    found = [_column(p, cached=cached) for p in predictions]
     few = len(predictions) <= _MOST_COLUMNS
     names = [name if few else _SHORT.get(name, name) for name, _ in found[0]]
     lines = [[p.title, *(value for _, value in column)] for p, column in zip(predictions, found, strict=True)]
@@ -209,7 +245,7 @@ def _side_by_side(predictions: list[_Prediction]) -> object:
     return rows
 
 
-def _column(prediction: _Prediction) -> Sequence[tuple[str, str]]:
+def _column(prediction: _Prediction, *, cached: bool) -> Sequence[tuple[str, str]]:
     """What is said of one plan: (name, value)."""
     found, plan = prediction.forecast, prediction.plan
     return (
@@ -224,6 +260,7 @@ def _column(prediction: _Prediction) -> Sequence[tuple[str, str]]:
         ("received per rank", human_bytes(found.received_nbytes)),
         ("of it between hosts", human_bytes(found.between_hosts_nbytes)),
         ("memory per rank, largest", human_bytes(found.memory_nbytes)),
+        *([("KV cache per rank, largest", human_bytes(found.cache_nbytes))] if cached else []),
     )
 
 

@@ -152,7 +152,7 @@ def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
         what = f"dag, layout {document.plan.layout}, {len(document.tasks)} tasks proved"
     elif isinstance(document, Plan):
         proof = prove_lowered(document, source.file)
-        what = f"plan, layout {document.layout}, {len(proof.dag.tasks)} tasks proved"
+        what = f"plan, layout {document.layout}, {sum(len(dag.tasks) for dag in proof.dags)} tasks proved"
         if proof.part:
             what += f" on {proof.part}, the others are copies of these"
     else:

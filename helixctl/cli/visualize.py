@@ -16,6 +16,7 @@ from helixctl.emit import FORMATS, emit
 from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.spec import StepName
 from helixctl.units import human_bytes
 
 _KINDS: Final[dict[str, Kind]] = {
@@ -38,7 +39,10 @@ _SUFFIXES: Final = {f".{name}": name for name in FORMATS} | {".htm": "html", ".g
 )
 @force_option
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Draw this layer alone.")
-def command(source: str, output: str, output_format: str | None, layer: int | None, force: bool) -> None:
+@click.option("--step", type=click.Choice(("prefill", "decode")), help="Of a plan with steps; default: decode.")
+def command(
+    source: str, *, output: str, output_format: str | None, layer: int | None, step: StepName | None, force: bool
+) -> None:
     """Draw the DAG of a PLAN, or a DAG: a column for every GPU, a bar for every collective.
 
     html is one page that needs no network: click a task to see what it waits for and what waits for it. graphml is the
@@ -50,7 +54,7 @@ def command(source: str, output: str, output_format: str | None, layer: int | No
     check_outputs([Output("-o", output, _KINDS[chosen])], [source], force=force)
     from helixctl.documents import dag_text  # here, so that --help need not wait for the compiler
 
-    dag = _load(source, layer)
+    dag = _load(source, layer, step)
     data = dag_text(dag) if chosen == "json" else emit(dag, chosen, layer)
     write_output(output, data)
     size = len(data.encode() if isinstance(data, str) else data)
@@ -58,7 +62,7 @@ def command(source: str, output: str, output_format: str | None, layer: int | No
     wrote(output, f"{drawn} {'task' if drawn == 1 else 'tasks'}, {human_bytes(size)}")
 
 
-def _load(source: str, layer: int | None) -> Dag:
+def _load(source: str, layer: int | None, step: StepName | None) -> Dag:
     """What is to be drawn: a dag, proved; of a plan, where that is large, the layer alone.
 
     Raises:
@@ -70,16 +74,20 @@ def _load(source: str, layer: int | None) -> Dag:
 
     planned = load_planned(source)
     plan = planned.plan if isinstance(planned, Dag) else planned
+    if step is not None and (isinstance(planned, Dag) or step not in plan.steps):
+        have = planned.step if isinstance(planned, Dag) else " and ".join(plan.steps)
+        raise click.BadParameter(f"{source} has the step {have}", param_hint="--step")
+    step = step or plan.steps[-1]
     if layer is not None and layer >= plan.model.layers:
         raise click.BadParameter(f"the model's layers are 0 to {plan.model.layers - 1}", param_hint="--layer")
     if isinstance(planned, Dag):
         return planned
     if layer is not None and about(plan) > MOST:
         prove_lowered(plan, source)
-        return lower(plan, layers=range(layer, layer + 1))
+        return lower(plan, layers=range(layer, layer + 1), step=step)
     if large := too_large(about(plan), f"layout {plan.layout}", MANY_TASKS):
         raise HelixError(replace(large, hint="--layer N draws a layer alone", file=source))
-    return whole_dag(plan, source)
+    return whole_dag(plan, source, step)
 
 
 def _format_of(output: str) -> str:

@@ -9,7 +9,8 @@ from helixctl.plan import Layout
 def title(dag: Dag) -> str:
     """One line that names the picture."""
     plan = dag.plan
-    return f"{plan.model.name} on {plan.cluster.name}, {plan.layout}"
+    step = "" if dag.step == "pass" else f", {dag.step} step"
+    return f"{plan.model.name} on {plan.cluster.name}, {plan.layout}{step}"
 
 
 def facts(dag: Dag) -> tuple[tuple[str, str], ...]:

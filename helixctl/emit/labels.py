@@ -21,7 +21,13 @@ CAPTION_SIZE: Final = 11
 PADDING: Final = 3  # between a box and its label
 _LONGEST_CAPTION: Final = 320
 _LONGEST_NAMES: Final = 52  # of tensors on a box, in pixels
-_SHORT_KINDS: Final = {"all_gather": "gather", "all_reduce": "reduce"}
+_SHORT_KINDS: Final = {
+    "all_gather": "gather",
+    "all_reduce": "reduce",
+    "rotate_at": "rotate",
+    "cached_attention": "attend",
+    "partial_attention": "attend",
+}
 
 
 class Labels:

@@ -33,6 +33,7 @@ def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
         "cluster": plan.cluster.name,
         "layout": plan.layout.model_dump(),
         "workload": plan.workload.model_dump(),
+        "step": dag.step,
         "dtype": plan.model.dtype,
         "step_time_ms": found.step_s * 1e3,
         "tokens_per_s": found.tokens_per_s,
@@ -44,6 +45,7 @@ def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
         "between_hosts_nbytes_per_rank": found.between_hosts_nbytes,
         "memory_nbytes": found.memory_nbytes,
         "weight_nbytes": found.weight_nbytes,
+        "cache_nbytes": found.cache_nbytes,
         "kinds": [_kind(kind) for kind in found.kinds],
         "sources": list(sources(dag)),
     }

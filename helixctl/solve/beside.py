@@ -78,7 +78,15 @@ class Table:
     def row(self, candidate: Candidate, best: Candidate, *, proved: bool) -> Row:
         """A candidate and the verdict on it."""
         problem = self.problem
-        return row(candidate, best, str(self.request), problem.objective, problem.specs.cluster, proved=proved)
+        return row(
+            candidate,
+            best,
+            str(self.request),
+            problem.objective,
+            problem.specs.cluster,
+            proved=proved,
+            limits=problem.limits,
+        )
 
     def _within_budget(self, layouts: Iterable[Layout]) -> Iterator[Layout]:
         """The first of the layouts, as far as their simulation takes no longer than the search may."""

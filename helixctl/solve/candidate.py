@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,17 +33,22 @@ class Candidate:
 
 def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Candidate:
     """A legal layout with its forecast; that of a generation is made of its steps'."""
-    found = [_forecast(model, cluster, workload, layout, name) for name in steps_of(workload)]
+    found = [step_forecast(model, cluster, workload, layout, name) for name in steps_of(workload)]
     if workload.output_len is None:
         return Candidate(layout, found[0])
+    return Candidate(layout, of_steps(workload, layout, found))
+
+
+def of_steps(workload: WorkloadSpec, layout: Layout, steps: Sequence[Forecast]) -> Forecast:
+    """The forecast of a generation, from those of its prefill and of its decode step."""
     chunks = -(-workload.seq_len // chunk(workload, layout))
-    return Candidate(layout, generated(found[0], found[1], chunks, workload.batch, workload.output_len))
+    return generated(steps[0], steps[1], chunks, workload.batch, workload.output_len or 1)
 
 
-def _forecast(
+def step_forecast(
     model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout, name: StepName
 ) -> Forecast:
-    """The forecast of one step."""
+    """The forecast of one step of a legal layout."""
     ranks, step = representatives(layout, model, cluster, workload), step_of(workload, layout, name)
 
     def forecast_of(its: ModelSpec, part: Layout, work: Work) -> Forecast:

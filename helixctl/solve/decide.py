@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from helixctl.simulate import Forecast
 from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
+from helixctl.solve.limits import Limits
 from helixctl.solve.objective import OF_A_GENERATION, Key, Objective, simplicity
 from helixctl.solve.problem import Bounded, LayoutProblem, Specs
 from helixctl.solve.reasons import Evidence, alone, reasons, searched
@@ -23,6 +24,7 @@ from helixctl.solve.search import BUDGET, SearchResult, search
 from helixctl.solve.space import FEW, MANY, combinations, space
 from helixctl.solve.verdict import Row
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.units import human_seconds
 
 # Nothing fits by any bound that could be told: so many tasks are simulated to name the smallest layouts in the error.
 _BUDGET_OF_AN_ERROR: Final = 2_000
@@ -78,6 +80,7 @@ def decide(
     *,
     plain: bool = False,
     budget: int = BUDGET,
+    limits: Limits | None = None,
 ) -> Decision:
     """Choose a layout; ``constraints`` fix axes, the search has the others.
 
@@ -89,6 +92,7 @@ def decide(
         objective: what is made as small (throughput: as large) as can be.
         plain: every axis that is not fixed, but groups and slices, keeps its default: the paper's n x m.
         budget: tasks that the search may simulate; the best so far is taken where it ends early.
+        limits: what a generation may take at most.
 
     Raises:
         ValueError: the objective is of a generation, and the workload has no ``output_len``.
@@ -100,7 +104,9 @@ def decide(
     least = TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices
     if large := too_large(least, f"any plan for {cluster.devices:,} devices", _MOST_OF_TWO_LAYERS):
         raise HelixError(large)
-    problem = LayoutProblem.of(Specs(model, cluster, workload), objective)
+    if limits and str(limits) and workload.output_len is None:
+        raise ValueError(f"{limits} is of a generation: the workload has no output_len")
+    problem = LayoutProblem.of(Specs(model, cluster, workload), objective, limits)
     request = Request(constraints or {}, plain)
     with collector.paused():
         return _only_layout(problem, request) or _best_layout(problem, request, budget)
@@ -148,7 +154,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     beside = table.candidates(result.best, result.tried, layouts)
     best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
     simulated = [*result.tried, *beside]
-    evidence = Evidence(simulated, legal, layouts, fixed=bool(request.fixed_beside_pairs))
+    evidence = Evidence(simulated, legal, layouts, fixed=bool(request.fixed_beside_pairs), limits=problem.limits)
     left_out = sum(map(request.admits, legal)) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)
@@ -191,7 +197,10 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
             result = _from_the_smallest(problem, asked, result, budget)
         if result.best:
             return _Searched(result, legal, layouts)
-    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, [x for _, x in asked]))
+    every = [x for _, x in asked]
+    if str(problem.limits) and (beyond := _beyond_limits(problem, every, budget)):
+        raise HelixError(beyond)
+    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, every))
 
 
 def _from_the_smallest(
@@ -204,6 +213,24 @@ def _from_the_smallest(
         return small
     known = {c.layout: c for c in (*result.tried, *small.tried)}
     return search(asked, problem, budget, list(known.values()))
+
+
+def _beyond_limits(problem: LayoutProblem, asked: Sequence[Layout], budget: int) -> Diagnostic | None:
+    """HX203, with what comes nearest to the limits of what fits in memory; None where nothing fits."""
+    texts = []
+    asks: tuple[tuple[Objective, str], ...] = (("ttft", "first token after"), ("tpot", "time per output token"))
+    for objective, what in asks:
+        free = replace(problem, objective=objective, limits=Limits())
+        best = search(free.bounded(asked), free, budget).best
+        if best is None or best.forecast is None or best.forecast.generation is None:
+            return None
+        its = best.forecast.generation
+        seconds = its.ttft_s if objective == "ttft" else its.time_per_output_token_s
+        texts.append(f"{what} {human_seconds(seconds)} ({best.layout})")
+    hint = (
+        f"the shortest that were found: {'; '.join(texts)}; raise the limit, or use more devices or a smaller --batch"
+    )
+    return Diagnostic("HX203", f"no layout that fits in memory has {problem.limits}", hint)
 
 
 def _nothing_fits(problem: LayoutProblem, request: Request, asked: Sequence[Layout]) -> list[Diagnostic]:

@@ -11,8 +11,9 @@ from helixctl.plan import Layout
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.generation import GenerationBounds
+from helixctl.solve.limits import Limits
 from helixctl.solve.objective import Key, Objective, key, least
-from helixctl.solve.verdict import too_big
+from helixctl.solve.verdict import unfit
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
@@ -35,21 +36,24 @@ class LayoutProblem:
         specs: model, cluster and workload.
         objective: what is made as small (throughput: as large) as can be.
         bounds: lower bounds on a layout's step, latency and memory; they do not depend on the objective.
-        only_fitting: a search ends where no layout that is left can fit in memory, by its bound.
+        only_fitting: a search ends where no layout that is left can be chosen, by its bound.
+        limits: what a layout has to keep within to be chosen.
     """
 
     specs: Specs
     objective: Objective
     bounds: Bounds | GenerationBounds
     only_fitting: bool = True
+    limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
     _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, specs: Specs, objective: Objective) -> Self:
+    def of(cls, specs: Specs, objective: Objective, limits: Limits | None = None) -> Self:
         """The problem of these specs, with no bound worked out yet."""
         exact = objective == "memory"
         if specs.workload.output_len is not None:
-            return cls(specs, objective, GenerationBounds.of(*specs, exact_memory=exact))
+            bounds = GenerationBounds.of(*specs, exact_memory=exact)
+            return cls(specs, objective, bounds, limits=limits or Limits())
         return cls(specs, objective, Bounds(LayoutCosts(*specs), exact_memory=exact))
 
     def smallest(self, *, only_fitting: bool = True) -> Self:
@@ -86,13 +90,14 @@ class LayoutProblem:
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether a candidate may be chosen."""
-        return too_big(candidate, self.specs.cluster) is None
+        return unfit(candidate, self.specs.cluster, self.limits) is None
 
     def is_hopeless(self, bound: Key) -> bool:
         """Whether no layout with this bound, or with a later one, may be chosen."""
         return self.only_fitting and bound[0] == inf
 
     def _key_of(self, bound: Bound) -> Key:
-        """A layout that cannot fit, by its bound, comes after all that may."""
+        """A layout that cannot be chosen, by its bound, comes after all that may."""
         found = least(self.objective, bound)
-        return found if bound.memory_nbytes <= self.specs.cluster.device.available else (inf, *found)
+        fits = bound.memory_nbytes <= self.specs.cluster.device.available and not self.limits.exclude(bound)
+        return found if fits else (inf, *found)

@@ -11,9 +11,10 @@ from helixctl.plan import Layout
 from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
+from helixctl.solve.limits import Limits
 from helixctl.solve.objective import Key, Objective, key, simplicity
 from helixctl.solve.space import tried
-from helixctl.solve.verdict import too_big
+from helixctl.solve.verdict import unfit
 from helixctl.spec import ClusterSpec, ModelSpec
 from helixctl.units import human_bytes, human_seconds
 
@@ -28,12 +29,14 @@ class Evidence:
         bounds: a key that none of them is below, of those that may be chosen by their size; infinite where one cannot
             fit in memory.
         fixed: whether any axis but groups and slices is fixed.
+        limits: what a layout has to keep within.
     """
 
     simulated: Sequence[Candidate]
     legal: Sequence[Layout]
     bounds: Sequence[tuple[Key, Layout]]
     fixed: bool
+    limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
 
 
 def reasons(
@@ -81,13 +84,14 @@ def _beside(
         if not any(belongs(x) for x in looked.legal):
             return f"no {what} is legal " + ("with the other axes as they are fixed" if looked.fixed else "here")
         return f"every {what} has more than {MOST_TASKS:,} tasks"
-    fitting = [c for c in tried if c.forecast and not too_big(c, cluster)]
+    fitting = [c for c in tried if c.forecast and not unfit(c, cluster, looked.limits)]
     if not fitting:
+        within = " and keeps within the limits" if str(looked.limits) else ""
         seen = {c.layout for c in tried}
         rest = [bound for bound, x in bounds if x not in seen and bound[0] != inf]
         if not rest:
-            return f"no {what} fits in memory"
-        none = f"no {what} that was simulated fits in memory" if tried else f"no {what} was simulated"
+            return f"no {what} fits in memory{within}"
+        none = f"no {what} that was simulated fits in memory{within}" if tried else f"no {what} was simulated"
         return f"{none}; by their bounds {_none_below(objective, min(rest)[0])}"
     nearest = min(fitting, key=lambda c: (_key(objective, c.forecast), simplicity(c.layout)))
     least = _key(objective, nearest.forecast)

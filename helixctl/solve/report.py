@@ -42,6 +42,8 @@ def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequ
             "batch": plan.workload.batch,
             "seq_len": plan.workload.seq_len,
             "logits": plan.workload.logits,
+            "output_len": plan.workload.output_len,
+            "prefill_tokens": plan.workload.prefill_tokens,
             "digest": plan.digests.workload,
         },
         "plan_digest": plan.digest,
@@ -97,10 +99,14 @@ def _candidate(candidate: Candidate, plan: Plan, row: Row | None) -> dict[str, A
 
 
 def _figures(found: Forecast) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in _FIGURES}
+    its = found.generation
+    return {
+        **{name: getattr(found, name) for name in _OF_A_STEP},
+        **{name: getattr(its, name) if its else None for name in _OF_A_GENERATION},
+    }
 
 
-_FIGURES: Final = (
+_OF_A_STEP: Final = (
     "step_s",
     "tokens_per_s",
     "latency_s",
@@ -111,4 +117,8 @@ _FIGURES: Final = (
     "between_hosts_nbytes",
     "memory_nbytes",
     "weight_nbytes",
+    "cache_nbytes",
 )
+# Null where the workload is one pass.
+_OF_A_GENERATION: Final = ("ttft_s", "time_per_output_token_s", "output_tokens_per_s", "tokens_per_s_per_user")
+_FIGURES: Final = (*_OF_A_STEP, *_OF_A_GENERATION)

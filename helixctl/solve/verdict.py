@@ -7,6 +7,7 @@ from typing import Final
 
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
+from helixctl.solve.limits import Limits
 from helixctl.solve.objective import Objective, key
 from helixctl.spec import ClusterSpec
 from helixctl.units import human_bytes, human_seconds
@@ -57,7 +58,23 @@ def too_big(candidate: Candidate, cluster: ClusterSpec) -> str | None:
     return f"needs {human_bytes(candidate.forecast.memory_nbytes)} a device, {cluster.device.memory_text}"
 
 
-def row(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluster: ClusterSpec, *, proved: bool) -> Row:
+def unfit(candidate: Candidate, cluster: ClusterSpec, limits: Limits) -> str | None:
+    """Why a candidate may not be chosen: its memory, or a limit; None where it may."""
+    if candidate.forecast is None:
+        return None
+    return too_big(candidate, cluster) or limits.exceeded(candidate.forecast)
+
+
+def row(
+    c: Candidate,
+    best: Candidate,
+    wanted: str,
+    objective: Objective,
+    cluster: ClusterSpec,
+    *,
+    proved: bool,
+    limits: Limits = Limits(),  # noqa: B008  it cannot be changed
+) -> Row:
     """A candidate beside the best.
 
     Args:
@@ -67,6 +84,7 @@ def row(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluste
         objective: what the search made small.
         cluster: whose memory it has to fit.
         proved: whether no other layout that was asked for can be better than the best.
+        limits: what it has to keep within.
     """
     if c.forecast is None or best.forecast is None:
         return Row(c, chosen=False, verdict="; ".join(c.reasons), fits=False)
@@ -76,6 +94,8 @@ def row(c: Candidate, best: Candidate, wanted: str, objective: Objective, cluste
         return Row(c, chosen=True, verdict=said, fits=True)
     if big := too_big(c, cluster):
         return Row(c, chosen=False, verdict=f"does not fit: {big}", fits=False)
+    if over := limits.exceeded(c.forecast):
+        return Row(c, chosen=False, verdict=f"over the limit: {over}", fits=True)
     return Row(c, chosen=False, verdict=_beside_best(c, c.forecast, best, best.forecast, wanted, objective), fits=True)
 
 
