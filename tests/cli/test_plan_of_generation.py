@@ -1,0 +1,115 @@
+"""Plans of a generation on the command line: what is printed, predicted, drawn and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import helixctl
+from tests.documents import SMALL
+
+MODEL = ("--set", "attention.softmax_slices=1", "--set", "attention.causal=true", "--set", "attention.kv_heads=2",
+         "--set", "vocabulary.size=97", "--set", "devices_per_host=4")  # fmt: skip
+GENERATION = (*MODEL, "--input-len", "40", "--output-len", "9", "--batch", "4")
+
+
+def plan(tmp_path: Path, *options: str) -> Path:
+    made = tmp_path / "x.plan.json"
+    done = helixctl("plan", *SMALL, *GENERATION, *options, "-o", made)
+    assert done.status == 0, done.err
+    return made
+
+
+def test_the_answer_has_what_users_of_engines_ask_for() -> None:
+    done = helixctl("plan", *SMALL, *GENERATION)
+    head, table, sheet, *_ = done.said.split("\n\n")
+    assert head.endswith("4 prompts x 40 tokens, 9 generated after each, float32")
+    for column in ("TTFT", "per token", "tokens/s", "per user", "per device", "cache", "memory"):
+        assert column in table.splitlines()[0]
+    assert sheet.splitlines()[0].startswith("memory of the fullest device")
+    assert [line.split(":")[0].split("  ")[0] for line in sheet.splitlines()[1:4]] == [
+        "weights", "KV cache", "arenas of prefill and decode",
+    ]  # fmt: skip
+    assert "ownership, state, collectives" in done.said
+
+
+def test_the_words_of_engines_are_options() -> None:
+    words = ("--isl", "40", "--osl", "9", "--concurrency", "4")
+    assert helixctl("plan", *SMALL, *MODEL, *words).out == helixctl("plan", *SMALL, *GENERATION).out
+
+
+def test_json_has_the_figures_of_a_generation(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    helixctl("plan", *SMALL, *GENERATION, "--json", report, "-q")
+    chosen = json.loads(report.read_text())["chosen"]
+    assert chosen["step_s"] == pytest.approx(chosen["ttft_s"] + 8 * chosen["time_per_output_token_s"])
+    assert chosen["tokens_per_s_per_user"] == pytest.approx(1 / chosen["time_per_output_token_s"])
+    assert chosen["output_tokens_per_s"] == pytest.approx(4 * 9 / chosen["step_s"])
+    assert chosen["memory_nbytes"] > chosen["weight_nbytes"] + chosen["cache_nbytes"] > chosen["cache_nbytes"] > 0
+
+
+def test_limits_rule_layouts_out(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    helixctl("plan", *SMALL, *GENERATION, "--objective", "memory", "--json", report, "-q")
+    slow = json.loads(report.read_text())["chosen"]["time_per_output_token_s"]
+    limit = f"{slow * 990:.6f}ms"
+    done = helixctl(
+        "plan", *SMALL, *GENERATION, "--objective", "memory", "--max-tpot", limit, "--json", report, "--force"
+    )
+    assert done.status == 0, done.err
+    assert json.loads(report.read_text())["chosen"]["time_per_output_token_s"] < slow
+    assert "over the limit: " in done.said
+    done = helixctl("plan", *SMALL, *GENERATION, "--max-tpot", "1us", "--max-ttft", "1us")
+    assert done.status == 1
+    assert "HX203 no layout that fits in memory has a time to first token of at most 1 us and a time per" in done.err
+    assert "the shortest that were found: first token after" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-ttft", "5ms"), "--max-ttft is of a generation; give --output-len N"),
+        (("--objective", "tpot"), "--objective tpot is of a generation; give --output-len N"),
+        (("--output-len", "4", "--max-ttft", "5"), "Invalid value for --max-ttft: '5' has no unit"),
+    ],
+)
+def test_what_only_a_generation_has(options: tuple[str, ...], message: str) -> None:
+    done = helixctl("plan", *SMALL, *options)
+    assert done.status == 2
+    assert message in done.err
+
+
+def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
+    made = plan(tmp_path, "--layout", "groups=2,slices=2,slicing=key")
+    report = tmp_path / "x.json"
+    done = helixctl("simulate", made, "--json", report)
+    assert "x.plan.json: first token after" in done.said
+    plans = json.loads(report.read_text())["plans"]
+    assert [its["step"] for its in plans] == ["prefill", "decode"]
+    assert plans[0]["cache_nbytes"] == plans[1]["cache_nbytes"] > 0
+    done = helixctl("validate", made)
+    assert done.status == 0, done.err
+    for step in ("prefill", "decode"):
+        drawn = helixctl("visualize", made, "-f", "dot", "-o", "-", "--step", step)
+        assert f"{step} step" in drawn.said
+        assert "merge" in drawn.said
+    dag = helixctl("visualize", made, "-f", "json", "-o", "-")
+    assert json.loads(dag.out)["step"] == "decode"
+    (tmp_path / "x.dag.json").write_bytes(dag.out)
+    assert helixctl("validate", tmp_path / "x.dag.json").status == 0
+    assert helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "prefill").status == 2
+
+
+def test_a_window_that_generated_tokens_reach_is_refused() -> None:
+    done = helixctl("plan", *SMALL, *GENERATION, "--set", "attention.sliding_window=45")
+    assert done.status == 1
+    assert "a sliding window of 45 tokens bites at 49 tokens a sequence" in done.err
+    assert "--input-len and --output-len together 45" in done.err
+
+
+def test_a_report_of_a_pass_is_not_held_against_steps(tmp_path: Path) -> None:
+    made, report = plan(tmp_path), tmp_path / "r.json"
+    report.write_text("{}")
+    assert helixctl("simulate", made, "--against", report).status != 0
