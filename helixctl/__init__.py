@@ -4,7 +4,7 @@ The public API (docs/api.md) is what ``__all__`` names. The names are loaded whe
 helixctl costs nothing. Functions are verb and noun where the verb alone, or the noun, is a subpackage.
 """
 
-TYPE_CHECKING = False  # as type checkers know it; typing itself takes longer to import than all else here
+TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than everything else here
 if TYPE_CHECKING:
     from helixctl.api import (
         ClusterSpec,

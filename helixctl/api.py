@@ -16,7 +16,7 @@ from helixctl.documents import Document, load_document, too_long
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
-from helixctl.spec import ClusterSpec, ModelDocument
+from helixctl.spec import ClusterSpec, ModelDocument, StepName
 from helixctl.spec.load import for_planning
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def make_plan(
     return Planned(decision, proved)
 
 
-def lower_plan(plan: Plan) -> Dag:
-    """The dag of a plan, proved.
+def lower_plan(plan: Plan, step: StepName | None = None) -> Dag:
+    """The dag of a plan's step, by default the first, proved.
 
     Up to 200,000 tasks all of it is proved, above that a part that all else is a copy of, as ``make_plan`` does.
 
@@ -172,8 +172,8 @@ def lower_plan(plan: Plan) -> Dag:
 
     if about(plan) > MANY_TASKS:
         _refuse(validate(plan))
-        return lower(plan)
-    dag = lower(plan)
+        return lower(plan, step=step)
+    dag = lower(plan, step=step)
     _refuse(validate(dag))
     return dag
 
@@ -209,13 +209,13 @@ def simulate_step(document: Plan | Dag, *, whole: bool = False) -> Prediction:
     Raises:
         HelixError: as ``lower_plan``.
     """
-    from helixctl.simulate import forecast_of, simulate
+    from helixctl.simulate import forecast_from, simulate
 
     if isinstance(document, Plan) and about(document) > MANY_TASKS and not whole:
         return _of_a_part(document)
     dag = lower_plan(document) if isinstance(document, Plan) else document
     timeline = simulate(dag)
-    return Prediction(dag.plan, dag, timeline, forecast_of(timeline))
+    return Prediction(dag.plan, dag, timeline, forecast_from(timeline))
 
 
 def _of_a_part(plan: Plan) -> Prediction:

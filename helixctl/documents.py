@@ -1,4 +1,4 @@
-"""Documents in files: told apart by content, proved, and every finding with its place in the file."""
+"""Documents in files: identified by content, proved, and every finding with its position in the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ Document = ModelDocument | ClusterSpec | Plan | Dag
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document that was read and told apart; nothing in it is checked yet."""
+    """A document whose file was read and whose kind is known; nothing in it is checked yet.
+
+    Attributes:
+        file: the path as the user gave it.
+        text: the content of the file.
+        data: what the text holds.
+        kind: model, cluster, plan or dag.
+    """
 
     file: str
     text: str
@@ -59,29 +66,37 @@ def load_document(path: str, sets: Sequence[str] = ()) -> Document:
 
 
 def read_document(file: str) -> Source:
-    """Read a file and tell what kind of document it is.
+    """Read a file and identify the kind of its document.
 
     Raises:
-        HelixError: it cannot be read, is no mapping, or is none of the kinds.
+        HelixError: it cannot be read, is not a mapping, or is of none of the kinds.
     """
     text = read_text(file, dags=True)
-    data = mapping_of(text, file)
+    data = read_mapping(text, file)
     return Source(file, text, data, document_kind(data, file))
 
 
-def mapping_of(text: str, file: str) -> dict[str, Any]:
-    """What a text holds.
+def read_mapping(text: str, file: str) -> dict[str, Any]:
+    """The mapping that a text holds.
+
+    Args:
+        text: YAML or JSON.
+        file: the path of its file, for messages.
 
     Raises:
-        HelixError: it is no mapping.
+        HelixError: the text is not a mapping.
     """
-    if len(text) > MAX_NBYTES:  # only a dag is
+    if len(text) > MAX_NBYTES:  # only dags may be longer
         return read_rows(text, file)
     return parse_mapping(text, file)
 
 
 def prove(source: Source, overrides: Sequence[Override] = ()) -> Document:
-    """The document, proved; ``overrides`` are of its kind.
+    """The proved document of a source.
+
+    Args:
+        source: the source.
+        overrides: fields to set, of documents of its kind.
 
     Raises:
         HelixError: it is malformed, or is refused by a proof.
@@ -104,20 +119,23 @@ def prove(source: Source, overrides: Sequence[Override] = ()) -> Document:
 
 
 def read_plan(source: Source) -> Plan:
-    """The plan that a source of that kind holds, not proved.
+    """The plan of a source, without a proof.
+
+    Args:
+        source: a source of the kind plan.
 
     Raises:
-        HelixError: it is malformed, or of a version that is not read.
+        HelixError: it is malformed, or of a version that is not supported.
     """
     _check_version(source.data.get("format_version"), source.file)
     return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
 
 
 def dag_text(dag: Dag) -> str:
-    """The document of a dag.
+    """The text of a dag's document.
 
     Raises:
-        HelixError: HX305, it is longer than what helixctl reads.
+        HelixError: HX305, it is longer than helixctl reads.
     """
     text = dag.to_json()
     if len(text) > MAX_DAG_NBYTES:
@@ -126,25 +144,30 @@ def dag_text(dag: Dag) -> str:
 
 
 def too_long(plan: Plan, size: str) -> Diagnostic:
-    """HX305, for a dag whose document is not written."""
+    """The diagnostic HX305 of a dag that is too long to be written.
+
+    Args:
+        plan: its plan.
+        size: the clause that says its size.
+    """
     most = f"{MAX_DAG_NBYTES // 2**20} MiB are the most that helixctl reads"
     hint = "write the plan alone: every command takes it in the place of its dag"
     return Diagnostic("HX305", f"layout {plan.layout}: the document of its dag {size}; {most}", hint)
 
 
 def _overrides(sets: Sequence[str], source: Source) -> tuple[Override, ...]:
-    """The texts, read.
+    """The overrides that the texts describe.
 
     Raises:
-        HelixError: HX108, one of them names a field of another document.
+        HelixError: HX108, a text names a field of another kind of document.
     """
     overrides = parse_overrides(sets)
     if strange := [item for item in overrides if item.document != source.kind]:
-        raise HelixError([_of_another(item, source) for item in strange])
+        raise HelixError([_wrong_document(item, source) for item in strange])
     return overrides
 
 
-def _of_another(item: Override, source: Source) -> Diagnostic:
+def _wrong_document(item: Override, source: Source) -> Diagnostic:
     message = f"{item} names a field of a {item.document}, and this is a {source.kind}"
     return Diagnostic("HX108", message, f"set it where the {item.document} is loaded", source.file)
 
@@ -168,14 +191,14 @@ def _check_version(version: object, path: str) -> None:
 
 
 def _check_schema(data: dict[str, Any], path: str) -> None:
-    """A dag that is told by its keys may lack $schema, but has no other; of a plan it is a field like any other."""
+    """Refuse another $schema than that of dags. A dag may lack it, because its keys identify it; a plan has a field."""
     if data.get("$schema", DAG_SCHEMA) != DAG_SCHEMA:
         message = f"$schema must be {DAG_SCHEMA}, not {shown(data['$schema'])}"
         raise HelixError(Diagnostic("HX401", message, None, path, path="$schema"))
 
 
 def _refuse(findings: list[Diagnostic], text: str, path: str, rows: Mapping[str, DocumentPath] | None = None) -> None:
-    """Raise the findings, each at the row that declares what it is about."""
+    """Raise the findings, each with the position of the row that it is about."""
     if findings:
         first, at = findings[:MOST_FINDINGS], rows or {}
         places = locate(text, at.values()) if at else {}
@@ -189,7 +212,7 @@ def _refuse(findings: list[Diagnostic], text: str, path: str, rows: Mapping[str,
 
 
 def _rows(dag: Dag, findings: Sequence[Diagnostic]) -> dict[str, DocumentPath]:
-    """The rows of a dag that findings are about, by the names by which they call them."""
+    """The rows of a dag that findings are about, by the names that the findings use."""
     wanted = {finding.path for finding in findings[:MOST_FINDINGS]}
     names = {
         "tasks": (task.id for task in dag.tasks),
@@ -198,8 +221,8 @@ def _rows(dag: Dag, findings: Sequence[Diagnostic]) -> dict[str, DocumentPath]:
         "order": (f"order[{rank}]" for rank in range(len(dag.order))),
     }
     found: dict[str, DocumentPath] = {}
-    for table, of_rows in names.items():
-        for index, name in enumerate(of_rows):
+    for table, table_names in names.items():
+        for index, name in enumerate(table_names):
             if name in wanted:
                 found.setdefault(name, (table, index))
     return found

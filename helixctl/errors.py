@@ -1,4 +1,4 @@
-"""What can go wrong, as data: a catalogue of codes, one diagnostic, and the one exception that carries them."""
+"""Errors as data: the catalogue of codes, the diagnostic, and the exception that carries diagnostics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_HINT: Final = 10_000  # --set has many fields
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A row of the catalogue: what the code means, and the exit status it leads to."""
+    """A row of the catalogue: the meaning of a code, and the exit status that it causes."""
 
     title: str
     exit_status: int
@@ -81,7 +81,12 @@ CODES: Final[dict[str, Code]] = {
 
 
 def one_line(text: str, longest: int = _LONGEST_HINT) -> str:
-    """The text on one line and not endless, whatever it quotes: another line could pass for ours, or steer a CI."""
+    """The text on one line of bounded length: a quoted line break could pass for a line of helixctl, or steer a CI.
+
+    Args:
+        text: the text, which may quote anything.
+        longest: the largest number of characters.
+    """
     if len(text) > longest:
         text = f"{text[: longest - 3]}..."
     if text.isprintable():
@@ -96,10 +101,10 @@ class Diagnostic:
     Attributes:
         code: a key of ``CODES``.
         message: the thing and the cause, in one line.
-        hint: the way out, if there is one.
-        file: path as the user gave it ("-" for standard input).
-        line, col: 1-based position in the file.
-        path: dotted path inside the document, e.g. ``attention.heads``, or the id of a row of a dag.
+        hint: how to correct it, if that is known.
+        file: the path as the user gave it ("-" for standard input).
+        line, col: the position in the file, counted from 1.
+        path: the dotted path inside the document, such as ``attention.heads``, or the id of a row of a dag.
     """
 
     code: str
@@ -111,7 +116,7 @@ class Diagnostic:
     path: str | None = None
 
     def at(self, file: str, line: int | None = None, col: int | None = None) -> Diagnostic:
-        """The same diagnostic with a place."""
+        """The same diagnostic with a position: the file, and the line and the column if they are known."""
         return replace(self, file=file, line=line, col=col)
 
     def __str__(self) -> str:
@@ -123,7 +128,7 @@ class Diagnostic:
 
 
 class HelixError(Exception):
-    """Everything that is wrong with one input or one run; never raised with an empty list."""
+    """Everything that is wrong with one input or one run; it is never raised without a diagnostic."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic] | Diagnostic) -> None:
         """Keep the diagnostics in the order in which they were found."""
@@ -132,7 +137,7 @@ class HelixError(Exception):
 
     @property
     def exit_status(self) -> int:
-        """The highest exit status among the diagnostics: "could not begin" outranks "the answer is no"."""
+        """The highest exit status among the diagnostics: EXIT_CANNOT_BEGIN outranks EXIT_NO."""
         return max(CODES[d.code].exit_status for d in self.diagnostics)
 
     def __reduce__(self) -> tuple[type[HelixError], tuple[tuple[Diagnostic, ...]]]:
@@ -141,5 +146,11 @@ class HelixError(Exception):
 
 
 def fail(code: str, message: str, hint: str | None = None) -> HelixError:
-    """A HelixError of one diagnostic, to be raised by the caller."""
+    """A HelixError with one diagnostic, for the caller to raise.
+
+    Args:
+        code: a key of ``CODES``.
+        message: the thing and the cause, in one line.
+        hint: how to correct it.
+    """
     return HelixError(Diagnostic(code, message, hint))

@@ -1,4 +1,4 @@
-"""Writing what a command was asked for: to a file, whole or not at all, or to standard output."""
+"""Writing the output of a command: to a file, whole or not at all, or to standard output."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from helixctl.errors import HelixError, fail
 
+SIGNATURE: Final = b"helixctl"  # in a picture that Graphviz makes for us: the next one may take its place
+
 
 def write_output(path: str, data: str | bytes) -> None:
-    """Write a file in one step, so that a reader never sees half of it; ``-`` is standard output.
+    """Write a file in one step, so that a reader never sees half of it.
+
+    Args:
+        path: the file; ``-`` is standard output.
+        data: its content.
 
     Raises:
         HelixError: HX511, it cannot be written.
@@ -19,23 +26,26 @@ def write_output(path: str, data: str | bytes) -> None:
     content = data.encode() if isinstance(data, str) else data
     try:
         if path == "-":
-            # As bytes: what a file would hold, whatever the terminal's encoding.
+            # As bytes, so that the output equals a file's content in any encoding of the terminal.
             if sys.stdout is None:
                 raise fail("HX511", "cannot write standard output: it is closed")
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
         elif _is_special(path):
-            Path(path).write_bytes(content)  # /dev/stdout, a named pipe: not ours to replace
+            Path(path).write_bytes(content)  # /dev/stdout or a named pipe must not be replaced
         else:
             _replace(_resolved(path), content)
     except BrokenPipeError:
-        raise  # the reader of standard output went away; that is no error of the output
+        raise  # the reader of standard output has closed it, which is not an error of the output
     except OSError as error:
         raise _cannot_write(path, error) from error
 
 
 def check_folder(path: str | None) -> None:
-    """See that a file can be made there, before work is done whose result it would hold.
+    """Check that a file can be written, before the work whose result it will hold.
+
+    Args:
+        path: the file; None and ``-`` (standard output) need no check.
 
     Raises:
         HelixError: HX511, the folder does not exist or cannot be written.
@@ -53,7 +63,7 @@ def check_folder(path: str | None) -> None:
 
 
 def _resolved(path: str) -> Path:
-    """Where a path leads: a link is written through, not replaced."""
+    """The target of a path: a link is followed, not replaced."""
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
@@ -61,10 +71,10 @@ def _resolved(path: str) -> Path:
 
 
 def _is_special(path: str) -> bool:
-    """Whether a path is a device or a pipe. It is not to be resolved: /dev/stdout leads to a pipe that has no path."""
+    """Whether a path is a device or a pipe, which must not be resolved: /dev/stdout leads to a pipe without a path."""
     try:
         return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
-    except ValueError:  # a null byte, which writing will say
+    except ValueError:  # a null byte, which the write will report
         return False
 
 

@@ -1,7 +1,7 @@
 """Quantities with their unit: "450 GB/s", "400 Gb/s", "80 GiB", "989 TFLOP/s", "5 us".
 
-Inside the program a quantity is a plain number in its base unit (bytes, bytes/s, flop/s, seconds); at the edge of a
-file it is text with a unit, and a bare number is refused, because 400 Gb/s and 400 GB/s differ by eight.
+Inside the program a quantity is a plain number in its base unit (bytes, bytes/s, flop/s, seconds). In a file it is text
+with a unit; a bare number is refused, because 400 Gb/s and 400 GB/s differ by a factor of eight.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class UnitError(ValueError):
     """A quantity whose unit is missing or wrong; loading turns it into HX106."""
 
     def __init__(self, message: str, hint: str) -> None:
-        """Keep the hint, the way out, for the diagnostic."""
+        """Keep the hint for the diagnostic."""
         super().__init__(message)
         self.hint = hint
 
@@ -66,16 +66,17 @@ def _parse(text: object, units: dict[str, float], example: str) -> float:
         raise UnitError(f"{reprlib.repr(text)} has no unit", hint)
     if unit not in units:
         raise UnitError(
-            f"{reprlib.repr(text)} has the unit {unit}, which does not fit here", _way_out(number, unit, units) or hint
+            f"{reprlib.repr(text)} has the unit {unit}, which does not fit here",
+            _spelling_hint(number, unit, units) or hint,
         )
     value = float(number) * units[unit]
-    if not 0 < value < 1e30:  # noqa: PLR2004  beyond any machine: a slip of the pen
+    if not 0 < value < 1e30:  # noqa: PLR2004  no machine has more, so it is a mistake
         raise UnitError(f"{reprlib.repr(text)} is not a positive quantity of a possible size", hint)
     return value
 
 
-def _way_out(number: str, unit: str, units: dict[str, float]) -> str | None:
-    """The same quantity in a spelling that is read; never another one."""
+def _spelling_hint(number: str, unit: str, units: dict[str, float]) -> str | None:
+    """A hint with the same quantity in a spelling that is read; None if there is none."""
     if _TRANSFERS.fullmatch(unit) and "GB/s" in units:
         return "transfers are no bytes: write GB/s; 16 lanes of PCIe at 16 GT/s (PCIe 4.0) carry 32 GB/s each way"
     spelled = unit
@@ -86,7 +87,7 @@ def _way_out(number: str, unit: str, units: dict[str, float]) -> str | None:
 
 
 def _format(value: float, units: dict[str, float]) -> str:
-    """The shortest text that reads back as the same number; a larger unit wins a tie."""
+    """The shortest text that reads back as the same number; among equally short ones that with the larger unit."""
     texts = [f"{value / scale:.12g} {unit}" for unit, scale in units.items()]
     exact = [t for t in texts if float(t.split()[0]) * units[t.split()[1]] == value and "e" not in t]
     return min(exact or [f"{value!r} {next(iter(units))}"], key=lambda text: (len(text), -units[text.split()[1]]))
@@ -144,7 +145,7 @@ Share = Annotated[
 
 
 def _share(given: object) -> float:
-    """A part of a whole, from 0 % to below 100 %; a bare number is the fraction."""
+    """A share from 0 % to below 100 %; a bare number is a fraction."""
     hint = "write for example '10 %', or 0.1"
     match = _PERCENT.fullmatch(given) if isinstance(given, str) else None
     if match is not None:

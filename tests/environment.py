@@ -1,4 +1,4 @@
-"""What of the outside must not reach a test: the launcher or the CI system that runs the tests, as variables."""
+"""The variables that must not reach a test: those of the launcher or the CI system that runs the tests."""
 
 from __future__ import annotations
 

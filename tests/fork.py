@@ -32,7 +32,7 @@ class Forked:
     """How a command ended.
 
     Attributes:
-        status: its exit status; of a process that a signal ended, minus the signal.
+        status: its exit status; minus the number of a signal that ended it.
         out, err: what it printed.
         seconds: of CPU time.
         nbytes: of memory at most, the interpreter and all modules among them.
@@ -79,7 +79,7 @@ def replacing(name: str, value: object) -> str:
 
 
 class _Server:
-    """A server of this process, and the socket to it: it ends when that is closed, however this process ends."""
+    """A server of this process, and the socket to it; the server ends when the socket is closed."""
 
     def __init__(self, *, torch: bool) -> None:
         self.link, theirs = socket.socketpair()

@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Used:
-    """The exit status (of a process that a signal ended, minus the signal), CPU time, and the most memory."""
+    """The exit status (minus the number of a signal that ended the process), CPU time, and peak memory."""
 
     status: int
     seconds: float

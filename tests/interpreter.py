@@ -178,7 +178,7 @@ def _broadcast(call: Call) -> list[Array]:
 
 
 def _embed(call: Call) -> list[Array]:
-    """Return a token's row of the table, or zero where the table's part has it not."""
+    """Return a token's row of the table, or zero if this part of the table lacks it."""
     ids, table = call.inputs
     row = ids - call.start("vocab", 1)
     held = (row >= 0) & (row < len(table))
@@ -222,7 +222,7 @@ def _rotate(call: Call) -> list[Array]:
 
 
 def frequencies(rotary: dict[str, Any], width: int) -> Array:
-    """Return the frequencies of a head of so many dims: float32, every operation rounded."""
+    """Return the frequencies of a head: float32, every operation rounded."""
     one, theta = np.float32(1), torch.tensor(rotary["theta"], dtype=torch.float32)
     exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
     f = one / torch.pow(theta, torch.from_numpy(exponents)).numpy()
@@ -461,7 +461,7 @@ def _all_gather(call: Call) -> list[Array]:
 
 
 def _cuts(call: Call, dim: str, extent: int) -> list[tuple[int, int]]:
-    """What the outputs have of a dim that they tile one after the other, counted from where the first begins."""
+    """Return the parts of a dim that the outputs tile one after the other, counted from the begin of the first."""
     begin, axis = call.start(dim), call.axis(dim)
     cuts = [(place.region[axis][0] - begin, place.region[axis][1] - begin) for place in call.made]
     if [start for start, _ in cuts] + [extent] != [0] + [stop for _, stop in cuts]:

@@ -1,4 +1,4 @@
-"""Every test begins with the same process: what one leaves behind, the next must not find."""
+"""Every test begins with the same state of the process, whatever the test before it has changed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SEED: Final = 20_261_125
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1)
 _LIMITS: Final = ("AS", "CPU", "CORE", "DATA", "FSIZE", "NOFILE", "STACK")
 # Variables of pytest, and of a part of torch that transformers imports late.
-_OF_OTHERS: Final = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
+_IGNORED_VARIABLES: Final = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
 
 State = dict[str, Any]
-_OF_PYTHON: Final[dict[str, Callable[[], Any]]] = {
-    "the environment": lambda: {k: v for k, v in os.environ.items() if k not in _OF_OTHERS},
+_PYTHON_STATE: Final[dict[str, Callable[[], Any]]] = {
+    "the environment": lambda: {k: v for k, v in os.environ.items() if k not in _IGNORED_VARIABLES},
     "the working folder": Path.cwd,
     "sys.path": lambda: list(sys.path),
     "modules that cannot be imported": lambda: [name for name, module in sys.modules.items() if module is None],
@@ -33,7 +33,7 @@ _OF_PYTHON: Final[dict[str, Callable[[], Any]]] = {
     "garbage collection": gc.isenabled,
     "the recursion limit": sys.getrecursionlimit,
 }
-_OF_TORCH: Final[dict[str, Callable[[Any], Any]]] = {
+_TORCH_STATE: Final[dict[str, Callable[[Any], Any]]] = {
     "torch's threads": lambda torch: torch.get_num_threads(),
     "torch's default dtype": lambda torch: torch.get_default_dtype(),
     "torch's default device": lambda torch: torch.get_default_device(),
@@ -61,9 +61,9 @@ def changed(before: State) -> list[str]:
 
 
 def _state() -> State:
-    state = {name: read() for name, read in _OF_PYTHON.items()}
+    state = {name: read() for name, read in _PYTHON_STATE.items()}
     if torch := sys.modules.get("torch"):
-        state |= {name: read(torch) for name, read in _OF_TORCH.items()}
+        state |= {name: read(torch) for name, read in _TORCH_STATE.items()}
     return state
 
 

@@ -1,4 +1,4 @@
-"""How long each value of a rank is needed, by a rule of its own: what arenas and their lifetimes are held against."""
+"""How long each value of a rank is needed, by an independent rule: tests compare arenas and lifetimes with it."""
 
 from __future__ import annotations
 

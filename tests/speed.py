@@ -1,4 +1,4 @@
-"""How slow this machine is, or how busy: bars and timeouts are in seconds of the machine on which they were set."""
+"""How slow or busy this machine is, compared with the machine on which the bounds and timeouts were set."""
 
 from __future__ import annotations
 

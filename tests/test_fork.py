@@ -1,4 +1,4 @@
-"""Commands are forked from a small process: what this one holds does not reach them, and none outlives it."""
+"""Commands are forked from a small process: the state of this one does not reach them, and none outlives it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/running.md: its commands are commands, its YAML is a Job, and what it says that is printed is printed."""
+"""docs/running.md: its commands are commands, its YAML is a Job, and its quoted outputs are printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars follow the speed of the machine."""
+"""Bounds in seconds follow the speed of the machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.fuzz import watched
-from tests.fuzz.watched import Ended
+from tests.fuzz import bounded_run
+from tests.fuzz.bounded_run import CommandEnd
 from tests.speed import REFERENCE_S, slowness
 
 
@@ -25,5 +25,5 @@ def test_work_takes_time() -> None:
 
 @pytest.mark.parametrize(("factor", "problems"), [(1, ["5.0 s"]), (2, ["5.0 s"]), (3, [])])
 def test_the_bar_of_a_malformed_document(factor: int, problems: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched, "slowness", lambda _: factor)
-    assert Ended(2, "x.yaml: HX105 wrong\n", 5.0, 1).problems == problems
+    monkeypatch.setattr(bounded_run, "slowness", lambda _: factor)
+    assert CommandEnd(2, "x.yaml: HX105 wrong\n", 5.0, 1).problems == problems

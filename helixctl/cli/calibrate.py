@@ -68,13 +68,13 @@ def command(
         raise fail(
             "HX501", f"{error.name} is not installed", "in the clone of helixctl: pip install '.[runtime]'"
         ) from error
-    if base and cluster and run.speaks():
+    if base and cluster and run.prints_output():
         warn_of_slips(slips(base), cluster)
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
     what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
-    shown = progress(what, len(request.names), live=run.starts_ranks()) if run.speaks() else nullcontext()
+    shown = progress(what, len(request.names), live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:
-        found = run.calibrate(request, base, timeout=timeout, watch=watch)
+        found = run.calibrate(request, base, timeout=timeout, on_progress=watch)
     if found is None:
         return  # another process is rank 0 and writes
     write_output(output, _text(found, output))

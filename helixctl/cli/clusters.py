@@ -24,6 +24,11 @@ _READ: Final = (
     "assumptions, the rest is of the datasheets:",
 )
 
+_MEASURED: Final = (
+    "Steps are predicted by rates that were measured on such GPUs, where there are",
+    "any (docs/clusters.md); with --set measured=null by the figures above alone",
+)
+
 
 @click.group(
     name="clusters", invoke_without_command=True, short_help="List the clusters that have a name, or print one."
@@ -78,5 +83,7 @@ def _list() -> None:
             "",
             f"{HOW};",
             "helixctl clusters show h100:2x8 prints the file, with the source of every figure",
+            "",
+            *_MEASURED,
         ]
     )

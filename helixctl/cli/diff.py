@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -20,7 +20,11 @@ from helixctl.plan import Plan
 from helixctl.plan.compare import Difference, differences
 from helixctl.simulate import Forecast, forecast
 from helixctl.solve.candidate import simulated
+from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FORMAT_VERSION: Final = "1.0"
 
@@ -178,6 +182,12 @@ def _print(sides: tuple[_Side, _Side], found: list[Difference], *, equal: bool) 
     out.print()
     if sides[0].plan.workload != sides[1].plan.workload:
         out.print("the workloads differ: a step of A is not the same work as one of B")
+    _print_sources(out, sides)
+
+
+def _print_sources(out: Console, sides: tuple[_Side, _Side]) -> None:
+    for doubt in dict.fromkeys(doubt for side in sides for doubt in doubts(side.plan.cluster)):
+        out.print(f"note: {doubt}")
     for basis in dict.fromkeys(foundation(side.plan.cluster) for side in sides):
         out.print(f"predicted from {basis}, not measured")
 

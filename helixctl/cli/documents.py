@@ -15,7 +15,7 @@ from helixctl.documents import load_document
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, NBYTES_OF_A_TASK, SECONDS_OF_A_TASK, about
-from helixctl.spec import ModelDocument
+from helixctl.spec import ModelDocument, StepName
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def load_dag(path: str) -> Dag:
     return document if isinstance(document, Dag) else whole_dag(document, path)
 
 
-def whole_dag(plan: Plan, path: str) -> Dag:
-    """The dag of a plan, proved; of one of very many tasks it says how long it takes and what memory.
+def whole_dag(plan: Plan, path: str, step: StepName | None = None) -> Dag:
+    """The dag of a plan's step, by default the first, proved; of very many tasks it says how long it takes.
 
     Raises:
         HelixError: a proof's, with the path.
@@ -60,7 +60,7 @@ def whole_dag(plan: Plan, path: str) -> Dag:
         )
         click.echo(f"note: {path}: {text}", err=True)
     with named(path):
-        return lower_plan(plan)
+        return lower_plan(plan, step)
 
 
 def prove_lowered(plan: Plan, path: str) -> Proof:

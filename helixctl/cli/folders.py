@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Final
 
-from helixctl.documents import Source, mapping_of
+from helixctl.documents import Source, read_mapping
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.hugging_face import CONFIG_NAME
 from helixctl.spec.limits import MAX_NBYTES
@@ -91,7 +91,7 @@ def read_in_folder(file: str) -> Source | None:
         return None  # too large for us, or no text
     if not named and not _says_so(text, PurePath(file).name == CONFIG_NAME):
         return None
-    data = mapping_of(text, file)
+    data = read_mapping(text, file)
     try:
         return Source(file, text, data, document_kind(data, file))
     except HelixError as error:

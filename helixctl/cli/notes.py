@@ -9,6 +9,7 @@ import click
 
 from helixctl.errors import one_line
 from helixctl.plan import Plan
+from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes
 
 # Engines keep about this share for the workspace of kernels and of communication.
@@ -29,6 +30,7 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
         memory_nbytes: what its fullest device holds.
     """
     model, attention, work, device = plan.model, plan.model.attention, plan.workload, plan.cluster.device
+    yield from doubts(plan.cluster)
     if attention.softmax_slices > 1:
         yield (
             f"softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "
@@ -41,9 +43,9 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
             "a step is one pass over sequences of one token, without a KV cache: it is no decode step, "
             "whose tokens attend to those before them"
         )
-    if model.max_positions is not None and work.seq_len > model.max_positions:
+    if model.max_positions is not None and work.positions > model.max_positions:
         yield (
-            f"{work.seq_len:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
+            f"{work.positions:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
             "(max_position_embeddings): it computes them, but was not trained for them"
         )
     free = device.memory - memory_nbytes

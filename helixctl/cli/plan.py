@@ -11,6 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
+from helixctl.cli.generations import generations, memory_sheet
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
@@ -31,8 +32,15 @@ if TYPE_CHECKING:
 @click.command(name="plan", short_help="Solve for a partition of a model on a cluster.")
 @click.argument("model")
 @click.argument("cluster")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
-@click.option("--seq-len", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
+@click.option("--batch", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
+@click.option("--seq-len", "--input-len", "--isl", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
+@click.option(
+    "--output-len",
+    "--osl",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens generated after each sequence: plan a prefill and a decode step with a KV cache.",
+)
 @click.option(
     "--logits",
     type=click.Choice(("all", "last")),
@@ -63,6 +71,7 @@ def command(
     *,
     batch: int | None,
     seq_len: int | None,
+    output_len: int | None,
     logits: str | None,
     groups: int | None,
     slices: int | None,
@@ -99,9 +108,8 @@ def command(
     ]
     check_outputs(outputs, (model, cluster, checked), force=force)
     old = plan_on_disk(checked) if checked is not None else None
-    workload = [
-        f"workload.{k}={v}" for k, v in (("batch", batch), ("seq_len", seq_len), ("logits", logits)) if v is not None
-    ]
+    given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
+    workload = [f"workload.{k}={v}" for k, v in given if v is not None]
     loaded = load_pair(model, cluster, (*sets, *workload))
     doubtful = slips(loaded.cluster)
     if not quiet:
@@ -158,16 +166,22 @@ def _report(out: Console, decision: Decision, proved: Proof, origins: Sequence[O
     for note in notes(plan, decision.memory_nbytes):
         out.print(f"note: {note}")
     out.print()
-    out.print(_table(decision.rows))
+    generation = decision.forecast.generation
+    out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
+    if generation is not None:
+        out.print(memory_sheet(plan, decision.forecast))
+        out.print()
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)
     part = proved.dag.plan.layout.devices
     devices = f"{part} of {plan.layout.devices}" if part < plan.layout.devices else f"{part}"
+    tasks = " and ".join(f"{len(dag.tasks)} {dag.step}" for dag in proved.dags) if generation else len(proved.dag.tasks)
+    state = "ownership, state, collectives" if generation else "ownership, collectives"
     out.print(
-        f"layout {plan.layout} (groups x slices): {len(proved.dag.tasks)} tasks over {devices} devices, "
-        "proved: structure, function, regions, coverage, ownership, collectives, memory, layout"
+        f"layout {plan.layout} (groups x slices): {tasks} tasks over {devices} devices, "
+        f"proved: structure, function, regions, coverage, {state}, memory, layout"
     )
     if proved.part:
         out.print(f"proved on {proved.part}: the others are copies of these")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from helixctl.emit.signature import SIGN
 from helixctl.errors import HelixError
+from helixctl.output import SIGNATURE
 from helixctl.spec.limits import MAX_DAG_NBYTES
 from helixctl.spec.load import document_kind, parse_mapping
 
@@ -106,8 +106,8 @@ _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "page": _with(b"<!DOCTYPE html>", b'placeholder="Search task ids'),
     "svg drawing": _with(b"<svg", b".task.communication text"),
     "dot drawing": _with(b"digraph", b"layout=nop2"),
-    "png drawing": _with(b"\x89PNG", b"tEXtSoftware\0" + SIGN),
-    "pdf drawing": _with(b"%PDF", b"% " + SIGN),
+    "png drawing": _with(b"\x89PNG", b"tEXtSoftware\0" + SIGNATURE),
+    "pdf drawing": _with(b"%PDF", b"% " + SIGNATURE),
     "graph": _with(b"<graphml", b'attr.name="plan_digest"'),
     "trace": _trace,
     "report of a run": _report("report of a run"),

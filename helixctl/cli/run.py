@@ -15,7 +15,8 @@ import click
 from helixctl.api import validate
 from helixctl.cli.config_of_weights import check_config
 from helixctl.cli.console import answers, progress
-from helixctl.cli.documents import load_dag, load_planned, prove_lowered, whole_dag
+from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
+from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
@@ -63,13 +64,16 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
     help="Run the plan's model also where the config.json beside the weights gives another.",
 )
 @click.option("--input", "inputs", metavar="FILE", help="Token ids, the tensor 'input_ids' (or 'input'), safetensors.")
-@click.option("--output", metavar="FILE", help="Write the tensor 'logits' (or 'output'), safetensors.")
+@click.option("--output", metavar="FILE", help="Write the tensor 'logits' (or 'output', 'tokens'), safetensors.")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Of a plan with steps: continue a text.")
+@click.option("--generate", "new", type=click.IntRange(min=1), metavar="N", help="Tokens after each prompt, at most.")
+@click.option("--ignore-eos", is_flag=True, help="Go on behind a token that ends a sequence.")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
 @click.option("--trace", "trace_path", metavar="FILE", help="Write a step's measured timeline in Chrome trace format.")
 @force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
-def command(
+def command(  # noqa: C901  one case an option
     documents: tuple[str, ...],
     *,
     compare: bool,
@@ -86,6 +90,9 @@ def command(
     as_planned: bool,
     inputs: str | None,
     output: str | None,
+    prompts: tuple[str, ...],
+    new: int | None,
+    ignore_eos: bool,
     report_path: str | None,
     trace_path: str | None,
     force: bool,
@@ -96,6 +103,9 @@ def command(
 
     Under torchrun or srun this process is one rank; otherwise it starts the ranks itself. The document is proved
     before anything starts. Weights and input are seeded unless files are given.
+
+    A PLAN that was made with --output-len continues prompts: --prompt TEXT with --weights FOLDER, or the 'input_ids' of
+    --input, or seeded ones; greedily, with a KV cache, a static batch.
 
     With --compare several documents run on the same ranks, a step of each in turn, so that noise meets all alike.
     """
@@ -116,7 +126,19 @@ def command(
     if dry_run:
         _dry_run(out, documents, dtype, device)
         return 0
-    dags = [_load(document, dtype) for document in documents]
+    loaded = [load_planned(document) for document in documents]
+    if steps := _steps(documents, loaded, dtype):
+        wanted = Wanted(prompts, new, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0)
+        _refuse_of_steps(compare=compare, check=check, trace=trace_path)
+        plan = steps[0].plan
+        check_config(weights, [plan], as_planned=as_planned)
+        device = device or plan.cluster.device.kind
+        how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir, "report_path": report_path}
+        generate(_runtime(), out, plan, steps, wanted, **how)
+        return 0
+    if prompts or new:
+        raise fail("HX509", f"{documents[0]} is of one pass without a cache", "plan with --input-len and --output-len")
+    dags = [_dag(its, document, dtype) for document, its in zip(documents, loaded, strict=True)]
     _check_ranks(documents, [dag.plan for dag in dags])
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
     device = device or dags[0].plan.cluster.device.kind
@@ -128,9 +150,9 @@ def command(
     )
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
-    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.speaks() else nullcontext()
+    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:
-        results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, watch=watch)
+        results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, on_progress=watch)
     if results is None:
         return 0  # another process is rank 0 and reports
     reports = [result.report for result in results]
@@ -179,8 +201,30 @@ def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: boo
         raise click.BadParameter("safetensors need a file", param_hint="--output")
 
 
-def _load(document: str, dtype: Any) -> Dag:
-    return _typed(load_dag(document), dtype)
+def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -> list[Dag]:
+    """The dags of the steps of a plan that has several; none where it has one.
+
+    Raises:
+        HelixError: HX509, a step is given as a dag, which alone has no cache to go on with.
+    """
+    for document, its in zip(documents, loaded, strict=True):
+        if isinstance(its, Dag) and its.step != "pass":
+            message = f"{document} is the {its.step} step of a plan"
+            raise fail("HX509", message, "run the plan: its steps share weights and a cache")
+    plans = [its for its in loaded if isinstance(its, Plan) and len(its.steps) > 1]
+    if not plans:
+        return []
+    return [_typed(whole_dag(plans[0], documents[0], step), dtype) for step in plans[0].steps]
+
+
+def _refuse_of_steps(*, compare: bool, check: bool, trace: str | None) -> None:
+    for option, given in (("--compare", compare), ("--check", check), ("--trace", trace)):
+        if given:
+            raise click.UsageError(f"{option} is of a plan of one pass; this one has a prefill and a decode step")
+
+
+def _dag(planned: Plan | Dag, document: str, dtype: Any) -> Dag:
+    return _typed(planned if isinstance(planned, Dag) else whole_dag(planned, document), dtype)
 
 
 def _typed(dag: Dag, dtype: Any) -> Dag:
@@ -219,7 +263,7 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
             size = counted(planned)
             proved = f"proved on {found.part}: the others are copies of these"
         else:
-            dag = _typed(planned if isinstance(planned, Dag) else whole_dag(planned, document), dtype)
+            dag = _dag(planned, document, dtype)
             size = Size(len(dag.tasks), len(dag.order[0]), len({t.ranks for t in dag.tasks if t.is_collective}))
             proved = "proved"
         plan = planned.plan if isinstance(planned, Dag) else planned

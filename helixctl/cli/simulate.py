@@ -24,8 +24,9 @@ from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.simulate import Forecast
-from helixctl.simulate.against import Measured, compare, read_measured
-from helixctl.simulate.report import path_report, report, report_of
+from helixctl.simulate.against import MeasuredRun, compare, read_measured
+from helixctl.simulate.json_report import path_report, plan_report, simulation_report
+from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def command(
         write_output(trace_path, traces_json(traces))
     if json_path:
         plans = [_report_of(p, path=critical_path) for p in predictions]
-        result = report(plans) | ({"against": asdict(comparison)} if comparison else {})
+        result = simulation_report(plans) | ({"against": asdict(comparison)} if comparison else {})
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
         out = answers(trace_path, json_path)
@@ -119,7 +120,7 @@ def command(
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
 
-def _predict(path: str, measured: Measured | None, against: str | None, *, whole: bool) -> _Prediction:
+def _predict(path: str, measured: MeasuredRun | None, against: str | None, *, whole: bool) -> _Prediction:
     """The prediction for a file; one that is held against a report is that of the dag that ran.
 
     ``whole`` simulates every task, of however many.
@@ -137,7 +138,7 @@ def _predict(path: str, measured: Measured | None, against: str | None, *, whole
     return _Prediction(found.plan, found.dag, found.timeline, found.forecast, path)
 
 
-def _as_it_ran(dag: Dag, measured: Measured, path: str, against: str | None) -> Dag:
+def _as_it_ran(dag: Dag, measured: MeasuredRun, path: str, against: str | None) -> Dag:
     """The dag in the dtype of the run that was measured.
 
     Raises:
@@ -152,7 +153,7 @@ def _as_it_ran(dag: Dag, measured: Measured, path: str, against: str | None) -> 
 
 
 def _report_of(prediction: _Prediction, *, path: bool) -> dict[str, Any]:
-    found = {"file": prediction.path} | report_of(prediction.plan, prediction.dag, prediction.forecast)
+    found = {"file": prediction.path} | plan_report(prediction.plan, prediction.dag, prediction.forecast)
     return found | ({"critical_path": path_report(prediction.kinds_on_path)} if path else {})
 
 
@@ -182,6 +183,8 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
 
 
 def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: bool) -> None:
+    for doubt in dict.fromkeys(doubt for p in predictions for doubt in doubts(p.plan.cluster)):
+        out.print(f"note: {doubt}")
     if not verbose:
         for basis in dict.fromkeys(foundation(p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")

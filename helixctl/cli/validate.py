@@ -20,11 +20,12 @@ from helixctl.documents import Document, Source, prove, read_document
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
-from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, Report, as_annotations
+from helixctl.report import FORMATS, SUFFIXES, Format, Outcome, ValidationReport, as_annotations
 from helixctl.report.markdown import as_markdown
-from helixctl.report.text import lines_of
+from helixctl.report.text import outcome_lines
 from helixctl.spec import ClusterSpec
 from helixctl.spec.load import document_path
+from helixctl.spec.rates import doubts
 from helixctl.spec.slips import slips
 
 _FORMATS: Final = click.Choice(list(FORMATS))
@@ -76,8 +77,8 @@ def command(
         if not quiet:
             warn_of_slips(outcome.warnings, outcome.file)
         if not said and not (quiet and outcome.valid):
-            say(lines_of(outcome), target)
-    report = Report(tuple(outcomes), tuple(skipped))
+            say(outcome_lines(outcome), target)
+    report = ValidationReport(tuple(outcomes), tuple(skipped))
     if verbose:
         say([f"{file}: skipped, {reason}" for file, reason in skipped.items()], target)
     if not quiet and not said and (len(outcomes) > 1 or skipped):
@@ -157,7 +158,11 @@ def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
     else:
         what = f"{source.kind} {document.name}"
     digest = document.digest if digests and isinstance(document, Plan | Dag) else None
-    warnings = slips(document) if isinstance(document, ClusterSpec) else ()
+    plan = document.plan if isinstance(document, Dag) else document
+    cluster = plan.cluster if isinstance(plan, Plan) else plan
+    warnings = tuple(doubts(cluster)) if isinstance(cluster, ClusterSpec) else ()
+    if isinstance(document, ClusterSpec):
+        warnings = (*slips(document), *warnings)
     return Outcome(source.file, source.kind, summary=what, digest=digest, warnings=warnings)
 
 
@@ -174,7 +179,7 @@ def _root() -> Path:
     return here
 
 
-def _tell_github(report: Report, root: Path, *, annotate: bool) -> None:
+def _tell_github(report: ValidationReport, root: Path, *, annotate: bool) -> None:
     """Annotations, where the report is not already that, and a table in the summary of the job."""
     if annotate:
         click.echo(as_annotations(report, root), err=True, nl=False)

@@ -11,7 +11,8 @@ from helixctl.cost.interpolate import seconds_of_size
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import AllToAll, Task
 from helixctl.spec import ClusterSpec, LinkSpec
-from helixctl.spec.calibration import CollectiveTable
+from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
+from helixctl.spec.rates import rates_of
 
 
 def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
@@ -24,10 +25,11 @@ def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     the host, so that every device has an equal part of the NICs whichever group it is in.
     """
     per_host = _per_host(task.ranks, cluster.devices_per_host)
-    table = _table(task, cluster, crosses=len(per_host) > 1)
-    if table and cluster.calibration:
+    calibration = rates_of(cluster)
+    table = _table(task, cluster, calibration, hosts=len(per_host)) if calibration else None
+    if table and calibration:
         name = f"{table.kind} of {table.ranks} ranks: times by size"
-        rule = Rule(name, f"calibrated: {cluster.calibration.source}")
+        rule = Rule(name, f"calibrated: {calibration.source}")
         return Cost(seconds_of_size(table.nbytes, table.seconds, task.nbytes), (rule,))
     return (_nccl if cluster.device.kind == "cuda" else _gloo)(task, cluster, per_host)
 
@@ -38,18 +40,19 @@ def _per_host(ranks: tuple[int, ...], devices_per_host: int) -> Counter[int]:
     return Counter(rank // devices_per_host for rank in ranks)
 
 
-def _table(task: Task, cluster: ClusterSpec, *, crosses: bool) -> CollectiveTable | None:
+def _table(task: Task, cluster: ClusterSpec, calibration: CalibrationSpec, hosts: int) -> CollectiveTable | None:
     """The calibrated table of the nearest number of ranks; between hosts only that of exactly so many.
 
-    A table does not say where its ranks sat. One of more ranks than a host has was measured between hosts. A group of
-    another size has another number of NICs, so its time cannot be told from that table.
+    A table that does not say over how many hosts its ranks were spread, and has more ranks than a host has devices, was
+    measured between hosts. A group of another size has another number of NICs, so its time cannot be told from that
+    table.
     """
-    tables = [t for t in (cluster.calibration.collectives if cluster.calibration else ()) if t.kind == task.kind]
-    ranks = len(task.ranks)
-    if crosses:
-        tables = [t for t in tables if t.ranks == ranks > cluster.devices_per_host]
+    ranks, devices = len(task.ranks), cluster.devices_per_host
+    tables = [t for t in calibration.collectives if t.kind == task.kind]
+    if hosts > 1:
+        tables = [t for t in tables if t.ranks == ranks and (t.hosts == hosts if t.hosts else ranks > devices)]
     else:
-        tables = [t for t in tables if t.ranks <= cluster.devices_per_host]
+        tables = [t for t in tables if (t.hosts == 1 if t.hosts else t.ranks <= devices)]
     return min(tables, key=lambda t: (abs(log2(t.ranks / ranks)), t.ranks), default=None)
 
 

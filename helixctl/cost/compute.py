@@ -16,24 +16,32 @@ from helixctl.dag import (
     Activation,
     Add,
     Attention,
+    Best,
     Bias,
+    CachedAttention,
+    CacheWrite,
+    Choose,
     Dag,
     Embed,
     Experts,
     LastToken,
     Linear,
+    Merge,
     Multiply,
     Narrow,
     Norm,
+    PartialAttention,
     Rotate,
+    RotateAt,
     Route,
     Task,
     Value,
 )
-from helixctl.dag.formulas import expert_rows
+from helixctl.dag.formulas import cached_keys, expert_rows
 from helixctl.errors import HelixError
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
 from helixctl.spec.cluster import no_peak
+from helixctl.spec.rates import rates_of
 
 
 def compute_cost(dag: Dag, task: Task) -> Cost:
@@ -48,7 +56,13 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case Attention(width):
             queries, keys = (dag.value[v] for v in task.inputs[:2])
             cost = device.attention(queries, keys.shape[1], width, task.flops, task.nbytes)
+        case CachedAttention(width) | PartialAttention(width):
+            inputs = [dag.value[v] for v in task.inputs]
+            held, kv_heads = cached_keys(inputs, dag.tensor), inputs[1].shape[4]
+            cost = device.cached_attention(inputs[0], held, kv_heads, width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
+            cost = device.elementwise(task.kind, task.nbytes)
+        case RotateAt() | CacheWrite() | Merge() | Best() | Choose():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
@@ -66,6 +80,37 @@ def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
     its = dag.plan.model.dtype if dtype == "int64" else cast("Dtype", dtype)
     device = _Device(dag.plan.cluster, its)
     cost, overhead = device.elementwise("copy", nbytes), device.task_overhead
+    return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
+
+
+def decode_attention_cost(
+    cluster: ClusterSpec,
+    dtype: Dtype,
+    *,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    keys: int,
+    queries: int = 1,
+) -> Cost:
+    """Seconds of attention of a few new tokens over a cache, on one device, the start of the task included.
+
+    Args:
+        cluster: whose device it is; its measured rates come first.
+        dtype: of the cache, and of the arithmetic.
+        batch: sequences.
+        heads: query heads of the device.
+        kv_heads: heads of keys and values of the device.
+        width: elements of a head, which is one softmax.
+        keys: positions of the cache that the new tokens attend to, their own included.
+        queries: new tokens of each sequence.
+
+    Raises:
+        HelixError: HX114, the device has no rate for the dtype.
+    """
+    device = _Device(cluster, dtype)
+    cost, overhead = device.decode(batch, heads, kv_heads, width, keys, queries), device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
@@ -143,7 +188,10 @@ class _Device:
         self.dtype = dtype
         self._spec, self._source = spec, source
         self.bandwidth = Constant("memory_bandwidth", spec.memory_bandwidth, source, "B/s")
-        self.calibration = cluster.calibration
+        self.sms = Constant("sms", spec.sms, source) if spec.sms else c.SMS
+        share = spec.matmul_share
+        self.matmul_share = Constant("matmul_share", share, source) if share else c.MATMUL_SHARE
+        self.calibration = rates_of(cluster)
 
     @property
     def peak(self) -> Constant:
@@ -178,15 +226,15 @@ class _Device:
             return self._measured("matmul", flops / rate, nbytes, inside=covers(table.grid, point))
         if not self.cuda:
             return self._roofline(flops / (self.peak.value * c.CPU_MATMUL_SHARE.value), nbytes, c.CPU_MATMUL_SHARE)
-        rate = self.peak.value * c.MATMUL_SHARE.value
+        rate = self.peak.value * self.matmul_share.value
         streaming = self.bandwidth.value * c.MEMORY_SHARE.value
         partial = {s: 2 * s * rows * columns * c.PARTIAL_NBYTES / streaming if s > 1 else 0.0 for s in c.SPLITS}
         seconds = inf
         for (high, wide), share in c.TILES:
             tiles = min(ceil(rows / high) * ceil(columns / wide), ceil(rows / wide) * ceil(columns / high))
-            wave = c.SMS.value * 2 * high * wide * depth / (rate * share)
-            seconds = min(seconds, *(ceil(tiles * s / c.SMS.value) * wave / s + partial[s] for s in c.SPLITS))
-        return self._roofline(seconds, nbytes, c.MATMUL_SHARE, c.SMS)
+            wave = self.sms.value * 2 * high * wide * depth / (rate * share)
+            seconds = min(seconds, *(ceil(tiles * s / self.sms.value) * wave / s + partial[s] for s in c.SPLITS))
+        return self._roofline(seconds, nbytes, self.matmul_share, self.sms)
 
     def route(self, tokens: int, experts: int, depth: int, nbytes: int) -> Cost:
         """The logits of all experts, and the best of every token, which are sorted on CUDA row by row."""
@@ -218,37 +266,79 @@ class _Device:
             origin = Rule(f"matmul in {self.dtype}: rates by shape", self._calibrated)
             return Cost(max(2 * filled * columns * depth / rate, traffic), (origin, *shares))
         tiles = groups * (rows / groups / high + 0.5) * ceil(columns / wide)
-        rate = self.peak.value * c.MATMUL_SHARE.value * c.GROUPED_SHARE.value
-        arithmetic = ceil(tiles / c.SMS.value) * c.SMS.value * 2 * high * wide * depth / rate
-        return Cost(max(arithmetic, traffic), (self.peak, c.MATMUL_SHARE, c.SMS, *shares))
+        rate = self.peak.value * self.matmul_share.value * c.GROUPED_SHARE.value
+        arithmetic = ceil(tiles / self.sms.value) * self.sms.value * 2 * high * wide * depth / rate
+        return Cost(max(arithmetic, traffic), (self.peak, self.matmul_share, self.sms, *shares))
 
     def attention(self, queries: Value, keys: int, width: int, flops: int, nbytes: int) -> Cost:
         """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.
 
-        Without a calibration, on CUDA, the rate grows with the keys that a row sees, and a tile of queries takes its
-        time however few keys there are. What the kernel makes is then copied into place.
+        Without a calibration, or where it has no softmax as wide as those of another kernel, on CUDA, the rate grows
+        with the keys that a row sees, and a tile of queries takes its time however few keys there are. What the kernel
+        makes is then copied into place.
         """
         seen = flops / (4 * queries.numel)  # keys of a row, on average
+        batch, rows, heads, head_dim = queries.shape
         table = self.calibration.attention.get(self.dtype) if self.calibration else None
-        if table:
+        if table and (width <= c.WIDEST_FLASH_HEAD or table.width[-1] > c.WIDEST_FLASH_HEAD):
             # Measured causal: a row of s tokens sees (s + 1) / 2 keys on average. One that sees more takes as long
             # where the start of a head decides, and has the rate of longer sequences where the arithmetic does.
-            point = (2 * seen - 1, width)
-            as_long = multilinear(table.grid, table.rates, (keys, width)) * 2 * seen / (keys + 1)
-            rate = min(as_long, multilinear(table.grid, table.rates, point))
+            length, softmaxes = 2 * seen - 1, batch * heads * head_dim // width
+
+            def rate_of(tokens: float) -> tuple[tuple[float, ...], float]:
+                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries."""
+                tiles = ceil(rows / c.ATTENTION_ROWS) / ceil(tokens / c.ATTENTION_ROWS)
+                at = (softmaxes * tiles, tokens, width) if table.softmaxes else (tokens, width)
+                return at, multilinear(table.grid, table.rates, at)
+
+            point, rate = rate_of(length)
+            rate = min(rate_of(keys)[1] * 2 * seen / (keys + 1), rate)
             return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
         if not self.cuda:
             return self._roofline(
                 flops / (self.peak.value * c.CPU_ATTENTION_SHARE.value), nbytes, c.CPU_ATTENTION_SHARE
             )
-        batch, rows, heads, head_dim = queries.shape
         share = _attention_share(width)
         rate = self.peak.value * share.value * seen / (seen + c.ATTENTION_HALF_KEYS.value)
         tiles = batch * heads * (head_dim / width) * ceil(rows / c.ATTENTION_ROWS)
-        seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / c.SMS.value)
-        seconds *= ceil(tiles / c.SMS.value) * c.SMS.value / tiles  # the last wave takes as long as a full one
-        cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, c.SMS)
+        seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / self.sms.value)
+        seconds *= ceil(tiles / self.sms.value) * self.sms.value / tiles  # the last wave takes as long as a full one
+        cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, self.sms)
         return Cost(cost.seconds + self.elementwise("copy", 2 * queries.nbytes).seconds, cost.origins)
+
+    def cached_attention(self, queries: Value, keys: int, kv_heads: int, width: int, flops: int, nbytes: int) -> Cost:
+        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, of so many heads.
+
+        A few rows read the cache and compute little; many are computed as ``attention`` is.
+        """
+        batch, rows, heads, head_dim = queries.shape
+        if rows >= c.ATTENTION_ROWS:
+            return self.attention(queries, keys, width, flops, nbytes)
+        parts = head_dim // width
+        return self.decode(batch, heads * parts, kv_heads * parts, width, keys, rows)
+
+    def decode(self, batch: int, heads: int, kv_heads: int, width: int, keys: int, queries: int = 1) -> Cost:
+        """Attention of a few new tokens of every sequence over a cache; ``decode_attention_cost`` has the parameters.
+
+        The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
+        Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
+        where there are too few of them to keep all SMs busy, the memory is not.
+        """
+        cached = 2 * batch * kv_heads * keys * width * DTYPE_NBYTES[self.dtype]
+        share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
+        arithmetic = 4 * batch * heads * queries * keys * width / (self.peak.value * share.value)
+        table = self.calibration.decode.get(self.dtype) if self.calibration else None
+        if table:
+            point = (batch * kv_heads, keys, width)
+            seconds = cached / multilinear(table.grid, table.rates, point)
+            cost = self._measured("decode", seconds, cached, inside=covers(table.grid, point))
+            return cost if cost.seconds >= arithmetic else Cost(arithmetic, (*cost.origins, self.peak, share))
+        if not self.cuda:
+            return self._roofline(arithmetic, cached, share)
+        busy = min(batch * kv_heads * ceil(keys / c.DECODE_KEYS), self.sms.value)
+        reading = cached / min(self.bandwidth.value * c.DECODE_MEMORY_SHARE.value, busy * c.DECODE_SM.value)
+        origins = (self.bandwidth, c.DECODE_MEMORY_SHARE, self.sms, c.DECODE_SM, c.DECODE_START, self.peak, share)
+        return Cost(c.DECODE_START.value + max(reading, arithmetic), origins)
 
     def elementwise(self, kind: str, nbytes: int) -> Cost:
         """Work that streams through memory."""

@@ -14,7 +14,7 @@ from helixctl.cost.origin import Constant, Rule
 
 _GUIDE: Final = "NVIDIA, Matrix Multiplication Background User's Guide, sections 2.3, 3.1 and 3.2"
 # Elements of the output that one streaming multiprocessor (SM) makes at a time, and the part of the largest tile's
-# rate: cuBLAS has kernels of all three. Held against NVIDIA's tables of two GPUs (docs/measurements/gpu.md).
+# rate: cuBLAS has kernels of all three. Held against NVIDIA's tables (docs/measurements/silicon.md).
 TILES: Final = (((128, 256), 1.0), ((128, 192), 0.97), ((128, 128), 0.9))
 TILE: Final = TILES[0][0]
 SMS: Final = Constant(
@@ -53,6 +53,17 @@ ATTENTION_TILE: Final = Constant(
     2.6e-6,
     f"default: an SM's time for {ATTENTION_ROWS} queries or fewer, {_H200}, 1 to 16 tokens",
     "s",
+)
+
+# Over a cache: a piece of so many keys of one head is read by one SM at a time.
+_DECODE: Final = "held against NVIDIA's tables of five GPUs (docs/measurements/silicon.md)"
+DECODE_KEYS: Final = 256
+DECODE_SM: Final = Constant("decode_sm", 50e9, f"default: what one SM reads of a cache, {_DECODE}", "B/s")
+DECODE_MEMORY_SHARE: Final = Constant(
+    "decode_memory_share", 0.8, f"default: of the memory bandwidth, a cache read by attention, {_DECODE}"
+)
+DECODE_START: Final = Constant(
+    "decode_start", 6e-6, f"default: beyond that of a task, two kernels, the pieces and their merge, {_DECODE}", "s"
 )
 
 # --- experts on CUDA --------------------------------------------------------------------------------------------------

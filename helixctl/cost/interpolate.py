@@ -9,11 +9,14 @@ from math import exp, log, log2, prod
 
 
 def multilinear(grid: Sequence[Sequence[int]], rates: Sequence[float], point: Sequence[float]) -> float:
-    """A rate between the points of a grid, linear in log2 of every size; beyond the grid that of its nearest end.
+    """A rate between the points of a grid, its logarithm linear in that of every size; beyond the grid its nearest end.
+
+    By logarithms, for a rate that grows as a power of a size is then exact: where memory decides, twice the rows have
+    twice the rate.
 
     Args:
         grid: ascending sizes of every axis, outermost first.
-        rates: one for every point of the grid, the last axis fastest.
+        rates: one for every point of the grid, each above 0, the last axis fastest.
         point: a size on every axis.
     """
     places = [_place(axis, size) for axis, size in zip(grid, point, strict=True)]
@@ -22,8 +25,9 @@ def multilinear(grid: Sequence[Sequence[int]], rates: Sequence[float], point: Se
     for corner in product((0, 1), repeat=len(grid)):
         weight = prod(share if upper else 1 - share for (_, share), upper in zip(places, corner, strict=True))
         if weight:
-            total += weight * rates[sum((at + up) * s for (at, _), up, s in zip(places, corner, strides, strict=True))]
-    return total
+            at = sum((place + up) * s for (place, _), up, s in zip(places, corner, strides, strict=True))
+            total += weight * log(rates[at])
+    return exp(total)
 
 
 def covers(grid: Sequence[Sequence[int]], point: Sequence[float]) -> bool:

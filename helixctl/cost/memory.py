@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from helixctl.dag import Dag
+from helixctl.dag import Dag, Role
 from helixctl.program import Programs
 
 
 def peak_nbytes(dag: Dag, programs: Programs | None = None) -> list[int]:
-    """Bytes that every rank allocates: weights, and an arena for all else (helixctl.program); 0 without tasks.
+    """Bytes that every rank allocates: weights, state, and an arena for all else (helixctl.program); 0 without tasks.
 
     Workspace inside kernels and of the communication library is not counted.
     """
@@ -18,9 +18,18 @@ def peak_nbytes(dag: Dag, programs: Programs | None = None) -> list[int]:
 
 def weight_nbytes(dag: Dag) -> list[int]:
     """Bytes of weights of every rank, each once."""
+    return _of_role(dag, "weight")
+
+
+def state_nbytes(dag: Dag) -> list[int]:
+    """Bytes of what every rank keeps between steps: the KV cache."""
+    return _of_role(dag, "state")
+
+
+def _of_role(dag: Dag, role: Role) -> list[int]:
     found = [0] * len(dag.order)
     for value in dag.values:
-        if dag.tensor[value.tensor].role == "weight":
+        if dag.tensor[value.tensor].role == role:
             found[value.rank] += value.nbytes
     return found
 

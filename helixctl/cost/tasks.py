@@ -10,6 +10,7 @@ from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
 from helixctl.program import Programs
 from helixctl.spec import ClusterSpec
+from helixctl.spec.rates import rates_of
 
 
 class TaskCosts:
@@ -66,13 +67,14 @@ def sources(dag: Dag) -> tuple[str, ...]:
 
 def foundation(cluster: ClusterSpec) -> str:
     """What the predictions for a cluster rest on, in a few words."""
-    calibrated = f"measured rates ({cluster.calibration.source}), " if cluster.calibration else ""
+    calibration = rates_of(cluster)
+    calibrated = f"measured rates ({calibration.source}), " if calibration else ""
     return f"{calibrated}datasheet rates and default constants"
 
 
 def collective_load(dag: Dag) -> Constant:
     """The share of a core that a rank keeps busy inside a collective, where devices share cores."""
-    calibration = dag.plan.cluster.calibration
+    calibration = rates_of(dag.plan.cluster)
     if calibration is None:
         return c.COLLECTIVE_LOAD
     return Constant("collective_load", calibration.collective_load, f"calibrated: {calibration.source}")

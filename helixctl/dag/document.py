@@ -30,6 +30,7 @@ Role = Literal["input", "weight", "state", "activation", "output"]
 GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
+_COLLECTIVES = frozenset(COLLECTIVES)  # asked of every task many times
 
 
 @with_config(_STRICT)
@@ -120,7 +121,7 @@ class Task:
     @property
     def is_collective(self) -> bool:
         """Whether ranks communicate."""
-        return isinstance(self.op, COLLECTIVES)
+        return type(self.op) in _COLLECTIVES
 
     @property
     def moves(self) -> bool:

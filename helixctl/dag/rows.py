@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,14 +14,14 @@ from helixctl.spec.json_text import JsonCursor
 from helixctl.spec.limits import MAX_NBYTES
 from helixctl.spec.load import validate_document
 
-_ROWS: Final[dict[str, TypeAdapter[Any]]] = {
-    "tensors": TypeAdapter(Tensor),
-    "values": TypeAdapter(Value),
-    "tasks": TypeAdapter(Task),
-    "order": TypeAdapter(list[str]),
-}
+_ROWS: Final[dict[str, Any]] = {"tensors": Tensor, "values": Value, "tasks": Task, "order": list[str]}
 # More rows of the order than a dag of 64 MiB can have ranks with a task.
 _MOST_RANKS: Final = 2**17
+
+
+@cache
+def _adapter(table: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_ROWS[table])
 
 
 def read_rows(text: str, file: str) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class _Reader:
         return found
 
     def _table(self, name: str) -> list[Any]:
-        cursor, adapter, rows = self._cursor, _ROWS[name], list[Any]()
+        cursor, adapter, rows = self._cursor, _adapter(name), list[Any]()
         names: set[str] = set()
         for index in cursor.items():
             at = cursor.at

@@ -13,9 +13,10 @@ from itertools import groupby, pairwise
 from typing import Final
 
 from helixctl.dag import Dag
-from helixctl.emit.measure import text_width
+from helixctl.emit.text_width import text_width
 from helixctl.plan.sharding import Shares
 
+# In pixels, like all lengths here.
 COLUMN_GAP: Final = 8
 WORD_SIZE: Final = 10  # of the words below a GPU's name, in pixels
 _COLUMN_WIDTH: Final = 58  # at least
@@ -32,7 +33,7 @@ _AXES: Final = {"pipeline": "stage", "data": "replica", "groups": "group", "slic
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The lane of one GPU, and the words above it."""
+    """The column of one GPU, and the words above it."""
 
     rank: int
     x: int
@@ -41,18 +42,18 @@ class Column:
 
     @property
     def right(self) -> int:
-        """The right end of its boxes."""
+        """The right edge of its boxes."""
         return self.x + self.width
 
     @property
     def middle(self) -> int:
-        """Where its dependencies run."""
+        """The x coordinate of its dependencies."""
         return self.x + self.width // 2
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A labelled stretch: of columns (a host, a group) or of rows (a layer, a level)."""
+class Stretch:
+    """A labelled range of columns (a host, a group) or of rows (a layer, a level), in pixels."""
 
     label: str
     start: int
@@ -61,15 +62,15 @@ class Span:
 
     @property
     def middle(self) -> int:
-        """Where its label goes."""
+        """The position of its label."""
         return (self.start + self.stop) // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Brackets:
-    """One axis of the heading: the baselines of labels and notes, and where the brackets begin and end."""
+    """One axis of the heading: a row of brackets with labels, and notes below the labels."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[Stretch, ...]
     y: int
 
     @property
@@ -95,12 +96,19 @@ class Brackets:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What stands above the columns. ``sections`` are the stretches that are tinted, from ``tint_y`` downwards."""
+    """The heading above the columns.
 
-    hosts: tuple[Span, ...]
+    Attributes:
+        hosts: the columns of each host.
+        brackets: the rows of brackets, from top to bottom.
+        sections: the ranges of columns that are tinted, from ``tint_y`` downwards.
+        lines: the lines of words above each column.
+    """
+
+    hosts: tuple[Stretch, ...]
     brackets: tuple[Brackets, ...]
-    sections: tuple[Span, ...]
-    lines: int  # of words above each column
+    sections: tuple[Stretch, ...]
+    lines: int
 
     @property
     def tint_y(self) -> int:
@@ -114,30 +122,35 @@ class Heading:
 
     @property
     def height(self) -> int:
-        """The height of it all."""
+        """The height of the heading."""
         return self.word_ys[-1] + _LINE // 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """An axis of the ranks: of each rank the label and the note of its index."""
+    """An axis of the ranks: the label and the note of the index of each rank."""
 
     labels: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def run(self) -> int:
-        """How many neighbouring columns have the same index."""
+        """The number of neighbouring columns with the same index."""
         return next(len(list(run)) for _, run in groupby(self.labels))
 
 
 def device_word(dag: Dag) -> str:
-    """What the drawing calls a device: "GPU", or "rank" where the ranks are processes on CPUs."""
+    """The drawing's word for a device: "GPU", or "rank" if the ranks are processes on CPUs."""
     return "GPU" if dag.plan.cluster.device.kind == "cuda" else "rank"
 
 
 def head_columns(dag: Dag, box_width: int) -> tuple[tuple[Column, ...], Heading]:
-    """The columns by rank, wide enough for boxes of ``box_width`` and for their own words, and the heading."""
+    """The columns by rank, and the heading above them.
+
+    Args:
+        dag: the dag.
+        box_width: the least width of a column; the words above it may need more.
+    """
     hosts = _hosts(dag)
     axes = [axis for axis in (hosts, *_layout_axes(dag)) if len(set(axis.labels)) > 1]
     below = [axis for axis in axes if axis.run == 1]
@@ -147,9 +160,9 @@ def head_columns(dag: Dag, box_width: int) -> tuple[tuple[Column, ...], Heading]
     width = max(_COLUMN_WIDTH, box_width, widest - COLUMN_GAP + 4)
     lefts = _lefts(hosts.labels, above[-1].labels if above else [""] * len(words), width)
     columns = tuple(Column(rank, x, width, words[rank]) for rank, x in enumerate(lefts))
-    rows = _stacked([_spans(columns, axis) for axis in above])
-    sections = rows[-1].spans if rows else (Span("", 0, columns[-1].right),)
-    return columns, Heading(_spans(columns, hosts), rows, sections, len(words[0]))
+    rows = _stacked([_stretches(columns, axis) for axis in above])
+    sections = rows[-1].spans if rows else (Stretch("", 0, columns[-1].right),)
+    return columns, Heading(_stretches(columns, hosts), rows, sections, len(words[0]))
 
 
 def _hosts(dag: Dag) -> _Axis:
@@ -169,14 +182,14 @@ def _layout_axes(dag: Dag) -> Iterator[_Axis]:
 
 
 def _words(dag: Dag, below: Sequence[_Axis]) -> list[tuple[str, ...]]:
-    """For each column: the name of the GPU, and what the axes without brackets say of it."""
+    """The words above each column: the name of the GPU, and its index on each axis without brackets."""
     texts = [text for axis in below for text in (axis.labels, axis.notes) if text[0]]
     names = [f"{device_word(dag)} {rank}" for rank in range(dag.plan.layout.devices)]
     return list(zip(names, *texts, strict=True))
 
 
 def _lefts(hosts: Sequence[str], sections: Sequence[str], width: int) -> list[int]:
-    """The left ends of the columns: further apart where the section or the host changes."""
+    """The left edges of the columns: further apart where the section or the host changes."""
     lefts = [0]
     for (host, section), (next_host, next_section) in pairwise(zip(hosts, sections, strict=True)):
         apart = _SECTION_GAP * (section != next_section) + _HOST_GAP * (host != next_host)
@@ -184,17 +197,17 @@ def _lefts(hosts: Sequence[str], sections: Sequence[str], width: int) -> list[in
     return lefts
 
 
-def _spans(columns: Sequence[Column], axis: _Axis) -> tuple[Span, ...]:
-    """One span for each run of equal labels."""
+def _stretches(columns: Sequence[Column], axis: _Axis) -> tuple[Stretch, ...]:
+    """One range for each run of equal labels."""
     spans = []
     marked = zip(columns, axis.labels, axis.notes, strict=True)
     for (label, note), run in groupby(marked, key=lambda item: item[1:]):
         members = [column for column, _, _ in run]
-        spans.append(Span(label, members[0].x, members[-1].right, note))
+        spans.append(Stretch(label, members[0].x, members[-1].right, note))
     return tuple(spans)
 
 
-def _stacked(rows: Sequence[tuple[Span, ...]]) -> tuple[Brackets, ...]:
+def _stacked(rows: Sequence[tuple[Stretch, ...]]) -> tuple[Brackets, ...]:
     """The rows of brackets below each other."""
     found: list[Brackets] = []
     for spans in rows:

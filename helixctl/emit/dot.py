@@ -30,7 +30,12 @@ _TABLE: Final = 'BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"'
 
 
 def dot(dag: Dag, layer: int | None = None) -> str:
-    """DOT text: a cluster per layer, a collective as a task of its own, the GPUs from left to right by rank."""
+    """DOT text: a cluster per layer, a vertex per collective, the GPUs from left to right by rank.
+
+    Args:
+        dag: the dag.
+        layer: draw this layer only; None draws all.
+    """
     lanes = arrange(dag, layer)
     paper = _Paper(lanes)
     return "\n".join(
@@ -49,7 +54,11 @@ def dot(dag: Dag, layer: int | None = None) -> str:
 
 
 def render_dot(dot_text: str, output_format: str) -> bytes:
-    """What ``dot`` makes of the text, as png or pdf.
+    """The picture that ``dot`` renders.
+
+    Args:
+        dot_text: the text in Graphviz' language.
+        output_format: png or pdf.
 
     Raises:
         HelixError: HX512, Graphviz is not installed.
@@ -60,7 +69,7 @@ def render_dot(dot_text: str, output_format: str) -> bytes:
         raise fail("HX512", f"writing {output_format} needs the program dot, which is not on the PATH", hint)
     # Our own text, on standard input, and no shell.
     done = subprocess.run([binary, f"-T{output_format}"], input=dot_text.encode(), capture_output=True, check=True)
-    # A pdf carries the time of day. Digits give way to as many digits: offsets in the file stay right.
+    # A pdf holds the time of its creation. Each digit becomes a 0, so that the offsets in the file stay right.
     return _PDF_DATE.sub(lambda date: re.sub(rb"[0-9]", b"0", date[0]), done.stdout)
 
 
@@ -91,7 +100,7 @@ def _opening(dag: Dag, lanes: Lanes) -> Iterator[str]:
 def _sections(paper: _Paper) -> Iterator[str]:
     """A tinted cluster for every section of the columns, with the names of its GPUs."""
     lanes, heading = paper.lanes, paper.lanes.heading
-    for number, section in enumerate(heading.sections):  # several stages have a group 0 each: names take the number
+    for number, section in enumerate(heading.sections):  # several stages have a group 0, so names take the number
         top = heading.tint_y - heading.height
         area = paper.box(section.start - OVERHANG, top, section.stop + OVERHANG, lanes.height)
         yield f"subgraph {_quote(f'cluster {number}')} {{"
@@ -103,11 +112,11 @@ def _sections(paper: _Paper) -> Iterator[str]:
 
 
 def _column(paper: _Paper, column: Column) -> Iterator[str]:
-    """The name of a GPU, and what else its column's heading says."""
+    """The name of a GPU, and the other words above its column."""
     heading = paper.lanes.heading
     for y, word in zip(heading.word_ys, column.words, strict=True):
         name = word if word == column.words[0] else f"{column.words[0]} {word}"
-        markup = escape(word) if word == column.words[0] else _quiet(word)
+        markup = escape(word) if word == column.words[0] else _grey(word)
         yield _words(paper, name, column.middle, y - heading.height - _RISE, markup)
 
 
@@ -119,7 +128,7 @@ def _brackets(paper: _Paper) -> Iterator[str]:
             name = f"bracket {level} {i}"
             yield _words(paper, name, span.middle, row.label_y - height - _RISE, f"<B>{escape(span.label)}</B>")
             if span.note:
-                yield _words(paper, f"{name} note", span.middle, row.note_y - height - _RISE, _quiet(span.note))
+                yield _words(paper, f"{name} note", span.middle, row.note_y - height - _RISE, _grey(span.note))
             yield _bracket(paper, f"{name} line", span.start - OVERHANG, span.stop + OVERHANG, row)
 
 
@@ -153,13 +162,13 @@ def _levels(paper: _Paper) -> Iterator[str]:
 
 
 def _captions(paper: _Paper) -> Iterator[str]:
-    """What every GPU holds after each row, set left."""
+    """What every GPU holds after each row, aligned left."""
     lanes, heading = paper.lanes, paper.lanes.heading
     rows = [(heading.word_ys[0] - heading.height - _RISE, lanes.holds)]
     rows += [(caption.middle, caption.label) for caption in lanes.captions]
     left = lanes.width + AFTER
     for i, (y, text) in enumerate(rows):
-        cell = f'<TD FIXEDSIZE="TRUE" WIDTH="{lanes.captions_width}" HEIGHT="14" ALIGN="LEFT">{_quiet(text)}</TD>'
+        cell = f'<TD FIXEDSIZE="TRUE" WIDTH="{lanes.captions_width}" HEIGHT="14" ALIGN="LEFT">{_grey(text)}</TD>'
         markup = f"<TABLE {_TABLE}><TR>{cell}</TR></TABLE>"
         yield _words(paper, f"caption {i}", left + lanes.captions_width / 2, y, markup)
 
@@ -205,7 +214,7 @@ def _edge(paper: _Paper, edge: Edge) -> str:
 
 
 def _spline(paper: _Paper, line: Line) -> str:
-    """A line as cubic curves that happen to be straight, with room for the arrow at its end."""
+    """A line as cubic Bezier curves, all of them straight, with room for the arrow at its end."""
     *corners, (x, y) = line
     head = (x, y - 5)
     points = [paper.point(*corners[0])]
@@ -220,7 +229,7 @@ def _words(paper: _Paper, name: str, x: float, y: float, markup: str) -> str:
     return f'{_quote(name)} [{look}, pos="{paper.point(x, y)}"];'
 
 
-def _quiet(text: str) -> str:
+def _grey(text: str) -> str:
     return f'<FONT COLOR="#59636e">{escape(text)}</FONT>'
 
 

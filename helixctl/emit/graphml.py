@@ -1,4 +1,4 @@
-"""The dag in GraphML, for programs that work with graphs: yEd, Gephi, networkx, igraph. No positions are in it."""
+"""The dag in GraphML, without positions, for programs that work with graphs: yEd, Gephi, networkx, igraph."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from io import BytesIO
 from typing import Final
 
 from helixctl.dag import Dag
-from helixctl.emit.svg import as_xml_holds_it
+from helixctl.emit.svg import xml_text
 
-# Written in UTF-8, so that of all characters half a surrogate pair alone comes as a number of five digits.
+# The text is UTF-8, in which only half of a surrogate pair is written as a number of five digits.
 _SURROGATE: Final = re.compile(r"&#5\d{4};")
 
 
 def graphml(dag: Dag, layer: int | None = None) -> str:
-    """GraphML text of ``Dag.to_networkx``: a vertex for every task, an edge where one reads what another makes.
+    """GraphML text of ``Dag.to_networkx``: a vertex for every task, an edge for every dependency.
 
     Args:
-        dag: what is written.
-        layer: this layer's tasks alone, with the edges between them.
+        dag: the dag.
+        layer: write the tasks of this layer only, and the edges between them; None writes all.
     """
     import networkx as nx  # 0.4 s: for this format alone
 
     graph = dag.to_networkx()
-    # Not subgraph(), whose order is that of a set.
+    # Not subgraph(), which would order the vertices as a set does.
     graph.remove_nodes_from([task.id for task in dag.tasks if layer not in {None, task.layer}])
     text = BytesIO()
     nx.write_graphml_xml(graph, text)
-    return as_xml_holds_it(_SURROGATE.sub("\ufffd", text.getvalue().decode())) + "\n"
+    return xml_text(_SURROGATE.sub("\ufffd", text.getvalue().decode())) + "\n"

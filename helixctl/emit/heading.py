@@ -1,4 +1,4 @@
-"""What a picture says above the drawing: which model, workload, cluster and layout, and the digests."""
+"""The facts above a drawing: model, workload, cluster, layout and digests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def title(dag: Dag) -> str:
 
 
 def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
-    """Pairs of a word and what there is to say about it."""
+    """Pairs of a key and its text."""
     model, workload, cluster, layout = dag.plan.model, dag.plan.workload, dag.plan.cluster, dag.plan.layout
     heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
     if model.attention.key_heads < model.attention.heads:
@@ -23,7 +23,7 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     network = f"feed-forward {model.feed_forward.intermediate_size}"
     if experts := model.feed_forward.experts:
         network = f"{experts.count} experts of {model.feed_forward.intermediate_size}, top {experts.top_k}"
-    # Beside how attention is put together, every axis that is not at its default, whatever axes a layout comes to have.
+    # How results are combined, and every axis that is not at its default, also axes that are added later.
     gathers = {"combine", "gather_order"} if layout.combine == "concat" else {"combine"}
     rest = layout.model_dump(mode="json", include=gathers if layout.partitions > 1 else set())
     rest |= layout.model_dump(mode="json", exclude={"groups", "slices"}, exclude_defaults=True)
@@ -46,7 +46,7 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
 
 
 def team_words(layout: Layout, rank: int) -> list[str]:
-    """``stage 1``, ``replica 0``: where there are several, the team of a rank."""
+    """The stage and the replica of a rank, ``stage 1``, ``replica 0``, if there are several."""
     stage, replica = layout.team_of(rank)
     places = (("stage", stage, layout.pipeline), ("replica", replica, layout.data))
     return [f"{word} {at}" for word, at, size in places if size > 1]

@@ -1,4 +1,4 @@
-"""One page that needs no network: the drawing, and a script that shows a task's ancestors, descendants and details."""
+"""A page that needs no network: the drawing, and a script that shows a task's ancestors, descendants and details."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ from helixctl.emit.svg import (
     OVERHANG,
     body,
     captions_right,
+    drawn_levels,
     escape,
     gutter,
     head,
-    levels_of,
 )
 from helixctl.plan import canonical_json
 from helixctl.units import human_bytes, human_flops
 
 
 def html(dag: Dag, layer: int | None = None) -> str:
-    """The page of a dag, or of one of its layers."""
+    """The page of a dag.
+
+    Args:
+        dag: the dag.
+        layer: draw this layer only; None draws all.
+    """
     lanes = arrange(dag, layer)
     style, script = _resource("page.css"), _resource("page.js")
     return Template(_resource("page.html")).substitute(
@@ -52,7 +57,7 @@ def _resource(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing is loaded, and no style or script runs but the page's own: an escape that failed would do no harm."""
+    """A policy that loads nothing and runs only the page's own style and script, in case an escape fails."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     own = f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'"
     return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
@@ -64,19 +69,19 @@ def _fact(key: str, text: str) -> str:
 
 
 def _legend(lanes: Lanes) -> str:
-    items = [(level, level) for level in levels_of(lanes)] + list(LANES.items())
+    items = [(level, level) for level in drawn_levels(lanes)] + list(LANES.items())
     entries = [f'<li><span class="swatch {kind}"></span>{words}</li>' for kind, words in items]
     return "".join([*entries, f"<li>{NUMBERS}</li>"] if lanes.number_width else entries)
 
 
 def _layer_options(lanes: Lanes) -> str:
-    """The value of an option is how far down its layer starts."""
+    """The options of the layers; the value of an option is the distance of its layer from the first, in pixels."""
     first = lanes.layers[0].start
     return "".join(f'<option value="{layer.start - first}">{escape(layer.label)}</option>' for layer in lanes.layers)
 
 
 def _drawing(lanes: Lanes) -> str:
-    """Three drawings, so that the headings can stay in view while the tasks are scrolled."""
+    """Three drawings, so that the headings stay in view while the tasks are scrolled."""
     width = OVERHANG + captions_right(lanes)
     return "\n".join(
         [
@@ -92,14 +97,14 @@ def _part(name: str, left: int, width: int, height: int, ink: str) -> str:
 
 
 class _Table:
-    """Rows that many tasks share, each kept once and referred to by its index."""
+    """Rows that many tasks share: each is kept once, and tasks refer to its index."""
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
         self._index: dict[Hashable, int] = {}
 
     def index(self, key: Hashable, make: Callable[[], Any]) -> int:
-        """The index of the row of this key, made where it is new."""
+        """The index of the row of a key; ``make`` makes the row if the key is new."""
         if key not in self._index:
             self._index[key] = len(self.rows)
             self.rows.append(make())
@@ -107,7 +112,7 @@ class _Table:
 
 
 def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
-    """What page.js reads, in the same order as the drawing."""
+    """The data for page.js, in the order of the drawing."""
     works, tensors, kinds, values = _Table(), _Table(), _Table(), _Table()
     index = {box.task.id: i for i, box in enumerate(lanes.boxes)}
 
@@ -139,7 +144,7 @@ def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
 
 
 def _work(task: Task) -> dict[str, Any]:
-    """What a task does: its kind, the attributes of the kind, and how much it is."""
+    """The work of a task: its kind, the attributes of the kind, flops and bytes."""
     attributes = [[f.name.replace("_", " "), _plain(getattr(task.op, f.name))] for f in dataclasses.fields(task.op)]
     received = "received by one rank" if task.is_collective else "read and written"
     return {
@@ -161,12 +166,12 @@ def _tensor(tensor: Tensor) -> list[Any]:
 
 
 def _kind(tensor: int, value: Value) -> list[Any]:
-    """All of a value but its rank."""
+    """The fields of a value, without its rank."""
     partial = [[dim, *ends] for dim, ends in value.partial]
     return [tensor, value.region, value.dtype, partial, human_bytes(value.nbytes)]
 
 
 def _script_json(value: object) -> str:
-    """JSON that cannot end the script element it stands in, nor open a comment there."""
+    """JSON that can neither end its script element nor open a comment in it."""
     text = canonical_json(value)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

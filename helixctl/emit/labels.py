@@ -1,7 +1,7 @@
 """The words of the drawing: on the boxes, and beside the rows.
 
-A label on a bar has several forms, and the longest that fits is drawn. The labels on single columns say how wide a
-column has to be.
+A label on a bar has several forms, and the longest one that fits is drawn. The labels on single columns determine the
+width of a column.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from helixctl.dag import Activation, AllGather, AllReduce, Attention, Broadcast, Dag, Linear, SendReceive, Task, Value
 from helixctl.emit.columns import device_word
-from helixctl.emit.measure import fit, text_width
+from helixctl.emit.text_width import fit, text_width
 
 LABEL_SIZE: Final = 10  # of the labels on boxes, in pixels
 CAPTION_SIZE: Final = 11
@@ -28,7 +28,7 @@ class Labels:
     """The labels of the boxes of one dag."""
 
     def __init__(self, dag: Dag) -> None:
-        """Find where every microbatch begins."""
+        """Find the first sequence of every microbatch."""
         layout, workload = dag.plan.layout, dag.plan.workload
         self._dag = dag
         self._device = device_word(dag)
@@ -38,7 +38,7 @@ class Labels:
         self.number_width = text_width(str(layout.microbatches - 1), LABEL_SIZE) + 2 * PADDING if several else 0
 
     def microbatch(self, task: Task) -> int | None:
-        """The number of the microbatch that a task works on; None where there is one only."""
+        """The number of the microbatch that a task works on; None if there is only one."""
         if not self.number_width:
             return None
         value = self._dag.value[task.outputs[0]]
@@ -47,12 +47,12 @@ class Labels:
         return bisect_right(self._starts[replica], first) - 1
 
     def width(self, task: Task) -> int:
-        """How wide a column must be for the label of a task."""
+        """The width that a column needs for the label of a task."""
         widest = max(text_width(label, LABEL_SIZE, bold=task.is_collective) for label in self.on_columns(task))
         return widest + self.number_width + 2 * PADDING
 
     def on_columns(self, task: Task) -> tuple[str, ...]:
-        """The label on each column of a task, by rank: a word or two, as "norm", "q k v", "attend", "gather"."""
+        """The label on each column of a task, by rank: one or a few words, such as "norm", "q k v" or "gather"."""
         if isinstance(task.op, SendReceive):
             sender, receiver = task.ranks
             return ("send", "receive") if sender < receiver else ("receive", "send")
@@ -68,7 +68,7 @@ class Labels:
     def _word(self, task: Task) -> str:
         match task.op:
             case Linear():
-                # What it makes says more than "linear" six times over.
+                # The names of its outputs distinguish the linear tasks of a layer.
                 names = " ".join(_tensor_names(task, [self._dag.value[v] for v in task.outputs]))
                 return names if 0 < text_width(names, LABEL_SIZE) <= _LONGEST_NAMES else "linear"
             case Attention():
@@ -100,7 +100,7 @@ class Labels:
 
 
 def caption(dag: Dag, tasks: Sequence[Task]) -> str:
-    """What every GPU of a row holds after it: "attention: 1/4", or of a tensor cut unevenly "down: 23% to 27%"."""
+    """What every GPU holds after a row: "attention: 1/4", or for a tensor that is cut unevenly "down: 23% to 27%"."""
     shares: dict[str, list[str]] = {}
     for name, values in _by_tensor(dag, tasks).items():
         shares.setdefault(_share(dag, values), []).append(name)

@@ -13,12 +13,12 @@ from itertools import groupby
 from typing import Final, get_args
 
 from helixctl.dag import Dag, Level, Task
-from helixctl.emit.columns import COLUMN_GAP, Column, Heading, Span, device_word, head_columns
+from helixctl.emit.columns import COLUMN_GAP, Column, Heading, Stretch, device_word, head_columns
 from helixctl.emit.labels import CAPTION_SIZE, Labels, caption
-from helixctl.emit.measure import text_width
+from helixctl.emit.text_width import text_width
 
 _BOX_HEIGHT: Final = 22
-_LINK_HEIGHT: Final = 16  # a collective whose ranks are not neighbours: several of them are stacked, so it is thin
+_LINK_HEIGHT: Final = 16  # of a collective whose ranks are not neighbours: it is thin, because several are stacked
 _STACK_GAP: Final = 3
 _ROW_GAP: Final = 12
 _LEVEL_GAP: Final = 8  # on top of _ROW_GAP
@@ -34,10 +34,15 @@ Line = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """The place of one task. ``line`` counts the lines of boxes from the top; a row has several where it is stacked.
+    """The box of one task.
 
-    ``labels`` is the one label of a bar, or else the label on each rank's column. ``microbatch`` is None where there is
-    one only.
+    Attributes:
+        task: the task.
+        labels: the one label of a bar, or the label on each rank's column.
+        microbatch: the number of its microbatch; None if there is only one.
+        ranks: its ranks, ascending.
+        line: the number of its line of boxes, from the top; a row of stacked tasks has several lines.
+        y, height: its upper edge and its height, in pixels.
     """
 
     task: Task
@@ -55,13 +60,18 @@ class Box:
 
     @property
     def bottom(self) -> int:
-        """The lower end."""
+        """The lower edge."""
         return self.y + self.height
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A dependency between two boxes (their indices), and its lines, one a column: corners from top to bottom."""
+    """A dependency between two boxes.
+
+    Attributes:
+        source, target: the indices of the boxes.
+        lines: a line for each column that the dependency is in, as corners from top to bottom.
+    """
 
     source: int
     target: int
@@ -70,17 +80,25 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """The whole drawing, less its ink. Boxes stand in the order of the document.
+    """The geometry of the whole drawing, in pixels.
 
-    ``holds`` is the headline of the captions; they and it are at most ``captions_width`` wide. ``number_width`` is the
-    room for the number of a microbatch at the left end of a box.
+    Attributes:
+        columns, heading: the columns, and what is above them.
+        layers, levels: the ranges of rows of each layer and each level.
+        captions: what every GPU holds after each row.
+        holds: the title of the captions.
+        captions_width: the largest width of the captions and their title.
+        number_width: the room for the number of a microbatch at the left end of a box.
+        boxes: the tasks, in the order of the document.
+        edges: the dependencies.
+        width, height: the size of the area of the boxes.
     """
 
     columns: tuple[Column, ...]
     heading: Heading
-    layers: tuple[Span, ...]
-    levels: tuple[Span, ...]
-    captions: tuple[Span, ...]
+    layers: tuple[Stretch, ...]
+    levels: tuple[Stretch, ...]
+    captions: tuple[Stretch, ...]
     holds: str
     captions_width: int
     number_width: int
@@ -98,7 +116,12 @@ class _Row:
 
 
 def arrange(dag: Dag, layer: int | None = None) -> Lanes:
-    """Place every task of a proved dag, or of one of its layers."""
+    """Place every task of a proved dag.
+
+    Args:
+        dag: the dag.
+        layer: place the tasks of this layer only; None places all.
+    """
     tasks = [task for task in dag.tasks if layer is None or task.layer == layer]
     rows, labels = _rows(dag, tasks), Labels(dag)
     columns, heading = head_columns(dag, _box_width(tasks, labels))
@@ -123,7 +146,7 @@ def arrange(dag: Dag, layer: int | None = None) -> Lanes:
 
 
 def _box_width(tasks: Sequence[Task], labels: Labels) -> int:
-    """What a column needs for the widest label of a box that is one column wide."""
+    """The width that a column needs for the widest label of a box in one column."""
     narrow = (task for task in tasks if len(task.ranks) == 1 or not _are_neighbours(_ascending(task)))
     return max((labels.width(task) for task in narrow), default=0)
 
@@ -144,7 +167,7 @@ def _rows(dag: Dag, tasks: Sequence[Task]) -> tuple[_Row, ...]:
 
 
 def _generations(dag: Dag, tasks: Sequence[Task]) -> dict[str, int]:
-    """The length of the longest way to each task."""
+    """The length of the longest path to each task."""
     kept = {task.id for task in tasks}
     before = {task.id: [p.id for p in dag.predecessors(task) if p.id in kept] for task in tasks}
     depth: dict[str, int] = {}
@@ -178,11 +201,11 @@ def _lines(tasks: Iterable[Task]) -> tuple[tuple[Task, ...], ...]:
 
 def _place(
     dag: Dag, rows: Sequence[_Row], columns: Sequence[Column], labels: Labels
-) -> tuple[list[Box], tuple[Span, ...], tuple[Span, ...], tuple[Span, ...], int]:
-    """Go down the rows: boxes, layer bands, level bands, captions, and the height of it all."""
+) -> tuple[list[Box], tuple[Stretch, ...], tuple[Stretch, ...], tuple[Stretch, ...], int]:
+    """Place the rows from top to bottom: boxes, bands of layers and levels, captions, and the total height."""
     boxes: list[Box] = []
-    stretches: list[tuple[_Row, int, int]] = []
-    captions: list[Span] = []
+    extents: list[tuple[_Row, int, int]] = []
+    captions: list[Stretch] = []
     y, line_number, above = _TOP, 0, None
     for row in rows:
         if above is not None:
@@ -196,10 +219,10 @@ def _place(
             y += max(box.height for box in boxes_of_line) + _STACK_GAP
             line_number += 1
         y -= _STACK_GAP
-        stretches.append((row, top, y))
-        captions.append(Span(caption(dag, [task for line in row.lines for task in line]), top, y))
-    levels = _bands((f"{row.layer} {row.level}", row.level, top, bottom) for row, top, bottom in stretches)
-    layers = _bands((str(row.layer), f"layer {row.layer}", top, bottom) for row, top, bottom in stretches)
+        extents.append((row, top, y))
+        captions.append(Stretch(caption(dag, [task for line in row.lines for task in line]), top, y))
+    levels = _bands((f"{row.layer} {row.level}", row.level, top, bottom) for row, top, bottom in extents)
+    layers = _bands((str(row.layer), f"layer {row.layer}", top, bottom) for row, top, bottom in extents)
     return boxes, layers, levels, tuple(captions), y + _TOP
 
 
@@ -211,19 +234,19 @@ def _box(task: Task, columns: Sequence[Column], labels: Labels, line: int, y: in
     return Box(task, words, labels.microbatch(task), ranks, line, y, _BOX_HEIGHT if is_bar else _LINK_HEIGHT)
 
 
-def _bands(stretches: Iterable[tuple[str, str, int, int]]) -> tuple[Span, ...]:
-    """One span for each run of stretches (key, label, top, bottom) with the same key."""
+def _bands(extents: Iterable[tuple[str, str, int, int]]) -> tuple[Stretch, ...]:
+    """One range for each run of extents (key, label, top, bottom) with the same key."""
     bands = []
-    for _, run in groupby(stretches, key=lambda stretch: stretch[0]):
+    for _, run in groupby(extents, key=lambda extent: extent[0]):
         parts = list(run)
-        bands.append(Span(parts[0][1], parts[0][2], parts[-1][3]))
+        bands.append(Stretch(parts[0][1], parts[0][2], parts[-1][3]))
     return tuple(bands)
 
 
 def _edges(dag: Dag, boxes: Sequence[Box], columns: Sequence[Column]) -> tuple[Edge, ...]:
     """A line for every value that one drawn task makes and another reads, in the column of the value's rank."""
     index = {box.task.id: i for i, box in enumerate(boxes)}
-    step: dict[tuple[int, int], int] = {}  # (box, rank) -> the how-manieth box of that column
+    step: dict[tuple[int, int], int] = {}  # (box, rank) -> the number of the box in that column
     for column in columns:
         members = sorted((box.line, i) for i, box in enumerate(boxes) if column.rank in box.ranks)
         step.update({(i, column.rank): n for n, (_, i) in enumerate(members)})
@@ -243,7 +266,7 @@ def _edges(dag: Dag, boxes: Sequence[Box], columns: Sequence[Column]) -> tuple[E
 
 
 def _line(column: Column, top: int, bottom: int, *, adjoining: bool) -> Line:
-    """Straight down, or along the side of the column where other tasks stand between the two."""
+    """A line straight down, or along the side of the column if other tasks are between the two."""
     if adjoining:
         return ((column.middle, top), (column.middle, bottom))
     start, side = column.right - 2 * _DETOUR, column.right + COLUMN_GAP // 2

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Final
 
 from helixctl.dag import Dag
-from helixctl.emit.columns import Brackets, Span
+from helixctl.emit.columns import Brackets, Stretch
 from helixctl.emit.heading import facts, title
 from helixctl.emit.labels import PADDING
 from helixctl.emit.lanes import Box, Lanes, Line, arrange
-from helixctl.emit.measure import text_width
+from helixctl.emit.text_width import text_width
 
 GUTTER: Final = 136  # left of the columns: layers and levels
 OVERHANG: Final = 8  # what brackets and tints add on either side of their columns
@@ -58,19 +58,24 @@ LANES: Final = {"compute": "pale: computes", "communication": "strong: communica
 NUMBERS: Final = "number on the left: microbatch"
 
 
-def levels_of(lanes: Lanes) -> list[str]:
+def drawn_levels(lanes: Lanes) -> list[str]:
     """The levels that are drawn, in the order of ``COLOURS``."""
     met = {box.task.level for box in lanes.boxes}
     return [level for level in COLOURS if level in met]
 
 
 def captions_right(lanes: Lanes) -> int:
-    """The right end of the captions."""
+    """The right edge of the captions."""
     return lanes.width + AFTER + lanes.captions_width
 
 
 def svg(dag: Dag, layer: int | None = None) -> str:
-    """A standalone picture of a dag, or of one of its layers."""
+    """A standalone picture of a dag.
+
+    Args:
+        dag: the dag.
+        layer: draw this layer only; None draws all.
+    """
     lanes = arrange(dag, layer)
     lines = [f"{key}  {text}" for key, text in facts(dag) if key in {"model", "workload", "cluster", "layout"}]
     above = 40 + 15 * len(lines) + 36
@@ -111,7 +116,7 @@ def head(lanes: Lanes) -> str:
     return "\n".join(parts)
 
 
-def _bracket(row: Brackets, span: Span) -> str:
+def _bracket(row: Brackets, span: Stretch) -> str:
     label = _text(span.middle, row.label_y, span.label, "span middle")
     note = _text(span.middle, row.note_y, span.note, "note word middle") if span.note else ""
     left, right = span.start - OVERHANG + 1, span.stop + OVERHANG - 1  # so that two neighbours do not touch
@@ -124,7 +129,7 @@ def _bracketed(label: str, classes: str, path: str) -> str:
 
 
 def gutter(lanes: Lanes) -> str:
-    """Layers and levels left of the columns, ``GUTTER`` wide."""
+    """Layers and levels to the left of the columns, in a strip of width ``GUTTER``."""
     parts = []
     for layer in lanes.layers:
         upright = f"translate(12 {layer.middle}) rotate(-90)"
@@ -137,7 +142,7 @@ def gutter(lanes: Lanes) -> str:
 
 
 def body(lanes: Lanes) -> str:
-    """The tasks, one ``<g class="task">`` each in the order of the document, and all that lies behind them."""
+    """The tasks, each a ``<g class="task">`` in the order of the document, and everything behind them."""
     right = captions_right(lanes)
     parts = [_tint(section, lanes.height) for section in lanes.heading.sections]
     parts += [
@@ -157,15 +162,15 @@ def body(lanes: Lanes) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as it may stand in XML and in HTML, between tags or in a quoted attribute.
+    """Text that is safe in XML and in HTML, between tags and in a quoted attribute.
 
     A character that XML cannot hold at all (a control character, half of a surrogate pair) becomes U+FFFD.
     """
-    return html.escape(as_xml_holds_it(text))
+    return html.escape(xml_text(text))
 
 
-def as_xml_holds_it(text: str) -> str:
-    """Text in which U+FFFD stands for every character that XML cannot hold."""
+def xml_text(text: str) -> str:
+    """Text in which U+FFFD replaces every character that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", text)
 
 
@@ -174,13 +179,13 @@ def _text(x: int, y: int, text: str, classes: str) -> str:
 
 
 def _path(line: Line) -> str:
-    """Path data of a line whose every leg is horizontal or vertical."""
+    """The path data of a line of horizontal and vertical segments."""
     (x, y), *_ = line
     legs = [f"V{b[1]}" if a[0] == b[0] else f"H{b[0]}" for a, b in pairwise(line)]
     return f"M{x} {y}{''.join(legs)}"
 
 
-def _tint(section: Span, height: int, top: int = 0) -> str:
+def _tint(section: Stretch, height: int, top: int = 0) -> str:
     width = section.stop - section.start + 2 * OVERHANG
     return f'<rect class="tint" x="{section.start - OVERHANG}" y="{top}" width="{width}" height="{height - top}"/>'
 
@@ -206,9 +211,9 @@ def _cell(left: int, right: int, box: Box, label: str, lanes: Lanes) -> str:
 
 
 def _legend(lanes: Lanes) -> tuple[str, int]:
-    """Levels by name and colour; computation pale, communication strong. And how wide that is."""
+    """The legend of levels and lanes, and its width in pixels."""
     parts, x = [], 0
-    for level in levels_of(lanes):
+    for level in drawn_levels(lanes):
         parts.append(f'<g class="sample {level}"><rect x="{x}" y="0" width="14" height="12" rx="3"/></g>')
         parts.append(_text(x + 20, 10, level, "note"))
         x += 20 + text_width(level, 11) + 18

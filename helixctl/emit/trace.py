@@ -28,12 +28,19 @@ class Trace:
 
 
 def trace_json(dag: Dag, spans: Iterable[Span], *, simulated: bool, title: str) -> str:
-    """One trace as a file holds it; ``simulated`` says whether its times are predicted or measured."""
+    """The text of a trace file with one trace.
+
+    Args:
+        dag: the dag.
+        spans: the spans of a step.
+        simulated: the times are predicted, not measured.
+        title: the title of the trace.
+    """
     return traces_json([Trace(title, dag, spans, simulated)])
 
 
 def traces_json(traces: Sequence[Trace]) -> str:
-    """Several traces in one file, one under the other on one axis of time; same input, same bytes."""
+    """The text of a trace file with several traces, one below the other on one time axis; same input, same bytes."""
     times = sorted({"simulated" if trace.simulated else "measured" for trace in traces})
     other = {"times": " and ".join(times), "plans": "; ".join(trace.title for trace in traces)}
     events = ",\n".join(_text(event) for event in _events(traces))
@@ -50,7 +57,7 @@ def _events(traces: Sequence[Trace]) -> Iterator[dict[str, Any]]:
         prefix = f"{trace.title}: " if len(traces) > 1 else ""
         for rank in range(len(trace.dag.order)):
             process = first + rank
-            yield _named("process_name", process, {"name": prefix + _place(trace.dag, rank)})
+            yield _named("process_name", process, {"name": prefix + _rank_name(trace.dag, rank)})
             yield _named("process_sort_index", process, {"sort_index": process})
             for lane, thread in _THREADS.items():
                 yield _named("thread_name", process, {"name": lane}) | {"tid": thread}
@@ -66,7 +73,7 @@ def _named(what: str, process: int, args: dict[str, Any]) -> dict[str, Any]:
 
 def _complete(dag: Dag, span: Span, process: int) -> dict[str, Any]:
     task = dag.task[span.task]
-    # To the nanosecond, both ends alike, so that spans that follow one another still do.
+    # Both ends are rounded to the nanosecond, so that a span still ends where the next begins.
     begin, end = (round(s * 1e6, 3) for s in (span.begin_s, span.end_s))
     args: dict[str, Any] = {"level": task.level, "kind": task.kind, "layer": task.layer}
     args |= {"ranks": list(task.ranks)} if task.is_collective else {"flops": task.flops}
@@ -82,8 +89,8 @@ def _complete(dag: Dag, span: Span, process: int) -> dict[str, Any]:
     }
 
 
-def _place(dag: Dag, rank: int) -> str:
-    """``rank 3 (group 0, slice 3)``, and the stage and the replica where there are several."""
+def _rank_name(dag: Dag, rank: int) -> str:
+    """``rank 3 (group 0, slice 3)``, with the stage and the replica if there are several."""
     layout = dag.plan.layout
     parts = [*team_words(layout, rank), f"group {layout.group_of(rank)}", f"slice {layout.slice_of(rank)}"]
     return f"rank {rank} ({', '.join(parts)})"

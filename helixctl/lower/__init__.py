@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import product
+from typing import TypeVar
 
 from helixctl import collector
 from helixctl.dag import Dag
@@ -11,10 +12,13 @@ from helixctl.dag.function import TOKEN
 from helixctl.errors import HelixError
 from helixctl.lower.builder import Builder
 from helixctl.lower.equations import add_equations
+from helixctl.lower.outline import Outline, OutlinedTask, Outliner, task_of
 from helixctl.lower.reshard import distribute_input, receive, spread_tokens
 from helixctl.plan import Plan
 from helixctl.plan.size import about, too_large
 from helixctl.spec import StepName
+
+B = TypeVar("B", bound=Builder)
 
 
 def lower(
@@ -38,18 +42,18 @@ def lower(
         raise HelixError(refused)
     part = not (only is None and layers is None and microbatches is None)
     with collector.paused():
-        return _lowered(plan, step, only, layers, microbatches).build(part=part)
+        return _filled(Builder(plan, step, only), only, layers, microbatches).build(part=part)
 
 
-def _lowered(
-    plan: Plan,
-    step: StepName | None,
-    only: Collection[int] | None,
-    layers: range | None,
-    microbatches: range | None,
-) -> Builder:
-    """All tasks, stage by stage of every replica and microbatch."""
-    builder, layout = Builder(plan, step, only), plan.layout
+def outline_of(plan: Plan, rank: int) -> Outline:
+    """What one rank does in the first microbatch of a plan, apart from sizes: see ``helixctl.lower.outline``."""
+    with collector.paused():
+        return _filled(Outliner(plan, only={rank}), {rank}, None, range(1)).outline()
+
+
+def _filled(builder: B, only: Collection[int] | None, layers: range | None, microbatches: range | None) -> B:
+    """A builder with all tasks, stage by stage of every replica and microbatch."""
+    plan, layout = builder.plan, builder.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
     if only is not None:
@@ -78,4 +82,4 @@ def _begin(builder: Builder, layer: int, *, given: bool) -> None:
         receive(builder, layer)
 
 
-__all__ = ["lower"]
+__all__ = ["Outline", "OutlinedTask", "lower", "outline_of", "task_of"]

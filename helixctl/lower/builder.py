@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
@@ -50,6 +50,9 @@ class Builder:
         self.model = plan.model
         self.function = function_of(plan.model, self.step)
         self.shares = Shares(plan.layout, plan.model, self.step)
+        # On which the moves of tensors depend, beside the tensor: tables are few and kept.
+        cutting = [plan.layout.ways(axis) > 1 for axis in get_args(Axis)]
+        self.form = (id(self.shares.table), plan.layout.gather_order, *cutting)
         self.held: dict[tuple[str, int], Value] = {}
         # In their canonical sequence: as the tasks name them, inputs before outputs.
         self._values: dict[str, Value] = {}

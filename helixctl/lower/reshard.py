@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
 from helixctl.dag.function import TOKEN, hidden_states, input_of
@@ -73,21 +73,15 @@ def _cutting(layout: Layout, cuts: tuple[Cut, ...], dims: tuple[str, ...] | None
     return [c for c in cuts if layout.ways(c.axis) > 1 and (dims is None or c.dim in dims)]
 
 
-# By table, kind of tensor, and what else of a layout decides: tables are few and kept, layouts are many.
+# By the form of a layout and the kind of tensor: forms are few, layouts are many.
 _KNOWN: Final = dict[object, list[Move]]()
 
 
 def moves_of(b: Builder, tensor: str) -> list[Move]:
     """The steps from how a tensor is made to how it is read in the builder's layout."""
-    layout = b.layout
-    key = (
-        id(b.shares.table),
-        kind_of(tensor),
-        layout.gather_order,
-        *[layout.ways(axis) > 1 for axis in get_args(Axis)],
-    )
+    key = (b.form, kind_of(tensor))
     if key not in _KNOWN:
-        _KNOWN[key] = moves(layout, b.shares.of(tensor), b.function.tensors[tensor].dims)
+        _KNOWN[key] = moves(b.layout, b.shares.of(tensor), b.function.tensors[tensor].dims)
     return _KNOWN[key]
 
 

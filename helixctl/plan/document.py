@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from helixctl.plan.key_order import in_digested_order
 from helixctl.plan.layout import Layout
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import step_of, steps_of
 from helixctl.spec import ClusterSpec, Dtype, ModelSpec, Step, StepName, WorkloadSpec, accumulator
 
 PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
@@ -66,22 +66,30 @@ class Plan(BaseModel):
         return cls(digests=digests, layout=layout, model=model, workload=workload, cluster=cluster)
 
     @classmethod
-    def sketch(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Plan:
-        """A plan without digests: quick to make, to be priced and never written."""
+    def sketch(cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec | Step, layout: Layout) -> Plan:
+        """A plan without digests, or one step of it: quick to make, to be priced and never written."""
         none = SpecDigests(model="", cluster="", workload="")
-        return cls.model_construct(digests=none, layout=layout, model=model, workload=workload, cluster=cluster)
+        its: Any = workload
+        return cls.model_construct(digests=none, layout=layout, model=model, workload=its, cluster=cluster)
 
     @property
     def digest(self) -> str:
         """The digest of the whole document."""
         return digest(self)
 
+    @property
+    def steps(self) -> tuple[StepName, ...]:
+        """The names of the plan's steps, in the order in which they run."""
+        return steps_of(self.workload)
+
     def step(self, name: StepName | None = None) -> Step:
-        """A step of the plan by its name, by default the first.
+        """A step of the plan by its name, by default the first; of a sketch it is what the sketch is of.
 
         Raises:
             ValueError: the plan has no such step.
         """
+        if isinstance(self.workload, Step):
+            return self.workload
         return step_of(self.workload, self.layout, name)
 
     @property

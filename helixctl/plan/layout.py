@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import permutations
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator
@@ -29,6 +30,7 @@ def share(size: int, parts: int, index: int) -> Interval:
     return (start, start + piece + (index < more))
 
 
+_PLACEMENTS: Final = frozenset("-".join(axes) for axes in permutations(MESH_AXES))
 _IN_WORDS: Final = (
     "slicing",
     "data",
@@ -95,7 +97,7 @@ class Layout(Spec):
     @field_validator("placement")
     @classmethod
     def _places_every_axis(cls, placement: str) -> str:
-        if sorted(placement.split("-")) != sorted(MESH_AXES):
+        if placement not in _PLACEMENTS:
             msg = f"the axes {', '.join(MESH_AXES)}, each once, innermost first, joined by hyphens"
             raise ValueError(msg)
         return placement

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from helixctl.dag import (
     Attention,
@@ -37,13 +38,13 @@ class Programs:
     def __getitem__(self, rank: int) -> Program:
         """A program with the sizes, lifetimes and copies of this rank's; its values may be those of another rank."""
         if rank not in self._of:
-            key = tuple(self._signature(rank))
+            key = tuple(self._signature(rank)) if len(self.ranks) > 1 else ()
             if key not in self._made:
                 self._made[key] = program_of(self._dag, rank, self._pieces)
             self._of[rank] = self._made[key]
         return self._of[rank]
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[int, ...]:
         """The ranks that have tasks."""
         return tuple([rank for rank, order in enumerate(self._dag.order) if order])

@@ -8,10 +8,10 @@ block the others put into the same place, so that the arena of a deep model is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import Final
 
 # Kernels read and write whole vectors of 64 bytes (AVX-512); CUDA asks for 16.
@@ -55,6 +55,7 @@ class _Slot:
         first, last: when the first of the blocks is needed; when the last one is no longer.
         length: for how long the first is.
         beside: the numbers of the slots that have a block at the same time.
+        others: the same as bits.
     """
 
     size: int
@@ -62,8 +63,10 @@ class _Slot:
     last: int
     length: int
     beside: set[int]
+    others: int = 0
 
 
+_ALL: Final = -1  # every bit
 _Interval = tuple[int, int]
 _Gap = Callable[[Sequence[_Interval], int], int]
 _ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
@@ -84,30 +87,49 @@ def arena_of(blocks: Sequence[Block]) -> Arena:
 def _tightest(slots: Sequence[_Slot], floor: int) -> tuple[list[int], int]:
     """Offsets of the slots, and how high they reach.
 
-    Those that reach highest come earlier by half in the next round, until the work is done, or an order comes again.
+    Two ways take turns, a round each, as it is not known which comes to the tightest arena first; then the next two.
     """
     best, least = list[int](), float("inf")
-    ways = [(key, gap) for key in _ORDERS for gap in (_tightest_gap, _first_gap)]
-    for key, gap in ways:
-        order = sorted(range(len(slots)), key=partial(_by, slots, key))
-        met = set[tuple[int, ...]]()
-        found, same = list[_Interval](), 0
-        for _ in range(max(1, _WORK // (1 + len(slots)) // len(ways))):
-            if tuple(order) in met:
-                break
-            met.add(tuple(order))
-            found = _placed(slots, order, gap, found, same)
-            height = max([end for _, end in found], default=0)
-            if height < least:
-                best, least = [start for start, _ in found], height
-            if least <= floor:
-                return best, int(least)
-            same = len(order)
-            for slot in [i for i in order if found[i][1] == height]:
-                place = order.index(slot)
-                order.insert(place // 2, order.pop(place))
-                same = min(same, place // 2)
+    for found in _tries(slots):
+        height = max([end for _, end in found], default=0)
+        if height < least:
+            best, least = [start for start, _ in found], height
+        if least <= floor:
+            break
     return best, int(least)
+
+
+def _tries(slots: Sequence[_Slot]) -> Iterator[Sequence[_Interval]]:
+    """Where the slots lie, in one try after the other."""
+    ways = [(key, gap) for gap in (_tightest_gap, _first_gap) for key in _ORDERS]
+    rounds = max(1, _WORK // (1 + len(slots)) // len(ways))
+    for pair in zip(ways[::2], ways[1::2], strict=True):
+        for turn in zip_longest(*(_rounds(slots, key, gap, rounds) for key, gap in pair)):
+            yield from (found for found in turn if found is not None)
+
+
+def _rounds(
+    slots: Sequence[_Slot], key: Callable[[_Slot], tuple[int, ...]], gap: _Gap, rounds: int
+) -> Iterator[Sequence[_Interval]]:
+    """Where the slots lie after each round of one way, until so many are done, or an order comes again.
+
+    Those that reach highest come earlier by half in the next round.
+    """
+    order = sorted(range(len(slots)), key=partial(_by, slots, key))
+    met = set[tuple[int, ...]]()
+    found, same, moved = list[_Interval](), 0, _ALL
+    for _ in range(rounds):
+        if tuple(order) in met:
+            return
+        met.add(tuple(order))
+        found = _placed(slots, order, gap, found, same, moved)
+        yield found
+        height = max([end for _, end in found], default=0)
+        same, moved = len(order), 0
+        for slot in [i for i in order if found[i][1] == height]:
+            place = order.index(slot)
+            order.insert(place // 2, order.pop(place))
+            same, moved = min(same, place // 2), moved | 1 << slot
 
 
 def aligned(nbytes: int) -> int:
@@ -147,6 +169,8 @@ def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
             slots[slot].beside.add(mine)
         slots[mine].beside.update(live)
         live.append(mine)
+    for its in slots:
+        its.others = sum(1 << i for i in its.beside)
     return slots, slot_of
 
 
@@ -155,16 +179,36 @@ def _by(slots: Sequence[_Slot], key: Callable[[_Slot], tuple[int, ...]], i: int)
 
 
 def _placed(
-    slots: Sequence[_Slot], order: Sequence[int], gap: _Gap, before: Sequence[_Interval], same: int
+    slots: Sequence[_Slot],
+    order: Sequence[int],
+    gap: _Gap,
+    before: Sequence[_Interval],
+    same: int,
+    moved: int,
 ) -> list[_Interval]:
-    """Slots placed one after the other: from where to where each lies; as ``before`` the first ``same`` of them."""
+    """Slots placed one after the other: from where to where each lies.
+
+    Args:
+        slots: what is placed.
+        order: the numbers of all slots, in the order in which they are placed.
+        gap: chooses between the slots that are needed at the same time and lie already.
+        before: where the slots lay in the round before.
+        same: the first so many of the order lie as before.
+        moved: a bit for every slot that has another place in the order than before. A slot that is needed beside none
+            of these, nor beside one that lies elsewhere for them, lies as before.
+    """
     at: list[_Interval | None] = [None] * len(slots)
     for i in order[:same]:
         at[i] = before[i]
     for i in order[same:]:
         slot = slots[i]
+        if not moved & (slot.others | 1 << i):
+            at[i] = before[i]
+            continue
         start = gap(sorted(filter(None, map(at.__getitem__, slot.beside))), slot.size)
         at[i] = (start, start + slot.size)
+        if not before or at[i] != before[i]:
+            moved |= 1 << i
     return list(filter(None, at))
 
 

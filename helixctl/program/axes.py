@@ -9,13 +9,13 @@ from the regions of its values, so that no rank needs to know how another came b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from helixctl.dag import AllGather, Dag, Task, Value
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """One axis of memory: the ``part``-th factor of a dim (0 is the most significant) and its size."""
 
     dim: str
@@ -28,8 +28,12 @@ Axes = tuple[Axis, ...]
 
 def plain(dag: Dag, value: Value, leading: Sequence[str] = ()) -> Axes:
     """One axis per dim: ``leading`` first, then the others in the tensor's order."""
-    dims = dag.tensor[value.tensor].dims
-    sizes = dict(zip(dims, value.shape, strict=True))
+    return _plain(dag.tensor[value.tensor].dims, value.shape, tuple(leading))
+
+
+@lru_cache(maxsize=1024)  # the layers of a model have values of the same few shapes
+def _plain(dims: tuple[str, ...], shape: tuple[int, ...], leading: tuple[str, ...]) -> Axes:
+    sizes = dict(zip(dims, shape, strict=True))
     return tuple([Axis(d, 0, sizes[d]) for d in (*leading, *[d for d in dims if d not in leading])])
 
 

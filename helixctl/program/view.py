@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -50,24 +51,22 @@ class View(NamedTuple):
 
     def permuted(self, order: Sequence[int]) -> View:
         """The same elements with their axes in this order."""
-        return self._replace(
-            sizes=tuple([self.sizes[i] for i in order]), strides=tuple([self.strides[i] for i in order])
-        )
+        sizes, strides = tuple([self.sizes[i] for i in order]), tuple([self.strides[i] for i in order])
+        return View(self.block, self.dtype, self.start, sizes, strides)
 
     def unflattened(self, axis: int, sizes: Sequence[int]) -> View:
         """One axis cut in several, the most significant first."""
         stride = self.strides[axis]
         finer = tuple([stride * n for n in row_major(tuple(sizes))])
-        return self._replace(
-            sizes=(*self.sizes[:axis], *sizes, *self.sizes[axis + 1 :]),
-            strides=(*self.strides[:axis], *finer, *self.strides[axis + 1 :]),
-        )
+        cut = (*self.sizes[:axis], *sizes, *self.sizes[axis + 1 :])
+        return View(self.block, self.dtype, self.start, cut, (*self.strides[:axis], *finer, *self.strides[axis + 1 :]))
 
     def parts(self, axis: int, sizes: Sequence[int]) -> list[View]:
         """Parts along an axis, of these sizes."""
         found, start = [], self.start
         for size in sizes:
-            found.append(self._replace(start=start, sizes=(*self.sizes[:axis], size, *self.sizes[axis + 1 :])))
+            sizes_of_part = (*self.sizes[:axis], size, *self.sizes[axis + 1 :])
+            found.append(View(self.block, self.dtype, start, sizes_of_part, self.strides))
             start += size * self.strides[axis]
         return found
 
@@ -81,6 +80,7 @@ class View(NamedTuple):
         return self._replace(sizes=(rows[0], columns[0]), strides=(rows[1], columns[1]))
 
 
+@lru_cache(maxsize=1024)
 def row_major(sizes: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of axes that lie one inside the other without holes."""
     strides, step = [], 1
@@ -120,6 +120,8 @@ class Buffer(NamedTuple):
 
     def split(self, factors: dict[str, tuple[int, ...]]) -> Buffer:
         """The same elements, with each dim's single axis cut in these factors (dims already cut so stay)."""
+        if not any(len(sizes) > 1 for sizes in factors.values()):
+            return self
         view, axes = self.view, list[Axis]()
         for axis in self.axes:
             sizes = factors.get(axis.dim, (axis.size,))

@@ -1,4 +1,4 @@
-"""What a check of files found, in the formats that people, editors and CI systems read."""
+"""The report of ``helixctl validate``, in the formats that people, editors and CI systems read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final, Literal
 from helixctl.report.as_json import as_json
 from helixctl.report.github import as_annotations
 from helixctl.report.junit import as_junit
-from helixctl.report.outcome import Outcome, Report
+from helixctl.report.outcome import Outcome, ValidationReport
 from helixctl.report.sarif import as_sarif
 from helixctl.report.text import as_text
 
 Format = Literal["text", "json", "sarif", "github", "junit"]
 
 # Each takes the report and the folder to which the paths that a CI system reads are relative.
-FORMATS: Final[dict[Format, Callable[[Report, Path], str]]] = {
+FORMATS: Final[dict[Format, Callable[[ValidationReport, Path], str]]] = {
     "text": as_text,
     "json": as_json,
     "sarif": as_sarif,
@@ -32,4 +32,4 @@ SUFFIXES: Final[dict[str, Format]] = {
     ".txt": "text",
 }
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Outcome", "Report", "as_annotations"]
+__all__ = ["FORMATS", "SUFFIXES", "Format", "Outcome", "ValidationReport", "as_annotations"]

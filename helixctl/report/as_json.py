@@ -1,4 +1,4 @@
-"""The report as JSON, after the manner of ``terraform validate -json``; docs/ci.md has its fields."""
+"""The report as JSON, in the style of ``terraform validate -json``; docs/ci.md describes its fields."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from helixctl.errors import CODES, Diagnostic
-from helixctl.report.outcome import Report
+from helixctl.report.outcome import ValidationReport
 
 FORMAT_VERSION: Final = "1.0"
 
 
-def as_json(report: Report, root: Path) -> str:  # noqa: ARG001  paths are those that the user gave
+def as_json(report: ValidationReport, root: Path) -> str:  # noqa: ARG001  paths are those that the user gave
     """All outcomes as one JSON object."""
     found = {
         "report": "helixctl validate",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from helixctl.errors import CODES, Diagnostic
-from helixctl.report.outcome import Report
+from helixctl.report.outcome import ValidationReport
 from helixctl.report.paths import relative_path
 
 
-def as_annotations(report: Report, root: Path) -> str:
+def as_annotations(report: ValidationReport, root: Path) -> str:
     """An ``::error`` line for every finding."""
     lines = [_annotation(finding, root) for finding in report.findings]
     return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace").decode()
@@ -25,10 +25,10 @@ def _annotation(finding: Diagnostic, root: Path) -> str:
 
 
 def _data(text: str) -> str:
-    """The escapes of a command's message."""
+    """Escape the message of a command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """Those of its properties, which end at a comma or a colon."""
+    """Escape a property of a command, which a comma or a colon would end."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")

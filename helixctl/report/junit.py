@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from helixctl.report.outcome import Outcome, Report
+from helixctl.report.outcome import Outcome, ValidationReport
 from helixctl.report.paths import relative_path
 
-# What XML 1.0 cannot hold, not even as a reference.
+# Characters that XML 1.0 cannot hold, not even as a reference.
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SUITE: Final = "helixctl validate"
 
 
-def as_junit(report: Report, root: Path) -> str:
-    """One suite; what a proof refuses is a failure, what is malformed an error."""
+def as_junit(report: ValidationReport, root: Path) -> str:
+    """One suite; a refused document is a failure, a malformed one an error."""
     verdicts = [outcome.verdict for outcome in report.outcomes]
     counts = f'tests="{len(verdicts)}" failures="{verdicts.count("refused")}" errors="{verdicts.count("malformed")}"'
     cases = "".join(_case(outcome, root) for outcome in report.outcomes)
@@ -38,7 +38,7 @@ def _case(outcome: Outcome, root: Path) -> str:
     first, *others = outcome.findings
     message = first.message + (f" (and {len(others)} more)" if others else "")
     body = escape("\n".join(str(finding) for finding in outcome.findings))
-    # One element a file, however many findings: GitLab reads only one.
+    # One element for all findings of a file, because GitLab reads only the first.
     return (
         f"{head}>\n      <{tag} type={quoteattr(first.code)} message={quoteattr(message)}>{body}</{tag}>\n"
         "    </testcase>\n"

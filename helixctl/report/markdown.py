@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from helixctl.report.outcome import Outcome, Report
+from helixctl.report.outcome import Outcome, ValidationReport
 from helixctl.report.paths import relative_path
 
 _MOST_ROWS: Final = 200  # GitHub refuses a summary of more than 1 MiB
@@ -14,8 +14,8 @@ _MOST_FINDINGS: Final = 5
 _MOST_LETTERS: Final = 400
 
 
-def as_markdown(report: Report, root: Path) -> str:
-    """A row for every file, those with findings first."""
+def as_markdown(report: ValidationReport, root: Path) -> str:
+    """A table with a row for every file; files with findings come first."""
     rows = sorted(report.outcomes, key=lambda outcome: -outcome.status)
     head = "| file | kind | verdict | findings |\n|---|---|---|---|"
     lines = ["### helixctl validate", "", report.counts, "", head]
@@ -38,7 +38,7 @@ def _row(outcome: Outcome, root: Path) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends the cell nor is taken for Markdown or HTML."""
+    """Escape a text, so that it neither ends its cell nor becomes Markdown or HTML."""
     short = text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 3] + "..."
     for sign in "\\`*_[]|":
         short = short.replace(sign, f"\\{sign}")

@@ -1,4 +1,4 @@
-"""The outcome of a check: of one file, and of all."""
+"""The outcome of the validation of one file, and the report of all."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _VERDICTS: Final = {0: "valid", EXIT_NO: "refused", EXIT_CANNOT_BEGIN: "malforme
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was found of one file.
+    """The outcome of one file.
 
     Attributes:
-        file: as it was given, or as it was found in a folder ("-" for standard input).
-        kind: model, cluster, plan or dag; None where that could not be told.
-        findings: what is wrong with it; empty where it is valid.
-        summary: what a valid document is, its kind first: ``model paper-dense``.
-        digest: of a valid plan or dag.
-        warnings: sentences on figures of a valid cluster that are likely slips; they are no findings.
+        file: the path as it was given, or found in a folder ("-" for standard input).
+        kind: model, cluster, plan or dag; None if it is unknown.
+        findings: what is wrong with the file; empty if it is valid.
+        summary: the kind and the name of a valid document: ``model paper-dense``.
+        digest: the digest of a valid plan or dag.
+        warnings: sentences about figures of a valid cluster that are likely mistakes, and about measured rates that
+            are not used; they are not findings.
     """
 
     file: str
@@ -32,7 +33,7 @@ class Outcome:
 
     @property
     def valid(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no findings."""
         return not self.findings
 
     @property
@@ -42,13 +43,13 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """``valid``, ``refused`` (by a proof) or ``malformed`` (which is also what cannot be read)."""
+        """``valid``, ``refused`` (by a proof) or ``malformed`` (also if the file cannot be read)."""
         return _VERDICTS[self.status]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The outcomes in the order of the files, and the files of folders that are no documents of ours."""
+class ValidationReport:
+    """The outcomes, in the order of the files, and the files in folders that are not documents of helixctl."""
 
     outcomes: tuple[Outcome, ...]
     skipped: tuple[str, ...] = ()

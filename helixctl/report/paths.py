@@ -1,4 +1,4 @@
-"""Paths as CI systems want them: relative to the root of the repository, with slashes."""
+"""Paths in the form that CI systems read: relative to the root of the repository, with slashes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 
 def relative_path(file: str, root: Path) -> str:
-    """The path from the root; one that does not lie below it stays as it was given."""
+    """The path relative to the root; unchanged if it is not below the root."""
     inside = _inside(file, root)
     return file if inside is None else inside
 

@@ -1,11 +1,11 @@
-"""The rules behind the codes that a check of files gives: what each is called, and the way out that is offered."""
+"""The remedy for each code that the validation of files can give."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# As in docs/errors.md, which a test holds against this.
-WAYS_OUT: Final[dict[str, str]] = {
+# The same texts as in docs/errors.md; a test compares them.
+REMEDIES: Final[dict[str, str]] = {
     "HX101": "check the path, or the name of a cluster or of a model; save the file as UTF-8.",
     "HX102": "the line and column are where the reader stopped; the slip is there or just before.",
     "HX103": (

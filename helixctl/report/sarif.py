@@ -11,19 +11,19 @@ from typing import Any, Final
 
 from helixctl import __version__
 from helixctl.errors import CODES, Diagnostic
-from helixctl.report.outcome import Outcome, Report
+from helixctl.report.outcome import Outcome, ValidationReport
 from helixctl.report.paths import relative_path, relative_uri
-from helixctl.report.rules import WAYS_OUT
+from helixctl.report.rules import REMEDIES
 
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _ROOT: Final = "%SRCROOT%"
-# What in a message changes when lines or items before it are added: "first on line 3", "tasks[5].op".
+# Numbers in a message that change when lines or items are added before it: "first on line 3", "tasks[5].op".
 _MOVES: Final = re.compile(r"(?<=\bline )\d+|(?<=\[)\d+(?=\])")
 
 
-def as_sarif(report: Report, root: Path) -> str:
+def as_sarif(report: ValidationReport, root: Path) -> str:
     """One run with every rule, every file and every finding."""
-    codes = list(dict.fromkeys((*WAYS_OUT, *(finding.code for finding in report.findings))))
+    codes = list(dict.fromkeys((*REMEDIES, *(finding.code for finding in report.findings))))
     run = {
         "tool": {"driver": {"name": "helixctl", "semanticVersion": __version__, "rules": [_rule(c) for c in codes]}},
         "invocations": [{"executionSuccessful": True, "exitCode": report.status}],
@@ -42,13 +42,13 @@ def as_sarif(report: Report, root: Path) -> str:
 
 def _rule(code: str) -> dict[str, Any]:
     title = CODES[code].title
-    way_out = f"Way out: {WAYS_OUT[code]}\n\n" if code in WAYS_OUT else ""
+    remedy = f"Way out: {REMEDIES[code]}\n\n" if code in REMEDIES else ""
     more = f"docs/errors.md of helixctl has an example of {code}."
     return {
         "id": code,
         "shortDescription": {"text": title},
         "fullDescription": {"text": f"{title[0].upper()}{title[1:]}."},
-        "help": {"text": f"{way_out}{more}", "markdown": f"{way_out}{more}"},
+        "help": {"text": f"{remedy}{more}", "markdown": f"{remedy}{more}"},
         "defaultConfiguration": {"level": "error"},
         "properties": {"exitStatus": CODES[code].exit_status},
     }
@@ -77,7 +77,7 @@ def _artifact(file: str, root: Path) -> dict[str, str]:
 
 
 def _fingerprints(outcome: Outcome, root: Path) -> list[str]:
-    """What tells a finding from others and stays the same where lines move: a hash for each, without its place."""
+    """A hash of each finding without its position, so that a finding keeps its hash when lines move."""
     file, seen, found = relative_path(outcome.file, root), Counter[str](), []
     for finding in outcome.findings:
         text = _MOVES.sub("", "\n".join((file, finding.code, finding.path or "", finding.message)))

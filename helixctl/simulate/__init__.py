@@ -1,18 +1,20 @@
-"""dag x cluster -> timeline, and what it means for a user: the forecast. Predictions, never measurements."""
+"""dag x cluster -> timeline and forecast. Both are predictions, never measurements."""
 
 from helixctl.simulate.critical_path import KindOnPath, critical_path, kinds_on_path
-from helixctl.simulate.forecast import Forecast, KindForecast, forecast, forecast_of
+from helixctl.simulate.forecast import Forecast, Generation, KindForecast, forecast, forecast_from, generated
 from helixctl.simulate.step import simulate
 from helixctl.simulate.timeline import Timeline
 
 __all__ = [
     "Forecast",
+    "Generation",
     "KindForecast",
     "KindOnPath",
     "Timeline",
     "critical_path",
     "forecast",
-    "forecast_of",
+    "forecast_from",
+    "generated",
     "kinds_on_path",
     "simulate",
 ]

@@ -1,4 +1,4 @@
-"""A forecast beside what a run of the same dag measured."""
+"""Compare a forecast with the measurements of a run of the same dag."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from helixctl.spec.load import parse_mapping, read_text, validate_document
 _Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    """A report holds more than what is compared."""
+class _ReportPart(BaseModel):
+    """A part of a run's report; keys that are not compared are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class MeasuredKind(_Part):
-    """Milliseconds per step of the tasks of one kind in one level, means over the ranks; as ``KindForecast``."""
+class MeasuredKind(_ReportPart):
+    """Measured milliseconds per step of the tasks of one kind in one level; means over the ranks (``KindForecast``)."""
 
     level: str
     kind: str
@@ -32,47 +32,50 @@ class MeasuredKind(_Part):
     exposed_ms: _Number
 
 
-class MeasuredStep(_Part):
-    """Milliseconds of a step."""
+class MeasuredStepTime(_ReportPart):
+    """Measured milliseconds of a step."""
 
     mean: _Number
 
 
-class Measured(_Part):
-    """The part of a report of ``helixctl run`` that a forecast has as well; ``kinds`` is None where it has none."""
+class MeasuredRun(_ReportPart):
+    """What a report of ``helixctl run`` and a forecast share; ``kinds`` is None if the report lacks it."""
 
     dag_digest: str
     dtype: Dtype
-    step_time_ms: MeasuredStep
+    step_time_ms: MeasuredStepTime
     tokens_per_s: _Number
     sync_overhead_per_token_ms: _Number
     kinds: tuple[MeasuredKind, ...] | None = None
 
 
-def read_measured(path: str) -> Measured:
+def read_measured(path: str) -> MeasuredRun:
     """Read a report of ``helixctl run``.
 
+    Args:
+        path: the file.
+
     Raises:
-        HelixError: HX101, HX102, HX104, HX105, HX107: the file is at fault; HX110: it is no such report.
+        HelixError: HX101, HX102, HX104, HX105, HX107: the file cannot be read; HX110: it is not such a report.
     """
     text = read_text(path)
     data = parse_mapping(text, path)
     if data.get("report") != "helixctl run":
         hint = "make one: helixctl run PLAN --report FILE"
         raise HelixError(Diagnostic("HX110", "is no report of helixctl run", hint, path))
-    return validate_document(Measured, data, text, path)
+    return validate_document(MeasuredRun, data, text, path)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One quantity, predicted and measured; None where only the other side has it."""
+    """One quantity, predicted and measured; None on the side that lacks it."""
 
     predicted: float | None
     measured: float | None
 
     @property
     def ratio(self) -> float | None:
-        """Predicted by measured."""
+        """Predicted divided by measured."""
         return self.predicted / self.measured if self.predicted is not None and self.measured else None
 
 
@@ -89,7 +92,7 @@ class KindComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A forecast beside a measurement; ``kinds`` is None where the report has none."""
+    """A forecast beside a measurement; ``kinds`` is None if the report lacks it."""
 
     step_time_ms: Pair
     tokens_per_s: Pair
@@ -97,8 +100,13 @@ class Comparison:
     kinds: tuple[KindComparison, ...] | None
 
 
-def compare(found: Forecast, measured: Measured) -> Comparison:
-    """Hold a forecast beside a run of the same dag."""
+def compare(found: Forecast, measured: MeasuredRun) -> Comparison:
+    """Compare a forecast with a run of the same dag.
+
+    Args:
+        found: the forecast.
+        measured: the report of the run.
+    """
     return Comparison(
         step_time_ms=Pair(found.step_s * 1e3, measured.step_time_ms.mean),
         tokens_per_s=Pair(found.tokens_per_s, measured.tokens_per_s),

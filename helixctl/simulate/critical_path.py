@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from helixctl.dag import Dag, Lane, Level, Task
-from helixctl.simulate.waits import waits_of
+from helixctl.simulate.waits import awaited_collectives
 
 if TYPE_CHECKING:
     import networkx as nx
 
-_BEGIN: Final = 0  # the vertex ahead of all tasks: no id, as these are texts
+_BEGIN: Final = 0  # the vertex before all tasks: a number, because the ids of tasks are texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,10 @@ class KindOnPath:
     """The tasks of one kind in one level that are on the critical path.
 
     Attributes:
-        tasks: how many.
-        seconds: how long they take, one after the other.
-        share: of the path, from 0 to 1.
+        level, kind, lane: which tasks.
+        tasks: their number.
+        seconds: the sum of their durations.
+        share: their share of the path, from 0 to 1.
     """
 
     level: Level
@@ -36,17 +37,17 @@ class KindOnPath:
 def critical_path(dag: Dag, seconds: Mapping[str, float]) -> tuple[Task, ...]:
     """The longest chain of tasks in which each begins when the one before it has ended.
 
-    A task waits for the tasks whose outputs it reads, and for those ahead of it on its ranks: a computation for what
-    its rank computed or stood still for before; a collective for that on all its ranks, and for the collective ahead
-    of it in the lane. These are the rules of ``simulate``, so with its durations the chain takes exactly the step.
+    A task waits for the tasks that make its inputs, and for those before it on its ranks: a computation for what its
+    rank computed or waited for before; a collective for the same on all its ranks, and for the collective before it
+    in the lane. These are the rules of ``simulate``, so with its durations the chain takes exactly the step.
 
     Args:
-        dag: free of deadlock; it may be partial, as that of ``simulate`` may.
-        seconds: how long every task takes once it runs, by its id (``Timeline.seconds``).
+        dag: a dag without deadlock; it may be partial, as for ``simulate``.
+        seconds: the duration of every task once it runs, by its id (``Timeline.seconds``).
 
     Returns:
-        The tasks of the chain in the order in which they run; none where no task takes time. Of equally long chains
-        always the same one.
+        The tasks of the chain in the order in which they run; empty if no task takes time. Among equally long chains
+        the result is always the same one.
 
     Raises:
         ValueError: the dag deadlocks; a proved one does not.
@@ -62,11 +63,11 @@ def critical_path(dag: Dag, seconds: Mapping[str, float]) -> tuple[Task, ...]:
 
 
 def kinds_on_path(path: Iterable[Task], seconds: Mapping[str, float]) -> tuple[KindOnPath, ...]:
-    """The tasks of a critical path summed by level and kind, in the order in which the path comes to them.
+    """The tasks of a critical path, summed by level and kind, in the order of the path.
 
     Args:
-        path: what ``critical_path`` gave.
-        seconds: what it was given.
+        path: the result of ``critical_path``.
+        seconds: its argument of this name.
     """
     found: dict[tuple[Level, str, Lane], list[float]] = {}
     for task in path:
@@ -78,14 +79,14 @@ def kinds_on_path(path: Iterable[Task], seconds: Mapping[str, float]) -> tuple[K
 
 
 def _graph(dag: Dag, seconds: Mapping[str, float]) -> nx.DiGraph[str | int]:
-    """An edge from each task to every task that begins after it has ended; its weight is how long the second takes."""
+    """An edge from each task to every task that begins after it has ended, weighted with the second one's duration."""
     import networkx as nx
 
     graph: nx.DiGraph[str | int] = nx.DiGraph()
-    waits = waits_of(dag)
+    waits = awaited_collectives(dag)
     for rank, order in enumerate(dag.order):
-        behind: Sequence[str | int] = (_BEGIN,)  # the rank goes on when these have ended
-        last: tuple[str, ...] = ()  # the collective ahead in the rank's lane
+        behind: Sequence[str | int] = (_BEGIN,)  # the rank continues when these have ended
+        last: tuple[str, ...] = ()  # the previous collective in the rank's lane
         for name in order:
             behind = (*behind, *waits[rank].get(name, ()))
             is_collective = dag.task[name].is_collective

@@ -1,4 +1,4 @@
-"""Simulation of ranks that have a device, or a core, each to itself: one pass over the tasks, one clock per lane."""
+"""Simulation of ranks that each have their own device or core: one pass over the tasks, with one clock per lane."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag, Task
 from helixctl.dag.dry_run import dry_run
 from helixctl.simulate.timeline import Record, Timeline
-from helixctl.simulate.waits import waits_of
+from helixctl.simulate.waits import awaited_collectives
 
 
 def simulate_dedicated(dag: Dag) -> Timeline:
     """The timeline of a step.
 
+    Args:
+        dag: the dag; it may be partial, as for ``simulate``.
+
     Raises:
         ValueError: the dag deadlocks; a proved one does not.
     """
-    return _Pass(dag).run()
+    return _DedicatedSimulation(dag).run()
 
 
-class _Pass:
-    """A dry run in which every task is given its times.
+class _DedicatedSimulation:
+    """A dry run that works out the times of every task.
 
-    Its order keeps that of every rank, so that all of a task's clocks are known when its turn comes.
+    Its order of tasks contains the order of every rank, so that all clocks of a task are known when its turn comes.
     """
 
     def __init__(self, dag: Dag) -> None:
@@ -33,7 +36,7 @@ class _Pass:
         self.record = Record(dag)
         self.lane_s = [0.0] * len(dag.order)  # when the last collective of each rank's communication lane ends
         self.issued_by = [frozenset(order) for order in dag.order]
-        self.waits = waits_of(dag)
+        self.waits = awaited_collectives(dag)
 
     def run(self) -> Timeline:
         for task in self.ran.done:

@@ -1,4 +1,4 @@
-"""What a simulated step means in the words of a run's report: throughput, latency, overhead, bytes, memory."""
+"""The quantities of a simulated step, under the names of a run's report: throughput, latency, bytes, memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from statistics import fmean
 
-from helixctl.cost.memory import peak_nbytes, weight_nbytes
+from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
 from helixctl.dag.function import output_of
@@ -23,13 +23,14 @@ class KindForecast:
     """The tasks of one kind in one level, summed over the step. Times are means over the ranks.
 
     Attributes:
-        tasks: how many, of all ranks together.
-        busy_s: compute: the time they run. Communication: from a rank's issue to the end, with the wait for the other
-            ranks and for the lane.
-        transfer_s: communication: of it, the time in which data moves; 0 for compute.
-        exposed_s: communication: of it, the time for which a rank stands still; 0 for compute.
-        received_nbytes: bytes that a rank receives (the one that receives most).
-        between_hosts_nbytes: of them, in collectives that cross hosts.
+        level, kind, lane: which tasks.
+        tasks: their number, of all ranks together.
+        busy_s: seconds in which they run. A collective runs from the rank's issue to its end, the wait for the other
+            ranks and for the lane included.
+        transfer_s: the part of ``busy_s`` in which data moves; 0 for computations.
+        exposed_s: the part of ``busy_s`` in which the rank waits; 0 for computations.
+        received_nbytes: bytes that a rank receives (the rank that receives most).
+        between_hosts_nbytes: the part of them in collectives that cross hosts.
     """
 
     level: Level
@@ -51,18 +52,21 @@ class Forecast:
         step_s: seconds until the last rank is done.
         tokens: tokens per step.
         seq_len: tokens per sequence in the step.
-        latency_s: when a sequence's part of the output is complete on all ranks that make it, mean over the sequences.
-        exposed_s: time in which a rank neither computes nor is done: in communication, or waiting for it, that no
-            computation hides; mean over the ranks.
-        hidden_s: time in which a rank computes while a collective of it is on its way; mean over the ranks.
-        busy_share: compute time as a share of the step; mean over the ranks.
-        levels: seconds by (level, lane) of the rank that is done last; its communication is what is exposed, so that
-            they add up to the step. The copies for a collective are computation.
-        kinds: by level and kind, in the order in which the step comes to them.
-        received_nbytes: bytes that one rank receives in a step (the one that receives most).
-        between_hosts_nbytes: of them, in collectives that cross hosts (the rank with most of them).
-        memory_nbytes: peak of the fullest device.
-        weight_nbytes: weights of the fullest device.
+        latency_s: seconds until a sequence's part of the output is complete on all ranks that make it; mean over the
+            sequences.
+        exposed_s: seconds in which a rank is in communication, or waits for it, and does not compute; mean over the
+            ranks.
+        hidden_s: seconds in which a rank computes while one of its collectives is in flight; mean over the ranks.
+        busy_share: the share of the step in which a rank computes; mean over the ranks.
+        levels: seconds by (level, lane) of the rank that is done last; communication counts where it is exposed, so
+            that they add up to the step. The copies for a collective count as computation.
+        kinds: the tasks by level and kind, in the order of the step.
+        received_nbytes: bytes that one rank receives in a step (the rank that receives most).
+        between_hosts_nbytes: the part of them in collectives that cross hosts (the rank that receives most so).
+        memory_nbytes: the peak memory of the fullest device.
+        weight_nbytes: the weights of the fullest device.
+        cache_nbytes: the KV cache of the fullest device.
+        generation: the steps that it is made of, where it is the forecast of a generation.
     """
 
     step_s: float
@@ -78,6 +82,8 @@ class Forecast:
     between_hosts_nbytes: int
     memory_nbytes: int
     weight_nbytes: int
+    cache_nbytes: int = 0
+    generation: Generation | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -90,18 +96,98 @@ class Forecast:
         return self.exposed_s * 1e3 / self.seq_len
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The steps of a generation: a static batch, without a queue.
+
+    Attributes:
+        prefill: a step of the prefill, the mean of all of them.
+        decode: a decode step, the mean of all of them.
+        chunks: steps of the prefill.
+        batch, output_len: sequences, and tokens that are generated after each.
+    """
+
+    prefill: Forecast
+    decode: Forecast
+    chunks: int
+    batch: int
+    output_len: int
+
+    @property
+    def ttft_s(self) -> float:
+        """Seconds until every sequence has its first token; its choice is the end of the prefill."""
+        return self.chunks * self.prefill.step_s
+
+    @property
+    def time_per_output_token_s(self) -> float:
+        """Seconds from one token of a sequence to its next."""
+        return self.decode.step_s
+
+    @property
+    def total_s(self) -> float:
+        """Seconds until all tokens are there."""
+        return self.ttft_s + (self.output_len - 1) * self.decode.step_s
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Generated tokens per second of all sequences, the time of the prefill included."""
+        return self.batch * self.output_len / self.total_s
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """Tokens per second that one sequence gets while it is decoded."""
+        return 1 / self.decode.step_s
+
+
+def generated(prefill: Forecast, decode: Forecast, chunks: int, batch: int, output_len: int) -> Forecast:
+    """The forecast of a generation: its step is all of it.
+
+    Args:
+        prefill: of one of its steps.
+        decode: of one of its steps.
+        chunks: steps of the prefill.
+        batch: sequences.
+        output_len: tokens that are generated after each.
+    """
+    its = Generation(prefill, decode, chunks, batch, output_len)
+
+    def total(name: str) -> float:
+        each: list[float] = [getattr(step, name) for step in (prefill, decode)]
+        return chunks * each[0] + (output_len - 1) * each[1]
+
+    levels = {at: chunks * prefill.levels.get(at, 0.0) for at in (*prefill.levels, *decode.levels)}
+    return Forecast(
+        step_s=its.total_s,
+        tokens=batch * output_len,
+        seq_len=output_len,
+        latency_s=its.total_s,
+        exposed_s=total("exposed_s"),
+        hidden_s=total("hidden_s"),
+        busy_share=1 - total("exposed_s") / its.total_s,
+        levels={at: s + (output_len - 1) * decode.levels.get(at, 0.0) for at, s in levels.items()},
+        kinds=(),
+        received_nbytes=round(total("received_nbytes")),
+        between_hosts_nbytes=round(total("between_hosts_nbytes")),
+        # Weights and cache are there once; each kind of step has an arena of its own.
+        memory_nbytes=prefill.memory_nbytes + decode.memory_nbytes - decode.weight_nbytes - decode.cache_nbytes,
+        weight_nbytes=max(prefill.weight_nbytes, decode.weight_nbytes),
+        cache_nbytes=prefill.cache_nbytes,
+        generation=its,
+    )
+
+
 def forecast(dag: Dag) -> Forecast:
-    """Simulate a step of a dag that is free of deadlock, and say what it means."""
-    return forecast_of(simulate(dag))
+    """Simulate a step of a dag without deadlock, and work out its forecast."""
+    return forecast_from(simulate(dag))
 
 
-def forecast_of(timeline: Timeline) -> Forecast:
+def forecast_from(timeline: Timeline) -> Forecast:
     """The forecast of a timeline."""
     dag, ranks = timeline.dag, timeline.ranks
-    work, step_s = dag.plan.workload, timeline.step_s
+    work, step_s = dag.work, timeline.step_s
     exposed = {rank: sum(timeline.waited_s[rank].values()) for rank in ranks}
     last = max(ranks, key=lambda rank: timeline.rank_end_s[rank])
-    moved = _moved(timeline)
+    received_bytes = _received_bytes(timeline)
     return Forecast(
         step_s=step_s,
         tokens=work.tokens,
@@ -111,39 +197,40 @@ def forecast_of(timeline: Timeline) -> Forecast:
         hidden_s=fmean(_hidden(timeline, rank) for rank in ranks),
         busy_share=fmean(timeline.rank_end_s[rank] - exposed[rank] for rank in ranks) / step_s,
         levels=_levels(timeline, last),
-        kinds=_kinds(timeline, moved),
-        received_nbytes=_most(m.received for m in moved.values()),
-        between_hosts_nbytes=_most(m.between_hosts for m in moved.values()),
+        kinds=_kinds(timeline, received_bytes),
+        received_nbytes=_most(m.received for m in received_bytes.values()),
+        between_hosts_nbytes=_most(m.between_hosts for m in received_bytes.values()),
         memory_nbytes=max(peak_nbytes(dag, timeline.programs)),
         weight_nbytes=max(weight_nbytes(dag)),
+        cache_nbytes=max(state_nbytes(dag)),
     )
 
 
 @dataclass(slots=True)
-class _Moved:
+class _ReceivedBytes:
     """Bytes that each rank receives in one kind of one level."""
 
     received: Counter[int] = field(default_factory=Counter)
     between_hosts: Counter[int] = field(default_factory=Counter)
 
 
-def _moved(timeline: Timeline) -> dict[_Kind, _Moved]:
+def _received_bytes(timeline: Timeline) -> dict[_Kind, _ReceivedBytes]:
     dag, ranks = timeline.dag, frozenset(timeline.ranks)
-    found: dict[_Kind, _Moved] = defaultdict(_Moved)
+    found: dict[_Kind, _ReceivedBytes] = defaultdict(_ReceivedBytes)
     for name in timeline.begin_s:
         task = dag.task[name]
         if not task.is_collective:
             continue
         nbytes = dict.fromkeys(ranks.intersection(task.receivers), task.nbytes)
-        moved = found[task.level, task.kind]
-        moved.received.update(nbytes)
+        received_bytes = found[task.level, task.kind]
+        received_bytes.received.update(nbytes)
         if crosses_hosts(task, dag.plan.cluster):
-            moved.between_hosts.update(nbytes)
+            received_bytes.between_hosts.update(nbytes)
     return found
 
 
 def _most(counts: Iterable[Counter[int]]) -> int:
-    """The total of the rank that has most."""
+    """The total of the rank that has the largest."""
     return max(sum(counts, Counter[int]()).values(), default=0)
 
 
@@ -162,7 +249,7 @@ def _levels(timeline: Timeline, rank: int) -> dict[tuple[Level, Lane], float]:
     return dict(found)
 
 
-def _kinds(timeline: Timeline, moved: dict[_Kind, _Moved]) -> tuple[KindForecast, ...]:
+def _kinds(timeline: Timeline, received_bytes: dict[_Kind, _ReceivedBytes]) -> tuple[KindForecast, ...]:
     task, begin_s, end_s, ranks = timeline.dag.task, timeline.begin_s, timeline.end_s, timeline.ranks
     busy: dict[_Kind, float] = defaultdict(float)
     transfer: dict[_Kind, float] = defaultdict(float)
@@ -182,7 +269,7 @@ def _kinds(timeline: Timeline, moved: dict[_Kind, _Moved]) -> tuple[KindForecast
                 lane[kind] = "compute"
                 busy[kind] += run
     tasks = Counter((task[name].level, task[name].kind) for name in begin_s)
-    none = _Moved()
+    none = _ReceivedBytes()
     return tuple(
         KindForecast(
             level=kind[0],
@@ -192,21 +279,21 @@ def _kinds(timeline: Timeline, moved: dict[_Kind, _Moved]) -> tuple[KindForecast
             busy_s=busy[kind] / len(ranks),
             transfer_s=transfer[kind] / len(ranks),
             exposed_s=exposed[kind] / len(ranks),
-            received_nbytes=_most([moved.get(kind, none).received]),
-            between_hosts_nbytes=_most([moved.get(kind, none).between_hosts]),
+            received_nbytes=_most([received_bytes.get(kind, none).received]),
+            between_hosts_nbytes=_most([received_bytes.get(kind, none).between_hosts]),
         )
         for kind in busy
     )
 
 
 def _hidden(timeline: Timeline, rank: int) -> float:
-    """Time in which a rank computes while a collective of it is on its way, from its issue to its end."""
+    """Seconds in which a rank computes while one of its collectives is in flight, from its issue to its end."""
     issued = timeline.issued_s[rank]
     computing = [
         (timeline.begin_s[name], timeline.end_s[name]) for name in timeline.dag.order[rank] if name not in issued
     ]
     total, first, reached = 0.0, 0, 0.0
-    for name, issue in issued.items():  # in the order of issue; what two of them share counts once
+    for name, issue in issued.items():  # in the order of issue; time that two of them share counts once
         begin, end = max(issue, reached), timeline.end_s[name]
         reached = max(reached, end)
         while first < len(computing) and computing[first][1] <= begin:
@@ -219,7 +306,7 @@ def _hidden(timeline: Timeline, rank: int) -> float:
 
 
 def _latency(timeline: Timeline) -> float:
-    """Mean over the sequences that this dag computes of the time at which the last part of their output is there."""
+    """Seconds until a sequence's whole output is there, mean over the sequences that this dag computes."""
     dag = timeline.dag
     output = output_of(dag.plan.model)
     axis = dag.tensor[output].dims.index("batch")

@@ -10,31 +10,41 @@ from helixctl.cost.tasks import TaskCosts, collective_load
 from helixctl.dag import Dag, Task
 from helixctl.dag.dry_run import dry_run, meetings
 from helixctl.simulate.timeline import Record, Timeline
-from helixctl.simulate.waits import waits_of
+from helixctl.simulate.waits import awaited_collectives
 
-# Activities that end together do so but for the rounding of their remaining seconds.
+# Activities that end together have remaining seconds that differ by rounding errors only.
 _ROUNDING = 1e-12
 
 
 def simulate_shared(dag: Dag, cores: int) -> Timeline:
-    """The timeline of a step on hosts of ``cores`` cores, shared by their ranks in equal parts (processor sharing).
+    """The timeline of a step on hosts whose ranks share cores in equal parts (processor sharing).
 
-    A rank that computes asks for one core, a rank inside a running collective for ``collective_load`` of one; a rank
-    that waits asks for none. Where the ranks of a host ask for more than it has, everything on that host goes slower by
-    the same factor, a collective by that of its slowest host. In a partial dag every rank that is there asks for all
-    ranks of its host in equal parts.
+    A rank that computes needs one core, a rank inside a running collective ``collective_load`` of one, and a rank that
+    waits none. If the ranks of a host need more cores than it has, all of them slow down by the same factor; a
+    collective slows down by the factor of its slowest host. In a partial dag the ranks that have tasks stand, in equal
+    parts, for all ranks of their host.
+
+    Args:
+        dag: the dag; it may be partial, as for ``simulate``.
+        cores: the cores of a host.
 
     Raises:
         ValueError: the dag deadlocks; a proved one does not.
     """
-    return _Events(dag, cores).run()
+    return _SharedSimulation(dag, cores).run()
 
 
 @dataclass(slots=True)
 class _Activity:
-    """A running task: its seconds with a core to each rank, how many are left, and the ranks by host.
+    """A running task.
 
-    Without a task it is the copies of one rank, ahead of a collective or after all tasks.
+    Attributes:
+        task: the task; None for the copies of one rank, before a collective or after all tasks.
+        seconds: its duration if every rank has a core.
+        left: the part of ``seconds`` that is left.
+        ranks: its ranks.
+        hosts: the number of its ranks on each host.
+        cores: the cores that each rank needs.
     """
 
     task: Task | None
@@ -42,10 +52,10 @@ class _Activity:
     left: float
     ranks: list[int]
     hosts: Counter[int]
-    cores: float  # that each rank asks for
+    cores: float
 
 
-class _Events:
+class _SharedSimulation:
     def __init__(self, dag: Dag, cores: int) -> None:
         self.dag, self.cores = dag, cores
         if dry_run(dag).stuck:
@@ -59,26 +69,26 @@ class _Events:
         self.lanes: list[deque[str]] = [deque() for _ in dag.order]
         self.awaited = meetings(dag)
         self.arrived: dict[str, list[int]] = defaultdict(list)
-        self.waiting: dict[str, list[int]] = defaultdict(list)  # ranks that stand still for a collective
-        self.waits = waits_of(dag)
-        self.copying: dict[int, str] = {}  # for which collective each rank has copied last
-        # How many ranks of a host each of its ranks stands for: one, but in a partial dag.
+        self.waiting: dict[str, list[int]] = defaultdict(list)  # ranks that wait for a collective
+        self.waits = awaited_collectives(dag)
+        self.copying: dict[int, str] = {}  # the collective for which each rank has copied last
+        # How many ranks of a host each of its ranks represents: 1 unless the dag is partial.
         host_of = dag.plan.cluster.host_of
         there = Counter(host_of(rank) for rank, order in enumerate(dag.order) if order)
         everyone = Counter(host_of(rank) for rank in range(len(dag.order)))
-        self.stands_for = {host: everyone[host] / count for host, count in there.items()}
+        self.ranks_represented = {host: everyone[host] / count for host, count in there.items()}
 
     def run(self) -> Timeline:
         for rank in range(len(self.dag.order)):
-            self._go_on(rank)
+            self._continue(rank)
         while self.running:
-            self._pass_time()
+            self._advance()
         return self.record.timeline()
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def _pass_time(self) -> None:
-        """Go on to the next end of an activity."""
+    def _advance(self) -> None:
+        """Advance to the time at which the next activity ends."""
         rates = self._rates()
         paces = [min(rates[host] for host in activity.hosts) for activity in self.running]
         passed = min(a.left / pace for a, pace in zip(self.running, paces, strict=True))
@@ -95,7 +105,7 @@ class _Events:
         demand: dict[int, float] = defaultdict(float)
         for activity in self.running:
             for host, ranks in activity.hosts.items():
-                demand[host] += ranks * activity.cores * self.stands_for[host]
+                demand[host] += ranks * activity.cores * self.ranks_represented[host]
         return {host: min(1.0, self.cores / asked) if asked else 1.0 for host, asked in demand.items()}
 
     def _begin(self, task: Task, ranks: list[int], cores: float) -> None:
@@ -113,7 +123,7 @@ class _Events:
         if activity.task is None:
             (rank,) = activity.ranks
             self.record.copy(rank, self.copying[rank], self.now - self.record.clock_s[rank])
-            self._go_on(rank)
+            self._continue(rank)
             return
         name = activity.task.id
         self.record.end_s[name] = self.now
@@ -121,24 +131,24 @@ class _Events:
             (rank,) = activity.ranks
             self.record.clock_s[rank] = self.now
             self.at[rank] += 1
-            self._go_on(rank)
+            self._continue(rank)
             return
         for rank in activity.ranks:
             self.lanes[rank].popleft()
         for rank in activity.ranks:
-            self._serve(rank)
+            self._start_collective(rank)
         for rank in self.waiting.pop(name, []):
             self.record.wait(rank, name, self.now)
-            self._go_on(rank)
+            self._continue(rank)
 
     # --- ranks -------------------------------------------------------------------------------------------------------
 
-    def _go_on(self, rank: int) -> None:
-        """Let a rank issue its tasks until it computes, stands still, or is done."""
+    def _continue(self, rank: int) -> None:
+        """Let a rank issue its tasks until it computes, waits, or is done."""
         order = self.dag.order[rank]
         while self.at[rank] < len(order):
             task = self.dag.task[order[self.at[rank]]]
-            if self._stands_still(rank, self.waits[rank].get(task.id, ())):
+            if self._must_wait(rank, self.waits[rank].get(task.id, ())):
                 return
             if not task.is_collective:
                 self._begin(task, [rank], 1.0)
@@ -149,19 +159,19 @@ class _Events:
             self.lanes[rank].append(task.id)
             self.arrived[task.id].append(rank)
             self.at[rank] += 1
-            self._serve(rank)
-        if not self._stands_still(rank, list(self.record.issued_s[rank])):
+            self._start_collective(rank)
+        if not self._must_wait(rank, list(self.record.issued_s[rank])):
             self._copies(rank, "", self.record.copies.after_s[rank])
 
     def _copies(self, rank: int, name: str, seconds: float) -> bool:
-        """Whether a rank has begun to copy ahead of a collective, or after all tasks."""
+        """Begin the copies of a rank before a collective, or after all tasks; whether there are any to wait for."""
         if not seconds or self.copying.get(rank) == name:
             return False
         self.copying[rank] = name
         self._run(None, seconds, [rank], 1.0)
         return True
 
-    def _stands_still(self, rank: int, collectives: Sequence[str]) -> bool:
+    def _must_wait(self, rank: int, collectives: Sequence[str]) -> bool:
         """Whether a rank must wait for one of these collectives."""
         for name in collectives:
             if name not in self.record.end_s:
@@ -169,8 +179,8 @@ class _Events:
                 return True
         return False
 
-    def _serve(self, rank: int) -> None:
-        """Begin the collective at the head of a rank's lane if all its ranks have it there."""
+    def _start_collective(self, rank: int) -> None:
+        """Start the collective at the head of a rank's lane if it is at the head on all its ranks."""
         if not self.lanes[rank]:
             return
         name = self.lanes[rank][0]

@@ -14,24 +14,27 @@ def simulate(dag: Dag) -> Timeline:
 
     Every rank issues its tasks in its order, and has two lanes:
 
-    - A compute task starts when the rank's task before it has ended and the collectives whose outputs it reads have
-      ended; the rank stands still for them, in the order of the inputs.
-    - A collective is issued when the rank comes to it: after its compute task before, and after the collectives whose
-      outputs this one reads, for which the rank stands still as well. The rank goes on at once. The collective begins
-      when all its ranks have issued it and on each of them the collective issued before it has ended; it ends for all
-      its ranks at the same time.
-    - A rank that sends goes on, and waits for it at its next send: what it sends is kept until then.
-    - The copies that a task needs (what a collective has brought is unpacked for the task that reads it, what it sends
-      is packed) take the rank's time after these waits: a computation is the longer for them, a collective is issued
-      later.
-    - At the end of its order a rank waits for the collectives that are still on their way, in the order of issue. The
+    - A computation starts when the rank's previous task and the collectives that make its inputs have ended; the rank
+      waits for these collectives in the order of the inputs.
+    - A collective is issued when the rank reaches it: after the rank's previous computation, and after the collectives
+      that make its inputs, for which the rank waits as well. The rank then continues at once. The collective begins
+      when all its ranks have issued it and, on each of them, the previous collective has ended; it ends at the same
+      time for all its ranks.
+    - A rank that sends continues, and waits for the send at its next send: the data is kept until then.
+    - The copies of a task take the rank's time after these waits: data that a collective has received is unpacked for
+      the task that reads it, and data to send is packed. They prolong a computation, and delay the issue of a
+      collective.
+    - At the end of its order a rank waits for the collectives that are still in flight, in the order of issue. The
       step ends with the last rank.
 
-    A partial dag has the orders and values of some ranks alone, such as one rank of every pipeline stage. Its
-    collectives then wait only for the ranks that are there, and cost what they cost among all of their ranks.
+    A partial dag has the orders and values of some ranks only, such as one rank of every pipeline stage. Its
+    collectives wait only for these ranks, and cost as much as among all of their ranks.
 
-    Where the devices of a host share its cores (``cores_per_host``), tasks go slower while there are too few of them:
-    see ``simulate_shared``.
+    If the devices of a host share its cores (``cores_per_host``), tasks slow down while cores are scarce: see
+    ``simulate_shared``.
+
+    Args:
+        dag: the dag; it may be partial.
 
     Raises:
         ValueError: the dag deadlocks; a proved one does not.

@@ -1,4 +1,4 @@
-"""When every task of a step runs on every rank: what a simulation finds."""
+"""The timeline of a simulated step: when every task runs on every rank."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from helixctl.program import Programs
 
 @dataclass(frozen=True)
 class Timeline:
-    """A predicted step, in seconds since it began. It may be of a partial dag, in which only some ranks have tasks.
+    """A predicted step, in seconds since its begin. In a partial dag only some ranks have tasks.
 
     Attributes:
-        dag: what was simulated.
-        begin_s, end_s: of every task; a collective begins when its data begins to move, and ends for all its ranks at
-            once.
-        issued_s: per rank, when it issued each of its collectives, in the order of issue.
-        waited_s: per rank, for how long it stood still for each collective that it had to wait for.
-        copied_s: per rank, seconds of copies ahead of each collective that it issues, and, by the empty name, after
-            all of its tasks; those of a computation are part of it.
-        rank_end_s: when each rank was done; 0 for a rank without tasks.
-        programs: what the ranks run.
+        dag: the dag that was simulated.
+        begin_s, end_s: begin and end of every task; a collective begins when its data begins to move, and ends at the
+            same time for all its ranks.
+        issued_s: per rank, the time at which it issued each of its collectives, in the order of issue.
+        waited_s: per rank, the seconds that it waited for each collective that it had to wait for.
+        copied_s: per rank, the seconds of copies before each collective that it issues and, under the empty name, after
+            all its tasks; the copies of a computation are part of it.
+        rank_end_s: the time at which each rank was done; 0 for a rank without tasks.
+        programs: the programs of the ranks.
     """
 
     dag: Dag
@@ -49,7 +49,7 @@ class Timeline:
 
     @cached_property
     def seconds(self) -> dict[str, float]:
-        """How long every task runs; of a collective the time in which its data moves."""
+        """The duration of every task; for a collective the time in which its data moves."""
         return {name: self.end_s[name] - begin for name, begin in self.begin_s.items()}
 
     @cached_property
@@ -66,7 +66,7 @@ class Timeline:
 
 @dataclass(slots=True)
 class Record:
-    """A timeline in the making."""
+    """A timeline that is being simulated."""
 
     dag: Dag
     begin_s: dict[str, float] = field(default_factory=dict)
@@ -88,19 +88,31 @@ class Record:
         self.clock_s = [0.0] * len(self.dag.order)
 
     def wait(self, rank: int, collective: str, end_s: float) -> None:
-        """A rank waits until a collective has ended, if it has not."""
+        """Let a rank wait until a collective has ended.
+
+        Args:
+            rank: the rank.
+            collective: the id of the collective.
+            end_s: when it ends.
+        """
         if end_s > self.clock_s[rank]:
             self.waited_s[rank][collective] = end_s - self.clock_s[rank]
             self.clock_s[rank] = end_s
 
     def copy(self, rank: int, name: str, seconds: float) -> None:
-        """A rank copies ahead of issuing a collective, or, by the empty name, after all tasks."""
+        """Let a rank copy before it issues a collective.
+
+        Args:
+            rank: the rank.
+            name: the id of the collective; empty for the copies after all tasks.
+            seconds: the duration of the copies.
+        """
         if seconds:
             self.copied_s[rank][name] = seconds
             self.clock_s[rank] += seconds
 
     def timeline(self) -> Timeline:
-        """The record, closed."""
+        """The finished timeline."""
         return Timeline(
             dag=self.dag,
             begin_s=self.begin_s,

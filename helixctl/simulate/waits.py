@@ -1,4 +1,4 @@
-"""For which collectives a rank stands still ahead of each of its tasks."""
+"""The collectives that a rank waits for before each of its tasks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from helixctl.dag import Dag, SendReceive
 Waits = tuple[dict[str, tuple[str, ...]], ...]
 
 
-def waits_of(dag: Dag) -> Waits:
-    """By rank and task: the collectives that made its inputs, and, ahead of a send, the rank's send before.
+def awaited_collectives(dag: Dag) -> Waits:
+    """The collectives that a task waits for, by rank and task; a task that waits for none is left out.
 
-    A task without any is left out.
+    A task waits for the collectives that make its inputs. A send also waits for the rank's previous send.
     """
     made_by = {value: task.id for task in dag.tasks if task.is_collective for value in task.outputs}
     found: list[dict[str, tuple[str, ...]]] = []

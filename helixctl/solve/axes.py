@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Final
 
 from helixctl.plan import Layout
@@ -11,16 +13,17 @@ from helixctl.plan import Layout
 _AROUND_A_LAYER: Final = frozenset(
     {"data", "pipeline", "microbatches", "interleave", "placement", "gather_order"},
 )
-_IN_A_LAYER: Final = tuple(name for name in Layout.model_fields if name not in _AROUND_A_LAYER)
+IN_A_LAYER: Final = tuple(name for name in Layout.model_fields if name not in _AROUND_A_LAYER)
 # Axes of a layer that leave the residual stream as it is, which is what stages send to each other.
 _INSIDE_A_LAYER: Final = frozenset({"slicing", "combine", "reduction_dtype", "experts"})
-_OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in _IN_A_LAYER if name not in _INSIDE_A_LAYER)
+_OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in IN_A_LAYER if name not in _INSIDE_A_LAYER)
+_Values = Callable[[Mapping[str, object]], tuple[object, ...]]
+_in_a_layer: Final[_Values] = itemgetter(*IN_A_LAYER)  # asked of every layout several times
 
 
 def in_a_layer(layout: Layout) -> tuple[object, ...]:
     """The values of the axes on which the computation of a layer depends."""
-    values = layout.__dict__
-    return tuple([values[name] for name in _IN_A_LAYER])
+    return _in_a_layer(layout.__dict__)
 
 
 def of_the_residual_stream(layout: Layout) -> tuple[object, ...]:

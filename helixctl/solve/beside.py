@@ -106,7 +106,7 @@ class Table:
         """Every pair groups x slices, with the reasons of its slicing that has fewest of them."""
         model, cluster, workload = self.problem.specs
         found: dict[tuple[int, int], Candidate] = {}
-        for layout in pairs(cluster.devices, self.request.given):
+        for layout in pairs(cluster.devices, self.request.given, workload):
             candidate = Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
             pair = (layout.groups, layout.slices)
             found[pair] = min(found.get(pair, candidate), candidate, key=lambda c: len(c.reasons))

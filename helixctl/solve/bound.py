@@ -14,11 +14,17 @@ from helixctl.solve.work import LayerCosts, LayoutCosts
 
 
 class Bound(NamedTuple):
-    """What a layout takes at least; ``memory_nbytes`` on its fullest device."""
+    """What a layout takes at least; ``memory_nbytes`` on its fullest device.
+
+    Of a generation the step is all of it, ``ttft_s`` the seconds until its first tokens, ``time_per_output_token_s``
+    those of a decode step.
+    """
 
     step_s: float
     latency_s: float
     memory_nbytes: float
+    ttft_s: float = 0.0
+    time_per_output_token_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -70,7 +76,7 @@ class Bounds:
         return even._replace(layer=layer, least_compute_s=mine.least_compute_s)
 
     def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
-        key = (sequences, *in_a_layer(layout))
+        key = (sequences, self.costs.new_tokens(layout), *in_a_layer(layout))
         if key not in self._computing:
             self._computing[key] = self.costs.compute_only(layout, sequences)
         return self._computing[key]
@@ -82,7 +88,8 @@ class Bounds:
         step, latency = self._times(layout, full, links)
         if least is not full:
             _, latency = self._times(layout, least, links)
-        first, last = (len(layout.layers(stage, self.costs.model)) for stage in (0, layout.pipeline - 1))
+        last, more = divmod(self.costs.model.layers, layout.pipeline)
+        first = last + (more > 0)
         if self.costs.cluster.cores_per_host is not None:
             parts = layout.microbatches * layout.partitions * layout.data
             cores = (
@@ -93,8 +100,9 @@ class Bounds:
 
     def _sizes(self, layout: Layout) -> tuple[int, int]:
         """Sequences of the smallest microbatch of the first replica, which has most, and of the smallest of all."""
-        start, stop = layout.batch(0, layout.microbatches - 1, self.costs.workload)
-        return stop - start, self.costs.workload.batch // (layout.data * layout.microbatches)
+        parts = layout.microbatches
+        smallest, larger = divmod(self.costs.workload.batch, layout.data * parts)
+        return smallest + (larger >= parts), smallest
 
     def _times(self, layout: Layout, work: LayerCosts, links: Sequence[float]) -> tuple[float, float]:
         """Seconds of a step, and until a sequence is done (mean), with microbatches of this work.
@@ -108,7 +116,7 @@ class Bounds:
         whole = work.embed.alone_s + self.costs.model.layers * work.layer.alone_s + work.head.alone_s + sum(links)
         step, latency = whole, whole
         # Without links a stage between two others takes no longer than the first, which has as many layers.
-        stages = range(layout.pipeline) if links else sorted({0, layout.pipeline - 1})
+        stages = range(layout.pipeline) if links or layout.pipeline == 1 else (0, layout.pipeline - 1)
         for stage in stages:
             held, alone = self._passing(layout, work, links, stage)
             step = max(step, parts * held + whole - alone)
@@ -123,12 +131,18 @@ class Bounds:
         """
         each, more = divmod(self.costs.model.layers, layout.pipeline)
         first, last = stage == 0, stage == layout.pipeline - 1
-        its = [(each + (stage < more), work.layer), *[(1, work.embed)] * first, *[(1, work.head)] * last]
-        beside = sum(links[max(0, stage - 1) : stage + 1])
-        alone = sum(n * w.alone_s for n, w in its)
+        n, layer = each + (stage < more), work.layer
+        compute, communication, alone = n * layer.compute_s, n * layer.communication_s, n * layer.alone_s
+        for here, end in ((first, work.embed), (last, work.head)):
+            if here:
+                compute, communication, alone = (
+                    compute + end.compute_s,
+                    communication + end.communication_s,
+                    alone + end.alone_s,
+                )
+        beside = sum(links[max(0, stage - 1) : stage + 1]) if links else 0.0
         if layout.interleave > 1:
-            communication = sum(n * w.communication_s for n, w in its) + beside
-            return max(sum(n * w.compute_s for n, w in its), communication), alone + beside
+            return max(compute, communication + beside), alone + beside
         serial = alone if first else alone + beside
         return serial, serial
 

@@ -10,11 +10,11 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
-from helixctl.plan.steps import step_of
-from helixctl.simulate import Forecast, forecast
-from helixctl.solve.deep import extrapolated, shallow, work_simulated
+from helixctl.plan.steps import chunk, step_of, steps_of
+from helixctl.simulate import Forecast, forecast, generated
+from helixctl.solve.deep import Work, extrapolated, shallow, work_simulated
 from helixctl.solve.hosts import uniform_placement
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
 # Layers up to which a model with unlike stages is simulated as it is: that is exact, and 16 stages of half a layer each
 # are no more work than the shallow models that deeper ones are extrapolated from.
@@ -31,24 +31,35 @@ class Candidate:
 
 
 def simulated(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> Candidate:
-    """A legal layout with its forecast."""
-    ranks = representatives(layout, model, cluster, workload)
+    """A legal layout with its forecast; that of a generation is made of its steps'."""
+    found = [_forecast(model, cluster, workload, layout, name) for name in steps_of(workload)]
+    if workload.output_len is None:
+        return Candidate(layout, found[0])
+    chunks = -(-workload.seq_len // chunk(workload, layout))
+    return Candidate(layout, generated(found[0], found[1], chunks, workload.batch, workload.output_len))
 
-    def forecast_of(its: ModelSpec, part: Layout, work: WorkloadSpec) -> Forecast:
+
+def _forecast(
+    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout, name: StepName
+) -> Forecast:
+    """The forecast of one step."""
+    ranks, step = representatives(layout, model, cluster, workload), step_of(workload, layout, name)
+
+    def forecast_of(its: ModelSpec, part: Layout, work: Work) -> Forecast:
         return forecast(lower(Plan.sketch(its, cluster, work, part), ranks))
 
     if _simulated_whole(layout, model, cluster):
-        return Candidate(layout, forecast_of(model, layout, workload))
+        return forecast_of(model, layout, step)
     replicas = not uniform_placement(layout, cluster)
-    return Candidate(layout, extrapolated(forecast_of, model, layout, workload, replicas=replicas))
+    return extrapolated(forecast_of, model, layout, step, replicas=replicas)
 
 
-def priced(plan: Plan) -> Dag:
-    """A part of a plan's dag that has tasks of every kind: what its forecast rests on."""
+def priced(plan: Plan, step: StepName | None = None) -> Dag:
+    """A part of the dag of a plan's step, by default the first, with tasks of every kind: its forecast rests on it."""
     model = shallow(plan.model, plan.layout, 1)
     ranks = representatives(plan.layout, plan.model, plan.cluster, plan.workload)
     sketch = Plan.sketch(model, plan.cluster, plan.workload, plan.layout)
-    return lower(sketch, ranks, microbatches=range(1))
+    return lower(sketch, ranks, microbatches=range(1), step=step)
 
 
 def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> bool:
@@ -60,9 +71,9 @@ def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
     ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
     if _simulated_whole(layout, model, cluster):
-        return TASKS_OF_A_LAYER * model.layers * layout.microbatches * ranks
+        return TASKS_OF_A_LAYER * model.layers * layout.microbatches * ranks * len(steps_of(workload))
     work = work_simulated(model, layout, workload, replicas=not uniform_placement(layout, cluster))
-    return TASKS_OF_A_LAYER * work * ranks
+    return TASKS_OF_A_LAYER * work * ranks * len(steps_of(workload))
 
 
 def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> frozenset[int]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
+from helixctl import collector
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.plan.size import TASKS_OF_A_LAYER, tasks_of, too_large
+from helixctl.simulate import Forecast
 from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
-from helixctl.solve.objective import Key, Objective, simplicity
+from helixctl.solve.objective import OF_A_GENERATION, Key, Objective, simplicity
 from helixctl.solve.problem import Bounded, LayoutProblem, Specs
 from helixctl.solve.reasons import Evidence, alone, reasons, searched
 from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
@@ -57,11 +59,14 @@ class Decision:
     priced: tuple[Candidate, ...]
 
     @property
+    def forecast(self) -> Forecast:
+        """The forecast of the plan."""
+        return next(row.candidate.forecast for row in self.rows if row.chosen and row.candidate.forecast)
+
+    @property
     def memory_nbytes(self) -> int:
         """Bytes that the plan's fullest device holds."""
-        return next(
-            int(row.candidate.forecast.memory_nbytes) for row in self.rows if row.chosen and row.candidate.forecast
-        )
+        return int(self.forecast.memory_nbytes)
 
 
 def decide(
@@ -86,15 +91,19 @@ def decide(
         budget: tasks that the search may simulate; the best so far is taken where it ends early.
 
     Raises:
+        ValueError: the objective is of a generation, and the workload has no ``output_len``.
         HelixError: HX201 no layout is legal; HX202 the one asked for is not; HX203 none fits in memory; HX305 there are
             too many devices, or every layout that is asked for has too many tasks.
     """
+    if objective in OF_A_GENERATION and workload.output_len is None:
+        raise ValueError(f"objective {objective} is of a generation: the workload has no output_len")
     least = TASKS_OF_A_LAYER * min(model.layers, 2) * cluster.devices
     if large := too_large(least, f"any plan for {cluster.devices:,} devices", _MOST_OF_TWO_LAYERS):
         raise HelixError(large)
     problem = LayoutProblem.of(Specs(model, cluster, workload), objective)
     request = Request(constraints or {}, plain)
-    return _only_layout(problem, request) or _best_layout(problem, request, budget)
+    with collector.paused():
+        return _only_layout(problem, request) or _best_layout(problem, request, budget)
 
 
 def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:

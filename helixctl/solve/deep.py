@@ -10,7 +10,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast
-from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec import ModelSpec, Step, WorkloadSpec
 
 # Layers, in the stage that has fewest, of the two models that are simulated: from two on a layer follows one like it.
 _SHALLOW: Final = (1, 2)
@@ -22,7 +22,8 @@ _MOST_TASKS: Final = 4_000
 # two on a round follows one like it.
 _ROUNDS: Final = (2, 3)
 
-Forecaster = Callable[[ModelSpec, Layout, WorkloadSpec], Forecast]
+Work = WorkloadSpec | Step
+Forecaster = Callable[[ModelSpec, Layout, Work], Forecast]
 
 
 def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
@@ -31,7 +32,7 @@ def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
     return model.model_copy(update={"layers": model.layers - layout.pipeline * max(0, fewest - layers)})
 
 
-def depths(model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> tuple[int, ...]:
+def depths(model: ModelSpec, layout: Layout, workload: Work) -> tuple[int, ...]:
     """Layers, in the stage that has fewest, of the models that are simulated for a forecast: one if it is the model.
 
     Microbatches of different sizes in several stages need deep ones: see ``extrapolated``.
@@ -43,7 +44,7 @@ def depths(model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> tuple[in
     return (fewest,) if fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
 
 
-def rounds(layout: Layout, workload: WorkloadSpec, *, replicas: bool) -> tuple[int, ...]:
+def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]:
     """Rounds of microbatches of the steps that are simulated for a forecast: one if it is the step itself.
 
     Args:
@@ -56,15 +57,13 @@ def rounds(layout: Layout, workload: WorkloadSpec, *, replicas: bool) -> tuple[i
     return (every,) if unequal or every <= sum(_ROUNDS) else _ROUNDS
 
 
-def work_simulated(model: ModelSpec, layout: Layout, workload: WorkloadSpec, *, replicas: bool) -> int:
+def work_simulated(model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool) -> int:
     """Layers times microbatches that are simulated for a forecast."""
     layers = sum(shallow(model, layout, few).layers for few in depths(model, layout, workload))
     return layers * layout.interleave * sum(rounds(layout, workload, replicas=replicas))
 
 
-def extrapolated(
-    forecast: Forecaster, model: ModelSpec, layout: Layout, workload: WorkloadSpec, *, replicas: bool
-) -> Forecast:
+def extrapolated(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool) -> Forecast:
     """The forecast of a plan, from those of plans with fewer layers and fewer microbatches, on lines through them.
 
     Equal microbatches pass the stages one after the other, so that each one more takes as long as the slowest stage.
@@ -88,15 +87,21 @@ def extrapolated(
     return replace(_line(a, b, more), tokens=workload.tokens, memory_nbytes=memory)
 
 
-def _fewer_rounds(layout: Layout, workload: WorkloadSpec, number: int) -> tuple[Layout, WorkloadSpec]:
+def _fewer_rounds(layout: Layout, workload: Work, number: int) -> tuple[Layout, Work]:
     """So many rounds of microbatches as large as those of the first replica, which are of one size."""
     start, stop = layout.batch(0, 0, workload)
     fewer = layout.model_copy(update={"microbatches": number * layout.interleave})
     batch = (stop - start) * fewer.data * fewer.microbatches
-    return fewer, workload.model_copy(update={"batch": batch})
+    smaller = replace(workload, batch=batch) if isinstance(workload, Step) else with_batch(workload, batch)
+    return fewer, smaller
 
 
-def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: WorkloadSpec) -> Forecast:
+def with_batch(workload: WorkloadSpec, batch: int) -> WorkloadSpec:
+    """The workload with another number of sequences."""
+    return workload.model_copy(update={"batch": batch})
+
+
+def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work) -> Forecast:
     """A model's forecast, from those of two models of fewer layers, on a line through both.
 
     The layers of a stage follow one another and all take the same time, and every way through microbatches and stages
@@ -113,8 +118,13 @@ def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work
         return forecast(model, layout, workload)
     a, b = (forecast(shallow(model, layout, layers), layout, workload) for layers in few)
     more = len(layout.layers(layout.pipeline - 1, model)) - few[1]
-    # What is live beside weights is the same from two layers on.
-    return replace(_line(a, b, more), memory_nbytes=b.memory_nbytes + (b.weight_nbytes - a.weight_nbytes) * more)
+    # What is live beside weights and the cache is the same from two layers on.
+    return replace(_line(a, b, more), memory_nbytes=b.memory_nbytes + (_held(b) - _held(a)) * more)
+
+
+def _held(forecast: Forecast) -> int:
+    """Bytes of weights and of the cache."""
+    return forecast.weight_nbytes + forecast.cache_nbytes
 
 
 def _line(a: Forecast, b: Forecast, more: float) -> Forecast:
@@ -135,10 +145,11 @@ def _line(a: Forecast, b: Forecast, more: float) -> Forecast:
         received_nbytes=round(line(a.received_nbytes, b.received_nbytes)),
         between_hosts_nbytes=round(line(a.between_hosts_nbytes, b.between_hosts_nbytes)),
         weight_nbytes=round(line(a.weight_nbytes, b.weight_nbytes)),
+        cache_nbytes=round(line(a.cache_nbytes, b.cache_nbytes)),
     )
 
 
-def _unequal(layout: Layout, workload: WorkloadSpec) -> bool:
+def _unequal(layout: Layout, workload: Work) -> bool:
     """Whether the microbatches of the first replica, which has most, differ in size."""
     first, last = (layout.batch(0, part, workload) for part in (0, layout.microbatches - 1))
     return first[1] - first[0] != last[1] - last[0]

@@ -17,13 +17,13 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
     return all(size % block == 0 or block % size == 0 for block in blocks)
 
 
-def host_pattern(layout: Layout, cluster: ClusterSpec, stages: int = 2) -> tuple[int, ...]:
-    """Which ranks of the first team, and of those of the stages behind it, share a host: equal patterns, equal links.
+def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[int, ...]:
+    """Which ranks of the first team, and of that of the stage behind it, share a host.
 
     Hosts are numbered in the order in which they are met.
     """
     if cluster.hosts == 1:
         return ()
     met: dict[int, int] = {}
-    teams = [layout.team(stage, 0) for stage in range(min(stages, layout.pipeline))]
+    teams = [layout.team(stage, 0) for stage in range(min(2, layout.pipeline))]
     return tuple([met.setdefault(cluster.host_of(rank), len(met)) for team in teams for rank in team])

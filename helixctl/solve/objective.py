@@ -8,10 +8,11 @@ from helixctl.plan import Layout
 from helixctl.simulate import Forecast
 from helixctl.solve.bound import Bound
 
-Objective = Literal["throughput", "latency", "memory"]
+Objective = Literal["throughput", "latency", "ttft", "tpot", "memory"]
 Key = tuple[float, ...]
 
-OBJECTIVES: Final = ("throughput", "latency", "memory")
+OBJECTIVES: Final = get_args(Objective)
+OF_A_GENERATION: Final[tuple[Objective, ...]] = ("ttft", "tpot")
 
 
 def key(objective: Objective, forecast: Forecast) -> Key:
@@ -22,6 +23,11 @@ def key(objective: Objective, forecast: Forecast) -> Key:
             return (step,)
         case "latency":
             return (_rounded(forecast.latency_s), step)
+        case "ttft" | "tpot":
+            its = forecast.generation
+            if its is None:
+                raise TypeError  # ``decide`` asks for a generation
+            return (_rounded(its.ttft_s if objective == "ttft" else its.time_per_output_token_s), step)
         case "memory":
             return (forecast.memory_nbytes, step)
 
@@ -34,6 +40,10 @@ def least(objective: Objective, bound: Bound) -> Key:
             return (step,)
         case "latency":
             return (_rounded(bound.latency_s * (1 - 1e-9)), step)
+        case "ttft":
+            return (_rounded(bound.ttft_s * (1 - 1e-9)), step)
+        case "tpot":
+            return (_rounded(bound.time_per_output_token_s * (1 - 1e-9)), step)
         case "memory":
             return (bound.memory_nbytes, step)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 from helixctl.plan import Layout
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
+from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.objective import Key, Objective, key, least
 from helixctl.solve.verdict import too_big
 from helixctl.solve.work import LayoutCosts
@@ -39,14 +40,17 @@ class LayoutProblem:
 
     specs: Specs
     objective: Objective
-    bounds: Bounds
+    bounds: Bounds | GenerationBounds
     only_fitting: bool = True
     _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, specs: Specs, objective: Objective) -> Self:
         """The problem of these specs, with no bound worked out yet."""
-        return cls(specs, objective, Bounds(LayoutCosts(*specs), exact_memory=objective == "memory"))
+        exact = objective == "memory"
+        if specs.workload.output_len is not None:
+            return cls(specs, objective, GenerationBounds.of(*specs, exact_memory=exact))
+        return cls(specs, objective, Bounds(LayoutCosts(*specs), exact_memory=exact))
 
     def smallest(self, *, only_fitting: bool = True) -> Self:
         """The same layouts, compared by their memory; the bounds and forecasts are shared."""

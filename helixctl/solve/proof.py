@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from helixctl.cost.memory import peak_nbytes, weight_nbytes
+from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.plan.steps import chunk
 from helixctl.solve.candidate import largest
 from helixctl.solve.deep import extrapolated_memory, shallow
 from helixctl.spec import ModelSpec, WorkloadSpec
@@ -28,13 +30,18 @@ class Proof:
 
     Attributes:
         plan: the plan that the proof is of.
-        dag: the dag that was proved, of this plan or of its part.
+        dags: the dags that were proved, one of each step, of this plan or of its part.
         findings: what is wrong; empty where the plan is proved.
     """
 
     plan: Plan
-    dag: Dag
+    dags: tuple[Dag, ...]
     findings: tuple[Diagnostic, ...]
+
+    @property
+    def dag(self) -> Dag:
+        """The dag of the first step."""
+        return self.dags[0]
 
     @property
     def part(self) -> str:
@@ -61,11 +68,24 @@ def proof(plan: Plan, *, whole: bool = False) -> Proof:
     part = plan if whole or about(plan) <= MOST else part_of(plan)
     if large := too_large(about(part), f"what is proved of layout {plan.layout}", MANY_TASKS):
         raise HelixError(large)
-    dag = lower(part)
-    if part is plan:
-        return Proof(plan, dag, tuple(verify(dag)))
-    found = exceeded(plan.cluster.device, memory_nbytes(plan))
-    return Proof(plan, dag, (found,) if found else tuple(verify(dag)))
+    dags = tuple(lower(part, step=step) for step in plan.steps)
+    if part is not plan or len(dags) > 1:
+        peak = together(dags) if part is plan else memory_nbytes(plan)
+        if found := exceeded(plan.cluster.device, peak):
+            return Proof(plan, dags, (found,))
+    return Proof(plan, dags, tuple(finding for dag in dags for finding in verify(dag)))
+
+
+def together(dags: Sequence[Dag]) -> int:
+    """Bytes of the fullest device for all steps of a plan: weights and state once, and an arena for each step."""
+    found = [0] * len(dags[0].order)
+    for dag in dags:
+        kept = zip(peak_nbytes(dag), weight_nbytes(dag), state_nbytes(dag), strict=True)
+        for rank, (peak, weights, state) in enumerate(kept):
+            found[rank] += peak - weights - state
+    weights_of_ranks = zip(*(weight_nbytes(dag) for dag in dags), strict=True)
+    totals = zip(found, weights_of_ranks, state_nbytes(dags[0]), strict=True)
+    return max([int(arenas + max(weights) + state) for arenas, weights, state in totals])
 
 
 def part_of(plan: Plan) -> Plan:
@@ -86,7 +106,10 @@ def _fewer_sequences(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSp
     each, more = divmod(workload.batch, layout.data * layout.microbatches)
     fewer = layout.model_copy(update={"data": data, "microbatches": parts})
     # Larger ones go first. Of sizes that differ, the first of the first replica is one longer here as well.
-    smaller = workload.model_copy(update={"batch": each * data * parts + (more > 0)})
+    batch = each * data * parts + (more > 0)
+    smaller = workload.model_copy(update={"batch": batch})
+    if workload.output_len is not None:  # as many tokens of each sequence go through the model in a step
+        smaller = smaller.model_copy(update={"prefill_tokens": chunk(workload, layout) * -(-batch // data)})
     return (workload, layout) if fewer == layout else (smaller, fewer)
 
 
@@ -95,8 +118,10 @@ def memory_nbytes(plan: Plan) -> int:
     ranks = largest(plan.layout, plan.model, plan.workload)
 
     def peak(model: ModelSpec) -> tuple[int, int]:
-        dag = lower(Plan.sketch(model, plan.cluster, plan.workload, plan.layout), ranks)
-        return max(peak_nbytes(dag)), max(weight_nbytes(dag))
+        sketch = Plan.sketch(model, plan.cluster, plan.workload, plan.layout)
+        dags = [lower(sketch, ranks, step=step) for step in plan.steps]
+        kept = [sum(its) for its in zip(weight_nbytes(dags[0]), state_nbytes(dags[0]), strict=True)]
+        return together(dags), max(kept)
 
     return extrapolated_memory(peak, plan.model, plan.layout)
 

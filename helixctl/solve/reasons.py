@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Final
 
 from helixctl.plan import Layout
 from helixctl.plan.size import MOST_TASKS
@@ -107,11 +108,20 @@ def _takes(objective: Objective, mine: Forecast | None, its: Forecast | None) ->
     one, other = _key(objective, mine), _key(objective, its)
     if one == other:
         return "is as good"
-    noun = {"throughput": "as long", "latency": "the latency", "memory": "the memory"}[objective]
-    verb = "has" if objective == "latency" else "takes"
+    noun = _NOUNS[objective]
+    verb = "takes" if objective in {"throughput", "memory"} else "has"
     if one[0] != other[0]:
         return f"{verb} {_ratio(one[0] / other[0])} x {noun}"
     return f"{verb} the same {noun.removeprefix('the ')}, and a step {_ratio(one[1] / other[1])} x as long"
+
+
+_NOUNS: Final[dict[Objective, str]] = {
+    "throughput": "as long",
+    "latency": "the latency",
+    "ttft": "the time to first token",
+    "tpot": "the time per output token",
+    "memory": "the memory",
+}
 
 
 def _ratio(ratio: float) -> str:
@@ -122,7 +132,8 @@ def _ratio(ratio: float) -> str:
 def _none_below(objective: Objective, least: float) -> str:
     if objective == "memory":
         return f"none takes less than {human_bytes(least)}"
-    return f"none {'takes' if objective == 'throughput' else 'is done in'} less than {human_seconds(least)}"
+    verb = {"latency": "is done in", "ttft": "has first tokens in", "tpot": "takes for a token"}.get(objective, "takes")
+    return f"none {verb} less than {human_seconds(least)}"
 
 
 def alone(wanted: str) -> str:
@@ -172,11 +183,20 @@ def searched(
     )
 
 
+_BETTER: Final[dict[Objective, str]] = {
+    "throughput": "faster",
+    "latency": "sooner done",
+    "ttft": "sooner with first tokens",
+    "tpot": "faster per token",
+    "memory": "smaller",
+}
+
+
 def _may_be(bound: Key, found: Key, objective: Objective) -> str:
     """How much better the best of the layouts that were not simulated may be."""
     if bound[0] >= found[0]:
         return "one that was not simulated may be as good with a shorter step"
-    word = {"throughput": "faster", "latency": "sooner done", "memory": "smaller"}[objective]
+    word = _BETTER[objective]
     share = f"{found[0] / bound[0] - 1:.1%}" if objective == "throughput" else f"{1 - bound[0] / found[0]:.1%}"
     amount = "less than 0.1%" if share == "0.0%" else f"up to {share}"
     return f"one that was not simulated may be {amount} {word}: by their bounds {_none_below(objective, bound[0])}"

@@ -31,11 +31,13 @@ def none_legal(specs: Specs, request: Request, legal: Sequence[Layout]) -> list[
     """
     model, cluster, workload = specs
     wanted, fixed = str(request), request.fixed_beside_pairs
-    asked = [x for x in pairs(cluster.devices, fixed) if request.admits(x)]
+    asked = [x for x in pairs(cluster.devices, fixed, workload) if request.admits(x)]
     if not asked:
         asked = [x for x in combinations(*specs, fixed, FEW, "throughput") if request.admits(x)]
     if not asked:
-        shapes = {(x.groups, x.slices): x for x in reversed(list(pairs(cluster.devices, fixed)))}  # each in one slicing
+        shapes = {
+            (x.groups, x.slices): x for x in reversed(list(pairs(cluster.devices, fixed, workload)))
+        }  # each in one slicing
         made = "; ".join(map(str, reversed(shapes.values()))) or "none with these axes"
         hint: str | None = f"groups x slices x data x pipeline must be the number of devices: {made}"
         return [Diagnostic("HX202", f"{wanted}: does not make {cluster.devices} devices", hint)]

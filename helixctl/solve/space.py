@@ -21,7 +21,13 @@ MANY: Final = 1024
 _INTERLEAVED: Final = (1, 2)  # two in turn hide either lane behind the other; a third has nothing left to hide
 # What of the axes is tried, in words: a layout outside can be better.
 _TRIED: Final = "microbatches that divide a replica's batch or are a power of two"
-SLICINGS: Final = ("head_dim", "batch", "query")
+_SLICINGS: Final = ("head_dim", "batch", "query")
+_SLICINGS_OF_A_CACHE: Final = ("head_dim", "batch", "key")
+
+
+def slicings(workload: WorkloadSpec) -> Sequence[str]:
+    """The ways in which the slices of a group may share its work, the plainest first."""
+    return _SLICINGS if workload.output_len is None else _SLICINGS_OF_A_CACHE
 
 
 def tried(objective: Objective) -> str:
@@ -69,7 +75,7 @@ def combinations(
     return iter(_Space(model, cluster, workload, constraints, most, objective))
 
 
-def pairs(devices: int, constraints: AxisConstraints) -> Iterator[Layout]:
+def pairs(devices: int, constraints: AxisConstraints, workload: WorkloadSpec) -> Iterator[Layout]:
     """All factor pairs groups x slices of the devices, legal or not; other axes as fixed, else at their default.
 
     Where the slicing is not fixed, each pair comes with every slicing. Empty where the fixed replicas and stages do not
@@ -79,7 +85,7 @@ def pairs(devices: int, constraints: AxisConstraints) -> Iterator[Layout]:
     teams = int(axes.get("data", 1)) * int(axes.get("pipeline", 1))
     partitions = devices // teams if devices % teams == 0 else 0
     for slices in _divisors(partitions):
-        for slicing in [axes["slicing"]] if "slicing" in axes else SLICINGS[: None if slices > 1 else 1]:
+        for slicing in [axes["slicing"]] if "slicing" in axes else slicings(workload)[: None if slices > 1 else 1]:
             pair = {"groups": partitions // slices, "slices": slices, "slicing": slicing}
             yield Layout.model_validate({**axes, **pair})
 
@@ -120,7 +126,7 @@ class _Space:
         """Values of the other axes on a mesh."""
         experts = self.model.feed_forward.experts
         choices: dict[str, Iterable[Any]] = {
-            "slicing": _slicings(mesh, self.model),
+            "slicing": _slicings(mesh, self.model, self.workload),
             "combine": ("concat", "reduce") if mesh.partitions > 1 else ("concat",),
             "experts": [x for x in _divisors(mesh.partitions) if x <= experts.count] if experts else [1],
             "placement": _placements(mesh, self.cluster),
@@ -174,10 +180,11 @@ def _microbatches(batch: int, most: int, turns: int) -> list[int]:
     return sorted(powers | {number for number in _divisors(batch) if number <= most and number % turns == 0})
 
 
-def _slicings(mesh: Layout, model: ModelSpec) -> Sequence[str]:
+def _slicings(mesh: Layout, model: ModelSpec, workload: WorkloadSpec) -> Sequence[str]:
     """By head_dim where that is legal, as it exchanges nothing for it; else in all other ways."""
     cut = mesh.model_copy(update={"slicing": "head_dim"})
-    return SLICINGS[:1] if not unsliced(cut, model, WorkloadSpec()) else SLICINGS[1:]
+    every = slicings(workload)
+    return every[:1] if not unsliced(cut, model, WorkloadSpec()) else every[1:]
 
 
 def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from helixctl.cost.tasks import TaskCosts
-from helixctl.dag import Dag, Task
-from helixctl.lower import lower
+from helixctl.cost.tasks import seconds
+from helixctl.dag import Dag, Tensor
+from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Layout, Plan
+from helixctl.plan.sharding import Shares, residual
+from helixctl.plan.steps import step_of
 from helixctl.solve.axes import of_the_residual_stream
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
 
 @dataclass(slots=True)
@@ -20,7 +23,9 @@ class Transfers:
     model: ModelSpec
     cluster: ClusterSpec
     workload: WorkloadSpec
+    step: StepName | None = None
     _seconds: dict[object, tuple[float, float]] = field(default_factory=dict, init=False)
+    _outlines: dict[object, tuple[OutlinedTask, Mapping[str, Tensor]]] = field(default_factory=dict, init=False)
 
     def between_stages(self, layout: Layout, sequences: int) -> list[float]:
         """Seconds from each stage to the next, on the first rank of the first replica.
@@ -31,7 +36,7 @@ class Transfers:
         """
         if layout.pipeline == 1:
             return []
-        key = (sequences, *of_the_residual_stream(layout))
+        key = (sequences, self._step(layout).seq_len, *of_the_residual_stream(layout))
         if key not in self._seconds:
             self._seconds[key] = self._priced(layout, sequences)
         within, between = self._seconds[key]
@@ -40,22 +45,31 @@ class Transfers:
 
     def _priced(self, layout: Layout, sequences: int) -> tuple[float, float]:
         """Seconds inside a host and between two."""
-        dag = self._sketch(layout, sequences)
-        tasks = [task for task in dag.tasks if task.level == "transfer" and len(task.ranks) == 2]  # noqa: PLR2004
         size = self.cluster.devices_per_host
-        within = _seconds(dag, tasks, (0, 1)) if size > 1 else 0.0
-        return within, _seconds(dag, tasks, (0, size)) if self.cluster.hosts > 1 else 0.0
+        within = self._sent(layout, sequences, (0, 1)) if size > 1 else 0.0
+        return within, self._sent(layout, sequences, (0, size)) if self.cluster.hosts > 1 else 0.0
 
-    def _sketch(self, layout: Layout, sequences: int) -> Dag:
-        """The first rank of the second of two stages of one layer each, in one microbatch."""
-        plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1}
-        two = layout.model_copy(update=plain)
-        model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
-        workload = self.workload.model_copy(update={"batch": sequences})
-        return lower(Plan.sketch(model, self.cluster, workload, two), only={two.team(1, 0)[0]})
+    def _sent(self, layout: Layout, sequences: int, ranks: tuple[int, int]) -> float:
+        """Seconds of what the first rank of a stage receives, between two ranks."""
+        shares = Shares(layout, self.model, self._step(layout))
+        outlined, tensors = self._outlined(layout, sequences)
+        task, values = task_of(outlined, "sent", tensors, shares, 0, (0, sequences), ranks)
+        plan = Plan.sketch(self.model, self.cluster, self._step(layout), layout)
+        return seconds(Dag(plan, "", tuple(tensors.values()), tuple(values), (task,), ()), task)
 
+    def _outlined(self, layout: Layout, sequences: int) -> tuple[OutlinedTask, Mapping[str, Tensor]]:
+        """The transfer to the first rank of the second of two stages of one layer each, in one microbatch."""
+        step = self._step(layout)
+        stream = (residual(layout, step), step.seq_len)
+        if stream not in self._outlines:
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1}
+            two = layout.model_copy(update=plain)
+            model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
+            sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)
+            outline = outline_of(sketch, two.team(1, 0)[0])
+            (task,) = [task for task in outline.tasks if task.level == "transfer"]
+            self._outlines[stream] = task, outline.tensors
+        return self._outlines[stream]
 
-def _seconds(dag: Dag, tasks: list[Task], ranks: tuple[int, int]) -> float:
-    """What tasks between two ranks would take between these two, one after the other."""
-    costs = TaskCosts(dag)
-    return sum(costs.seconds(replace(task, ranks=ranks)) for task in tasks)
+    def _step(self, layout: Layout) -> Step:
+        return step_of(self.workload, layout, self.step)

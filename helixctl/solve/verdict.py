@@ -24,12 +24,29 @@ class Row:
 
 _NEAR: Final = 1.1
 _LEAST: Final = 1.0005  # a smaller ratio is 0.0 %
-_BEST: Final[dict[Objective, str]] = {"throughput": "fastest", "latency": "soonest done", "memory": "smallest"}
+_BEST: Final[dict[Objective, str]] = {
+    "throughput": "fastest",
+    "latency": "soonest done",
+    "ttft": "first with its first tokens",
+    "tpot": "fastest per token",
+    "memory": "smallest",
+}
 # What a ratio of the measure above 1, and below, is called.
 _WORDS: Final[dict[Objective, tuple[str, str]]] = {
     "throughput": ("slower", "faster"),
     "latency": ("later done", "sooner done"),
+    "ttft": ("later with first tokens", "sooner with first tokens"),
+    "tpot": ("slower per token", "faster per token"),
     "memory": ("more memory", "less memory"),
+}
+
+
+_ALIKE: Final[dict[Objective, str]] = {
+    "throughput": "as fast",
+    "latency": "as soon done",
+    "ttft": "as soon with first tokens",
+    "tpot": "as fast per token",
+    "memory": "the same memory",
 }
 
 
@@ -80,7 +97,7 @@ def compared(objective: Objective, mine: Forecast, its: Forecast) -> str:
     a, b = key(objective, mine)[0], key(objective, its)[0]
     if a != b:
         return _amount(a / b, objective)
-    alike = {"throughput": "as fast", "latency": "as soon done", "memory": "the same memory"}[objective]
+    alike = _ALIKE[objective]
     if key(objective, mine) == key(objective, its):
         return alike
     return f"{alike}, {_amount(mine.step_s / its.step_s, 'throughput')}"

@@ -2,8 +2,8 @@
 
 from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling, RotarySpec
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
-from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, MatmulTable
-from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec
+from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
+from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.model import (
     ExpertsSpec,
     FeedForwardSpec,
@@ -23,6 +23,7 @@ __all__ = [
     "ClusterSpec",
     "CollectiveTable",
     "Count",
+    "DecodeTable",
     "DeviceSpec",
     "Dtype",
     "ExpertsSpec",
@@ -31,6 +32,7 @@ __all__ = [
     "LinkSpec",
     "Llama3Scaling",
     "MatmulTable",
+    "MeasuredSpec",
     "ModelDocument",
     "ModelSpec",
     "NormSpec",

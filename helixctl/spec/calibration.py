@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helixctl.spec.base import Contradiction, Count, Dtype, Spec, in_order
+from helixctl.spec.base import Contradiction, Count, Dtype, Spec, added, in_order
 from helixctl.units import BytesPerSecond, FlopPerSecond, Seconds
 
 Elementwise = Literal["norm", "activation", "add"]
@@ -17,8 +17,9 @@ Grid = Annotated[tuple[Count, ...], Field(min_length=1, max_length=32)]
 class _Table(Spec):
     @property
     def grid(self) -> tuple[tuple[int, ...], ...]:
-        """The axes, outermost first."""
-        return tuple(getattr(self, name) for name in type(self).model_fields if name != "rates")
+        """The axes that the table has, outermost first."""
+        axes = (getattr(self, name) for name in type(self).model_fields if name != "rates")
+        return tuple(axis for axis in axes if axis is not None)
 
     @model_validator(mode="after")
     def _one_rate_for_every_point(self) -> Self:
@@ -44,21 +45,53 @@ class MatmulTable(_Table):
 
 
 class AttentionTable(_Table):
-    """Rates of fused causal attention, by tokens of a sequence and by width of a softmax; the last runs fastest."""
+    """Rates of fused causal attention on one device; the last axis runs fastest.
 
+    Attributes:
+        softmaxes: at work together: heads of a device by sequences. None: measured for so many that all of the
+            device is busy.
+        seq_len: tokens of a sequence.
+        width: elements of a softmax.
+        rates: one for every point.
+    """
+
+    softmaxes: Grid | None = added(None)
     seq_len: Grid
     width: Grid
     rates: tuple[FlopPerSecond, ...]
+
+
+class DecodeTable(_Table):
+    """Rates at which attention of one new token reads its cache on one device; the last axis runs fastest.
+
+    Attributes:
+        caches: heads of keys and values, each with its cache, at work together: those of a device by sequences.
+        keys: positions of the cache that the token attends to.
+        width: elements of a softmax.
+        rates: bytes of keys and values per second, one for every point.
+    """
+
+    caches: Grid
+    keys: Grid
+    width: Grid
+    rates: tuple[BytesPerSecond, ...]
 
 
 class CollectiveTable(Spec):
     """Seconds of a collective of so many ranks by the bytes that one rank receives (a task's ``nbytes``).
 
     All groups of that many ranks ran at the same time, as they do in a step.
+
+    Attributes:
+        kind, ranks: which collective, of how many ranks.
+        hosts: over which a group's ranks were spread. None: inside one host, or, where a host has fewer devices than
+            ``ranks``, over as many hosts as hold them.
+        nbytes, seconds: ascending sizes, and a time for each.
     """
 
     kind: Literal["broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive"]
     ranks: Annotated[int, Field(strict=True, ge=2, le=4096)]
+    hosts: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = added(None)
     nbytes: Grid
     seconds: tuple[Seconds, ...]
 
@@ -78,6 +111,7 @@ class CalibrationSpec(Spec):
         source: when, on what, with what: printed wherever one of these numbers is used.
         task_overhead: what starting one task takes.
         matmul, attention: rates by dtype and shape.
+        decode: rates of reading the cache, by dtype and shape.
         elementwise: bytes read and written per second, by kind of task.
         collectives: times by kind, ranks and size.
         collective_load: share of a core that a rank keeps busy inside a collective (devices that share cores).
@@ -87,6 +121,7 @@ class CalibrationSpec(Spec):
     task_overhead: Seconds
     matmul: Annotated[dict[Dtype, MatmulTable], in_order(Dtype)] = Field(default_factory=dict)
     attention: Annotated[dict[Dtype, AttentionTable], in_order(Dtype)] = Field(default_factory=dict)
+    decode: Annotated[dict[Dtype, DecodeTable], in_order(Dtype)] = added({})
     elementwise: Annotated[dict[Elementwise, BytesPerSecond], in_order(Elementwise)] = Field(default_factory=dict)
     collectives: tuple[CollectiveTable, ...] = ()
     collective_load: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0

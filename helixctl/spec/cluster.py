@@ -29,6 +29,8 @@ class DeviceSpec(Spec):
         memory: bytes that it has.
         memory_bandwidth: of reading and writing that memory, bytes per second.
         peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them.
+        sms: streaming multiprocessors of a GPU; None: those of an H100.
+        matmul_share: part of ``peak`` that large matrix products reach; None: that of an H100.
         reserve: share of the memory that no plan takes. Kernels and communication need workspace, which the memory
             proof does not count; engines keep a tenth as well (vLLM: ``gpu_memory_utilization`` 0.9).
     """
@@ -38,6 +40,8 @@ class DeviceSpec(Spec):
     memory: Bytes
     memory_bandwidth: BytesPerSecond
     peak: Annotated[dict[Dtype, FlopPerSecond], in_order(Dtype)]
+    sms: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = added(None)
+    matmul_share: Share | None = added(None)
     reserve: Share = added(_RESERVE)
 
     @field_validator("peak")
@@ -47,6 +51,14 @@ class DeviceSpec(Spec):
             msg = "peak names no dtype; give at least the model's"
             raise ValueError(msg)
         return peak
+
+    @field_validator("matmul_share")
+    @classmethod
+    def _some_share(cls, share: float | None) -> float | None:
+        if share == 0:
+            msg = "must be over 0 %; leave it out for that of an H100"
+            raise ValueError(msg)
+        return share
 
     @property
     def available(self) -> float:
@@ -72,6 +84,13 @@ def no_peak(dtype: Dtype, device: DeviceSpec) -> Diagnostic:
     return Diagnostic("HX114", message, f"add {dtype} to device.peak of the cluster, or choose another --set dtype")
 
 
+class MeasuredSpec(Spec):
+    """A calibration that comes with helixctl, by name: of a GPU, and the very rates by their digest (spec/rates.py)."""
+
+    gpu: Name
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
 class ClusterSpec(Spec):
     """Hosts of equal devices. Ranks are numbered host by host.
 
@@ -79,6 +98,7 @@ class ClusterSpec(Spec):
         nics_per_host: network cards that the devices of a host share; None: each device has its own.
         cores_per_host: CPU cores that the devices of a host share; None: each device computes by itself.
         calibration: measured constants, which replace the cost model's defaults.
+        measured: in its place those that come with helixctl.
     """
 
     name: Name
@@ -90,12 +110,16 @@ class ClusterSpec(Spec):
     nics_per_host: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     cores_per_host: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     calibration: CalibrationSpec | None = None
+    measured: MeasuredSpec | None = added(None)
 
     @model_validator(mode="after")
-    def _hosts_are_linked(self) -> Self:
+    def _no_contradiction(self) -> Self:
         if self.hosts > 1 and self.between_hosts is None:
             msg = f"{self.hosts} hosts, but between_hosts is not given"
             raise Contradiction(msg, "hosts")
+        if self.calibration is not None and self.measured is not None:
+            msg = "measured and calibration both give measured rates; leave one of them out"
+            raise Contradiction(msg, "measured")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -110,9 +111,19 @@ class WorkloadSpec(Spec):
         return self.batch * self.seq_len
 
     @property
+    def positions(self) -> int:
+        """Tokens of a sequence in the end, generated ones among them."""
+        return self.seq_len + (self.output_len or 0)
+
+    @property
     def in_one_pass(self) -> Step:
         """All of it as one step without a cache."""
-        return Step("pass", self.batch, self.seq_len, self.logits)
+        return _one_pass(self.batch, self.seq_len, self.logits)
+
+
+@lru_cache(maxsize=1024)  # a search asks for it many thousand times
+def _one_pass(batch: int, seq_len: int, logits: Literal["all", "last"]) -> Step:
+    return Step("pass", batch, seq_len, logits)
 
 
 def no_logits(model: ModelSpec, workload: WorkloadSpec) -> str | None:

@@ -1,6 +1,7 @@
 """Clusters by name: ``h100:2x8`` is two hosts of eight H100, as the yaml files in ``clusters/`` describe the GPU.
 
-They are read where one is used; a plan holds its cluster whole, and so does not depend on them.
+They are read where one is used; a plan holds its cluster whole, and so does not depend on them. What was measured of
+each GPU is in spec/rates.py.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class NamedCluster:
 @cache
 def cluster_names() -> tuple[str, ...]:
     """The GPUs of which there are clusters."""
-    found = (file.name.partition(".") for file in _folder().iterdir())
+    found = (file.name.partition(".") for file in folder_of_clusters().iterdir())
     return tuple(sorted(name for name, _, suffix in found if suffix == "yaml"))
 
 
@@ -161,10 +162,11 @@ def _how(gpu: str) -> str:
 
 
 def _text_of(gpu: str) -> str:
-    return (_folder() / f"{gpu}.yaml").read_text(encoding="utf-8")
+    return (folder_of_clusters() / f"{gpu}.yaml").read_text(encoding="utf-8")
 
 
-def _folder() -> Traversable:
+def folder_of_clusters() -> Traversable:
+    """Where the files of the clusters by name are: ``h100.yaml``, and ``h100.rates.json`` with what was measured."""
     from importlib.resources import files
 
     return files("helixctl.spec") / "clusters"

@@ -9,8 +9,9 @@ from helixctl.spec.model import ModelSpec, WorkloadSpec
 def window_that_bites(model: ModelSpec, workload: WorkloadSpec) -> Finding | None:
     """HX111 where sequences are longer than the window; up to its length a window masks nothing."""
     window = model.attention.sliding_window
-    if window is None or workload.seq_len <= window:
+    if window is None or workload.positions <= window:
         return None
-    message = f"a sliding window of {window} tokens bites at {workload.seq_len} tokens a sequence"
-    hint = f"windows are not modelled; plan for at most {window} tokens: --seq-len {window}"
+    message = f"a sliding window of {window} tokens bites at {workload.positions} tokens a sequence"
+    least = "--seq-len" if workload.output_len is None else "--input-len and --output-len together"
+    hint = f"windows are not modelled; plan for at most {window} tokens: {least} {window}"
     return Finding("HX111", message, hint, ("attention", "sliding_window"), of_key=True)

@@ -10,19 +10,19 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
-from helixctl.errors import fail
+from helixctl_runtime.agree import agree
 from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
-from helixctl_runtime.comm.collectives import groups_of
+from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.measure.captured import is_replayed
-from helixctl_runtime.measure.measure import Measured, measure
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
+from helixctl_runtime.measure.measure import StepTimes, measure
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.result import RankMeasurement, Result, result
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Work:
         digests: of the dags, worked out once by whoever starts the ranks.
     """
 
-    places: Places
+    places: TaskNumbering
     options: Options
     digests: tuple[str, ...]
 
@@ -77,16 +77,16 @@ class _Session:
         self.places, self.dags, self.digests = work.places, work.places.dags, work.digests
         self.options, self.rank = work.options, rank
         options = work.options
-        self.numbers = Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)
+        self.numbers = TensorSource(options.seed, options.weights, options.inputs, options.weights_prefix)
 
     def run(self) -> list[Result] | None:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.rank.init_process_group()
-        self._agree()
+        agree(self.rank, self.digests, _shared(self.options), self.numbers)
         if self.rank.peers:  # else whoever started the ranks has done it
             for dag in self.dags:
                 self.numbers.check_heads(dag, (self.rank.rank, self.rank.world_size))
-        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in groups_of(dag)])
+        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in rank_sets(dag)])
         loaded = [self._compile(dag) for dag in self.dags]
         programs = [program for program, _ in loaded]
         self.numbers.close()
@@ -94,7 +94,7 @@ class _Session:
         options = self.options
         able = [False] * self.rank.world_size
         dist.all_gather_object(able, all(program.on_device for program in programs))
-        graph = is_replayed(able, wanted=options.cuda_graph)
+        graph = uses_cuda_graph(able, wanted=options.cuda_graph)
         steps = {
             "iters": options.iters,
             "warmup": options.warmup,
@@ -122,30 +122,6 @@ class _Session:
             for dag, ranks in zip(self.dags, zip(*gathered, strict=True), strict=True)
         ]
 
-    def _agree(self) -> None:
-        """All ranks hold the same documents and files and have the same options, or none goes on.
-
-        Raises:
-            HelixError: HX503.
-        """
-        # Ranks that were started by one process have what it has.
-        files = self.numbers.fingerprints() if self.rank.peers else {}
-        mine = (str(self.rank), list(self.digests), _shared(self.options), files)
-        held = [mine] * self.rank.world_size
-        dist.all_gather_object(held, mine)
-        (first, expected, options, read), *others = held
-        for rank, digests, its, theirs in others:
-            if digests != expected:
-                message = f"{rank} holds {_dags(digests)}, {first} {_dags(expected)}"
-                raise fail("HX503", message, "give all hosts the same files, --dtype and version of helixctl")
-            if different := [name for name in read if read[name] != theirs.get(name)]:
-                message = f"{rank} reads other files for {' and '.join(different)} than {first}"
-                raise fail("HX503", message, "give all hosts the same files")
-            if different := [
-                f"--{name} {its[name]}, not {options[name]}" for name in its if its[name] != options[name]
-            ]:
-                raise fail("HX503", f"{rank} has {', '.join(different)} as {first}", "start all ranks with one command")
-
     def _compile(self, dag: Dag) -> tuple[BoundProgram, int]:
         """This rank's part of a dag, and the bytes of weight files that it took."""
         before = self.numbers.weights_read_nbytes
@@ -156,7 +132,7 @@ class _Session:
         program = compile_rank(dag, self.rank.rank, self.rank.device, load)
         return program, self.numbers.weights_read_nbytes - before
 
-    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: Measured) -> RankMeasurement:
+    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: StepTimes) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         check = None
@@ -190,7 +166,3 @@ def _shared(options: Options) -> dict[str, object]:
         "output": options.output is not None,
         "cuda-graph": options.cuda_graph,
     }
-
-
-def _dags(digests: list[str]) -> str:
-    return ("the dag " if len(digests) == 1 else "the dags ") + ", ".join(f"{digest[:19]}..." for digest in digests)

@@ -1,4 +1,4 @@
-"""The runtime's one entrance: run proved dags on ranks of this machine, or as one rank of an outer launcher."""
+"""The runtime's entry point: run proved dags on ranks of this machine, or as one rank of an outer launcher."""
 
 from __future__ import annotations
 
@@ -9,27 +9,46 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl_runtime.execute import Options, Work
-from helixctl_runtime.measure.places import Places
+from helixctl_runtime.generate import Prompts, text
+from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.result import Result
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.session import Asked, Generation
+from helixctl_runtime.tensors.inputs import read_ids
+from helixctl_runtime.tensors.seeded import seeded_numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 
-__all__ = ["Options", "Result", "comparison", "run", "speaks", "starts_ranks"]
+__all__ = [
+    "Asked",
+    "Options",
+    "Prompts",
+    "Result",
+    "comparison",
+    "generate",
+    "prints_output",
+    "run",
+    "seeded_prompts",
+    "starts_ranks",
+    "stored_prompts",
+    "text",
+]
 
 
-def speaks() -> bool:
-    """Whether this process prints for all: it starts the ranks itself, or is rank 0 of an outer launcher."""
-    place = detect(os.environ)
-    return place is None or place.rank == 0
+def prints_output() -> bool:
+    """Whether this process prints the output of the run: it starts the ranks, or is rank 0 of an outer launcher."""
+    launched = detect(os.environ)
+    return launched is None or launched.rank == 0
 
 
 def starts_ranks() -> bool:
-    """Whether this process starts the ranks itself, and so sees how far they are."""
+    """Whether this process starts the ranks, and so can see their progress."""
     return detect(os.environ) is None
 
 
@@ -41,36 +60,36 @@ def run(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
-    watch: Callable[[str, int], None] | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
 ) -> list[Result] | None:
     """Run dags side by side: on the same ranks, measured in turn, step by step.
 
     Args:
-        dags: one or more, for equally many ranks.
-        names: what messages call them.
-        options: the same for all.
+        dags: one or more dags, for the same number of ranks.
+        names: their names in messages.
+        options: the options, the same for all.
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
-        log_dir: where the logs of the ranks are kept.
-        watch: ``watch(phase, step)`` is called a few times a second while ranks of this machine run.
+        log_dir: the folder for the logs of the ranks.
+        on_progress: ``on_progress(phase, step)`` is called a few times a second while ranks of this machine run.
 
     Returns:
-        The result of each dag, or None where another process is rank 0.
+        The result of each dag, or None if another process is rank 0.
 
     Raises:
-        HelixError: HX5xx, with the rank, the task and the log where a rank failed.
+        HelixError: HX5xx, with the rank, the task and the log if a rank failed.
     """
-    prefix, notes = _look(dags, options)
+    prefix, notes = _check_files(dags, options)
     options = replace(options, weights_prefix=prefix)
-    places = Places(tuple(dags), tuple(names))
+    numbering = TaskNumbering(tuple(dags), tuple(names))
     results = run_ranks(
-        Work(places, options, tuple(dag.digest for dag in dags)),
+        Work(numbering, options, tuple(dag.digest for dag in dags)),
         world_size=dags[0].plan.layout.devices,
         device=device,
         timeout=timeout,
-        task_name=places.name,
+        task_name=numbering.name,
         log_dir=log_dir,
-        watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
     found: Any = results[0]
     for result in found or ():
@@ -78,14 +97,74 @@ def run(
     return found
 
 
-def _look(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:
-    """See what is in the files: the prefix of the weights, and what is worth knowing of the input.
+def generate(
+    dags: Sequence[Dag],
+    asked: Asked,
+    *,
+    device: Literal["cpu", "cuda"],
+    timeout: float,
+    log_dir: Path | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> dict[str, Any] | None:
+    """Continue prompts by the steps of a plan.
+
+    Args:
+        dags: of the prefill and of the decode step.
+        asked: the prompts, and what to do with them.
+        device: one CUDA device per rank, or the CPU for all.
+        timeout: seconds that a rank waits for another.
+        log_dir: where the logs of the ranks are kept.
+        on_progress: as of ``run``.
+
+    Returns:
+        The report, with the tokens; None where another process is rank 0.
+
+    Raises:
+        HelixError: HX5xx, as ``run``.
+    """
+    options = Options(seed=asked.seed, weights=asked.weights, weights_prefix=asked.weights_prefix)
+    prefix, _ = _check_files(dags[:1], options)
+    numbering = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
+    results = run_ranks(
+        Generation(numbering, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags)),
+        world_size=dags[0].plan.layout.devices,
+        device=device,
+        timeout=timeout,
+        task_name=numbering.name,
+        log_dir=log_dir,
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
+    )
+    found: Any = results[0]
+    return found
+
+
+def seeded_prompts(dag: Dag, seed: int) -> Prompts:
+    """Prompts of the plan's length, of seeded token ids."""
+    work = dag.plan.workload
+    shape = (work.batch, work.seq_len)
+    ids = replace(dag.tensor["input_ids"], shape=shape)
+    made = seeded_numbers(ids, ids.full, seed, torch.int64, torch.device("cpu"))
+    return Prompts(made, torch.full((work.batch,), work.seq_len))
+
+
+def stored_prompts(path: str, dag: Dag) -> Prompts:
+    """The prompts of a safetensors file: ``input_ids`` (batch, tokens), and their lengths by ``attention_mask``.
+
+    Raises:
+        HelixError: HX507, it has no such tensor, or one that does not fit the plan.
+    """
+    vocabulary = dag.plan.model.vocabulary
+    return Prompts(*read_ids(path, vocabulary.size if vocabulary else 0))
+
+
+def _check_files(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:
+    """Check the weight and input files; the prefix of the weights, and notes on the input.
 
     Raises:
         HelixError: HX507, they do not hold what the dags need.
     """
     found: set[str | None] = set()
-    with closing(Numbers(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
+    with closing(TensorSource(options.seed, options.weights, options.inputs, options.weights_prefix)) as numbers:
         for dag in dags:
             numbers.check(dag, rows=starts_ranks())
             found.add(numbers.prefix)

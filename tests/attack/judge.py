@@ -1,8 +1,8 @@
-"""What becomes of a mutant: the codes with which it is refused, or an argument that it is a true document all the same.
+"""The verdict on a mutant: the codes with which it is refused, or an argument that it is still a true document.
 
-The argument does not use the verifier. Either lowering the mutant's own plan gives just this dag; or the numpy
-interpreter, which was written from docs/formats.md, computes with it what it computes with the good dag, to the last
-bit. The good dags' numbers are held against the reference in test_mutants.py.
+The argument does not use the verifier. Either the mutant's own plan is lowered to exactly this dag; or the numpy
+interpreter, which was written from docs/formats.md, computes the same bits with it as with the good dag.
+test_mutants.py compares the numbers of the good dags with the reference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Plan
 from tests.attack import bases
-from tests.attack.kind import Data, Kind
+from tests.attack.mutation import Data, Mutation
 from tests.interpreter import execute, seeded
 
 Verdict = str  # refused, harmless, wrong code, survived, crashed
@@ -30,31 +30,31 @@ Verdict = str  # refused, harmless, wrong code, survived, crashed
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of a mutant; the codes, or what is to be said of it."""
+    """The verdict on a mutant, with the codes, or with the text of an error."""
 
     verdict: Verdict
     codes: frozenset[str] = frozenset()
     text: str = ""
 
 
-def judge(kind: Kind, base: str, data: Data, file: Path) -> Judgement:
-    """Load the mutant as the commands do."""
+def judge(mutation: Mutation, base: str, data: Data, file: Path) -> Judgement:
+    """Load the mutant as the commands do, and judge the result."""
     file.write_text(json.dumps(data), encoding="utf-8")
     try:
         document = load_document(str(file))
     except HelixError as error:
         codes = frozenset(d.code for d in error.diagnostics)
-        verdict = "refused" if codes <= kind.codes else "wrong code"
+        verdict = "refused" if codes <= mutation.codes else "wrong code"
         return Judgement(verdict, codes, "" if verdict == "refused" else str(error))
-    except Exception:  # noqa: BLE001  any other is a bug, which is looked for here
+    except Exception:  # noqa: BLE001  any other exception is a bug, and this test looks for bugs
         return Judgement("crashed", text=traceback.format_exc())
-    if kind.harmless and (_is_lowered(document) or _computes_the_same(base, data)):
+    if mutation.harmless and (_is_lowered(document) or _computes_the_same(base, data)):
         return Judgement("harmless")
     return Judgement("survived")
 
 
 def _is_lowered(document: object) -> bool:
-    """Whether a dag is what its own plan is lowered to."""
+    """Whether a dag is the one that its own plan is lowered to."""
     if not isinstance(document, Dag):
         return isinstance(document, Plan)  # a plan that is legal is a plan
     good = lower(document.plan, step=document.step)

@@ -1,6 +1,6 @@
-"""Documents that are broken in every way their fields allow: is each refused, and with the right code?
+"""Mutants: good documents with one mistake in any field. Is each refused, and with the right code?
 
-    python tests/attack/mutants.py [--seed N] [--count N] [--kind NAME] [--json FILE] [--update]
+    python tests/attack/mutants.py [--seed N] [--count N] [--kind NAME] [--update]
 
 ``--update`` writes the table into docs/reliability.md.
 """
@@ -23,50 +23,58 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from tests.attack import (  # noqa: E402
     bases,
-    of_order,
-    of_plans,
-    of_rows,
-    of_steps,
-    of_tasks,
-    of_tensors,
-    of_values,
-    of_wholes,
+    mutate_documents,
+    mutate_order,
+    mutate_plans,
+    mutate_rows,
+    mutate_steps,
+    mutate_tasks,
+    mutate_tensors,
+    mutate_values,
 )
 from tests.attack.judge import Judgement, judge  # noqa: E402
-from tests.attack.kind import Data, InapplicableError, Kind, Victim  # noqa: E402
+from tests.attack.mutation import Data, InapplicableError, Mutation, Victim  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
-KINDS: list[Kind] = [
-    kind
-    for file in (of_plans, of_tensors, of_values, of_tasks, of_order, of_wholes, of_rows, of_steps)
-    for kind in file.kind.all
-]
+_FILES = (
+    mutate_plans,
+    mutate_tensors,
+    mutate_values,
+    mutate_tasks,
+    mutate_order,
+    mutate_documents,
+    mutate_rows,
+    mutate_steps,
+)
+MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"
 _TRIES = 400
 
 
 @dataclass
 class Row:
-    """What became of the mutants of a kind."""
+    """The verdicts on the mutants of one mutation."""
 
-    kind: Kind
+    mutation: Mutation
     verdicts: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     bad: list[tuple[str, Judgement]] = field(default_factory=list)
 
 
-def mutants(kind: Kind, count: int, seed: int, names: Sequence[str] = tuple(bases.PLANS)) -> Iterator[tuple[str, Data]]:
-    """So many different mutants of a kind, less where there are not so many; each with the name of its base."""
-    random = Random(f"{seed} {kind.name}")
+def mutants(
+    mutation: Mutation, count: int, seed: int, names: Sequence[str] = tuple(bases.PLANS)
+) -> Iterator[tuple[str, Data]]:
+    """Up to ``count`` different mutants of one mutation, each with the name of the document that it is made from."""
+    random = Random(f"{seed} {mutation.name}")
     seen: set[str] = set()
     for _ in range(_TRIES + count):
         if len(seen) == count:
             return
         base = random.choice(names)
-        text = bases.text(base, kind.document)
+        text = bases.text(base, mutation.document)
         victim = Victim(json.loads(text), random)
         try:
-            kind.breaks(victim)
+            mutation.mutate(victim)
         except InapplicableError:
             continue
         broken = json.dumps(victim.data)
@@ -75,12 +83,12 @@ def mutants(kind: Kind, count: int, seed: int, names: Sequence[str] = tuple(base
             yield base, victim.data
 
 
-def attack(kind: Kind, count: int, seed: int, names: Sequence[str] = tuple(bases.PLANS)) -> Row:
-    """Judge so many mutants of a kind."""
-    row = Row(kind)
+def attack(mutation: Mutation, count: int, seed: int, names: Sequence[str] = tuple(bases.PLANS)) -> Row:
+    """Judge up to ``count`` mutants of one mutation."""
+    row = Row(mutation)
     with tempfile.TemporaryDirectory() as folder:
-        for base, data in mutants(kind, count, seed, names):
-            judged = judge(kind, base, data, Path(folder) / f"x.{kind.document}.json")
+        for base, data in mutants(mutation, count, seed, names):
+            judged = judge(mutation, base, data, Path(folder) / f"x.{mutation.document}.json")
             row.verdicts[judged.verdict] += 1
             row.codes.update(judged.codes)
             if judged.verdict not in {"refused", "harmless"}:
@@ -91,20 +99,20 @@ def attack(kind: Kind, count: int, seed: int, names: Sequence[str] = tuple(bases
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=3000, help="about so many in all")
+    parser.add_argument("--count", type=int, default=3000, help="mutants in all, about")
     parser.add_argument("--kind", help="only kinds whose name holds this")
     parser.add_argument("--update", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     begun = time.monotonic()
-    kinds = [kind for kind in KINDS if options.kind is None or options.kind in kind.name]
+    chosen = [mutation for mutation in MUTATIONS if options.kind is None or options.kind in mutation.name]
     rows = []
-    for i, kind in enumerate(kinds):
-        rows.append(attack(kind, -(-options.count // len(kinds)), options.seed))
+    for i, mutation in enumerate(chosen):
+        rows.append(attack(mutation, -(-options.count // len(chosen)), options.seed))
         if sys.stderr.isatty():
-            print(f"\r{i + 1} of {len(kinds)} kinds ", end="", file=sys.stderr, flush=True)
+            print(f"\r{i + 1} of {len(chosen)} kinds ", end="", file=sys.stderr, flush=True)
         for base, judged in rows[-1].bad[:3]:
             codes = ", ".join(sorted(judged.codes))
-            print(f"{kind.name}, of {base}: {judged.verdict} {codes}\n{judged.text[-1500:]}", file=sys.stderr)
+            print(f"{mutation.name}, of {base}: {judged.verdict} {codes}\n{judged.text[-1500:]}", file=sys.stderr)
     print(file=sys.stderr)
     text = summary(rows, options.seed) + "\n\n" + table(rows)
     print(text)
@@ -126,7 +134,9 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         codes = ", ".join(sorted(row.codes)) or "-"
         done = row.verdicts
-        lines.append(f"| {row.kind.name} | {done.total()} | {done['refused']} | {codes} | {done['harmless'] or ''} |")
+        lines.append(
+            f"| {row.mutation.name} | {done.total()} | {done['refused']} | {codes} | {done['harmless'] or ''} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Some mutants of every kind; `make mutants` tries many more. And the other way round: every proof is needed."""
+"""Some mutants of every mutation (`make mutants` tries many more), and a test that every proof is needed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from tests.attack import bases
 from tests.attack.judge import outputs
-from tests.attack.kind import Kind
-from tests.attack.mutants import KINDS, attack
+from tests.attack.mutants import MUTATIONS, attack
+from tests.attack.mutation import Mutation
 from tests.runtime.test_interpreter import distance, reference
 
-NAMED = {kind.name: kind for kind in KINDS}
-# A proof, and mutants that it alone refuses with their code, or that crash what comes after it.
+NAMED = {mutation.name: mutation for mutation in MUTATIONS}
+# A proof, and a mutation whose mutants it alone refuses with their code, or that crash what comes after it.
 NEEDED = {
     "check_embedded_plan": "digest of the plan in a dag",
     "check_ids": "tensor declared twice",
@@ -39,15 +39,15 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_mutants_are_refused(kind: Kind) -> None:
-    row = attack(kind, 1, seed=1)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_mutants_are_refused(mutation: Mutation) -> None:
+    row = attack(mutation, 1, seed=1)
     assert row.verdicts.total() == 1
     assert not row.bad, row.bad
 
 
-def test_kinds_have_names_of_their_own() -> None:
-    assert len(NAMED) == len(KINDS) >= 40
+def test_names_of_mutations_are_unique() -> None:
+    assert len(NAMED) == len(MUTATIONS) >= 40
 
 
 @pytest.mark.parametrize("name", bases.PLANS)
@@ -90,32 +90,32 @@ def test_every_proof_is_named() -> None:
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_without_one_proof_mutants_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mutants would show a hole: with one proof less they pass, crash what follows, or get other codes."""
-    kind, bare = NAMED[NEEDED[name]], ("paper", "paper, groups first", "interleaved")
+    """Without one of the proofs its mutants pass, crash what follows, or get other codes, so they would show a hole."""
+    mutation, bare = NAMED[NEEDED[name]], ("paper", "paper, groups first", "interleaved")
     if name == "check_state":
         bare = ("decode, by key", "decode, in stages", "prefill, sharded")
-    whole = attack(kind, 3, 1, bare)
+    whole = attack(mutation, 3, 1, bare)
     checks = tuple(tuple(c for c in stage if c.__name__ != name) for stage in helixctl.verify.CHECKS)
     monkeypatch.setattr(helixctl.verify, "CHECKS", checks)
-    less = attack(kind, 3, 1, bare)
+    less = attack(mutation, 3, 1, bare)
     assert not whole.bad
     assert less.bad or less.codes != whole.codes
 
 
-def test_a_kind_without_its_reason_is_not_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mutation_without_its_reason_is_not_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is accepted must be declared as possibly harmless, and be shown to be so."""
     from dataclasses import replace
 
-    kind = NAMED["tables in another order"]
-    assert not attack(kind, 5, 1).bad
-    assert attack(replace(kind, harmless=""), 5, 1).bad
+    mutation = NAMED["tables in another order"]
+    assert not attack(mutation, 5, 1).bad
+    assert attack(replace(mutation, harmless=""), 5, 1).bad
 
 
 def test_a_wrong_sum_is_not_taken_for_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers decide: with no proof at all a kind that is declared harmless does not get through."""
-    kind = NAMED["input replaced by a value of the same rank"]
+    """Without any proof, mutants that may be harmless are not all judged harmless: their numbers differ."""
+    mutation = NAMED["input replaced by a value of the same rank"]
     monkeypatch.setattr(helixctl.verify, "CHECKS", ())
-    verdicts = attack(kind, 12, 1, ("paper", "paper, reduce")).verdicts
+    verdicts = attack(mutation, 12, 1, ("paper", "paper, reduce")).verdicts
     assert verdicts["survived"] + verdicts["crashed"] > verdicts["harmless"]
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/gpus.py [--update]
 
 Measured are the reports in docs/measurements/gpus/, which `make gpu` wrote; predictions are made anew for the same
-models from the datasheet and from the cluster file that was calibrated on that GPU. Needs no GPU.
+models from the datasheet, from the cluster file that was calibrated on that GPU, and by the GPU's name. Needs no GPU.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from helixctl.api import load  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
-from tests.gpu.steps import CASES, dag_of, datasheet, one_device, step_ms, task_us  # noqa: E402
+from tests.gpu.steps import CASES, by_name, dag_of, datasheet, one_device, step_ms, task_us  # noqa: E402
 
 GPUS = ("h100", "h200")
 FOLDER, PAGE = ROOT / "docs/measurements/gpus", ROOT / "docs/measurements/gpu.md"
 MODELS = {load(ROOT / model).name: model for model, _ in CASES}
-SOURCES = ("datasheet", "calibrated")
+SOURCES = ("datasheet", "calibrated", "by name")
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def compared(gpu: str, row: dict[str, Any]) -> dict[str, Any]:
     """A measured step with today's predictions of it and of its tasks."""
     keys = ("dtype", "layers")
     sets = [f"{key}={row[key]}" for key in keys] + [f"workload.{key}={row[key]}" for key in ("batch", "seq_len")]
-    clusters = datasheet(gpu), one_device(load(FOLDER / f"{gpu}.cluster.yaml"))
+    clusters = datasheet(gpu), one_device(load(FOLDER / f"{gpu}.cluster.yaml")), by_name(gpu)
     predicted, tasks = {}, {}
     for source, cluster in zip(SOURCES, clusters, strict=True):
         dag = dag_of(MODELS[row["model"]], sets, cluster)
@@ -92,8 +92,8 @@ def passed(rows: list[dict[str, Any]]) -> str:
 def step_table(steps: dict[str, list[dict[str, Any]]]) -> str:
     """Whole steps."""
     lines = [
-        "| GPU | model | layers | sequences x tokens | measured, ms | by the datasheet | calibrated |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| GPU | model | layers | sequences x tokens | measured, ms | by the datasheet | calibrated | by name |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
     for gpu, rows in steps.items():

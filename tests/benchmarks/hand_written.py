@@ -26,15 +26,15 @@ import torch.distributed as dist  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from helixctl.dag import Dag  # noqa: E402
-from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
+from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
 from helixctl_runtime.measure.clock import Clock  # noqa: E402
 from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
-from helixctl_runtime.measure.watches import Stopwatch  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
-from helixctl_runtime.tensors.files import Numbers  # noqa: E402
+from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.documents import SMALL, dag_of  # noqa: E402
 
 # torch 2.13 renames it; 2.11 has only the old name.
@@ -111,12 +111,12 @@ class Duel:
 
     def __call__(self, rank: Rank) -> tuple[list[float], list[float]]:
         rank.init_process_group()
-        groups = rank.new_groups(groups_of(self.dag))
-        numbers, dtype = Numbers(0, None, None), TORCH[self.dag.plan.model.dtype]
+        groups = rank.new_groups(rank_sets(self.dag))
+        numbers, dtype = TensorSource(0, None, None), TORCH[self.dag.plan.model.dtype]
         program = compile_rank(
             self.dag, rank.rank, rank.device, lambda v: numbers.value(self.dag, v, TORCH[v.dtype], rank.device)
         )
-        walker = Walker(program, groups, rank.progress.cell, Stopwatch(Clock(rank.device, rank.rank)))
+        walker = Walker(program, groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank)))
         value = {v.tensor: v for v in self.dag.values if v.rank == rank.rank and v.id not in self.dag.producer}
         by_hand = ByHand(self.dag, rank, groups, lambda name: numbers.value(self.dag, value[name], dtype, rank.device))
         rank.progress.enter(Phase.CHECKING)

@@ -1,138 +1,215 @@
-"""Our rates of single GPUs beside NVIDIA's measured tables, for docs/measurements/gpu.md.
+"""The cost model beside NVIDIA's measured tables of five GPUs, for docs/measurements/silicon.md.
 
     pip download --no-deps aiconfigurator-core==0.12.0
-    python tests/benchmarks/silicon.py WHEEL [--update]
+    python tests/benchmarks/silicon.py WHEEL [--update] [--sample]
 
-The wheel (Apache-2.0) holds what NVIDIA measured of matrix products and attention inside three engines; of a shape the
-median of them counts. Beside it stand the cost model with the datasheet, and with the cluster file that
-`helixctl calibrate` wrote on such a GPU. Needs pyarrow, and no GPU.
+Twice: by the rates that come with helixctl, and by datasheet. What is on the grid of those rates, which were derived
+from the same tables (tests/benchmarks/rates.py), is left out. A sample of the rest is kept in the repository, for
+tests/cost/test_silicon.py. Needs pyarrow (the extra `tables`), and no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import random
+import re
 import statistics
 import sys
-import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Final
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
-from helixctl.api import load  # noqa: E402
-from helixctl.cost.compute import _Device  # noqa: E402
+from helixctl.cost.collectives import collective_cost  # noqa: E402
+from helixctl.cost.compute import _Device, decode_attention_cost  # noqa: E402
 from helixctl.dag import Value  # noqa: E402
-from helixctl.spec import ClusterSpec  # noqa: E402
-from tests.benchmarks.gpus import FOLDER, GPUS, PAGE  # noqa: E402
+from helixctl.spec import CalibrationSpec, ClusterSpec  # noqa: E402
+from helixctl.spec.load import load_cluster  # noqa: E402
+from helixctl.spec.rates import rates_of  # noqa: E402
+from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SYSTEMS, Seconds, Shape, Tables  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
-from tests.gpu.steps import datasheet, one_device  # noqa: E402
 
-DTYPE, NEAR = "bfloat16", 1.25
-Shape = tuple[int, ...]
-# What is compared: products and prompts of sizes that models have.
-MOST = 2**31
-ROWS = ((1, 16), (17, 256), (257, 1024), (1025, 8191), (8192, MOST), (1, MOST))
-TOKENS = ((128, 511), (512, 2047), (2048, 8191), (8192, MOST), (128, MOST))
+SAMPLE: Final = ROOT / "tests/cost/silicon.sample.json"
+SAMPLED: Final = 30
+PAGE: Final = ROOT / "docs/measurements/silicon.md"
+NEAR: Final = 1.25
+MOST: Final = 2**40
+# What is compared: products, prompts and caches of sizes that models have.
 LEAST_WIDTH, LEAST_HEADS = 512, 4
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is compared: which shapes of a table, in which spans of one of their sizes, and what the model says."""
+
+    name: str
+    unit: str
+    measured: Callable[[Tables], Seconds]
+    wanted: Callable[[Shape], bool]
+    size: Callable[[Shape], int]
+    spans: tuple[Span, ...]
+    predicted: Callable[[ClusterSpec, Shape], float]
+    fitted: Callable[[CalibrationSpec, Shape], bool]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
-    parser.add_argument("--update", action="store_true", help="rewrite the table in docs/measurements/gpu.md")
+    parser.add_argument("--update", action="store_true", help="rewrite the tables in docs/measurements/silicon.md")
+    parser.add_argument("--sample", action="store_true", help="rewrite the sample of the tables that the tests use")
     options = parser.parse_args()
-    with zipfile.ZipFile(options.wheel) as wheel:
-        text = table(wheel)
-    print(text)
+    of_gpu = {gpu: Tables(options.wheel, gpu) for gpu in SYSTEMS}
+    measured = {kind: {gpu: held_out(kind, gpu, kind.measured(of_gpu[gpu])) for gpu in SYSTEMS} for kind in KINDS}
+    if options.sample:
+        SAMPLE.write_text(sample(measured), encoding="utf-8")
+    made = tables(measured)
+    print("\n\n".join(made.values()))
     if options.update:
-        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), {"silicon": text}), encoding="utf-8")
+        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
 
 
-def table(wheel: zipfile.ZipFile) -> str:
-    """Predicted by NVIDIA's: the median, and the share of points within a factor of 1.25."""
-    lines = [
-        "| | shapes | " + " | ".join(f"{gpu.upper()}, {name}" for gpu in GPUS for name in clusters(gpu)) + " |",
-        "| --- | --- |" + " --- |" * (2 * len(GPUS)),
+def tables(measured: Mapping[Kind, Mapping[str, Seconds]]) -> dict[str, str]:
+    """By the names of their places in the page."""
+    head = [
+        f"| | shapes | {' | '.join(gpu.upper() for gpu in SYSTEMS)} |",
+        "| --- | --- |" + " --- |" * len(SYSTEMS),
     ]
-    for what, unit, ranges, measured, predicted in (
-        ("product", "rows", ROWS, products, product_s),
-        ("causal attention", "tokens", TOKENS, attentions, attention_s),
-    ):
-        found: dict[tuple[int, int], list[str]] = {span: [] for span in ranges}
-        counts: dict[tuple[int, int], int] = {}
-        for gpu in GPUS:
-            shapes = dict(measured(wheel, f"{gpu}_sxm"))
-            for cluster in clusters(gpu).values():
-                device = _Device(cluster, DTYPE)
-                ratios = {shape: predicted(device, shape) / seconds for shape, seconds in shapes.items()}
-                for span in ranges:
-                    its = [ratio for shape, ratio in ratios.items() if span[0] <= shape[0] <= span[1]]
-                    near = sum(1 / NEAR <= ratio <= NEAR for ratio in its) / len(its)
-                    found[span].append(f"{statistics.median(its):.2f}, {near:.0%}")
-                    counts[span] = max(counts.get(span, 0), len(its))
-        for (first, last), cells in found.items():
-            end = f"{first:,} and more" if last == MOST else f"{first:,} to {last:,}"
-            lines.append(f"| {what}, {end} {unit} | {counts[first, last]:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    found: dict[str, list[str]] = {"by-name": list(head), "by-datasheet": list(head)}
+    for kind, of_gpu in measured.items():
+        for name, rows in found.items():
+            ratios = {gpu: ratios_of(kind, clusters(gpu)[name], seconds) for gpu, seconds in of_gpu.items()}
+            rows += [row(kind, span, ratios) for span in kind.spans]
+    return {name: "\n".join(rows) for name, rows in found.items()}
+
+
+def ratios_of(kind: Kind, cluster: ClusterSpec, seconds: Seconds) -> list[tuple[int, float]]:
+    """The size of every shape, and predicted by measured."""
+    return [(kind.size(shape), kind.predicted(cluster, shape) / took) for shape, took in seconds.items()]
+
+
+def sample(measured: Mapping[Kind, Mapping[str, Seconds]]) -> str:
+    """Some shapes of every kind and GPU, the same ones every time, in the largest span of the kind."""
+    found: dict[str, Any] = {"from": f"{NAME}, Apache-2.0 (NOTICE)", "seconds": {}}
+    for kind, of_gpu in measured.items():
+        first, last = kind.spans[-1]
+        for gpu, seconds in of_gpu.items():
+            shapes = sorted(shape for shape in seconds if first <= kind.size(shape) <= last)
+            some = sorted(random.Random(0).sample(shapes, min(SAMPLED, len(shapes))))
+            found["seconds"].setdefault(kind.name, {})[gpu] = [
+                [*shape, float(f"{seconds[shape]:.4g}")] for shape in some
+            ]
+    return re.sub(r"\],\s*\[", "],\n[", json.dumps(found, separators=(",", ":"))) + "\n"
+
+
+def held_out(kind: Kind, gpu: str, seconds: Seconds) -> Seconds:
+    rates = rates_of(clusters(gpu)["by-name"])
+    if rates is None:
+        raise SystemExit(f"{gpu} has no rates")
+    return {s: took for s, took in seconds.items() if kind.wanted(s) and not kind.fitted(rates, s)}
+
+
+def row(kind: Kind, span: Span, ratios: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    first, last = span
+    its = {gpu: [ratio for size, ratio in found if first <= size <= last] for gpu, found in ratios.items()}
+    counts = sorted({len(found) for found in its.values()})
+    shapes = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    end = f"{first:,} and more" if last == MOST else f"{first:,} to {last:,}"
+    return f"| {kind.name}, {end} {kind.unit} | {shapes} | {' | '.join(map(cell, its.values()))} |"
+
+
+def cell(ratios: Sequence[float]) -> str:
+    """Predicted by measured: the median, and the share of shapes within a factor of 1.25."""
+    near = sum(1 / NEAR <= ratio <= NEAR for ratio in ratios) / len(ratios)
+    return f"{statistics.median(ratios):.2f}, {near:.0%}"
 
 
 def clusters(gpu: str) -> dict[str, ClusterSpec]:
-    return {"datasheet": datasheet(gpu), "calibrated": one_device(load(FOLDER / f"{gpu}.cluster.yaml"))}
+    """A host of such GPUs, with and without what was measured."""
+    named = load_cluster(f"{gpu}:8")
+    return {"by-name": named, "by-datasheet": named.model_copy(update={"measured": None})}
 
 
-def products(wheel: zipfile.ZipFile, system: str) -> Iterator[tuple[Shape, float]]:
-    """(rows, columns, depth) and seconds."""
-
-    def shape(row: dict[str, Any]) -> Shape | None:
-        fits = row["gemm_dtype"] == DTYPE and min(row["n"], row["k"]) >= LEAST_WIDTH
-        return (row["m"], row["n"], row["k"]) if fits else None
-
-    return medians(wheel, system, "gemm", "gemm_perf", shape)
+def product_s(cluster: ClusterSpec, shape: Shape) -> float:
+    device, (m, n, k) = _Device(cluster, DTYPE), shape
+    nbytes = DTYPE_NBYTES * (m * n + m * k + n * k)
+    return device.matmul(m, n, k, nbytes).seconds + device.task_overhead.value
 
 
-def attentions(wheel: zipfile.ZipFile, system: str) -> Iterator[tuple[Shape, float]]:
-    """(tokens, sequences, heads, heads of keys, width) and seconds, of whole prompts."""
-
-    def shape(row: dict[str, Any]) -> Shape | None:
-        plain = row["step"] == row["window_size"] == 0 and row["attn_dtype"] == row["kv_cache_dtype"] == DTYPE
-        if not plain or row["isl"] < TOKENS[0][0] or row["num_heads"] < LEAST_HEADS:
-            return None
-        heads = row["num_heads"]
-        return row["isl"], row["batch_size"], heads, row["num_key_value_heads"] or heads, row["head_dim"]
-
-    return medians(wheel, system, "attention", "context_attention_perf", shape)
-
-
-def medians(
-    wheel: zipfile.ZipFile, system: str, family: str, file: str, shape: Callable[[dict[str, Any]], Shape | None]
-) -> Iterator[tuple[Shape, float]]:
-    """Of every shape the median of what the engines took, in seconds."""
-    import pyarrow.parquet as pq
-
-    seconds: dict[Shape, list[float]] = defaultdict(list)
-    for name in wheel.namelist():
-        if f"/{system}/{family}/" in name and name.endswith(f"{file}.parquet"):
-            for row in pq.read_table(BytesIO(wheel.read(name))).to_pylist():
-                if (its := shape(row)) is not None:
-                    seconds[its].append(row["latency"] * 1e-3)
-    return ((its, statistics.median(all_)) for its, all_ in seconds.items())
-
-
-def product_s(device: _Device, shape: Shape) -> float:
-    m, n, k = shape
-    return device.matmul(m, n, k, 2 * (m * n + m * k + n * k)).seconds + device.task_overhead.value
-
-
-def attention_s(device: _Device, shape: Shape) -> float:
-    tokens, sequences, heads, kv_heads, width = shape
+def prompt_s(cluster: ClusterSpec, shape: Shape) -> float:
+    device, (tokens, sequences, heads, kv_heads, width) = _Device(cluster, DTYPE), shape
     queries = Value("q", "q", 0, ((0, sequences), (0, tokens), (0, heads), (0, width)), DTYPE)
     flops = 2 * sequences * heads * width * tokens * (tokens + 1)
-    nbytes = 4 * sequences * tokens * width * (heads + kv_heads)
+    nbytes = 2 * DTYPE_NBYTES * sequences * tokens * width * (heads + kv_heads)
     return device.attention(queries, tokens, width, flops, nbytes).seconds + device.task_overhead.value
+
+
+def decode_s(cluster: ClusterSpec, shape: Shape) -> float:
+    keys, sequences, heads, kv_heads, width = shape
+    sizes = {"batch": sequences, "heads": heads, "kv_heads": kv_heads, "width": width, "keys": keys}
+    return decode_attention_cost(cluster, DTYPE, **sizes).seconds
+
+
+def collective_s(cluster: ClusterSpec, shape: Shape) -> float:
+    kind, ranks, nbytes = shape
+    task: Any = SimpleNamespace(kind=kind, ranks=tuple(range(ranks)), nbytes=nbytes, op=None)
+    return collective_cost(task, cluster).seconds
+
+
+def product_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
+    return _on_grid(rates.matmul[DTYPE].grid, shape)
+
+
+def prompt_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
+    tokens, sequences, heads, _, width = shape
+    return _on_grid(rates.attention[DTYPE].grid, (sequences * heads, tokens, width))
+
+
+def decode_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
+    keys, sequences, _, kv_heads, width = shape
+    return _on_grid(rates.decode[DTYPE].grid, (sequences * kv_heads, keys, width))
+
+
+def collective_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
+    kind, ranks, nbytes = shape
+    return any((t.kind, t.ranks) == (kind, ranks) and nbytes in t.nbytes for t in rates.collectives)
+
+
+def _on_grid(grid: Sequence[Sequence[int]], point: Sequence[int]) -> bool:
+    return all(size in axis for axis, size in zip(grid, point, strict=True))
+
+
+def _kinds() -> Iterator[Kind]:
+    yield Kind(
+        "product", "rows", Tables.products, lambda s: min(s[1:]) >= LEAST_WIDTH, lambda s: s[0],
+        ((1, 16), (17, 256), (257, 1024), (1025, 8191), (8192, MOST), (1, MOST)), product_s, product_fitted,
+    )  # fmt: skip
+    yield Kind(
+        "causal attention", "tokens", Tables.prompts, lambda s: s[2] >= LEAST_HEADS, lambda s: s[0],
+        ((128, 511), (512, 2047), (2048, 8191), (8192, MOST), (128, MOST)), prompt_s, prompt_fitted,
+    )  # fmt: skip
+    yield Kind(
+        "attention over a cache", "keys", Tables.decodes, lambda s: s[4] in WIDTHS, lambda s: s[0],
+        ((2, 127), (128, 1023), (1024, 8191), (8192, MOST), (128, MOST)), decode_s, decode_fitted,
+    )  # fmt: skip
+    for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
+        yield Kind(
+            kind, "bytes received", Tables.collectives, lambda s, kind=kind: s[0] == kind, lambda s: s[2],
+            ((1, MOST),), collective_s, collective_fitted,
+        )  # fmt: skip
+    yield Kind(
+        "all four", "bytes received", Tables.collectives, lambda _: True, lambda s: s[2],
+        ((1, 65_535), (65_536, 2**24 - 1), (2**24, MOST), (1, MOST)), collective_s, collective_fitted,
+    )  # fmt: skip
+
+
+WIDTHS: Final = (64, 128, 256)  # the others are those of latent attention, whose keys are not its values
+KINDS: Final = tuple(_kinds())
 
 
 if __name__ == "__main__":

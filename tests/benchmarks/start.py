@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch.distributed as dist  # noqa: E402
 
-from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
 from helixctl_runtime.ranks import Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from tests.documents import PAPER, SMALL, dag_of  # noqa: E402
@@ -66,7 +66,7 @@ def sixteen_ranks() -> float:
     """Seconds from the call until the last of 16 ranks is past the first barrier, torch being imported already."""
     begin = time.monotonic()
     ends: list[Any] = run_ranks(
-        Up(groups_of(dag_of(SMALL, 4, 4))), world_size=16, device="cpu", timeout=30, task_name=lambda r, p: str(p)
+        Up(rank_sets(dag_of(SMALL, 4, 4))), world_size=16, device="cpu", timeout=30, task_name=lambda r, p: str(p)
     )
     return max(ends) - begin
 

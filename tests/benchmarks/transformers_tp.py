@@ -37,15 +37,15 @@ from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.spec import WorkloadSpec  # noqa: E402
 from helixctl.spec.load import load_cluster, load_model  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
-from helixctl_runtime.comm.collectives import groups_of  # noqa: E402
+from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
+from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
 from helixctl_runtime.measure.clock import Clock  # noqa: E402
 from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
-from helixctl_runtime.measure.watches import Stopwatch  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
-from helixctl_runtime.tensors.files import Numbers  # noqa: E402
+from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.documents import SMALL  # noqa: E402
 
 RANKS, WARMUP = 4, 5
@@ -82,7 +82,7 @@ class Side:
 
     def __call__(self, rank: Rank) -> dict[str, list[float]]:
         rank.init_process_group()
-        groups = rank.new_groups(list(dict.fromkeys(ranks for dag in self.dags.values() for ranks in groups_of(dag))))
+        groups = rank.new_groups(list(dict.fromkeys(ranks for dag in self.dags.values() for ranks in rank_sets(dag))))
         walks, programs = self._walkers(rank, groups)
         theirs = self._transformers(rank)
         rank.progress.enter(Phase.CHECKING)
@@ -106,7 +106,7 @@ class Side:
         return times
 
     def _walkers(self, rank: Rank, groups: Any) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
-        numbers, found, programs = Numbers(0, self.folder, None), {}, {}
+        numbers, found, programs = TensorSource(0, self.folder, None), {}, {}
         for name, dag in self.dags.items():
 
             def load(value: Any, dag: Dag = dag) -> torch.Tensor:
@@ -115,7 +115,7 @@ class Side:
                 return numbers.value(dag, value, TORCH[value.dtype], rank.device)
 
             program = compile_rank(dag, rank.rank, rank.device, load)
-            walker = Walker(program, groups, rank.progress.cell, Stopwatch(Clock(rank.device, rank.rank)))
+            walker = Walker(program, groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank)))
 
             def walk(walker: Walker = walker, program: Any = program) -> None:
                 with fused([program]):

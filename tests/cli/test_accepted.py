@@ -1,4 +1,4 @@
-"""What ``plan`` writes, every command accepts, in a time and a memory that do not grow with its dag."""
+"""Every command accepts what ``plan`` writes, in a time and a memory that do not grow with the dag."""
 
 from __future__ import annotations
 

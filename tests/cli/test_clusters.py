@@ -1,4 +1,4 @@
-"""Clusters by name: which texts are names, what is made of them, and that a file of one plans as the name does."""
+"""Clusters by name: which texts are names, the specs that they give, and that a name and its file give equal plans."""
 
 from __future__ import annotations
 
@@ -56,11 +56,19 @@ def test_a_name_in_either_notation(text: str, name: str, hosts: int, devices: in
 
 
 def test_the_h100_are_those_of_the_paper() -> None:
-    """But for the rate of float64, which the paper's file lacks."""
+    """All is equal, except what the paper's file lacks: the rate of float64, and what was measured."""
     ours, papers = load_cluster("h100:2x8"), load_cluster(PAPER[1])
     peak = {name: rate for name, rate in ours.device.peak.items() if name != "float64"}
-    device = ours.device.model_copy(update={"peak": peak})
-    assert ours.model_copy(update={"name": papers.name, "device": device}) == papers
+    device = ours.device.model_copy(update={"peak": peak, "sms": None, "matmul_share": None})
+    assert ours.model_copy(update={"name": papers.name, "device": device, "measured": None}) == papers
+
+
+def test_the_sms_of_each_gpu() -> None:
+    assert {gpu: load_cluster(f"{gpu}:8").device.sms for gpu in cluster_names()} == {
+        "a100": 108, "b200": 148, "h100": 132, "h200": 132, "l40s": 142
+    }  # fmt: skip
+    with pytest.raises(api.HelixError, match="must be over 0 %"):
+        api.load("h100:8", ["device.matmul_share=0 %"])
 
 
 @pytest.mark.parametrize("gpu", cluster_names())

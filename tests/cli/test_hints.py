@@ -1,4 +1,4 @@
-"""What people type who come from other programs: the way out is said, and it is the right one."""
+"""Texts that users of other programs type: the hint names the right correction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models by name: what is a name, what comes before it, and what is said of one that is not there."""
+"""Models by name: which texts are names, what has precedence over a name, and the error for an unknown one."""
 
 from __future__ import annotations
 

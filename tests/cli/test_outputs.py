@@ -1,4 +1,4 @@
-"""No command replaces what it reads, or a file of another kind; what it would lose is said before any work is done."""
+"""No command replaces a file that it reads, or a file of another kind; the error comes before any work is done."""
 
 from __future__ import annotations
 

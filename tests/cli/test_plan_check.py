@@ -19,7 +19,7 @@ MEGATRON = ("--layout", "groups=8,pipeline=2,combine=reduce,microbatches=4")
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A plan of which single fields can be changed."""
+    """A plan in which single fields can be changed."""
     path = tmp_path / "x.plan.json"
     assert helixctl("plan", *SMALL, *MEGATRON, "-q", "-o", path).status == 0
     return path

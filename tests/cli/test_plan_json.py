@@ -10,7 +10,7 @@ import pytest
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.simulate import forecast_of, simulate
+from helixctl.simulate import forecast_from, simulate
 from tests.cli.command import helixctl
 from tests.documents import PAPER, SMALL
 
@@ -32,7 +32,7 @@ def test_the_chosen_one_is_what_the_plan_holds_and_simulate_predicts(tmp_path: P
     plan, chosen = Plan.model_validate_json(path.read_text()), found["chosen"]
     assert Layout.model_validate(chosen["layout"]) == plan.layout
     assert (found["plan_digest"], chosen["name"]) == (plan.digest, str(plan.layout))
-    predicted = forecast_of(simulate(lower(plan)))
+    predicted = forecast_from(simulate(lower(plan)))
     assert {name: chosen[name] for name in FIGURES} == pytest.approx({n: getattr(predicted, n) for n in FIGURES})
     assert chosen in found["candidates"]
     assert [c for c in found["candidates"] if c["chosen"]] == [chosen]

@@ -1,4 +1,4 @@
-"""What `plan` says beside its table, and what it refuses to price: each beside the case in which it does not."""
+"""The notes of `plan` beside its table, and what it refuses to price; each with a case in which it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as editors, merges and shells leave them: each with its own line, and nothing lost or waited for."""
+"""Files as editors, merges and shells leave them: each has its own error, and nothing is lost or blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers go to standard output, everything else to standard error; a reader who goes away costs nothing."""
+"""Answers go to standard output, everything else to standard error; a reader that closes the stream does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reports of helixctl validate: each format by a reader of its own, where they go, and what CI systems get."""
+"""The reports of helixctl validate: each format read by its own reader, where they go, and what CI systems get."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from helixctl.errors import CODES, Diagnostic
-from helixctl.report import FORMATS, Outcome, Report
+from helixctl.report import FORMATS, Outcome, ValidationReport
 from helixctl.report.markdown import as_markdown
-from helixctl.report.rules import WAYS_OUT
+from helixctl.report.rules import REMEDIES
 from tests.cli.command import Done, helixctl
 from tests.documents import ROOT
 
@@ -154,7 +154,7 @@ def test_sarif_has_what_the_standard_and_github_require() -> None:
         assert rule["shortDescription"]["text"] == CODES[rule["id"]].title
         assert rule["fullDescription"]["text"]
         assert rule["help"]["text"] == rule["help"]["markdown"]
-        assert WAYS_OUT[rule["id"]] in rule["help"]["text"]
+        assert REMEDIES[rule["id"]] in rule["help"]["text"]
         assert rule["defaultConfiguration"] == {"level": "error"}
     assert len(run["results"]) > 100
     for result in run["results"]:
@@ -238,7 +238,7 @@ def test_github_annotations() -> None:
 def test_github_escapes_come_back() -> None:
     message = "100% :: a,b: c\r\nnext %0A"
     diagnostic = Diagnostic("HX103", message, "50%, yes", "a,b:c%d.json", 3, 4)
-    text = FORMATS["github"](Report((Outcome("a,b:c%d.json", "model", (diagnostic,)),)), ROOT)
+    text = FORMATS["github"](ValidationReport((Outcome("a,b:c%d.json", "model", (diagnostic,)),)), ROOT)
     assert len(text.splitlines()) == 1
     (found,) = read_annotations(text)
     assert found["file"] == "a,b:c%d.json"
@@ -290,7 +290,7 @@ def test_a_summary_that_cannot_be_written_does_not_fail_the_job(tmp_path: Path) 
 def test_a_long_summary_stays_below_github_s_limit() -> None:
     many = tuple(Diagnostic("HX406", "x|y <b> `c`\n" * 100, "z", "f.json", n, 1) for n in range(1, 500))
     outcomes = tuple(Outcome(f"{n}.json", "dag", many) for n in range(300))
-    text = as_markdown(Report(outcomes), ROOT)
+    text = as_markdown(ValidationReport(outcomes), ROOT)
     assert len(text.encode()) < 2**20
     assert text.endswith("\nand 100 more\n")
     assert "<b>" not in text
@@ -318,7 +318,7 @@ def test_junit_has_a_case_a_file() -> None:
 
 def test_junit_holds_what_xml_cannot() -> None:
     bad = Diagnostic("HX103", "a\x00b\x1b <&\"' ]]> \udcff", None, "x\udcff<.json")
-    text = FORMATS["junit"](Report((Outcome("x\udcff<.json", None, (bad,)),)), ROOT)
+    text = FORMATS["junit"](ValidationReport((Outcome("x\udcff<.json", None, (bad,)),)), ROOT)
     (case,) = ET.fromstring(text.encode()).iter("testcase")
     assert case.get("name") == "x�<.json"
     assert case[0].get("message") == "a�b� <&\"' ]]> �"
@@ -339,13 +339,13 @@ def test_a_path_that_is_no_text_is_reported(tmp_path: Path, output_format: str) 
 def test_ways_out_are_those_of_the_docs() -> None:
     """A code that validate can give has its way out in docs/errors.md and in the rules of SARIF, in the same words."""
     text = (ROOT / "docs/errors.md").read_text()
-    for code, way_out in WAYS_OUT.items():
+    for code, remedy in REMEDIES.items():
         section = text.partition(f"\n## {code} ")[2].partition("\n## ")[0]
         found = " ".join(section.partition("\nWay out: ")[2].partition("\n\n")[0].split())
         found = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", found)
-        assert way_out.replace("docs/", "") == found, code
+        assert remedy.replace("docs/", "") == found, code
 
 
 def test_every_bad_file_that_validate_refuses_has_a_way_out() -> None:
     codes = {path.name[:5] for path in (ROOT / "tests/invalid").glob("HX[134]*.*") if path.suffix != ".txt"}
-    assert codes == set(WAYS_OUT)
+    assert codes == set(REMEDIES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from helixctl.cost.compute import decode_attention_cost
 from helixctl.cost.tasks import seconds, sources
+from helixctl.spec import ClusterSpec
 from tests.cost.calibrated import calibrated
 from tests.documents import PAPER, SMALL, dag_of
 
@@ -18,7 +20,7 @@ def test_a_matrix_product_by_its_shape() -> None:
     task = dag.task["l0.feed_forward.up.g0s0"]
     assert task.flops == 2 * 128 * 512 * 128
     # 128 rows are half way; 128 columns are fewer than were measured, so that memory is looked at as well.
-    assert seconds(dag, task) == pytest.approx(task.flops / 20e9 + OVERHEAD)
+    assert seconds(dag, task) == pytest.approx(task.flops / (300**0.5 * 1e9) + OVERHEAD)
     slow = calibrated(DAG, matmul={"float32": table | {"rates": ["1 PFLOP/s", "1 PFLOP/s"]}})
     assert seconds(slow, task) == pytest.approx(task.nbytes / (5e9 * 0.9) + OVERHEAD)
     inside = table | {"columns": [64, 512], "rates": ["1 PFLOP/s"] * 4}
@@ -97,3 +99,86 @@ def test_sources_name_what_was_used_and_nothing_else() -> None:
     assert len(set(paper)) == len(paper)
     assert any("XLA" in line for line in paper)
     assert not any(word in line for line in paper for word in ("cpu_", "calibrated", "wide_attention", "cores_per"))
+
+
+def test_attention_by_the_softmaxes_at_work_together() -> None:
+    """4 groups of 4 slices: a rank has 4 heads of 16 sequences, each one softmax of 8 dims."""
+    attend = DAG.task["l0.attend.g0s0"]
+    batch, _, heads, head_dim = DAG.value[attend.inputs[0]].shape
+    count = batch * heads * head_dim // 8
+    rates = [f"{rate} GFLOP/s" for rate in (4.0, 16.0)]
+    table = {"softmaxes": [count // 2, count * 2], "seq_len": [8], "width": [8], "rates": rates}
+    dag = calibrated(DAG, attention={"float32": table})
+    assert seconds(dag, attend) == pytest.approx(attend.flops / 8e9 + OVERHEAD)
+
+
+def test_a_share_of_the_rows_keeps_as_few_sms_busy_as_a_share_of_the_heads() -> None:
+    """slicing query: a rank has 512 of 2,048 rows of all heads of its group; each sees all keys."""
+    dag = dag_of(PAPER, 1, 4, "workload.seq_len=2048", "workload.batch=4", "attention.softmax_slices=1",
+                 "attention.head_dim=128", "attention.causal=false", slicing="query", data=4)  # fmt: skip
+    attend = next(task for task in dag.tasks if task.kind == "attention")
+    batch, rows, heads, width = dag.value[attend.inputs[0]].shape
+    assert (batch, rows, width) == (1, 512, 128)
+    rates = [f"{rate} TFLOP/s" for rate in (100, 400)]
+    # Rows that see 2,048 keys are those of a causal sequence of 4,095: 32 tiles, of which there are 4.
+    table = {"softmaxes": [heads // 8, heads // 2], "seq_len": [2048], "width": [128], "rates": rates}
+    slow = calibrated(dag, attention={"float16": table})
+    assert seconds(slow, attend) == pytest.approx(attend.flops / 100e12 + OVERHEAD)
+
+
+@pytest.mark.parametrize(("widest", "used"), [(128, False), (512, True)])
+def test_a_table_of_narrow_softmaxes_says_nothing_of_the_kernel_for_wide_ones(widest: int, *, used: bool) -> None:
+    whole = dag_of(PAPER, 4, 1, "attention.softmax_slices=1", data=4)
+    table = {"seq_len": [1], "width": [widest], "rates": ["1 TFLOP/s"]}
+    dag = calibrated(whole, attention={"float16": table})
+    attend = next(task for task in dag.tasks if task.kind == "attention")
+    assert dag.plan.model.attention.softmax_width == 512
+    assert (seconds(dag, attend) == pytest.approx(attend.flops / 1e12 + OVERHEAD)) == used
+
+
+def test_a_table_that_says_its_hosts_is_of_groups_on_so_many() -> None:
+    """Eight ranks inside one host say nothing of eight on eight hosts, and the other way round."""
+    paper = dag_of(PAPER, 4, 4)
+    across, inside = paper.task["l0.concat.groups.s0"], paper.task["l0.concat.slices.g0"]  # four ranks each
+    for hosts, used, other in ((1, inside, across), (2, across, inside)):
+        table = {"kind": "all_gather", "ranks": 4, "hosts": hosts, "nbytes": [1000], "seconds": ["4 us"]}
+        dag = calibrated(paper, collectives=[table])
+        assert seconds(dag, used) == pytest.approx(4e-6 * used.nbytes / 1000)
+        assert seconds(dag, other) == seconds(paper, other)
+    spread = dag_of(PAPER, 4, 4, "hosts=4", "devices_per_host=4")
+    table = {"kind": "all_gather", "ranks": 16, "hosts": 1, "nbytes": [1000], "seconds": ["4 us"]}
+    gather = spread.task["l0.project.gather"]
+    assert seconds(calibrated(spread, collectives=[table]), gather) == seconds(spread, gather)
+
+
+def decode(cluster: ClusterSpec, **sizes: int) -> float:
+    its = {"batch": 4, "heads": 32, "kv_heads": 8, "width": 128, "keys": 1024} | sizes
+    return decode_attention_cost(cluster, "float16", **its).seconds
+
+
+def test_a_cache_is_read_at_the_rate_of_its_table() -> None:
+    table = {"caches": [8, 128], "keys": [1024], "width": [128], "rates": ["100 GB/s", "1.6 TB/s"]}
+    cluster = calibrated(dag_of(PAPER, 4, 4), decode={"float16": table}).plan.cluster
+    cached = 2 * 4 * 8 * 1024 * 128 * 2
+    assert decode(cluster) == pytest.approx(cached / 400e9 + OVERHEAD)
+    # More query heads, and a few new tokens, read it once.
+    assert decode(cluster, heads=64) == decode(cluster, queries=4) == decode(cluster)
+    # Very many of them are arithmetic.
+    flops = 4 * 4 * 32 * 10_000 * 1024 * 128
+    assert decode(cluster, queries=10_000) == pytest.approx(flops / (989e12 * 0.63) + OVERHEAD)
+
+
+def test_a_cache_without_a_table_is_read_by_the_sms_that_have_a_piece() -> None:
+    cluster = dag_of(PAPER, 4, 4).plan.cluster
+    start = 6e-6 + OVERHEAD
+    one = 2 * 1024 * 128 * 2  # bytes of the keys and values of one head
+    assert decode(cluster, batch=1, kv_heads=1) == pytest.approx(start + one / (4 * 50e9))  # in four pieces
+    assert decode(cluster, batch=2, kv_heads=1) == decode(cluster, batch=1, kv_heads=1)
+    assert decode(cluster, batch=512) == pytest.approx(start + 512 * 8 * one / (3.35e12 * 0.8))
+
+
+def test_a_cpu_reads_a_cache_at_the_bandwidth_of_its_memory() -> None:
+    cost = decode_attention_cost(DAG.plan.cluster, "float32", batch=1, heads=4, kv_heads=4, width=32, keys=4096)
+    assert cost.seconds == pytest.approx(
+        max(2 * 4 * 4096 * 32 * 4 / (5e9 * 0.9), 4 * 4 * 4096 * 32 / (32e9 * 0.4)) + 1e-5
+    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from math import exp, log
+
 import pytest
 
 from helixctl.cost.interpolate import covers, multilinear, seconds_of_size
 
 GRID = ((16, 64), (128, 512), (1, 4, 16))
-# The rate at a point of the grid is 100 x (place in rows) + 10 x (place in columns) + (place in depth).
-RATES = [100.0 * i + 10.0 * j + k for i in range(2) for j in range(2) for k in range(3)]
+# The logarithm of a rate is 100 x (place in rows) + 10 x (place in columns) + (place in depth).
+RATES = [exp(100 * i + 10 * j + k) for i in range(2) for j in range(2) for k in range(3)]
 
 
 @pytest.mark.parametrize(
-    ("point", "rate"),
+    ("point", "log_rate"),
     [
         ((16, 128, 1), 0),
         ((64, 512, 16), 112),
@@ -26,12 +28,17 @@ RATES = [100.0 * i + 10.0 * j + k for i in range(2) for j in range(2) for k in r
         ((32, 1, 99), 52),
     ],
 )
-def test_rates_are_linear_in_the_logarithm_of_the_sizes(point: tuple[float, ...], rate: float) -> None:
-    assert multilinear(GRID, RATES, point) == pytest.approx(rate)
+def test_the_logarithm_of_a_rate_is_linear_in_those_of_the_sizes(point: tuple[float, ...], log_rate: float) -> None:
+    assert log(multilinear(GRID, RATES, point)) == pytest.approx(log_rate)
+
+
+def test_a_rate_that_grows_as_a_power_of_a_size_is_exact() -> None:
+    """As where memory decides: the time is that of the weights, however many rows there are."""
+    assert multilinear(((1, 64),), (3.0, 192.0), (5,)) == pytest.approx(15)
 
 
 def test_a_grid_of_one_point_is_a_constant() -> None:
-    assert multilinear(((8,), (8,)), [7.0], (1, 99)) == 7
+    assert multilinear(((8,), (8,)), [7.0], (1, 99)) == pytest.approx(7)
 
 
 def test_what_a_grid_covers() -> None:

@@ -44,6 +44,18 @@ def test_very_few_tiles_split_the_depth() -> None:
     assert cost.seconds == pytest.approx(wave / 8 + 2 * 8 * 128 * 256 * 4 / (3.35e12 * 0.9), rel=1e-9)
 
 
+def test_waves_are_of_the_sms_that_a_device_has_and_reach_its_share() -> None:
+    """8 x 8 tiles of 128 x 256: one wave of 132, two of 60, at half of the peak."""
+    for sms, waves in ((132, 1), (64, 1), (60, 2)):
+        device = CLUSTER.device.model_copy(update={"sms": sms, "matmul_share": 0.5})
+        cost = _Device(CLUSTER.model_copy(update={"device": device}), "float16").matmul(1024, 2048, 65536, nbytes=0)
+        large = waves * sms * 2 * 128 * 256 * 65536 / (989e12 * 0.5)
+        assert cost.seconds <= large * (1 + 1e-9)
+        if sms == 64:
+            assert cost.seconds == pytest.approx(large)
+        assert {str(o) for o in cost.origins} >= {f"sms {sms}: cluster spec h100x16, device NVIDIA H100 80GB HBM3"}
+
+
 def test_elementwise_work_runs_at_memory_bandwidth() -> None:
     task = DAG.task["l0.project.add.g0s0"]
     assert task.nbytes == 3 * 1024 * 8192 * 2

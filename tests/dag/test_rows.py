@@ -12,7 +12,7 @@ import pytest
 
 from helixctl.dag import Dag, dag_from_json
 from helixctl.dag.rows import read_rows
-from helixctl.documents import load_document, mapping_of
+from helixctl.documents import load_document, read_mapping
 from helixctl.errors import HelixError
 from helixctl.spec.json_text import JsonCursor
 from helixctl.spec.load import validate_document
@@ -33,9 +33,9 @@ def test_the_same_dag(name: str) -> None:
 
 
 def test_only_long_texts_are_read_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(mapping_of(TEXT, "x")["tasks"][0], dict)
+    assert isinstance(read_mapping(TEXT, "x")["tasks"][0], dict)
     monkeypatch.setattr("helixctl.documents.MAX_NBYTES", 1000)
-    assert not isinstance(mapping_of(TEXT, "x")["tasks"][0], dict)
+    assert not isinstance(read_mapping(TEXT, "x")["tasks"][0], dict)
 
 
 def test_a_long_dag_is_proved(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 A block of code, fenced or indented, is one of these:
 
 - a session: ``$ helixctl ...``, then what it prints, up to the next ``$``;
-- a script: lines of commands, of which nothing is shown;
+- a script: lines of commands without their output;
 - an output, where a comment stands above it: ``<!-- prints: helixctl ... -->`` (all of it, or ``<!-- prints among other
   lines: helixctl ... -->``).
 """
@@ -27,7 +27,7 @@ _SCRIPTS = {"", "bash", "sh", "console"}
 class Step:
     """One command: the line of the page on which it stands, its text on one line, and what is shown of its output.
 
-    ``shown`` is None where nothing is; ``part``: what is shown is a part.
+    ``shown``: the output, None if the page shows none; ``part``: it is only a part of the output.
     """
 
     line: int
@@ -59,7 +59,7 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The pages whose commands are held."""
+    """The pages whose commands are tested."""
     others = ("README.md", "CONTRIBUTING.md", "tests/README.md")
     return [*(ROOT / name for name in others), *sorted((ROOT / "docs").rglob("*.md"))]
 

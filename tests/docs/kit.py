@@ -1,4 +1,4 @@
-"""The files that the commands of the pages name, small ones, and how a command is run among them."""
+"""Small files for the commands in the pages, and how a command is run among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs from run to run and from machine to machine in the output of `helixctl run`: nothing else is masked."""
+"""Masks for the parts of `helixctl run`'s output that differ between runs or machines; nothing else is masked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEASURING = ("helixctl run ", ".venv/bin/helixctl run ")
 
 
 def masked(command: str, lines: Sequence[str]) -> list[str]:
-    """The lines of an output, less what two runs of the command need not have in common."""
+    """The lines of an output, without the parts that may differ between two runs of the command."""
     if not command.startswith(MEASURING):
         return list(lines)
     found = []

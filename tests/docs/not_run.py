@@ -1,4 +1,4 @@
-"""The commands of the pages that no test runs, each with the reason; and those that end with another status than 0."""
+"""The commands in the pages that no test runs, with the reasons, and those that end with another status than 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps that docs/why.md says in its sentences are what `helixctl plan` prints for the options beside them."""
+"""The step times in the sentences of docs/why.md are what `helixctl plan` prints for the options beside them."""
 
 from __future__ import annotations
 

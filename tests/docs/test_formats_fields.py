@@ -1,4 +1,4 @@
-"""docs/formats.md names every field of every spec and every axis of a layout, with its default; and no other."""
+"""docs/formats.md names every field of every spec and every axis of a layout, with its default, and no others."""
 
 from __future__ import annotations
 

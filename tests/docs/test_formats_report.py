@@ -1,4 +1,4 @@
-"""docs/formats.md, "Report" and "Prediction", name every key that `run` and `simulate` write, and no other."""
+"""docs/formats.md, "Report" and "Prediction", name every key that `run` and `simulate` write, and no others."""
 
 from __future__ import annotations
 

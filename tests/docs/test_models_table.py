@@ -1,4 +1,4 @@
-"""docs/hugging-face.md: what is chosen for published models; the last column, seconds of the command, is not held."""
+"""docs/hugging-face.md: the layouts chosen for published models, without the last column, seconds of the command."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python tests/docs/update.py [PAGE ...]
 
-Of an output that is shown in part the lines are taken that are most like those that stand there.
+If a page shows a part of an output, the new lines are those most similar to the old ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def update(page: Path, kit: Path) -> None:
             while not text[begin].strip():
                 begin += 1
             shown = step.shown or ()
-            new = [f"{indent}{line}".rstrip() for line in kept(step, now)]
+            new = [f"{indent}{line}".rstrip() for line in merged_output(step, now)]
             text[begin : begin + len(shown)] = new
             moved += len(new) - len(shown)
             print(f"{example.page}:{step.line}: $ {step.command}")
@@ -63,8 +63,8 @@ def printed(example: Example, kit: Path) -> list[tuple[Step, list[str]]]:
     return found
 
 
-def kept(step: Step, now: list[str]) -> list[str]:
-    """What is printed now, but as it stands there where the two differ in masked numbers alone: times of runs."""
+def merged_output(step: Step, now: list[str]) -> list[str]:
+    """The new output; lines that differ from the page only in masked numbers (times of runs) stay as they are."""
     shown, found = list(step.shown or ()), list[str]()
     match = difflib.SequenceMatcher(None, masked(step.command, shown), masked(step.command, now), autojunk=False)
     for tag, a, b, c, d in match.get_opcodes():

@@ -28,7 +28,7 @@ NEEDS_BROWSER = [
 
 
 def reset(driver: webdriver.Chrome) -> None:
-    """The browser as it was started: no page, no log of earlier pages, a window and media of its own."""
+    """The browser in its initial state: no page, no log of earlier pages, the initial window and media."""
     driver.get("about:blank")  # also away from the browser's own first page
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

@@ -74,6 +74,6 @@ def named(dag: Dag, name: str) -> Dag:
 
 
 def hostile_dag() -> Dag:
-    """A dag whose every free text tries to get out of where it stands; no spec allows all of it, a caller may."""
+    """A dag in which every free text tries to break out of its element; no spec allows all of them, a caller may."""
     dag = named(lower(paper_plan(1, 4, 1)), HOSTILE)
     return dataclasses.replace(dag, tasks=tuple(dataclasses.replace(t, id=f"{t.id}{HOSTILE}") for t in dag.tasks))

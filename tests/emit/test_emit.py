@@ -1,4 +1,4 @@
-"""The pictures as text: what svg and dot say of every task, and that nothing in a document can break out of them."""
+"""The pictures as text: svg and dot contain every task, and no text of a document can break out of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from helixctl.cli.main import cli
 from helixctl.dag import Dag, Level
 from helixctl.emit import FORMATS, emit
 from helixctl.emit.lanes import Box, Lanes, arrange
-from helixctl.emit.measure import fit, text_width
-from helixctl.emit.svg import COLOURS, OVERHANG, as_xml_holds_it
+from helixctl.emit.svg import COLOURS, OVERHANG, xml_text
+from helixctl.emit.text_width import fit, text_width
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.output import write_output
@@ -238,8 +238,8 @@ def test_graphml_of_one_layer() -> None:
 def test_graphml_of_hostile_text() -> None:
     dag = hostile_dag()
     graph = read_back(emit(dag, "graphml"))
-    assert list(graph) == [as_xml_holds_it(task.id) for task in dag.tasks]
-    assert graph.graph["model"] == as_xml_holds_it(dag.plan.model.name)
+    assert list(graph) == [xml_text(task.id) for task in dag.tasks]
+    assert graph.graph["model"] == xml_text(dag.plan.model.name)
 
 
 @needs_dot

@@ -15,7 +15,7 @@ from selenium import webdriver
 from helixctl.dag import Dag
 from helixctl.emit import emit
 from helixctl.emit.dot import render_dot
-from helixctl.emit.measure import text_width
+from helixctl.emit.text_width import text_width
 from tests.emit.browser import NEEDS_BROWSER
 from tests.emit.examples import LAYOUTS, example, named
 

@@ -259,7 +259,7 @@ def test_facts_and_legend_are_text(page: Page) -> None:
 
 
 def check_quiet(driver: webdriver.Chrome) -> None:
-    """No console message, and no request but for the page itself; the browser's own first page may still be at work."""
+    """Assert no console message, and no request except for the page; the browser's own first page may still load."""
     assert [entry for entry in driver.get_log("browser") if not entry["message"].startswith("chrome:")] == []
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]

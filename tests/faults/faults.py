@@ -1,4 +1,4 @@
-"""The faults: how each is made, and how a run that meets it must end."""
+"""The faults: how each is injected, and how a run with it must end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from helixctl.dag import Dag
 from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import SMALL, dag_of
-from tests.faults.watched import Ended, Watched
+from tests.faults.observed_run import ObservedRun, RunEnd
 from tests.ports import free_port
 
 OLD = b"what was there before\n"
@@ -32,15 +32,22 @@ LONG = ("--iters", "1000000")
 
 @dataclass
 class Setting:
-    """What a fault is made with: so many ranks, a folder of its own, and how long ranks wait for each other."""
+    """The setting of a fault.
+
+    Attributes:
+        ranks: the number of ranks.
+        folder: a folder for this fault alone.
+        timeout: seconds that ranks wait for each other.
+        faulty_rank: the rank at which the fault is injected.
+    """
 
     ranks: int
     folder: Path
     timeout: float
-    victim: int = field(init=False)
+    faulty_rank: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.victim = self.ranks * 5 // 16 + 1  # neither the first nor the last
+        self.faulty_rank = self.ranks * 5 // 16 + 1  # neither the first nor the last
         self.report.write_bytes(OLD)
         self.output.write_bytes(OLD)
 
@@ -52,7 +59,7 @@ class Setting:
 
     @cached_property
     def another_dag(self) -> Path:
-        """For as many ranks, of a model with another number of layers."""
+        """A dag for as many ranks, of a model with another number of layers."""
         path = self.folder / "another.dag.json"
         path.write_text(dag_of(SMALL, *self._layout, "layers=1").to_json())
         return path
@@ -66,26 +73,28 @@ class Setting:
         return self.folder / "y.safetensors"
 
     def weights(self, change: Callable[[dict[str, torch.Tensor]], object] = lambda _: None) -> Path:
-        """A file of all weights, with something changed."""
+        """A file of all weights, after a change."""
         tensors = {t.name: seeded_numbers(t, t.full, 0, torch.float32) for t in self._dag.tensors if t.role == "weight"}
         change(tensors)
         save_file(tensors, self.folder / "w.safetensors")
         return self.folder / "w.safetensors"
 
-    def command(self, *args: str | Path, hooks: str = "", report: Path | None = None) -> list[str | Path]:
-        """``helixctl run`` with files to write, and hooks."""
-        start = ["-m", "tests.faults.hooked", hooks] if hooks else ["-m", "helixctl"]
+    def command(self, *args: str | Path, injections: str = "", report: Path | None = None) -> list[str | Path]:
+        """The command ``helixctl run`` with files to write, and injections."""
+        start = ["-m", "tests.faults.injections", injections] if injections else ["-m", "helixctl"]
         return [sys.executable, *start, *self._run(*args, report=report)]
 
-    def outer(self, *args: str | Path, port: int, hooks: str = "", dag: str | Path | None = None) -> list[str | Path]:
-        """The same with ranks that another launcher starts."""
+    def outer_command(
+        self, *args: str | Path, port: int, injections: str = "", dag: str | Path | None = None
+    ) -> list[str | Path]:
+        """The same command, with ranks that an outer launcher starts."""
         return [
             sys.executable,
             "-m",
-            "tests.faults.forked",
+            "tests.faults.fork_launcher",
             str(self.ranks),
             str(port),
-            hooks,
+            injections,
             *self._run(*args, dag=dag),
         ]
 
@@ -104,17 +113,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault and the end that it must have.
+    """A fault, and how a run with it must end.
 
     Attributes:
-        waits: the run notices it only when the timeout is over.
-        line: what the one line must match; ``{victim}`` is the rank at which the fault is made.
-        written: the run writes its report, because it came to its end.
-        there_before: the fault is made before the run, whose start counts then.
+        name: its name in the table.
+        make: runs helixctl with the fault.
+        status: the exit status.
+        line: a pattern for the one line of the error; ``{faulty_rank}`` is the rank of the fault.
+        waits: the run notices the fault only after the timeout.
+        written: the run completes, so it writes its report.
+        there_before: the fault exists before the run, so the time counts from the start of the command.
     """
 
     name: str
-    make: Callable[[Setting], Ended]
+    make: Callable[[Setting], RunEnd]
     status: int
     line: str
     waits: bool = False
@@ -126,11 +138,11 @@ class Fault:
         return 2 + (setting.timeout if self.waits else 0)
 
 
-def in_the_middle(act: Callable[[Watched, Setting], object]) -> Callable[[Setting], Ended]:
-    """Do something to a run that walks steps."""
+def while_running(act: Callable[[ObservedRun, Setting], object]) -> Callable[[Setting], RunEnd]:
+    """Inject a fault into a run while it walks steps."""
 
-    def make(setting: Setting) -> Ended:
-        with Watched(setting.command(*LONG)) as run:
+    def make(setting: Setting) -> RunEnd:
+        with ObservedRun(setting.command(*LONG)) as run:
             run.until(": running, step")
             run.fault()
             act(run, setting)
@@ -139,65 +151,67 @@ def in_the_middle(act: Callable[[Watched, Setting], object]) -> Callable[[Settin
     return make
 
 
-def to_a_rank(number: int) -> Callable[[Watched, Setting], None]:
-    return lambda run, setting: os.kill(run.ranks(setting.ranks)[setting.victim], number)
+def signal_rank(number: int) -> Callable[[ObservedRun, Setting], None]:
+    return lambda run, setting: os.kill(run.ranks(setting.ranks)[setting.faulty_rank], number)
 
 
-def ctrl_c(run: Watched, _: Setting) -> None:
-    """As a terminal does it: all processes get the signal."""
+def ctrl_c(run: ObservedRun, _: Setting) -> None:
+    """Send SIGINT to all processes, as a terminal does."""
     os.killpg(run.process.pid, signal.SIGINT)
 
 
-def hooked(hook: str) -> Callable[[Setting], Ended]:
-    """A run in which a hook makes the fault when the ranks are started."""
+def with_injection(injection: str) -> Callable[[Setting], RunEnd]:
+    """A run whose injection acts when the ranks are started."""
 
-    def make(setting: Setting) -> Ended:
-        with Watched(setting.command(*LONG, hooks=f"{hook}:{setting.victim}")) as run:
+    def make(setting: Setting) -> RunEnd:
+        with ObservedRun(setting.command(*LONG, injections=f"{injection}:{setting.faulty_rank}")) as run:
             return run.ended()
 
     return make
 
 
-def at_once(hook: str, setting: Setting, command: Callable[..., list[str | Path]], **named: Any) -> Ended:
-    """A run in which a hook makes the fault and leaves a mark, at which the clock starts."""
+def at_injection(injection: str, setting: Setting, command: Callable[..., list[str | Path]], **named: Any) -> RunEnd:
+    """A run whose injection leaves a mark when it acts; the clock starts there."""
     marks = setting.folder / "marks"
     marks.mkdir()
-    with Watched(command(*LONG, *named.pop("args", ()), hooks=f"{hook}:{marks}/now", **named)) as run:
+    with ObservedRun(command(*LONG, *named.pop("args", ()), injections=f"{injection}:{marks}/now", **named)) as run:
         run.until_files(marks, 1)
         run.fault()
         return run.ended()
 
 
-def raised(setting: Setting) -> Ended:
+def raised(setting: Setting) -> RunEnd:
     """An exception in a task of a rank."""
-    return at_once(f"raise:{setting.victim}", setting, setting.command)
+    return at_injection(f"raise:{setting.faulty_rank}", setting, setting.command)
 
 
-def outer_raised(setting: Setting) -> Ended:
-    """The same under another launcher."""
+def outer_raised(setting: Setting) -> RunEnd:
+    """The same under an outer launcher."""
     with free_port() as port:
-        return at_once(f"raise:{setting.victim}", setting, setting.outer, port=port)
+        return at_injection(f"raise:{setting.faulty_rank}", setting, setting.outer_command, port=port)
 
 
-def cut_while_loading(setting: Setting) -> Ended:
-    """A weight file that loses its end when a rank has begun to read."""
+def cut_while_loading(setting: Setting) -> RunEnd:
+    """A weight file that is cut off when a rank has begun to read it."""
     weights = setting.weights()
-    return at_once(f"truncate:{setting.victim}:{weights}", setting, setting.command, args=("--weights", weights))
+    return at_injection(
+        f"truncate:{setting.faulty_rank}:{weights}", setting, setting.command, args=("--weights", weights)
+    )
 
 
-def with_weights(change: Callable[[dict[str, torch.Tensor]], object], *args: str) -> Callable[[Setting], Ended]:
-    def make(setting: Setting) -> Ended:
-        with Watched(setting.command(*QUICK, "--weights", setting.weights(change), *args)) as run:
+def with_weights(change: Callable[[dict[str, torch.Tensor]], object], *args: str) -> Callable[[Setting], RunEnd]:
+    def make(setting: Setting) -> RunEnd:
+        with ObservedRun(setting.command(*QUICK, "--weights", setting.weights(change), *args)) as run:
             return run.ended()
 
     return make
 
 
-def cut_before(setting: Setting) -> Ended:
-    """A weight file of which the end is missing from the start."""
+def cut_before(setting: Setting) -> RunEnd:
+    """A weight file that is cut off before the run."""
     weights = setting.weights()
     os.truncate(weights, weights.stat().st_size // 2)
-    with Watched(setting.command(*QUICK, "--weights", weights)) as run:
+    with ObservedRun(setting.command(*QUICK, "--weights", weights)) as run:
         return run.ended()
 
 
@@ -207,7 +221,7 @@ def put_nan(tensors: dict[str, torch.Tensor]) -> None:
 
 @contextmanager
 def full_disk(setting: Setting) -> Iterator[Path]:
-    """A folder on a disk without room, in which a report lies; as root a small tmpfs, else a limit on files."""
+    """A folder with a report on a full disk: a small tmpfs for root, else a limit on the size of files."""
     folder = setting.folder / "disk"
     folder.mkdir()
     if os.geteuid():
@@ -228,9 +242,9 @@ def full_disk(setting: Setting) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-def no_room_for_the_report(setting: Setting) -> Ended:
+def no_room_for_the_report(setting: Setting) -> RunEnd:
     with full_disk(setting) as folder:
-        with Watched(setting.command(*QUICK, report=folder / "r.json")) as run:
+        with ObservedRun(setting.command(*QUICK, report=folder / "r.json")) as run:
             ended = run.ended()
         assert (folder / "r.json").read_bytes() == OLD
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -238,13 +252,16 @@ def no_room_for_the_report(setting: Setting) -> Ended:
     return ended
 
 
-def outer(act: Callable[[list[int], Setting], object]) -> Callable[[Setting], Ended]:
-    """Ranks of another launcher that walk steps, and something done to them."""
+def while_outer_running(act: Callable[[list[int], Setting], object]) -> Callable[[Setting], RunEnd]:
+    """Inject a fault into ranks of an outer launcher while they walk steps."""
 
-    def make(setting: Setting) -> Ended:
+    def make(setting: Setting) -> RunEnd:
         stepped = setting.folder / "stepped"
         stepped.mkdir()
-        with free_port() as port, Watched(setting.outer(*LONG, port=port, hooks=f"stepped:{stepped}")) as run:
+        with (
+            free_port() as port,
+            ObservedRun(setting.outer_command(*LONG, port=port, injections=f"stepped:{stepped}")) as run,
+        ):
             run.until_files(stepped, setting.ranks)
             run.fault()
             act(run.ranks(setting.ranks), setting)
@@ -253,48 +270,48 @@ def outer(act: Callable[[list[int], Setting], object]) -> Callable[[Setting], En
     return make
 
 
-def outer_without_one(setting: Setting) -> Ended:
-    absent = {"FAULTS_ABSENT": str(setting.victim)}
-    with free_port() as port, Watched(setting.outer(*QUICK, port=port), **absent) as run:
+def outer_without_one(setting: Setting) -> RunEnd:
+    absent = {"FAULTS_ABSENT": str(setting.faulty_rank)}
+    with free_port() as port, ObservedRun(setting.outer_command(*QUICK, port=port), **absent) as run:
         return run.ended()
 
 
-def outer_with_another_dag(setting: Setting) -> Ended:
+def outer_with_another_dag(setting: Setting) -> RunEnd:
     for rank in range(setting.ranks):
-        its = setting.another_dag if rank == setting.victim else setting.dag
+        its = setting.another_dag if rank == setting.faulty_rank else setting.dag
         (setting.folder / f"rank-{rank}.dag.json").write_bytes(its.read_bytes())
     dags = setting.folder / "rank-{rank}.dag.json"
-    with free_port() as port, Watched(setting.outer(*QUICK, port=port, dag=dags)) as run:
+    with free_port() as port, ObservedRun(setting.outer_command(*QUICK, port=port, dag=dags)) as run:
         return run.ended()
 
 
-def outer_port_in_use(setting: Setting) -> Ended:
-    with listening() as port, Watched(setting.outer(*QUICK, port=port)) as run:
+def outer_port_in_use(setting: Setting) -> RunEnd:
+    with listening() as port, ObservedRun(setting.outer_command(*QUICK, port=port)) as run:
         return run.ended()
 
 
 @contextmanager
 def listening() -> Iterator[int]:
-    """A port that another process has."""
+    """A port that is in use."""
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()
         yield int(other.getsockname()[1])
 
 
-RANK = r"rank {victim} \(cpu\)"
+RANK = r"rank {faulty_rank} \(cpu\)"
 TASK = r"(?:l\d\.\S+|the start) of step \d+"
 
 FAULTS = (
     Fault(
         "kill -9 of a rank",
-        in_the_middle(to_a_rank(signal.SIGKILL)),
+        while_running(signal_rank(signal.SIGKILL)),
         1,
         rf"HX504 {RANK} was killed by SIGKILL during {TASK}",
     ),
     Fault(
         "SIGSTOP of a rank",
-        in_the_middle(to_a_rank(signal.SIGSTOP)),
+        while_running(signal_rank(signal.SIGSTOP)),
         1,
         rf"HX505 {RANK} did not (?:finish|arrive at) .*its process is suspended",
         waits=True,
@@ -302,14 +319,18 @@ FAULTS = (
     Fault("exception in a task", raised, 1, rf"HX510 {RANK} failed in {TASK}: MemoryError: "),
     Fault(
         "a rank hangs before it joins",
-        hooked("absent"),
+        with_injection("absent"),
         1,
         rf"HX505 {RANK} did not arrive at init_process_group within .*; last seen in start-up; \d+ ranks? arrived",
         waits=True,
         there_before=True,
     ),
     Fault(
-        "no room for a rank's process", hooked("no-fork"), 1, rf"HX510 {RANK} could not be started: ", there_before=True
+        "no room for a rank's process",
+        with_injection("no-fork"),
+        1,
+        rf"HX510 {RANK} could not be started: ",
+        there_before=True,
     ),
     Fault(
         "weight file cut short",
@@ -347,31 +368,31 @@ FAULTS = (
         written=True,
         there_before=True,
     ),
-    Fault("Ctrl-C", in_the_middle(ctrl_c), 130, "interrupted"),
+    Fault("Ctrl-C", while_running(ctrl_c), 130, "interrupted"),
     Fault(
         "SIGTERM to the launcher",
-        in_the_middle(lambda run, _: run.process.send_signal(signal.SIGTERM)),
+        while_running(lambda run, _: run.process.send_signal(signal.SIGTERM)),
         143,
         "ended by SIGTERM",
     ),
-    Fault("kill -9 of the launcher", in_the_middle(lambda run, _: run.process.kill()), -9, ""),
+    Fault("kill -9 of the launcher", while_running(lambda run, _: run.process.kill()), -9, ""),
     Fault("no room for the report", no_room_for_the_report, 2, r"HX511 cannot write \S+r\.json: ", there_before=True),
     Fault(
         "outer launcher: kill -9 of a rank",
-        outer(lambda ranks, setting: os.kill(ranks[setting.victim], signal.SIGKILL)),
+        while_outer_running(lambda ranks, setting: os.kill(ranks[setting.faulty_rank], signal.SIGKILL)),
         137,
         rf"HX504 {RANK} ended or cannot be reached; seen in {TASK} by rank \d+",
     ),
     Fault(
         "outer launcher: SIGSTOP of a rank",
-        outer(lambda ranks, setting: os.kill(ranks[setting.victim], signal.SIGSTOP)),
+        while_outer_running(lambda ranks, setting: os.kill(ranks[setting.faulty_rank], signal.SIGSTOP)),
         1,
         rf"HX505 {RANK} did not arrive in {TASK} within .*, and cannot be reached; \d+ ranks? arrived",
         waits=True,
     ),
     Fault(
         "outer launcher: SIGTERM to all ranks",
-        outer(lambda ranks, _: [os.kill(rank, signal.SIGTERM) for rank in ranks]),
+        while_outer_running(lambda ranks, _: [os.kill(rank, signal.SIGTERM) for rank in ranks]),
         143,
         "",
     ),
@@ -385,7 +406,7 @@ FAULTS = (
         "outer launcher: a rank is never started",
         outer_without_one,
         1,
-        r"HX505 rank {victim} did not arrive in init_process_group within .*, and cannot be reached; \d+ ranks? ",
+        r"HX505 rank {faulty_rank} did not arrive in init_process_group within .*, and cannot be reached; \d+ ranks? ",
         waits=True,
         there_before=True,
     ),
@@ -406,8 +427,8 @@ FAULTS = (
 )
 
 
-def wrong(fault: Fault, setting: Setting, ended: Ended) -> list[str]:
-    """What of the end is not as it must be, the time left aside."""
+def wrong(fault: Fault, setting: Setting, ended: RunEnd) -> list[str]:
+    """How the end of a run differs from what the fault requires, except for the time."""
     found = []
     if ended.status != fault.status:
         found.append(f"exit status {ended.status}, not {fault.status}")
@@ -415,7 +436,7 @@ def wrong(fault: Fault, setting: Setting, ended: Ended) -> list[str]:
         found.append(f"{ended.orphans} processes are left")
     if "Traceback" in ended.text:
         found.append("a traceback")
-    line = fault.line.replace("{victim}", str(setting.victim))
+    line = fault.line.replace("{faulty_rank}", str(setting.faulty_rank))
     if len(ended.lines) != bool(line):
         found.append(f"{len(ended.lines)} lines, not one")
     elif line and not re.match(line, ended.lines[0]):

@@ -1,4 +1,4 @@
-"""Runs that meet a fault end soon, with one clear line, and leave nothing behind; `make faults` has all on 16 ranks."""
+"""Runs with a fault end soon, with one clear line, and leave nothing behind; `make faults` has all on 16 ranks."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SAMPLE = (
     "outer launcher: another dag on a rank",
 )
 TIMEOUT = 5  # seconds; ranks of a busy machine are ready at different times
-# Seconds that a machine which is busy with other tests may add. All three are those of the machine of tests/speed.py.
+# Seconds that other tests on the machine may add. All three are seconds of the machine of tests/speed.py.
 BUSY = 5
 
 
-# Ranks of another launcher wait for each other's words: these take longest.
+# Ranks of an outer launcher wait for each other's reports, so these take longest.
 LONG = (
     "outer launcher: SIGSTOP of a rank",
     "outer launcher: SIGTERM to all ranks",

@@ -24,16 +24,20 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from tests.benchmarks.tables import updated  # noqa: E402
-from tests.fuzz import of_bytes, of_sizes, of_values  # noqa: E402
-from tests.fuzz.watched import MOST_NBYTES, MOST_S, Ended, run  # noqa: E402
-from tests.fuzz.way import PLANS, REPORT, Draw, Way, good  # noqa: E402
+from tests.fuzz import malformed_bytes, malformed_sizes, malformed_values  # noqa: E402
+from tests.fuzz.bounded_run import MOST_NBYTES, MOST_S, CommandEnd, run  # noqa: E402
+from tests.fuzz.malformation import PLANS, REPORT, Draw, Malformation, good  # noqa: E402
 
-WAYS: Final[list[Way]] = [way for file in (of_bytes, of_values, of_sizes) for way in file.way.all]
+MALFORMATIONS: Final[list[Malformation]] = [
+    malformation
+    for file in (malformed_bytes, malformed_values, malformed_sizes)
+    for malformation in file.malformation.all
+]
 PAGE: Final = ROOT / "docs/reliability.md"
 LARGEST: Final = 70 * 2**20  # bytes: more than is read of any document
 _MODEL, _CLUSTER = str(PLANS / "small/dense.model.yaml"), str(PLANS / "paper/h100x16.cluster.yaml")
 _PLAN: Final = str(PLANS / "small/dense.4x4.plan.json")
-# What may be done with a document of a kind; {} is its file.
+# The commands that read a document of a kind; {} is its file.
 COMMANDS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "model": (("validate", "{}"), ("plan", "{}", _CLUSTER)),
     "cluster": (("validate", "{}"), ("plan", _MODEL, "{}")),
@@ -51,39 +55,39 @@ COMMANDS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One malformed document, made anew from its number wherever it is needed."""
+    """One malformed document; it is made from its number wherever it is needed."""
 
-    way: Way
+    malformation: Malformation
     seed: int
     number: int
     largest: int
 
     def document(self) -> tuple[str, bytes]:
         """The kind of the good document, and the bytes of the malformed one."""
-        random = Random(f"{self.seed} {self.way.name} {self.number}")
+        random = Random(f"{self.seed} {self.malformation.name} {self.number}")
         name = random.choice(sorted(good()))
-        return kind_of(name), self.way.make(Draw(random, name, self.largest))
+        return kind_of(name), self.malformation.make(Draw(random, name, self.largest))
 
     def command(self, kind: str, file: Path) -> list[str]:
-        """What is done with it."""
+        """The command that reads it."""
         chosen = Random(f"{self.seed} {self.number}").choice(COMMANDS[kind])
         return [part.replace("{}", str(file)) for part in chosen]
 
 
 @dataclass
 class Row:
-    """What became of the documents malformed in one way."""
+    """The results of the documents of one malformation."""
 
-    way: Way
+    malformation: Malformation
     tried: int = 0
     accepted: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0  # the most, of those refused
+    seconds: float = 0.0  # the most for a refused document
     nbytes: int = 0
-    bad: list[tuple[Case, Ended]] = field(default_factory=list)
+    bad: list[tuple[Case, CommandEnd]] = field(default_factory=list)
 
-    def add(self, case: Case, ended: Ended) -> None:
-        """Count one."""
+    def add(self, case: Case, ended: CommandEnd) -> None:
+        """Count the result of one document."""
         self.tried += 1
         self.accepted += ended.accepted
         if not ended.accepted:
@@ -100,16 +104,18 @@ def kind_of(name: str) -> str:
     return "model" if name.endswith("config.json") else name.split(".")[-2]
 
 
-def cases(count: int, seed: int, ways: Sequence[Way] = WAYS, largest: int = LARGEST) -> Iterator[Case]:
-    """About so many documents, of each way by its weight."""
-    each = count / sum(way.weight for way in ways)
-    for way in ways:
-        for number in range(max(1, round(each * way.weight))):
-            yield Case(way, seed, number, largest)
+def cases(
+    count: int, seed: int, malformations: Sequence[Malformation] = MALFORMATIONS, largest: int = LARGEST
+) -> Iterator[Case]:
+    """About ``count`` documents; a malformation gets as many as its weight says."""
+    each = count / sum(malformation.weight for malformation in malformations)
+    for malformation in malformations:
+        for number in range(max(1, round(each * malformation.weight))):
+            yield Case(malformation, seed, number, largest)
 
 
-def tried(case: Case) -> tuple[Case, Ended]:
-    """Make the document and run the command."""
+def tried(case: Case) -> tuple[Case, CommandEnd]:
+    """Make the document and run its command."""
     with tempfile.TemporaryDirectory() as folder:
         kind, data = case.document()
         file = Path(folder) / f"x.{kind}.{'json' if case.number % 2 else 'yaml'}"
@@ -117,8 +123,8 @@ def tried(case: Case) -> tuple[Case, Ended]:
         return case, run(case.command(kind, file))
 
 
-def fuzz(all_cases: Sequence[Case], processes: int) -> Iterator[tuple[Case, Ended]]:
-    """How each ends, in any order."""
+def fuzz(all_cases: Sequence[Case], processes: int) -> Iterator[tuple[Case, CommandEnd]]:
+    """Try all cases; their results come in any order."""
     good()  # before the fork
     if processes == 1:
         yield from map(tried, all_cases)
@@ -130,18 +136,18 @@ def fuzz(all_cases: Sequence[Case], processes: int) -> Iterator[tuple[Case, Ende
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=20_100, help="about so many in all")
-    parser.add_argument("--way", help="only ways whose name holds this")
+    parser.add_argument("--count", type=int, default=20_100, help="documents in all, about")
+    parser.add_argument("--way", help="only malformations whose name holds this")
     parser.add_argument("--number", type=int, help="only the document of this number")
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--update", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     begun = time.monotonic()
-    ways = [way for way in WAYS if options.way is None or options.way in way.name]
-    chosen = [c for c in cases(options.count, options.seed, ways) if options.number in {None, c.number}]
-    rows = {way.name: Row(way) for way in ways}
+    malformations = [each for each in MALFORMATIONS if options.way is None or options.way in each.name]
+    chosen = [c for c in cases(options.count, options.seed, malformations) if options.number in {None, c.number}]
+    rows = {malformation.name: Row(malformation) for malformation in malformations}
     for done, (case, ended) in enumerate(fuzz(chosen, os.cpu_count() or 1), 1):
-        rows[case.way.name].add(case, ended)
+        rows[case.malformation.name].add(case, ended)
         if sys.stderr.isatty():
             print(f"\r{done:,} of {len(chosen):,} ", end="", file=sys.stderr, flush=True)
         if ended.problems:
@@ -155,14 +161,15 @@ def main() -> int:
     return 1 if any(row.bad for row in made) else 0
 
 
-def _complain(case: Case, ended: Ended, keep: Path | None) -> None:
+def _complain(case: Case, ended: CommandEnd, keep: Path | None) -> None:
     kind, data = case.document()
     command = " ".join(case.command(kind, Path("x")))
-    print(f"{case.way.name!r} --number {case.number}, {len(data):,} bytes, {command}: {', '.join(ended.problems)}")
+    name, problems = case.malformation.name, ", ".join(ended.problems)
+    print(f"{name!r} --number {case.number}, {len(data):,} bytes, {command}: {problems}")
     print(ended.said[-1500:] if "a traceback" in ended.problems else ended.said[:300], flush=True)
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
-        (keep / f"{case.way.name}.{case.number}.{kind}".replace(" ", "-")).write_bytes(data)
+        (keep / f"{case.malformation.name}.{case.number}.{kind}".replace(" ", "-")).write_bytes(data)
 
 
 def summary(rows: Sequence[Row], seed: int) -> str:
@@ -183,7 +190,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         codes = ", ".join(sorted(row.codes)) or "-"
         lines.append(
-            f"| {row.way.name} | {row.tried} | {row.tried - row.accepted} | {codes} | {row.accepted or ''} "
+            f"| {row.malformation.name} | {row.tried} | {row.tried - row.accepted} | {codes} | {row.accepted or ''} "
             f"| {row.seconds:.2f} s | {row.nbytes / 1e6:.0f} MB |"
         )
     return "\n".join(lines)

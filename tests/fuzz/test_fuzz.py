@@ -1,4 +1,4 @@
-"""Some malformed documents of every way; `make fuzz` tries many more. And the other way round: the bar is one."""
+"""Some documents of every malformation are refused (`make fuzz` tries many more), and the checks of this can fail."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import watched
-from tests.fuzz.fuzz import COMMANDS, WAYS, Case, cases, kind_of, tried
-from tests.fuzz.watched import Ended, run
-from tests.fuzz.way import Way, good
+from tests.fuzz import bounded_run
+from tests.fuzz.bounded_run import CommandEnd, run
+from tests.fuzz.fuzz import COMMANDS, MALFORMATIONS, Case, cases, kind_of, tried
+from tests.fuzz.malformation import Malformation, good
 
 SMALL = 2**21  # bytes: what is larger takes long to make
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_malformed_documents_are_refused(way: Way) -> None:
-    for case in cases(5, 1, [way], SMALL):
+@pytest.mark.parametrize("malformation", MALFORMATIONS, ids=lambda malformation: malformation.name)
+def test_malformed_documents_are_refused(malformation: Malformation) -> None:
+    for case in cases(5, 1, [malformation], SMALL):
         _, ended = tried(case)
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_many_malformed_documents_are_refused(way: Way) -> None:
+@pytest.mark.parametrize("malformation", MALFORMATIONS, ids=lambda malformation: malformation.name)
+def test_many_malformed_documents_are_refused(malformation: Malformation) -> None:
     """More than above, and larger ones."""
-    for case in (*cases(9, 1, [way], SMALL), *cases(40, 2, [way], 4 * SMALL)):
+    for case in (*cases(9, 1, [malformation], SMALL), *cases(40, 2, [malformation], 4 * SMALL)):
         _, ended = tried(case)
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
 
 def test_every_kind_is_malformed() -> None:
     assert {kind_of(name) for name in good()} == COMMANDS.keys()
-    assert len({way.name for way in WAYS}) == len(WAYS)
+    assert len({malformation.name for malformation in MALFORMATIONS}) == len(MALFORMATIONS)
 
 
 @pytest.mark.parametrize("name", good())
@@ -44,17 +44,17 @@ def test_what_is_malformed_is_good(name: str, tmp_path: Path) -> None:
 
 
 def test_a_case_is_made_again_from_its_number() -> None:
-    case = Case(WAYS[0], 3, 5, SMALL)
-    assert case.document() == case.document() != Case(WAYS[0], 3, 6, SMALL).document()
+    case = Case(MALFORMATIONS[0], 3, 5, SMALL)
+    assert case.document() == case.document() != Case(MALFORMATIONS[0], 3, 6, SMALL).document()
 
 
-def beside_time(ended: Ended) -> list[str]:
-    """The problems but for time: what a test makes on purpose takes longer than the bar on a slow machine."""
+def beside_time(ended: CommandEnd) -> list[str]:
+    """The problems other than time, which exceeds its bound on a slow machine in these tests."""
     return [problem for problem in ended.problems if not re.fullmatch(r"[0-9.]+ s", problem)]
 
 
-class TestTheBar:
-    """What must not happen is seen."""
+class TestTheRules:
+    """Every rule of ``CommandEnd.problems`` finds what breaks it."""
 
     FILE = str(Path(__file__).parent / "calibrated.cluster.yaml")
     # In the process of the command: what it reads a file with does something else.
@@ -78,12 +78,12 @@ class TestTheBar:
         assert problem.endswith(" MB")
 
     def test_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watched, "MOST_GOOD_S", 0.0)
+        monkeypatch.setattr(bounded_run, "MOST_GOOD_S", 0.0)
         ended = run(["validate", self.FILE])
         assert len(ended.problems) == 1
         assert not beside_time(ended)
 
     def test_no_diagnostic(self) -> None:
-        assert Ended(2, "", 0.1, 1).problems == ["no diagnostic"]
-        assert Ended(1, "sorry\n", 0.1, 1).problems == ["no diagnostic", "a line that is no diagnostic"]
-        assert Ended(1, "x.yaml:1:2: HX105 wrong\n  hint: write it right\n", 0.1, 1).problems == []
+        assert CommandEnd(2, "", 0.1, 1).problems == ["no diagnostic"]
+        assert CommandEnd(1, "sorry\n", 0.1, 1).problems == ["no diagnostic", "a line that is no diagnostic"]
+        assert CommandEnd(1, "x.yaml:1:2: HX105 wrong\n  hint: write it right\n", 0.1, 1).problems == []

@@ -40,11 +40,11 @@ from helixctl_runtime.check.reference import evaluate, relative_error  # noqa: E
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.compile.bound import BoundProgram  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
-from helixctl_runtime.measure.captured import captured  # noqa: E402
+from helixctl_runtime.measure.cuda_graph import capture_step  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
-from helixctl_runtime.tensors.files import Numbers  # noqa: E402
 from helixctl_runtime.tensors.rotary import rotations  # noqa: E402
+from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.runtime.models import REAL, merged, plan_for, real  # noqa: E402
 
 REPEATS, CALLS = 20, 5
@@ -115,7 +115,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 
 def repeated(call: Callable[[], object]) -> tuple[Callable[[], object], int]:
-    """A call that runs another so many times without a pause between: a graph of it, if it can be captured."""
+    """A call that repeats another one without pauses: as a CUDA graph, if it can be captured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -154,7 +154,7 @@ def kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
 def accumulation(dag: Dag, task: Task) -> float:
     """What sums in float32 may add to the error: a few results are rounded the other way than float64 rounds them.
 
-    Of a product that is kept in float32 it is all there is: the square root of the number of terms times half an
+    For a product that is kept in float32 it is the only error: the square root of the number of terms times half an
     epsilon, as rounding errors go either way (Higham and Mary, SIAM J. Sci. Comput. 41, 2019).
     """
     terms = 1
@@ -263,9 +263,9 @@ def attention_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     return rows
 
 
-def compiled(dag: Dag, device: torch.device) -> tuple[list[BoundProgram], Numbers]:
+def compiled(dag: Dag, device: torch.device) -> tuple[list[BoundProgram], TensorSource]:
     """All ranks of a dag on one device."""
-    numbers = Numbers(0, None, None)
+    numbers = TensorSource(0, None, None)
     return [
         compile_rank(dag, rank, device, lambda v: numbers.value(dag, v, TORCH[v.dtype], device))
         for rank in range(len(dag.order))
@@ -288,7 +288,7 @@ def walk(dag: Dag, device: torch.device) -> dict[str, Any]:
             found["eager_ms"] = statistics.median(once(step) for _ in range(REPEATS)) * 1e3
             if found["on_device"]:
                 # Refused where a bit differs.
-                replay = captured(step, outputs, "all ranks")
+                replay = capture_step(step, outputs, "all ranks")
                 seconds = statistics.median(once(replay) for _ in range(REPEATS))
                 found |= {"graph_bit_equal": True, "graph_ms": seconds * 1e3}
     model = dag.plan.model

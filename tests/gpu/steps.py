@@ -32,7 +32,7 @@ from helixctl.spec import ClusterSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
 from helixctl.spec.named import cluster_names  # noqa: E402
 from helixctl_runtime.compile.bound import Compute  # noqa: E402
-from helixctl_runtime.measure.captured import captured  # noqa: E402
+from helixctl_runtime.measure.cuda_graph import capture_step  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from tests.gpu.one_gpu import compiled, once, timed  # noqa: E402
@@ -103,7 +103,7 @@ def measured(
                 if task.layer in {0, dag.plan.model.layers - 1}:
                     parts[task.id] = parts.get(task.id, 0.0) + timed(action.run, device)
         graph = device.type == "cuda" and programs[0].on_device
-        call = captured(step, [*programs[0].outputs.values()], "rank 0") if graph else step
+        call = capture_step(step, [*programs[0].outputs.values()], "rank 0") if graph else step
         times = replayed(call, device, span_s)
     return {
         "model": dag.plan.model.name,
@@ -144,7 +144,7 @@ def task_us(dag: Dag, task: str) -> float:
 
 
 def replayed(call: Any, device: torch.device, span_s: float) -> list[float]:
-    """Seconds of one step after another, for so long."""
+    """The seconds of each step, one after another, for some seconds."""
     times, begin = list[float](), time.perf_counter()
     while time.perf_counter() - begin < span_s or len(times) < 3:
         if device.type == "cuda":
@@ -157,7 +157,12 @@ def replayed(call: Any, device: torch.device, span_s: float) -> list[float]:
 
 
 def datasheet(gpu: str) -> ClusterSpec:
-    """One of these GPUs by its datasheet.
+    """One of these GPUs by its datasheet, without the rates that come with helixctl."""
+    return by_name(gpu).model_copy(update={"measured": None})
+
+
+def by_name(gpu: str) -> ClusterSpec:
+    """One of these GPUs as it has a name.
 
     Raises:
         SystemExit: this GPU has no cluster by name.

@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces with a cable between them, each with a host name of its own."""
+"""Two hosts on one machine: network namespaces with a cable between them, each with its own host name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("hosta", "hostb")
 
 
 def missing() -> str | None:
-    """Why this machine cannot have such hosts; None where it can."""
+    """Why this machine cannot have such hosts; None if it can."""
     if os.geteuid():
         return "network namespaces need root"
     lacking = [tool for tool in ("ip", "unshare", "hostname") if not shutil.which(tool)]
@@ -31,7 +31,7 @@ def missing() -> str | None:
 
 
 class Network:
-    """Both hosts and their cable; with the end of ``with`` they are gone, whatever happened, and what ran in them."""
+    """Both hosts and their cable; the end of ``with`` removes them, and kills the processes in them."""
 
     def __init__(self) -> None:
         self._spaces = [f"hx{os.getpid()}{letter}" for letter in "ab"]
@@ -42,7 +42,7 @@ class Network:
         try:
             for space in self._spaces:
                 _ip("netns", "add", space)
-            # Made inside one of them, so that not even the names are seen outside.
+            # The cable is made inside one namespace, so that its name is not visible outside.
             first, second = self._spaces
             _ip("-n", first, "link", "add", self.interface, "type", "veth", "peer", self.interface, "netns", second)
             for space, address in zip(self._spaces, self.addresses, strict=True):
@@ -63,12 +63,12 @@ class Network:
             subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
 
     def on(self, host: int, command: Sequence[str | Path]) -> list[str | Path]:
-        """The command as it is run on a host."""
+        """The command that runs another command on a host."""
         inside = ["sh", "-c", f'hostname {NAMES[host]} && exec "$@"', "sh"]
         return ["ip", "netns", "exec", self._spaces[host], "unshare", "--uts", *inside, *command]
 
     def cut(self) -> None:
-        """Pull the cable: nobody is told, packets are lost."""
+        """Pull the cable: packets are lost, and no connection is closed."""
         _ip("-n", self._spaces[1], "link", "set", self.interface, "down")
 
 

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from tests.benchmarks.tables import updated  # noqa: E402
 from tests.documents import SMALL, dag_of  # noqa: E402
-from tests.faults.watched import Ended, Watched  # noqa: E402
+from tests.faults.observed_run import ObservedRun, RunEnd  # noqa: E402
 from tests.hosts.network import NAMES, Network, missing  # noqa: E402
 
 PAGE = ROOT / "docs/reliability.md"
@@ -33,21 +33,21 @@ PORT = "29500"
 
 @dataclass(frozen=True)
 class Case:
-    """What happens to a run, and what each host must say; ``{a}`` and ``{b}`` are the ranks of the hosts."""
+    """What happens to a run, and what each host must print; ``{a}`` and ``{b}`` are the ranks of the hosts."""
 
     name: str
     arguments: tuple[str, ...]
-    act: Callable[[Network, Watched, int], object] | None
+    act: Callable[[Network, ObservedRun, int], object] | None
     status: int
     lines: tuple[str, str]
     waits: bool = False
 
 
-def cut(network: Network, _: Watched, __: int) -> None:
+def cut(network: Network, _: ObservedRun, __: int) -> None:
     network.cut()
 
 
-def kill_last(_: Network, second: Watched, per_host: int) -> None:
+def kill_last(_: Network, second: ObservedRun, per_host: int) -> None:
     """kill -9 of the last rank of the second host."""
     ranks = sorted(pid for pid in second.pids() if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
     workers = [pid for pid in ranks if b"torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -79,20 +79,23 @@ CASES = (
 )
 
 
-def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[Ended, Ended]:
-    """The case on two hosts of so many ranks: how it ends on each."""
+def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd, RunEnd]:
+    """Run a case on two hosts; how it ends on each."""
     dag, stepped = folder / "x.dag.json", folder / "stepped"
     dag.write_text(dag_of(SMALL, *LAYOUTS[per_host], "layers=2").to_json())
     stepped.mkdir()
     with Network() as network:
-        worker = [sys.executable, "-m", "tests.faults.hooked", f"stepped:{stepped}", "run", dag]
+        worker = [sys.executable, "-m", "tests.faults.injections", f"stepped:{stepped}", "run", dag]
         made = [
             network.on(host, [*torchrun(host, per_host, network.addresses[0]), *worker, "--timeout", f"{timeout:g}"])
             for host in range(2)
         ]
-        # A name of its own does not lead to a host's address here, so gloo must be told the interface.
+        # The host names do not resolve to an address here, so gloo needs the name of the interface.
         environ = {"GLOO_SOCKET_IFNAME": network.interface, "OMP_NUM_THREADS": "1"}
-        with Watched([*made[0], *case.arguments], **environ) as a, Watched([*made[1], *case.arguments], **environ) as b:
+        with (
+            ObservedRun([*made[0], *case.arguments], **environ) as a,
+            ObservedRun([*made[1], *case.arguments], **environ) as b,
+        ):
             if case.act:
                 a.until_files(stepped, 2 * per_host, seconds=180)
                 a.fault()
@@ -117,8 +120,8 @@ def torchrun(host: int, per_host: int, address: str) -> list[str]:
     ]
 
 
-def wrong(case: Case, ends: tuple[Ended, Ended], per_host: int) -> list[str]:
-    """What is not as it must be, the time left aside."""
+def wrong(case: Case, ends: tuple[RunEnd, RunEnd], per_host: int) -> list[str]:
+    """How the ends differ from what the case requires, except for the time."""
     found = []
     ranks = {"a": f"0-{per_host - 1}", "b": f"{per_host}-{2 * per_host - 1}", "last": str(2 * per_host - 1)}
     for name, end, line in zip(NAMES, ends, case.lines, strict=True):
@@ -136,7 +139,7 @@ def wrong(case: Case, ends: tuple[Ended, Ended], per_host: int) -> list[str]:
     return found
 
 
-def spoken(end: Ended) -> list[str]:
+def spoken(end: RunEnd) -> list[str]:
     """The lines that helixctl itself printed."""
     return [line for line in end.text.splitlines() if re.match(r"HX\d{3} |check passed", line)]
 

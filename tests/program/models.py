@@ -75,7 +75,7 @@ TINY: dict[str, dict[str, Any]] = {
 def every_plan(
     model: dict[str, Any], workload: tuple[int, int, str], devices: int, *, large: bool, step: int = 1
 ) -> Iterator[Plan]:
-    """The plans of a model for each legal layout of so many devices, or for each ``step``-th of them."""
+    """The plans of a model for each legal layout of a number of devices, or for each ``step``-th of them."""
     sets = ("hosts=1", f"devices_per_host={devices}") if large else (f"devices_per_host={devices}",)
     _, cluster = load_specs(*(PAPER if large else SMALL), sets)
     batch, seq_len, logits = workload

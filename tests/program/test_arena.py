@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.program import Arena, Block, Copy, Exchange, Program, arena_of, program_of
+from helixctl.program import arena as arena_module
 from helixctl.program.arena import ALIGNMENT, largest_sum
 from tests.documents import PAPER, dag_of
 from tests.liveness import last_needed
@@ -49,6 +51,20 @@ def test_blocks_that_are_needed_together_do_not_overlap(blocks: list[Block]) -> 
     assert arena == arena_of(blocks)
 
 
+@settings(max_examples=100, deadline=None)
+@given(BLOCKS)
+def test_a_round_that_keeps_what_did_not_move_places_as_one_from_scratch(blocks: list[Block]) -> None:
+    placed = arena_module._placed
+
+    def checked(slots: Any, order: Any, gap: Any, before: Any, same: int, moved: int) -> Any:
+        found = placed(slots, order, gap, before, same, moved)
+        assert found == placed(slots, order, gap, [], 0, -1)
+        return found
+
+    with patch.object(arena_module, "_placed", checked):
+        arena_of(blocks)
+
+
 def test_blocks_follow_one_another_in_the_same_place() -> None:
     blocks = [Block(100, i, i + 1) for i in range(0, 20, 2)]
     assert arena_of(blocks).nbytes == 128
@@ -76,7 +92,7 @@ ALWAYS = ("llama", "last")
     ],
 )
 def test_no_more_than_a_twentieth_above_the_live_values(name: str, logits: str) -> None:
-    """Held against the sum of the live values, by the rule of tests/liveness.py, and of the copies that they need."""
+    """Compared with the sum of the live values, by the rule of tests/liveness.py, and of the copies that they need."""
     tried = 0
     for plan in every_plan(LARGE[name], (8, 2048, logits), 8, large=True, step=41):
         dag = lower(plan)

@@ -24,7 +24,7 @@ DAGS: list[tuple[str, Dag]] = [
 
 
 def own_part(dag: Dag, rank: int) -> Dag:
-    """The dag without the tasks of other ranks, and without their values but for those of common collectives."""
+    """The dag without the tasks and values of other ranks, except the values of collectives that this rank shares."""
     tasks = tuple(task for task in dag.tasks if rank in task.ranks)
     names = {value for task in tasks for value in (*task.inputs, *task.outputs)}
     order = tuple(ids if r == rank else () for r, ids in enumerate(dag.order))

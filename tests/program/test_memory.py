@@ -33,7 +33,7 @@ def allocated(dag: Dag) -> Iterator[int]:
 
 
 def prove(name: str, logits: str, steps: dict[int, int]) -> int:
-    """Hold both against each other for every ``step``-th layout of so many devices; how many were tried."""
+    """Compare both for every ``step``-th layout of a number of devices; the number of layouts that were tried."""
     tried = 0
     for devices, step in steps.items():
         for plan in every_plan(TINY[name], (7, 8, logits), devices, large=False, step=step):

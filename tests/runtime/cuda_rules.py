@@ -25,7 +25,7 @@ _ON_CUDA = {"CUDA", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFu
 
 
 def tensors(args: Any) -> Iterator[torch.Tensor]:
-    """Those among arguments, also in lists."""
+    """The tensors among arguments, also those in lists."""
     for each in args:
         if isinstance(each, torch.Tensor):
             yield each
@@ -64,7 +64,7 @@ def _keys(op: OpOverload) -> frozenset[str]:
 
 
 def on_cuda(op: OpOverload) -> bool:
-    """Whether there is a kernel for CUDA, or one for all devices; questions to a tensor (prim) are none."""
+    """Whether there is a kernel for CUDA, or one for all devices; questions to a tensor (prim) need no kernel."""
     return bool(_keys(op) & _ON_CUDA) or op.namespace == "prim"
 
 
@@ -94,7 +94,7 @@ def waits(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], results
 
 
 def refusal(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Why CUDA would not run this call, where a fake one goes through."""
+    """Why CUDA would refuse this call, although the fake one succeeds."""
     name = op.name().removeprefix("aten::")
     if not on_cuda(op):
         return f"{name} has no kernel on CUDA"

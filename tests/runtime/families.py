@@ -1,4 +1,4 @@
-"""Models of the families that transformers writes, and each of their weights as helixctl has it."""
+"""Models of the families that transformers writes, and all their weights in helixctl's form."""
 
 from __future__ import annotations
 

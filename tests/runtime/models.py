@@ -46,7 +46,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def plan_for(
     model: dict[str, Any], workload: tuple[int, int], groups: int, slices: int, *, logits: str = "all", **axes: Any
 ) -> Plan:
-    """The plan of a model, for so many sequences of so many tokens, with a layout on one host."""
+    """The plan of a model for a batch and a sequence length, with a layout on one host."""
     layout = Layout.model_validate({"groups": groups, "slices": slices, **axes})
     _, cluster = load_specs(*SMALL, (f"devices_per_host={layout.devices}",))
     batch, seq_len = workload

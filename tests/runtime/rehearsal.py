@@ -6,7 +6,7 @@ was built for CPU alone. ``rehearse`` compiles a rank for CUDA so, and calls wha
 - FakeTensorMode runs each op by its shapes, and refuses operands that do not fit.
 - ``_Routes``, above it: indexing, ``copy_``, ``contiguous`` and ``nonzero`` ask for CUDA before FakeTensorMode sees
   them; they go to the ops of aten that they come to. Fused attention goes to the kernel that a card would run.
-- ``_Watch``, between: sees every op that a kernel is made of, and holds it against cuda_rules.py.
+- ``_OpChecker``, between: sees every op that a kernel is made of, and holds it against cuda_rules.py.
 
 What is not seen: the kernels in Triton (tests/runtime/test_streaming.py), numbers, speed, memory, launches that fail,
 and rules of kernels on CUDA that are in none of these.
@@ -63,7 +63,7 @@ class Rehearsed:
     attention: set[SDPBackend] = field(default_factory=set)
 
 
-class _Watch(TorchDispatchMode):
+class _OpChecker(TorchDispatchMode):
     """Sees every op. Of those in a step it also knows what they write, and whether the host waits."""
 
     def __init__(self) -> None:
@@ -104,9 +104,9 @@ def _form(t: torch.Tensor) -> tuple[object, ...]:
 class _Routes(TorchFunctionMode):
     """Calls that ask for CUDA itself go to the ops that they come to."""
 
-    def __init__(self, watch: _Watch, capability: tuple[int, int]) -> None:
+    def __init__(self, checker: _OpChecker, capability: tuple[int, int]) -> None:
         super().__init__()
-        self._watch, self._capability = watch, capability
+        self._checker, self._capability = checker, capability
         self.attention: set[SDPBackend] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -121,7 +121,7 @@ class _Routes(TorchFunctionMode):
         if func in {torch.nonzero, torch.Tensor.nonzero} and not kwargs.get("as_tuple"):
             return aten.nonzero.default(args[0])
         if func in _ASKED_BY_THE_HOST:
-            self._watch.waits.append(func.__name__)
+            self._checker.waits.append(func.__name__)
         if func is F.scaled_dot_product_attention:
             return attend(*args, **kwargs, capability=self._capability, called=self.attention)
         return func(*args, **kwargs)
@@ -149,10 +149,10 @@ def _item(x: torch.Tensor, index: Any) -> torch.Tensor:
 
 
 @contextmanager
-def stage(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[_Watch, _Routes]]:
+def stage(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[_OpChecker, _Routes]]:
     """Where all tensors are fake, and CUDA is a card of this compute capability."""
-    watch = _Watch()
-    routes = _Routes(watch, capability)
+    checker = _OpChecker()
+    routes = _Routes(checker, capability)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.cuda, "get_device_capability", return_value=capability))
         for module in (fused_kernels, grouped):
@@ -160,11 +160,13 @@ def stage(capability: tuple[int, int] = (9, 0)) -> Iterator[tuple[_Watch, _Route
         # Triton's kernels take pointers, which fake tensors lack: torch's own stand in for them.
         for module in (basic, grouped):
             stack.enter_context(mock.patch.object(module, "streaming", return_value=None))
-        settle = mock.patch.object(torch.cuda, "synchronize", side_effect=lambda *_: watch.waits.append("synchronize"))
+        settle = mock.patch.object(
+            torch.cuda, "synchronize", side_effect=lambda *_: checker.waits.append("synchronize")
+        )
         stack.enter_context(settle)
-        for mode in (FakeTensorMode(), watch, routes):
+        for mode in (FakeTensorMode(), checker, routes):
             stack.enter_context(mode)
-        yield watch, routes
+        yield checker, routes
 
 
 def empty(value: Value) -> torch.Tensor:
@@ -175,32 +177,33 @@ def empty(value: Value) -> torch.Tensor:
 def rehearse(
     dag: Dag, capability: tuple[int, int] = (9, 0), load: Callable[[Value], torch.Tensor] = empty
 ) -> Rehearsed:
-    """Compile every rank for CUDA, call all its kernels, look at its exchanges; of ranks that are alike the first."""
+    """Compile one rank of each program for CUDA, call all its kernels, and check its exchanges."""
     found, programs = Rehearsed(), program.Programs(dag)
     for rank in dict.fromkeys(programs[rank].rank for rank in programs.ranks):
-        with stage(capability) as (watch, routes):
-            _rank(dag, rank, load, watch, found)
+        with stage(capability) as (checker, routes):
+            _rank(dag, rank, load, checker, found)
             found.attention |= routes.attention
     return found
 
 
-def _rank(dag: Dag, rank: int, load: Callable[[Value], torch.Tensor], watch: _Watch, found: Rehearsed) -> None:
+def _rank(dag: Dag, rank: int, load: Callable[[Value], torch.Tensor], checker: _OpChecker, found: Rehearsed) -> None:
     made, bound = program.program_of(dag, rank), compile_rank(dag, rank, CUDA, load)
-    found.faults += [f"rank {rank}, compiled: {why}" for why in dict.fromkeys(watch.faults)]
-    if bound.weight_nbytes + bound.buffer_nbytes != bound.proved_nbytes:
-        found.faults.append(f"rank {rank}: {bound.weight_nbytes} + {bound.buffer_nbytes} bytes, not as proved")
+    found.faults += [f"rank {rank}, compiled: {why}" for why in dict.fromkeys(checker.faults)]
+    held = (bound.weight_nbytes, bound.buffer_nbytes, bound.state_nbytes)
+    if sum(held) != bound.proved_nbytes:
+        found.faults.append(f"rank {rank}: {' + '.join(map(str, held))} bytes, not as proved")
     received = (a.receive for a in bound.actions if isinstance(a, Exchange))
     arena = next(itertools.chain(bound.inputs.values(), bound.outputs.values(), received)).untyped_storage()
-    watch.in_step, waiting = True, False
+    checker.in_step, waiting = True, False
     with torch.inference_mode(), fused([bound]):
         for action, its in zip(made.actions, bound.actions, strict=True):
             if isinstance(its, Compute):
                 kind, name = ("copy", str(action.place)) if isinstance(action, program.Copy) else _named(action.task)
-                faults = call(its.run, watch, arena, _spans(made, action))
+                faults = call(its.run, checker, arena, _spans(made, action))
                 found.faults += [f"rank {rank}, {kind} {name}: {why}" for why in faults]
-                waiting |= bool(watch.waits)
-                if watch.waits:
-                    found.waits.setdefault(kind, set()).update(watch.waits)
+                waiting |= bool(checker.waits)
+                if checker.waits:
+                    found.waits.setdefault(kind, set()).update(checker.waits)
                 found.kernels += 1
             elif isinstance(its, Exchange):
                 kind, name = _named(its.task)
@@ -223,7 +226,10 @@ def _spans(made: program.Program, action: Any) -> list[Span]:
     """First byte, last byte and elements of all that an action says it writes."""
     views = action.writes if isinstance(action, program.Compute) else [target for target, _ in action.pairs]
     found = []
+    states = {buffer.view.block for buffer in made.states.values()}  # outside the arena
     for view in views:
+        if view.block in states:
+            continue
         start = made.arena.offsets[view.block] // TORCH[view.dtype].itemsize + view.start
         like = torch.empty_strided(view.sizes, view.strides, dtype=TORCH[view.dtype], device="meta")
         found.append(_span(like, start))
@@ -235,30 +241,32 @@ def _span(t: torch.Tensor, start: int) -> Span:
     return start * t.element_size(), (start + reach + 1) * t.element_size(), t.numel()
 
 
-def call(run: Callable[[], object], watch: _Watch, arena: Any = None, spans: list[Span] | None = None) -> list[str]:
-    """Run a kernel; what is wrong with it. ``spans``: what of the arena it may write, and must."""
-    watch.faults, watch.waits, watch.writes = [], [], []
+def call(
+    run: Callable[[], object], checker: _OpChecker, arena: Any = None, spans: list[Span] | None = None
+) -> list[str]:
+    """Run a kernel; the faults that it has. ``spans``: the bytes of the arena that it must write, and no others."""
+    checker.faults, checker.waits, checker.writes = [], [], []
     try:
         run()
     except (DataDependentOutputException, DynamicOutputShapeException):
-        return watch.faults if watch.waits else [*watch.faults, "depends on numbers"]
+        return checker.faults if checker.waits else [*checker.faults, "depends on numbers"]
     except Exception as error:  # noqa: BLE001  every kernel is called, whatever becomes of the one before
-        return [*watch.faults, f"{type(error).__name__}: {error}".splitlines()[0]]
+        return [*checker.faults, f"{type(error).__name__}: {error}".splitlines()[0]]
     if spans is None or arena is None:
-        return watch.faults
-    wrote = [_span(t, t.storage_offset()) for t in watch.writes if t.untyped_storage() is arena]
+        return checker.faults
+    wrote = [_span(t, t.storage_offset()) for t in checker.writes if t.untyped_storage() is arena]
     outside = [w for w in wrote if not any(s[0] <= w[0] and w[1] <= s[1] for s in spans)]
-    watch.faults += [
+    checker.faults += [
         f"writes bytes {start} to {stop} of the arena, which are not its own" for start, stop, _ in outside
     ]
     for start, stop, count in spans:
         if sum(n for first, last, n in wrote if start <= first and last <= stop) < count:
-            watch.faults.append(f"does not write all {count} elements in bytes {start} to {stop} of the arena")
-    return watch.faults
+            checker.faults.append(f"does not write all {count} elements in bytes {start} to {stop} of the arena")
+    return checker.faults
 
 
 def exchanged(exchange: Exchange, rank: int) -> list[str]:
-    """What NCCL would not take, or not as it is meant."""
+    """The reasons why NCCL would refuse an exchange, or misread its data."""
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
     found = [f"{n} has holes" for n, t in (("send", send), ("receive", receive)) if not t.is_contiguous()]
     ranks, both = len(exchange.task.ranks), (send.numel(), receive.numel())

@@ -1,4 +1,4 @@
-"""Calibration: what is measured becomes a valid cluster, every table filled; the sums behind it, on made-up times."""
+"""Calibration: measurements become a valid cluster with full tables; the arithmetic is tested on made-up times."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ import torch
 from helixctl.errors import HelixError
 from helixctl.spec import ClusterSpec
 from helixctl.spec.load import load_cluster
-from helixctl_runtime.calibrate.collective_time import Block, load_of, nbytes_of, numel_of, seconds_of
-from helixctl_runtime.calibrate.document import cluster_of
+from helixctl_runtime.calibrate.cluster_spec import build_cluster_spec
+from helixctl_runtime.calibrate.collective_time import (
+    TimedLoop,
+    collective_load,
+    collective_seconds,
+    received_nbytes,
+    sent_numel,
+)
 from helixctl_runtime.calibrate.points import COLLECTIVES, CPU, CUDA, QUICK, CollectivePoint, KernelPoint, Sizes
 from helixctl_runtime.calibrate.run import Request, calibrate
 from helixctl_runtime.calibrate.worker import Measurements
@@ -25,7 +31,7 @@ DAY = date(2026, 11, 23)
 def made_up(sizes: Sizes, ranks: int, cores: int | None = 2) -> Measurements:
     """A task starts in 1 us; a kernel takes 1 us and 1 ns per element, a message 0.1 ms and 1 ns per byte."""
     kernels = {p: 1e-6 if p.kernel == "task" else 1e-6 + prod(p.shape) * 1e-9 for p in sizes.kernels(("float32",))}
-    collectives = {p: 1e-4 + nbytes_of(p) * 1e-9 for p in sizes.collectives(ranks)}
+    collectives = {p: 1e-4 + received_nbytes(p) * 1e-9 for p in sizes.collectives(ranks)}
     return Measurements(1, ranks, cores, "a processor", "2.13.0", 4 * 2**30, kernels, collectives, 0.25)
 
 
@@ -48,17 +54,17 @@ def test_two_ranks_in_two_dtypes() -> None:
 
 
 def test_one_rank_has_no_collectives() -> None:
-    cluster = cluster_of(made_up(QUICK["cpu"], 1), None, DAY)
+    cluster = build_cluster_spec(made_up(QUICK["cpu"], 1), None, DAY)
     assert cluster.calibration is not None
     assert cluster.calibration.collectives == ()
     assert cluster.within_host.bandwidth == cluster.device.memory_bandwidth
 
 
 def test_rates_are_per_second_beyond_the_start_of_a_task() -> None:
-    calibration = cluster_of(made_up(QUICK["cpu"], 4), None, DAY).calibration
+    calibration = build_cluster_spec(made_up(QUICK["cpu"], 4), None, DAY).calibration
     assert calibration is not None
     assert calibration.source == "measured 2026-11-23 on a processor, 4 ranks sharing 2 cores, torch 2.13.0"
-    # 2 flops per nanosecond; 4 bytes in and 4 bytes out, of which an addition reads twice as many.
+    # 2 flops per nanosecond; 4 bytes in and 4 bytes out; an addition reads twice as many.
     assert set(calibration.matmul["float32"].rates) == {2e9}
     assert calibration.elementwise["activation"] == pytest.approx(8e9)
     assert calibration.elementwise["add"] == pytest.approx(12e9)
@@ -71,11 +77,11 @@ def test_a_kernel_faster_than_an_empty_task_has_a_rate() -> None:
     found = made_up(QUICK["cpu"], 2)
     fast = {p: 5e-7 if p.kernel == "add" else s for p, s in found.kernels.items()}
     noisy = Measurements(1, 2, 2, "a", "2", 1, fast, dict(found.collectives), 0.0)
-    assert cluster_of(noisy, None, DAY).calibration is not None
+    assert build_cluster_spec(noisy, None, DAY).calibration is not None
 
 
 def test_the_link_is_that_of_a_ring() -> None:
-    link = cluster_of(made_up(CPU, 4), None, DAY).within_host
+    link = build_cluster_spec(made_up(CPU, 4), None, DAY).within_host
     assert link.bandwidth == pytest.approx(1e9, rel=1e-3)
     assert link.latency == pytest.approx(1e-4 / 3, rel=0.02)
 
@@ -84,12 +90,12 @@ def test_the_link_of_a_noisy_machine_is_positive() -> None:
     found = made_up(QUICK["cpu"], 2)
     for p in found.collectives:
         found.collectives[p] = 1e-3 / p.nbytes
-    assert cluster_of(found, None, DAY).within_host.bandwidth > 0
+    assert build_cluster_spec(found, None, DAY).within_host.bandwidth > 0
 
 
 def test_the_base_keeps_what_was_not_measured() -> None:
     base = load_cluster(SMALL[1])
-    cluster = cluster_of(made_up(QUICK["cpu"], 4), base, DAY)
+    cluster = build_cluster_spec(made_up(QUICK["cpu"], 4), base, DAY)
     assert cluster.device.peak["float64"] == base.device.peak["float64"]
     assert cluster.device.peak["float32"] == 2e9
     assert cluster.cores_per_host == 2
@@ -99,14 +105,14 @@ def test_the_base_keeps_what_was_not_measured() -> None:
 
 
 def test_cuda_devices_share_no_cores() -> None:
-    cluster = cluster_of(made_up(CUDA, 8, cores=None), None, DAY)
+    cluster = build_cluster_spec(made_up(CUDA, 8, cores=None), None, DAY)
     assert (cluster.device.kind, cluster.cores_per_host) == ("cuda", None)
     assert cluster.calibration is not None
     assert "8 ranks, torch" in cluster.calibration.source
 
 
 def test_a_written_cluster_reads_back() -> None:
-    cluster = cluster_of(made_up(CPU, 4), None, DAY)
+    cluster = build_cluster_spec(made_up(CPU, 4), None, DAY)
     assert ClusterSpec.model_validate(cluster.model_dump(mode="json")) == cluster
 
 
@@ -114,8 +120,8 @@ def test_a_written_cluster_reads_back() -> None:
 @pytest.mark.parametrize("kind", COLLECTIVES)
 def test_a_message_is_about_as_large_as_asked_for(kind: str, ranks: int) -> None:
     point = CollectivePoint(kind, ranks, 2**17)  # type: ignore[arg-type]
-    assert nbytes_of(point) == pytest.approx(2**17, rel=1e-3)
-    assert numel_of(CollectivePoint(kind, ranks, 4)) >= 1  # type: ignore[arg-type]
+    assert received_nbytes(point) == pytest.approx(2**17, rel=1e-3)
+    assert sent_numel(CollectivePoint(kind, ranks, 4)) >= 1  # type: ignore[arg-type]
 
 
 def test_groups_are_of_every_size_that_divides() -> None:
@@ -126,19 +132,28 @@ def test_groups_are_of_every_size_that_divides() -> None:
 
 
 def test_a_collective_takes_what_computation_does_not() -> None:
-    """Two collectives in 30 ms, of which each of two ranks computes 5 ms on half a core: 10 ms each."""
-    ranks = [[Block(1.0, 1.029, 0.005, 0.009)], [Block(1.001, 1.03, 0.005, 0.011)]]
-    assert seconds_of([ranks], 2, stretch=2.0) == pytest.approx(0.010)
+    """Two collectives in 30 ms, in which each of two ranks computes 5 ms on half a core: 10 ms each."""
+    ranks = [[TimedLoop(1.0, 1.029, 0.005, 0.009)], [TimedLoop(1.001, 1.03, 0.005, 0.011)]]
+    assert collective_seconds([ranks], 2, stretch=2.0) == pytest.approx(0.010)
     # Another group is slower, a third slower still: the median.
-    slower = [[Block(1.0, 1.0 + s, 0.005, 0.009)] for s in (0.05, 0.07)]
-    assert seconds_of([ranks, [slower[0]], [slower[1]]], 2, stretch=2.0) == pytest.approx(0.020)
+    slower = [[TimedLoop(1.0, 1.0 + s, 0.005, 0.009)] for s in (0.05, 0.07)]
+    assert collective_seconds([ranks, [slower[0]], [slower[1]]], 2, stretch=2.0) == pytest.approx(0.020)
     # Cores in the 19 ms of each rank: 4 and 6 of them.
-    assert load_of([block for blocks in ranks for block in blocks], stretch=2.0) == pytest.approx(10 / 38)
+    assert collective_load([loop for loops in ranks for loop in loops], stretch=2.0) == pytest.approx(10 / 38)
 
 
 def test_noise_makes_no_time_of_zero() -> None:
-    assert seconds_of([[[Block(0.0, 0.001, 0.002, 0.001)]]], 1, stretch=1.0) > 0
-    assert load_of([Block(0.0, 0.001, 0.002, 0.001)], stretch=1.0) == 0
+    assert collective_seconds([[[TimedLoop(0.0, 0.001, 0.002, 0.001)]]], 1, stretch=1.0) > 0
+    assert collective_load([TimedLoop(0.0, 0.001, 0.002, 0.001)], stretch=1.0) == 0
+
+
+def test_what_is_measured_takes_the_place_of_the_rates_that_come_with_helixctl() -> None:
+    base = load_cluster("h100:8")
+    cluster = build_cluster_spec(made_up(CUDA, 8, cores=None), base, DAY)
+    assert base.measured is not None
+    assert cluster.measured is None
+    assert cluster.calibration is not None
+    assert (cluster.device.sms, cluster.within_host) == (base.device.sms, base.within_host)
 
 
 def test_what_is_left_open_follows_the_base_and_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

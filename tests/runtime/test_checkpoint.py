@@ -1,4 +1,4 @@
-"""Checkpoints that transformers itself writes: every region of every weight, and the bytes that are asked for."""
+"""Checkpoints that transformers itself writes: every region of every weight, and the bytes that are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from helixctl.dag import Tensor
 from helixctl_runtime.tensors import tensor_files
 from helixctl_runtime.tensors.checkpoint import Checkpoint
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.runtime.families import (
     CPU,
     FAMILIES,
@@ -67,7 +67,7 @@ def test_shards_of_half_precision(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_prefixes(prefix: str, head: str, tmp_path: Path) -> None:
-    """The model alone, or inside one that also sees, whose other parts do not change what tokens give."""
+    """The model alone, or inside a vision model, whose other parts do not change the result for tokens."""
     held = saved(LLAMA, tmp_path / "plain")
     inside = {prefix + n.removeprefix("model.") if n.startswith("model.") else head: x for n, x in held.items()}
     if prefix:
@@ -152,7 +152,7 @@ def test_the_ranks_of_a_dag_read_every_weight_once(name: str, layout: dict[str, 
     read = dict.fromkeys((tensor.name for tensor in family.weights), 0)
     times = {tensor.name: torch.zeros(tensor.shape) for tensor in family.weights}
     for rank in range(dag.plan.layout.devices):
-        numbers = Numbers(0, str(tmp_path), None)
+        numbers = TensorSource(0, str(tmp_path), None)
         numbers.check(dag)
         for value in (v for v in dag.values if v.rank == rank and v.tensor in read):
             before = numbers.weights_read_nbytes

@@ -1,4 +1,4 @@
-"""Checkpoints that are not those of the plan's model, or cannot be read: all is said before ranks start."""
+"""Checkpoints of another model than the plan's, or that cannot be read: all errors come before ranks start."""
 
 from __future__ import annotations
 

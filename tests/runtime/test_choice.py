@@ -98,7 +98,7 @@ def test_none_fits(held: Weights, tmp_path: Path) -> None:
 
 
 def test_a_draft_beside_the_model(held: Weights, tmp_path: Path) -> None:
-    """What stands beside a model at the root is refused by name until the user says what to read."""
+    """Tensors beside a model at the root are refused by name until the user names the prefix to read."""
     draft = {"mtp.layers.0.input_layernorm.weight": torch.ones(32), "mtp.fc.weight": torch.ones(32, 64)}
     stored(tmp_path, held, draft, {"v_head.summary.weight": torch.ones(1, 32)})
     text = said(tmp_path, LLAMA)

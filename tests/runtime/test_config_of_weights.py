@@ -1,4 +1,4 @@
-"""The config.json beside the weights is held against the plan: shapes do not tell one function from another."""
+"""The config.json beside the weights is compared with the plan, because equal shapes may be another function."""
 
 from __future__ import annotations
 

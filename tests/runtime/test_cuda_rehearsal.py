@@ -19,13 +19,13 @@ from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
-from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec import ModelSpec, StepName, WorkloadSpec
 from helixctl.spec.load import load_cluster, load_model
 from helixctl_runtime import kernels
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.dtypes import TORCH
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime import cuda_rules
 from tests.runtime.families import FAMILIES
@@ -194,7 +194,7 @@ def test_the_families_of_transformers(name: str) -> None:
 
 
 def test_numbers_are_made_on_the_device() -> None:
-    dag, numbers = dag_of(SMALL, 1, 1, "layers=1"), Numbers(0, None, None)
+    dag, numbers = dag_of(SMALL, 1, 1, "layers=1"), TensorSource(0, None, None)
     check(dag, load=lambda value: numbers.value(dag, value, TORCH[value.dtype], CUDA))
 
 
@@ -260,7 +260,7 @@ def test_every_mesh(devices: int, changes: dict[str, Any]) -> None:
 
 
 def layouts(devices: int) -> Iterator[Layout]:
-    """Those of so many devices, some of which are legal."""
+    """The layouts of a number of devices; only some of them are legal."""
     others = itertools.cycle(({}, {"combine": "reduce", "residual": "sharded"}, {"residual": "sharded"}))
     for groups in (n for n in range(1, devices + 1) if devices % n == 0):
         for slicing in ("batch", "query") if groups < devices else ("head_dim", "head_dim"):
@@ -361,8 +361,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("run", "why"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cuda_would_refuse_is_found(run: Callable[[], object], why: str) -> None:
-    with stage() as (watch, _):
-        found = call(run, watch)
+    with stage() as (checker, _):
+        found = call(run, checker)
     assert any(why in each for each in found), found
 
 
@@ -389,10 +389,10 @@ WAITING: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("run", "why"), WAITING.values(), ids=WAITING.keys())
 def test_where_the_host_would_wait_is_found(run: Callable[[], object], why: str) -> None:
-    with stage() as (watch, _):
-        watch.in_step = True
-        call(run, watch)
-    assert why in watch.waits
+    with stage() as (checker, _):
+        checker.in_step = True
+        call(run, checker)
+    assert why in checker.waits
 
 
 def test_what_does_not_make_the_host_wait() -> None:
@@ -401,10 +401,10 @@ def test_what_does_not_make_the_host_wait() -> None:
         torch.searchsorted(fake(4), fake(4))
         torch.repeat_interleave(fake(4), fake(4, **INT), output_size=8)
 
-    with stage() as (watch, _):
-        watch.in_step = True
-        assert call(run, watch) == []
-    assert watch.waits == []
+    with stage() as (checker, _):
+        checker.in_step = True
+        assert call(run, checker) == []
+    assert checker.waits == []
 
 
 def test_a_fault_is_found_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +434,7 @@ def test_a_fault_is_found_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_exchange_with_holes_is_found() -> None:
-    """Whatever is sent must be in one piece, as large and of the dtype that is due."""
+    """Data that is sent must be contiguous, of the right size and dtype."""
     dag = dag_of(SMALL, 2, 2, "layers=1")
     with stage():
         bound = compile_rank(dag, 0, CUDA, empty)
@@ -512,3 +512,33 @@ def test_kernels_on_cuda_are_read_off_torch() -> None:
     assert all(cuda_rules.on_cuda(op) for op in known)
     unknown = [aten._scaled_dot_product_flash_attention_for_cpu.default, aten.mkldnn_linear.default]
     assert not any(cuda_rules.on_cuda(op) for op in unknown)
+
+
+CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "whole": (2, 1, {"combine": "reduce"}),
+    "by key": (1, 3, {"slicing": "key"}),
+    "by key, reduced": (2, 2, {"slicing": "key", "combine": "reduce", "reduction_dtype": "model"}),
+    "by batch": (1, 2, {"slicing": "batch", "residual": "sharded"}),
+    "in stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2}),
+}
+
+
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
+def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
+    """Neither a prefill nor a decode step waits for the host: all lengths are data on the device."""
+    groups, slices, axes = CACHES[layout]
+    changes = {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16}}
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
+    check(lower(plan, step=step))
+
+
+def test_a_cache_of_the_paper_s_model() -> None:
+    """Softmaxes of a part of a head, and hidden states instead of tokens."""
+    changes = {"vocabulary": None, "attention": {"head_dim": 16, "softmax_slices": 2, "rotary": None, "qk_norm": False}}
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9)
+    model = ModelSpec.model_validate(merged(merged(REAL, changes), {"layers": 1, "dtype": "bfloat16"}))
+    for groups, slices, slicing in ((1, 2, "head_dim"), (1, 2, "key")):
+        check(lower(sketched(model, work, groups, slices, slicing=slicing), step="decode"))

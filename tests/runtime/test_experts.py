@@ -18,7 +18,7 @@ SIZES = ("layers=2", "hidden_size=64", "attention.head_dim=8", "feed_forward.int
 
 
 def skewed(dag: Dag, favourite: int) -> dict[str, torch.Tensor]:
-    """Whole tensors whose routers send every token to one expert: all that they multiply is positive."""
+    """Whole tensors; the routers send every token to one expert, because all their inputs are positive."""
     given = {t.name: seeded_numbers(t, t.full, 0, torch.float32).abs() for t in dag.tensors if t.name != "output"}
     for name in [name for name in given if name.endswith("w_router")]:
         given[name][:, favourite] += 8
@@ -43,7 +43,7 @@ def test_every_spread_of_experts_is_the_reference(experts: int, top_k: int) -> N
 @pytest.mark.parametrize("favourite", [0, 5])
 @pytest.mark.parametrize("experts", [1, 8])
 def test_all_tokens_to_one_expert(experts: int, favourite: int) -> None:
-    """Nothing is dropped: the favourite computes every token, however many, and the others none."""
+    """No token is dropped: one expert computes all tokens, and the others none."""
     dag = dag_of(SMALL_MOE, 4, 2, *SIZES, "feed_forward.experts.top_k=1", experts=experts)
     given = skewed(dag, favourite)
     ran = run_together(dag, given=given)

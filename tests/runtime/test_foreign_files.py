@@ -1,4 +1,4 @@
-"""Files that are something else than they should be, and indexes that name what is not beside them."""
+"""Files of another type than safetensors, and indexes that name files outside their folder."""
 
 from __future__ import annotations
 

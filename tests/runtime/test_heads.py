@@ -1,4 +1,4 @@
-"""A stored head that the model does not read: the same in every row, or refused by name, wherever it stands."""
+"""A stored head that the model does not read equals the tensor that it reads, in every row, or is refused by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helixctl_runtime.tensors import alike
-from helixctl_runtime.tensors.alike import difference
+from helixctl_runtime.tensors import difference as module
 from helixctl_runtime.tensors.checkpoint import Checkpoint
+from helixctl_runtime.tensors.difference import difference
 from helixctl_runtime.tensors.tensor_files import TensorFiles
 from tests.runtime.families import LLAMA, TIED, VOCABULARY, Weights, check_regions, saved
 
@@ -125,7 +125,7 @@ def test_an_embedding_that_is_stored_as_the_head(place: str, tmp_path: Path) -> 
 
 
 def test_pieces_and_shares_read_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alike, "_PIECE_NBYTES", 8 * 5 * 3)
+    monkeypatch.setattr(module, "_PIECE_NBYTES", 8 * 5 * 3)
     x = torch.randn(23, 5)
     for row in range(23):
         save_file({"a": x, "b": x.clone(), "c": other(x, row)}, tmp_path / "x.safetensors")

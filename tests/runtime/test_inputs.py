@@ -13,14 +13,14 @@ from helixctl.dag import Tensor
 from helixctl.dag.function import function_of
 from helixctl.errors import HelixError
 from helixctl.spec import ModelSpec
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.runtime.families import CPU, HIDDEN, LLAMA, VOCABULARY, WORK, Weights
 
 
-def numbers(path: Path | str, *, spec: ModelSpec = LLAMA.spec) -> tuple[Numbers, Tensor]:
+def numbers(path: Path | str, *, spec: ModelSpec = LLAMA.spec) -> tuple[TensorSource, Tensor]:
     """An input file after its check, and the tensor that it gives."""
     tensors = tuple(function_of(spec, WORK.in_one_pass).tensors.values())
-    found = Numbers(0, None, str(path))
+    found = TensorSource(0, None, str(path))
     found.check(SimpleNamespace(tensors=tensors, plan=SimpleNamespace(model=spec)))  # type: ignore[arg-type]
     return found, next(tensor for tensor in tensors if tensor.role == "input")
 

@@ -20,7 +20,7 @@ from helixctl.verify import verify
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate import Prompts, generate
 from helixctl_runtime.generate.loop import Stage
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.interpreted_steps import generate as interpreted
 from tests.interpreter import rounded, seeded
 from tests.runtime.generation import Session, session_of
@@ -54,7 +54,7 @@ def prompts_of(plan: Plan) -> np.ndarray:
 
 
 def session(plan: Plan) -> Session:
-    numbers = Numbers(0, None, None)
+    numbers = TensorSource(0, None, None)
 
     def weights(dag: Dag, value: Value) -> torch.Tensor:
         return numbers.region(dag.tensor[value.tensor], value.region, TORCH[value.dtype], torch.device("cpu"))

@@ -175,7 +175,7 @@ def test_every_value_of_the_paper_s_layout_holds_its_region() -> None:
 
 
 def test_the_paper_s_dag_is_the_small_twin_s_but_for_sizes() -> None:
-    """What is tried on the small twin stands for the paper's model: the same tasks between the same values."""
+    """Tests of the small twin hold for the paper's model, because both have the same tasks between the same values."""
     paper, small = dag_of(PAPER, 4, 4), dag_of(SMALL, 4, 4)
     assert [(t.id, t.inputs, t.outputs, t.ranks) for t in paper.tasks] == [
         (t.id, t.inputs, t.outputs, t.ranks) for t in small.tasks

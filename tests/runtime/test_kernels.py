@@ -77,7 +77,7 @@ def test_no_kernel_is_an_error(dtype: torch.dtype, width: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_rounds_once(dtype: torch.dtype) -> None:
-    """Every kernel's result is the float64 result rounded, but for the rare tie that float32 decides otherwise."""
+    """Every kernel's result is the rounded float64 result, except for rare ties that float32 rounds the other way."""
     torch.manual_seed(0)
     x, w, b = torch.randn(64, 256).to(dtype), torch.randn(256, 48).to(dtype), torch.randn(64, 256)
     norm_weight = torch.rand(256).to(dtype)

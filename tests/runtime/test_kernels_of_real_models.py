@@ -185,7 +185,7 @@ def test_gated_experts(dtype: torch.dtype, function: str) -> None:
 
 
 def test_experts_without_tokens_and_tokens_without_experts() -> None:
-    """Of the experts that are held here a token may be routed to none; its row is zero, and nothing else moves."""
+    """A token may be routed to none of the experts that are held here: its row is zero, and no other row changes."""
     x, gates = torch.randn(6, 8), torch.zeros(6, 4)
     gates[1, 2], gates[4, 0], gates[4, 2] = 0.5, 0.25, 0.75
     w_up, w_down, out = torch.randn(4, 8, 12), torch.randn(4, 12, 8), torch.full((6, 8), 7.0)

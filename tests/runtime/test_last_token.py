@@ -1,4 +1,4 @@
-"""`logits: last`: of every sequence the logits of its last real token alone, in every layout and on every rank."""
+"""`logits: last` gives only the logits of the last real token of every sequence, in every layout, on every rank."""
 
 from __future__ import annotations
 

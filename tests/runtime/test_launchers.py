@@ -1,4 +1,4 @@
-"""Who started this process, by the variables that each launcher sets; none of several processes starts all ranks."""
+"""Which launcher started this process, from the variables that it sets; one of several processes never starts all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from helixctl.errors import HelixError
 from helixctl_runtime.ranks.interfaces import check_interfaces
 from helixctl_runtime.ranks.launchers.environment import check_world_size, detect
-from helixctl_runtime.ranks.launchers.place import Place
+from helixctl_runtime.ranks.launchers.launched_rank import LaunchedRank
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.documents import ROOT, SMALL, dag_of
 from tests.ports import free_port
@@ -41,24 +41,27 @@ def environ(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "rank"),
     [
-        (f"{OMPI} OMPI_COMM_WORLD_LOCAL_SIZE=4", Place("mpirun", 1, 4, 1, HERE)),
-        (f"{OMPI} OMPI_COMM_WORLD_LOCAL_SIZE=2 {M}", Place("mpirun", 1, 4, 1, AT_M)),
-        (f"{OMPI} PMIX_RANK=1 {M}", Place("mpirun", 1, 4, 1, AT_M)),
-        (f"PMI_RANK=3 PMI_SIZE=4 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2 {M}", Place("mpiexec", 3, 4, 1, AT_M)),
-        ("PMI_RANK=3 PMI_SIZE=4 MPI_LOCALNRANKS=4", Place("mpiexec", 3, 4, 3, HERE)),
-        (f"PMI_RANK=3 PMI_SIZE=4 PMI_LOCAL_RANK=1 {M}", Place("mpiexec", 3, 4, 1, AT_M)),
-        (f"MV2_COMM_WORLD_RANK=1 MV2_COMM_WORLD_SIZE=2 {M}", Place("mpirun_rsh", 1, 2, 1, AT_M)),
-        ("JSM_NAMESPACE_RANK=1 JSM_NAMESPACE_SIZE=2 JSM_NAMESPACE_LOCAL_SIZE=2", Place("jsrun", 1, 2, 1, HERE)),
-        ("FLUX_TASK_RANK=1 FLUX_JOB_SIZE=2 FLUX_TASK_LOCAL_ID=1 FLUX_JOB_NNODES=1", Place("flux run", 1, 2, 1, HERE)),
+        (f"{OMPI} OMPI_COMM_WORLD_LOCAL_SIZE=4", LaunchedRank("mpirun", 1, 4, 1, HERE)),
+        (f"{OMPI} OMPI_COMM_WORLD_LOCAL_SIZE=2 {M}", LaunchedRank("mpirun", 1, 4, 1, AT_M)),
+        (f"{OMPI} PMIX_RANK=1 {M}", LaunchedRank("mpirun", 1, 4, 1, AT_M)),
+        (f"PMI_RANK=3 PMI_SIZE=4 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2 {M}", LaunchedRank("mpiexec", 3, 4, 1, AT_M)),
+        ("PMI_RANK=3 PMI_SIZE=4 MPI_LOCALNRANKS=4", LaunchedRank("mpiexec", 3, 4, 3, HERE)),
+        (f"PMI_RANK=3 PMI_SIZE=4 PMI_LOCAL_RANK=1 {M}", LaunchedRank("mpiexec", 3, 4, 1, AT_M)),
+        (f"MV2_COMM_WORLD_RANK=1 MV2_COMM_WORLD_SIZE=2 {M}", LaunchedRank("mpirun_rsh", 1, 2, 1, AT_M)),
+        ("JSM_NAMESPACE_RANK=1 JSM_NAMESPACE_SIZE=2 JSM_NAMESPACE_LOCAL_SIZE=2", LaunchedRank("jsrun", 1, 2, 1, HERE)),
+        (
+            "FLUX_TASK_RANK=1 FLUX_JOB_SIZE=2 FLUX_TASK_LOCAL_ID=1 FLUX_JOB_NNODES=1",
+            LaunchedRank("flux run", 1, 2, 1, HERE),
+        ),
         # One launcher inside another: the innermost counts.
-        (f"{TORCHRUN} {SRUN}", Place("torchrun", 2, 8, 0, "env://")),
-        (f"{TORCHRUN} {BATCH}", Place("torchrun", 2, 8, 0, "env://")),
-        (f"{TORCHRUN} {OMPI}", Place("torchrun", 2, 8, 0, "env://")),
-        (f"{OMPI} OMPI_COMM_WORLD_LOCAL_SIZE=4 {BATCH}", Place("mpirun", 1, 4, 1, HERE)),
+        (f"{TORCHRUN} {SRUN}", LaunchedRank("torchrun", 2, 8, 0, "env://")),
+        (f"{TORCHRUN} {BATCH}", LaunchedRank("torchrun", 2, 8, 0, "env://")),
+        (f"{TORCHRUN} {OMPI}", LaunchedRank("torchrun", 2, 8, 0, "env://")),
+        (f"{OMPI} OMPI_COMM_WORLD_LOCAL_SIZE=4 {BATCH}", LaunchedRank("mpirun", 1, 4, 1, HERE)),
         # srun itself sets PMI's variables, and knows the hosts.
-        (f"PMI_RANK=1 PMI_SIZE=4 PMIX_RANK=1 {SRUN}", Place("srun", 1, 4, 0, "tcp://a1:20160")),
+        (f"PMI_RANK=1 PMI_SIZE=4 PMIX_RANK=1 {SRUN}", LaunchedRank("srun", 1, 4, 0, "tcp://a1:20160")),
         # One process is no rank of several.
         ("OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=1 PMIX_RANK=0", None),
         ("PMI_RANK=0 PMI_SIZE=1 MPI_LOCALRANKID=0", None),
@@ -67,8 +70,8 @@ def environ(text: str) -> dict[str, str]:
         ("SLURM_NTASKS=4 SLURM_JOB_ID=3", None),  # the shell of salloc
     ],
 )  # fmt: skip
-def test_places(text: str, place: Place | None) -> None:
-    assert detect(environ(text)) == place
+def test_detected_ranks(text: str, rank: LaunchedRank | None) -> None:
+    assert detect(environ(text)) == rank
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_another_number_of_ranks_than_the_plan_has() -> None:
         with pytest.raises(
             HelixError, match=f"HX509 the plan is for 16 ranks, {launcher} started 4\n  hint: {command} "
         ):
-            check_world_size(Place(launcher, 0, 4, 0, "tcp://h:1"), 16)
+            check_world_size(LaunchedRank(launcher, 0, 4, 0, "tcp://h:1"), 16)
 
 
 @pytest.fixture

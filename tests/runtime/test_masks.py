@@ -1,4 +1,4 @@
-"""What stands beside the ids in a file for --input: it changes nothing, or it is refused by name."""
+"""Tensors beside the ids in a file for --input change nothing, or are refused by name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from helixctl.dag.function import function_of
 from helixctl.errors import HelixError
-from helixctl_runtime.tensors.files import Numbers
 from helixctl_runtime.tensors.inputs import lengths
 from helixctl_runtime.tensors.tensor_files import TensorFiles
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.cli.command import helixctl
 from tests.runtime.families import CPU, LLAMA, VOCABULARY, WORK, dag_for, saved
 
@@ -23,13 +23,13 @@ LAST = WORK.model_copy(update={"logits": "last"})
 RIGHT = [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
 
 
-def look(path: Path, held: dict[str, Any], *, causal: bool = True, last: bool = False) -> Numbers:
+def look(path: Path, held: dict[str, Any], *, causal: bool = True, last: bool = False) -> TensorSource:
     """The numbers of a file that holds this beside the ids, after its check."""
     save_file({"input_ids": IDS} | {n: torch.as_tensor(x) for n, x in held.items()}, path / "x.safetensors")
     spec = LLAMA.spec
     attention = spec.attention.model_copy(update={"causal": causal})
     spec = spec.model_copy(update={"attention": attention})
-    found = Numbers(0, None, str(path / "x.safetensors"))
+    found = TensorSource(0, None, str(path / "x.safetensors"))
     tensors = tuple(function_of(spec, (LAST if last else WORK).in_one_pass).tensors.values())
     found.check(SimpleNamespace(tensors=tensors, plan=SimpleNamespace(model=spec)))  # type: ignore[arg-type]
     return found
@@ -171,7 +171,7 @@ def test_ids_among_the_weights(tmp_path: Path) -> None:
     own = {t.name: torch.zeros(t.shape) for t in dag.tensors if t.role == "weight"} | {"input_ids": IDS}
     path = str(tmp_path / "x.safetensors")
     save_file(own, path)
-    Numbers(0, path, path).check(dag)
+    TensorSource(0, path, path).check(dag)
     save_file(own | {"more": torch.zeros(1)}, path)
     with pytest.raises(HelixError, match="tensor more is not read"):
-        Numbers(0, path, path).check(dag)
+        TensorSource(0, path, path).check(dag)

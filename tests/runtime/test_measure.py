@@ -1,4 +1,4 @@
-"""Measuring on gloo ranks: steps begin together, dags take turns, and a recorder sees what computing hides.
+"""Measuring on gloo ranks: steps begin together, dags take turns, and a trace shows what computation hides.
 
 Programs are made by hand here: a computation sleeps, so that how long it takes is known. All times are multiplied by
 how slow the machine is: what is no sleep must be short beside one.
@@ -14,7 +14,7 @@ import torch
 
 from helixctl.dag import AllReduce, SendReceive, Task
 from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange, Wait
-from helixctl_runtime.measure.measure import Measured, measure
+from helixctl_runtime.measure.measure import StepTimes, measure
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.speed import slowness
 
@@ -36,10 +36,10 @@ def program(rank: int, *actions: Action) -> BoundProgram:
     return BoundProgram(rank, tasks, actions, {}, {}, frozenset(), 0, 0)
 
 
-def on_ranks(make: Callable[[Rank], list[BoundProgram]], ranks: int = 2, **steps: int) -> list[list[Measured]]:
+def on_ranks(make: Callable[[Rank], list[BoundProgram]], ranks: int = 2, **steps: int) -> list[list[StepTimes]]:
     """What each rank measured of each of its programs."""
 
-    def work(rank: Rank) -> list[Measured]:
+    def work(rank: Rank) -> list[StepTimes]:
         rank.init_process_group()
         groups = rank.new_groups([PAIR] if ranks > 1 else [])
         programs = make(rank)

@@ -22,10 +22,10 @@ from helixctl.errors import HelixError, fail  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.ranks.devices import check_devices  # noqa: E402
 from helixctl_runtime.ranks.failure.diagnosis import root_cause  # noqa: E402
-from helixctl_runtime.ranks.failure.report import Report  # noqa: E402
-from helixctl_runtime.ranks.failure.standing import Standing  # noqa: E402
+from helixctl_runtime.ranks.failure.rank_report import RankReport  # noqa: E402
+from helixctl_runtime.ranks.failure.rank_state import RankState  # noqa: E402
 from helixctl_runtime.ranks.launchers.environment import check_world_size, detect  # noqa: E402
-from helixctl_runtime.ranks.launchers.place import Place  # noqa: E402
+from helixctl_runtime.ranks.launchers.launched_rank import LaunchedRank  # noqa: E402
 from helixctl_runtime.ranks.launchers.slurm import expand_hosts  # noqa: E402
 from helixctl_runtime.ranks.progress import Position  # noqa: E402
 from tests.ports import free_port  # noqa: E402
@@ -36,7 +36,7 @@ WORLD = 4
 BUSY = 5
 PATIENT = 60
 TASKS = ("l0.attend", "l0.concat", "l1.attend", "l1.concat")
-Deed = Callable[[Rank], None]
+Injection = Callable[[Rank], None]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -67,8 +67,8 @@ def pids(tmp_path: Path) -> Iterator[Path]:
     assert list(folder.iterdir())
 
 
-def steps(rank: Rank, pids: Path, deeds: dict[tuple[int, int, int], Deed]) -> int:
-    """Three steps of TASKS; ``deeds[rank, step, ordinal]`` is what goes wrong inside that task."""
+def steps(rank: Rank, pids: Path, injections: dict[tuple[int, int, int], Injection]) -> int:
+    """Three steps of TASKS; ``injections[rank, step, ordinal]`` is the fault inside that task."""
     (pids / str(os.getpid())).touch()
     rank.init_process_group()
     cell = rank.progress.cell
@@ -78,19 +78,21 @@ def steps(rank: Rank, pids: Path, deeds: dict[tuple[int, int, int], Deed]) -> in
         cell[0], cell[1] = 0, step
         for ordinal, task in enumerate(TASKS):
             cell[0] = ordinal + 1
-            if deed := deeds.get((rank.rank, step, ordinal)):
-                deed(rank)
+            if injection := injections.get((rank.rank, step, ordinal)):
+                injection(rank)
             if task.endswith("concat"):
                 dist.all_reduce(x)
     return rank.rank
 
 
-def run(pids: Path, deeds: dict[tuple[int, int, int], Deed], timeout: float = PATIENT) -> tuple[HelixError, float]:
+def run(
+    pids: Path, injections: dict[tuple[int, int, int], Injection], timeout: float = PATIENT
+) -> tuple[HelixError, float]:
     """Run ``steps``, expect it to fail; the error and the seconds it took."""
     start = time.monotonic()
     with pytest.raises(HelixError) as caught:
         run_ranks(
-            lambda rank: steps(rank, pids, deeds),
+            lambda rank: steps(rank, pids, injections),
             world_size=WORLD,
             device="cpu",
             timeout=timeout,
@@ -100,18 +102,18 @@ def run(pids: Path, deeds: dict[tuple[int, int, int], Deed], timeout: float = PA
     return caught.value, time.monotonic() - start
 
 
-def suicide(number: int) -> Deed:
+def signal_self(number: int) -> Injection:
     """End or suspend the rank by a signal."""
     return lambda _: os.kill(os.getpid(), number)
 
 
-def raises(error: BaseException) -> Deed:
+def raises(error: BaseException) -> Injection:
     """Raise in the rank."""
 
-    def deed(_: Rank) -> None:
+    def injection(_: Rank) -> None:
         raise error
 
-    return deed
+    return injection
 
 
 def log_of(error: HelixError) -> str:
@@ -163,7 +165,7 @@ def test_fork_after_the_launcher_has_used_threads() -> None:
 
 
 def test_a_killed_rank_is_named(pids: Path, temporary: Path) -> None:
-    error, seconds = run(pids, {(3, 2, 2): suicide(signal.SIGKILL)})
+    error, seconds = run(pids, {(3, 2, 2): signal_self(signal.SIGKILL)})
     assert error.diagnostics[0].code == "HX504"
     assert error.diagnostics[0].message == "rank 3 (cpu) was killed by SIGKILL during l1.attend.s3 of step 2"
     assert log_of(error) == ""
@@ -172,9 +174,9 @@ def test_a_killed_rank_is_named(pids: Path, temporary: Path) -> None:
 
 
 def test_a_crash_leaves_a_traceback(pids: Path, temporary: Path) -> None:
-    error, _ = run(pids, {(1, 0, 1): suicide(signal.SIGABRT)})
+    error, _ = run(pids, {(1, 0, 1): signal_self(signal.SIGABRT)})
     assert error.diagnostics[0].message == "rank 1 (cpu) was killed by SIGABRT during l0.concat of step 0"
-    assert "in suicide" in log_of(error) or "in <lambda>" in log_of(error)
+    assert "in signal_self" in log_of(error) or "in <lambda>" in log_of(error)
 
 
 def test_a_rank_that_exits_is_named(pids: Path, temporary: Path) -> None:
@@ -184,7 +186,7 @@ def test_a_rank_that_exits_is_named(pids: Path, temporary: Path) -> None:
 
 def test_a_suspended_rank_did_not_arrive(pids: Path, temporary: Path) -> None:
     timeout = 2 * slowness()
-    error, seconds = run(pids, {(2, 1, 2): suicide(signal.SIGSTOP)}, timeout)
+    error, seconds = run(pids, {(2, 1, 2): signal_self(signal.SIGSTOP)}, timeout)
     assert error.diagnostics[0].code == "HX505"
     assert error.diagnostics[0].message == (
         f"rank 2 (cpu) did not arrive at l1.concat within {timeout} s; last seen in l1.attend.s2 of step 1; "
@@ -264,55 +266,55 @@ def test_a_result_that_cannot_be_pickled() -> None:
         run_ranks(lambda _: lambda: None, world_size=1, device="cpu", timeout=PATIENT, task_name=task_name)
 
 
-def standing(rank: int, begun: int, report: Report | None = None, exit_code: int | None = None) -> Standing:
+def rank_state(rank: int, begun: int, report: RankReport | None = None, exit_code: int | None = None) -> RankState:
     """A rank in the given task of step 5."""
     position = Position(Phase.RUNNING, 5, begun)
-    return Standing(rank, torch.device("cuda", rank), position, report, exit_code, 9.9, stopped=False, log=None)
+    return RankState(rank, torch.device("cuda", rank), position, report, exit_code, 9.9, stopped=False, log=None)
 
 
-LATE, GONE = Report("late", ""), Report("gone", "RuntimeError: Connection closed by peer")
+LATE, GONE = RankReport("late", ""), RankReport("gone", "RuntimeError: Connection closed by peer")
 
 
 @pytest.mark.parametrize(
-    ("standings", "message"),
+    ("states", "message"),
     [
         pytest.param(
-            [standing(0, 2, GONE), standing(1, 1, None, -9), standing(2, 1, Report("task", "ValueError"))],
+            [rank_state(0, 2, GONE), rank_state(1, 1, None, -9), rank_state(2, 1, RankReport("task", "ValueError"))],
             "HX504 rank 1 (cuda:1) was killed by SIGKILL during l0.attend.s1 of step 5",
             id="a death explains everything",
         ),
         pytest.param(
-            [standing(0, 2, LATE), standing(1, 2, GONE), standing(2, 1, Report("task", "ValueError"))],
+            [rank_state(0, 2, LATE), rank_state(1, 2, GONE), rank_state(2, 1, RankReport("task", "ValueError"))],
             "HX510 rank 2 (cuda:2) failed in l0.attend.s2 of step 5: ValueError",
             id="an exception explains errors of communication",
         ),
         pytest.param(
-            [standing(0, 2, None, -6), standing(1, 1), standing(2, 4)],
+            [rank_state(0, 2, None, -6), rank_state(1, 1), rank_state(2, 4)],
             "HX505 rank 1 (cuda:1) did not arrive at l0.concat within 10 s; last seen in l0.attend.s1 of step 5; "
             "1 rank arrived, 1 elsewhere",
             id="NCCL aborts a rank that waits",
         ),
         pytest.param(
-            [standing(0, 2, LATE), standing(1, 4, Report("result", None)), standing(2, 2, LATE)],
+            [rank_state(0, 2, LATE), rank_state(1, 4, RankReport("result", None)), rank_state(2, 2, LATE)],
             "HX505 rank 1 (cuda:1) did not arrive at l0.concat within 10 s; last seen in l1.concat of step 5; "
             "2 ranks arrived",
             id="a rank that has returned",
         ),
         pytest.param(
-            [standing(0, 2, LATE), standing(1, 4, LATE), standing(2, 2, LATE)],
+            [rank_state(0, 2, LATE), rank_state(1, 4, LATE), rank_state(2, 2, LATE)],
             "HX505 no rank was served within 10 s: ranks 0, 2 in l0.concat of step 5; 1 in l1.concat of step 5",
             id="ranks wait for each other",
         ),
         pytest.param(
-            [standing(0, 2, GONE), standing(1, 4, GONE)],
+            [rank_state(0, 2, GONE), rank_state(1, 4, GONE)],
             "HX504 rank 0 (cuda:0) lost its connection to another rank in l0.concat of step 5: "
             "RuntimeError: Connection closed by peer",
             id="nobody died",
         ),
     ],
 )
-def test_root_cause(standings: list[Standing], message: str) -> None:
-    assert str(root_cause(standings, 10, task_name)).partition("\n")[0] == message
+def test_root_cause(states: list[RankState], message: str) -> None:
+    assert str(root_cause(states, 10, task_name)).partition("\n")[0] == message
 
 
 LAUNCHER = """
@@ -416,9 +418,9 @@ def unused_port() -> Iterator[int]:
 def test_torchrun_comes_before_slurm() -> None:
     slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NODELIST": "a[07-08]"}
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
-    assert detect(slurm | torchrun) == Place("torchrun", 5, 8, 1, "env://")
-    assert detect({**slurm, "SLURM_JOB_ID": "10"}) == Place("srun", 3, 4, 1, "tcp://a07:20160")
-    assert detect({**slurm, "MASTER_ADDR": "m", "MASTER_PORT": "99"}) == Place("srun", 3, 4, 1, "tcp://m:99")
+    assert detect(slurm | torchrun) == LaunchedRank("torchrun", 5, 8, 1, "env://")
+    assert detect({**slurm, "SLURM_JOB_ID": "10"}) == LaunchedRank("srun", 3, 4, 1, "tcp://a07:20160")
+    assert detect({**slurm, "MASTER_ADDR": "m", "MASTER_PORT": "99"}) == LaunchedRank("srun", 3, 4, 1, "tcp://m:99")
     assert detect({**slurm, "SLURM_NTASKS": "1"}) is None
     assert detect({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) is None
     assert detect({"RANK": "0"}) is None
@@ -459,7 +461,7 @@ def test_another_number_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         run_ranks(lambda _: None, world_size=16, device="cpu", timeout=5, task_name=task_name)
     assert "--nproc-per-node 16" in str(caught.value)
     with pytest.raises(HelixError, match="srun --ntasks 16"):
-        check_world_size(Place("srun", 0, 4, 0, "tcp://h:1"), 16)
+        check_world_size(LaunchedRank("srun", 0, 4, 0, "tcp://h:1"), 16)
 
 
 def test_too_few_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_rotations_of_later_positions_are_a_part_of_all() -> None:
 @pytest.mark.parametrize("theta", [10000.0, 500000.0, 1e6, 1e7])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_reader_of_single_powers_differs_as_little_as_the_page_says(theta: float, width: int) -> None:
-    """One unit in the last place of the power, of which the page gives the part of the frequency."""
+    """They differ by one unit in the last place of the power; the page gives it as a part of the frequency."""
     exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
     exact = 1 / np.float64(np.float32(theta)) ** exponents.astype(np.float64)
     found = frequencies(spec(theta, None), width).double().numpy()

@@ -1,4 +1,4 @@
-"""The Triton kernels by Triton's interpreter on CPU, against float64: of every stride that a program has."""
+"""The Triton kernels in Triton's interpreter on CPU, against float64, with every stride that programs have."""
 
 from __future__ import annotations
 

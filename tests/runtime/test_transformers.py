@@ -18,7 +18,7 @@ from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.measure.walk import fused, walk_together
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import SMALL
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_logits_of_every_cut(family: Path) -> None:
     """Against float64, no cut is more than twice as far off as transformers' own float32 logits."""
     model = load_model(str(family)).model
     held = torch.load(family / "expected.pt")
-    weights = Numbers(0, str(family), None)
+    weights = TensorSource(0, str(family), None)
 
     def numbers(tensor: Tensor, region: Any) -> torch.Tensor:
         if tensor.role == "input":
@@ -96,7 +96,7 @@ def test_logits_of_every_cut(family: Path) -> None:
 
 
 def cuts(devices: int, model: ModelSpec) -> list[Layout]:
-    """Every m x n of so many devices, in every slicing; each combine and gather order with some of them."""
+    """Every m x n of a number of devices, in every slicing; each combine and gather order with some of them."""
     found = []
     for groups in (n for n in range(1, devices + 1) if devices % n == 0):
         for slicing in ("batch", "query")[: 2 if groups < devices else 1]:

@@ -18,7 +18,7 @@ from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.measure.walk import fused, walk_together
-from helixctl_runtime.tensors.files import Numbers
+from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import SMALL
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def computes(dag: Dag) -> bool:
 @lru_cache(maxsize=32)
 def _references(model: ModelSpec, workload: WorkloadSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The output of a model with seeded numbers in float64, and in its own dtype; many layouts are held beside them."""
-    numbers, one = Numbers(seed, None, None), Layout(groups=1, slices=1)
+    numbers, one = TensorSource(seed, None, None), Layout(groups=1, slices=1)
     plan = Plan.sketch(model, load_cluster(SMALL[1]), workload, one)
 
     def load(tensor: Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ def _references(model: ModelSpec, workload: WorkloadSpec, seed: int) -> tuple[to
 
 def run_together(dag: Dag, *, seed: int = 0, steps: int = 2, given: Mapping[str, torch.Tensor] | None = None) -> Ran:
     """Compile all ranks and walk some steps; ``given`` has whole tensors that replace seeded ones, by name."""
-    numbers, given = Numbers(seed, None, None), given or {}
+    numbers, given = TensorSource(seed, None, None), given or {}
     dtype = TORCH[dag.plan.model.dtype]
 
     def region(tensor: Tensor, part: tuple[Interval, ...]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Dags that are valid but that ``lower`` never makes: levels for the builder, and the cases that are made of them."""
+"""Valid dags that ``lower`` never makes: levels for the builder, and cases that combine them."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def norm_by_tokens(dim: str) -> Level:
     """Tokens are cut before attention only."""
 
     def level(b: Builder, layer: int) -> None:
-        """The normalised input is gathered along tokens: rows of a matrix that do not lie in their order."""
+        """The normalised input is gathered along tokens: the rows of a matrix are not in the order of the tokens."""
         if layer > 0:
             distribute(b, layer)
             return
@@ -285,7 +285,7 @@ def project_heads(b: Builder, layer: int, rank: int) -> None:
 
 
 def input_by_columns(b: Builder, layer: int) -> None:
-    """The input is given by columns and gathered: a norm reads a dim whose parts do not lie together."""
+    """The input is given by columns and gathered: a norm reads a dim whose parts are not contiguous."""
     if layer == 0:
         for rank in b.ranks:
             b.own("input", rank, columns(b, rank))
@@ -424,7 +424,7 @@ def gather_output(dim: str) -> Level:
 
 
 def layer_by_positions_and_heads(b: Builder, layer: int) -> None:
-    """Tokens are cut but for attention, which is cut by heads (Ulysses): heads are split and gathered, never dims."""
+    """Tokens are cut, and attention is cut by heads (Ulysses): heads are split and gathered, never dims."""
     p = f"l{layer}."
     for rank in b.ranks:
         cut = tokens(b, rank, "seq")

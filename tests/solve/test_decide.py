@@ -21,6 +21,7 @@ from helixctl.solve.candidate import simulated
 from helixctl.solve.refusals import none_fits
 from helixctl.solve.search import SearchResult
 from helixctl.solve.work import LayoutCosts
+from helixctl.spec import WorkloadSpec
 from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
 
@@ -34,7 +35,7 @@ def verdicts(paths: tuple[str, str], *sets: str, **fixed: int | str) -> dict[str
 
 
 def test_all_factor_pairs() -> None:
-    assert list(dict.fromkeys((x.groups, x.slices) for x in pairs(12, {}))) == [
+    assert list(dict.fromkeys((x.groups, x.slices) for x in pairs(12, {}, WorkloadSpec()))) == [
         (12, 1),
         (6, 2),
         (4, 3),

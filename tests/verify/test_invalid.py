@@ -9,7 +9,7 @@ import pytest
 
 from helixctl.documents import load_document
 from helixctl.errors import CODES, HelixError
-from tests.mutants import bad_files
+from tests.bad_files import bad_files
 
 INVALID = Path(__file__).parent.parent / "invalid"
 FILES = bad_files()

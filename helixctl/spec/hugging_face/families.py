@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count, Dtype, Spec
@@ -26,6 +26,8 @@ class Decoder(Spec):
         default_theta: of the rotary embedding.
         width_key: the key of the feed-forward network's width, or of an expert's.
     """
+
+    model_config = ConfigDict(defer_build=True)  # one family of all is read, if any: the others need no validator
 
     always: ClassVar[dict[str, Any]] = {
         "attention.qkv_bias": False,

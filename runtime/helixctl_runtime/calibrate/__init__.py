@@ -1,1 +1,1 @@
-"""Measuring what a machine takes for the tasks of a dag: the numbers that replace the cost model's defaults."""
+"""Calibration: measure the kernels and collectives of a machine, which replace the defaults of the cost model."""

@@ -1,9 +1,9 @@
-"""The time of a collective, as one rank sees it and as its group does.
+"""The time of a collective.
 
-A step of a dag takes its computation, at the pace at which the ranks of a host share its cores, and what its
-collectives take beyond that. The latter is what is measured here: a loop of computation and collective in turn, less
-the computation in it. Collectives alone would be too fast: where there are more ranks than cores, a rank that arrives
-straight from computation finds the others' threads waiting for a core, and its own at the end of their time slice.
+The step of a dag is its computation, slowed down because the ranks of a host share its cores, plus the time that its
+collectives add. This module measures that added time: a loop runs computation and collective in turn, and the
+computation is subtracted. A loop of collectives alone would be too fast: with more ranks than cores, a rank that comes
+from computation finds the threads of the others waiting for a core, and its own at the end of their time slice.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from helixctl_runtime.comm.collectives import Issue, issue
 from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.ranks import Rank
 
-# Seconds of a core between two collectives: what a rank of the small twins computes there.
+# Seconds of a core between two collectives: as long as a rank computes between two in the plans of plans/small.
 _COMPUTATION_S: Final = 0.0015
-# Nothing is faster; what is left of a short collective after the subtraction may be noise below zero.
+# No collective is faster; after the subtraction the noise of a short one may be below zero.
 _SHORTEST_S: Final = 1e-6
 _OPS: Final[dict[Collective, Op]] = {
     "broadcast": Broadcast(),
@@ -39,13 +39,13 @@ _OPS: Final[dict[Collective, Op]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """What one rank notes of a loop of collectives: the host's clock, and seconds of a core.
+class TimedLoop:
+    """The times of one rank in a loop of collectives.
 
     Attributes:
-        begin_s, end_s: by a clock that all processes of a host share.
-        computation_s: of the rank's computation between the collectives.
-        processor_s: of all its threads.
+        begin_s, end_s: begin and end, by a clock that all processes of a host share.
+        computation_s: processor seconds of the computation between the collectives.
+        processor_s: processor seconds of all threads of the rank.
     """
 
     begin_s: float
@@ -60,8 +60,8 @@ class CollectiveTimer:
     Args:
         rank: this rank.
         groups: the process groups that this rank is in, by their ranks.
-        task: a computation like those of a step, of less than a few milliseconds, to run between the collectives; None
-            where every rank has a device of its own.
+        task: a computation of a few milliseconds at most, to run between the collectives; None if every rank has its
+            own device.
     """
 
     def __init__(
@@ -70,17 +70,24 @@ class CollectiveTimer:
         groups: Mapping[tuple[int, ...], dist.ProcessGroup],
         task: Callable[[], object] | None,
     ) -> None:
-        """Run nothing yet."""
+        """Store the arguments; nothing runs yet."""
         self._rank, self._groups, self._task = rank, groups, task
 
-    def blocks(self, point: CollectivePoint, members: tuple[int, ...], blocks: int, repeat: int) -> list[Block]:
-        """Repeat a collective of this rank's group a number of times in each of some loops."""
+    def loops(self, point: CollectivePoint, members: tuple[int, ...], loops: int, repeat: int) -> list[TimedLoop]:
+        """Time some loops of a collective.
+
+        Args:
+            point: the collective and its size.
+            members: the ranks of this rank's group.
+            loops: the number of loops.
+            repeat: the number of collectives in each.
+        """
         calls = self._calls(point, members)
         for call in calls:
             call().wait()
-        return [self._block(calls, repeat) for _ in range(blocks)]
+        return [self._timed_loop(calls, repeat) for _ in range(loops)]
 
-    def _block(self, calls: Sequence[Issue], repeat: int) -> Block:
+    def _timed_loop(self, calls: Sequence[Issue], repeat: int) -> TimedLoop:
         self._synchronize()
         dist.barrier()
         computation, processor, begin = 0.0, time.process_time(), time.perf_counter()
@@ -89,7 +96,7 @@ class CollectiveTimer:
                 computation += _compute(self._task)
             calls[turn % len(calls)]().wait()
         self._synchronize()
-        return Block(begin, time.perf_counter(), computation, time.process_time() - processor)
+        return TimedLoop(begin, time.perf_counter(), computation, time.process_time() - processor)
 
     def _synchronize(self) -> None:
         if self._rank.device.type == "cuda":
@@ -98,9 +105,9 @@ class CollectiveTimer:
     def _calls(self, point: CollectivePoint, members: tuple[int, ...]) -> list[Issue]:
         """The calls to make in turn.
 
-        The root changes from one to the next: a rank that only sends does not wait, and would run ahead of the others.
+        The root changes from call to call, because a rank that only sends does not wait and would run ahead.
         """
-        op, numel = _OPS[point.kind], numel_of(point)
+        op, numel = _OPS[point.kind], sent_numel(point)
         send = torch.zeros(numel, device=self._rank.device)
         received = {AllGather: numel * point.ranks, AllToAll: numel, ReduceScatter: numel // point.ranks}.get(type(op))
         receive = send if received is None else torch.zeros(received, device=self._rank.device)
@@ -118,8 +125,8 @@ def _compute(task: Callable[[], object]) -> float:
     return spent
 
 
-def numel_of(point: CollectivePoint) -> int:
-    """Elements of the float32 tensor that a rank passes, so that one rank receives about ``point.nbytes``."""
+def sent_numel(point: CollectivePoint) -> int:
+    """Elements of the float32 tensor that a rank sends, so that one rank receives about ``point.nbytes``."""
     k, numel = point.ranks, point.nbytes // torch.float32.itemsize
     match point.kind:
         case "all_gather":
@@ -134,28 +141,28 @@ def numel_of(point: CollectivePoint) -> int:
             assert_never(point.kind)
 
 
-def nbytes_of(point: CollectivePoint) -> int:
-    """``nbytes`` of a task of a dag that is this collective: what one rank receives."""
-    op, numel = _OPS[point.kind], numel_of(point)
+def received_nbytes(point: CollectivePoint) -> int:
+    """Bytes that one rank receives: ``nbytes`` of a task of a dag that is this collective."""
+    op, numel = _OPS[point.kind], sent_numel(point)
     share = numel // point.ranks
     made = {AllGather: numel * point.ranks, AllToAll: share, ReduceScatter: share}.get(type(op), numel)
-    # What the piece and the result of an all-to-all have in common is a part of the piece.
+    # The result of an all-to-all overlaps the rank's own piece by one share of it.
     piece, whole = (Value("v", "t", 0, ((0, n),), "float32") for n in (numel, made))
     return nbytes(op, point.ranks, [piece] * point.ranks, [whole] * point.ranks, {})
 
 
-def seconds_of(groups: Sequence[Sequence[Sequence[Block]]], repeat: int, stretch: float) -> float:
-    """Seconds of a collective: median over the groups of the median over the blocks.
+def collective_seconds(groups: Sequence[Sequence[Sequence[TimedLoop]]], repeat: int, stretch: float) -> float:
+    """Seconds of a collective: the median over the groups of the median over the loops.
 
-    In each, from when the first of a group's ranks began to when the last ended, less the computation.
+    The time of a loop is from the begin of the group's first rank to the end of its last, less the computation.
 
     Args:
-        groups: for each, for each of its ranks, the blocks.
-        repeat: collectives in a block.
-        stretch: ranks per core, not below 1.
+        groups: the loops of every rank of every group.
+        repeat: collectives in a loop.
+        stretch: ranks per core, at least 1.
     """
 
-    def of(ranks: Sequence[Block]) -> float:
+    def of(ranks: Sequence[TimedLoop]) -> float:
         wall = max(b.end_s for b in ranks) - min(b.begin_s for b in ranks)
         return (wall - stretch * statistics.fmean(b.computation_s for b in ranks)) / repeat
 
@@ -163,8 +170,13 @@ def seconds_of(groups: Sequence[Sequence[Sequence[Block]]], repeat: int, stretch
     return max(found, _SHORTEST_S)
 
 
-def load_of(blocks: Sequence[Block], stretch: float) -> float:
-    """Cores that a rank keeps busy inside a collective: 0 to 1."""
-    processor = sum(b.processor_s - b.computation_s for b in blocks)
-    wall = sum(b.end_s - b.begin_s - stretch * b.computation_s for b in blocks)
+def collective_load(loops: Sequence[TimedLoop], stretch: float) -> float:
+    """Cores that a rank keeps busy inside a collective, from 0 to 1.
+
+    Args:
+        loops: the loops of all ranks.
+        stretch: ranks per core, at least 1.
+    """
+    processor = sum(b.processor_s - b.computation_s for b in loops)
+    wall = sum(b.end_s - b.begin_s - stretch * b.computation_s for b in loops)
     return min(1.0, max(0.0, processor / wall)) if wall > 0 else 0.0

@@ -27,8 +27,8 @@ _LONGEST_LOOP: Final = 2000
 _EPS: Final = 1e-5
 
 
-def work_of(point: KernelPoint) -> int:
-    """Flops of a product or an attention, else bytes read and written: as the tasks of a dag count them."""
+def kernel_work(point: KernelPoint) -> int:
+    """Flops of a product or an attention, else bytes read and written, counted as in the tasks of a dag."""
     numel, size = prod(point.shape), DTYPE_NBYTES[point.dtype]
     match point.kernel:
         case "matmul":
@@ -39,7 +39,7 @@ def work_of(point: KernelPoint) -> int:
             return 2 * numel * size
         case "norm":
             return (2 * numel + point.shape[-1]) * size
-        case _:  # an addition, or a task that is next to nothing
+        case _:  # an addition, also the one of a single number that measures the start of a task
             return 3 * numel * size
 
 
@@ -47,12 +47,17 @@ class KernelTimer:
     """Times kernels on one rank, through the functions that run a dag."""
 
     def __init__(self, sizes: Sizes, rank: Rank) -> None:
-        """Allocate nothing yet."""
+        """Store the arguments; nothing is allocated yet.
+
+        Args:
+            sizes: the sizes of the kernels and the number of repetitions.
+            rank: the rank that runs them.
+        """
         self._sizes, self._rank, self._device = sizes, rank, rank.device
         self._pools: dict[Dtype, torch.Tensor] = {}
 
     def seconds(self, point: KernelPoint) -> float:
-        """Seconds of one repetition on the device, or on one core where ranks share cores: a median.
+        """Seconds of one repetition on the device, or on one core if ranks share cores: a median.
 
         Raises:
             HelixError: HX508, no fused attention for this device, dtype and width.
@@ -63,33 +68,33 @@ class KernelTimer:
             return self._on_cuda(steps) if self._device.type == "cuda" else self._on_cpu(steps)
 
     def _on_cpu(self, steps: Iterator[kernels.Step]) -> float:
-        """Processor time of this thread, whose clock stands still while another process has the core.
+        """Processor time of this thread, whose clock stops while another process has the core.
 
-        A rank of several threads has its cores to itself and is done when the last of them is: there it is wall time.
-        Another task comes before each repetition, untimed, as in a step: it leaves neither data nor code of a kernel in
-        the fastest caches. In a loop of its own an elementwise task takes a third of the time.
+        A rank of several threads has its own cores and is done when the last thread is, so its time is wall time.
+        Another task runs before each repetition, untimed, because in a step the data and the code of a kernel are not
+        in the fastest caches either. In a loop without it an elementwise task takes a third of the time.
         """
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-        cell, place, spent = self._rank.progress.cell, self._rank.progress.cell[0], [0.0]
+        cell, index, spent = self._rank.progress.cell, self._rank.progress.cell[0], [0.0]
         while len(spent) <= self._sizes.repeat[0] or (
             sum(spent) < self._sizes.kernel_s and len(spent) <= self._sizes.repeat[1]
         ):
             self.other_task()
             begin = clock()
-            cell[0] = place
+            cell[0] = index
             next(steps)()
             spent.append(clock() - begin)
         return statistics.median(spent[1:])
 
     def _on_cuda(self, steps: Iterator[kernels.Step]) -> float:
-        """Device time of a loop that a CUDA graph holds, as it holds a step: between two events, a median."""
+        """Device time of a loop in a CUDA graph, because a step is one too: between two events, a median."""
         once = _replayed(_graph(steps, 1))
         repeat = min(_LONGEST_LOOP, max(1, ceil(self._sizes.kernel_s / _LOOPS / max(once, 1e-9))))
         graph = _graph(steps, repeat)
         return statistics.median(_replayed(graph) / repeat for _ in range(_LOOPS))
 
     def other_task(self) -> None:
-        """Run what a step may run before and after a task: a product of the residual stream, each time a new weight."""
+        """Run a task as a step has it between others: a product of the residual stream with a new weight each time."""
         next(self._others)()
 
     @cached_property
@@ -142,7 +147,7 @@ def _op(point: KernelPoint) -> Attention:
 
 
 def _graph(steps: Iterator[kernels.Step], repeat: int) -> torch.cuda.CUDAGraph:
-    """The next so many of some kernels, one after the other."""
+    """A CUDA graph of the next ``repeat`` kernels."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for step in islice(steps, repeat):
@@ -151,7 +156,7 @@ def _graph(steps: Iterator[kernels.Step], repeat: int) -> torch.cuda.CUDAGraph:
 
 
 def _replayed(graph: torch.cuda.CUDAGraph) -> float:
-    """Seconds of a replay."""
+    """The seconds of one replay of a graph."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     begin.record()

@@ -1,4 +1,4 @@
-"""What is measured: which kernels and collectives, at which sizes."""
+"""What a calibration measures: kernels and collectives, at which sizes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class KernelPoint:
     """One kernel at one size.
 
     Attributes:
+        kernel: the kind of kernel.
+        dtype: the dtype of its operands.
         shape: matmul: rows, columns, depth; attention: batch, seq_len, heads, width; else the extents of the operand.
     """
 
@@ -34,10 +36,12 @@ class KernelPoint:
 
 @dataclass(frozen=True, slots=True)
 class CollectivePoint:
-    """One collective of one size, run by all groups of so many neighbouring ranks at the same time.
+    """One collective of one size, run at the same time by all groups of neighbouring ranks.
 
     Attributes:
-        nbytes: about what one rank receives.
+        kind: the kind of collective.
+        ranks: the ranks of a group.
+        nbytes: about the bytes that one rank receives.
     """
 
     kind: Collective
@@ -51,19 +55,20 @@ class CollectivePoint:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes at which to measure, and how often.
+    """The sizes to measure, and the numbers of repetitions.
 
     Attributes:
-        rows, columns, depth: of matrix products.
-        seq_len, width: of attention: tokens of a sequence, dims of a softmax.
-        tokens, hidden: of the residual stream, for elementwise work; attention is over as many tokens or one sequence.
+        rows, columns, depth: the sizes of matrix products.
+        seq_len, width: the sizes of attention: tokens of a sequence, dims of a softmax.
+        tokens, hidden: the residual stream, for elementwise work; attention has as many tokens, or one sequence.
         copy_numel: elements of the copy that measures memory bandwidth.
-        weights_nbytes: over so many bytes of weights the products go in turn, so that they find them as a step does:
-            read from memory, not left in a cache by the product before.
+        weights_nbytes: bytes of weights that the products use in turn, so that a product reads its weight from memory,
+            as in a step, and not from a cache.
         messages: bytes that a rank receives in a collective.
-        kernel_s: a kernel is repeated for about so long, and
-        repeat: at least and, on CPU, at most so often.
-        blocks, exchanges: loops over a collective, of which the median counts, and how often each repeats it.
+        kernel_s: seconds for which a kernel is repeated.
+        repeat: the least number of repetitions and, on CPU, the largest.
+        loops: the number of loops over a collective; their median counts.
+        exchanges: the number of collectives in a loop.
     """
 
     rows: tuple[int, ...]
@@ -78,11 +83,11 @@ class Sizes:
     messages: tuple[int, ...] = (2**10, 2**14, 2**17, 2**20, 2**23)
     kernel_s: float = 0.03
     repeat: tuple[int, int] = (5, 25)
-    blocks: int = 5
+    loops: int = 5
     exchanges: int = 8
 
     def kernels(self, dtypes: Sequence[Dtype]) -> Iterator[KernelPoint]:
-        """Elementwise work is measured in the first dtype."""
+        """The kernels to measure: elementwise ones in the first dtype, products and attention in all."""
         yield KernelPoint("task", dtypes[0], (1,))
         yield KernelPoint("copy", dtypes[0], (self.copy_numel,))
         for kernel in ELEMENTWISE:
@@ -95,7 +100,7 @@ class Sizes:
                 yield KernelPoint("attention", dtype, (batch, seq_len, heads, width))
 
     def collectives(self, ranks_per_host: int) -> Iterator[CollectivePoint]:
-        """For every number of ranks that divides those of a host; a transfer is between two."""
+        """The collectives to measure: of every number of ranks that divides that of a host; transfers between two."""
         for ranks in (k for k in range(2, ranks_per_host + 1) if ranks_per_host % k == 0):
             for kind in COLLECTIVES:
                 if kind != "send_receive" or ranks == 2:  # noqa: PLR2004
@@ -128,7 +133,7 @@ CUDA: Final = Sizes(
     messages=(2**10, 2**14, 2**17, 2**20, 2**23, 2**26, 2**28),
     exchanges=20,
 )
-# For a first look: a few seconds.
+# For a first impression: they take a few seconds.
 QUICK: Final = {
     "cpu": Sizes(
         rows=(8, 128),
@@ -143,7 +148,7 @@ QUICK: Final = {
         messages=(2**10, 2**17, 2**20),
         kernel_s=0.01,
         repeat=(3, 10),
-        blocks=3,
+        loops=3,
         exchanges=2,
     ),
     "cuda": Sizes(
@@ -159,7 +164,7 @@ QUICK: Final = {
         messages=(2**10, 2**17, 2**20),
         kernel_s=0.01,
         repeat=(3, 10),
-        blocks=3,
+        loops=3,
     ),
 }
 FULL: Final = {"cpu": CPU, "cuda": CUDA}

@@ -1,4 +1,4 @@
-"""The entrance: calibrate this machine, or the hosts of an outer launcher."""
+"""The entry point of calibration: measure this machine, or the hosts of an outer launcher."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 
 from helixctl.errors import fail
 from helixctl.spec import ClusterSpec, Dtype
-from helixctl_runtime.calibrate.document import cluster_of
+from helixctl_runtime.calibrate.cluster_spec import build_cluster_spec
 from helixctl_runtime.calibrate.points import FULL, QUICK, Sizes
-from helixctl_runtime.calibrate.worker import Calibration
+from helixctl_runtime.calibrate.worker import CalibrationWorker
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
-from helixctl_runtime.run import speaks, starts_ranks
+from helixctl_runtime.run import prints_output, starts_ranks
 
-__all__ = ["Request", "calibrate", "speaks", "starts_ranks"]
+__all__ = ["Request", "calibrate", "prints_output", "starts_ranks"]
 
 _CPU_RANKS: Final = 4
 _DTYPES: Final[dict[str, tuple[Dtype, ...]]] = {"cpu": ("float32",), "cuda": ("float16", "bfloat16")}
@@ -31,9 +31,10 @@ class Request:
     """What to calibrate.
 
     Attributes:
-        ranks: how many measure at the same time.
-        dtypes: of the kernels; the collectives are of float32.
-        quick: few sizes and repetitions.
+        device: the kind of the devices.
+        ranks: the number of ranks that measure at the same time.
+        dtypes: the dtypes of the kernels; collectives are measured in float32.
+        quick: measure few sizes, with few repetitions.
     """
 
     device: Literal["cpu", "cuda"]
@@ -53,56 +54,61 @@ class Request:
     ) -> Request:
         """Fill in what the user has left open.
 
-        Without a number of ranks: those of the outer launcher, else as many as a host of ``base`` has devices, else 4
-        on CPU and all devices on CUDA. Without dtypes: float32 on CPU, float16 and bfloat16 on CUDA.
+        Args:
+            device: the kind of the devices.
+            ranks: the number of ranks. None takes that of the outer launcher, else the devices of a host of ``base``,
+                else 4 on CPU and all devices on CUDA.
+            dtypes: the dtypes of the kernels. Empty takes float32 on CPU, float16 and bfloat16 on CUDA.
+            base: the cluster that gives what is not measured.
+            quick: measure few sizes, with few repetitions.
 
         Raises:
             HelixError: HX502, there is no CUDA device; HX509, the outer launcher has started another number of ranks.
         """
-        place = detect(os.environ)
-        if place and ranks and ranks != place.world_size:
-            message = f"{ranks} ranks were asked for, {place.launcher} started {place.world_size}"
+        launched = detect(os.environ)
+        if launched and ranks and ranks != launched.world_size:
+            message = f"{ranks} ranks were asked for, {launched.launcher} started {launched.world_size}"
             raise fail("HX509", message, "leave --ranks out")
-        ranks = ranks or (place.world_size if place else base.devices_per_host if base else _devices(device))
+        ranks = ranks or (launched.world_size if launched else base.devices_per_host if base else _devices(device))
         return cls(device, ranks, tuple(dict.fromkeys(dtypes)) or _DTYPES[device], quick)
 
     @property
     def sizes(self) -> Sizes:
-        """At which to measure."""
+        """The sizes to measure."""
         return (QUICK if self.quick else FULL)[self.device]
 
     @cached_property
     def names(self) -> list[str]:
-        """The measurements on one host, in their order."""
+        """The names of the measurements on one host, in their order."""
         per_host = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks))
         return [*map(str, self.sizes.kernels(self.dtypes)), *map(str, self.sizes.collectives(per_host))]
 
 
 def calibrate(
-    request: Request, base: ClusterSpec | None, *, timeout: float, watch: Callable[[str, int], None] | None = None
+    request: Request, base: ClusterSpec | None, *, timeout: float, on_progress: Callable[[str, int], None] | None = None
 ) -> ClusterSpec | None:
-    """Measure, and put the result in a cluster spec; None where another process is rank 0.
+    """Measure, and build a cluster spec from the result; None if another process is rank 0.
 
     Args:
         request: what to measure.
-        base: keeps what is not measured.
-        timeout: seconds that a rank waits for another, and the longest that a measurement may take.
-        watch: told a few times a second the phase and the number of measurements that are done.
+        base: the cluster that gives what is not measured.
+        timeout: seconds that a rank waits for another, and that one measurement may take at most.
+        on_progress: called a few times a second with the phase and the number of finished measurements.
 
     Raises:
         HelixError: HX5xx, with the rank, the measurement and the log where a rank failed.
     """
     names = request.names
     results = run_ranks(
-        Calibration(request.sizes, tuple(request.sizes.kernels(request.dtypes))),
+        CalibrationWorker(request.sizes, tuple(request.sizes.kernels(request.dtypes))),
         world_size=request.ranks,
         device=request.device,
         timeout=timeout,
-        task_name=lambda _, place: names[place] if place < len(names) else "a collective",
-        watch=watch and (lambda at: watch(at.phase.name.lower(), at.step)),
+        task_name=lambda _, index: names[index] if index < len(names) else "a collective",
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
     measured: Any = results[0]
-    return measured and cluster_of(measured, base, datetime.now(UTC).date())
+    return measured and build_cluster_spec(measured, base, datetime.now(UTC).date())
 
 
 def _devices(device: Literal["cpu", "cuda"]) -> int:

@@ -1,4 +1,4 @@
-"""The part of one rank: measure every point together with the others; rank 0 puts it all together."""
+"""The part of one rank: measure every point together with the other ranks; rank 0 combines the measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from helixctl.errors import fail
-from helixctl_runtime.calibrate.collective_time import CollectiveTimer, load_of, seconds_of
+from helixctl_runtime.calibrate.collective_time import CollectiveTimer, collective_load, collective_seconds
 from helixctl_runtime.calibrate.kernel_time import KernelTimer
 from helixctl_runtime.calibrate.points import CollectivePoint, KernelPoint, Sizes
 from helixctl_runtime.ranks import Phase, Rank
@@ -20,16 +20,16 @@ from helixctl_runtime.report.environment import environment
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured, in seconds.
+    """The measurements of all ranks.
 
     Attributes:
-        hosts, ranks_per_host: where the ranks were.
-        cores: of a host, shared by its ranks; None: each has a device of its own.
-        device, torch_version: what the numbers are of.
-        memory_nbytes: of one device, or one rank's part of the machine's.
-        kernels: of one repetition on the device, or on one core where ranks share cores.
-        collectives: from when the last rank has issued it to when the last rank has its result.
-        collective_load: cores that a rank keeps busy inside a collective.
+        hosts, ranks_per_host: the number of hosts, and of the ranks on each.
+        cores: the cores of a host, which its ranks share; None if each rank has its own device.
+        device, torch_version: the hardware and the version of torch.
+        memory_nbytes: bytes of one device, or one rank's part of the host's memory.
+        kernels: seconds of one repetition on the device, or on one core if ranks share cores.
+        collectives: seconds from the issue by the last rank to the result at the last rank.
+        collective_load: cores that a rank keeps busy inside a collective, from 0 to 1.
     """
 
     hosts: int
@@ -44,14 +44,19 @@ class Measurements:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """What each rank is given; picklable, so that it can be sent to a spawned rank."""
+class CalibrationWorker:
+    """The worker of each rank; picklable, so that it can be sent to a spawned rank.
+
+    Attributes:
+        sizes: the sizes to measure.
+        kernels: the kernels to measure, in order.
+    """
 
     sizes: Sizes
     kernels: tuple[KernelPoint, ...]
 
     def __call__(self, rank: Rank) -> Measurements | None:
-        """Be one rank; rank 0 returns the measurements of all."""
+        """Measure as one rank; rank 0 returns the measurements of all, the others None."""
         rank.init_process_group()
         per_host = _ranks_per_host(rank)
         cuda, info = rank.device.type == "cuda", environment()
@@ -64,19 +69,19 @@ class Calibration:
         with torch.inference_mode():
             timer = KernelTimer(self.sizes, rank)
             seconds = []
-            for place, point in enumerate(self.kernels):
-                _announce(rank, place)
+            for index, point in enumerate(self.kernels):
+                _announce(rank, index)
                 dist.barrier()
                 seconds.append(timer.seconds(point))
             exchanges = CollectiveTimer(rank, groups, timer.other_task if stretch > 1 else None)
-            blocks = []
-            for place, collective in enumerate(collectives, len(self.kernels)):
-                _announce(rank, place)
+            loops = []
+            for index, collective in enumerate(collectives, len(self.kernels)):
+                _announce(rank, index)
                 (mine,) = (g for g in members[collective.ranks] if rank.rank in g)
-                blocks.append(exchanges.blocks(collective, mine, self.sizes.blocks, self.sizes.exchanges))
+                loops.append(exchanges.loops(collective, mine, self.sizes.loops, self.sizes.exchanges))
 
-        found = [(seconds, blocks)] * rank.world_size
-        dist.all_gather_object(found, (seconds, blocks))
+        found = [(seconds, loops)] * rank.world_size
+        dist.all_gather_object(found, (seconds, loops))
         if rank.rank:
             return None
         return Measurements(
@@ -88,23 +93,27 @@ class Calibration:
             memory_nbytes=_memory(rank, per_host),
             kernels={p: statistics.median(s[i] for s, _ in found) for i, p in enumerate(self.kernels)},
             collectives={
-                p: seconds_of([[found[r][1][i] for r in g] for g in members[p.ranks]], self.sizes.exchanges, stretch)
+                p: collective_seconds(
+                    [[found[r][1][i] for r in g] for g in members[p.ranks]], self.sizes.exchanges, stretch
+                )
                 for i, p in enumerate(collectives)
             },
-            collective_load=0.0 if cuda else load_of([b for _, each in found for p in each for b in p], stretch),
+            collective_load=0.0
+            if cuda
+            else collective_load([b for _, each in found for p in each for b in p], stretch),
         )
 
 
-def _announce(rank: Rank, place: int) -> None:
-    """Let the launcher see which measurement this is."""
-    rank.progress.cell[0], rank.progress.cell[1] = place + 1, place
+def _announce(rank: Rank, index: int) -> None:
+    """Write the number of the measurement into the cell that the launcher reads."""
+    rank.progress.cell[0], rank.progress.cell[1] = index + 1, index
 
 
 def _ranks_per_host(rank: Rank) -> int:
-    """How many ranks each host has, in blocks of neighbours.
+    """The number of ranks on each host.
 
     Raises:
-        HelixError: HX509, the hosts have not equally many neighbouring ranks.
+        HelixError: HX509, the hosts do not have equally many ranks, numbered host by host.
     """
     names = [""] * rank.world_size
     dist.all_gather_object(names, socket.gethostname())

@@ -16,7 +16,7 @@ from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.ranks import Rank
-from helixctl_runtime.tensors.files import Numbers, write_tensor
+from helixctl_runtime.tensors.tensor_source import TensorSource, write_tensor
 
 # A float64 run is compared with a float64 reference, whose own rounding is not zero.
 _FLOAT64_TOLERANCE = 64 * torch.finfo(torch.float64).eps
@@ -39,7 +39,7 @@ class Check:
     not_finite: tuple[str, ...] = ()
 
 
-def check_output(dag: Dag, program: BoundProgram, numbers: Numbers, rank: Rank) -> Check:
+def check_output(dag: Dag, program: BoundProgram, numbers: TensorSource, rank: Rank) -> Check:
     """Compare the output with the model computed unpartitioned in float64; all ranks call it, and all are told."""
     device, dtype = rank.device, TORCH[dag.plan.model.dtype]
     expected = None

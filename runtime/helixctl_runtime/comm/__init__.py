@@ -1,1 +1,1 @@
-"""Communication: the sets of ranks that meet, and the call that each exchange of a program becomes."""
+"""Communication: the sets of ranks that take part in collectives, and the call for each exchange of a program."""

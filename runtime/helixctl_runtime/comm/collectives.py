@@ -1,4 +1,4 @@
-"""Collectives: one call of torch.distributed per exchange, or a copy where all ranks live in this process."""
+"""Collectives: one call of torch.distributed per exchange, or copies if all ranks run in this process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ _reduce_scatter: Callable[..., dist.Work] = getattr(dist, "reduce_scatter_single
 Issue = Callable[[], dist.Work]
 
 
-def groups_of(dag: Dag) -> list[tuple[int, ...]]:
-    """The sets of ranks that meet in collectives, each once, in the order of the document."""
+def rank_sets(dag: Dag) -> list[tuple[int, ...]]:
+    """The sets of ranks that take part in a collective, each once, in the order of the document."""
     met = (t.ranks for t in dag.tasks if t.is_collective and not isinstance(t.op, SendReceive))
     return list(dict.fromkeys(met))
 
 
 def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Issue:  # noqa: PLR0911  one a kind
-    """The call that starts a collective; its result is waited for later."""
+    """The call that starts a collective.
+
+    Args:
+        exchange: the collective, bound to memory.
+        rank: this rank.
+        group: the process group of its ranks; None for sends.
+
+    Returns:
+        A call that returns the running work, to be waited for.
+    """
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
     if isinstance(op, AllGather):
         flat = send.view(-1)
@@ -52,7 +61,11 @@ def _work(work: dist.Work | None) -> dist.Work:
 
 
 def exchange_together(exchanges: list[Exchange]) -> None:
-    """One collective of ranks that all live in this process, in the order of its ranks."""
+    """Run one collective of ranks that all run in this process.
+
+    Args:
+        exchanges: the part of every rank, in the order of the collective's ranks.
+    """
     op = exchanges[0].task.op
     if isinstance(op, AllToAll):
         _all_to_all(exchanges)
@@ -71,14 +84,14 @@ def exchange_together(exchanges: list[Exchange]) -> None:
 
 
 def _scatter_sum(exchanges: list[Exchange]) -> None:
-    """The sum of what all send, in equal parts, in the order of the ranks they are for."""
+    """Sum what all ranks send, and give each rank its equal part, in their order."""
     whole = torch.stack([e.send.view(-1) for e in exchanges]).sum(dim=0)
     for e, part in zip(exchanges, whole.chunk(len(exchanges)), strict=True):
         e.receive.view(-1).copy_(part)
 
 
 def _all_to_all(exchanges: list[Exchange]) -> None:
-    """Every rank's parts, in the order of the ranks they are for, to those ranks."""
+    """Give every rank the parts that the others send to it, in their order."""
     sent = [e.send.view(-1).split([*e.leave]) for e in exchanges]
     for rank, e in enumerate(exchanges):
         torch.cat([parts[rank] for parts in sent], out=e.receive.view(-1))

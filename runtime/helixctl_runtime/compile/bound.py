@@ -63,7 +63,7 @@ class BoundProgram:
         inputs, outputs: the model's input and output on this rank, by value; their dims in the tensor's order.
         attention: the fused kernels that are used.
         weight_nbytes, buffer_nbytes: memory that was allocated for weights and for all else.
-        proved_nbytes: what the program says of both together.
+        proved_nbytes: what the program says of both together, and of what lives between steps.
         on_device: whether a CUDA device needs nothing of the host during a step, so that a CUDA graph can hold it.
         states: what lives between steps, by value.
         weights: as the kernels take them; another step of the plan may share them.
@@ -81,3 +81,8 @@ class BoundProgram:
     on_device: bool = False
     states: Mapping[str, torch.Tensor] = field(default_factory=dict)
     weights: Mapping[program.Weights, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def state_nbytes(self) -> int:
+        """Memory of what lives between steps."""
+        return sum(state.nbytes for state in self.states.values())

@@ -173,7 +173,7 @@ def cached_attention(
         made, logs = _attend(folded, keys[b, :, :last], values[b, :, :last], bias)
         made, logs = made.view(its.shape), logs.view(its.shape[:-1])
         if admitted is not None:
-            none = ~admitted.any(-1)[:, None, None, None]
+            none = torch.logical_not(admitted[:, None, None, None, :, 0])
             made = made.masked_fill(none.unsqueeze(-1), 0)
             logs = logs.masked_fill(none, float("-inf"))
         its.copy_(made)
@@ -210,7 +210,7 @@ def _admitted(
     count: torch.Tensor,
     after: torch.Tensor,
 ) -> torch.Tensor:
-    """Which keys a token attends to: bool (batch, rows, keys)."""
+    """Which keys a token attends to: bool (batch, rows, keys). They are the first ones, as positions ascend."""
     below = positions < (length + count)[:, None, None]
     return (
         below & (positions <= (length[:, None] + after)[..., None]) if op.causal else below.expand(-1, len(after), -1)
@@ -220,8 +220,10 @@ def _admitted(
 def _bias(admitted: torch.Tensor, each: int, dtype: torch.dtype) -> torch.Tensor:
     """0 or minus infinity, (batch, 1, each x rows, keys); a row that sees no key sees all, its result is not used."""
     batch, rows, keys = admitted.shape
-    seen = admitted | ~admitted.any(-1, keepdim=True)
-    bias = torch.zeros(batch, rows, keys, dtype=dtype, device=admitted.device).masked_fill_(~seen, float("-inf"))
+    seen = admitted | torch.logical_not(admitted[..., :1])
+    bias = torch.zeros(batch, rows, keys, dtype=dtype, device=admitted.device).masked_fill_(
+        torch.logical_not(seen), float("-inf")
+    )
     return bias[:, None, None].expand(-1, -1, each, -1, -1).reshape(batch, 1, each * rows, keys)
 
 

@@ -1,1 +1,1 @@
-"""Steps: compiled programs are walked or replayed, and timed by watches that cost as little as they can."""
+"""Steps: compiled programs are walked or replayed, and timed with as little overhead as possible."""

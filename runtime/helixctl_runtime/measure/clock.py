@@ -1,4 +1,4 @@
-"""Clock: moments of one rank's work."""
+"""The clock of one rank: the host's on CPU, events of the current stream on CUDA."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import torch
 
 
 class Clock:
-    """Takes moments: of the processor on CPU; on CUDA of the current stream, to be read once the device is idle.
+    """Takes moments in time: the host's on CPU; on CUDA events, which can be read when the device is idle.
 
     Attributes:
-        name: clocks of one name show one time. On CPU that is all processes of a host, on CUDA one rank alone.
+        cuda: the moments are events of the current CUDA stream.
+        name: clocks with the same name show the same time. All processes of a host share one on CPU; every rank has
+            its own on CUDA.
         now: takes a moment.
     """
 
     def __init__(self, device: torch.device, rank: int) -> None:
-        """The clock of a rank; it runs by itself."""
+        """The clock of a rank on a device."""
         self.cuda = device.type == "cuda"
         self.name = f"rank {rank}" if self.cuda else _host()
         self.now: Callable[[], Any] = _event if self.cuda else time.perf_counter
@@ -30,11 +32,16 @@ class Clock:
         return float(begin.elapsed_time(end)) * 1e-3 if self.cuda else float(end - begin)
 
     def reading(self, moment: Any, begin: Any) -> float:
-        """What the clock shows at a moment of the step that began at ``begin``: seconds; on CUDA since then."""
+        """The time of a moment in seconds; on CUDA it is counted from the begin of the step.
+
+        Args:
+            moment: the moment.
+            begin: the begin of its step.
+        """
         return self.seconds(begin, moment) if self.cuda else float(moment)
 
     def settle(self) -> None:
-        """Wait until every moment taken so far has passed, so that it can be read."""
+        """Wait until every moment taken so far can be read."""
         if self.cuda:
             torch.cuda.synchronize()
 
@@ -46,7 +53,7 @@ def _event() -> torch.cuda.Event:
 
 
 def _host() -> str:
-    """One name for all that share a monotonic clock: the processes of a host, those in its containers too."""
+    """A name that all processes of a host share, because they share its monotonic clock; also those in containers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

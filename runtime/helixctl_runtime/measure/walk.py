@@ -1,4 +1,4 @@
-"""Walking compiled programs: one rank through torch.distributed, or all ranks of a dag together in this process."""
+"""Walking compiled programs: one rank with torch.distributed, or all ranks of a dag in one process."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
 from helixctl_runtime.comm.collectives import exchange_together, issue
 from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange
-from helixctl_runtime.measure.watches import Call, Watch
+from helixctl_runtime.measure.action_timers import ActionTimer, Call
 
 
 class Walker:
-    """One rank's program bound to process groups and to a watch."""
+    """One rank's program, bound to process groups and to a timer of its actions."""
 
     def __init__(
         self,
         program: BoundProgram,
         groups: dict[tuple[int, ...], dist.ProcessGroup],
         cell: memoryview[int],
-        watch: Watch,
+        timer: ActionTimer,
         first: int = 0,
     ) -> None:
         """Bind every action once.
 
         Args:
-            program: what to do.
+            program: the actions.
             groups: the process group of every set of ranks.
-            cell: ``cell[0]`` is ``first`` and the tasks of the step that this rank has begun; the launcher reads it.
-            watch: what times the actions.
-            first: where the count of tasks begins.
+            cell: ``cell[0]`` becomes ``first`` plus the number of tasks that this rank has begun, for the launcher.
+            timer: times the actions.
+            first: the number of this dag's start (``TaskNumbering.first``).
         """
         self.first = first
         self._rank = program.rank
         self._cell = cell
         self._works: dict[int, dist.Work] = {}
-        self._steps = [(first + min(a.place + 1, program.tasks), self._bind(a, groups, watch)) for a in program.actions]
+        self._steps = [(first + min(a.place + 1, program.tasks), self._bind(a, groups, timer)) for a in program.actions]
 
     def __call__(self) -> None:
         """Walk one step."""
@@ -48,25 +48,30 @@ class Walker:
             cell[0] = begun
             run()
 
-    def _bind(self, action: Action, groups: dict[tuple[int, ...], dist.ProcessGroup], watch: Watch) -> Call:
+    def _bind(self, action: Action, groups: dict[tuple[int, ...], dist.ProcessGroup], timer: ActionTimer) -> Call:
         works, key = self._works, action.place
         if isinstance(action, Compute):
-            return watch.compute(action.run)
+            return timer.compute(action.run)
         if isinstance(action, Exchange):
-            start = watch.issue(action, issue(action, self._rank, groups.get(action.task.ranks)))
+            start = timer.issue(action, issue(action, self._rank, groups.get(action.task.ranks)))
 
             def begin() -> None:
                 works[key] = start()
 
             return begin
-        return watch.wait(lambda: works.pop(key).wait())
+        return timer.wait(lambda: works.pop(key).wait())
 
 
 class Replay:
-    """Steps that a CUDA graph holds, in the place of a walker: no task of theirs is counted."""
+    """A step that a CUDA graph holds; it is called like a ``Walker``, but its tasks are not counted."""
 
     def __init__(self, replay: Callable[[], None], first: int = 0) -> None:
-        """Take what replays a step, and where the count of its tasks would begin."""
+        """Store the replay.
+
+        Args:
+            replay: replays the step.
+            first: the number of this dag's start (``TaskNumbering.first``).
+        """
         self.first = first
         self._replay = replay
 
@@ -77,7 +82,7 @@ class Replay:
 
 @contextmanager
 def fused(programs: Sequence[BoundProgram]) -> Iterator[None]:
-    """Allow the fused attention kernels of these programs, and no other: torch raises where it cannot use them."""
+    """Allow the fused attention kernels of these programs and no others: torch raises if it cannot use them."""
     backends = sorted({b for p in programs for b in p.attention}, key=lambda b: b.value)
     if not backends:
         yield
@@ -87,7 +92,15 @@ def fused(programs: Sequence[BoundProgram]) -> Iterator[None]:
 
 
 def walk_together(dag: Dag, programs: Sequence[BoundProgram]) -> Callable[[], None]:
-    """One step of all ranks of a dag in this process, task by task, on one device."""
+    """One step of all ranks of a dag in this process, task by task, on one device.
+
+    Args:
+        dag: the dag, free of deadlock.
+        programs: its bound programs, by rank.
+
+    Returns:
+        A call that runs the step.
+    """
     by_place = [_by_place(p) for p in programs]
     place = [{name: i for i, name in enumerate(order)} for order in dag.order]
     calls: list[Callable[[], object]] = []

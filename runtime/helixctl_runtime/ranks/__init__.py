@@ -1,4 +1,4 @@
-"""Ranks: where they come from, how they start, how far they are, and how a run ends when one of them fails."""
+"""Ranks: how they start, how far they are, and how a run ends when one of them fails."""
 
 from __future__ import annotations
 

@@ -13,7 +13,15 @@ DeviceKind = Literal["cpu", "cuda"]
 
 
 def pick_device(kind: DeviceKind, local_rank: int) -> torch.device:
-    """The device of a rank that another launcher started."""
+    """The device of a rank that an outer launcher started.
+
+    Args:
+        kind: cpu or cuda.
+        local_rank: the number of the rank on this machine.
+
+    Raises:
+        HelixError: HX502, this machine has no such CUDA device.
+    """
     if kind == "cpu":
         return torch.device("cpu")
     seen = torch.cuda.device_count()
@@ -26,7 +34,7 @@ def pick_device(kind: DeviceKind, local_rank: int) -> torch.device:
 
 
 def check_devices(kind: DeviceKind, world_size: int) -> None:
-    """Raise HX502 where this machine alone has too few devices for all ranks."""
+    """Raise HX502 if this machine has too few devices to start all ranks on it."""
     seen = torch.cuda.device_count() if kind == "cuda" else world_size
     if seen < world_size:
         per_host = max(1, seen)

@@ -18,7 +18,7 @@ def loopback() -> str:
 
 
 def check_interfaces(environ: Mapping[str, str], device: DeviceKind) -> None:
-    """Raise HX513 where this machine has no interface that gloo (on CPU) or NCCL (on CUDA) is told to take."""
+    """Raise HX513 if this machine lacks the interface that the environment names for gloo (CPU) or NCCL (CUDA)."""
     here = [name for _, name in socket.if_nameindex()]
     if device == "cpu":
         _check_gloo(environ.get(_GLOO, ""), here)
@@ -27,7 +27,7 @@ def check_interfaces(environ: Mapping[str, str], device: DeviceKind) -> None:
 
 
 def _check_gloo(value: str, here: Sequence[str]) -> None:
-    """A list of whole names, all of which gloo takes."""
+    """Check a list of whole names; gloo uses all of them."""
     lost = [name for name in value.split(",") if name not in here]
     if value and lost:
         hint = "gloo takes whole names, and NCCL's ^ and = are none of them; " if value[0] in "^=" else ""
@@ -35,7 +35,7 @@ def _check_gloo(value: str, here: Sequence[str]) -> None:
 
 
 def _check_nccl(value: str, here: Sequence[str]) -> None:
-    """Beginnings of names, one of which is enough: ``=`` makes whole names of them, ``^`` excludes what they fit."""
+    """Check a list of prefixes; NCCL needs one that fits. ``=`` asks for whole names, ``^`` excludes what fits."""
     excluded, exact = value.startswith("^"), value.lstrip("^").startswith("=")
     names = [name for name in value.lstrip("^=").split(",") if name]
     fitting = [each for each in here if (each in names if exact else each.startswith(tuple(names)))]

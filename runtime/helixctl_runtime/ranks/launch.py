@@ -1,4 +1,4 @@
-"""Run a worker on all ranks: as one of them where a launcher started us, else in local processes."""
+"""Run a worker on all ranks: as one rank if an outer launcher started this process, else in local processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from helixctl_runtime.ranks.launchers.environment import check_world_size, detec
 from helixctl_runtime.ranks.local import signals
 from helixctl_runtime.ranks.local.processes import LocalRanks
 from helixctl_runtime.ranks.logs import log_folder, scratch_folder
-from helixctl_runtime.ranks.outer.here import run_here
+from helixctl_runtime.ranks.outer.run_rank import run_as_rank
 from helixctl_runtime.ranks.progress import Position
 from helixctl_runtime.ranks.rank import Rank
 
 Worker = Callable[[Rank], object]
-Watch = Callable[[Position], None]
+ProgressCallback = Callable[[Position], None]
 
 
 def run_ranks(
@@ -29,34 +29,34 @@ def run_ranks(
     timeout: float,
     task_name: TaskName,
     log_dir: Path | None = None,
-    watch: Watch | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[object]:
-    """Call the worker on every rank and return what each returned.
+    """Call the worker on every rank and return the result of each.
 
-    Under torchrun, srun or a launcher of MPI this process is one rank: the worker runs here, and only its place in the
-    list is filled.
+    Under torchrun, srun or a launcher of MPI this process is one rank: the worker runs in it, and only the entry of
+    this rank is filled in.
 
     Args:
         worker: on CUDA it must be picklable, because the ranks are fresh processes; so must every result.
         world_size: the plan's number of ranks.
         device: one CUDA device per rank, or the CPU for all.
-        timeout: seconds that a rank waits for another; the run fails at most two seconds later. While ranks run, it
-            also is the time within which some task must begin somewhere.
+        timeout: seconds that a rank waits for another; the run fails at most two seconds later. The run also fails
+            if no rank begins a task within this time.
         task_name: the id of the n-th task of a rank, for messages.
-        log_dir: where ``rank-N.log`` go; without it, a temporary folder that stays only if the run fails. What rank 0
-            prints is not redirected.
-        watch: told, a few times a second, how far the rank is that is furthest behind (local ranks only).
+        log_dir: the folder for ``rank-N.log``; None is a temporary folder that stays only if the run fails. The
+            output of rank 0 is not redirected.
+        on_progress: called a few times a second with the position of the slowest rank (local ranks only).
 
     Raises:
-        HelixError: with the one diagnostic that names the root cause.
+        HelixError: one diagnostic, which names the root cause.
     """
-    place = detect(os.environ)
+    launched = detect(os.environ)
     check_interfaces(os.environ, device)
-    if place is not None:
-        check_world_size(place, world_size)
-        if place.rendezvous.startswith("tcp://127."):  # all are on this host, whose own name may lead nowhere
+    if launched is not None:
+        check_world_size(launched, world_size)
+        if launched.rendezvous.startswith("tcp://127."):  # all are on this host, whose own name may not resolve
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
-        return run_here(worker, place, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
+        return run_as_rank(worker, launched, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
     check_devices(device, world_size)
     with (
         signals.as_exceptions(),
@@ -65,12 +65,12 @@ def run_ranks(
     ):
         ranks = LocalRanks(world_size, device, timeout, logs)
         try:
-            with signals.held():
+            with signals.deferred():
                 ranks.start(worker, f"file://{private}/rendezvous")
-            results = ranks.wait(watch)
+            results = ranks.wait(on_progress)
             if results is None:
-                raise root_cause(ranks.standings(), timeout, task_name)
+                raise root_cause(ranks.states(), timeout, task_name)
             return results
         finally:
-            with signals.held():
+            with signals.deferred():
                 ranks.end()

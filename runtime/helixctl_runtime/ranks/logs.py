@@ -13,7 +13,7 @@ from helixctl.errors import HelixError, fail
 
 @contextmanager
 def log_folder(wanted: Path | None) -> Iterator[Path]:
-    """The folder for the ranks' logs; a temporary one stays only where an error names a file in it."""
+    """The folder for the ranks' logs; a temporary one stays only if an error names a file in it."""
     if wanted is not None:
         try:
             wanted.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def log_folder(wanted: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that is there during the run only."""
+    """A temporary folder that exists during the run only."""
     folder = _made("helixctl-")
     try:
         yield folder
@@ -47,7 +47,7 @@ def _made(prefix: str) -> Path:
     """A new temporary folder.
 
     Raises:
-        HelixError: HX511, the disk is full, or there is no place for one.
+        HelixError: HX511, the disk is full, or no folder for temporary files can be written.
     """
     try:
         return Path(tempfile.mkdtemp(prefix=prefix))

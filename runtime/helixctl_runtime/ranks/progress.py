@@ -1,16 +1,16 @@
-"""How far a rank is: in memory that its launcher can read."""
+"""The position of a rank in its run, in memory that its launcher can read."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-# int64 words of a rank's cell: a cache line each, so that ranks do not write to one another's.
+# int64 words of a rank's cell: one cache line, so that no two ranks write to the same line.
 CELL_WORDS: Final = 8
 
 
 class Phase(IntEnum):
-    """The parts of a run, in the order in which a rank goes through them."""
+    """The phases of a run, in the order in which a rank passes through them."""
 
     STARTING = 0  # the process exists
     JOINING = 1  # in init_process_group
@@ -21,15 +21,21 @@ class Phase(IntEnum):
 
 
 class Position(NamedTuple):
-    """How far a rank is; a smaller position is further behind."""
+    """The position of a rank; a slower rank has a smaller one.
+
+    Attributes:
+        phase: the phase of the run.
+        step: the number of the step.
+        begun: the number of tasks of the step that the rank has begun.
+    """
 
     phase: Phase
     step: int
-    begun: int  # tasks of the step that the rank has begun
+    begun: int
 
 
 class Progress:
-    """How far one rank is, in memory that the launcher can read while the rank is stuck or dead.
+    """The position of one rank, in memory that the launcher can read while the rank is stuck or dead.
 
     Attributes:
         cell: ``cell[0]`` counts the tasks of this step that the rank has begun to issue or to wait for, so the
@@ -37,13 +43,13 @@ class Progress:
     """
 
     def __init__(self, cell: memoryview | None = None) -> None:
-        """Use eight int64 words of shared memory, or private ones where no launcher looks."""
+        """Use eight int64 words of shared memory; None uses private memory, for a rank without a local launcher."""
         self.cell: memoryview = memoryview(bytearray(8 * CELL_WORDS)).cast("q") if cell is None else cell
 
     def enter(self, phase: Phase) -> None:
-        """Say that the rank is now in this phase."""
+        """Note that the rank is now in this phase."""
         self.cell[2] = phase
 
     def position(self) -> Position:
-        """How far the rank is now."""
+        """The position of the rank now."""
         return Position(Phase(self.cell[2]), self.cell[1], self.cell[0])

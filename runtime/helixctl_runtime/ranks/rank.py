@@ -1,4 +1,4 @@
-"""What a worker is told about itself, and how it joins the other ranks."""
+"""What a worker knows of its rank, and how it joins the other ranks."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch.distributed as dist
 
 from helixctl_runtime.ranks.progress import Phase, Progress
 
-if TYPE_CHECKING:  # torch.distributed has it for use, not for types
+if TYPE_CHECKING:  # torch.distributed exports it at run time, but its stubs do not
     from torch._C._distributed_c10d import Store
 
 
-class MeetingPlace(Protocol):
-    """Where the ranks of an outer launcher meet."""
+class PeerDirectory(Protocol):
+    """The connection of a rank of an outer launcher to the other ranks."""
 
     @property
     def shown_host(self) -> str:
-        """This host's name for messages; empty where there is only one."""
+        """The name of this host for messages; empty if the run has one host."""
 
-    def meet(self) -> Store:
-        """Connect, and say where this rank is."""
+    def connect(self) -> Store:
+        """Connect to the store and publish the host and the device of this rank."""
 
-    def learn(self) -> None:
-        """Get to know all ranks; each has met before anyone's process group is complete."""
+    def load_peers(self) -> None:
+        """Read host and device of all ranks; all have connected before any process group is complete."""
 
 
 @dataclass
@@ -35,11 +35,13 @@ class Rank:
     """One process of a run.
 
     Attributes:
+        rank, world_size: its number in the run, and the number of all ranks.
         local_rank: its number on its machine.
         device: where it computes.
         timeout: seconds that it waits for another rank.
+        progress: how far it is.
         rendezvous: the ``init_method`` through which the ranks find each other.
-        peers: where it meets the other ranks, if another launcher started all.
+        peers: the other ranks, if an outer launcher started all; None for local ranks.
     """
 
     rank: int
@@ -49,7 +51,7 @@ class Rank:
     timeout: float
     progress: Progress
     rendezvous: str
-    peers: MeetingPlace | None = None
+    peers: PeerDirectory | None = None
 
     def __str__(self) -> str:
         """``rank 3 (cpu)``, or ``rank 3 (cpu) on host a``."""
@@ -62,7 +64,7 @@ class Rank:
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.set_device(self.device)
-        store = self.peers.meet() if self.peers else None
+        store = self.peers.connect() if self.peers else None
         dist.init_process_group(
             "nccl" if cuda else "gloo",
             init_method=None if store else self.rendezvous,
@@ -73,18 +75,21 @@ class Rank:
             device_id=self.device if cuda else None,
         )
         if self.peers:
-            self.peers.learn()
+            self.peers.load_peers()
         self.progress.enter(Phase.PREPARING)
 
     def new_groups(self, members: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], dist.ProcessGroup]:
         """The process group of each set of ranks that this rank belongs to.
 
         Every rank must call this with the same sets in the same order: torch names a group by counting the calls, and
-        NCCL splits the world's communicator, which takes all ranks. A set that is given twice is made once, and that of
-        all ranks is the default group.
+        NCCL splits the world's communicator, which takes all ranks.
+
+        Args:
+            members: the sets, each as ascending ranks. A set that occurs twice gets one group; the set of all ranks
+                is the default group.
 
         Raises:
-            ValueError: ranks do not ascend. torch sorts them, so pieces would arrive in another order than asked for.
+            ValueError: ranks do not ascend. torch sorts them, so pieces would arrive in another order.
         """
         world = tuple(range(self.world_size))
         groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
@@ -92,7 +97,7 @@ class Rank:
             if list(ranks) != sorted(set(ranks)):
                 message = f"the ranks of a group must ascend: {ranks}"
                 raise ValueError(message)
-            # A group that is given no timeout waits for torch's default, not for that of the default group.
+            # Without a timeout a group takes torch's default, not the timeout of the default group.
             group = dist.group.WORLD if ranks == world else dist.new_group(ranks, timedelta(seconds=self.timeout))
             if self.rank in ranks and group is not None:
                 groups[ranks] = group

@@ -1,1 +1,1 @@
-"""What a run says of itself: the report of one plan, the comparison of several, and the environment of both."""
+"""The reports of a run: of one plan, of the comparison of several, and of the environment."""

@@ -1,4 +1,4 @@
-"""The comparison of runs: each against the first."""
+"""The comparison of several plans that were run in turn: each is compared with the first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[
     """The report of ``helixctl run --compare`` as JSON-ready data.
 
     Args:
-        names: of the methods, in the order of the reports; the first is what the others are compared with.
-        reports: of runs that were measured in turn, step by step.
+        names: the names of the methods, in the order of the reports; the others are compared with the first.
+        reports: the reports of the methods, whose steps were measured in turn.
     """
     rows = [_row(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]
     return {
@@ -36,5 +36,5 @@ def _row(name: str, report: dict[str, Any], first: dict[str, Any]) -> dict[str, 
 
 
 def _change(number: float, before: float) -> float | None:
-    """The change as a fraction of what was before; None where that is nothing (one rank does not communicate)."""
+    """The change as a fraction of the first number; None if that is 0 (a single rank does not communicate)."""
     return number / before - 1 if before else None

@@ -1,4 +1,4 @@
-"""The environment that numbers come from: versions, hardware, and what makes float32 less precise."""
+"""The environment of a measurement: versions, hardware, and variables that make float32 less precise."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ def environment() -> dict[str, Any]:
 
 
 def less_precise(environ: Mapping[str, str], *, cuda: bool) -> dict[str, str]:
-    """The variables by which libraries below torch compute float32 with fewer bits, whatever torch is told."""
+    """The variables that make libraries below torch compute float32 with fewer bits, whatever torch's settings are.
+
+    Args:
+        environ: the environment.
+        cuda: also look at the variables that concern GPUs.
+    """
     found = {name: environ[name] for name in (_TF32 if cuda else ()) if environ.get(name) == "1"}
     modes = {name: environ[name] for name in _FPMATH if environ.get(name, "").upper() not in {"", "STRICT"}}
     return found | modes

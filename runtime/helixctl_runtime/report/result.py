@@ -14,14 +14,14 @@ import torch
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
 from helixctl_runtime.check.outputs import Check
-from helixctl_runtime.measure.measure import Measured
-from helixctl_runtime.measure.timeline import kinds, timeline
+from helixctl_runtime.measure.measure import StepTimes
+from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind
 from helixctl_runtime.report.environment import environment
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of one measured quantity."""
+    """The statistics of one measured quantity."""
 
     mean: float
     std: float
@@ -35,7 +35,7 @@ class Statistics:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Statistics:
-        """Statistics of at least one number; percentiles by linear interpolation."""
+        """The statistics of one or more numbers; percentiles are interpolated linearly."""
         x = torch.tensor(numbers, dtype=torch.float64)
         p10, p50, p90, p99 = torch.quantile(x, torch.tensor([0.1, 0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
         std = float(x.std()) if len(numbers) > 1 else 0.0
@@ -47,18 +47,19 @@ class RankMeasurement:
     """What one rank measured of one dag.
 
     Attributes:
+        rank: the rank.
         measured: its steps.
-        weight_nbytes, buffer_nbytes: memory that the executor allocated for weights and for all else.
-        proved_nbytes: what the proof of memory says of both together.
-        peak_nbytes: largest resident set (cpu) or allocation (cuda), before any check.
-        attention: the fused kernels that ran.
-        check: of this rank's output, where it was asked for.
+        weight_nbytes, buffer_nbytes: bytes that the executor allocated for weights, and for everything else.
+        proved_nbytes: the bytes of both together by the proof of memory.
+        peak_nbytes: the largest resident set (CPU) or allocation (CUDA) before any check.
+        attention: the fused attention kernels that ran.
+        check: the check of its part of the output; None without ``--check``.
         finite: its part of the output has neither NaN nor infinity.
-        weights_read_nbytes: what it asked for of the files that hold the weights; 0 where they are seeded.
+        weights_read_nbytes: bytes that it read from weight files; 0 if the weights are seeded.
     """
 
     rank: int
-    measured: Measured
+    measured: StepTimes
     weight_nbytes: int
     buffer_nbytes: int
     proved_nbytes: int
@@ -71,14 +72,14 @@ class RankMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run gives of one dag: the report as JSON-ready data, and the measured timeline of one traced step."""
+    """The result of a run of one dag: the report as JSON-ready data, and the spans of one traced step."""
 
     report: dict[str, Any]
     spans: tuple[Span, ...]
 
 
 def levels(dag: Dag) -> list[dict[str, Any]]:
-    """Tasks and bytes by level: what one rank receives (the one that receives most) and all ranks together."""
+    """Tasks and received bytes by level: of the rank that receives most, and of all ranks together."""
     tasks: dict[str, int] = defaultdict(int)
     received: dict[str, list[int]] = defaultdict(lambda: [0] * len(dag.order))
     for task in dag.tasks:
@@ -106,12 +107,18 @@ def result(
     cuda_graph: bool = False,
     weights: dict[str, Any] | None = None,
 ) -> Result:
-    """The report, and the timeline of the traced step of median duration.
+    """The report, and the spans of the traced step of median duration.
 
-    ``cuda_graph``: whether the measured steps were replayed from a CUDA graph; traced ones are walked.
-    ``weights``: what was read of which files, as ``Numbers.account`` has it; None where they are seeded.
+    Args:
+        dag: the dag that was run.
+        ranks: what each rank measured.
+        seed: the seed of weights and inputs.
+        warmup: steps before the measurement.
+        started_at: the time of the start, in ISO 8601.
+        cuda_graph: the measured steps were replayed from a CUDA graph; traced steps are always walked.
+        weights: what was read from which files (``TensorSource.account``); None if the weights are seeded.
     """
-    traced = [timeline(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
+    traced = [merge_traces(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
     durations = [each.duration_s for each in traced]
     typical = traced[durations.index(statistics.median_low(durations))]
     steps = _steps(ranks)
@@ -141,7 +148,7 @@ def result(
         "busy_share": statistics.median(each.busy_share for each in traced),
         "weights": weights and _weights(weights, ranks),
         "levels": levels(dag),
-        "kinds": kinds(dag, traced),
+        "kinds": times_by_kind(dag, traced),
         "memory": {
             "proved_nbytes": max(r.proved_nbytes for r in ranks),
             "allocated_nbytes": max(r.weight_nbytes + r.buffer_nbytes for r in ranks),
@@ -158,7 +165,7 @@ def result(
 
 
 def _steps(ranks: Sequence[RankMeasurement]) -> list[float]:
-    """The time of a step is that of its slowest rank."""
+    """The seconds of every step on its slowest rank."""
     return [max(times) for times in zip(*(r.measured.step_s for r in ranks), strict=True)]
 
 
@@ -181,7 +188,7 @@ def _weights(account: dict[str, Any], ranks: Sequence[RankMeasurement]) -> dict[
 
 
 def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
-    """Passed where finite and within the tolerance; JSON has no infinity, so that is null."""
+    """The check of the rank with the largest error; infinity becomes null, because JSON has no infinity."""
     if not ranks:
         return None
     worst = replace(ranks[0], error=max(r.error for r in ranks))

@@ -1,1 +1,1 @@
-"""The numbers of weights and inputs: from files in whatever names and shapes, from the seed, or from a formula."""
+"""The numbers of weights and inputs: from files with any names and shapes, from the seed, or from a formula."""

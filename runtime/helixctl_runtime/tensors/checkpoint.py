@@ -1,4 +1,4 @@
-"""A checkpoint: the weights of a model in files, held against the plan's, and read region by region."""
+"""A checkpoint: the weights of a model in files, compared with the plan's weights and read region by region."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ import torch
 from helixctl.dag import Tensor
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Interval
-from helixctl_runtime.tensors.alike import ALL, Share, difference
-from helixctl_runtime.tensors.choice import OPTION, choose, likely_names, misfit
+from helixctl_runtime.tensors.choice import OPTION, choose_names, guess_names, misfit
+from helixctl_runtime.tensors.difference import ALL_ROWS, RowShare, difference
 from helixctl_runtime.tensors.names import HuggingFaceNames, Names, is_head, prefixes
-from helixctl_runtime.tensors.stored import read_region, used_numel
-from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles, few
+from helixctl_runtime.tensors.stored_tensor import read_region, used_numel
+from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles, abbreviate
 
 _OF_VOCABULARY: Final = ("embedding", "w_head")
-_NAMED: Final = 10  # problems, and tensors in one of them, that are named
+_MOST_NAMED: Final = 10  # problems that are reported, and tensors that one of them names
 
 
 class Checkpoint:
     """The weights of a model under one path."""
 
     def __init__(self, path: str, prefix: str | None = None) -> None:
-        """Remember the path, and the prefix of one model of several; nothing is opened yet."""
+        """Store the arguments; no file is opened yet.
+
+        Args:
+            path: a safetensors file, or a folder or an index as Hugging Face writes it.
+            prefix: the prefix of one of several models in the files (``--weights-prefix``).
+        """
         self.files = TensorFiles(path)
-        self._asked = prefix
+        self._requested_prefix = prefix
         self._names: Names | None = None
 
     @property
     def read_nbytes(self) -> int:
-        """Bytes of stored tensors that were asked for so far."""
+        """Bytes of stored tensors that were read so far."""
         return self.files.read_nbytes
 
     def nbytes(self, tensors: Sequence[Tensor]) -> int:
-        """Bytes of the stored tensors that are these weights, each once."""
+        """Bytes of the stored tensors that hold these weights, each counted once."""
         total = 0
         for tensor in tensors:
             stored = self.names.stored(tensor)
@@ -47,27 +52,37 @@ class Checkpoint:
     def read(
         self, tensor: Tensor, region: Sequence[Interval], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
-        """A region of a weight, in the tensor's order of dims."""
+        """Read a region of a weight.
+
+        Args:
+            tensor: the weight.
+            region: an interval for each of its dims.
+            dtype: the dtype of the result.
+            device: the device of the result.
+
+        Returns:
+            The region, in the weight's order of dims.
+        """
         return read_region(self.files, tensor, self.names.stored(tensor), region, dtype, device)
 
     @property
     def names(self) -> Names:
-        """What the files call the weights."""
+        """The names of the weights in the files."""
         if self._names is None:
-            self._names = likely_names(self.files, self._asked)
+            self._names = guess_names(self.files, self._requested_prefix)
         return self._names
 
     def problems(self, tensors: Sequence[Tensor], *, rows: bool = True) -> list[Diagnostic]:
-        """Why these files do not hold exactly these weights: HX507, empty where they do.
+        """Why these files do not hold exactly these weights: diagnostics HX507, none if they do.
 
         Args:
             tensors: the weights of the model.
-            rows: also read the heads that ``heads`` compares.
+            rows: also compare the stored heads (see ``heads``), which reads them.
         """
         if found := self.files.problems():
             return shortened(found, self.files.path)
         try:
-            self._names = choose(self.files, tensors, self._asked)
+            self._names = choose_names(self.files, tensors, self._requested_prefix)
         except HelixError as error:
             return list(error.diagnostics)
         used = self._used(tensors)
@@ -81,30 +96,30 @@ class Checkpoint:
         found = [*shortened(found, self.files.path), *self._left_over(tensors, used)]
         return found + (self.heads(tensors) if rows else [])
 
-    def heads(self, tensors: Sequence[Tensor], share: Share = ALL) -> list[Diagnostic]:
-        """Stored heads that the model does not read, and that are not what it reads in their place.
+    def heads(self, tensors: Sequence[Tensor], share: RowShare = ALL_ROWS) -> list[Diagnostic]:
+        """The stored heads that the model does not read, and that differ from the tensor that it reads instead.
 
         Args:
             tensors: the weights of the model.
-            share: ``(i, n)``: compare the i-th of n parts of the rows. All of them cost one pass over both tensors.
+            share: ``(i, n)``: compare the i-th of n parts of the rows. All parts cost one pass over both tensors.
         """
         read = [self.names.stored(t).names[0] for name in _OF_VOCABULARY for t in tensors if t.name == name]
         if not read or any(name not in self.files.names for name in read):
             return []
         found = []
-        for name, against in self._doubtful(tensors, read):
+        for name, against in self._possible_heads(tensors, read):
             why = [difference(self.files, name, other, share) for other in against]
             if all(why):
                 message = f"tensor {name} is not {against[-1]}: {why[-1]}"
-                found.append(self._diagnostic(message, self._way_out(name, read)))
+                found.append(self._diagnostic(message, self._remedy(name, read)))
         return found
 
     def stored_names(self, tensors: Sequence[Tensor]) -> list[str]:
-        """The stored tensors that hold these weights."""
+        """The names of the stored tensors that hold these weights."""
         return list(self._used(tensors))
 
     def account(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
-        """What is read of the files and what is not, as the report has it."""
+        """What is read from the files and what is left out, under the keys of the report."""
         used, names = self._used(tensors), self.names
         others = [n for n in self.files.names if n not in used]
         return {
@@ -122,7 +137,7 @@ class Checkpoint:
         }
 
     def _used(self, tensors: Sequence[Tensor]) -> dict[str, int]:
-        """How many elements of each stored tensor are weights."""
+        """The number of elements of each stored tensor that are weights of the model."""
         used: dict[str, int] = defaultdict(int)
         for tensor in tensors:
             stored = self.names.stored(tensor)
@@ -138,40 +153,40 @@ class Checkpoint:
                     yield problem
 
     def _left_over(self, tensors: Sequence[Tensor], used: dict[str, int]) -> list[Diagnostic]:
-        """Tensors that the model lacks: with them the checkpoint is another function than the plan."""
+        """Refuse weights that the model lacks: with them the checkpoint computes another function than the plan."""
         has_vocabulary = any(tensor.name in _OF_VOCABULARY for tensor in tensors)
         unused = [n for n in self.names.unused(self.files.names, used) if not (has_vocabulary and is_head(n))]
         if not unused:
             return []
-        more = len(unused) - _NAMED
-        text = ", ".join(unused[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        more = len(unused) - _MOST_NAMED
+        text = ", ".join(unused[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
         hint = "the plan's model lacks them: see its layers, biases, norms and experts"
         if (
             self.names.prefix
-            and self._asked is None
+            and self._requested_prefix is None
             and not any(n.startswith(self.names.prefix) or n.endswith("lm_head.bias") for n in unused)
         ):
             hint += f"; {OPTION} {self.names.prefix!r} reads the model alone"
         return [self._diagnostic(f"tensors that the model does not use: {text}", hint)]
 
-    def _doubtful(self, tensors: Sequence[Tensor], read: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-        """Tensors that may be the model's head and are not read, each with the tensors of which it may be a copy."""
+    def _possible_heads(self, tensors: Sequence[Tensor], read: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Tensors that may be the model's head and are not read, each with the tensors that it may be a copy of."""
         used = self._used(tensors)
         for name in self.names.unused(self.files.names, used):
             if is_head(name):
                 yield name, read[-1:]
-        if isinstance(self.names, HuggingFaceNames) and self._asked is None:
-            beside = self.names.without_owner(self.names.beside(self.files.names, used))
+        if isinstance(self.names, HuggingFaceNames) and self._requested_prefix is None:
+            beside = self.names.without_model(self.names.beside(self.files.names, used))
             shape = self.files.shape(read[0])
             yield from ((name, read) for name in beside if self.files.shape(name) == shape)
 
-    def _way_out(self, name: str, read: Sequence[str]) -> str:
+    def _remedy(self, name: str, read: Sequence[str]) -> str:
         if len(read) == 1 and name == self.names.head and self.files.shape(name) == self.files.shape(read[0]):
             return (
                 "the plan's model has one tensor for both; transformers reads the stored head where they differ: "
                 "plan with --set vocabulary.tied=false"
             )
-        if self._asked is None and not is_head(name):
+        if self._requested_prefix is None and not is_head(name):
             return (
                 f"it may be the model's head; {OPTION} {self.names.prefix!r} reads what has that prefix, and its head"
             )
@@ -186,8 +201,8 @@ class Checkpoint:
         if lacks_head or (head in names and used[head] == 2 * self._numel(head)):  # one for embedding and head
             return "where the checkpoint's head is its embedding, the model says vocabulary.tied"
         others = [other for other in prefixes(self.files.names) if other != self.names.prefix]
-        if others and self._asked is None:
-            there = few([repr(other) for other in others])
+        if others and self._requested_prefix is None:
+            there = abbreviate([repr(other) for other in others])
             return f"looked for after the prefix {self.names.prefix!r}; {OPTION} takes another: {there}"
         return self.names.hint
 
@@ -199,18 +214,18 @@ class Checkpoint:
 
 
 def shortened(problems: list[Diagnostic], path: str) -> list[Diagnostic]:
-    """The first problems, and how many more there are."""
-    more = len(problems) - _NAMED
+    """The first problems, and the number of the others."""
+    more = len(problems) - _MOST_NAMED
     if more <= 0:
         return problems
-    return [*problems[:_NAMED], Diagnostic("HX507", f"and {more} more", file=path)]
+    return [*problems[:_MOST_NAMED], Diagnostic("HX507", f"and {more} more", file=path)]
 
 
 def _parts(names: Sequence[str], prefix: str) -> dict[str, int]:
-    """How many tensors each part of a larger model has: parts are what branches off the way to a prefix."""
-    way, found = prefix.split("."), Counter[str]()
+    """The number of tensors in each part of a larger model: a part branches off the path to the prefix."""
+    path, found = prefix.split("."), Counter[str]()
     for name in names:
         parts = name.split(".")
-        same = next((i for i, part in enumerate(parts) if i >= len(way) or part != way[i]), len(parts))
+        same = next((i for i, part in enumerate(parts) if i >= len(path) or part != path[i]), len(parts))
         found[".".join(parts[: same + 1])] += 1
     return dict(sorted(found.items()))

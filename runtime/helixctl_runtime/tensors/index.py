@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.tensors.foreign import foreign
+from helixctl_runtime.tensors.file_type import identify
 
 
 def weight_map(index: Path, shown: str) -> dict[str, Path]:
@@ -17,13 +17,13 @@ def weight_map(index: Path, shown: str) -> dict[str, Path]:
         shown: the path as the user gave it, for messages.
 
     Raises:
-        HelixError: HX507, the index cannot be read or is none, or it names a file that is not beside it.
+        HelixError: HX507, the index cannot be read, is not an index, or names a file outside its folder.
     """
     problem = f"{index.name} cannot be read: "
     try:
         document = json.loads(index.read_bytes(), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
-        found = foreign(index)
+        found = identify(index)
         if found.what and found.what != "JSON":
             raise HelixError(Diagnostic("HX507", f"{index.name} is {found.what}", found.hint, file=shown)) from error
         raise HelixError(Diagnostic("HX507", problem + reason(error), file=shown)) from error
@@ -44,12 +44,12 @@ def reason(error: Exception) -> str:
 
 
 def _is_name(shard: str) -> bool:
-    """Whether this is a plain file name, on any system; a link may stand under it, as in the cache of Hugging Face."""
+    """Whether this is a plain file name on any system; the file may be a link, as in the cache of Hugging Face."""
     return shard not in {"", ".", ".."} and not set(shard) & set("/\\:\0")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object without a key that stands there twice, of which json would take the last."""
+    """A JSON object; a duplicate key is refused, because json would take its last value."""
     found: dict[str, object] = {}
     for key, value in pairs:
         if key in found:

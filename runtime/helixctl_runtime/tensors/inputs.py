@@ -1,8 +1,9 @@
-"""What a file gives the model to work on: token ids or hidden states, and what tokenizers write beside them."""
+"""The input of a model in a file: token ids or hidden states, and what tokenizers write beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,27 +12,27 @@ import torch
 from helixctl.dag import Tensor
 from helixctl.dag.function import LENGTH
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.tensors.stored import as_it_is, read_region
+from helixctl_runtime.tensors.stored_tensor import read_region, stored_as_is
 from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles
 
 MASK, POSITIONS = "attention_mask", "position_ids"
 _IDS = ("I64", "I32")
-# What tokenizers and data sets keep beside the ids, and no forward pass of ours depends on.
+# Tensors that tokenizers and data sets write beside the ids, and that no forward pass of helixctl depends on.
 _WITHOUT_EFFECT = frozenset({"labels", "length", "offset_mapping", "special_tokens_mask"})
 _NO_POSITIONS = "positions are not read, and count from 0 in every sequence: leave them out where they do"
 _ALONE = "give a file with the tensor {} alone"
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """What of the plan says how an input is read.
+class InputRules:
+    """What the plan requires of an input file.
 
     Attributes:
         tensor: the input of the dag.
-        vocabulary: how many token ids there are, where the model reads them.
+        vocabulary: the number of token ids; None if the model reads hidden states.
         causal: no token attends to a later one.
-        last: the output is of the last real token of every sequence.
-        allowed: other tensors that may stand in the same file, such as the weights.
+        last: the output is that of the last real token of every sequence.
+        allowed: names of other tensors that the same file may hold, such as the weights.
     """
 
     tensor: Tensor
@@ -42,8 +43,8 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is wrong with a file, and what is worth knowing of what it holds beside the input."""
+class Findings:
+    """The problems of an input file, and notes on the tensors that it holds beside the input."""
 
     problems: list[Diagnostic]
     notes: list[str]
@@ -55,21 +56,21 @@ class _Refused(Exception):  # noqa: N818  becomes a diagnostic
         self.message, self.hint = message, hint
 
 
-def look(files: TensorFiles, reader: Reader) -> Found:
-    """See that a file holds this input, and nothing else that would change the result."""
-    found = Found([], [])
+def inspect_input(files: TensorFiles, rules: InputRules) -> Findings:
+    """Check that a file holds this input, and no other tensor that would change the result."""
+    found = Findings([], [])
     try:
         names = files.names
-        _apply(found, files, partial(_check, files, reader))
-        for name in sorted(names.keys() - reader.allowed - {reader.tensor.name}):
-            _apply(found, files, partial(_beside, files, name, reader))
+        _apply(found, files, partial(_check, files, rules))
+        for name in sorted(names.keys() - rules.allowed - {rules.tensor.name}):
+            _apply(found, files, partial(_check_extra, files, name, rules))
     except HelixError as error:
         found.problems.extend(error.diagnostics)
     return found
 
 
 def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
-    """The number of real tokens of each sequence: by its attention mask or a tensor ``length``, else all.
+    """The number of real tokens of each sequence: from its attention mask or a tensor ``length``, else all.
 
     Args:
         files: the file of the input.
@@ -80,7 +81,7 @@ def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
         int64 of shape (batch,), each from 1 to ``seq_len``. The real tokens come first.
 
     Raises:
-        HelixError: HX507, the mask is not one of padding on the right, or it is not of these lengths.
+        HelixError: HX507, the mask is not one of padding on the right, or it contradicts the tensor ``length``.
     """
     try:
         found = _lengths(files, batch, seq_len)
@@ -89,7 +90,30 @@ def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
         raise HelixError(Diagnostic("HX507", error.message, error.hint, file=files.path)) from error
 
 
-def _apply(found: Found, files: TensorFiles, check: Callable[[], str | None]) -> None:
+def read_ids(path: str, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts that a file holds: token ids, int64 (batch, tokens), and the length of each, int64 (batch).
+
+    Args:
+        path: a safetensors file with ``input_ids``, and ``attention_mask`` or ``length`` where they differ in length.
+        vocabulary: how many token ids there are.
+
+    Raises:
+        HelixError: HX507, what is wrong with it.
+    """
+    with closing(TensorFiles(path)) as files:
+        name = "input_ids"
+        shape = files.shape(name) if name in files.names else ()
+        if len(shape) != 2:  # noqa: PLR2004
+            it_has = f"tensor {name} has shape {list(shape)}" if shape else f"tensor {name} is missing"
+            raise HelixError(Diagnostic("HX507", f"{it_has}; prompts are (batch, tokens)", None, path))
+        tensor = Tensor(name, "input", ("batch", "seq"), shape)
+        found = inspect_input(files, InputRules(tensor, vocabulary, causal=True, last=True))
+        if found.problems:
+            raise HelixError(found.problems)
+        return _read_all(files, name).long(), lengths(files, *shape)
+
+
+def _apply(found: Findings, files: TensorFiles, check: Callable[[], str | None]) -> None:
     try:
         if note := check():
             found.notes.append(note)
@@ -99,40 +123,40 @@ def _apply(found: Found, files: TensorFiles, check: Callable[[], str | None]) ->
             found.problems.append(problem)
 
 
-def _check(files: TensorFiles, reader: Reader) -> None:
-    tensor = reader.tensor
+def _check(files: TensorFiles, rules: InputRules) -> None:
+    tensor = rules.tensor
     if tensor.name not in files.names:
         raise _Refused(f"tensor {tensor.name} is missing")
     shape, dtype = files.shape(tensor.name), files.dtype(tensor.name)
-    allowed = _IDS if reader.vocabulary else tuple(FLOATS)
+    allowed = _IDS if rules.vocabulary else tuple(FLOATS)
     if shape != tensor.shape:
         raise _Refused(f"tensor {tensor.name} has shape {list(shape)}, the plan {list(tensor.shape)}")
     if dtype not in allowed:
         raise _Refused(f"tensor {tensor.name} is {dtype}; it must be one of {', '.join(allowed)}")
-    if reader.vocabulary:
-        ids = read_region(files, tensor, as_it_is(tensor), tensor.full, torch.int64, torch.device("cpu"))
-        for place in ((ids < 0) | (ids >= reader.vocabulary)).nonzero()[:1]:
-            number, last = int(ids[tuple(place)]), reader.vocabulary - 1
+    if rules.vocabulary:
+        ids = read_region(files, tensor, stored_as_is(tensor), tensor.full, torch.int64, torch.device("cpu"))
+        for place in ((ids < 0) | (ids >= rules.vocabulary)).nonzero()[:1]:
+            number, last = int(ids[tuple(place)]), rules.vocabulary - 1
             at = f"tensor {tensor.name} is {number} at {place.tolist()}"
             raise _Refused(f"{at}; the model's token ids are 0 to {last}")
 
 
-def _beside(files: TensorFiles, name: str, reader: Reader) -> str | None:
-    """What another tensor of the file does to the result: nothing, or it is refused."""
-    size = dict(zip(reader.tensor.dims, reader.tensor.shape, strict=True))
+def _check_extra(files: TensorFiles, name: str, rules: InputRules) -> str | None:
+    """Check a tensor beside the input: it has no effect on the result, or it is refused; a note about it, if any."""
+    size = dict(zip(rules.tensor.dims, rules.tensor.shape, strict=True))
     if name == MASK:
-        return _mask(files, size["batch"], size["seq"], causal=reader.causal)
+        return _mask(files, size["batch"], size["seq"], causal=rules.causal)
     if name == POSITIONS:
         return _positions(files, size["batch"], size["seq"])
-    if name == LENGTH and reader.last:
+    if name == LENGTH and rules.last:
         _given_lengths(files, _lengths(files, size["batch"], size["seq"]), size["seq"])
         return None
     if name in _WITHOUT_EFFECT:
         return f"{name} has no effect on the output"
-    if name == "token_type_ids" and not _whole(files, name).any():
+    if name == "token_type_ids" and not _read_all(files, name).any():
         return f"{name} is 0 everywhere and has no effect"
     message = f"tensor {name} is not read, and may change the result"
-    raise _Refused(message, _ALONE.format(reader.tensor.name))
+    raise _Refused(message, _ALONE.format(rules.tensor.name))
 
 
 def _mask(files: TensorFiles, batch: int, seq_len: int, *, causal: bool) -> str | None:
@@ -152,7 +176,7 @@ def _lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
     if (shape := files.shape(MASK)) != (batch, seq_len):
         message = f"tensor {MASK} has shape {list(shape)}; a mask of padding has that of the ids, {[batch, seq_len]}"
         raise _Refused(message, "other masks are not read: leave it out where it is the causal one")
-    mask = _whole(files, MASK)
+    mask = _read_all(files, MASK)
     for place in ((mask != 0) & (mask != 1)).nonzero()[:1]:
         number = mask[tuple(place)].item()
         raise _Refused(f"tensor {MASK} is {number} at {place.tolist()}; it must be 0 or 1: 1 for real tokens")
@@ -171,7 +195,7 @@ def _given_lengths(files: TensorFiles, masked: torch.Tensor, seq_len: int) -> to
     if (shape := files.shape(LENGTH)) != masked.shape or files.dtype(LENGTH) not in _IDS:
         it_is = f"tensor {LENGTH} is {files.dtype(LENGTH)} {list(shape)}"
         raise _Refused(f"{it_is}; it must be I64 or I32 {list(masked.shape)}")
-    found = _whole(files, LENGTH).long()
+    found = _read_all(files, LENGTH).long()
     for place in ((found < 1) | (found > seq_len)).nonzero()[:1]:
         raise _Refused(f"tensor {LENGTH} is {int(found[place])} at {place.tolist()}; it must be from 1 to {seq_len}")
     for place in ((found != masked) & (MASK in files.names)).nonzero()[:1]:
@@ -181,11 +205,11 @@ def _given_lengths(files: TensorFiles, masked: torch.Tensor, seq_len: int) -> to
 
 
 def _positions(files: TensorFiles, batch: int, seq_len: int) -> str | None:
-    """Positions are counted from 0 in every sequence; what padding has is of no effect."""
+    """Check that positions count from 0 in every sequence; those of padding have no effect."""
     shape = files.shape(POSITIONS)
     if shape not in {(seq_len,), (1, seq_len), (batch, seq_len)}:
         raise _Refused(f"tensor {POSITIONS} has shape {list(shape)}, the ids {[batch, seq_len]}", _NO_POSITIONS)
-    found, due = _whole(files, POSITIONS).to(torch.float64).expand(batch, seq_len), torch.arange(seq_len)
+    found, due = _read_all(files, POSITIONS).to(torch.float64).expand(batch, seq_len), torch.arange(seq_len)
     real = due < _lengths(files, batch, seq_len)[:, None]
     for row, column in ((found != due) & real).nonzero()[:1].tolist():
         number = found[row, column].item()
@@ -194,5 +218,5 @@ def _positions(files: TensorFiles, batch: int, seq_len: int) -> str | None:
     return None
 
 
-def _whole(files: TensorFiles, name: str) -> torch.Tensor:
+def _read_all(files: TensorFiles, name: str) -> torch.Tensor:
     return files.part(name, [(0, size) for size in files.shape(name)])

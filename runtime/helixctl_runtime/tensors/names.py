@@ -1,4 +1,4 @@
-"""What files call the weights of a model: helixctl's own names, or those of Hugging Face's transformers."""
+"""The names of a model's weights in files: helixctl's own names, or those of Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from helixctl.dag import Tensor
-from helixctl_runtime.tensors.stored import Stored, as_it_is
+from helixctl_runtime.tensors.stored_tensor import StoredTensor, stored_as_is
 
 Axes = tuple[tuple[str, ...], ...]
 
@@ -17,7 +17,7 @@ _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 _FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.input_layernorm\.weight")
 _EMBEDDING = "embed_tokens.weight"
 _HEAD = "lm_head.weight"
-# Modules that make logits, as models call them; what stands under one of them belongs to a language model.
+# Names of modules that make logits; a tensor below one of them belongs to a language model.
 _HEADS = ("lm_head.", "head.", "output.", "output_layer.", "embed_out.", "unembed.")
 
 _HIDDEN: Axes = (("hidden",),)
@@ -46,7 +46,7 @@ _LAYER: dict[str, tuple[str, Axes]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Experts:
-    """How a layer's experts are spelled; ``{}`` stands for the expert where each has matrices of its own."""
+    """The names of a layer's expert weights; ``{}`` is the number of the expert if each has its own matrices."""
 
     router: str
     w_gate: str
@@ -67,32 +67,32 @@ _SPELLINGS = (
         "block_sparse_moe.experts.{}.w3.weight",
         "block_sparse_moe.experts.{}.w2.weight",
     ),
-    # As transformers 5 holds them in memory: gate and up of all experts in one tensor, one after the other.
+    # The names in transformers 5: one tensor holds gate and up of all experts, gate first.
     _Experts("mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
 )
 
 
-class OwnNames:
-    """Whole tensors as docs/formats.md calls them. Names that are no weight's may stand beside them."""
+class NativeNames:
+    """helixctl's own names (docs/formats.md). Files may also hold tensors that are no weights."""
 
     prefix: str | None = None
     head: str | None = None
     hint: str | None = "the names are those of docs/formats.md, 'Tensors'"
 
-    def stored(self, tensor: Tensor) -> Stored:
-        """Where a weight stands."""
-        return as_it_is(tensor)
+    def stored(self, tensor: Tensor) -> StoredTensor:
+        """How a weight is stored."""
+        return stored_as_is(tensor)
 
-    def shown(self, tensor: Tensor) -> str:  # noqa: ARG002
-        """What a reader of the model calls what is stored: the same."""
+    def own_name(self, tensor: Tensor) -> str:  # noqa: ARG002
+        """The tensor's own name, to follow its stored name in messages: empty, because both are the same."""
         return ""
 
     def unused(self, names: Collection[str], used: Collection[str]) -> list[str]:
-        """The names that would be weights of another model."""
+        """The names of weights that the model does not use."""
         return sorted(name for name in names if name not in used and _WEIGHT.fullmatch(name))
 
     def beside(self, names: Collection[str], used: Collection[str]) -> list[str]:
-        """What is not read, and does not belong to the model."""
+        """The names of tensors that are not weights of the model."""
         return sorted(name for name in names if name not in used and not _WEIGHT.fullmatch(name))
 
 
@@ -104,30 +104,30 @@ class HuggingFaceNames:
     def __init__(
         self, names: Collection[str], prefix: str, others: Collection[str] = (), *, alone: bool = False
     ) -> None:
-        """Find how the names after a prefix spell the model's experts and its head.
+        """Find the names of the experts and of the head of the model with a prefix.
 
         Args:
-            names: of all stored tensors.
-            prefix: what stands ahead of ``layers.0``, mostly ``model.``.
+            names: the names of all stored tensors.
+            prefix: the text ahead of ``layers.0``, mostly ``model.``.
             others: the prefixes of other models in the same files.
-            alone: read what the prefix has and its head; what else stands beside it is no concern of the model.
+            alone: the model is what has the prefix, and its head; tensors without the prefix do not belong to it.
         """
         self.prefix = prefix
         above = prefix.split(".")[:-1]
-        self._root = root_of(prefix)
+        self._root = model_root(prefix)
         self._scope = prefix if alone else self._root
-        self._others = [root_of(other) for other in others if reads_tokens(other, names)]
+        self._others = [model_root(other) for other in others if reads_tokens(other, names)]
         self._nested = [other for other in others if alone and other.startswith(prefix)]
         self._ancestors = [".".join([*above[:depth], ""]).lstrip(".") for depth in range(len(above), -1, -1)]
         heads = (ancestor + _HEAD for ancestor in self._ancestors)
-        self.head = next((n for n in heads if n in names and not self._of_another(n)), self._root + _HEAD)
+        self.head = next((n for n in heads if n in names and not self._belongs_to_another(n)), self._root + _HEAD)
         embedding = prefix + _EMBEDDING
-        # transformers ties the other way round where only the head is stored.
+        # If only the head is stored, transformers takes it for the embedding.
         self._embedding = self.head if embedding not in names and self.head in names else embedding
         self._experts = next((s for s in _SPELLINGS if self._first(s.w_down) in names), _SPELLINGS[0])
 
-    def stored(self, tensor: Tensor) -> Stored:
-        """Where a weight stands."""
+    def stored(self, tensor: Tensor) -> StoredTensor:
+        """How a weight is stored."""
         size = dict(zip(tensor.dims, tensor.shape, strict=True))
         layer, _, part = tensor.name.rpartition(".")
         if not layer:
@@ -136,95 +136,95 @@ class HuggingFaceNames:
                 "final_norm": (self.prefix + "norm.weight", _HIDDEN),
                 "w_head": (self.head, (("vocab",), ("hidden",))),
             }[tensor.name]
-            return Stored((name,), axes, _shape(axes, size), (0,) * len(axes))
+            return StoredTensor((name,), axes, _shape(axes, size), (0,) * len(axes))
         folder = f"{self.prefix}layers.{layer[1:]}."
         if part == "w_router":
             axes = (("expert",), ("hidden",))
-            return Stored((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
+            return StoredTensor((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
         name, axes = _LAYER[part]
         if "expert" not in size:
-            return Stored((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
-        return self._of_experts(folder, part, axes, size)
+            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
+        return self._stored_experts(folder, part, axes, size)
 
-    def shown(self, tensor: Tensor) -> str:
-        """What a reader of the model calls what is stored."""
+    def own_name(self, tensor: Tensor) -> str:
+        """The tensor's own name, to follow its stored name in messages."""
         return f" ({tensor.name} {list(tensor.shape)})"
 
     def unused(self, names: Collection[str], used: Collection[str]) -> list[str]:
-        """The names that would be weights of another model.
+        """The names of weights that the model does not use.
 
-        What stands beside the root belongs to other parts of a larger one, such as those that see. A head may stand
-        nearer to the root of all.
+        Tensors outside the model's root belong to other parts of a larger model, such as a vision tower. Only a head
+        may be nearer to the root of the whole.
         """
-        return sorted(n for n in self._not_used(names, used) if self._ours(n))
+        return sorted(n for n in self._unused(names, used) if self._belongs_to_model(n))
 
     def beside(self, names: Collection[str], used: Collection[str]) -> list[str]:
-        """What is not read, and belongs to other parts of a larger model, or to another model."""
-        return sorted(n for n in self._not_used(names, used) if not self._ours(n))
+        """The names of tensors that belong to other parts of a larger model, or to another model."""
+        return sorted(n for n in self._unused(names, used) if not self._belongs_to_model(n))
 
-    def without_owner(self, names: Collection[str]) -> list[str]:
-        """Those of some names beside the model that are not another language model's."""
-        return [name for name in names if not self._of_another(name)]
+    def without_model(self, names: Collection[str]) -> list[str]:
+        """The names that do not belong to another language model."""
+        return [name for name in names if not self._belongs_to_another(name)]
 
     def more_layers(self, names: Collection[str], used: Collection[str]) -> bool:
-        """Whether the layers have weights that are not used."""
-        return any(n.startswith(f"{self.prefix}layers.") for n in self._not_used(names, used))
+        """Whether the layers have weights that the model does not use."""
+        return any(n.startswith(f"{self.prefix}layers.") for n in self._unused(names, used))
 
-    def _not_used(self, names: Collection[str], used: Collection[str]) -> list[str]:
+    def _unused(self, names: Collection[str], used: Collection[str]) -> list[str]:
         return [name for name in names if name not in used and not _BUFFER.fullmatch(name)]
 
-    def _ours(self, name: str) -> bool:
-        if self._of_another(name):
+    def _belongs_to_model(self, name: str) -> bool:
+        if self._belongs_to_another(name):
             return False
         inside = name.startswith(self._scope) and not name.startswith(tuple(self._nested))
         return inside or name.startswith(tuple(ancestor + head for ancestor in self._ancestors for head in _HEADS))
 
-    def _of_another(self, name: str) -> bool:
-        """Whether a name stands below the root of another model, and that root is nearer than ours."""
+    def _belongs_to_another(self, name: str) -> bool:
+        """Whether a name is below the root of another model, and that root is nearer than this model's."""
         near = len(self._root) if name.startswith(self._root) else -1
         return any(name.startswith(other) and len(other) > near for other in self._others)
 
-    def _of_experts(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> Stored:
+    def _stored_experts(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor:
         name = folder + str(getattr(self._experts, part))
         if "{}" in name:
             names = tuple(name.format(expert) for expert in range(size["expert"]))
-            return Stored(names, axes, _shape(axes, size), (0, 0), "expert")
+            return StoredTensor(names, axes, _shape(axes, size), (0, 0), "expert")
         axes = (("expert",), *axes)
         shape, start = _shape(axes, size), (0, 0, 0)
         if part != "w_down":
             shape, start = (shape[0], 2 * shape[1], shape[2]), (0, shape[1] if part == "w_up" else 0, 0)
-        return Stored((name,), axes, shape, start)
+        return StoredTensor((name,), axes, shape, start)
 
     def _first(self, name: str) -> str:
         return f"{self.prefix}layers.0." + name.format(0)
 
 
-Names = OwnNames | HuggingFaceNames
+Names = NativeNames | HuggingFaceNames
 
 
-def has_own_names(names: Collection[str]) -> bool:
-    """Whether a file holds weights as docs/formats.md calls them."""
+def has_native_names(names: Collection[str]) -> bool:
+    """Whether the names are helixctl's own (docs/formats.md)."""
     return "l0.attention_norm" in names
 
 
 def prefixes(names: Collection[str]) -> list[str]:
-    """All that stands ahead of a first layer, mostly ``model.``; the likeliest language model first."""
+    """The texts ahead of each first layer, mostly ``model.``; the likeliest language model comes first."""
     found = [match[1] for name in names if (match := _FIRST_NORM.fullmatch(name))]
     return sorted(found, key=lambda each: (not reads_tokens(each, names), len(each), each))
 
 
 def reads_tokens(prefix: str, names: Collection[str]) -> bool:
-    """Whether the model after a prefix has an embedding of its own."""
+    """Whether the model with a prefix has its own embedding."""
     return prefix + _EMBEDDING in names
 
 
 def is_head(name: str) -> bool:
-    """Whether a stored tensor is called as the matrix that makes logits."""
+    """Whether the name of a stored tensor is that of a matrix that makes logits."""
     return f".{name}".endswith(tuple(f".{head}weight" for head in _HEADS))
 
 
-def root_of(prefix: str) -> str:
-    """What stands ahead of a model with its head: ``model.`` is the class without, and its parent may be one part."""
+def model_root(prefix: str) -> str:
+    """The prefix of a model together with its head: ``x.model.`` is the model without its head, ``x.`` has both."""
     parts = prefix.split(".")[:-1]
     return ".".join([*parts[:-1], ""]).lstrip(".") if parts[-1:] == ["model"] else prefix
 

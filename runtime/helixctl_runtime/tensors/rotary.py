@@ -1,8 +1,8 @@
 """The numbers of the rotary embedding: part of the model's function, float32 whatever the dtype of a run.
 
-docs/formats.md, "rotate", is the definition. The frequencies are those of Hugging Face's transformers to the bit: the
-same operations of torch, in float32, and on CPU, where every division is one. Of an angle, which is float32 too, cosine
-and sine are the float32 numbers nearest to the exact ones, so that no two machines differ.
+docs/formats.md, "rotate", is the definition. The frequencies equal those of Hugging Face's transformers bit by bit: the
+same operations of torch, in float32, and on CPU, which divides exactly. Angles are float32 too; cosine and sine are
+the float32 numbers nearest to the exact ones, so that all machines agree.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from helixctl.spec import LinearScaling, Llama3Scaling, RotarySpec
 
 
 def frequencies(rotary: RotarySpec, head_dim: int) -> torch.Tensor:
-    """The angle by which each pair of dims turns from one position to the next: (head_dim / 2), float32."""
+    """The angle by which each pair of dims turns from one position to the next.
+
+    Args:
+        rotary: the rotary embedding of the model.
+        head_dim: the dims of a head.
+
+    Returns:
+        float32 of shape (head_dim / 2,), in radians.
+    """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     found = 1.0 / (rotary.theta**exponents)
     match rotary.scaling:
@@ -29,7 +37,16 @@ def frequencies(rotary: RotarySpec, head_dim: int) -> torch.Tensor:
 
 
 def rotations(rotary: RotarySpec, head_dim: int, positions: Interval) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine at these positions: two of (positions, head_dim / 2), float32."""
+    """Cosine and sine of the angles at some positions.
+
+    Args:
+        rotary: the rotary embedding of the model.
+        head_dim: the dims of a head.
+        positions: the first position, and the one after the last.
+
+    Returns:
+        Two float32 tensors of shape (positions, head_dim / 2).
+    """
     angles = torch.arange(*positions, dtype=torch.float32).unsqueeze(1) * frequencies(rotary, head_dim)
     exact = angles.double()
     return exact.cos().float(), exact.sin().float()

@@ -27,10 +27,19 @@ def seeded_numbers(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """The seeded numbers of a region of a tensor, in the tensor's order of dims.
+    """The seeded numbers of a region of a tensor.
 
-    Every number is exact in float32 before the one rounding to ``dtype``. Asked for int64 they are whole numbers, from
-    the offset of ``init`` on, as many as its scale: token ids, or lengths, which are all the offset.
+    Every number is exact in float32 before the one rounding to ``dtype``.
+
+    Args:
+        tensor: the tensor; ``init`` gives the offset and the scale of its numbers.
+        region: an interval for each of its dims.
+        seed: the seed of the run.
+        dtype: the dtype of the result. int64 gives whole numbers in [offset, offset + scale), such as token ids.
+        device: the device of the result.
+
+    Returns:
+        The numbers, in the tensor's order of dims.
     """
     numbers = torch.empty([stop - start for start, stop in region], dtype=dtype, device=device)
     _fill(numbers, tensor, region, seed)
@@ -38,7 +47,7 @@ def seeded_numbers(
 
 
 def _fill(target: torch.Tensor, tensor: Tensor, region: Sequence[Interval], seed: int) -> None:
-    """Part by part, as what is made on the way takes ten times the memory of half-precision numbers."""
+    """Fill the target part by part, because intermediate results take ten times the memory of float16 numbers."""
     if target.numel() <= _MOST_AT_ONCE:
         target.copy_(_numbers(tensor, region, seed, target.dtype, target.device))
         return

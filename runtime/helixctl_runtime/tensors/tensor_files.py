@@ -13,39 +13,40 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl_runtime.tensors.foreign import foreign
+from helixctl_runtime.tensors.file_type import identify
 from helixctl_runtime.tensors.index import reason, weight_map
 
-FLOATS: Final = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # and their bytes
+FLOATS: Final = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}  # dtype of safetensors -> bytes of a number
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pth", ".pt")  # what files with weights of some kind are called
-_WIDE = {"64": 8, "32": 4, "16": 2}  # how the names of wide dtypes end, and their bytes
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pth", ".pt")  # suffixes of files that hold weights of some kind
+_WIDE = {"64": 8, "32": 4, "16": 2}  # end of a dtype's name -> bytes of a number; all others have 1
 _FEW = 5  # names that a message lists
-_SAMPLE: Final = 2**20  # bytes of either end of a file that tell it from another
+_SAMPLE: Final = 2**20  # bytes at either end of a file that are compared with those of other copies
 
 
 class TensorFiles:
-    """The tensors under one path. A file is opened when something of it is first asked for, and stays open."""
+    """The tensors under one path. A file is opened when one of its tensors is first used, and stays open."""
 
     def __init__(self, path: str) -> None:
-        """Remember the path; nothing is opened yet."""
+        """Store the path; no file is opened yet."""
         self.path = path
         self.read_nbytes = 0
         self._open: dict[Path, Any] = {}
         self._slices: dict[str, Any] = {}
 
     def close(self) -> None:
-        """Let go of all files; what is asked for later is opened again."""
+        """Close all files; a later use opens them again."""
         self._slices.clear()
         self._open.clear()
 
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes, and of the first and the last MiB of each.
 
-        All of a large file would take as long as loading it on every rank. Other weights differ in the first already.
+        A digest of a whole large file would take as long as loading it on every rank. Other weights differ already in
+        their first MiB.
         """
         digest = hashlib.sha256()
         for file in sorted(set(self.names.values())):
@@ -59,7 +60,7 @@ class TensorFiles:
 
     @cached_property
     def names(self) -> dict[str, Path]:
-        """The file of every tensor: from the index where there is one, so that its shards are not opened for it.
+        """The file of every tensor. An index gives it without opening the shards.
 
         Raises:
             HelixError: HX507, there is no such file, or it cannot be read.
@@ -70,7 +71,7 @@ class TensorFiles:
         return dict.fromkeys(self._file(entry).keys(), entry)
 
     def problems(self) -> list[Diagnostic]:
-        """What is wrong with the files themselves: they cannot be read, or are not what their index says."""
+        """The problems of the files themselves: they cannot be read, or contradict their index."""
         try:
             files = dict.fromkeys(self.names.values())
         except HelixError as error:
@@ -84,14 +85,22 @@ class TensorFiles:
                 continue
             promised = {name for name, where in self.names.items() if where == file}
             if lost := promised - held:
-                found.append(self._problem(f"the index names {few(sorted(lost))} in {file.name}, which lacks them"))
-            # transformers takes the one of the shard that comes last, whatever the index says.
+                found.append(
+                    self._problem(f"the index names {abbreviate(sorted(lost))} in {file.name}, which lacks them")
+                )
+            # If two shards hold a tensor, transformers takes that of the last shard, whatever the index says.
             if twice := held & self.names.keys() - promised:
                 others = sorted({self.names[name].name for name in twice})
-                found.append(self._problem(f"{few(sorted(twice))} in {file.name} and, by the index, in {few(others)}"))
-            # Who loads whole shards would take these too: the index is not that of these files.
+                found.append(
+                    self._problem(
+                        f"{abbreviate(sorted(twice))} in {file.name} and, by the index, in {abbreviate(others)}"
+                    )
+                )
+            # A program that loads whole shards would take these tensors too, so the index does not fit the files.
             if more := held - self.names.keys():
-                found.append(self._problem(f"{file.name} holds {few(sorted(more))}, of which the index knows nothing"))
+                found.append(
+                    self._problem(f"{file.name} holds {abbreviate(sorted(more))}, of which the index knows nothing")
+                )
         return found
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -109,7 +118,7 @@ class TensorFiles:
 
     @property
     def others(self) -> list[str]:
-        """Files of the folder that look like weights, and of which nothing is read."""
+        """The files of the folder that look like weights and are not read."""
         folder = Path(self.path)
         if not folder.is_dir():
             return []
@@ -118,7 +127,12 @@ class TensorFiles:
         return sorted(n for n in held - read if n.endswith(_WEIGHTS) or n == _INDEX)
 
     def part(self, name: str, ranges: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """A box of a stored tensor, counted in ``read_nbytes``: a view of the file, of which only this is read."""
+        """A box of a stored tensor: a view of the file, counted in ``read_nbytes``.
+
+        Args:
+            name: the stored tensor.
+            ranges: begin and end along each of its axes.
+        """
         part: torch.Tensor = self._slice(name)[tuple(slice(start, stop) for start, stop in ranges)]
         self.read_nbytes += part.nbytes
         return part
@@ -127,13 +141,13 @@ class TensorFiles:
         if name not in self._slices:
             try:
                 self._slices[name] = self._file(self.names[name]).get_slice(name)
-            except (KeyError, SafetensorError) as error:  # another file than the one that was checked
+            except (KeyError, SafetensorError) as error:  # the file has changed since it was checked
                 raise HelixError(self._problem(f"tensor {name} is missing")) from error
         return self._slices[name]
 
     @property
     def _entry(self) -> Path:
-        """The file to begin with; of a folder that holds both, the one that transformers takes."""
+        """The file to open first; if a folder holds both a file and an index, the one that transformers takes."""
         path = Path(self.path)
         try:
             if not path.is_dir():
@@ -145,7 +159,7 @@ class TensorFiles:
             if name in held:
                 return path / name
         others = sorted(name for name in held if name.endswith(_WEIGHTS))
-        message = f"a folder without {_SINGLE} or {_INDEX}" + (f"; it holds {few(others)}" if others else "")
+        message = f"a folder without {_SINGLE} or {_INDEX}" + (f"; it holds {abbreviate(others)}" if others else "")
         hint = "give a folder that transformers' save_pretrained wrote, or a safetensors file"
         raise HelixError(Diagnostic("HX507", message, hint, file=self.path))
 
@@ -158,14 +172,14 @@ class TensorFiles:
         return self._open[path]
 
     def _unreadable(self, path: Path, error: Exception) -> Diagnostic:
-        what, hint = foreign(path)
+        what, hint = identify(path)
         if what:
             return self._problem(f"{path.name} is {what}; it must be safetensors", hint)
         shown = "" if path == Path(self.path) else f"{path.name} "
         return self._problem(f"{shown}cannot be read as safetensors: {reason(error)}", hint)
 
     def _adapter(self) -> list[Diagnostic]:
-        """Refuse a folder with an adapter: transformers adds it to the weights."""
+        """Refuse a folder with an adapter, because transformers would add it to the weights."""
         if not (Path(self.path) / _ADAPTER).exists():
             return []
         hint = "merge it into the weights (peft: merge_and_unload), or give the file of the weights without the adapter"
@@ -175,7 +189,7 @@ class TensorFiles:
         return Diagnostic("HX507", message, hint, file=self.path)
 
 
-def few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+def abbreviate(names: Sequence[str]) -> str:
+    """The first names of a list, and the number of the others."""
     more = len(names) - _FEW
     return ", ".join(names[:_FEW]) + (f" and {more} more" if more > 0 else "")

@@ -1,1 +1,1 @@
-"""A failed run: what each rank said last, what is known of it beside, and which failure is the cause of the others."""
+"""A failed run: what each rank reported, its state, and which failure is the cause of the others."""

@@ -1,1 +1,1 @@
-"""Launchers: whether torchrun, srun or one of MPI has started this process, and as which rank of how many."""
+"""Launchers: whether torchrun, srun or one of MPI has started this process, and which rank of how many it is."""

@@ -1,4 +1,4 @@
-"""What the launchers of MPI, and those like them, say in their variables."""
+"""The variables of the launchers of MPI, and of those like them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from helixctl.errors import fail
-from helixctl_runtime.ranks.launchers.place import Place, Standpoint, integer, port_of
+from helixctl_runtime.ranks.launchers.launched_rank import DeclaredRank, LaunchedRank, integer, job_port
 
 
 @dataclass(frozen=True, slots=True)
 class _Launcher:
-    """The variables of a launcher; of several names for one thing, the first that is set counts."""
+    """The variables of a launcher; a tuple holds several names for one number, and the first that is set counts."""
 
     command: str
     rank: str
@@ -50,20 +50,20 @@ _LAUNCHERS = (
     _Launcher("flux run", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", ("FLUX_TASK_LOCAL_ID",), (), "FLUX_JOB_NNODES"),
     _Launcher("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", ("HOROVOD_LOCAL_RANK",), ("HOROVOD_LOCAL_SIZE",)),
 )
-# Ranks whose launchers do not say of how many.
+# Variables of launchers that set a rank, but not the number of ranks.
 _RANKS_ALONE = ("PMIX_RANK", "PALS_RANKID", "ALPS_APP_PE", "PMI_ID", "MPI_LOCALRANKID")
 # What tells one job from another on the same host.
 _JOBS = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID", "FLUX_JOB_ID", "LSB_JOBID", "PBS_JOBID")
 
 
-def of_mpi(environ: Mapping[str, str]) -> Standpoint | None:
-    """Which rank such a launcher has made of this process; None where it is alone, or no launcher is there.
+def declared_by_mpi(environ: Mapping[str, str]) -> DeclaredRank | None:
+    """The rank that such a launcher declares; None if it started one process, or if there is no launcher.
 
     Raises:
-        HelixError: HX509, the variables do not say which rank of how many, or contradict each other.
+        HelixError: HX509, the variables lack the rank or the number of ranks, or contradict each other.
     """
     found = [_standpoint(environ, each) for each in _LAUNCHERS if each.rank in environ or each.size in environ]
-    several = [at for at in found if at.world_size > 1]
+    several = [each for each in found if each.world_size > 1]
     for other in several[1:]:
         if (other.rank, other.world_size) != (several[0].rank, several[0].world_size):
             raise fail(
@@ -72,10 +72,12 @@ def of_mpi(environ: Mapping[str, str]) -> Standpoint | None:
     return several[0] if several else None
 
 
-def check_alone(environ: Mapping[str, str], *, known: bool) -> None:
-    """Raise HX509 where something says that this process is one of several, and not of how many.
+def check_single_process(environ: Mapping[str, str], *, known: bool) -> None:
+    """Raise HX509 if a variable declares one process of several, but not the number of processes.
 
-    ``known``: a launcher says that there is one process.
+    Args:
+        environ: the environment.
+        known: a launcher declares that there is one process, so a rank of 0 is right.
     """
     for name in _RANKS_ALONE:
         if name in environ and not (known and environ[name] == "0"):
@@ -87,31 +89,37 @@ def check_alone(environ: Mapping[str, str], *, known: bool) -> None:
             raise fail("HX509", message, hint)
 
 
-def says_alone(environ: Mapping[str, str]) -> bool:
-    """Whether a launcher says that it started one process."""
+def declares_one_process(environ: Mapping[str, str]) -> bool:
+    """Whether a launcher declares that it started one process."""
     return any(environ.get(each.size) == "1" for each in _LAUNCHERS)
 
 
-def place_of_mpi(environ: Mapping[str, str], at: Standpoint) -> Place:
+def launched_by_mpi(environ: Mapping[str, str], declared: DeclaredRank) -> LaunchedRank:
     """The rank that such a launcher has started.
 
+    Args:
+        environ: the environment.
+        declared: what ``declared_by_mpi`` found in it.
+
     Raises:
-        HelixError: HX509, nothing says where the ranks meet.
+        HelixError: HX509, no variable says where the ranks meet.
     """
-    host = environ.get("MASTER_ADDR") or ("127.0.0.1" if at.local_size == at.world_size else None)
+    host = environ.get("MASTER_ADDR") or ("127.0.0.1" if declared.local_size == declared.world_size else None)
     if host is None:
-        hint = f"set MASTER_ADDR in all of them to the host of rank 0, 127.0.0.1 where all are here: {_exported(at)}"
-        raise fail("HX509", f"{at}, and nothing says where the ranks meet", hint)
+        hint = (
+            f"set MASTER_ADDR in all of them to the host of rank 0, 127.0.0.1 where all are here: {_exported(declared)}"
+        )
+        raise fail("HX509", f"{declared}, and nothing says where the ranks meet", hint)
     job = next((environ[name] for name in _JOBS if environ.get(name)), "")
-    return at.place(host, integer(environ, "MASTER_PORT", port_of(zlib.crc32(job.encode()))))
+    return declared.meeting_at(host, integer(environ, "MASTER_PORT", job_port(zlib.crc32(job.encode()))))
 
 
-def _exported(at: Standpoint) -> str:
-    option = {"mpirun": "-x MASTER_ADDR=HOST", "mpiexec": "-genv MASTER_ADDR HOST"}.get(at.launcher, "")
-    return f"{at.launcher} {option} ..." if option else f"export MASTER_ADDR=HOST; {at.launcher} ..."
+def _exported(declared: DeclaredRank) -> str:
+    option = {"mpirun": "-x MASTER_ADDR=HOST", "mpiexec": "-genv MASTER_ADDR HOST"}.get(declared.launcher, "")
+    return f"{declared.launcher} {option} ..." if option else f"export MASTER_ADDR=HOST; {declared.launcher} ..."
 
 
-def _standpoint(environ: Mapping[str, str], of: _Launcher) -> Standpoint:
+def _standpoint(environ: Mapping[str, str], of: _Launcher) -> DeclaredRank:
     for name, other in ((of.rank, of.size), (of.size, of.rank)):
         if name not in environ and environ[other] != ("1" if other == of.size else ""):
             hint = f"set both as {of.command} does, or unset {other} to start all ranks here"
@@ -124,7 +132,7 @@ def _standpoint(environ: Mapping[str, str], of: _Launcher) -> Standpoint:
     local_rank = _first(environ, of.local_rank)
     if local_rank is None:
         local_rank = rank % local_size if local_size else rank
-    return Standpoint(of.command, of.rank, rank, size, local_rank, local_size)
+    return DeclaredRank(of.command, of.rank, rank, size, local_rank, local_size)
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:

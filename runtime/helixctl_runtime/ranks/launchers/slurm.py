@@ -1,4 +1,4 @@
-"""What SLURM's variables say: which task of a step this process is, and where the first one is."""
+"""SLURM's variables: which task of a step this process is, and the host of the first task."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import re
 from collections.abc import Mapping
 
 from helixctl.errors import fail
-from helixctl_runtime.ranks.launchers.place import Place, Standpoint, integer, port_of
+from helixctl_runtime.ranks.launchers.launched_rank import DeclaredRank, LaunchedRank, integer, job_port
 
 # Set in every task of a step, and never in a batch script, which SLURM runs once, on the first host.
 _STEP = ("SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_SRUN_COMM_PORT")
-# Numbers of steps that are none: of the batch script, the container of a job, the shell of salloc.
+# Step ids that SLURM gives to what is no step: the batch script, the container of a job, the shell of salloc.
 _NO_STEPS = frozenset({"batch", "extern", "interactive", "4294967291", "4294967292", "4294967290"})
 
 
-def of_srun(environ: Mapping[str, str]) -> Standpoint | None:
-    """Which task of a step of several this process is."""
+def declared_by_srun(environ: Mapping[str, str]) -> DeclaredRank | None:
+    """The task of a step that this process is; None if the step has one task, or if there is none.
+
+    Raises:
+        HelixError: HX509, SLURM_PROCID is set without a number of tasks.
+    """
     # A step may have fewer tasks than its job: srun -n 1 inside a larger allocation.
     tasks = integer(environ, "SLURM_STEP_NUM_TASKS", integer(environ, "SLURM_NTASKS", 1))
     rank = integer(environ, "SLURM_PROCID", 0)
@@ -25,24 +29,30 @@ def of_srun(environ: Mapping[str, str]) -> Standpoint | None:
         raise fail("HX509", f"SLURM_PROCID is {rank}, SLURM_NTASKS is not set", hint)
     if "SLURM_PROCID" not in environ or tasks <= 1:
         return None
-    return Standpoint("srun", "SLURM_PROCID", rank, tasks, integer(environ, "SLURM_LOCALID", rank))
+    return DeclaredRank("srun", "SLURM_PROCID", rank, tasks, integer(environ, "SLURM_LOCALID", rank))
 
 
-def in_step(environ: Mapping[str, str]) -> bool:
-    """Whether srun has started this process; SLURM starts a batch script itself, as task 0 of however many."""
+def is_srun_step(environ: Mapping[str, str]) -> bool:
+    """Whether srun has started this process; SLURM itself starts a batch script, with SLURM_PROCID 0."""
     if environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID")) in _NO_STEPS:
         return False
     return environ.get("SLURM_PROCID") != "0" or any(name in environ for name in _STEP)
 
 
-def place_of_srun(environ: Mapping[str, str], at: Standpoint) -> Place:
-    """The rank of a task of a step.
+def launched_by_srun(environ: Mapping[str, str], declared: DeclaredRank) -> LaunchedRank:
+    """The rank that a task of a step is.
+
+    Args:
+        environ: the environment.
+        declared: what ``declared_by_srun`` found in it.
 
     Raises:
         HelixError: HX509, this is a batch script, or the environment does not name the hosts.
     """
-    if not in_step(environ):
-        message = f"this is the batch script of a SLURM job of {at.world_size} tasks, which runs once and is no rank"
+    if not is_srun_step(environ):
+        message = (
+            f"this is the batch script of a SLURM job of {declared.world_size} tasks, which runs once and is no rank"
+        )
         hint = "start the ranks with srun: srun helixctl run ...; or unset SLURM_PROCID to start them on this host"
         raise fail("HX509", message, hint)
     nodelist = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST") or environ.get("SLURM_JOB_NODELIST")
@@ -51,7 +61,7 @@ def place_of_srun(environ: Mapping[str, str], at: Standpoint) -> Place:
         hint = "set MASTER_ADDR to the host of rank 0, or unset SLURM_PROCID to start local ranks"
         raise fail("HX509", "SLURM_PROCID is set, SLURM_NODELIST is not", hint)
     job, step = integer(environ, "SLURM_JOB_ID", 0), integer(environ, "SLURM_STEP_ID", 0)
-    return at.place(host, integer(environ, "MASTER_PORT", port_of(job * 16 + step)))
+    return declared.meeting_at(host, integer(environ, "MASTER_PORT", job_port(job * 16 + step)))
 
 
 def expand_hosts(nodelist: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What runs in the process of a local rank."""
+"""The process of a local rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from helixctl_runtime.ranks.devices import DeviceKind
-from helixctl_runtime.ranks.failure.report import Report, describe
+from helixctl_runtime.ranks.failure.rank_report import RankReport, describe
 from helixctl_runtime.ranks.interfaces import loopback
 from helixctl_runtime.ranks.progress import CELL_WORDS, Phase, Progress
 from helixctl_runtime.ranks.rank import Rank
@@ -34,14 +34,19 @@ _RELEASE: Final = b"."
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What the launcher tells a local rank.
+    """What the launcher gives to a local rank.
 
     Attributes:
-        threads: how many its tensor operations may use.
-        launcher: process id of the launcher.
-        board: the progress cells of all ranks, shared.
-        link: carries the report up and the permission to end down.
-        inherited: sockets of the launcher that a fork copied.
+        rank, world_size: its number, and the number of all ranks.
+        device: the kind of its device.
+        timeout: seconds that it waits for another rank.
+        rendezvous: the ``init_method`` through which the ranks find each other.
+        threads: the number of threads that its tensor operations may use.
+        launcher: the process id of the launcher.
+        log: the file for its output.
+        cells: the progress cells of all ranks, in shared memory.
+        link: a socket that carries the report to the launcher, and the permission to exit back.
+        inherited: sockets of the launcher that a fork copied, to be closed.
     """
 
     rank: int
@@ -52,21 +57,25 @@ class Assignment:
     threads: int
     launcher: int
     log: Path
-    board: ctypes.Array[ctypes.c_int64]
+    cells: ctypes.Array[ctypes.c_int64]
     link: socket.socket
     inherited: Sequence[socket.socket] = ()
 
 
-def progress_of(board: ctypes.Array[ctypes.c_int64], rank: int) -> Progress:
-    """The progress of one rank in the shared cells."""
-    words = memoryview(board).cast("B").cast("q")
+def rank_progress(cells: ctypes.Array[ctypes.c_int64], rank: int) -> Progress:
+    """The progress of one rank, in the shared cells of all."""
+    words = memoryview(cells).cast("B").cast("q")
     return Progress(words[rank * CELL_WORDS : (rank + 1) * CELL_WORDS])
 
 
 def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
-    """Be a rank: run the worker, report, and stay until all ranks have.
+    """Run the worker as one rank, report its result, and wait for the permission to exit.
 
-    A rank that ended early would break connections, or free memory, that its peers still use.
+    A rank that exited before the others have reported would break connections, or free memory, that they still use.
+
+    Args:
+        assignment: what the launcher gives to this rank.
+        worker: what every rank does.
     """
     _die_with(assignment.launcher)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the launcher acts for all
@@ -74,7 +83,7 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for inherited in assignment.inherited:
         inherited.close()
-    # Local ranks never need another interface, and a laptop's own host name may lead nowhere.
+    # Local ranks never need another interface, and a laptop's own host name may not resolve.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     torch.set_num_threads(assignment.threads)
     log = assignment.log.open("w", buffering=1, encoding="utf-8")
@@ -92,13 +101,13 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
 
 
 def release(link: socket.socket) -> None:
-    """Let the rank at the other end go, if it still is there."""
+    """Permit the rank at the other end to exit, if it still runs."""
     with contextlib.suppress(OSError):
         link.send(_RELEASE)
 
 
 def _report(assignment: Assignment, worker: Callable[[Rank], object], log: TextIO) -> bytes:
-    # torch extends multiprocessing's pickler to share memory, which goes with the process; plain pickle copies.
+    # torch extends multiprocessing's pickler to share memory, which ends with the process; plain pickle copies.
     try:
         cuda = assignment.device == "cuda"
         rank = Rank(
@@ -107,19 +116,19 @@ def _report(assignment: Assignment, worker: Callable[[Rank], object], log: TextI
             local_rank=assignment.rank,
             device=torch.device("cuda", assignment.rank) if cuda else torch.device("cpu"),
             timeout=assignment.timeout,
-            progress=progress_of(assignment.board, assignment.rank),
+            progress=rank_progress(assignment.cells, assignment.rank),
             rendezvous=assignment.rendezvous,
         )
-        result = pickle.dumps(Report("result", worker(rank)))
+        result = pickle.dumps(RankReport("result", worker(rank)))
         rank.progress.enter(Phase.DONE)
-    except BaseException as error:  # noqa: BLE001  whatever it is, the launcher must hear of it
+    except BaseException as error:  # noqa: BLE001  the launcher must receive every failure
         traceback.print_exc(file=log)
         return pickle.dumps(describe(error))
     return result
 
 
 def _write_to(log: TextIO, *, everything: bool) -> None:
-    # A crash, and the launcher's SIGTERM, leave behind where each thread was.
+    # On a crash, and on the launcher's SIGTERM, faulthandler writes the stack of every thread.
     faulthandler.enable(log)
     faulthandler.register(signal.SIGTERM, log, chain=True)
     if everything:

@@ -23,19 +23,19 @@ import torch
 
 from helixctl.errors import fail
 from helixctl_runtime.ranks.devices import DeviceKind
-from helixctl_runtime.ranks.failure.report import Report
-from helixctl_runtime.ranks.failure.standing import Standing
-from helixctl_runtime.ranks.local.child import LENGTH_BYTES, Assignment, progress_of, release, serve
+from helixctl_runtime.ranks.failure.rank_report import RankReport
+from helixctl_runtime.ranks.failure.rank_state import RankState
+from helixctl_runtime.ranks.local.child import LENGTH_BYTES, Assignment, rank_progress, release, serve
 from helixctl_runtime.ranks.progress import CELL_WORDS, Phase, Position, Progress
 from helixctl_runtime.ranks.rank import Rank
 
-# Seconds. A tick is how often the cells are looked at; reports and deaths are noticed at once.
+# Seconds between two looks at the cells; reports and deaths are noticed at once.
 _TICK: Final = 0.2
-# After the first failure, how long to wait for one that explains it: a death, or how far the others have come.
+# Seconds after the first failure in which to wait for one that explains it: a death, or the positions of the others.
 _SETTLE: Final = {"helix": 0.1, "task": 0.1, "late": 0.5, "gone": 0.5}
-# gloo's own timeout says more than silence does, so silence is given a little longer.
+# gloo's timeout names a cause and a missing report does not, so gloo's timeout must come first.
 _SILENCE_MARGIN: Final = 1.0
-_FAREWELL: Final = 5.0  # for ranks that have succeeded: NCCL takes its time to close
+_FAREWELL: Final = 5.0  # for ranks that have succeeded: NCCL needs seconds to close
 _AFTER_SIGTERM: Final = 0.2
 _AFTER_SIGKILL: Final = 5.0
 
@@ -52,26 +52,26 @@ class _LocalRank:
     link: socket.socket
     progress: Progress
     received: bytearray = field(default_factory=bytearray)
-    report: Report | None = None
-    seen: tuple[Position, int] | None = None
-    moved: float = field(default_factory=time.monotonic)
+    report: RankReport | None = None
+    last_seen: tuple[Position, int] | None = None
+    last_moved: float = field(default_factory=time.monotonic)
 
     @property
     def pending(self) -> bool:
-        """Neither reported nor ended."""
+        """Whether the rank has neither reported nor ended."""
         return self.report is None and self.process.exitcode is None
 
-    def look(self, now: float) -> None:
-        """Note whether the rank has moved."""
+    def check_progress(self, now: float) -> None:
+        """Note the time if the rank has moved since the last look."""
         position = self.progress.position()
-        # These phases may take long without a task; computing counts as moving there.
+        # These phases may take long without a task, so processor time counts as progress in them.
         long = position.phase in (Phase.PREPARING, Phase.CHECKING)
         seen = (position, _process_state(self.process.pid)[1] if long else 0)
-        if seen != self.seen:
-            self.seen, self.moved = seen, now
+        if seen != self.last_seen:
+            self.last_seen, self.last_moved = seen, now
 
-    def read(self) -> bool:
-        """Take what the rank has sent; False when nothing more will come."""
+    def receive(self) -> bool:
+        """Read what the rank has sent; False if nothing more will come."""
         while self.report is None:
             try:
                 chunk = self.link.recv(_CHUNK)
@@ -88,20 +88,27 @@ class _LocalRank:
                 self.received = bytearray()
         return False
 
-    def standing(self) -> Standing:
-        """What is known of the rank now."""
+    def state(self) -> RankState:
+        """The state of the rank now."""
         stopped = _process_state(self.process.pid)[0] in ("T", "t")
-        position, idle = self.progress.position(), time.monotonic() - self.moved
-        return Standing(
+        position, idle = self.progress.position(), time.monotonic() - self.last_moved
+        return RankState(
             self.rank, self.device, position, self.report, self.process.exitcode, idle, stopped=stopped, log=self.log
         )
 
 
 class LocalRanks:
-    """The processes of one run. ``end`` must be called whatever happens; no process is left then."""
+    """The processes of one run. ``end`` must always be called; it leaves no process behind."""
 
     def __init__(self, world_size: int, device: DeviceKind, timeout: float, logs: Path) -> None:
-        """Start nothing yet."""
+        """Start no process yet.
+
+        Args:
+            world_size: the number of ranks.
+            device: the kind of their devices.
+            timeout: seconds that a rank waits for another.
+            logs: the folder for their logs.
+        """
         self._world_size, self._device, self._timeout, self._logs = world_size, device, timeout, logs
         self._ranks: list[_LocalRank] = []
         self._selector = selectors.DefaultSelector()
@@ -114,8 +121,8 @@ class LocalRanks:
         threads = max(1, _cores() // self._world_size)
         if forks and not _stop_thread_pool():
             threads = 1
-        # Anonymous shared memory: nothing to clean up after a kill.
-        board: ctypes.Array[ctypes.c_int64] = RawArray(ctypes.c_int64, CELL_WORDS * self._world_size)
+        # Anonymous shared memory needs no clean-up after a kill.
+        cells: ctypes.Array[ctypes.c_int64] = RawArray(ctypes.c_int64, CELL_WORDS * self._world_size)
         for rank in range(self._world_size):
             device = torch.device("cuda", rank) if self._device == "cuda" else torch.device("cpu")
             ours, theirs = socket.socketpair()
@@ -130,7 +137,7 @@ class LocalRanks:
                 threads=threads,
                 launcher=os.getpid(),
                 log=log,
-                board=board,
+                cells=cells,
                 link=theirs,
                 inherited=inherited,
             )
@@ -146,40 +153,47 @@ class LocalRanks:
                     hint = "there is no room for another process: see ulimit -u, and the limits of a container"
                     raise fail("HX510", f"rank {rank} ({device}) could not be started: {error}", hint) from error
             ours.settimeout(0)
-            local = _LocalRank(rank, device, log, process, ours, progress_of(board, rank))
+            local = _LocalRank(rank, device, log, process, ours, rank_progress(cells, rank))
             self._ranks.append(local)
             self._selector.register(ours, selectors.EVENT_READ, local)
 
-    def wait(self, watch: Callable[[Position], None] | None = None) -> list[object] | None:
-        """What each rank returned; None as soon as enough is known to say why there will be no result."""
+    def wait(self, on_progress: Callable[[Position], None] | None = None) -> list[object] | None:
+        """Wait for the result of every rank.
+
+        Args:
+            on_progress: called a few times a second with the position of the slowest rank.
+
+        Returns:
+            The results by rank; None when a rank has failed and enough is known to name the cause.
+        """
         decide = math.inf
         while True:
             self._listen(min(_TICK, decide - time.monotonic()))
             now = time.monotonic()
-            if watch is not None:
-                watch(min(r.progress.position() for r in self._ranks))
+            if on_progress is not None:
+                on_progress(min(r.progress.position() for r in self._ranks))
             reports = [r.report for r in self._ranks if r.report]
             results = [report.value for report in reports if report.kind == "result"]
             if len(results) == self._world_size:
                 self._succeeded = True
                 return results
-            standings = self.standings()
+            states = self.states()
             pending = [r for r in self._ranks if r.pending]
-            silent = all(now - r.moved > self._timeout + _SILENCE_MARGIN for r in pending)
-            if silent or any(s.died(self._timeout) for s in standings):
+            silent = all(now - r.last_moved > self._timeout + _SILENCE_MARGIN for r in pending)
+            if silent or any(s.died(self._timeout) for s in states):
                 return None
             settle = [_SETTLE[report.kind] for report in reports if report.kind != "result"]
-            settle += [_SETTLE["late"] for s in standings if s.report is None and s.waits(self._timeout)]
+            settle += [_SETTLE["late"] for s in states if s.report is None and s.waits(self._timeout)]
             decide = min([decide, *(now + seconds for seconds in settle)])
             if now >= decide:
                 return None
 
-    def standings(self) -> list[Standing]:
-        """What is known of every rank now."""
-        return [r.standing() for r in self._ranks]
+    def states(self) -> list[RankState]:
+        """The state of every rank now."""
+        return [r.state() for r in self._ranks]
 
     def end(self) -> None:
-        """End every rank: in order after success, else at once."""
+        """End every rank: after success by permission to exit, else by signals."""
         if self._succeeded:
             for r in self._ranks:
                 release(r.link)
@@ -199,16 +213,16 @@ class LocalRanks:
     def _listen(self, seconds: float) -> None:
         for key, _ in self._selector.select(max(0.0, seconds)):
             rank: _LocalRank = key.data
-            if not rank.read():
+            if not rank.receive():
                 self._selector.unregister(rank.link)
                 if rank.report is None:
                     rank.process.join(_TICK)
         now = time.monotonic()
         for rank in self._ranks:
             if rank.report is None and rank.process.exitcode is not None:
-                rank.read()
+                rank.receive()
             elif rank.pending:
-                rank.look(now)
+                rank.check_progress(now)
 
 
 def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
@@ -222,7 +236,7 @@ def _cores() -> int:
 
 
 def _process_state(pid: int | None) -> tuple[str, int]:
-    """Linux's letter for the state of a process, and its processor time; elsewhere unknown, and ever growing."""
+    """The state letter and the processor time of a process on Linux; elsewhere "?" and a clock that always grows."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:  # noqa: PTH123  in the loop of the launcher
             fields = file.read().rpartition(")")[2].split()
@@ -232,9 +246,13 @@ def _process_state(pid: int | None) -> tuple[str, int]:
 
 
 def _stop_thread_pool() -> bool:
-    """End the OpenMP threads of this process, which a fork would not copy, though it copies the list of them.
+    """End the OpenMP threads of this process before a fork.
 
-    A child then hangs at its first operation on two threads. The pool comes back by itself when it is needed.
+    A fork copies the list of the threads, but not the threads, so a child hangs at its first operation on two threads.
+    OpenMP starts them again when they are needed.
+
+    Returns:
+        Whether the threads have ended.
     """
     try:
         with open("/proc/self/maps", encoding="utf-8") as maps:  # noqa: PTH123

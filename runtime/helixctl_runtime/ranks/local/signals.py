@@ -1,4 +1,4 @@
-"""Signals that end the launcher: raised as exceptions, and held back while processes start or end."""
+"""Signals that end the launcher: raised as exceptions, and deferred while processes start or end."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def as_exceptions() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """A signal that arrives inside acts when the block is left, and processes started inside do not see Ctrl-C.
+def deferred() -> Iterator[None]:
+    """Defer signals until the end of the block, and hide Ctrl-C from processes that the block starts.
 
-    Handlers do the first: a mask covers one thread, and torch and numpy have threads of their own. The mask does the
-    second: it passes to new processes, which would otherwise each print a KeyboardInterrupt while they import torch.
+    Handlers defer them, because a mask covers one thread, and torch and numpy have threads of their own. A mask hides
+    Ctrl-C, because new processes inherit it; otherwise each would print a KeyboardInterrupt while it imports torch.
     """
     seen: list[int] = []
     handled = [s for s in ENDING if callable(signal.getsignal(s))] if _is_main_thread() else []

@@ -1,1 +1,1 @@
-"""One rank of an outer launcher: it meets the others in a store, hears why a run has failed, and ends with them."""
+"""One rank of an outer launcher: it joins the others through a store, and ends with them when one fails."""

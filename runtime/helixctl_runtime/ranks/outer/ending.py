@@ -1,4 +1,4 @@
-"""How one rank comes to its end: by itself, well or not, or by a thread where it is stuck. Only one of them ends it."""
+"""Who ends one rank: its main thread, with or without an error, or a watchdog thread if the main thread is stuck."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import threading
 
 
 class Ending:
-    """Who ends this rank: whoever claims it first."""
+    """The right to end this rank: the first thread that claims it has it."""
 
     def __init__(self) -> None:
-        """Nobody yet."""
+        """No thread has claimed it yet."""
         self._claimed = threading.Lock()
-        self._by_itself = threading.Event()
+        self._main_thread_ends = threading.Event()
 
     def begin(self) -> None:
-        """The rank comes to an end by itself; wait for ever where a thread already ends it."""
+        """The main thread begins to end the rank; it blocks for ever if another thread is already ending it."""
         if not self.claim():
             threading.Event().wait()
-        self._by_itself.set()
+        self._main_thread_ends.set()
 
     def claim(self) -> bool:
-        """Whether the caller is to end the rank, as nobody else does."""
+        """Claim the right to end the rank; False if another thread has it."""
         return self._claimed.acquire(blocking=False)
 
     def begins_within(self, seconds: float) -> bool:
-        """Whether the rank comes to an end by itself so soon."""
-        return self._by_itself.wait(seconds)
+        """Whether the main thread begins to end the rank within some seconds."""
+        return self._main_thread_ends.wait(seconds)
 
     @property
     def begun(self) -> bool:
-        """Whether the rank comes to an end by itself."""
-        return self._by_itself.is_set()
+        """Whether the main thread has begun to end the rank."""
+        return self._main_thread_ends.is_set()

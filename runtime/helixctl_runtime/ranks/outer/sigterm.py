@@ -1,4 +1,4 @@
-"""SIGTERM from an outer launcher, which ends all ranks of a host as soon as one has failed: first the last words."""
+"""SIGTERM from an outer launcher, which ends all ranks of a host when one has failed: a rank first reports."""
 
 from __future__ import annotations
 
@@ -12,27 +12,36 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-# Seconds in which a rank whose peer has died notices so; without a failure it ends when they are over.
-_LAST_WORDS: Final = 0.7
-# Seconds from one look at the clock to the next, and those that no busy machine puts between two.
+# Seconds in which a rank notices that a peer has died; if it notices no failure, it ends after them.
+_NOTICE: Final = 0.7
+# Seconds between two looks at the clock. If more than _SUSPENDED pass between two, the process was suspended: a busy
+# machine delays a thread by less.
 _BEAT: Final = 0.5
-_SLEEP: Final = 2.0
+_SUSPENDED: Final = 2.0
 
 
 class Sigterm:
-    """Whether SIGTERM has come.
+    """Handles SIGTERM in a thread of its own.
 
-    Python runs handlers between bytecodes, and a rank may wait in a collective for long. So a thread is told of the
-    signal, and ends the process.
+    Python runs signal handlers between bytecodes, and a rank may be inside a collective for long. So a thread reads
+    the signal from a socket and ends the process.
+
+    Attributes:
+        received: SIGTERM has arrived.
     """
 
     def __init__(self) -> None:
-        """No signal yet."""
-        self.came = False
+        """No signal has arrived yet."""
+        self.received = False
 
     @contextmanager
-    def watched(self, fails: Callable[[float], bool]) -> Iterator[None]:
-        """Inside, SIGTERM ends the process with 143 unless ``fails(seconds)``: it fails by itself within so many."""
+    def handled(self, fails_within: Callable[[float], bool]) -> Iterator[None]:
+        """Handle SIGTERM inside the block: it ends the process with status 143.
+
+        Args:
+            fails_within: ``fails_within(seconds)`` says whether the rank fails by itself within some seconds; then
+                the signal does not end it.
+        """
         if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM):
             yield
             return
@@ -41,8 +50,8 @@ class Sigterm:
         theirs.settimeout(0)
         before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, _nothing)
-        threading.Thread(target=self._wait, args=(ours, fails), daemon=True, name="helixctl sigterm").start()
-        after = signal.SIG_IGN  # who fails is about to say so, and then leaves by itself
+        threading.Thread(target=self._wait, args=(ours, fails_within), daemon=True, name="helixctl sigterm").start()
+        after = signal.SIG_IGN  # a rank that fails is about to report that, and then exits by itself
         try:
             yield
             after = signal.SIG_DFL
@@ -51,21 +60,21 @@ class Sigterm:
             signal.signal(signal.SIGTERM, after)
             theirs.close()
 
-    def _wait(self, link: socket.socket, fails: Callable[[float], bool]) -> None:
+    def _wait(self, link: socket.socket, fails_within: Callable[[float], bool]) -> None:
         beat = time.monotonic()
         with link:
             while told := _byte(link):
                 before, beat = beat, time.monotonic()
                 if told[0] == signal.SIGTERM:
-                    self.came = True
-                    # Who was suspended and is woken to be ended has nothing to say that was not said while it slept.
-                    if beat - before > _SLEEP or not fails(_LAST_WORDS):
+                    self.received = True
+                    # The others have reported a rank that was suspended; it has nothing to add when it is woken to end.
+                    if beat - before > _SUSPENDED or not fails_within(_NOTICE):
                         os._exit(128 + signal.SIGTERM)
                     return
 
 
 def _byte(link: socket.socket) -> bytes:
-    """The next signal's number; 0 where none has come for a beat, empty where none will."""
+    """The number of the next signal; 0 if none arrives within a beat, empty if the socket is closed."""
     try:
         return link.recv(1)
     except TimeoutError:
@@ -73,4 +82,4 @@ def _byte(link: socket.socket) -> bytes:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """The thread does it."""
+    """Do nothing: the thread reads the signal from the socket."""

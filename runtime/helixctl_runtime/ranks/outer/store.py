@@ -13,12 +13,12 @@ import torch.distributed as dist
 
 from helixctl.errors import fail
 
-if TYPE_CHECKING:  # torch.distributed has it for use, not for types
+if TYPE_CHECKING:  # torch.distributed exports it at run time, but its stubs do not
     from torch._C._distributed_c10d import TCPStore
 else:
     from torch.distributed import TCPStore
 
-__all__ = ["TCPStore", "address", "meet"]
+__all__ = ["TCPStore", "address", "connect"]
 
 _RETRY: Final = 0.05  # seconds
 
@@ -29,14 +29,19 @@ def address(rendezvous: str) -> str:
     return parts.netloc or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
 
 
-def meet(rendezvous: str, rank: int, timeout: float) -> TCPStore:
-    """A connection to the store, which rank 0 opens where torchrun has not.
+def connect(rendezvous: str, rank: int, timeout: float) -> TCPStore:
+    """Connect to the store; rank 0 opens it, unless torchrun has opened one.
 
-    torch's own way there waits inside rank 0 until all have come, where nobody can say who is missing.
+    torch's own rendezvous blocks rank 0 until all ranks have joined, so that no rank can report which ones are missing.
+
+    Args:
+        rendezvous: ``tcp://host:port``, or ``env://`` for MASTER_ADDR and MASTER_PORT.
+        rank: the rank that this process is.
+        timeout: seconds to wait for the store.
 
     Raises:
-        HelixError: HX513, rank 0 cannot open it.
-        RuntimeError: nobody answers there within the timeout.
+        HelixError: HX513, rank 0 cannot open the store.
+        RuntimeError: no store answers within the timeout.
     """
     host, _, port = address(rendezvous).rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 1 << 16:
@@ -62,7 +67,7 @@ def meet(rendezvous: str, rank: int, timeout: float) -> TCPStore:
 
 
 def _await(host: str, port: int, deadline: float) -> None:
-    """Wait until somebody answers there; TCPStore would wait too, but in steps of seconds, and print a C++ stack."""
+    """Wait until the port answers; TCPStore would wait too, but in steps of seconds, and print a C++ stack."""
     while True:
         try:
             with socket.create_connection((host, port), max(0.1, deadline - time.monotonic())):

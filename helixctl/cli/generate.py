@@ -1,0 +1,169 @@
+"""helixctl run of a plan with steps: prompts are continued, token after token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from helixctl.cli.console import progress, table
+from helixctl.cli.sources import print_sources
+from helixctl.dag import Dag
+from helixctl.errors import fail
+from helixctl.output import write_output
+from helixctl.plan import Plan
+from helixctl.units import human_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks of a generation.
+
+    Attributes:
+        prompts: texts; none: token ids of ``inputs``, or seeded ones.
+        new: tokens after each prompt; None: the plan's.
+        ignore_ends: go on behind a token that ends a sequence.
+        inputs: a safetensors file with ``input_ids``.
+        weights, weights_prefix, seed, output: as of ``helixctl run``.
+        warm: whether a short run comes first.
+    """
+
+    prompts: tuple[str, ...] = ()
+    new: int | None = None
+    ignore_ends: bool = False
+    inputs: str | None = None
+    weights: str | None = None
+    weights_prefix: str | None = None
+    seed: int = 0
+    output: str | None = None
+    warm: bool = True
+
+
+def generate(
+    runtime: ModuleType,
+    out: Console,
+    plan: Plan,
+    dags: Sequence[Dag],
+    wanted: Wanted,
+    *,
+    device: Literal["cpu", "cuda"],
+    timeout: float,
+    log_dir: Path | None,
+    report_path: str | None,
+) -> None:
+    """Continue the prompts, and print what came of it.
+
+    Args:
+        runtime: ``helixctl_runtime.run``.
+        out: where the answer goes.
+        plan: whose steps they are.
+        dags: of the prefill and of the decode step, proved.
+        wanted: what the command line says.
+        device: cpu or cuda.
+        timeout: seconds that a rank waits for another.
+        log_dir: where the logs of the ranks are kept.
+        report_path: where the report is written.
+
+    Raises:
+        HelixError: HX507: the prompts do not fit the plan; HX501: a library is missing; HX5xx: the run.
+    """
+    asked = _asked(runtime, plan, dags[0], wanted)
+    sequences, longest = asked.prompts.ids.shape
+    what = f"{plan.layout.devices} {device} ranks, {sequences} x {longest} tokens, {asked.new} after each"
+    shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
+    with shown:
+        report = runtime.generate(dags, asked, device=device, timeout=timeout, log_dir=log_dir)
+    if report is None:
+        return
+    texts = _texts(runtime, asked, wanted, report)
+    if texts and asked.tokenizer:
+        out.print("", markup=False)  # the first has been printed as it came
+        for number, text in enumerate(texts[1:], 2):
+            out.print(f"\n[{number}] {wanted.prompts[number - 1]}{text}", markup=False)
+    report |= {"text": texts} if texts else {}
+    _print(out, report, plan, device)
+    if report_path:
+        write_output(report_path, json.dumps(report, indent=2) + "\n")
+
+
+def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any:
+    """The prompts as token ids, held against the plan."""
+    text: Any = runtime.text
+    work = plan.workload
+    new = wanted.new or work.output_len or 1
+    tokenizer = None
+    if wanted.prompts:
+        if wanted.weights is None:
+            raise fail("HX507", "--prompt needs a tokenizer, which lies beside the weights", "give --weights FOLDER")
+        tokenizer = text.tokenizer_file(wanted.weights)
+        prompts = text.encoded(tokenizer, wanted.prompts)
+    elif wanted.inputs:
+        prompts = runtime.stored_prompts(wanted.inputs, prefill)
+    else:
+        prompts = runtime.seeded_prompts(prefill, wanted.seed)
+    sequences, longest = len(prompts.ids), int(prompts.lengths.max())
+    if sequences != work.batch:
+        hint = f"plan again with --batch {sequences}, or give {work.batch} prompts"
+        raise fail("HX507", f"{sequences} prompts, and the plan is for {work.batch}", hint)
+    if longest + new > (room := work.seq_len + (work.output_len or 0)):
+        message = f"{longest} tokens and {new} after them do not fit: the plan's cache has room for {room} a sequence"
+        raise fail("HX507", message, f"plan again with --input-len {longest} --output-len {new}, or ask for less")
+    ends = () if wanted.ignore_ends or wanted.weights is None else text.ends_of(wanted.weights)
+    return runtime.Asked(
+        prompts,
+        new,
+        ends,
+        wanted.seed,
+        wanted.warm,
+        wanted.weights,
+        wanted.weights_prefix,
+        wanted.output,
+        tokenizer,
+    )
+
+
+def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, Any]) -> list[str]:
+    """What was generated, as text, where the prompts were text."""
+    if not wanted.prompts or asked.tokenizer is None:
+        return []
+    found: list[str] = runtime.text.decoded(asked.tokenizer, report["tokens"])
+    return found
+
+
+def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> None:
+    environment = report["environment"]
+    where = environment["gpu" if device == "cuda" else "processor"]
+    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
+    ranks = len(report["ranks"])
+    out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(f"{plan.workload}; a static batch, without a queue")
+    out.print()
+    each, communication = report["time_per_output_token_ms"], report["communication"]
+    rows = table("measured", ">value")
+    rows.add_row("time to first token (the last of the batch)", f"{report['ttft_ms']:.1f} ms")
+    if each:
+        rows.add_row("time per output token, mean", f"{each['mean']:.3f} ms")
+        rows.add_row(
+            "time per output token, p50 / p90 / p99", f"{each['p50']:.3f} / {each['p90']:.3f} / {each['p99']:.3f} ms"
+        )
+        rows.add_row("tokens/s per user, decoding", f"{report['output_tokens_per_s_per_user']:,.1f}")
+    rows.add_row("output tokens/s, prefill included", f"{report['output_tokens_per_s']:,.1f}")
+    rows.add_row("communication, exposed: prefill", f"{communication['prefill_exposed_ms']:.1f} ms")
+    if each:
+        rows.add_row("communication, exposed: a decode step", f"{communication['decode_exposed_ms']:.3f} ms")
+    cache = report["cache"]
+    rows.add_row("KV cache per rank, largest", human_bytes(cache["cache_nbytes_per_rank"]))
+    rows.add_row("KV cache, all ranks", human_bytes(cache["cache_nbytes"]))
+    rows.add_row("memory per rank, largest", human_bytes(report["memory"]["allocated_nbytes"]))
+    out.print(rows)
+    out.print()
+    out.print(f"{report['output_tokens']} tokens of {report['sequences']} sequences, greedy")
+    if report["weights"]:
+        print_sources(out, report)

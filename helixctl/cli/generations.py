@@ -1,0 +1,73 @@
+"""How a generation is printed: the layouts beside each other, and the memory of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helixctl.cli.console import table
+from helixctl.plan import Plan
+from helixctl.simulate import Forecast
+from helixctl.solve import Row
+from helixctl.units import human_bytes, human_seconds
+
+
+def generations(rows: Sequence[Row]) -> object:
+    """The table of layouts: what users of an engine ask for."""
+    made = table(
+        "",
+        "layout",
+        ">TTFT",
+        ">per token",
+        ">tokens/s",
+        ">per user",
+        ">per device",
+        ">exposed",
+        ">cache",
+        ">memory",
+        "verdict",
+    )
+    for row in rows:
+        style = "bold" if row.chosen else None
+        made.add_row("*" if row.chosen else "", str(row.candidate.layout), *_cells(row), row.verdict, style=style)
+    return made
+
+
+def _cells(row: Row) -> list[str]:
+    found = row.candidate.forecast
+    if found is None or found.generation is None:
+        return ["-"] * 8
+    held = [human_bytes(found.cache_nbytes), human_bytes(found.memory_nbytes)]
+    if not row.fits:
+        return [*["-"] * 6, *held]
+    its = found.generation
+    return [
+        human_seconds(its.ttft_s),
+        human_seconds(its.time_per_output_token_s),
+        f"{its.output_tokens_per_s:,.0f}",
+        f"{its.tokens_per_s_per_user:,.1f}",
+        f"{its.output_tokens_per_s / row.candidate.layout.devices:,.1f}",
+        human_seconds(its.decode.exposed_s) if its.decode.exposed_s else "0",
+        *held,
+    ]
+
+
+def memory_sheet(plan: Plan, forecast: Forecast) -> object:
+    """What the fullest device holds, and how many more tokens its cache could."""
+    device = plan.cluster.device
+    arenas = forecast.memory_nbytes - forecast.weight_nbytes - forecast.cache_nbytes
+    free = device.available - forecast.memory_nbytes
+    work, layout = plan.workload, plan.layout
+    sequences = -(-work.batch // layout.data)
+    token = forecast.cache_nbytes / (sequences * work.positions)
+    made = table("memory of the fullest device", ">bytes")
+    made.add_row("weights", human_bytes(forecast.weight_nbytes))
+    made.add_row(
+        f"KV cache: {sequences:,} sequences x {work.positions:,} tokens x {human_bytes(round(token))}",
+        human_bytes(forecast.cache_nbytes),
+    )
+    made.add_row("arenas of prefill and decode", human_bytes(arenas))
+    if device.memory > device.available:
+        made.add_row("reserve", human_bytes(device.memory - device.available))
+    room = f", room for {int(free / token):,} tokens more" if token else ""
+    made.add_row(f"free{room}", human_bytes(free))
+    return made

@@ -1,0 +1,84 @@
+"""Lower bounds on a generation: those of its steps, as often as they run, and the cache beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from helixctl.plan import Layout
+from helixctl.plan.sharding import Shares
+from helixctl.plan.steps import chunk, step_of
+from helixctl.solve.bound import Bound, Bounds
+from helixctl.solve.work import LayoutCosts
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
+
+
+class _Count(NamedTuple):
+    """How often each kind of step runs."""
+
+    prefill: int
+    decode: int
+
+
+@dataclass(slots=True)
+class GenerationBounds:
+    """Lower bounds for the layouts of one generation, as ``Bounds`` has them for one step.
+
+    Attributes:
+        prefill, decode: the bounds of the steps.
+        costs: of the decode step, whose weights are those of all steps.
+    """
+
+    prefill: Bounds
+    decode: Bounds
+    _cache: dict[object, int] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(
+        cls, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, *, exact_memory: bool
+    ) -> GenerationBounds:
+        """The bounds of a workload with ``output_len``."""
+        return cls(
+            Bounds(LayoutCosts(model, cluster, workload, "prefill"), exact_memory),
+            Bounds(LayoutCosts(model, cluster, workload, "decode"), exact_memory),
+        )
+
+    @property
+    def costs(self) -> LayoutCosts:
+        """What the weights are known from."""
+        return self.decode.costs
+
+    def __call__(self, layout: Layout) -> Bound:
+        """Bounds that no simulation of this layout is below."""
+        return self._together(layout, self.prefill(layout), self.decode(layout))
+
+    def quick(self, layout: Layout) -> Bound:
+        """Looser bounds: as if nothing were exchanged."""
+        return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
+
+    def _together(self, layout: Layout, prefill: Bound, decode: Bound) -> Bound:
+        count = self._count(layout)
+        ttft_s = count.prefill * prefill.step_s
+        total_s = ttft_s + count.decode * decode.step_s
+        memory = max(prefill.memory_nbytes, decode.memory_nbytes) + self.cache_nbytes(layout)
+        return Bound(total_s, total_s, memory, ttft_s, decode.step_s)
+
+    def _count(self, layout: Layout) -> _Count:
+        work = self.costs.workload
+        return _Count(-(-work.seq_len // chunk(work, layout)), (work.output_len or 1) - 1)
+
+    def cache_nbytes(self, layout: Layout) -> int:
+        """The KV cache of the first rank, which holds most layers, sequences and heads."""
+        model, work = self.costs.model, self.costs.workload
+        key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, layout.pipeline)
+        if key not in self._cache:
+            step = step_of(work, layout, "decode")
+            shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
+            made = shares.of("k_cache").made
+            dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", "head_dim")
+            numel = 1
+            for start, stop in shares.region(dims, made, layout.team(0, 0)[0], (0, sequences)):
+                numel *= stop - start
+            layers = len(layout.layers(0, model))
+            self._cache[key] = 2 * layers * numel * DTYPE_NBYTES[model.dtype]
+        return self._cache[key]

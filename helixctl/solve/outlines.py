@@ -1,0 +1,214 @@
+"""The tasks of a layer and of a model's ends, priced: layouts whose axes differ in size alone share their outline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from typing import Final, NamedTuple, get_args
+
+from helixctl.cost.origin import Cost
+from helixctl.cost.tasks import TaskCosts
+from helixctl.dag import COLLECTIVES, Dag, Task, Tensor, Value
+from helixctl.lower import Outline, OutlinedTask, outline_of, task_of
+from helixctl.plan import Interval, Layout, Plan
+from helixctl.plan.layout import Axis
+from helixctl.plan.sharding import Cut, Shares
+from helixctl.plan.steps import step_of
+from helixctl.solve.axes import IN_A_LAYER, in_a_layer
+from helixctl.solve.wires import wires
+from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
+
+_ENDS: Final = ("embed", "head")
+
+
+class Priced(NamedTuple):
+    """A task with its price.
+
+    Attributes:
+        task: without its sizes.
+        communicates: whether ranks do.
+        seconds: of the task, with its devices and its links to itself; 0 where it brings the model's input to the
+            ranks, which is done in the first layer alone.
+        weight_nbytes: of the weights that it reads and no other task of its level.
+        values_nbytes: of the values that no task before it reads or makes.
+        output_nbytes: of what it makes of the model's output.
+    """
+
+    task: OutlinedTask
+    communicates: bool
+    seconds: float
+    weight_nbytes: int
+    values_nbytes: int
+    output_nbytes: int
+
+
+class _Numbered(NamedTuple):
+    """A task, its number among all that differ, and the places of its cuts among those of the outline."""
+
+    task: OutlinedTask
+    number: int
+    cuts: tuple[int, ...]
+    communicates: bool
+
+
+class _Lines(NamedTuple):
+    """An outline whose tasks are numbered, and every cut in it."""
+
+    outline: Outline
+    tasks: tuple[_Numbered, ...]
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(slots=True)
+class Outlines:
+    """The outlines of one problem's layouts; equal tasks of equal sizes are priced once."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+    step: StepName | None = None
+    body: ModelSpec = field(init=False)
+    _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
+    _numbers: dict[object, int] = field(default_factory=dict, init=False)
+    _shares: dict[object, Shares] = field(default_factory=dict, init=False)
+    _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
+    _known: dict[object, Priced] = field(default_factory=dict, init=False)
+    _costs: dict[object, Cost] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Outline nothing yet; ``body`` is one layer of the model, without its ends."""
+        self.body = self.model.model_copy(update={"layers": 1, "vocabulary": None})
+
+    def priced(
+        self, layout: Layout, sequences: int, *, exchanged: bool = False, ends: bool = False, last: bool = False
+    ) -> list[Priced]:
+        """The tasks of one rank of the first team in a layer, in the order in which they are lowered.
+
+        Args:
+            layout: how they are cut.
+            sequences: of a microbatch.
+            exchanged: whether collectives are among them.
+            ends: embedding and head instead of a layer.
+            last: of the last rank, which has the smallest pieces; else of the first, which has the largest.
+        """
+        shares, lines = self._of(layout, ends=ends)
+        rank, batch = layout.partitions - 1 if last else 0, (0, sequences)
+        spans = [shares.interval(cut, rank, batch) for cut in lines.cuts]
+        wire = wires(layout, self.cluster)._asdict() if exchanged else {}
+        found, known, new = [], self._known, []
+        for task, number, cuts, communicates in lines.tasks:
+            if communicates:
+                if not exchanged:
+                    continue
+                key: tuple[object, ...] = (number, sequences, wire[task.axis], *[spans[i] for i in cuts])
+            else:
+                key = (number, sequences, *[spans[i] for i in cuts])
+            if key not in known:
+                new.append((key, task))
+            found.append(key)
+        if new:
+            self._price(layout, lines.outline, new, rank, batch)
+        return [known[key] for key in found]
+
+    def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
+        """Equal for layouts whose first rank has the same tasks of the same sizes."""
+        shares, lines = self._of(layout, ends=False)
+        return (id(lines), sequences, *[shares.interval(cut, 0, (0, sequences)) for cut in lines.cuts])
+
+    def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
+        key = (ends, layout.gather_order, *in_a_layer(layout))
+        if key not in self._found:
+            self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
+        return self._found[key]
+
+    def _shares_of(self, layout: Layout) -> Shares:
+        """The shares of a layout's first team if it were alone on the first ranks."""
+        axes, step = in_a_layer(layout), step_of(self.workload, layout, self.step)
+        key = (step, *axes)
+        if key not in self._shares:
+            alone = Layout.model_validate(dict(zip(IN_A_LAYER, axes, strict=True)))
+            self._shares[key] = Shares(alone, self.model, step)
+        return self._shares[key]
+
+    def _lines_of(self, layout: Layout, *, ends: bool) -> _Lines:
+        shares = self._shares_of(layout)
+        if ends:
+            sizes = _sizes(shares.step)
+            key: tuple[object, ...] = (shares.of("output"), layout.partitions > 1, sizes)
+        else:
+            cutting = [layout.ways(axis) > 1 for axis in get_args(Axis)]
+            sizes = _sizes(replace(shares.step, vocabulary_shares=1))
+            key = (id(shares.table), layout.gather_order, layout.reduction_dtype, sizes, *cutting)
+        if key not in self._lines:
+            outline = self._outline(shares.layout, layout, ends=ends)
+            tasks = tuple([task for task in outline.tasks if (task.level in _ENDS) == ends])
+            self._lines[key] = self._numbered(outline._replace(tasks=tasks), sizes)
+        return self._lines[key]
+
+    def _outline(self, alone: Layout, layout: Layout, *, ends: bool) -> Outline:
+        one = alone.model_copy(update={"gather_order": layout.gather_order})
+        start, stop = layout.batch(0, 0, self.workload)
+        step = replace(step_of(self.workload, layout, self.step), batch=stop - start)
+        model = self.model.model_copy(update={"layers": 1}) if ends else self.body
+        return outline_of(Plan.sketch(model, self.cluster, step, one), 0)
+
+    def _numbered(self, outline: Outline, sizes: object) -> _Lines:
+        cuts = tuple(dict.fromkeys(cut for task in outline.tasks for cut in task.cuts))
+        tasks = []
+        for task in outline.tasks:
+            number = self._numbers.setdefault((task, sizes), len(self._numbers))
+            places = tuple([cuts.index(cut) for cut in task.cuts])
+            tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
+        return _Lines(outline, tuple(tasks), cuts)
+
+    def _price(
+        self,
+        layout: Layout,
+        outline: Outline,
+        new: Sequence[tuple[object, OutlinedTask]],
+        rank: int,
+        batch: Interval,
+    ) -> None:
+        """Price tasks that were not known: as parts of a dag, like all tasks."""
+        shares, tensors = self._shares_of(layout), outline.tensors
+        made = [
+            task_of(task, str(n), tensors, shares, rank, batch, _ranks(layout, task)) for n, (_, task) in enumerate(new)
+        ]
+        values = tuple([value for _, its in made for value in its])
+        plan = Plan.sketch(self.body, self.cluster, shares.step, layout)
+        dag = Dag(plan, "", tuple(tensors.values()), values, tuple([task for task, _ in made]), ())
+        costs = TaskCosts(dag, self._costs)
+        for (key, outlined), (task, its) in zip(new, made, strict=True):
+            self._known[key] = _priced(outlined, task, its, tensors, costs)
+
+
+def _sizes(step: Step) -> object:
+    """What of a step the sizes of a task's tensors follow from, its batch apart."""
+    return replace(step, batch=0)
+
+
+def _priced(
+    outlined: OutlinedTask, task: Task, values: Sequence[Value], tensors: Mapping[str, Tensor], costs: TaskCosts
+) -> Priced:
+    roles = [tensors[value.tensor].role for value in values]
+    weights = [role == "weight" and new for role, new in zip(roles, outlined.new_at_level, strict=True)]
+    outputs = [i >= len(task.inputs) and role == "output" for i, role in enumerate(roles)]
+    nbytes = [value.nbytes for value in values]
+    brings_input = task.moves and roles[-1] == "input"
+    seconds = 0.0 if brings_input else costs.seconds(task)
+    its = (sum(compress(nbytes, chosen)) for chosen in (weights, outlined.fresh, outputs))
+    return Priced(outlined, task.is_collective, seconds, *its)
+
+
+def _ranks(layout: Layout, task: OutlinedTask) -> tuple[int, ...]:
+    """The ranks of the first team that meet the first of them."""
+    match task.axis:
+        case "tensor":
+            return layout.team(0, 0)
+        case "groups":
+            return layout.ranks_of_slice(0)
+        case "slices":
+            return layout.ranks_of_group(0)
+        case _:
+            return (0,)

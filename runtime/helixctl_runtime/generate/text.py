@@ -1,0 +1,115 @@
+"""Text: prompts to token ids and back, by the tokenizer.json of a model's folder (the ``tokenizers`` library)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import torch
+
+from helixctl.errors import Diagnostic, HelixError, fail
+from helixctl_runtime.generate.loop import Prompts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_FILE = "tokenizer.json"
+_INCOMPLETE = "�"  # what a part of a character's bytes is decoded to
+
+
+def tokenizer_file(weights: str) -> str:
+    """The tokenizer.json beside the weights.
+
+    Raises:
+        HelixError: HX507, there is none.
+    """
+    path = Path(weights)
+    found = (path if path.is_dir() else path.parent) / _FILE
+    if not found.is_file():
+        hint = "give --weights the folder of a Hugging Face model, or token ids with --input"
+        raise HelixError(Diagnostic("HX507", f"there is no {_FILE}, which turns text into tokens", hint, str(path)))
+    return str(found)
+
+
+def tokenizer(path: str) -> Tokenizer:
+    """Read a tokenizer.json.
+
+    Raises:
+        HelixError: HX501, the library is not installed; HX507, the file cannot be read.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        hint = "pip install tokenizers, or the extra 'text' of helixctl"
+        raise fail("HX501", f"{error.name} is not installed", hint) from error
+    try:
+        return Tokenizer.from_file(path)
+    except Exception as error:
+        raise HelixError(Diagnostic("HX507", f"cannot be read: {error}", None, path)) from error
+
+
+def encoded(path: str, texts: Sequence[str]) -> Prompts:
+    """Texts as token ids, with the special tokens that the tokenizer puts around a text.
+
+    Raises:
+        HelixError: as ``tokenizer``; HX507, a text has no token.
+    """
+    made = tokenizer(path)
+    rows = [made.encode(text).ids for text in texts]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise HelixError(Diagnostic("HX507", f"the prompt {text!r} has no token", "give some text", path))
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)
+    for row, its in zip(rows, ids, strict=True):
+        its[: len(row)] = torch.tensor(row)
+    return Prompts(ids, lengths)
+
+
+def decoded(path: str, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Tokens as text, without special tokens; -1, behind the end of a sequence, is none."""
+    made = tokenizer(path)
+    return [made.decode([token for token in row if token >= 0], skip_special_tokens=True) for row in rows]
+
+
+def ends_of(weights: str) -> tuple[int, ...]:
+    """The tokens that end a sequence, by the generation_config.json or the config.json beside the weights."""
+    path = Path(weights)
+    folder = path if path.is_dir() else path.parent
+    for name in ("generation_config.json", "config.json"):
+        try:
+            found: Any = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (int(found),)
+    return ()
+
+
+class Printer:
+    """Prints the text of the first prompt as its tokens come."""
+
+    def __init__(self, path: str, stream: TextIO | None = None) -> None:
+        """Print nothing yet.
+
+        Args:
+            path: of the tokenizer.json.
+            stream: standard output by default.
+        """
+        self._path, self._stream = path, stream or sys.stdout
+        self._tokens: list[int] = []
+        self._printed = ""
+
+    def add(self, token: torch.Tensor) -> None:
+        """Print what a step's tokens, int64 (batch), add to the first text; half a character waits for its rest."""
+        if int(token[0]) < 0:
+            return
+        self._tokens.append(int(token[0]))
+        (text,) = decoded(self._path, [self._tokens])
+        if text.endswith(_INCOMPLETE) or not text.startswith(self._printed):
+            return
+        print(text[len(self._printed) :], end="", file=self._stream, flush=True)
+        self._printed = text

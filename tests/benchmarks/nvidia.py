@@ -1,0 +1,106 @@
+"""NVIDIA's measured tables in the wheel of `aiconfigurator-core`: what they say of products, attention and collectives.
+
+    pip download --no-deps aiconfigurator-core==0.12.0
+
+The wheel is Apache-2.0. Its kernels ran inside three engines; of a shape the median of what is in the tables counts. A
+row says nothing of when its clock began, but the least times are those of kernels in a CUDA graph. Needs
+pyarrow (the extra `tables`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+NAME: Final = "aiconfigurator-core 0.12.0"
+SHA256: Final = "aadc4aad0a00bf8a61c477c62bef43de479849c3aa0b1c3078068e08309eccc4"
+SYSTEMS: Final = {"a100": "a100_sxm", "b200": "b200_sxm", "h100": "h100_sxm", "h200": "h200_sxm", "l40s": "l40s"}
+DTYPE: Final = "bfloat16"
+DTYPE_NBYTES: Final = 2
+COLLECTIVES: Final = {
+    "all_gather": "all_gather", "all_reduce": "all_reduce", "alltoall": "all_to_all", "reduce_scatter": "reduce_scatter"
+}  # fmt: skip
+
+Shape = tuple[Any, ...]
+Row = dict[str, Any]
+Seconds = dict[Shape, float]
+
+
+class Tables:
+    """The tables of one GPU, in bfloat16.
+
+    Raises:
+        SystemExit: the wheel is another one than the figures here were made with.
+    """
+
+    def __init__(self, wheel: Path, gpu: str) -> None:
+        if sha256(wheel.read_bytes()).hexdigest() != SHA256:
+            raise SystemExit(f"{wheel} is not the wheel of {NAME} with sha256 {SHA256}")
+        self._wheel, self._system = wheel, SYSTEMS[gpu]
+
+    def products(self) -> Seconds:
+        """By (rows, columns, depth)."""
+
+        def shape(row: Row) -> Shape | None:
+            return (row["m"], row["n"], row["k"]) if row["gemm_dtype"] == DTYPE else None
+
+        return self._medians("gemm", "gemm_perf", shape)
+
+    def prompts(self) -> Seconds:
+        """Causal attention of whole prompts: by (tokens, sequences, heads, heads of keys, width)."""
+
+        def shape(row: Row) -> Shape | None:
+            return (row["isl"], *_attention(row)) if _plain(row) and row["step"] == 0 else None
+
+        return self._medians("attention", "context_attention_perf", shape)
+
+    def decodes(self) -> Seconds:
+        """Attention of one new token over a cache: by (keys, sequences, heads, heads of keys, width)."""
+
+        def shape(row: Row) -> Shape | None:
+            return (row["step"] + row["isl"], *_attention(row)) if _plain(row) and row["isl"] == 1 else None
+
+        return self._medians("attention", "generation_attention_perf", shape)
+
+    def collectives(self) -> Seconds:
+        """NCCL inside a host: by (kind, ranks, bytes that a rank receives).
+
+        ``message_size`` counts elements: of all that is gathered, or of what each rank has.
+        """
+
+        def shape(row: Row) -> Shape | None:
+            if row["nccl_dtype"] != "half" or row["op_name"] not in COLLECTIVES:
+                return None
+            ranks, total = row["num_gpus"], row["message_size"] * DTYPE_NBYTES
+            kind = COLLECTIVES[row["op_name"]]
+            return kind, ranks, total * (ranks - 1) // ranks * (2 if kind == "all_reduce" else 1)
+
+        return self._medians("comm", "nccl_perf", shape)
+
+    def _medians(self, family: str, file: str, shape: Callable[[Row], Shape | None]) -> Seconds:
+        import pyarrow.parquet as pq
+
+        found: dict[Shape, list[float]] = defaultdict(list)
+        with zipfile.ZipFile(self._wheel) as wheel:
+            for name in wheel.namelist():
+                if f"/{self._system}/{family}/" in name and name.endswith(f"/{file}.parquet"):
+                    for row in pq.read_table(BytesIO(wheel.read(name))).to_pylist():
+                        if (its := shape(row)) is not None:
+                            found[its].append(row["latency"] * 1e-3)
+        return {its: statistics.median(all_) for its, all_ in found.items()}
+
+
+def _plain(row: Row) -> bool:
+    """Neither windows nor a cache of another dtype; one engine's tables have no column for windows."""
+    return row.get("window_size", 0) == 0 and row["attn_dtype"] == row["kv_cache_dtype"] == DTYPE
+
+
+def _attention(row: Row) -> Shape:
+    heads = row["num_heads"]
+    return row["batch_size"], heads, row["num_key_value_heads"] or heads, row["head_dim"]

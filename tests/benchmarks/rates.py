@@ -1,0 +1,230 @@
+"""Derive the measured rates of the clusters by name: writes helixctl/spec/clusters/GPU.rates.json, by hand.
+
+    python tests/benchmarks/rates.py WHEEL
+
+From NVIDIA's tables (tests/benchmarks/nvidia.py), thinned and converted to rates; of the GPUs that we have measured
+ourselves (docs/measurements/gpus/) products, attention of short prompts, elementwise work and the start of a task are
+ours. The digest of each file goes into the yaml of its cluster. docs/adr/0018-rates-by-digest.md says why. Needs
+pyarrow (the extra `tables`), and no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import sha256
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
+
+from helixctl.cost.interpolate import multilinear  # noqa: E402
+from helixctl.spec import CalibrationSpec  # noqa: E402
+from helixctl.spec.load import load_cluster  # noqa: E402
+from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, Tables  # noqa: E402
+
+CLUSTERS: Final = ROOT / "helixctl/spec/clusters"
+OURS: Final = {gpu: ROOT / f"docs/measurements/gpus/{gpu}.cluster.yaml" for gpu in ("h100", "h200")}
+# Where we have not measured what the start of a task takes in a CUDA graph: what it takes on an H100 and an H200.
+TASK_OVERHEAD: Final = 1.05e-6
+OWN_SHARE: Final = 0.5  # of a kernel's time that is its own, at least
+DIGITS: Final = 3
+TILE: Final = 128  # queries that a kernel takes together
+
+# The points that are kept. Of products on both sides of where tiles end: the A100's rates leap there.
+ROWS: Final = (1, 3, 15, 16, 64, 65, 128, 129, 256, 257, 512, 513, 1024, 1025, 2048, 2561, 3585, 4096, 8192, 32768)
+COLUMNS: Final = (128, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 16384, 65536)
+DEPTH: Final = (128, 512, 1024, 1536, 2048, 2560, 4096, 8192, 65536)
+HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
+TOKENS: Final = (1, 16, 64, 128, 512, 1024, 2048, 4096, 16384)
+KV_HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
+KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
+WIDTHS: Final = (64, 128, 256)
+# Every second size of a collective.
+STEP: Final = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheel", type=Path)
+    options = parser.parse_args()
+    for gpu in sorted({file.name.partition(".")[0] for file in CLUSTERS.glob("*.yaml")}):
+        text = written(derived(gpu, Tables(options.wheel, gpu)))
+        (CLUSTERS / f"{gpu}.rates.json").write_text(text, encoding="utf-8", newline="\n")
+        digest = f"sha256:{sha256(text.encode()).hexdigest()}"
+        file = CLUSTERS / f"{gpu}.yaml"
+        yaml = re.sub(r'(?m)^  digest: "?sha256:[0-9a-f]*"?', f"  digest: {digest}", file.read_text(encoding="utf-8"))
+        file.write_text(yaml, encoding="utf-8", newline="\n")
+        print(f"{gpu}: {len(text):,} bytes, {digest}")
+
+
+def derived(gpu: str, tables: Tables) -> dict[str, Any]:
+    """The document of one GPU."""
+    cluster = load_cluster(f"{gpu}:1")
+    ours = load_cluster(str(OURS[gpu])).calibration if gpu in OURS else None
+    overhead = ours.task_overhead if ours else TASK_OVERHEAD
+    name = cluster.device.name
+    tables_of = f"{name}: NVIDIA's tables in {NAME}"
+    source = f"{tables_of} (bfloat16, also for float16)"
+    if ours:
+        theirs = f"longer prompts, caches, collectives of {tables_of}"
+        source = f"products, short prompts, elementwise work {ours.source}; {theirs}"
+    return {
+        "source": source,
+        "derived_from": {
+            NAME: {
+                "url": "https://pypi.org/project/aiconfigurator-core/0.12.0/",
+                "sha256": SHA256,
+                "license": "Apache-2.0",
+                "copyright": "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved.",
+                "changes": "medians over engines and versions, thinned, converted to rates",
+            },
+            **(
+                {str(OURS[gpu].relative_to(ROOT)): {"sha256": sha256(OURS[gpu].read_bytes()).hexdigest()}}
+                if ours
+                else {}
+            ),
+        },
+        "measured_on": {
+            "memory_bandwidth": cluster.device.memory_bandwidth,
+            "peak": {dtype: cluster.device.peak[dtype] for dtype in ("float16", "bfloat16")},
+            "within_host": {
+                "bandwidth": cluster.within_host.bandwidth,
+                "latency": cluster.within_host.latency,
+            },
+        },
+        "as": {"float16": DTYPE},
+        "rates": {
+            "task_overhead": overhead,
+            "matmul": as_they_are(ours) if ours else {DTYPE: products(tables.products(), overhead)},
+            "attention": {DTYPE: prompts(tables.prompts(), overhead, ours)},
+            "decode": {DTYPE: decodes(tables.decodes(), overhead)},
+            "elementwise": dict(ours.elementwise) if ours else {},
+            "collectives": collectives(tables.collectives()),
+        },
+    }
+
+
+def as_they_are(ours: CalibrationSpec) -> dict[str, Any]:
+    """The products that we have measured, in all of their dtypes."""
+    return {
+        dtype: {name: getattr(table, name) for name in type(table).model_fields} for dtype, table in ours.matmul.items()
+    }
+
+
+def products(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
+    """Where both columns and depth are the longest nothing was measured, so that the next shorter stand there."""
+
+    def rate(m: int, n: int, k: int) -> float:
+        nearest = next(s for s in ((m, n, k), (m, n, DEPTH[-2]), (m, COLUMNS[-2], DEPTH[-2])) if s in seconds)
+        return digits(2 * prod(nearest) / own(seconds[nearest], overhead))
+
+    rates = [rate(m, n, k) for m in ROWS for n in COLUMNS for k in DEPTH]
+    return {"rows": ROWS, "columns": COLUMNS, "depth": DEPTH, "rates": rates}
+
+
+def prompts(seconds: dict[tuple[int, ...], float], overhead: float, ours: CalibrationSpec | None) -> dict[str, Any]:
+    """By heads x sequences at work together, tokens and width: medians over the ways to make up so many.
+
+    Of prompts shorter than a tile of queries the engines' kernels and ours have little in common: torch's take a tile
+    for each head. Where we have measured it the rate of a busy GPU is ours, and the tables have how few heads fall
+    behind.
+    """
+    found: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    for (tokens, sequences, heads, _, width), takes in seconds.items():
+        flops = 2 * sequences * heads * width * tokens * (tokens + 1)
+        found[sequences * heads, tokens, width].append(flops / own(takes, overhead))
+    widths, rates = filled(found, HEADS, TOKENS)
+    if ours:
+        table, points = ours.attention[DTYPE], list(product(TOKENS, widths))
+        busy = dict(zip(points, rates[-len(points) :], strict=True))
+        for i, (_, tokens, width) in enumerate(product(HEADS, TOKENS, widths)):
+            if tokens < TILE:
+                own_rate = multilinear(table.grid, table.rates, (tokens, width))
+                rates[i] = digits(rates[i] / busy[tokens, width] * own_rate)
+    return {"softmaxes": HEADS, "seq_len": TOKENS, "width": widths, "rates": rates}
+
+
+def decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
+    """Bytes of the cache a second, by heads of keys x sequences, keys and width."""
+    found: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    for (keys, sequences, _, kv_heads, width), takes in seconds.items():
+        cached = 2 * sequences * kv_heads * keys * width * DTYPE_NBYTES
+        found[sequences * kv_heads, keys, width].append(cached / own(takes, overhead))
+    widths, rates = filled(found, KV_HEADS, KEYS)
+    return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "rates": rates}
+
+
+def filled(
+    found: dict[tuple[int, int, int], list[float]], heads: Sequence[int], lengths: Sequence[int]
+) -> tuple[list[int], list[float]]:
+    """The widths that were measured, and a rate for every point.
+
+    Long sequences were not measured for many heads: there it is the rate of the most heads of that length, which keep
+    all of the GPU busy.
+    """
+    widths = [w for w in WIDTHS if all((heads[0], n, w) in found for n in lengths)]
+    rates = []
+    for count in heads:
+        for length in lengths:
+            for width in widths:
+                most = max(h for h in heads if h <= count and (h, length, width) in found)
+                rates.append(digits(statistics.median(found[most, length, width])))
+    return widths, rates
+
+
+def collectives(seconds: dict[tuple[Any, ...], float]) -> list[dict[str, Any]]:
+    """Every second size, the largest among them."""
+    made = []
+    for kind, ranks in sorted({(kind, ranks) for kind, ranks, _ in seconds}):
+        sizes = sorted(n for k, r, n in seconds if (k, r) == (kind, ranks))[::-1][::STEP][::-1]
+        times = [digits(seconds[kind, ranks, n], DIGITS + 1) for n in sizes]
+        made.append({"kind": kind, "ranks": ranks, "hosts": 1, "nbytes": sizes, "seconds": times})
+    return made
+
+
+def own(seconds: float, overhead: float) -> float:
+    """A kernel's own time, without the start of a task."""
+    return max(seconds - overhead, OWN_SHARE * seconds)
+
+
+def digits(number: float, count: int = DIGITS) -> float:
+    return float(f"{number:.{count}g}")
+
+
+def written(data: dict[str, Any]) -> str:
+    """JSON with a line for every list."""
+    return _json(data, "") + "\n"
+
+
+def _json(value: Any, indent: str) -> str:
+    if isinstance(value, dict) and value:
+        inner = indent + " "
+        lines = (f"{inner}{json.dumps(key)}: {_json(item, inner)}" for key, item in value.items())
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(f"{indent} {_json(item, indent + ' ')}" for item in value) + f"\n{indent}]"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_number, value)) + "]"
+    return _number(value) if isinstance(value, float) else json.dumps(value)
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the number: rates have few digits and many noughts."""
+    if isinstance(value, int):
+        return str(value)
+    text = next(t for t in (f"{value:.{count}e}" for count in range(17)) if float(t) == value)
+    mantissa, exponent = text.split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Kernels of steps with a cache beside their formulas in float64: ragged lengths, lanes, empty lanes, no new token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+import torch
+
+from helixctl.dag import CachedAttention, PartialAttention
+from helixctl.spec import RotarySpec
+from helixctl_runtime import kernels
+from helixctl_runtime.kernels.cached import Lane, _write_windows
+from helixctl_runtime.tensors.rotary import rotations
+
+DOUBLE = torch.float64
+LENGTHS = [(0, 0, 0), (5, 5, 5), (0, 3, 17), (31, 9, 2)]
+COUNTS = [(4, 4, 4), (1, 0, 4), (0, 0, 0)]
+LANES = [(1, 16), (2, 4), (3, 1), (4, 3)]
+
+
+def lane_of(lanes: int, lane: int, block: int, capacity: int = 36) -> Lane:
+    cycles = -(-capacity // (lanes * block))
+    at = (torch.arange(cycles)[:, None] * lanes + lane) * block + torch.arange(block)
+    return Lane(at.flatten(), lanes, lane, block)
+
+
+def every() -> Iterator[tuple[torch.Tensor, torch.Tensor, int, int]]:
+    for length, count, (lanes, block) in product(LENGTHS, COUNTS, LANES):
+        yield torch.tensor(length), torch.tensor(count), lanes, block
+
+
+def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+@pytest.mark.parametrize("windows", [False, True], ids=["as on CPU", "as on CUDA"])
+def test_cache_write(windows: bool) -> None:
+    """Each new token is written once, in the lane of its position, and nothing else is touched."""
+    for length, count, lanes, block in every():
+        news = numbers(3, 4, 2, 5), numbers(3, 4, 2, 5, seed=1)
+        for own in range(lanes):
+            lane = lane_of(lanes, own, block)
+            before = numbers(3, lane.size, 2, 5, seed=2), numbers(3, lane.size, 2, 5, seed=3)
+            caches = before[0].clone(), before[1].clone()
+            write = _write_windows if windows else kernels.cache_write
+            write(news, length, count, lane, caches)()
+            for cache, old, new in zip(caches, before, news, strict=True):
+                due = old.clone()
+                for b, t in product(range(3), range(4)):
+                    key = (lane.positions == length[b] + t).nonzero()
+                    if t < count[b] and len(key):
+                        due[b, key[0, 0]] = new[b, t]
+                assert torch.equal(cache, due), (length, count, lanes, block, own)
+
+
+def attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The formula: q (B, T, H, D), k and v (B, K, G, D), seen (B, T, K); output and log-sum-exps (B, T, H, S)."""
+    each = q.shape[2] // k.shape[2]
+    k, v = (t.repeat_interleave(each, 2).unflatten(3, (-1, width)) for t in (k, v))
+    scores = torch.einsum("bthsw,bkhsw->bthsk", q.unflatten(3, (-1, width)), k) / width**0.5
+    scores = scores.masked_fill(~seen[:, :, None, None], float("-inf"))
+    lse = torch.logsumexp(scores, -1)
+    weights = torch.exp(scores - lse.masked_fill(lse == float("-inf"), 0)[..., None])
+    return torch.einsum("bthsk,bkhsw->bthsw", weights, v).flatten(3), lse
+
+
+def seen_by(op: CachedAttention | PartialAttention, at: torch.Tensor, length: torch.Tensor, count: torch.Tensor,
+            rows: int) -> torch.Tensor:  # fmt: skip
+    below = (at < (length + count)[:, None, None]).expand(-1, rows, -1)
+    return below & (at <= length[:, None, None] + torch.arange(rows)[:, None]) if op.causal else below
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("width", [8, 4])
+def test_attention_over_lanes_and_their_merge(width: int, rows: int, causal: bool) -> None:
+    """A lane's attention and log-sum-exps are the formula's; merged, they are the attention over all keys."""
+    op = PartialAttention(width, causal)
+    for length, count, lanes, block in every():
+        new = count.clamp(max=rows)
+        lane = lane_of(1, 0, 48, 48)
+        q, k, v = numbers(3, rows, 4, 8), numbers(3, 48, 2, 8, seed=1), numbers(3, 48, 2, 8, seed=2)
+        parts, sums = [], []
+        for own in range(lanes):
+            mine = lane_of(lanes, own, block)
+            at = mine.positions.clamp(max=47)
+            out, lse = (
+                torch.full((3, rows, 4, 8), torch.nan, dtype=DOUBLE),
+                torch.empty(3, rows, 4, 8 // width).double(),
+            )
+            kernels.cached_attention(op, q, (k[:, at], v[:, at]), (length, new), mine, 0, out, lse)()
+            due, logs = attended(q, k[:, at], v[:, at], seen_by(op, mine.positions, length, new, rows), width)
+            torch.testing.assert_close(out, due, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(lse, logs, rtol=1e-12, atol=1e-12)
+            parts.append(out)
+            sums.append(lse)
+        whole = torch.empty(3, rows, 4, 8, dtype=DOUBLE)
+        kernels.cached_attention(
+            CachedAttention(width, causal), q, (k, v), (length, new), lane, 0, whole
+        )()  # fmt: skip
+        torch.testing.assert_close(
+            whole, attended(q, k, v, seen_by(op, lane.positions, length, new, rows), width)[0], rtol=1e-12, atol=1e-12
+        )
+        merged = torch.empty_like(whole)
+        kernels.merge(torch.stack(parts, 1), torch.stack(sums, 1), width, 0, merged)()
+        torch.testing.assert_close(merged, whole, rtol=1e-12, atol=1e-12)
+        half = torch.empty(3, rows, 4, 4, dtype=DOUBLE)
+        kernels.merge(torch.stack(parts, 1)[..., 4:], torch.stack(sums, 1), width, 4, half)()
+        torch.testing.assert_close(half, whole[..., 4:], rtol=1e-12, atol=1e-12)
+
+
+def test_a_window_that_ends_outside_the_lane_has_weight_0() -> None:
+    """A lane without admitted keys makes 0 with log-sum-exp minus infinity, and all of them together make 0."""
+    lane = lane_of(4, 3, 8)  # its first position is 24
+    q, cache = numbers(2, 1, 2, 4), numbers(2, lane.size, 1, 4)
+    out, lse = torch.full((2, 1, 2, 4), torch.nan, dtype=DOUBLE), torch.zeros(2, 1, 2, 1).double()
+    counts = torch.tensor([3, 0]), torch.tensor([1, 0])
+    kernels.cached_attention(PartialAttention(4, True), q, (cache, cache), counts, lane, 0, out, lse)()
+    assert not out.any()
+    assert (lse == float("-inf")).all()
+    merged = torch.full((2, 1, 2, 4), torch.nan, dtype=DOUBLE)
+    kernels.merge(torch.stack([out, out], 1), torch.stack([lse, lse], 1), 4, 0, merged)()
+    assert not merged.any()
+
+
+def test_rotation_goes_on_behind_the_cache() -> None:
+    cos, sin = (t.unsqueeze(1) for t in rotations(RotarySpec(), 8, (0, 40)))
+    x = numbers(3, 4, 2, 8).float()
+    length = torch.tensor([0, 5, 33])
+    out = torch.empty_like(x)
+    kernels.rotate_at(x, length, 1, cos, sin, out)()
+    for b, t in product(range(3), range(4)):
+        place = slice(int(length[b]) + 1 + t, int(length[b]) + 2 + t)
+        due = torch.empty(1, 1, 2, 8)
+        kernels.rotate(x[b : b + 1, t : t + 1], cos[place], sin[place], due)()
+        assert torch.equal(out[b, t], due[0, 0])
+    kernels.rotate_at(x, length, 1, cos, sin, x)()  # over its operand
+    assert torch.equal(x, out)
+
+
+def test_of_equal_logits_the_lowest_token_is_chosen() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0, 3.0, 0.0, 3.0], [5.0, 1.0, 1.0, 1.0, 5.0, 1.0]])
+    pairs = []
+    for first in (0, 3):
+        pair = torch.empty(2, 1), torch.empty(2, 1, dtype=torch.int64)
+        kernels.best(logits[:, first : first + 3], first, *pair)()
+        pairs.append(pair)
+    chosen = torch.empty(2, dtype=torch.int64)
+    kernels.choose(torch.cat([p[0] for p in pairs], 1), torch.cat([p[1] for p in pairs], 1), chosen)()
+    assert chosen.tolist() == [1, 0]

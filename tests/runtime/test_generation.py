@@ -1,0 +1,193 @@
+"""Generation: token for token what transformers makes, and logits that are as near to float64 as its own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helixctl.dag import Tensor
+from helixctl.plan import Layout, Plan, illegalities
+from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_model
+from helixctl.verify import verify
+from helixctl_runtime.check.reference import evaluate, relative_error
+from helixctl_runtime.generate import Prompts, generate
+from helixctl_runtime.generate.loop import Stage
+from helixctl_runtime.tensors.tensor_source import TensorSource
+from tests.runtime.generation import CPU, Session, session_of
+from tests.runtime.test_transformers import ALWAYS, SIZES, cluster
+
+LENGTHS = (1, 7, 13, 13)
+LONG = 64  # tokens after each prompt in the sweep
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model in a folder, and what transformers makes of four ragged prompts.
+
+    Attributes:
+        tokens: (4, LONG), each of the prompts alone, greedily.
+        exact, single: logits of every token that is chosen, (4, LONG, vocab), in float64 and in float32.
+    """
+
+    folder: Path
+    model: ModelSpec
+    prompts: Prompts
+    tokens: torch.Tensor
+    exact: torch.Tensor
+    single: torch.Tensor
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in ALWAYS else pytest.param(name, marks=pytest.mark.sweep) for name in SIZES],
+)
+def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Known:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp(request.param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sizes = {"vocab_size": 301, "num_hidden_layers": 2, "max_position_embeddings": 256, **SIZES[request.param]}
+        torch.manual_seed(1)
+        config = transformers.AutoConfig.for_model(request.param, **sizes)
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "norm" in name or "bias" in name:
+                    parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
+                elif parameter.dim() > 1:
+                    parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
+        model.save_pretrained(folder)
+        ids = torch.randint(1, sizes["vocab_size"], (len(LENGTHS), max(LENGTHS)))
+        tokens = []
+        how: dict[str, Any] = {"max_new_tokens": LONG, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        for row, length in zip(ids, LENGTHS, strict=True):
+            tokens.append(model.generate(row[None, :length], **how)[0, length:])
+        whole = [torch.cat([row[:n], its[:-1]]) for row, n, its in zip(ids, LENGTHS, tokens, strict=True)]
+        with torch.no_grad():
+            single = torch.stack([model(row[None]).logits[0, -LONG:] for row in whole])
+    spec = load_model(str(folder)).model
+    exact = torch.stack([in_float64(folder, spec, row)[-LONG:] for row in whole])
+    return Known(folder, spec, Prompts(ids, torch.tensor(LENGTHS)), torch.stack(tokens), exact, single)
+
+
+def in_float64(folder: Path, model: ModelSpec, ids: torch.Tensor) -> torch.Tensor:
+    """The logits of one sequence by the unpartitioned reference: one pass without a cache."""
+    numbers = TensorSource(0, str(folder), None)
+    plan = Plan.sketch(model, cluster(1), WorkloadSpec(seq_len=len(ids)), Layout(groups=1, slices=1))
+
+    def load(tensor: Tensor) -> torch.Tensor:
+        return ids[None] if tensor.role == "input" else numbers.region(tensor, tensor.full, torch.float32, CPU)
+
+    return evaluate(plan, load, torch.float64)[0]
+
+
+def layouts(model: ModelSpec, work: WorkloadSpec, most: int) -> Iterator[Layout]:
+    """Legal layouts of up to so many ranks, with all ways of cutting a cache, combines, stages, replicas, residuals."""
+    axes: dict[str, tuple[Any, ...]] = {
+        "groups": (1, 2, 4, 8, 16),
+        "slices": (1, 2, 3, 4),
+        "slicing": ("head_dim", "batch", "key"),
+        "combine": ("concat", "reduce"),
+        "data": (1, 2),
+        "pipeline": (1, 2),
+        "microbatches": (1, 2),
+        "residual": ("replicated", "sharded"),
+        "gather_order": ("slices_first", "groups_first"),
+        "experts": (1, 2),
+    }
+    for values in product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        if (chosen["slices"] == 1) != (chosen["slicing"] == "head_dim"):
+            continue
+        layout = Layout.model_validate({**chosen, "key_block": 4})
+        if layout.devices <= most and not illegalities(layout, model, work, layout.devices):
+            yield layout
+
+
+def made_by(session: Session, prompts: Prompts, new: int, logits: torch.Tensor | None = None) -> torch.Tensor:
+    """The tokens that a session makes; into ``logits`` go those of every chosen token."""
+    step = iter(range(new))
+
+    def kept(name: str) -> Stage:
+        stage = session.steps[name]
+        if logits is None:
+            return stage
+        vocab = logits.shape[-1]
+        held = torch.zeros(len(prompts.ids), vocab)
+
+        def walk() -> None:
+            stage.walk()
+            for feed in stage.feeds:
+                feed.take("logits", held)
+            if name == "decode":
+                logits[:, next(step)] = held
+            else:
+                counted = session.counts()
+                chosen = counted["length"] + counted["count"] == prompts.lengths
+                logits[chosen & (counted["count"] > 0), 0] = held[chosen & (counted["count"] > 0)]
+
+        return Stage(stage.feeds, walk)
+
+    next(step)
+    chunk = session.dags["prefill"].work.seq_len
+    return generate(kept("prefill"), kept("decode"), prompts, chunk=chunk, new=new).tokens
+
+
+def check(known: Known, layout: Layout, new: int, prefill_tokens: int = 20) -> None:
+    work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, prefill_tokens=prefill_tokens, logits="last")
+    plan = Plan.of(known.model, cluster(layout.devices), work, layout)
+    numbers = TensorSource(0, str(known.folder), None)
+    session = session_of(plan, lambda dag, value: numbers.value(dag, value, torch.float32, CPU))
+    for dag in session.dags.values():
+        assert not verify(dag), layout
+    logits = torch.full((4, new, known.exact.shape[-1]), float("nan"))
+    tokens = made_by(session, known.prompts, new, logits)
+    assert torch.equal(tokens, known.tokens[:, :new]), layout
+    exact = known.exact[:, :new]
+    assert relative_error(logits, exact) <= 2 * relative_error(known.single[:, :new], exact), layout
+
+
+def test_a_few_layouts(known: Known) -> None:
+    """One in many of all layouts, so that every axis has met every slicing."""
+    work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, logits="last")
+    every = list(layouts(known.model, work, 8))
+    assert len(every) > 300
+    chosen = every[:: len(every) // 12]
+    assert {layout.slicing for layout in chosen} == {"head_dim", "batch", "key"}
+    for layout in chosen:
+        check(known, layout, 10)
+
+
+@pytest.mark.sweep
+def test_every_layout_up_to_16_ranks(known: Known) -> None:
+    work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, logits="last")
+    every = list(layouts(known.model, work, 16))
+    for number, layout in enumerate(every[::9]):
+        check(known, layout, LONG if number % 10 == 0 else 6, prefill_tokens=(4, 20, 8192)[number % 3])
+
+
+def test_margins(known: Known) -> None:
+    """The best two logits are further apart than rounding: else equal tokens would be a matter of chance."""
+    best = known.exact.topk(2).values
+    assert (best[..., 0] - best[..., 1]).min() > 8 * (known.single - known.exact).abs().max()
+
+
+@pytest.mark.parametrize("block", [1, 3, 16])
+@pytest.mark.parametrize("slices", [2, 3, 4])
+def test_each_key_is_held_once(slices: int, block: int, known: Known) -> None:
+    """By key every position lies on one slice; whatever the turns, the tokens are the same."""
+    layout = Layout(groups=1, slices=slices, slicing="key", key_block=block, combine="reduce")
+    check(known, layout, 4)
+    work = WorkloadSpec(batch=4, seq_len=13, output_len=LONG, logits="last")
+    plan = Plan.of(known.model, cluster(slices), work, layout)
+    dag = session_of(plan, lambda _, value: torch.zeros(value.shape), ["decode"]).dags["decode"]
+    held = [v for v in dag.values if v.tensor == "l0.k_cache"]
+    assert len({v.region for v in held}) == len(held) == slices

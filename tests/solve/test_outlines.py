@@ -1,0 +1,88 @@
+"""Tasks that are priced without being lowered cost what they cost where they are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from helixctl.cost.tasks import TaskCosts
+from helixctl.dag import Dag, Task
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
+from helixctl.solve import space
+from helixctl.solve.bound import Bounds
+from helixctl.solve.outlines import Outlines
+from helixctl.solve.problem import Specs
+from helixctl.solve.work import LayoutCosts
+from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL_MOE, specs
+
+MODELS = ROOT / "plans/models"
+PROBLEMS = [
+    (PAPER, ("hosts=4", "workload.batch=48", "workload.seq_len=5")),
+    (PAPER_MOE, ("hosts=3", "workload.batch=40", "workload.seq_len=64", "nics_per_host=2")),
+    (SMALL_MOE, ("workload.batch=12",)),
+    ((str(MODELS / "Qwen2.5-7B"), PAPER[1]), ("workload.batch=16", "workload.seq_len=33", "workload.logits=all")),
+    ((str(MODELS / "Qwen3-30B-A3B"), PAPER[1]), ("workload.batch=9", "workload.seq_len=12")),
+]
+
+
+def sampled(specs_: Specs, count: int) -> list[Layout]:
+    layouts = list(space(*specs_, {}))
+    return random.Random(0).sample(layouts, min(count, len(layouts)))
+
+
+def tasks_of_a_layer(dag: Dag) -> Iterator[Task]:
+    """All but those that bring the input."""
+    for task in dag.tasks:
+        if not (task.moves and dag.tensor[dag.value[task.outputs[0]].tensor].role == "input"):
+            yield task
+
+
+@pytest.mark.parametrize("number", range(len(PROBLEMS)))
+def test_prices_are_those_of_lowered_tasks(number: int) -> None:
+    """One table of prices for all layouts, beside a dag of one layer for each, on the first and on the last rank."""
+    problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
+    model, cluster, workload = problem
+    outlines = Outlines(*problem)
+    for layout in sampled(problem, 30):
+        start, stop = layout.batch(0, 0, workload)
+        batch = workload.model_copy(update={"batch": (stop - start) * layout.data * layout.microbatches})
+        for ends, its in ((False, outlines.body), (True, model.model_copy(update={"layers": 1}))):
+            for last in (False, True):
+                rank = layout.team(0, 0)[-1 if last else 0]
+                dag = lower(Plan.sketch(its, cluster, batch, layout), {rank}, range(1), range(1))
+                costs = TaskCosts(dag)
+                tasks = [t for t in tasks_of_a_layer(dag) if (t.level in {"embed", "head"}) == ends]
+                tasks = [t for t in tasks if not (last and t.is_collective)]
+                priced = outlines.priced(layout, stop - start, exchanged=not last, ends=ends, last=last)
+                found = [(p.task.level, p.task.op, p.seconds) for p in priced if p.seconds]
+                assert found == [(t.level, t.op, costs.seconds(t)) for t in tasks], (layout, ends, last)
+                weights = {v: dag.value[v].nbytes for t in tasks for v in t.inputs if weighs(dag, v)}
+                if not ends:  # tied weights are read by both
+                    assert sum(p.weight_nbytes for p in priced) == sum(weights.values())
+
+
+def weighs(dag: Dag, value: str) -> bool:
+    return dag.tensor[dag.value[value].tensor].role == "weight"
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_what_layouts_share_is_what_each_has_alone(number: int) -> None:
+    problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
+    together = Bounds(LayoutCosts(*problem))
+    for layout in sampled(problem, 40):
+        alone = Bounds(LayoutCosts(*problem))
+        assert together(layout) == alone(layout)
+        assert together.quick(layout) == alone.quick(layout)
+
+
+def test_which_axis_stays_inside_a_host_is_priced() -> None:
+    """Where groups and slices are laid the other way round, a team has the same ranks, and other links."""
+    problem = Specs(*specs(PAPER))
+    costs = LayoutCosts(*problem)
+    slices_inside = Layout(groups=4, slices=4)
+    groups_inside = slices_inside.model_copy(update={"placement": "groups-slices-data-pipeline"})
+    one, other = (costs.with_communication(x, 1024).layer.communication_s for x in (slices_inside, groups_inside))
+    assert other == LayoutCosts(*problem).with_communication(groups_inside, 1024).layer.communication_s != one
