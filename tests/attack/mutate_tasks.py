@@ -134,7 +134,7 @@ def _ranks(v: Victim) -> None:
     v.pick(v.computations)["ranks"].append(v.random.randrange(len(v.data["order"])))
 
 
-@mutation("two ranks of a collective swapped", "HX401")
+@mutation("two ranks of a collective swapped", "HX401", "HX404")
 def _swapped(v: Victim) -> None:
     _swap_two(v, v.pick(v.collectives)["ranks"])
 
