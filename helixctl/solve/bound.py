@@ -40,7 +40,7 @@ class Bounds:
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
-        self._transfers = Transfers(self.costs.model, self.costs.cluster, self.costs.workload)
+        self._transfers = Transfers(self.costs.model, self.costs.cluster, self.costs.workload, self.costs.step)
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.

@@ -117,7 +117,8 @@ class Outlines:
         return (id(lines), sequences, *[shares.interval(cut, 0, (0, sequences)) for cut in lines.cuts])
 
     def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
-        key = (ends, layout.gather_order, *in_a_layer(layout))
+        tokens = step_of(self.workload, layout, self.step).seq_len  # of a prefill they depend on the replicas
+        key = (ends, tokens, layout.gather_order, *in_a_layer(layout))
         if key not in self._found:
             self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
         return self._found[key]

@@ -23,7 +23,7 @@ HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 
          "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=4")  # fmt: skip
 REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
         "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
-STEPS = ("workload.seq_len=12", "workload.output_len=5", "workload.prefill_tokens=20", "workload.logits=last")
+STEPS = ("workload.seq_len=96", "workload.output_len=5", "workload.prefill_tokens=160", "workload.logits=last")
 SMALL_SPECS = [
     (SMALL, (*HOSTS, "devices_per_host=2", "device.kind=cuda")),
     (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=8", "device.memory=20 MB")),
