@@ -15,6 +15,7 @@ from helixctl.simulate import Forecast
 from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
+from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.limits import Limits
 from helixctl.solve.objective import OF_A_GENERATION, Key, Objective, simplicity
 from helixctl.solve.problem import Bounded, LayoutProblem, Specs
@@ -154,7 +155,9 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     beside = table.candidates(result.best, result.tried, layouts)
     best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
     simulated = [*result.tried, *beside]
-    evidence = Evidence(simulated, legal, layouts, fixed=bool(request.fixed_beside_pairs), limits=problem.limits)
+    cached = problem.bounds.cache_nbytes if isinstance(problem.bounds, GenerationBounds) else None
+    fixed = bool(request.fixed_beside_pairs)
+    evidence = Evidence(simulated, legal, layouts, fixed=fixed, limits=problem.limits, cache_nbytes=cached)
     left_out = sum(map(request.admits, legal)) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)

@@ -30,6 +30,7 @@ class Evidence:
             fit in memory.
         fixed: whether any axis but groups and slices is fixed.
         limits: what a layout has to keep within.
+        cache_nbytes: the KV cache of a layout's fullest device; None where there is no cache.
     """
 
     simulated: Sequence[Candidate]
@@ -37,12 +38,38 @@ class Evidence:
     bounds: Sequence[tuple[Key, Layout]]
     fixed: bool
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
+    cache_nbytes: Callable[[Layout], int] | None = None
 
 
 def reasons(
     best: Candidate, looked: Evidence, objective: Objective, model: ModelSpec, cluster: ClusterSpec
 ) -> tuple[str, ...]:
-    """Why the layout was chosen: above all where it does not cut what could be cut."""
+    """Why the layout was chosen: above all where it does not cut what could be cut; and what that does to the cache."""
+    cached = _cache(best.layout, looked.cache_nbytes, model) if looked.cache_nbytes else ()
+    return (*_cuts(best, looked, objective, model, cluster), *cached)
+
+
+def _cache(layout: Layout, nbytes: Callable[[Layout], int], model: ModelSpec) -> tuple[str, ...]:
+    """What a device holds of the KV cache, where slices share it or groups hold it several times."""
+    keys, partitions = model.attention.key_heads, layout.partitions
+    own = human_bytes(nbytes(layout))
+    if layout.groups > keys:
+        held = f"{layout.groups} groups hold each of {keys} KV heads {layout.groups // keys} times"
+        return (f"{held}: {own} of KV cache a device",)
+    if layout.slices == 1:
+        return ()
+    whole = layout.model_copy(update={"slices": 1, "slicing": "head_dim"})
+    text = f"{layout.slices} slices share the KV cache by {layout.slicing}: {own} a device"
+    if partitions > keys and partitions % keys == 0 and partitions <= model.attention.heads:
+        copies = layout.model_copy(update={"groups": partitions, "slices": 1, "slicing": "head_dim"})
+        times = f"{partitions} groups would hold each KV head {partitions // keys} times"
+        return (f"{text}; {times}, {human_bytes(nbytes(copies))}",)
+    return (f"{text} instead of {human_bytes(nbytes(whole))}",)
+
+
+def _cuts(
+    best: Candidate, looked: Evidence, objective: Objective, model: ModelSpec, cluster: ClusterSpec
+) -> tuple[str, ...]:
     if best.forecast is None:
         raise TypeError  # what was chosen has been simulated
     layout = best.layout

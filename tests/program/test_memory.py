@@ -11,11 +11,16 @@ from helixctl.cost.memory import peak_nbytes
 from helixctl.dag import Dag, Value
 from helixctl.dag.retype import retyped
 from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
 from helixctl.program import Programs, program_of
+from helixctl.solve.proof import together
+from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.spec.load import load_cluster
 from helixctl.verify import verify
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.run import Options, run
+from tests.documents import SMALL
 from tests.program.models import TINY, every_plan
 from tests.runtime.models import real
 
@@ -53,6 +58,31 @@ def test_what_is_allocated_is_what_is_proved(name: str, logits: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_it_is_so_for_every_legal_layout_of_few_devices(name: str) -> None:
     assert prove(name, "last", {1: 1, 2: 1, 3: 9}) > 10
+
+
+def test_steps_with_a_cache() -> None:
+    """Weights, the cache and an arena for each step; a rank of the executor holds the first two once."""
+    tried = 0
+    for slicing, slices in (("batch", 2), ("key", 2), ("head_dim", 1)):
+        for pipeline, microbatches in ((1, 1), (2, 2)):
+            layout = Layout.model_validate(
+                {"groups": 2, "slices": slices, "slicing": slicing, "pipeline": pipeline, "microbatches": microbatches}
+            )
+            cluster = load_cluster(SMALL[1]).model_copy(update={"devices_per_host": layout.devices})
+            work = WorkloadSpec(batch=6, seq_len=20, output_len=3, prefill_tokens=30, logits="last")
+            plan = Plan.of(ModelSpec.model_validate(TINY["real"] | {"layers": 2}), cluster, work, layout)
+            dags, held = [lower(plan, step=step) for step in plan.steps], []
+            for rank in range(layout.devices):
+                prefill = compile_rank(dags[0], rank, CPU, numbers)
+                decode = compile_rank(dags[1], rank, CPU, numbers, prefill.states, prefill.weights)
+                for dag, program in zip(dags, (prefill, decode), strict=True):
+                    allocated = program.weight_nbytes + program.buffer_nbytes + program.state_nbytes
+                    assert allocated == peak_nbytes(dag)[rank] == program.proved_nbytes
+                assert all(decode.weights[form] is data for form, data in prefill.weights.items())
+                held.append(prefill.weight_nbytes + prefill.state_nbytes + prefill.buffer_nbytes + decode.buffer_nbytes)
+            assert max(held) == together(dags)
+            tried += 1
+    assert tried == 6
 
 
 def test_ranks_that_share_a_program_would_each_have_such_a_one() -> None:
