@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from helixctl.cli.console import progress, table
+from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sources import print_sources
 from helixctl.dag import Dag
 from helixctl.errors import fail
@@ -33,6 +34,7 @@ class Wanted:
         inputs: a safetensors file with ``input_ids``.
         weights, weights_prefix, seed, output: as of ``helixctl run``.
         warm: whether a short run comes first.
+        check: compare the logits with one pass of the unpartitioned model.
     """
 
     prompts: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ class Wanted:
     seed: int = 0
     output: str | None = None
     warm: bool = True
+    check: bool = False
 
 
 def generate(
@@ -72,7 +75,8 @@ def generate(
         report_path: where the report is written.
 
     Raises:
-        HelixError: HX507: the prompts do not fit the plan; HX501: a library is missing; HX5xx: the run.
+        HelixError: HX507: the prompts do not fit the plan; HX501: a library is missing; HX506: the check fails; HX5xx:
+            the run does.
     """
     asked = _asked(runtime, plan, dags[0], wanted)
     sequences, longest = asked.prompts.ids.shape
@@ -91,10 +95,14 @@ def generate(
     _print(out, report, plan, device)
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
+    print_verdicts(out, [report])
 
 
 def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any:
     """The prompts as token ids, held against the plan."""
+    if wanted.check and not plan.model.attention.causal:
+        message = "--check compares with one pass, where a model that is not causal lets tokens see those after them"
+        raise fail("HX509", message, "leave out --check")
     text: Any = runtime.text
     work = plan.workload
     new = wanted.new or work.output_len or 1
@@ -126,6 +134,7 @@ def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any
         wanted.weights_prefix,
         wanted.output,
         tokenizer,
+        check=wanted.check,
     )
 
 

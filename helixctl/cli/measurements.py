@@ -116,7 +116,7 @@ def _verdict(out: Console, report: dict[str, Any], of: str) -> list[Diagnostic]:
         hint = "correct the file" if check["not_finite"] else "the numbers overflow: try a wider --dtype"
         return [Diagnostic("HX506", message, hint)]
     hint = "the plan was proved: please report this with the plan and the report"
-    routed = any(kind["kind"] == "route" for kind in report["kinds"])
+    routed = any(kind["kind"] == "route" for kind in report.get("kinds", ()))
     if routed and report["dtype"] in {"float16", "bfloat16"}:
         hint = "a token whose router logits nearly tie may have gone to another expert: see if --dtype float32 passes"
     return [Diagnostic("HX506", f"{of}{numbers}", hint)]

@@ -128,8 +128,8 @@ def command(  # noqa: C901  one case an option
         return 0
     loaded = [load_planned(document) for document in documents]
     if steps := _steps(documents, loaded, dtype):
-        wanted = Wanted(prompts, new, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0)
-        _refuse_of_steps(compare=compare, check=check, trace=trace_path)
+        wanted = Wanted(prompts, new, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check)
+        _refuse_of_steps(compare=compare, trace=trace_path)
         plan = steps[0].plan
         check_config(weights, [plan], as_planned=as_planned)
         device = device or plan.cluster.device.kind
@@ -217,8 +217,8 @@ def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -
     return [_typed(whole_dag(plans[0], documents[0], step), dtype) for step in plans[0].steps]
 
 
-def _refuse_of_steps(*, compare: bool, check: bool, trace: str | None) -> None:
-    for option, given in (("--compare", compare), ("--check", check), ("--trace", trace)):
+def _refuse_of_steps(*, compare: bool, trace: str | None) -> None:
+    for option, given in (("--compare", compare), ("--trace", trace)):
         if given:
             raise click.UsageError(f"{option} is of a plan of one pass; this one has a prefill and a decode step")
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import Dag, Value
+from helixctl.dag import Dag, Tensor, Value
 from helixctl_runtime.agree import agree
+from helixctl_runtime.check.generation import check_generation
 from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
@@ -25,6 +26,7 @@ from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import Walker, fused
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.generation import RankGeneration, generation
+from helixctl_runtime.report.result import check_report
 from helixctl_runtime.tensors.tensor_source import TensorSource, write_tensor
 
 # Tokens after the prompt in the run that comes before the measured one.
@@ -41,6 +43,7 @@ class Asked:
         ends: tokens that end a sequence.
         seed: of weights that come from no file.
         warm: whether a short run comes before the measured one.
+        check: compare the logits of every token with one pass of the unpartitioned model in float64.
         weights, weights_prefix: as of ``execute.Options``.
         output: safetensors file for the tensor ``tokens``, int64 (batch, new).
         tokenizer: a tokenizer.json with which rank 0 prints the text of the first prompt as it comes.
@@ -55,6 +58,7 @@ class Asked:
     weights_prefix: str | None = None
     output: str | None = None
     tokenizer: str | None = None
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +108,43 @@ class _Session:
                 for timer in timers:
                     timer.lap()
             dist.barrier()
-            made = generate(prefill, decode, asked.prompts, chunk=chunk, new=asked.new, ends=asked.ends, said=said)
+            logits = self._empty_logits()
+            new, ends = asked.new, asked.ends
+            made = generate(prefill, decode, asked.prompts, chunk=chunk, new=new, ends=ends, said=said, logits=logits)
+        kept: list[Any] = [None] * rank.world_size
+        dist.all_gather_object(kept, logits)
         mine = self._measurement(programs, made, [timer.lap() for timer in timers], read_nbytes)
         gathered = [mine] * rank.world_size
         dist.all_gather_object(gathered, mine)
         if rank.rank:
             return None
         report = generation(self.places.dags, gathered, seed=asked.seed, started_at=started_at, weights=account)
+        report["check"] = None if logits is None else self._check(report["tokens"], kept)
         if asked.output:
             write_tensor(asked.output, "tokens", torch.tensor(report["tokens"], dtype=torch.int64))
         return report
+
+    def _empty_logits(self) -> torch.Tensor | None:
+        """Room for the logits of all tokens, where they are to be checked."""
+        if not self.asked.check:
+            return None
+        batch, vocab = self.places.dags[1].tensor["logits"].shape
+        return torch.full((batch, self.asked.new, vocab), torch.nan, dtype=torch.float64)
+
+    def _check(self, tokens: list[list[int]], kept: list[torch.Tensor]) -> dict[str, Any]:
+        """How the logits of all ranks compare with one pass in float64; rank 0 calls it."""
+        self.rank.progress.enter(Phase.CHECKING)
+        whole = kept[0]
+        for its in kept[1:]:
+            whole = torch.where(torch.isnan(whole), its, whole)
+        plan, prompts = self.places.dags[0].plan, self.asked.prompts
+        ids = [row[:length].tolist() for row, length in zip(prompts.ids, prompts.lengths.tolist(), strict=True)]
+
+        def load(tensor: Tensor) -> torch.Tensor:
+            return self.numbers.region(tensor, tensor.full, TORCH[plan.model.dtype], torch.device("cpu"))
+
+        found = check_report([check_generation(plan, load, ids, torch.tensor(tokens), whole)])
+        return found or {}
 
     def _programs(self) -> list[BoundProgram]:
         """This rank's part of each step; the decode step has the weights and the cache of the prefill."""
@@ -177,6 +208,7 @@ def _shared(asked: Asked) -> dict[str, object]:
     """What all ranks have to be told alike; of files whether there are any."""
     return {
         "generate": asked.new,
+        "check": asked.check,
         "seed": asked.seed,
         "weights": asked.weights is not None,
         "weights-prefix": asked.weights_prefix,

@@ -29,18 +29,6 @@ class Session:
     programs: dict[str, list[BoundProgram]]
     steps: dict[str, Stage]
 
-    def counts(self) -> dict[str, torch.Tensor]:
-        """``length`` and ``count`` of every sequence, as the prefill was given them last."""
-        dag, found = self.dags["prefill"], {}
-        for name in ("length", "count"):
-            found[name] = torch.zeros(dag.work.batch, dtype=torch.int64)
-            for program in self.programs["prefill"]:
-                for value_id, data in program.inputs.items():
-                    value = dag.value[value_id]
-                    if value.tensor == name:
-                        found[name][slice(*value.region[0])] = data
-        return found
-
 
 def session_of(plan: Plan, weights: Weights, names: Sequence[str] = ("prefill", "decode")) -> Session:
     """Compile the steps of a plan; caches are zero."""

@@ -19,9 +19,8 @@ from helixctl.spec.load import load_model
 from helixctl.verify import verify
 from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.generate import Prompts, generate
-from helixctl_runtime.generate.loop import Stage
 from helixctl_runtime.tensors.tensor_source import TensorSource
-from tests.runtime.generation import CPU, Session, session_of
+from tests.runtime.generation import CPU, session_of
 from tests.runtime.test_transformers import ALWAYS, SIZES, cluster
 
 LENGTHS = (1, 7, 13, 13)
@@ -112,35 +111,6 @@ def layouts(model: ModelSpec, work: WorkloadSpec, most: int) -> Iterator[Layout]
             yield layout
 
 
-def made_by(session: Session, prompts: Prompts, new: int, logits: torch.Tensor | None = None) -> torch.Tensor:
-    """The tokens that a session makes; into ``logits`` go those of every chosen token."""
-    step = iter(range(new))
-
-    def kept(name: str) -> Stage:
-        stage = session.steps[name]
-        if logits is None:
-            return stage
-        vocab = logits.shape[-1]
-        held = torch.zeros(len(prompts.ids), vocab)
-
-        def walk() -> None:
-            stage.walk()
-            for feed in stage.feeds:
-                feed.take("logits", held)
-            if name == "decode":
-                logits[:, next(step)] = held
-            else:
-                counted = session.counts()
-                chosen = counted["length"] + counted["count"] == prompts.lengths
-                logits[chosen & (counted["count"] > 0), 0] = held[chosen & (counted["count"] > 0)]
-
-        return Stage(stage.feeds, walk)
-
-    next(step)
-    chunk = session.dags["prefill"].work.seq_len
-    return generate(kept("prefill"), kept("decode"), prompts, chunk=chunk, new=new).tokens
-
-
 def check(known: Known, layout: Layout, new: int, prefill_tokens: int = 20) -> None:
     work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, prefill_tokens=prefill_tokens, logits="last")
     plan = Plan.of(known.model, cluster(layout.devices), work, layout)
@@ -149,7 +119,9 @@ def check(known: Known, layout: Layout, new: int, prefill_tokens: int = 20) -> N
     for dag in session.dags.values():
         assert not verify(dag), layout
     logits = torch.full((4, new, known.exact.shape[-1]), float("nan"))
-    tokens = made_by(session, known.prompts, new, logits)
+    chunk = session.dags["prefill"].work.seq_len
+    steps = session.steps["prefill"], session.steps["decode"]
+    tokens = generate(*steps, known.prompts, chunk=chunk, new=new, logits=logits).tokens
     assert torch.equal(tokens, known.tokens[:, :new]), layout
     exact = known.exact[:, :new]
     assert relative_error(logits, exact) <= 2 * relative_error(known.single[:, :new], exact), layout

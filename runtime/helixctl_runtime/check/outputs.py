@@ -69,8 +69,13 @@ def check_output(dag: Dag, program: BoundProgram, numbers: TensorSource, rank: R
         for value_id, piece in program.outputs.items():
             if dag.value[value_id].region == region:
                 mine[region] = float(torch.linalg.vector_norm(piece.to(torch.float64) - part))
-    floor = _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0
-    return Check(_worst_whole(mine, rank) / norm, unpartitioned, max(2 * unpartitioned, floor), tuple(bad.values()))
+    error = _worst_whole(mine, rank) / norm
+    return Check(error, unpartitioned, tolerance_of(unpartitioned, dtype), tuple(bad.values()))
+
+
+def tolerance_of(unpartitioned: float, dtype: torch.dtype) -> float:
+    """The largest error that passes, by that of the unpartitioned computation in the dtype of a run."""
+    return max(2 * unpartitioned, _FLOAT64_TOLERANCE if dtype == torch.float64 else 0.0)
 
 
 def is_finite(numbers: torch.Tensor) -> bool:

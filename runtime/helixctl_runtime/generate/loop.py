@@ -58,6 +58,13 @@ class Stage:
         for feed in self.feeds:
             feed.take(TOKEN, token)
 
+    def keep_logits(self, target: torch.Tensor, sequences: torch.Tensor) -> None:
+        """Put the logits of the last step into (batch, vocab), for some sequences: bool (batch)."""
+        held = target.clone()
+        for feed in self.feeds:
+            feed.take("logits", held)
+        target[sequences] = held[sequences]
+
 
 def generate(
     prefill: Stage,
@@ -68,6 +75,7 @@ def generate(
     new: int,
     ends: Collection[int] = (),
     said: Callable[[torch.Tensor], object] | None = None,
+    logits: torch.Tensor | None = None,
 ) -> Generated:
     """Continue prompts, greedily.
 
@@ -79,6 +87,8 @@ def generate(
         new: tokens after each prompt, at most.
         ends: tokens that end a sequence; it keeps the token.
         said: called after every step with its tokens, int64 (batch), -1 where a sequence has ended.
+        logits: (batch, new, vocab); takes those that each token was chosen by, as far as ranks of this process have
+            them.
 
     Returns:
         The tokens of the sequences that ranks of this process know.
@@ -95,7 +105,10 @@ def generate(
         length, count = prompts.lengths.clamp(max=start), (prompts.lengths - start).clamp(0, chunk)
         made.fill_(-1)
         prefill(ids, length, count, made)
-        token = torch.where((count > 0) & (length + count == prompts.lengths), made, token)
+        chosen = (count > 0) & (length + count == prompts.lengths)
+        token = torch.where(chosen, made, token)
+        if logits is not None:
+            prefill.keep_logits(logits[:, 0], chosen)
     decode_s, ended = list[float](), token < 0
     moment = perf_counter()
     prefill_s = moment - begin
@@ -109,6 +122,8 @@ def generate(
         made.fill_(-1)
         decode(token.clamp(min=0).unsqueeze(1), prompts.lengths + step, (~ended).long(), made)
         token = torch.where(ended, -1, made)
+        if logits is not None:
+            decode.keep_logits(logits[:, step + 1], ~ended)
         before, moment = moment, perf_counter()
         decode_s.append(moment - before)
     return Generated(tokens, prefill_s, decode_s)

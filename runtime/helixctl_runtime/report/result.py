@@ -157,7 +157,7 @@ def result(
         "cuda_graph": cuda_graph,
         "ranks": [_rank(r) for r in ranks],
         "output_finite": all(r.finite for r in ranks),
-        "check": _check([r.check for r in ranks if r.check is not None]),
+        "check": check_report([r.check for r in ranks if r.check is not None]),
         "environment": environment(),
         "started_at": started_at,
     }
@@ -187,7 +187,7 @@ def _weights(account: dict[str, Any], ranks: Sequence[RankMeasurement]) -> dict[
     return account | {"read_nbytes_per_rank": max(read), "read_nbytes": sum(read)}
 
 
-def _check(ranks: Sequence[Check]) -> dict[str, Any] | None:
+def check_report(ranks: Sequence[Check]) -> dict[str, Any] | None:
     """The check of the rank with the largest error; infinity becomes null, because JSON has no infinity."""
     if not ranks:
         return None
