@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +44,9 @@ class Asked:
         warm: whether a short run comes before the measured one.
         weights, weights_prefix: as of ``execute.Options``.
         output: safetensors file for the tensor ``tokens``, int64 (batch, new).
-        tokenizer: a tokenizer.json with which rank 0 prints the text of the first prompt as it comes.
+        tokenizer: a tokenizer.json with which rank 0 prints the text after the first prompt as it comes.
+        aside: it prints to standard error, because standard output is taken.
+        source: of prompts that a file holds what the report says of it: ``path`` and ``notes``.
     """
 
     prompts: Prompts
@@ -55,6 +58,8 @@ class Asked:
     weights_prefix: str | None = None
     output: str | None = None
     tokenizer: str | None = None
+    aside: bool = False
+    source: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +102,39 @@ class _Session:
         prefill, decode = (self._stage(i, its, groups, timers[i], clock) for i, its in enumerate(programs))
         chunk = self.places.dags[0].work.seq_len
         rank.progress.enter(Phase.RUNNING)
-        said = Printer(asked.tokenizer).add if asked.tokenizer and rank.rank == 0 else None
+        printer = self._printer()
         with fused(programs), torch.inference_mode():
             if asked.warm:
                 generate(prefill, decode, asked.prompts, chunk=chunk, new=min(_WARM, asked.new))
                 for timer in timers:
                     timer.lap()
             dist.barrier()
+            said = printer.add if printer else None
             made = generate(prefill, decode, asked.prompts, chunk=chunk, new=asked.new, ends=asked.ends, said=said)
+        if printer:
+            printer.end()
         mine = self._measurement(programs, made, [timer.lap() for timer in timers], read_nbytes)
         gathered = [mine] * rank.world_size
         dist.all_gather_object(gathered, mine)
         if rank.rank:
             return None
-        report = generation(self.places.dags, gathered, seed=asked.seed, started_at=started_at, weights=account)
+        report = generation(
+            self.places.dags,
+            gathered,
+            prompt_tokens=asked.prompts.lengths.tolist(),
+            seed=asked.seed,
+            started_at=started_at,
+            source=asked.source,
+            weights=account,
+        )
         if asked.output:
             write_tensor(asked.output, "tokens", torch.tensor(report["tokens"], dtype=torch.int64))
         return report
+
+    def _printer(self) -> Printer | None:
+        if self.asked.tokenizer is None or self.rank.rank:
+            return None
+        return Printer(self.asked.tokenizer, sys.stderr if self.asked.aside else sys.stdout)
 
     def _programs(self) -> list[BoundProgram]:
         """This rank's part of each step; the decode step has the weights and the cache of the prefill."""
