@@ -82,7 +82,7 @@ def generate(
     shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
     several = len(wanted.prompts) > 1
     if several and runtime.prints_output():
-        out.print(_headed(1, wanted), end="", markup=False)
+        out.print(_headed(1, wanted), end="", markup=False, emoji=False)
     with shown:
         report = runtime.generate(dags, asked, device=device, timeout=timeout, log_dir=log_dir)
     if report is None:
@@ -91,7 +91,7 @@ def generate(
     if texts and asked.tokenizer:
         out.print("", markup=False)  # the first has been printed as it came
         for number, text in enumerate(texts[1:], 2):
-            out.print(f"\n{_headed(number, wanted)}{text}", markup=False)
+            out.print(f"\n{_headed(number, wanted)}{text}", markup=False, emoji=False)
         out.print()
     report |= {"text": texts} if texts else {}
     _print(out, report, plan, device)

@@ -36,12 +36,11 @@ def chats(weights: str, texts: Sequence[str]) -> list[str]:
     config = _config(folder)
     source, where = _template(folder, config)
     special = {name: _text(token) for name, token in config.items() if name.endswith("_token")}
+    # Defined, though there are none: templates ask for it.
+    given: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True, **special}
     try:
         made = environment.from_string(source)
-        return [
-            made.render(messages=[{"role": "user", "content": text}], add_generation_prompt=True, **special)
-            for text in texts
-        ]
+        return [made.render(messages=[{"role": "user", "content": text}], **given) for text in texts]
     except (TemplateError, TypeError) as error:
         message = f"the chat template cannot be rendered: {error}"
         raise HelixError(Diagnostic("HX507", message, "leave out --chat, and give whole prompts", where)) from error
