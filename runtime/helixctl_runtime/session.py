@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -196,11 +198,12 @@ def _bytes_of(weights: dict[Any, torch.Tensor]) -> int:
 
 def _shared(asked: Asked) -> dict[str, object]:
     """What all ranks have to be told alike; of files whether there are any."""
+    ids = json.dumps([asked.prompts.ids.tolist(), asked.prompts.lengths.tolist()])
+    up_to = f" (up to one of {', '.join(map(str, asked.ends))})" if asked.ends else ""
     return {
-        "generate": asked.new,
+        "generate": f"{asked.new}{up_to}",
         "seed": asked.seed,
         "weights": asked.weights is not None,
         "weights-prefix": asked.weights_prefix,
-        "prompts": (asked.prompts.ids.tolist(), asked.prompts.lengths.tolist()),
-        "ends": asked.ends,
+        "prompt": f"with the tokens {sha256(ids.encode()).hexdigest()[:12]}",
     }
