@@ -30,12 +30,14 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def plans(known: LanguageModel) -> Path:
-    """Plans beside the model's folder: of one prompt on 2 ranks, of two on 4, and of 4 groups on the 2 KV heads."""
+    """Plans beside the model's folder: of one prompt on 2 ranks, and others on 4; ``groups``: 4 on the 2 KV heads."""
     folder = known.folder.parent
     for name, layout, batch in (
         ("one", "groups=1,slices=2,slicing=key", 1),
         ("two", "groups=2,slices=2,slicing=key", 2),
         ("groups", "groups=4,slices=1", 1),
+        ("replicas", "groups=2,slices=1,data=2", 2),
+        ("stages", "groups=1,slices=2,slicing=key,pipeline=2", 2),
     ):
         ranks = 2 if name == "one" else 4
         sizes = ("--batch", batch, "--input-len", ROOM - NEW, "--output-len", NEW, "--layout", layout)
@@ -72,6 +74,21 @@ def test_a_text_is_continued(prompt: str, known: LanguageModel, plans: Path, tmp
     assert report["prompt_tokens"] == [len(known.tokenizer(prompt)["input_ids"])]
 
 
+def test_the_text_is_printed_as_it_comes(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """A run that ends in its third step has printed the two tokens of the steps before."""
+    prompt, due = next((p, known.text(t)) for p in "abcdefgh" if whole(known.text(t := known.continued(p, 2))))
+    failing = f"from tests.faults.injections import raises; raises('0', {str(tmp_path / 'mark')!r})"
+    given = ("--weights", known.folder, "--prompt", prompt, "--warmup", "0", "--ignore-eos")
+    done = helixctl("run", plans / "one.plan.json", *given, before=failing)
+    assert "HX510 rank 0 (cpu) failed in" in done.err
+    assert done.said.rstrip("\n") == due
+
+
+def whole(text: str) -> bool:
+    """No character of it waits for another token, and a terminal would show all."""
+    return bool(text) and text.isprintable() and "\ufffd" not in text
+
+
 def test_prompts_of_other_lengths(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
     report = run(plans, "two", tmp_path, "--prompt", LONG, "--prompt", QUICK, "--generate", "5", "--ignore-eos")
     due = [known.continued(prompt, 5) for prompt in (LONG, QUICK)]
@@ -105,7 +122,8 @@ def test_token_ids_of_a_file(known: LanguageModel, plans: Path, tmp_path: Path) 
     assert "text" not in report
 
 
-def test_a_token_ends_its_sequence_alone(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["two", "replicas", "stages"])
+def test_a_token_ends_its_sequence_alone(name: str, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
     """One sequence ends, and the other goes on; --ignore-eos goes on with both."""
     folder = shutil.copytree(known.folder, tmp_path / "little")
     whole = [known.continued(prompt, NEW) for prompt in (LONG, QUICK)]
@@ -114,11 +132,11 @@ def test_a_token_ends_its_sequence_alone(known: LanguageModel, plans: Path, tmp_
     assert at + 1 < NEW
     for ends in ((end,), (299, end)):
         ends_with(folder, *ends)
-        report = run(plans, "two", tmp_path, "--prompt", LONG, "--prompt", QUICK, weights=folder)
+        report = run(plans, name, tmp_path, "--prompt", LONG, "--prompt", QUICK, weights=folder)
         assert report["tokens"] == [whole[0][: at + 1] + [-1] * (NEW - at - 1), whole[1]]
         assert report["output_tokens"] == at + 1 + NEW
         assert report["text"][0] == known.text(whole[0][: at + 1])
-    report = run(plans, "two", tmp_path, "--prompt", LONG, "--prompt", QUICK, "--ignore-eos", weights=folder)
+    report = run(plans, name, tmp_path, "--prompt", LONG, "--prompt", QUICK, "--ignore-eos", weights=folder)
     assert report["tokens"] == whole
 
 
@@ -177,6 +195,17 @@ def test_what_a_prompt_needs(known: LanguageModel, plans: Path, tmp_path: Path) 
     tokenizer.unlink()
     assert "HX507 there is no tokenizer.json" in refused(plans, "one", *given)
     assert "HX507 --prompt needs a tokenizer" in refused(plans, "one", "--prompt", QUICK)
+
+
+@pytest.mark.parametrize(("library", "options"), [("tokenizers", ()), ("jinja2", ("--chat",))])
+def test_a_library_that_is_missing(
+    library: str, options: tuple[str, ...], known: LanguageModel, plans: Path, tmp_path: Path
+) -> None:
+    missing = f"import sys; sys.modules[{library!r}] = None"
+    given = ("--weights", known.folder, "--prompt", QUICK, *options)
+    done = helixctl("run", plans / "one.plan.json", *given, before=missing)
+    assert done.status == 2
+    assert f"HX501 {library} is not installed\n  hint: in the clone of helixctl: pip install '.[text]'" in done.err
 
 
 def added(text: str, token: int) -> dict[str, Any]:

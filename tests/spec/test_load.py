@@ -379,7 +379,9 @@ workload: {}
 cluster: {}
 """
         found = check(text, Plan, "HX301")
-        assert found[0].startswith("x:3:41: HX301 layout.slicing must be one of head_dim, batch, query, key, not 'head'")
+        assert found[0].startswith(
+            "x:3:41: HX301 layout.slicing must be one of head_dim, batch, query, key, not 'head'"
+        )
         assert found[1].startswith("x:3:47: HX301 unknown key 'grups' in layout\n  hint: known keys: ")
         assert found[3].startswith("x:4:80: HX109 model.attention: softmax_slices 3 does not divide head_dim 8")
 

@@ -84,7 +84,8 @@ def _environment() -> Environment:
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ModuleNotFoundError as error:
-        raise fail("HX501", f"{error.name} is not installed", "pip install jinja2, or the extra 'text'") from error
+        hint = "in the clone of helixctl: pip install '.[text]'"
+        raise fail("HX501", f"{error.name} is not installed", hint) from error
 
     class Generation(Extension):
         """``{% generation %}`` marks what an assistant has said, for training; here it changes nothing."""

@@ -43,7 +43,7 @@ def tokenizer(path: str) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError as error:
-        hint = "pip install tokenizers, or the extra 'text' of helixctl"
+        hint = "in the clone of helixctl: pip install '.[text]'"
         raise fail("HX501", f"{error.name} is not installed", hint) from error
     try:
         return Tokenizer.from_file(path)
