@@ -5,14 +5,14 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test sweep check golden picture gpu mutants fuzz faults hosts bench clean
+.PHONY: help install demo text test sweep check golden picture gpu mutants fuzz faults hosts bench clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runtime,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[runtime,text,dev]'
 	@touch $@
 
 install: $(BIN)/.installed ## a virtual environment with everything in it
@@ -26,6 +26,18 @@ demo: install ## plan the paper's model for 16 GPUs, prove and draw it, run its 
 	$(BIN)/helixctl plan plans/small/dense.model.yaml plans/small/cpu16.cluster.yaml --plain --groups 4 --slices 4 \
 	  -o $(OUT)/small.plan.json --quiet
 	$(BIN)/helixctl run $(OUT)/small.plan.json --warmup 5 --iters 20 --check --report $(OUT)/small.report.json
+
+$(OUT)/smollm2/config.json: | install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
+	$(BIN)/python tests/text/smollm2.py $(@D)
+
+# What the model is asked; the plan has room for 64 tokens of it, its template among them.
+QUESTION ?= What is the capital of France, and what is it known for?
+
+text: install $(OUT)/smollm2/config.json ## fetch a language model of 135M (93 MB), plan it for 4 CPU ranks, ask it QUESTION
+	$(BIN)/helixctl plan $(OUT)/smollm2 plans/small/cpu4.cluster.yaml --batch 1 --input-len 64 --output-len 64 \
+	  --layout groups=1,slices=4,slicing=key -o $(OUT)/smollm2.plan.json
+	$(BIN)/helixctl run $(OUT)/smollm2.plan.json --weights $(OUT)/smollm2 --chat --prompt "$(QUESTION)"
 
 # SEED=7 runs the tests in the random order of that seed.
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadgroup

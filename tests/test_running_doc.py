@@ -8,6 +8,7 @@ import shlex
 import pytest
 import yaml
 
+from helixctl.cli.plan import command as plan_command
 from helixctl.cli.run import command as run_command
 from helixctl.errors import CODES
 from tests.documents import ROOT
@@ -39,9 +40,11 @@ def test_torchrun_takes_the_options(words: list[str]) -> None:
 
 
 def test_options_in_the_text() -> None:
-    """Options that the text names are helixctl's or torchrun's, or srun's where it says so."""
+    """Options that the text names are those of run, plan or torchrun, or srun's where it says so."""
     parser = pytest.importorskip("torch.distributed.run").get_args_parser()
-    known = {option for each in run_command.params for option in (*each.opts, *each.secondary_opts)}
+    known = {
+        option for each in (*run_command.params, *plan_command.params) for option in (*each.opts, *each.secondary_opts)
+    }
     known |= {option for action in parser._actions for option in action.option_strings}
     named = set(re.findall(r"`(--[a-z][a-z0-9-]*)", TEXT))
     assert named - known == {"--kill-on-bad-exit"}

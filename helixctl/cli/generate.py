@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from helixctl.cli.console import progress, table
 from helixctl.cli.measurements import print_verdicts
-from helixctl.cli.sources import print_sources
+from helixctl.cli.sources import counted, print_sources
 from helixctl.dag import Dag
-from helixctl.errors import fail
+from helixctl.errors import Diagnostic, HelixError, fail
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.units import human_bytes
@@ -30,6 +30,7 @@ class Wanted:
     Attributes:
         prompts: texts; none: token ids of ``inputs``, or seeded ones.
         new: tokens after each prompt; None: the plan's.
+        chat: the prompts are messages of a user, which the model answers.
         ignore_ends: go on behind a token that ends a sequence.
         inputs: a safetensors file with ``input_ids``.
         weights, weights_prefix, seed, output: as of ``helixctl run``.
@@ -39,6 +40,7 @@ class Wanted:
 
     prompts: tuple[str, ...] = ()
     new: int | None = None
+    chat: bool = False
     ignore_ends: bool = False
     inputs: str | None = None
     weights: str | None = None
@@ -78,10 +80,13 @@ def generate(
         HelixError: HX507: the prompts do not fit the plan; HX501: a library is missing; HX506: the check fails; HX5xx:
             the run does.
     """
-    asked = _asked(runtime, plan, dags[0], wanted)
+    asked = _asked(runtime, plan, dags[0], wanted, aside=report_path == "-")
     sequences, longest = asked.prompts.ids.shape
     what = f"{plan.layout.devices} {device} ranks, {sequences} x {longest} tokens, {asked.new} after each"
     shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
+    several = len(wanted.prompts) > 1
+    if several and runtime.prints_output():
+        out.print(_headed(1, wanted), end="", markup=False, emoji=False)
     with shown:
         report = runtime.generate(dags, asked, device=device, timeout=timeout, log_dir=log_dir)
     if report is None:
@@ -90,7 +95,8 @@ def generate(
     if texts and asked.tokenizer:
         out.print("", markup=False)  # the first has been printed as it came
         for number, text in enumerate(texts[1:], 2):
-            out.print(f"\n[{number}] {wanted.prompts[number - 1]}{text}", markup=False)
+            out.print(f"\n{_headed(number, wanted)}{text}", markup=False, emoji=False)
+        out.print()
     report |= {"text": texts} if texts else {}
     _print(out, report, plan, device)
     if report_path:
@@ -98,7 +104,12 @@ def generate(
     print_verdicts(out, [report])
 
 
-def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any:
+def _headed(number: int, wanted: Wanted) -> str:
+    """What stands ahead of a text of several: its number and the prompt."""
+    return f"[{number}] {wanted.prompts[number - 1]}" + ("\n" if wanted.chat else "")
+
+
+def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted, *, aside: bool) -> Any:
     """The prompts as token ids, held against the plan."""
     if wanted.check and not plan.model.attention.causal:
         message = "--check compares with one pass, where a model that is not causal lets tokens see those after them"
@@ -106,20 +117,23 @@ def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any
     text: Any = runtime.text
     work = plan.workload
     new = wanted.new or work.output_len or 1
-    tokenizer = None
+    tokenizer, source = None, None
     if wanted.prompts:
         if wanted.weights is None:
             raise fail("HX507", "--prompt needs a tokenizer, which lies beside the weights", "give --weights FOLDER")
         tokenizer = text.tokenizer_file(wanted.weights)
-        prompts = text.encoded(tokenizer, wanted.prompts)
+        texts = runtime.chats(wanted.weights, wanted.prompts) if wanted.chat else wanted.prompts
+        prompts = text.encoded(tokenizer, texts, whole=wanted.chat)
+        _check_ids(prompts, plan, tokenizer)
     elif wanted.inputs:
-        prompts = runtime.stored_prompts(wanted.inputs, prefill)
+        prompts, notes = runtime.stored_prompts(wanted.inputs, prefill)
+        source = {"path": wanted.inputs, "notes": notes}
     else:
         prompts = runtime.seeded_prompts(prefill, wanted.seed)
     sequences, longest = len(prompts.ids), int(prompts.lengths.max())
     if sequences != work.batch:
         hint = f"plan again with --batch {sequences}, or give {work.batch} prompts"
-        raise fail("HX507", f"{sequences} prompts, and the plan is for {work.batch}", hint)
+        raise fail("HX507", f"{counted(sequences, 'prompt')}, and the plan is for {work.batch}", hint)
     if longest + new > (room := work.seq_len + (work.output_len or 0)):
         message = f"{longest} tokens and {new} after them do not fit: the plan's cache has room for {room} a sequence"
         raise fail("HX507", message, f"plan again with --input-len {longest} --output-len {new}, or ask for less")
@@ -134,8 +148,19 @@ def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted) -> Any
         wanted.weights_prefix,
         wanted.output,
         tokenizer,
+        aside,
+        source,
         check=wanted.check,
     )
+
+
+def _check_ids(prompts: Any, plan: Plan, tokenizer: str) -> None:
+    """Refuse a tokenizer of another model, whose tokens this one does not know."""
+    vocabulary = plan.model.vocabulary
+    if vocabulary and (largest := int(prompts.ids.max())) >= vocabulary.size:
+        message = f"makes token {largest}; the plan's model has {vocabulary.size} tokens"
+        hint = "give the tokenizer of the model that the plan is of"
+        raise HelixError(Diagnostic("HX507", message, hint, tokenizer))
 
 
 def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, Any]) -> list[str]:
@@ -173,6 +198,6 @@ def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> Non
     rows.add_row("memory per rank, largest", human_bytes(report["memory"]["allocated_nbytes"]))
     out.print(rows)
     out.print()
-    out.print(f"{report['output_tokens']} tokens of {report['sequences']} sequences, greedy")
-    if report["weights"]:
-        print_sources(out, report)
+    made = counted(report["output_tokens"], "token")
+    out.print(f"{made} of {counted(report['sequences'], 'sequence')}, greedy")
+    print_sources(out, report)

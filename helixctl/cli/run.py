@@ -66,6 +66,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--input", "inputs", metavar="FILE", help="Token ids, the tensor 'input_ids' (or 'input'), safetensors.")
 @click.option("--output", metavar="FILE", help="Write the tensor 'logits' (or 'output', 'tokens'), safetensors.")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Of a plan with steps: continue a text.")
+@click.option("--chat", is_flag=True, help="Prompts are messages of a user: put them into the model's chat template.")
 @click.option("--generate", "new", type=click.IntRange(min=1), metavar="N", help="Tokens after each prompt, at most.")
 @click.option("--ignore-eos", is_flag=True, help="Go on behind a token that ends a sequence.")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
@@ -91,6 +92,7 @@ def command(  # noqa: C901  one case an option
     inputs: str | None,
     output: str | None,
     prompts: tuple[str, ...],
+    chat: bool,
     new: int | None,
     ignore_eos: bool,
     report_path: str | None,
@@ -104,15 +106,14 @@ def command(  # noqa: C901  one case an option
     Under torchrun or srun this process is one rank; otherwise it starts the ranks itself. The document is proved
     before anything starts. Weights and input are seeded unless files are given.
 
-    A PLAN that was made with --output-len continues prompts: --prompt TEXT with --weights FOLDER, or the 'input_ids' of
-    --input, or seeded ones; greedily, with a KV cache, a static batch.
+    A PLAN that was made with --output-len continues prompts: --prompt TEXT (once a sequence) with --weights FOLDER, or
+    the 'input_ids' of --input, or seeded ones; greedily, with a KV cache, a static batch.
 
     With --compare several documents run on the same ranks, a step of each in turn, so that noise meets all alike.
     """
     if not timeout >= 1:
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
-    if weights_prefix is not None and weights is None:
-        raise click.UsageError("--weights-prefix is of the files that --weights names: give both")
+    _check_pairs(weights, weights_prefix, inputs, prompts, chat=chat)
     for option, path in (("--weights", weights), ("--input", inputs)):
         _check_file(option, path)
     _check_usage(documents, output, compare=compare)
@@ -127,16 +128,19 @@ def command(  # noqa: C901  one case an option
         _dry_run(out, documents, dtype, device)
         return 0
     loaded = [load_planned(document) for document in documents]
+    _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
-        wanted = Wanted(prompts, new, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check)
-        _refuse_of_steps(compare=compare, trace=trace_path)
+        wanted = Wanted(
+            prompts, new, chat, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check
+        )
+        _refuse_of_steps({"--compare": compare, "--trace": trace_path, "--cuda-graph": cuda_graph})
         plan = steps[0].plan
         check_config(weights, [plan], as_planned=as_planned)
         device = device or plan.cluster.device.kind
         how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir, "report_path": report_path}
         generate(_runtime(), out, plan, steps, wanted, **how)
         return 0
-    if prompts or new:
+    if prompts or new or ignore_eos:
         raise fail("HX509", f"{documents[0]} is of one pass without a cache", "plan with --input-len and --output-len")
     dags = [_dag(its, document, dtype) for document, its in zip(documents, loaded, strict=True)]
     _check_ranks(documents, [dag.plan for dag in dags])
@@ -190,6 +194,17 @@ def _check_file(option: str, path: str | None) -> None:
         raise fail("HX507", f"{path} is a pipe or a device, not a file", f"give {option} a file")
 
 
+def _check_pairs(
+    weights: str | None, prefix: str | None, inputs: str | None, prompts: tuple[str, ...], *, chat: bool
+) -> None:
+    if prefix is not None and weights is None:
+        raise click.UsageError("--weights-prefix is of the files that --weights names: give both")
+    if prompts and inputs:
+        raise click.UsageError("--prompt gives the prompts, and so does --input: leave out one")
+    if chat and not prompts:
+        raise click.UsageError("--chat is of messages that --prompt gives")
+
+
 def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: bool) -> None:
     if len(documents) > 1 and not compare:
         raise click.UsageError(f"{len(documents)} documents: give one, or --compare to run them side by side")
@@ -217,8 +232,23 @@ def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -
     return [_typed(whole_dag(plans[0], documents[0], step), dtype) for step in plans[0].steps]
 
 
-def _refuse_of_steps(*, compare: bool, trace: str | None) -> None:
-    for option, given in (("--compare", compare), ("--trace", trace)):
+def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> None:
+    """Refuse to generate with a model that has no vocabulary.
+
+    Raises:
+        HelixError: HX509, with the plan.
+    """
+    for document, its in zip(documents, loaded, strict=True):
+        if isinstance(its, Plan) and len(its.steps) > 1 and its.model.vocabulary is None:
+            message = (
+                f"{document}: {its.model.name} has no vocabulary: it makes hidden states, and no tokens to go on with"
+            )
+            hint = "plan one pass of it, without --output-len, or plan with --set vocabulary.size=N"
+            raise fail("HX509", message, hint)
+
+
+def _refuse_of_steps(options: dict[str, object]) -> None:
+    for option, given in options.items():
         if given:
             raise click.UsageError(f"{option} is of a plan of one pass; this one has a prefill and a decode step")
 
@@ -257,6 +287,7 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
     texts, plans = [], []
     for document in documents:
         planned = load_planned(document)
+        _check_tokens([document], [planned])
         if isinstance(planned, Plan) and about(planned) > MANY_TASKS:
             typed = planned.model.model_copy(update={"dtype": dtype or planned.model.dtype})
             found = prove_lowered(Plan.of(typed, planned.cluster, planned.workload, planned.layout), document)

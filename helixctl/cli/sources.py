@@ -34,20 +34,21 @@ def _weights(weights: dict[str, Any], source: str | None) -> list[str]:
     of = f"of {human_bytes(weights['nbytes'])} in {weights['path']}"
     lines = [
         f"weights: {rank} read a rank at most, {ranks} in all, {of}",
-        f"weights: {_count(tensors, 'tensor')}{prefix} in {_few(files)}",
+        f"weights: {counted(tensors, 'tensor')}{prefix} in {_few(files)}",
     ]
     left_out = weights["left_out"]
     if left_out["tensors"]:
         parts = _few([f"{name} ({count})" for name, count in left_out["parts"].items()])
         size = human_bytes(left_out["nbytes"])
-        lines.append(f"weights: not read: {_count(left_out['tensors'], 'tensor')}, {size}: {parts}")
+        lines.append(f"weights: not read: {counted(left_out['tensors'], 'tensor')}, {size}: {parts}")
     others = [n for n in weights["other_files"] if source is None or Path(weights["path"]) / n != Path(source)]
     if others:
         lines.append(f"weights: files not read: {_few(others)}")
     return lines
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """``1 tensor``, ``2 tensors``."""
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 

@@ -15,6 +15,7 @@ from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl_runtime.execute import Options, Work
 from helixctl_runtime.generate import Prompts, text
+from helixctl_runtime.generate.chat import chats
 from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.ranks import run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
@@ -30,6 +31,7 @@ __all__ = [
     "Options",
     "Prompts",
     "Result",
+    "chats",
     "comparison",
     "generate",
     "prints_output",
@@ -147,14 +149,22 @@ def seeded_prompts(dag: Dag, seed: int) -> Prompts:
     return Prompts(made, torch.full((work.batch,), work.seq_len))
 
 
-def stored_prompts(path: str, dag: Dag) -> Prompts:
+def stored_prompts(path: str, dag: Dag) -> tuple[Prompts, list[str]]:
     """The prompts of a safetensors file: ``input_ids`` (batch, tokens), and their lengths by ``attention_mask``.
+
+    Args:
+        path: of the file.
+        dag: of the prefill of a model with a vocabulary.
+
+    Returns:
+        The prompts, and notes on the tensors beside them.
 
     Raises:
         HelixError: HX507, it has no such tensor, or one that does not fit the plan.
     """
     vocabulary = dag.plan.model.vocabulary
-    return Prompts(*read_ids(path, vocabulary.size if vocabulary else 0))
+    ids, lengths, notes = read_ids(path, vocabulary.size if vocabulary else 0)
+    return Prompts(ids, lengths), notes
 
 
 def _check_files(dags: Sequence[Dag], options: Options) -> tuple[str | None, list[str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -46,7 +49,9 @@ class Asked:
         check: compare the logits of every token with one pass of the unpartitioned model in float64.
         weights, weights_prefix: as of ``execute.Options``.
         output: safetensors file for the tensor ``tokens``, int64 (batch, new).
-        tokenizer: a tokenizer.json with which rank 0 prints the text of the first prompt as it comes.
+        tokenizer: a tokenizer.json with which rank 0 prints the text after the first prompt as it comes.
+        aside: it prints to standard error, because standard output is taken.
+        source: of prompts that a file holds what the report says of it: ``path`` and ``notes``.
     """
 
     prompts: Prompts
@@ -58,6 +63,8 @@ class Asked:
     weights_prefix: str | None = None
     output: str | None = None
     tokenizer: str | None = None
+    aside: bool = False
+    source: dict[str, Any] | None = None
     check: bool = False
 
 
@@ -101,16 +108,19 @@ class _Session:
         prefill, decode = (self._stage(i, its, groups, timers[i], clock) for i, its in enumerate(programs))
         chunk = self.places.dags[0].work.seq_len
         rank.progress.enter(Phase.RUNNING)
-        said = Printer(asked.tokenizer).add if asked.tokenizer and rank.rank == 0 else None
+        printer = self._printer()
         with fused(programs), torch.inference_mode():
             if asked.warm:
                 generate(prefill, decode, asked.prompts, chunk=chunk, new=min(_WARM, asked.new))
                 for timer in timers:
                     timer.lap()
             dist.barrier()
+            said = printer.add if printer else None
             logits = self._empty_logits()
             new, ends = asked.new, asked.ends
             made = generate(prefill, decode, asked.prompts, chunk=chunk, new=new, ends=ends, said=said, logits=logits)
+        if printer:
+            printer.end()
         kept: list[Any] = [None] * rank.world_size
         dist.all_gather_object(kept, logits)
         mine = self._measurement(programs, made, [timer.lap() for timer in timers], read_nbytes)
@@ -118,7 +128,15 @@ class _Session:
         dist.all_gather_object(gathered, mine)
         if rank.rank:
             return None
-        report = generation(self.places.dags, gathered, seed=asked.seed, started_at=started_at, weights=account)
+        report = generation(
+            self.places.dags,
+            gathered,
+            prompt_tokens=asked.prompts.lengths.tolist(),
+            seed=asked.seed,
+            started_at=started_at,
+            source=asked.source,
+            weights=account,
+        )
         report["check"] = None if logits is None else self._check(report["tokens"], kept)
         if asked.output:
             write_tensor(asked.output, "tokens", torch.tensor(report["tokens"], dtype=torch.int64))
@@ -145,6 +163,11 @@ class _Session:
 
         found = check_report([check_generation(plan, load, ids, torch.tensor(tokens), whole)])
         return found or {}
+
+    def _printer(self) -> Printer | None:
+        if self.asked.tokenizer is None or self.rank.rank:
+            return None
+        return Printer(self.asked.tokenizer, sys.stderr if self.asked.aside else sys.stdout)
 
     def _programs(self) -> list[BoundProgram]:
         """This rank's part of each step; the decode step has the weights and the cache of the prefill."""
@@ -206,12 +229,13 @@ def _bytes_of(weights: dict[Any, torch.Tensor]) -> int:
 
 def _shared(asked: Asked) -> dict[str, object]:
     """What all ranks have to be told alike; of files whether there are any."""
+    ids = json.dumps([asked.prompts.ids.tolist(), asked.prompts.lengths.tolist()])
+    up_to = f" (up to one of {', '.join(map(str, asked.ends))})" if asked.ends else ""
     return {
-        "generate": asked.new,
+        "generate": f"{asked.new}{up_to}",
         "check": asked.check,
         "seed": asked.seed,
         "weights": asked.weights is not None,
         "weights-prefix": asked.weights_prefix,
-        "prompts": (asked.prompts.ids.tolist(), asked.prompts.lengths.tolist()),
-        "ends": asked.ends,
+        "prompt": f"with the tokens {sha256(ids.encode()).hexdigest()[:12]}",
     }

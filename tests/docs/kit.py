@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import tokenizers
 import torch
 from safetensors.torch import save_file
 
@@ -118,6 +119,7 @@ def _tensors(folder: Path) -> None:
         (folder / name).mkdir()
         save_file(model, folder / name / "model.safetensors")
     (folder / "FOLDER/config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+    _text(folder / "FOLDER")
     (folder / "Llama-3.2-1B").mkdir()
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 2471645608\n"
     (folder / "Llama-3.2-1B/model.safetensors").write_text(pointer)
@@ -126,6 +128,15 @@ def _tensors(folder: Path) -> None:
     save_file({"input_ids": ids}, folder / "ids.safetensors")
     mask[1, :5] = 0  # padded on the left, as tokenizers do it
     save_file({"input_ids": ids, "attention_mask": mask}, folder / "batch.safetensors")
+
+
+def _text(folder: Path) -> None:
+    """A tokenizer of a few words, and a chat template."""
+    words = ("?", "What", "is", "the", "capital", "of", "France", "Name", "three", "colours", ".")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
 
 
 def tensors(*, hidden: int, keys: int, width: int, more: str) -> dict[str, torch.Tensor]:

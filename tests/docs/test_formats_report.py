@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.cli.command import helixctl
-from tests.documents import ROOT, tiny
+from tests.documents import ROOT, SMALL, TINY, plan_of, tiny
 
 TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -82,6 +82,17 @@ def test_every_key_of_a_comparison_is_named(report: dict[str, Any]) -> None:
     both = comparison(["a", "b"], [report, report])
     assert set(keys(both)) - named(SECTIONS["Report"]) == set()
     assert both.keys() == rows(SECTIONS["Report"], 1) | {"report", "format_version", "simulated"}
+
+
+def test_every_key_of_a_generation_is_named(tmp_path: Path) -> None:
+    plan = plan_of(SMALL, 2, 1, *TINY, "vocabulary.size=16", "workload.output_len=3")
+    (tmp_path / "x.plan.json").write_text(plan.to_json())
+    done = helixctl("run", "x.plan.json", "--warmup", "0", "--report", "r.json", cwd=tmp_path)
+    assert done.status == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["time_per_output_token_ms"]
+    assert set(keys(report)) - named(SECTIONS["Report"]) == set()
+    assert report.keys() | {"text"} == rows(SECTIONS["Report"], 2)
 
 
 def test_every_key_of_a_prediction_is_named(prediction: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from helixctl.dag import Dag
 from helixctl_runtime.tensors.seeded import seeded_numbers
-from tests.documents import SMALL, dag_of
+from tests.documents import SMALL, dag_of, plan_of
 from tests.faults.observed_run import ObservedRun, RunEnd
 from tests.ports import free_port
 
@@ -64,6 +64,14 @@ class Setting:
         path.write_text(dag_of(SMALL, *self._layout, "layers=1").to_json())
         return path
 
+    @cached_property
+    def generation(self) -> Path:
+        """A plan for as many ranks that generates for minutes."""
+        path = self.folder / "x.plan.json"
+        sets = ("layers=2", "vocabulary.size=97", "workload.seq_len=8", "workload.output_len=20000")
+        path.write_text(plan_of(SMALL, *self._layout, *sets, slicing="key").to_json())
+        return path
+
     @property
     def report(self) -> Path:
         return self.folder / "r.json"
@@ -79,10 +87,12 @@ class Setting:
         save_file(tensors, self.folder / "w.safetensors")
         return self.folder / "w.safetensors"
 
-    def command(self, *args: str | Path, injections: str = "", report: Path | None = None) -> list[str | Path]:
+    def command(
+        self, *args: str | Path, injections: str = "", report: Path | None = None, document: Path | None = None
+    ) -> list[str | Path]:
         """The command ``helixctl run`` with files to write, and injections."""
         start = ["-m", "tests.faults.injections", injections] if injections else ["-m", "helixctl"]
-        return [sys.executable, *start, *self._run(*args, report=report)]
+        return [sys.executable, *start, *self._run(*args, report=report, document=document)]
 
     def outer_command(
         self, *args: str | Path, port: int, injections: str = "", dag: str | Path | None = None
@@ -95,12 +105,14 @@ class Setting:
             str(self.ranks),
             str(port),
             injections,
-            *self._run(*args, dag=dag),
+            *self._run(*args, document=dag),
         ]
 
-    def _run(self, *args: str | Path, report: Path | None = None, dag: str | Path | None = None) -> list[str | Path]:
+    def _run(
+        self, *args: str | Path, report: Path | None = None, document: str | Path | None = None
+    ) -> list[str | Path]:
         files = ("--report", report or self.report, "--output", self.output, "--force")
-        return ["run", dag or self.dag, "--timeout", f"{self.timeout:g}", *files, *args]
+        return ["run", document or self.dag, "--timeout", f"{self.timeout:g}", *files, *args]
 
     @property
     def _layout(self) -> tuple[int, int]:
@@ -144,6 +156,22 @@ def while_running(act: Callable[[ObservedRun, Setting], object]) -> Callable[[Se
     def make(setting: Setting) -> RunEnd:
         with ObservedRun(setting.command(*LONG)) as run:
             run.until(": running, step")
+            run.fault()
+            act(run, setting)
+            return run.ended()
+
+    return make
+
+
+def while_generating(act: Callable[[ObservedRun, Setting], object]) -> Callable[[Setting], RunEnd]:
+    """Inject a fault into a run that generates, when every rank has walked the prefill."""
+
+    def make(setting: Setting) -> RunEnd:
+        stepped = setting.folder / "stepped"
+        stepped.mkdir()
+        given = ("--warmup", "0")
+        with ObservedRun(setting.command(*given, injections=f"stepped:{stepped}", document=setting.generation)) as run:
+            run.until_files(stepped, setting.ranks)
             run.fault()
             act(run, setting)
             return run.ended()
@@ -301,6 +329,7 @@ def listening() -> Iterator[int]:
 
 RANK = r"rank {faulty_rank} \(cpu\)"
 TASK = r"(?:l\d\.\S+|the start) of step \d+"
+GENERATING = r"(?:l\d\.\S+|the start) \((?:prefill|decode)\) of step \d+"
 
 FAULTS = (
     Fault(
@@ -308,6 +337,19 @@ FAULTS = (
         while_running(signal_rank(signal.SIGKILL)),
         1,
         rf"HX504 {RANK} was killed by SIGKILL during {TASK}",
+    ),
+    Fault(
+        "kill -9 of a rank that generates",
+        while_generating(signal_rank(signal.SIGKILL)),
+        1,
+        rf"HX504 {RANK} was killed by SIGKILL during {GENERATING}",
+    ),
+    Fault(
+        "SIGSTOP of a rank that generates",
+        while_generating(signal_rank(signal.SIGSTOP)),
+        1,
+        rf"HX505 {RANK} did not (?:finish|arrive at) .*its process is suspended",
+        waits=True,
     ),
     Fault(
         "SIGSTOP of a rank",

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 # On four ranks. kill -9 and SIGSTOP of a local rank are in tests/runtime/test_run.py.
 SAMPLE = (
+    "kill -9 of a rank that generates",
     "exception in a task",
     "no room for a rank's process",
     "weight file cut short while ranks load",

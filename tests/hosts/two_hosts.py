@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from tests.benchmarks.tables import updated  # noqa: E402
-from tests.documents import SMALL, dag_of  # noqa: E402
+from tests.documents import SMALL, dag_of, plan_of  # noqa: E402
 from tests.faults.observed_run import ObservedRun, RunEnd  # noqa: E402
 from tests.hosts.network import NAMES, Network, missing  # noqa: E402
 
@@ -33,7 +33,10 @@ PORT = "29500"
 
 @dataclass(frozen=True)
 class Case:
-    """What happens to a run, and what each host must print; ``{a}`` and ``{b}`` are the ranks of the hosts."""
+    """What happens to a run, and what each host must print; ``{a}`` and ``{b}`` are the ranks of the hosts.
+
+    ``generates``: the plan has a prefill and decode steps, with a KV cache by key.
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -41,6 +44,7 @@ class Case:
     status: int
     lines: tuple[str, str]
     waits: bool = False
+    generates: bool = False
 
 
 def cut(network: Network, _: ObservedRun, __: int) -> None:
@@ -58,6 +62,9 @@ def kill_last(_: Network, second: ObservedRun, per_host: int) -> None:
 TASK = r"(?:l\d\.\S+|the start) of step \d+"
 CASES = (
     Case("--check", ("--warmup", "1", "--iters", "5", "--check"), None, 0, ("check passed: relative error ", "")),
+    Case(
+        "prompts are continued", ("--warmup", "0"), None, 0, ("96 tokens of 16 sequences, greedy", ""), generates=True
+    ),
     Case(
         "the link is cut",
         ("--iters", "1000000"),
@@ -81,11 +88,15 @@ CASES = (
 
 def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd, RunEnd]:
     """Run a case on two hosts; how it ends on each."""
-    dag, stepped = folder / "x.dag.json", folder / "stepped"
-    dag.write_text(dag_of(SMALL, *LAYOUTS[per_host], "layers=2").to_json())
+    document, stepped = folder / "x.json", folder / "stepped"
+    if case.generates:
+        sets = ("layers=2", "vocabulary.size=97", "workload.seq_len=8", "workload.output_len=6")
+        document.write_text(plan_of(SMALL, *LAYOUTS[per_host], *sets, slicing="key").to_json())
+    else:
+        document.write_text(dag_of(SMALL, *LAYOUTS[per_host], "layers=2").to_json())
     stepped.mkdir()
     with Network() as network:
-        worker = [sys.executable, "-m", "tests.faults.injections", f"stepped:{stepped}", "run", dag]
+        worker = [sys.executable, "-m", "tests.faults.injections", f"stepped:{stepped}", "run", document]
         made = [
             network.on(host, [*torchrun(host, per_host, network.addresses[0]), *worker, "--timeout", f"{timeout:g}"])
             for host in range(2)
@@ -141,7 +152,7 @@ def wrong(case: Case, ends: tuple[RunEnd, RunEnd], per_host: int) -> list[str]:
 
 def spoken(end: RunEnd) -> list[str]:
     """The lines that helixctl itself printed."""
-    return [line for line in end.text.splitlines() if re.match(r"HX\d{3} |check passed", line)]
+    return [line for line in end.text.splitlines() if re.match(r"HX\d{3} |check passed|\d+ tokens of ", line)]
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from helixctl_runtime.ranks.interfaces import check_interfaces
 from helixctl_runtime.ranks.launchers.environment import check_world_size, detect
 from helixctl_runtime.ranks.launchers.launched_rank import LaunchedRank
 from tests.cli.command import ENVIRONMENT, helixctl
+from tests.cli.small_language_model import written as written_model
 from tests.documents import ROOT, SMALL, dag_of
 from tests.ports import free_port
 from tests.runtime.families import TIED, VOCABULARY, dag_for, saved
@@ -203,6 +204,30 @@ def test_two_processes_are_the_two_ranks(text: str, unused_port: int, tmp_path: 
     assert "2 cpu ranks" in said
     assert nothing == ""
     assert [rank["rank"] for rank in json.loads((tmp_path / "r.json").read_text())["ranks"]] == [0, 1]
+
+
+def test_a_generation_of_two_processes(unused_port: int, tmp_path: Path) -> None:
+    """Each has the prompt, and the first prints what comes of it; ranks that have other prompts are told so."""
+    known = written_model(tmp_path / "little")
+    plan = tmp_path / "x.plan.json"
+    sizes = ("--batch", "1", "--input-len", "20", "--output-len", "6", "--layout", "groups=2,slices=1")
+    done = helixctl("plan", known.folder, SMALL[1], *sizes, "--set", "devices_per_host=2", "--quiet", "-o", plan)
+    assert done.status == 0, done.err
+    torchrun = "RANK={} WORLD_SIZE=2 LOCAL_RANK={} MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo"
+    weights = ("--weights", known.folder, "--ignore-eos")
+    both = (("--prompt", "The quick"), ("--prompt", "The quick"))
+    (first, said), (second, nothing) = started(tmp_path, two(unused_port, torchrun), *weights, document=plan, each=both)
+    assert (first, second) == (0, 0), said + nothing
+    due = known.continued("The quick", 6)
+    assert known.text(due) in said
+    assert nothing == ""
+    assert json.loads((tmp_path / "r.json").read_text())["tokens"] == [due]
+    for second_has in (("--prompt", "A quick"), ("--prompt", "The quick", "--generate", "5")):
+        each = (both[0], second_has)
+        ends = started(tmp_path, two(unused_port, torchrun), *weights, "--force", document=plan, each=each)
+        assert [status for status, _ in ends] == [1, 1], ends
+        option = "--generate 5, not 6" if "--generate" in second_has else "--prompt with the tokens "
+        assert any(f"HX503 rank 1 (cpu) has {option}" in words for _, words in ends), ends
 
 
 def test_ranks_that_are_told_otherwise_or_read_other_files(unused_port: int, tmp_path: Path) -> None:

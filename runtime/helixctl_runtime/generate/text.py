@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -43,7 +43,7 @@ def tokenizer(path: str) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError as error:
-        hint = "pip install tokenizers, or the extra 'text' of helixctl"
+        hint = "in the clone of helixctl: pip install '.[text]'"
         raise fail("HX501", f"{error.name} is not installed", hint) from error
     try:
         return Tokenizer.from_file(path)
@@ -51,14 +51,19 @@ def tokenizer(path: str) -> Tokenizer:
         raise HelixError(Diagnostic("HX507", f"cannot be read: {error}", None, path)) from error
 
 
-def encoded(path: str, texts: Sequence[str]) -> Prompts:
-    """Texts as token ids, with the special tokens that the tokenizer puts around a text.
+def encoded(path: str, texts: Sequence[str], *, whole: bool = False) -> Prompts:
+    """Texts as token ids.
+
+    Args:
+        path: of the tokenizer.json.
+        texts: the prompts.
+        whole: they have all special tokens already; else those are added that the tokenizer puts around a text.
 
     Raises:
         HelixError: as ``tokenizer``; HX507, a text has no token.
     """
     made = tokenizer(path)
-    rows = [made.encode(text).ids for text in texts]
+    rows = [made.encode(text, add_special_tokens=not whole).ids for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if not row:
             raise HelixError(Diagnostic("HX507", f"the prompt {text!r} has no token", "give some text", path))
@@ -72,7 +77,11 @@ def encoded(path: str, texts: Sequence[str]) -> Prompts:
 def decoded(path: str, rows: Sequence[Sequence[int]]) -> list[str]:
     """Tokens as text, without special tokens; -1, behind the end of a sequence, is none."""
     made = tokenizer(path)
-    return [made.decode([token for token in row if token >= 0], skip_special_tokens=True) for row in rows]
+    return [_text(made, [token for token in row if token >= 0]) for row in rows]
+
+
+def _text(made: Tokenizer, tokens: list[int]) -> str:
+    return made.decode(tokens, skip_special_tokens=True)
 
 
 def ends_of(weights: str) -> tuple[int, ...]:
@@ -92,14 +101,14 @@ def ends_of(weights: str) -> tuple[int, ...]:
 class Printer:
     """Prints the text of the first prompt as its tokens come."""
 
-    def __init__(self, path: str, stream: TextIO | None = None) -> None:
+    def __init__(self, path: str, stream: TextIO) -> None:
         """Print nothing yet.
 
         Args:
             path: of the tokenizer.json.
-            stream: standard output by default.
+            stream: where to.
         """
-        self._path, self._stream = path, stream or sys.stdout
+        self._tokenizer, self._stream = tokenizer(path), stream
         self._tokens: list[int] = []
         self._printed = ""
 
@@ -108,8 +117,18 @@ class Printer:
         if int(token[0]) < 0:
             return
         self._tokens.append(int(token[0]))
-        (text,) = decoded(self._path, [self._tokens])
-        if text.endswith(_INCOMPLETE) or not text.startswith(self._printed):
+        text = _text(self._tokenizer, self._tokens)
+        if not text.endswith(_INCOMPLETE):
+            self._print(text)
+
+    def end(self) -> None:
+        """Print what waits for a rest that has not come."""
+        self._print(_text(self._tokenizer, self._tokens))
+
+    def _print(self, text: str) -> None:
+        if not text.startswith(self._printed):
             return
-        print(text[len(self._printed) :], end="", file=self._stream, flush=True)
+        with suppress(BrokenPipeError):  # nobody reads any more; the tokens go on
+            self._stream.write(text[len(self._printed) :])
+            self._stream.flush()
         self._printed = text

@@ -44,8 +44,10 @@ def generation(
     dags: Sequence[Dag],
     ranks: Sequence[RankGeneration],
     *,
+    prompt_tokens: Sequence[int],
     seed: int,
     started_at: str,
+    source: dict[str, Any] | None = None,
     weights: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as JSON-ready data.
@@ -53,8 +55,10 @@ def generation(
     Args:
         dags: of the prefill and of the decode step.
         ranks: what each measured, in their order.
+        prompt_tokens: how many each prompt has.
         seed: of weights that come from no file.
         started_at: when the run began, ISO 8601.
+        source: of which file the prompts are; None where of none.
         weights: what was read of which files; None where they are seeded.
     """
     plan = dags[0].plan
@@ -77,6 +81,7 @@ def generation(
         "dtype": plan.model.dtype,
         "seed": seed,
         "sequences": len(tokens),
+        "prompt_tokens": list(prompt_tokens),
         "output_tokens": made,
         "ttft_ms": ttft_s * 1e3,
         "time_per_output_token_ms": asdict(Statistics.of([s * 1e3 for s in decode_s])) if decode_s else None,
@@ -91,7 +96,7 @@ def generation(
             "cache_nbytes": sum(rank.cache_nbytes for rank in ranks),
         },
         "memory": {"allocated_nbytes": max(r.weight_nbytes + r.buffer_nbytes + r.cache_nbytes for r in ranks)},
-        "input": None,
+        "input": source,
         "weights": weights and _weights(weights, [rank.weights_read_nbytes for rank in ranks]),
         "ranks": [_rank(rank) for rank in ranks],
         "tokens": tokens.tolist(),

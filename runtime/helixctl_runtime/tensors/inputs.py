@@ -90,8 +90,8 @@ def lengths(files: TensorFiles, batch: int, seq_len: int) -> torch.Tensor:
         raise HelixError(Diagnostic("HX507", error.message, error.hint, file=files.path)) from error
 
 
-def read_ids(path: str, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts that a file holds: token ids, int64 (batch, tokens), and the length of each, int64 (batch).
+def read_ids(path: str, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Prompts that a file holds: token ids, int64 (batch, tokens), the length of each, int64 (batch), and notes.
 
     Args:
         path: a safetensors file with ``input_ids``, and ``attention_mask`` or ``length`` where they differ in length.
@@ -110,7 +110,7 @@ def read_ids(path: str, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
         found = inspect_input(files, InputRules(tensor, vocabulary, causal=True, last=True))
         if found.problems:
             raise HelixError(found.problems)
-        return _read_all(files, name).long(), lengths(files, *shape)
+        return _read_all(files, name).long(), lengths(files, *shape), found.notes
 
 
 def _apply(found: Findings, files: TensorFiles, check: Callable[[], str | None]) -> None:

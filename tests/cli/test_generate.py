@@ -1,0 +1,262 @@
+"""`helixctl run` of a plan that generates: text for text what transformers makes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helixctl.cli.documents import load_planned
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from tests.cli.command import Done, helixctl
+from tests.cli.small_language_model import LanguageModel, ends_with, written
+from tests.documents import SMALL
+
+NEW = 12
+QUICK, LONG = "The quick brown fox", "Ein Fuchs läuft über die Brücke und über die"
+ROOM = 64  # tokens of a sequence in the cache: a whole number of turns of 2 slices, 16 tokens each
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return written(tmp_path_factory.mktemp("model") / "little")
+
+
+@pytest.fixture(scope="module")
+def plans(known: LanguageModel) -> Path:
+    """Plans beside the model's folder: of one prompt on 2 ranks, and others on 4; ``groups``: 4 on the 2 KV heads."""
+    folder = known.folder.parent
+    for name, layout, batch in (
+        ("one", "groups=1,slices=2,slicing=key", 1),
+        ("two", "groups=2,slices=2,slicing=key", 2),
+        ("groups", "groups=4,slices=1", 1),
+        ("replicas", "groups=2,slices=1,data=2", 2),
+        ("stages", "groups=1,slices=2,slicing=key,pipeline=2", 2),
+    ):
+        ranks = 2 if name == "one" else 4
+        sizes = ("--batch", batch, "--input-len", ROOM - NEW, "--output-len", NEW, "--layout", layout)
+        plan = ("plan", known.folder, SMALL[1], *map(str, sizes), "--set", f"devices_per_host={ranks}", "--quiet")
+        done = helixctl(*plan, "-o", folder / f"{name}.plan.json")
+        assert done.status == 0, done.err
+    return folder
+
+
+def run(plans: Path, name: str, folder: Path, *options: str | Path, weights: Path | None = None) -> dict[str, Any]:
+    """The report of a run, and what it printed under ``said``."""
+    report = folder / "r.json"
+    given = ("--weights", weights or plans / "little", "--warmup", "0", "--report", report, "--force")
+    done = helixctl("run", plans / f"{name}.plan.json", *given, *options)
+    assert done.status == 0, done.err
+    return json.loads(report.read_text()) | {"said": done.said}
+
+
+def refused(plans: Path, name: str, *options: str | Path) -> str:
+    done = helixctl("run", plans / f"{name}.plan.json", *options)
+    assert done.status == 2
+    assert done.out == b""
+    return done.err
+
+
+@pytest.mark.parametrize("prompt", [QUICK, LONG])
+def test_a_text_is_continued(prompt: str, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    due = known.continued(prompt, NEW)
+    report = run(plans, "one", tmp_path, "--prompt", prompt, "--ignore-eos")
+    assert report["tokens"] == [due]
+    assert report["text"] == [known.text(due)]
+    assert report["said"].startswith(f"{known.text(due)}\n\nlittle, layout ")
+    assert report["said"].count(known.text(due)) == 1
+    assert report["prompt_tokens"] == [len(known.tokenizer(prompt)["input_ids"])]
+
+
+def test_the_text_is_printed_as_it_comes(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """A run that ends in its third step has printed the two tokens of the steps before."""
+    prompt, due = next((p, known.text(t)) for p in "abcdefgh" if whole(known.text(t := known.continued(p, 2))))
+    failing = f"from tests.faults.injections import raises; raises('0', {str(tmp_path / 'mark')!r})"
+    given = ("--weights", known.folder, "--prompt", prompt, "--warmup", "0", "--ignore-eos")
+    done = helixctl("run", plans / "one.plan.json", *given, before=failing)
+    assert "HX510 rank 0 (cpu) failed in" in done.err
+    assert done.said.rstrip("\n") == due
+
+
+def whole(text: str) -> bool:
+    """No character of it waits for another token, and a terminal would show all."""
+    return bool(text) and text.isprintable() and "\ufffd" not in text
+
+
+def test_prompts_of_other_lengths(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    report = run(plans, "two", tmp_path, "--prompt", LONG, "--prompt", QUICK, "--generate", "5", "--ignore-eos")
+    due = [known.continued(prompt, 5) for prompt in (LONG, QUICK)]
+    assert report["tokens"] == due
+    assert report["text"] == [known.text(tokens) for tokens in due]
+    assert report["said"].startswith(f"[1] {LONG}{known.text(due[0])}\n\n[2] {QUICK}")
+    assert report["output_tokens"] == 10
+
+
+def test_a_message_is_put_into_the_template(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    prompt = f"<s>user: {QUICK}\nbot:"
+    due = known.after(known.tokenizer(prompt, add_special_tokens=False)["input_ids"], NEW)
+    assert run(plans, "one", tmp_path, "--chat", "--prompt", QUICK, "--ignore-eos")["tokens"] == [due]
+
+
+def test_token_ids_of_a_file(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """Padding on the right is no part of a prompt, whatever ids stand there."""
+    torch.manual_seed(0)
+    ids, lengths = torch.randint(2, 300, (2, 9)), (4, 9)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    save_file({"input_ids": ids, "attention_mask": mask.long()}, tmp_path / "ids.safetensors")
+    made = tmp_path / "tokens.safetensors"
+    report = run(plans, "two", tmp_path, "--input", tmp_path / "ids.safetensors", "--output", made, "--ignore-eos")
+    due = [known.after(row[:length].tolist(), NEW) for row, length in zip(ids, lengths, strict=True)]
+    written = load_file(made)
+    assert written.keys() == {"tokens"}
+    assert written["tokens"].dtype == torch.int64
+    assert written["tokens"].tolist() == report["tokens"] == due
+    assert report["input"]["path"] == str(tmp_path / "ids.safetensors")
+    assert report["prompt_tokens"] == list(lengths)
+    assert "text" not in report
+
+
+@pytest.mark.parametrize("name", ["two", "replicas", "stages"])
+def test_a_token_ends_its_sequence_alone(name: str, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """One sequence ends, and the other goes on; --ignore-eos goes on with both."""
+    folder = shutil.copytree(known.folder, tmp_path / "little")
+    whole = [known.continued(prompt, NEW) for prompt in (LONG, QUICK)]
+    end = next(token for token in whole[0] if token not in whole[1])
+    at = whole[0].index(end)
+    assert at + 1 < NEW
+    for ends in ((end,), (299, end)):
+        ends_with(folder, *ends)
+        report = run(plans, name, tmp_path, "--prompt", LONG, "--prompt", QUICK, weights=folder)
+        assert report["tokens"] == [whole[0][: at + 1] + [-1] * (NEW - at - 1), whole[1]]
+        assert report["output_tokens"] == at + 1 + NEW
+        assert report["text"][0] == known.text(whole[0][: at + 1])
+    report = run(plans, name, tmp_path, "--prompt", LONG, "--prompt", QUICK, "--ignore-eos", weights=folder)
+    assert report["tokens"] == whole
+
+
+def test_nothing_is_computed_when_all_have_ended(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(known.folder, tmp_path / "little")
+    whole = known.continued(QUICK, NEW)
+    ends_with(folder, whole[2])
+    at = whole.index(whole[2])
+    report = run(plans, "one", tmp_path, "--prompt", QUICK, weights=folder)
+    assert report["output_tokens"] == at + 1
+    if at:
+        assert report["time_per_output_token_ms"]["n"] == at
+
+
+@pytest.mark.parametrize(("name", "batch", "copies"), [("one", 1, 1), ("two", 2, 1), ("groups", 1, 2)])
+def test_the_cache_holds_each_key_once_unless_groups_share_a_head(
+    name: str, batch: int, copies: int, plans: Path, tmp_path: Path
+) -> None:
+    report = run(plans, name, tmp_path, "--generate", "2", weights=None)
+    keys_and_values = 2 * 2 * 2 * 8 * 4 * batch * ROOM  # of layers, KV heads, dims, bytes
+    held = [rank["cache_nbytes"] for rank in report["ranks"]]
+    assert sum(held) == report["cache"]["cache_nbytes"] == copies * keys_and_values
+    assert max(held) == report["cache"]["cache_nbytes_per_rank"]
+    assert len(set(held)) == 1
+
+
+def test_a_report_on_standard_output_is_alone_there(known: LanguageModel, plans: Path) -> None:
+    prompt = ("--prompt", QUICK, "--ignore-eos", "--warmup", "0", "--report", "-")
+    done = helixctl("run", plans / "one.plan.json", "--weights", known.folder, *prompt)
+    assert json.loads(done.out)["tokens"] == [known.continued(QUICK, NEW)]
+    assert known.text(known.continued(QUICK, NEW)) in done.err
+
+
+def test_prompts_that_do_not_fit_are_refused(known: LanguageModel, plans: Path) -> None:
+    of = ("--weights", known.folder)
+    two = ("--prompt", QUICK, "--prompt", LONG)
+    assert "HX507 2 prompts, and the plan is for 1\n  hint: plan again with --batch 2" in refused(
+        plans, "one", *of, *two
+    )
+    assert "HX507 1 prompt, and the plan is for 2" in refused(plans, "two", *of, "--prompt", QUICK)
+    said = refused(plans, "one", *of, "--prompt", "1234567890" * 6)
+    assert f"HX507 61 tokens and {NEW} after them do not fit: the plan's cache has room for {ROOM} a sequence" in said
+
+
+def test_what_a_prompt_needs(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(known.folder, tmp_path / "little")
+    given = ("--weights", folder, "--prompt", QUICK)
+    (folder / "chat_template.jinja").unlink()
+    assert "HX507 there is no chat_template.jinja" in refused(plans, "one", *given, "--chat")
+    tokenizer = folder / "tokenizer.json"
+    made = json.loads(tokenizer.read_text())
+    tokenizer.write_text(json.dumps(made | {"added_tokens": [*made["added_tokens"], added("fox", 300)]}))
+    assert "HX507 makes token 300; the plan's model has 300 tokens" in refused(plans, "one", *given)
+    tokenizer.write_text("{}")
+    assert f"{tokenizer}: HX507 cannot be read" in refused(plans, "one", *given)
+    tokenizer.unlink()
+    assert "HX507 there is no tokenizer.json" in refused(plans, "one", *given)
+    assert "HX507 --prompt needs a tokenizer" in refused(plans, "one", "--prompt", QUICK)
+
+
+@pytest.mark.parametrize(("library", "options"), [("tokenizers", ()), ("jinja2", ("--chat",))])
+def test_a_library_that_is_missing(
+    library: str, options: tuple[str, ...], known: LanguageModel, plans: Path, tmp_path: Path
+) -> None:
+    missing = f"import sys; sys.modules[{library!r}] = None"
+    given = ("--weights", known.folder, "--prompt", QUICK, *options)
+    done = helixctl("run", plans / "one.plan.json", *given, before=missing)
+    assert done.status == 2
+    assert f"HX501 {library} is not installed\n  hint: in the clone of helixctl: pip install '.[text]'" in done.err
+
+
+def added(text: str, token: int) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": token, "content": text, **flags}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--trace", "t.json"), "--trace is of a plan of one pass"),
+        (("--cuda-graph",), "--cuda-graph is of a plan of one pass"),
+        (("--chat",), "--chat is of messages that --prompt gives"),
+        (("--prompt", "x", "--input", "y.safetensors"), "--prompt gives the prompts, and so does --input"),
+        (("--generate", "0"), "Invalid value for '--generate'"),
+    ],
+)
+def test_options_that_a_generation_does_not_have(options: tuple[str, ...], message: str, plans: Path) -> None:
+    assert message in refused(plans, "one", *options)
+
+
+@pytest.mark.parametrize("name", ["one", "replicas"])
+def test_the_logits_of_every_token_are_checked(name: str, plans: Path, tmp_path: Path) -> None:
+    """Against one pass of the unpartitioned model in float64, without a cache."""
+    prompts = [part for text in (QUICK, LONG)[: 1 if name == "one" else 2] for part in ("--prompt", text)]
+    report = run(plans, name, tmp_path, *prompts, "--check", "--generate", "5")
+    assert report["check"]["passed"]
+    assert 0 < report["check"]["error"] <= report["check"]["tolerance"] == 2 * report["check"]["unpartitioned_error"]
+    assert "check passed: relative error" in report["said"]
+
+
+def test_two_generations_are_not_compared(plans: Path) -> None:
+    done = helixctl("run", "--compare", plans / "one.plan.json", plans / "one.plan.json")
+    assert done.status == 2
+    assert "--compare is of a plan of one pass" in done.err
+
+
+def test_documents_that_make_no_tokens(plans: Path, tmp_path: Path) -> None:
+    """One pass, one step of two, and a model of hidden states."""
+    for option in (("--prompt", "x"), ("--generate", "3"), ("--ignore-eos",)):
+        done = helixctl("run", "plans/small/dense.4x4.plan.json", *option)
+        assert "HX509 plans/small/dense.4x4.plan.json is of one pass without a cache" in done.err
+    step = tmp_path / "decode.dag.json"
+    plan = load_planned(str(plans / "one.plan.json"))
+    assert isinstance(plan, Plan)
+    step.write_text(lower(plan, step="decode").to_json())
+    assert "is the decode step of a plan\n  hint: run the plan" in helixctl("run", step).err
+    hidden = tmp_path / "hidden.plan.json"
+    made = helixctl("plan", *SMALL, "--input-len", "4", "--output-len", "2", "--batch", "2", "-o", hidden, "--quiet")
+    assert made.status == 0, made.err
+    for option in ((), ("--dry-run",)):
+        done: Done = helixctl("run", hidden, *option)
+        assert (done.status, done.out) == (2, b"")
+        assert f"HX509 {hidden}: small-dense has no vocabulary: it makes hidden states" in done.err
