@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812  its usual name
+import torch.nn.functional as F
 
 from helixctl.dag import Dag
 from helixctl_runtime.tensors.rotary import rotations
@@ -23,7 +23,9 @@ class ByHand:
     partial attentions with their log-sum-exps. The largest logits and their tokens are gathered together.
     """
 
-    def __init__(self, dag: Dag, rank: int, group: dist.ProcessGroup | None, load: Callable[[str], torch.Tensor]) -> None:
+    def __init__(
+        self, dag: Dag, rank: int, group: dist.ProcessGroup | None, load: Callable[[str], torch.Tensor]
+    ) -> None:
         """Load the weights.
 
         Args:
@@ -88,7 +90,7 @@ class ByHand:
         k, v = (cache[:, :keys].transpose(1, 2) for cache in caches)
         if lanes == 1:
             return F.scaled_dot_product_attention(q[:, :, None], k, v, enable_gqa=True).flatten(1)
-        part, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q[:, :, None], k, v)  # noqa: SLF001
+        part, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q[:, :, None], k, v)
         part = part.view(batch, -1, lanes, self.head_dim // lanes).movedim(2, 0)
         sums = lse.view(1, batch, -1, 1).expand(lanes, -1, -1, -1)
         sent = torch.cat([part, sums], -1)

@@ -163,9 +163,7 @@ class _Executor:
 
             held = (programs[0].states, programs[0].weights) if programs else (None, None)
             programs.append(compile_rank(dag, rank.rank, rank.device, load, *held))
-            walker = Walker(
-                programs[-1], groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank))
-            )
+            walker = Walker(programs[-1], groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank)))
             self.stages.append(Stage([Feed(dag, programs[-1])], walker))
         self.programs = programs
         self.made = torch.empty(WORK.batch, dtype=torch.int64)
