@@ -63,9 +63,11 @@ def refused(plans: Path, name: str, *options: str | Path) -> str:
     return done.err
 
 
-@pytest.mark.parametrize("prompt", [QUICK, LONG])
-def test_a_text_is_continued(prompt: str, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("prompt", "half"), [(QUICK, False), (LONG, False), ("x", True)])
+def test_a_text_is_continued(prompt: str, half: bool, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """The text ends where the tokens do, also inside a character."""
     due = known.continued(prompt, NEW)
+    assert known.text(due).endswith("\ufffd") == half
     report = run(plans, "one", tmp_path, "--prompt", prompt, "--ignore-eos")
     assert report["tokens"] == [due]
     assert report["text"] == [known.text(due)]
