@@ -329,9 +329,12 @@ class _Device:
         arithmetic = 4 * batch * heads * queries * keys * width / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None
         if table:
-            point = (batch * kv_heads, keys, width)
-            seconds = cached / multilinear(table.grid, table.rates, point)
-            cost = self._measured("decode", seconds, cached, inside=covers(table.grid, point))
+            caches = batch * kv_heads
+            # Kernels cut the keys in pieces and read these side by side, whichever head they are of: what is longer
+            # than any cache that was measured is as busy as several of the longest.
+            longer = max(1.0, keys / table.keys[-1])
+            seconds = cached / multilinear(table.grid, table.rates, (caches * longer, keys / longer, width))
+            cost = self._measured("decode", seconds, cached, inside=covers(table.grid, (caches, keys, width)))
             return cost if cost.seconds >= arithmetic else Cost(arithmetic, (*cost.origins, self.peak, share))
         if not self.cuda:
             return self._roofline(arithmetic, cached, share)

@@ -168,6 +168,18 @@ def test_a_cache_is_read_at_the_rate_of_its_table() -> None:
     assert decode(cluster, queries=10_000) == pytest.approx(flops / (989e12 * 0.63) + OVERHEAD)
 
 
+def test_a_cache_longer_than_any_that_was_measured_keeps_as_many_sms_busy_as_several() -> None:
+    table = {"caches": [1, 16], "keys": [1024, 4096], "width": [128],
+             "rates": ["100 GB/s", "200 GB/s", "1 TB/s", "1.6 TB/s"]}  # fmt: skip
+    cluster = calibrated(dag_of(PAPER, 4, 4), decode={"float16": table}).plan.cluster
+    one = 2 * 4096 * 128 * 2  # bytes of the keys and values of the longest
+    rates = {1: 200e9, 4: (200e9 * 1.6e12) ** 0.5, 16: 1.6e12, 64: 1.6e12}
+    for times, rate in rates.items():
+        long = decode(cluster, batch=1, kv_heads=1, keys=4096 * times)
+        assert long == pytest.approx(times * one / rate + OVERHEAD)
+        assert long == pytest.approx(decode(cluster, batch=times, kv_heads=1, keys=4096))
+
+
 def test_a_cache_without_a_table_is_read_by_the_sms_that_have_a_piece() -> None:
     cluster = dag_of(PAPER, 4, 4).plan.cluster
     start = 6e-6 + OVERHEAD
