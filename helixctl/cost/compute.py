@@ -286,8 +286,11 @@ class _Device:
             length, softmaxes = 2 * seen - 1, batch * heads * head_dim // width
 
             def rate_of(tokens: float) -> tuple[tuple[float, ...], float]:
-                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries."""
-                tiles = ceil(rows / c.ATTENTION_ROWS) / ceil(tokens / c.ATTENTION_ROWS)
+                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries.
+
+                A longer sequence than any that was measured has the rate of the longest, with as many tiles.
+                """
+                tiles = ceil(rows / c.ATTENTION_ROWS) / ceil(min(tokens, table.seq_len[-1]) / c.ATTENTION_ROWS)
                 at = (softmaxes * tiles, tokens, width) if table.softmaxes else (tokens, width)
                 return at, multilinear(table.grid, table.rates, at)
 

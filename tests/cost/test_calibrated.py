@@ -121,9 +121,23 @@ def test_a_share_of_the_rows_keeps_as_few_sms_busy_as_a_share_of_the_heads() -> 
     assert (batch, rows, width) == (1, 512, 128)
     rates = [f"{rate} TFLOP/s" for rate in (100, 400)]
     # Rows that see 2,048 keys are those of a causal sequence of 4,095: 32 tiles, of which there are 4.
-    table = {"softmaxes": [heads // 8, heads // 2], "seq_len": [2048], "width": [128], "rates": rates}
+    table = {"softmaxes": [heads // 8, heads // 2], "seq_len": [4096], "width": [128], "rates": rates}
     slow = calibrated(dag, attention={"float16": table})
     assert seconds(slow, attend) == pytest.approx(attend.flops / 100e12 + OVERHEAD)
+
+
+@pytest.mark.parametrize("prompt", [16_384, 131_072, 1_048_576])
+def test_a_chunk_behind_a_long_cache_keeps_as_many_sms_busy_as_behind_a_short_one(prompt: int) -> None:
+    """2,048 query rows of 8 heads are 128 tiles, whatever they attend to: as 2 heads of the longest sequence have."""
+    dag = dag_of(PAPER, 2, 1, "hosts=1", "devices_per_host=2", "layers=1", "workload.batch=1", "attention.head_dim=128",
+                 "attention.softmax_slices=1", f"workload.seq_len={prompt}", "workload.output_len=2",
+                 "workload.prefill_tokens=2048")  # fmt: skip
+    attend = next(task for task in dag.tasks if task.kind == "cached_attention")
+    _, rows, heads, _ = dag.value[attend.inputs[0]].shape
+    assert (rows, heads) == (2048, 8)
+    table = {"softmaxes": [1, 4], "seq_len": [8192], "width": [128], "rates": ["200 TFLOP/s", "800 TFLOP/s"]}
+    takes = seconds(calibrated(dag, attention={"float16": table}), attend) - OVERHEAD
+    assert attend.flops / takes == pytest.approx(400e12)
 
 
 @pytest.mark.parametrize(("widest", "used"), [(128, False), (512, True)])
