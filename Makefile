@@ -59,8 +59,9 @@ check: install ## lint, types, import rules, proofs of the shipped plans
 golden: install ## rewrite the golden files and schemas after a wanted change
 	$(BIN)/pytest -q -n 2 --update-golden -m "sweep or not sweep" tests
 
-picture: install ## draw docs/dag-4x4.png again after a change of the drawing; needs Graphviz
+picture: install ## draw the pictures of docs/ again after a change of the drawing; needs Graphviz
 	$(BIN)/helixctl visualize plans/paper/dense.4x4.dag.json --layer 0 -o docs/dag-4x4.png
+	$(BIN)/python tests/benchmarks/decode.py --picture
 
 mutants: install ## break plans and dags in every way, see that each is refused: about 2 minutes
 	$(BIN)/python tests/attack/mutants.py --update
@@ -76,6 +77,7 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
 	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
 	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
+	$(BIN)/python tests/benchmarks/decode.py --update
 
 fuzz: install ## read 20,000 malformed documents, see that each is refused soon: about 10 minutes
 	$(BIN)/python tests/fuzz/fuzz.py --update

@@ -286,8 +286,11 @@ class _Device:
             length, softmaxes = 2 * seen - 1, batch * heads * head_dim // width
 
             def rate_of(tokens: float) -> tuple[tuple[float, ...], float]:
-                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries."""
-                tiles = ceil(rows / c.ATTENTION_ROWS) / ceil(tokens / c.ATTENTION_ROWS)
+                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries.
+
+                A longer sequence than any that was measured has the rate of the longest, with as many tiles.
+                """
+                tiles = ceil(rows / c.ATTENTION_ROWS) / ceil(min(tokens, table.seq_len[-1]) / c.ATTENTION_ROWS)
                 at = (softmaxes * tiles, tokens, width) if table.softmaxes else (tokens, width)
                 return at, multilinear(table.grid, table.rates, at)
 
@@ -329,9 +332,12 @@ class _Device:
         arithmetic = 4 * batch * heads * queries * keys * width / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None
         if table:
-            point = (batch * kv_heads, keys, width)
-            seconds = cached / multilinear(table.grid, table.rates, point)
-            cost = self._measured("decode", seconds, cached, inside=covers(table.grid, point))
+            caches = batch * kv_heads
+            # Kernels cut the keys in pieces and read these side by side, whichever head they are of: what is longer
+            # than any cache that was measured is as busy as several of the longest.
+            longer = max(1.0, keys / table.keys[-1])
+            seconds = cached / multilinear(table.grid, table.rates, (caches * longer, keys / longer, width))
+            cost = self._measured("decode", seconds, cached, inside=covers(table.grid, (caches, keys, width)))
             return cost if cost.seconds >= arithmetic else Cost(arithmetic, (*cost.origins, self.peak, share))
         if not self.cuda:
             return self._roofline(arithmetic, cached, share)

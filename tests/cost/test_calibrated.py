@@ -121,9 +121,23 @@ def test_a_share_of_the_rows_keeps_as_few_sms_busy_as_a_share_of_the_heads() -> 
     assert (batch, rows, width) == (1, 512, 128)
     rates = [f"{rate} TFLOP/s" for rate in (100, 400)]
     # Rows that see 2,048 keys are those of a causal sequence of 4,095: 32 tiles, of which there are 4.
-    table = {"softmaxes": [heads // 8, heads // 2], "seq_len": [2048], "width": [128], "rates": rates}
+    table = {"softmaxes": [heads // 8, heads // 2], "seq_len": [4096], "width": [128], "rates": rates}
     slow = calibrated(dag, attention={"float16": table})
     assert seconds(slow, attend) == pytest.approx(attend.flops / 100e12 + OVERHEAD)
+
+
+@pytest.mark.parametrize("prompt", [16_384, 131_072, 1_048_576])
+def test_a_chunk_behind_a_long_cache_keeps_as_many_sms_busy_as_behind_a_short_one(prompt: int) -> None:
+    """2,048 query rows of 8 heads are 128 tiles, whatever they attend to: as 2 heads of the longest sequence have."""
+    dag = dag_of(PAPER, 2, 1, "hosts=1", "devices_per_host=2", "layers=1", "workload.batch=1", "attention.head_dim=128",
+                 "attention.softmax_slices=1", f"workload.seq_len={prompt}", "workload.output_len=2",
+                 "workload.prefill_tokens=2048")  # fmt: skip
+    attend = next(task for task in dag.tasks if task.kind == "cached_attention")
+    _, rows, heads, _ = dag.value[attend.inputs[0]].shape
+    assert (rows, heads) == (2048, 8)
+    table = {"softmaxes": [1, 4], "seq_len": [8192], "width": [128], "rates": ["200 TFLOP/s", "800 TFLOP/s"]}
+    takes = seconds(calibrated(dag, attention={"float16": table}), attend) - OVERHEAD
+    assert attend.flops / takes == pytest.approx(400e12)
 
 
 @pytest.mark.parametrize(("widest", "used"), [(128, False), (512, True)])
@@ -166,6 +180,18 @@ def test_a_cache_is_read_at_the_rate_of_its_table() -> None:
     # Very many of them are arithmetic.
     flops = 4 * 4 * 32 * 10_000 * 1024 * 128
     assert decode(cluster, queries=10_000) == pytest.approx(flops / (989e12 * 0.63) + OVERHEAD)
+
+
+def test_a_cache_longer_than_any_that_was_measured_keeps_as_many_sms_busy_as_several() -> None:
+    table = {"caches": [1, 16], "keys": [1024, 4096], "width": [128],
+             "rates": ["100 GB/s", "200 GB/s", "1 TB/s", "1.6 TB/s"]}  # fmt: skip
+    cluster = calibrated(dag_of(PAPER, 4, 4), decode={"float16": table}).plan.cluster
+    one = 2 * 4096 * 128 * 2  # bytes of the keys and values of the longest
+    rates = {1: 200e9, 4: (200e9 * 1.6e12) ** 0.5, 16: 1.6e12, 64: 1.6e12}
+    for times, rate in rates.items():
+        long = decode(cluster, batch=1, kv_heads=1, keys=4096 * times)
+        assert long == pytest.approx(times * one / rate + OVERHEAD)
+        assert long == pytest.approx(decode(cluster, batch=times, kv_heads=1, keys=4096))
 
 
 def test_a_cache_without_a_table_is_read_by_the_sms_that_have_a_piece() -> None:
