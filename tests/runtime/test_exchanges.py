@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from helixctl.dag import AllGather, AllToAll, Dag
+from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter
 from helixctl.dag.retype import retyped
 from helixctl.program.part import Pieces
 from helixctl.verify import verify
 from helixctl_runtime.comm.collectives import exchange_together, issue
+from helixctl_runtime.comm.one_round import MOST_NBYTES, one_round
 from helixctl_runtime.compile.bound import Compute, Exchange, Wait
 from helixctl_runtime.ranks import Rank, run_ranks
 from helixctl_runtime.run import Options, run
@@ -58,6 +60,50 @@ def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype
         wanted = torch.cat([s.split(PARTS[i][: len(members)])[at] for i, s in enumerate(sent)])
         assert torch.equal(received[rank], wanted)
         assert torch.equal(together[at].receive, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (0, 1, 2, 3), (0, 2, 3)], ids=str)
+@pytest.mark.parametrize("op", [AllReduce(), ReduceScatter(dim="x"), AllGather(dim="x")], ids=lambda op: op.kind)
+def test_little_data_goes_in_one_round(
+    op: AllReduce | ReduceScatter | AllGather, members: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Sums are in the order of the ranks and rounded once, the same on all; gathered pieces are what was sent."""
+    each = 6 * len(members)
+    held = [torch.randn(each, generator=torch.Generator().manual_seed(at)).to(dtype) for at in range(len(members))]
+    task = next(t for t in real(len(members), 1).tasks if isinstance(t.op, AllGather))
+    task = replace(task, op=op, ranks=members)
+
+    def worker(rank: Rank) -> torch.Tensor | None:
+        rank.init_process_group()
+        groups = rank.new_groups([members])
+        if rank.rank not in members:
+            return None
+        send = held[members.index(rank.rank)].clone()
+        share = each // len(members)
+        receive = {
+            "all_reduce": send,
+            "reduce_scatter": send.new_empty(share),
+            "all_gather": send.new_empty(len(members) * each),
+        }[op.kind]
+        exchange = Exchange(0, task, send, receive)
+        assert (one_round(exchange, groups[members]) is None) == (op.kind == "all_gather" and len(members) == 2)
+        issue(exchange, rank.rank, groups[members])().wait()
+        return receive
+
+    received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
+    whole = torch.stack(held)
+    total = whole.double().sum(0) if dtype == torch.float64 else whole.float().sum(0).to(dtype)
+    for at, rank in enumerate(members):
+        due = {"all_reduce": total, "reduce_scatter": total.chunk(len(members))[at], "all_gather": whole.flatten()}
+        assert torch.equal(received[rank], due[op.kind])
+
+
+def test_much_data_goes_around_a_ring() -> None:
+    task = replace(next(t for t in real(3, 1).tasks if isinstance(t.op, AllGather)), op=AllReduce())
+    for numel, quick in ((MOST_NBYTES // 4, True), (MOST_NBYTES // 4 + 1, False)):
+        data = torch.empty(numel)
+        assert (one_round(Exchange(0, task, data, data), None) is not None) == quick
 
 
 SLICINGS: list[dict[str, Any]] = [

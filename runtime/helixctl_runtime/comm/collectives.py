@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter, SendReceive
+from helixctl_runtime.comm.one_round import Work, one_round
 from helixctl_runtime.compile.bound import Exchange
 
 # torch 2.13 renames these two; 2.11 has only the old names, and the new torch warns about it.
 _all_gather: Callable[..., dist.Work] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter: Callable[..., dist.Work] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
-Issue = Callable[[], dist.Work]
+Issue = Callable[[], Work]
 
 
 def rank_sets(dag: Dag) -> list[tuple[int, ...]]:
@@ -35,6 +36,8 @@ def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Iss
         A call that returns the running work, to be waited for.
     """
     send, receive, op = exchange.send, exchange.receive, exchange.task.op
+    if quick := one_round(exchange, group):
+        return quick
     if isinstance(op, AllGather):
         flat = send.view(-1)
         return lambda: _all_gather(receive, flat, group=group, async_op=True)

@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 
 from helixctl_runtime.comm.collectives import Issue
+from helixctl_runtime.comm.one_round import Work
 from helixctl_runtime.compile.bound import BoundProgram, Compute, Exchange
 from helixctl_runtime.measure.clock import Clock
 from helixctl_runtime.measure.step_trace import RankTrace
@@ -70,7 +70,7 @@ class CommunicationTimer:
         if self._clock.cuda:
             return start
 
-        def timed() -> dist.Work:
+        def timed() -> Work:
             begin = time.perf_counter()
             work = start()
             self._seconds += time.perf_counter() - begin
@@ -121,7 +121,7 @@ class TraceRecorder:
         return recorded
 
     def issue(self, exchange: Exchange, start: Issue) -> Issue:
-        def recorded() -> dist.Work:
+        def recorded() -> Work:
             begin = self._clock.now()
             work = start()
             self._records.append((begin, self._clock.now(), self._completion(exchange, work)))
@@ -142,7 +142,7 @@ class TraceRecorder:
         records, self._records = self._records, []
         return [self._step(*step, records[i * each : (i + 1) * each]) for i, step in enumerate(steps)]
 
-    def _completion(self, exchange: Exchange, work: dist.Work) -> Sequence[Any]:
+    def _completion(self, exchange: Exchange, work: Work) -> Sequence[Any]:
         """A list that holds the moment of completion as soon as it is known."""
         if self._clock.cuda:
             ranks = exchange.task.ranks

@@ -11,6 +11,7 @@ from torch.nn.attention import sdpa_kernel
 from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
 from helixctl_runtime.comm.collectives import exchange_together, issue
+from helixctl_runtime.comm.one_round import Work
 from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange
 from helixctl_runtime.measure.action_timers import ActionTimer, Call
 
@@ -38,7 +39,7 @@ class Walker:
         self.first = first
         self._rank = program.rank
         self._cell = cell
-        self._works: dict[int, dist.Work] = {}
+        self._works: dict[int, Work] = {}
         self._steps = [(first + min(a.place + 1, program.tasks), self._bind(a, groups, timer)) for a in program.actions]
 
     def __call__(self) -> None:
