@@ -113,6 +113,21 @@ def test_attention_over_lanes_and_their_merge(width: int, rows: int, causal: boo
         torch.testing.assert_close(half, whole[..., 4:], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("counts", [(6, 6, 6), (6, 2, 6)], ids=["alike", "ragged"])
+@pytest.mark.parametrize("width", [8, 4])
+@pytest.mark.parametrize("causal", [True, False])
+def test_prompts_into_an_empty_cache(causal: bool, width: int, counts: tuple[int, ...]) -> None:
+    """As many keys as rows: a mask of the kernels' own does where the step is causal, for several queries of a head."""
+    op = PartialAttention(width, causal)
+    lane, length, count = lane_of(1, 0, 12, 12), torch.zeros(3, dtype=torch.int64), torch.tensor(counts)
+    q, k, v = numbers(3, 6, 4, 8), numbers(3, 12, 2, 8, seed=1), numbers(3, 12, 2, 8, seed=2)
+    out, lse = torch.empty(3, 6, 4, 8, dtype=DOUBLE), torch.empty(3, 6, 4, 8 // width, dtype=DOUBLE)
+    kernels.cached_attention(op, q, (k, v), (length, count), lane, 0, out, lse)()
+    due, logs = attended(q, k, v, seen_by(op, lane.positions, length, count, 6), width)
+    torch.testing.assert_close(out, due, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(lse, logs, rtol=1e-12, atol=1e-12)
+
+
 def test_a_window_that_ends_outside_the_lane_has_weight_0() -> None:
     """A lane without admitted keys makes 0 with log-sum-exp minus infinity, and all of them together make 0."""
     lane = lane_of(4, 3, 8)  # its first position is 24
@@ -127,18 +142,20 @@ def test_a_window_that_ends_outside_the_lane_has_weight_0() -> None:
     assert not merged.any()
 
 
-def test_rotation_goes_on_behind_the_cache() -> None:
+@pytest.mark.parametrize("lengths", [(0, 5, 33), (7, 7, 7), (37, 37, 37)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_goes_on_behind_the_cache(dtype: torch.dtype, lengths: tuple[int, ...]) -> None:
+    """Of every sequence behind its own length; what is beyond the table turns like its last position."""
     cos, sin = (t.unsqueeze(1) for t in rotations(RotarySpec(), 8, (0, 40)))
-    x = numbers(3, 4, 2, 8).float()
-    length = torch.tensor([0, 5, 33])
+    x = numbers(3, 4, 2, 8).to(dtype)
     out = torch.empty_like(x)
-    kernels.rotate_at(x, length, 1, cos, sin, out)()
+    kernels.rotate_at(x, torch.tensor(lengths), 1, cos, sin, out)()
     for b, t in product(range(3), range(4)):
-        place = slice(int(length[b]) + 1 + t, int(length[b]) + 2 + t)
-        due = torch.empty(1, 1, 2, 8)
-        kernels.rotate(x[b : b + 1, t : t + 1], cos[place], sin[place], due)()
+        at = min(lengths[b] + 1 + t, 39)
+        due = torch.empty(1, 1, 2, 8, dtype=dtype)
+        kernels.rotate(x[b : b + 1, t : t + 1], cos[at : at + 1], sin[at : at + 1], due)()
         assert torch.equal(out[b, t], due[0, 0])
-    kernels.rotate_at(x, length, 1, cos, sin, x)()  # over its operand
+    kernels.rotate_at(x, torch.tensor(lengths), 1, cos, sin, x)()  # over its operand
     assert torch.equal(x, out)
 
 

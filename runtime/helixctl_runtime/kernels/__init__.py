@@ -13,7 +13,7 @@ from helixctl_runtime.kernels.basic import (
     rotate,
     route,
 )
-from helixctl_runtime.kernels.cached import Lane, best, cache_write, cached_attention, choose, merge, rotate_at
+from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
 from helixctl_runtime.kernels.fused import (
     FUSED_ATTENTION,
     FusedAttention,
@@ -23,6 +23,7 @@ from helixctl_runtime.kernels.fused import (
     fused_attention,
 )
 from helixctl_runtime.kernels.grouped import experts, on_device
+from helixctl_runtime.kernels.lane_attention import cached_attention
 
 __all__ = [
     "FUSED_ATTENTION",

@@ -115,19 +115,25 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Ten
     """
     if x.is_cuda and (kernels := streaming()) and (once := kernels.rotate(x, cos, sin, out)):
         return once
+    turn = turning(x, out)
+    return lambda: turn(cos, sin)
+
+
+def turning(x: torch.Tensor, out: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """``rotate`` in torch's own operations, for cos and sin that are known in the step; they are broadcast over x."""
     lower, upper = x.chunk(2, dim=-1)
     out_lower, out_upper = out.chunk(2, dim=-1)
     over = _begins_at(out) == _begins_at(x)
     if out.dtype not in HALF:
 
-        def step() -> None:
+        def whole(cos: torch.Tensor, sin: torch.Tensor) -> None:
             held = lower.clone() if over else lower
             torch.mul(lower, cos, out=out_lower).addcmul_(upper, sin, value=-1)
             torch.mul(upper, cos, out=out_upper).addcmul_(held, sin)
 
-        return step
+        return whole
 
-    def half() -> None:
+    def half(cos: torch.Tensor, sin: torch.Tensor) -> None:
         held = lower.clone() if over else lower
         wide = lower * cos
         out_lower.copy_(wide.addcmul_(upper, sin, value=-1))

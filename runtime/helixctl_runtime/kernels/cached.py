@@ -1,4 +1,4 @@
-"""Kernels of steps with a KV cache: keys and values are written into it, and queries attend to it.
+"""Kernels of steps with a KV cache: turning by positions, writing keys and values, merging, choosing a token.
 
 A rank's part of a cache is one lane: its keys lie one after the other, ``positions`` says where each stands in its
 sequence. How many tokens a sequence has in the cache (``length``) and brings (``count``) is data.
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from helixctl.dag import CachedAttention, PartialAttention
-from helixctl_runtime.kernels.basic import Step, rotate
+from helixctl_runtime.kernels.basic import Step, rotate, turning
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,11 @@ class Lane:
         return cycles * self.block + min(max(rest - self.lane * self.block, 0), self.block)
 
 
+def alike(numbers: list[int]) -> bool:
+    """Whether all are the same."""
+    return numbers.count(numbers[0]) == len(numbers)
+
+
 def rotate_at(
     x: torch.Tensor, length: torch.Tensor, start: int, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor
 ) -> Step:
@@ -50,6 +54,8 @@ def rotate_at(
     ``cos`` and ``sin`` are (positions, 1, D/2), of all positions; tokens beyond them, which are padding, turn like the
     last. ``out`` may be ``x``.
     """
+    if not x.is_cuda:
+        return _rotate_on_cpu(x, length, start, (cos, sin), out)
     batch, rows = x.shape[:2]
     after = torch.arange(start, start + rows, device=x.device)
     its_cos, its_sin = (torch.empty(batch * rows, *t.shape[1:], dtype=t.dtype, device=t.device) for t in (cos, sin))
@@ -63,6 +69,26 @@ def rotate_at(
         torch.index_select(cos, 0, places, out=its_cos)
         torch.index_select(sin, 0, places, out=its_sin)
         step()
+
+    return run
+
+
+def _rotate_on_cpu(
+    x: torch.Tensor, length: torch.Tensor, start: int, angles: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor
+) -> Step:
+    """``rotate_at`` with a look at the lengths: sequences of one length read their angles where they lie."""
+    batch, rows = x.shape[:2]
+    after = torch.arange(start, start + rows)
+    turn, positions = turning(x, out), angles[0].shape[0]
+
+    def run() -> None:
+        lengths = length.tolist()
+        begin = lengths[0] + start
+        if alike(lengths) and begin + rows <= positions:
+            turn(*(t.narrow(0, begin, rows) for t in angles))
+            return
+        places = (length.unsqueeze(1) + after).clamp_(max=positions - 1).flatten()
+        turn(*(t.index_select(0, places).unflatten(0, (batch, rows)) for t in angles))
 
     return run
 
@@ -91,8 +117,7 @@ def _write_runs(
     caches: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     """Copy runs of tokens that follow each other in the lane, of all sequences at once where they are of one length."""
-    alike = len(set(lengths)) == len(set(counts)) == 1
-    for b in (slice(None),) if alike else range(len(lengths)):
+    for b in (slice(None),) if alike(lengths) and alike(counts) else range(len(lengths)):
         first = 0 if isinstance(b, slice) else b
         begin, end = lengths[first], lengths[first] + counts[first]
         key, keys = lane.keys_below(begin), lane.keys_below(end)
@@ -130,114 +155,6 @@ def _write_windows(
             cache.scatter_(1, at, torch.where(admitted, found, cache.gather(1, at)))
 
     return run
-
-
-def cached_attention(
-    op: CachedAttention | PartialAttention,
-    q: torch.Tensor,
-    caches: tuple[torch.Tensor, torch.Tensor],
-    counts: tuple[torch.Tensor, torch.Tensor],
-    lane: Lane,
-    start: int,
-    out: torch.Tensor,
-    lse: torch.Tensor | None = None,
-) -> Step:
-    """Attention over the keys of one lane.
-
-    Args:
-        op: width of a softmax, and whether it is causal.
-        q: (batch, rows, heads, D), of the tokens from ``start`` on.
-        caches: keys and values (batch, keys, kv_heads, D).
-        counts: length and count of each sequence, int64 (batch).
-        lane: where the keys stand.
-        start: the first token of q.
-        out: (batch, rows, heads, D); 0 where a token attends to no key.
-        lse: (batch, rows, heads, softmaxes) for the logarithms of the sums of exponentials, minus infinity where a
-            token attends to no key; None: not asked for.
-    """
-    width, rows = op.softmax_width, q.shape[1]
-    heads, parts = caches[0].shape[2], q.shape[3] // width
-    each = q.shape[2] // heads
-    # (batch, kv_head, query of it, softmax, row, width): the queries of a head of keys are rows of one attention.
-    queries = q.unflatten(3, (parts, width)).unflatten(2, (heads, each)).permute(0, 2, 4, 3, 1, 5)
-    target = out.unflatten(3, (parts, width)).unflatten(2, (heads, each)).permute(0, 2, 4, 3, 1, 5)
-    sums = None if lse is None else lse.unflatten(2, (heads, each)).permute(0, 2, 4, 3, 1)
-    keys, values = (t.unflatten(3, (parts, width)).permute(0, 2, 3, 1, 4).flatten(1, 2) for t in caches)
-    after = torch.arange(start, start + rows, device=q.device)
-
-    def attend(b: slice, last: int, admitted: torch.Tensor | None) -> None:
-        """The sequences ``b`` over the first ``last`` keys; ``admitted`` is (1 or sequences, rows, last)."""
-        its = target[b]
-        folded = queries[b].flatten(1, 2).flatten(2, 3)
-        bias = None if admitted is None else _bias(admitted, each, q.dtype)
-        made, logs = _attend(folded, keys[b, :, :last], values[b, :, :last], bias)
-        made, logs = made.view(its.shape), logs.view(its.shape[:-1])
-        if admitted is not None:
-            none = torch.logical_not(admitted[:, None, None, None, :, 0])
-            made = made.masked_fill(none.unsqueeze(-1), 0)
-            logs = logs.masked_fill(none, float("-inf"))
-        its.copy_(made)
-        if sums is not None:
-            sums[b].copy_(logs)
-
-    def run() -> None:
-        length, count = counts
-        if q.is_cuda:
-            attend(slice(None), lane.size, _admitted(op, lane.positions, length, count, after))
-            return
-        lengths, ends = length.tolist(), (length + count).tolist()
-        alike = len(set(lengths)) == len(set(ends)) == 1
-        for b in [slice(None)] if alike else [slice(i, i + 1) for i in range(len(lengths))]:
-            first = b.start or 0
-            last = lane.keys_below(ends[first])
-            if last == 0:
-                target[b].zero_()
-                if sums is not None:
-                    sums[b].fill_(float("-inf"))
-                continue
-            one = slice(first, first + 1)
-            all_seen = rows == 1 and ends[first] == lengths[first] + 1
-            seen = None if all_seen else _admitted(op, lane.positions[:last], length[one], count[one], after)
-            attend(b, last, seen)
-
-    return run
-
-
-def _admitted(
-    op: CachedAttention | PartialAttention,
-    positions: torch.Tensor,
-    length: torch.Tensor,
-    count: torch.Tensor,
-    after: torch.Tensor,
-) -> torch.Tensor:
-    """Which keys a token attends to: bool (batch, rows, keys). They are the first ones, as positions ascend."""
-    below = positions < (length + count)[:, None, None]
-    return (
-        below & (positions <= (length[:, None] + after)[..., None]) if op.causal else below.expand(-1, len(after), -1)
-    )
-
-
-def _bias(admitted: torch.Tensor, each: int, dtype: torch.dtype) -> torch.Tensor:
-    """0 or minus infinity, (batch, 1, each x rows, keys); a row that sees no key sees all, its result is not used."""
-    batch, rows, keys = admitted.shape
-    seen = admitted | torch.logical_not(admitted[..., :1])
-    bias = torch.zeros(batch, rows, keys, dtype=dtype, device=admitted.device).masked_fill_(
-        torch.logical_not(seen), float("-inf")
-    )
-    return bias[:, None, None].expand(-1, -1, each, -1, -1).reshape(batch, 1, each * rows, keys)
-
-
-def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fused attention with its log-sum-exps: (batch, heads, rows, width), and (batch, heads, rows)."""
-    aten = torch.ops.aten
-    if not q.is_cuda:
-        made, logs = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)  # noqa: SLF001
-        return made, logs
-    full = None if bias is None else bias.expand(-1, q.shape[1], -1, -1)
-    made, logs = aten._scaled_dot_product_efficient_attention(q, k, v, full, True)[:2]  # noqa: FBT003, SLF001
-    return made, logs[..., : q.shape[2]]  # padded to a multiple of 32
 
 
 def merge(part: torch.Tensor, lse: torch.Tensor, width: int, first: int, out: torch.Tensor) -> Step:
