@@ -99,11 +99,12 @@ def test_little_data_goes_in_one_round(
         assert torch.equal(received[rank], due[op.kind])
 
 
-def test_much_data_goes_around_a_ring() -> None:
-    task = replace(next(t for t in real(3, 1).tasks if isinstance(t.op, AllGather)), op=AllReduce())
-    for numel, quick in ((MOST_NBYTES // 4, True), (MOST_NBYTES // 4 + 1, False)):
-        data = torch.empty(numel)
-        assert (one_round(Exchange(0, task, data, data), None) is not None) == quick
+def test_much_data_goes_around_a_ring_but_where_that_is_an_all_reduce() -> None:
+    task = next(t for t in real(3, 1).tasks if isinstance(t.op, AllGather))
+    for numel in (MOST_NBYTES // 4, MOST_NBYTES // 4 + 3):
+        data, little = torch.empty(numel), numel * 4 <= MOST_NBYTES
+        for op, quick in ((AllReduce(), little), (AllGather(dim="x"), little), (ReduceScatter(dim="x"), True)):
+            assert (one_round(Exchange(0, replace(task, op=op), data, data), None) is not None) == quick
 
 
 SLICINGS: list[dict[str, Any]] = [

@@ -1,8 +1,8 @@
-"""Collectives of little data on CPU ranks in one round: every rank sends to every other at once.
+"""Collectives of CPU ranks in one round: every rank sends to every other at once, by gloo's all-to-all.
 
-gloo's own all-reduce, all-gather and reduce-scatter send pieces around a ring, which is the fewest bytes, but 2 (n - 1)
-or n - 1 rounds of n ranks; of little data the time is that of the rounds. Its all-to-all has one round. Sums are added
-up here, in the order of the ranks and rounded once, so that all ranks have the same.
+gloo's own all-reduce and all-gather send pieces around a ring, in 2 (n - 1) and n - 1 rounds of n ranks. That is the
+fewest bytes, but of little data the time is that of the rounds. Its reduce-scatter is an all-reduce, so that one round
+is better for any size. Sums are added up here, in the order of the ranks and rounded once: all ranks have the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch.distributed as dist
 from helixctl.dag import AllGather, AllReduce, ReduceScatter
 from helixctl_runtime.compile.bound import Exchange
 
-# Of the whole that is summed or gathered from one rank. Measured on one host: up to here one round is faster than the
-# ring with 2, 4, 8 and 16 ranks (with 4 ranks and 16 KiB 3 times), from 1 MiB on it is slower.
+# Of what one rank sends to each. Measured on one host: up to here one round is faster than the ring with 2, 4, 8 and 16
+# ranks (with 4 ranks and 16 KiB 3 times), from 1 MiB on it is slower.
 MOST_NBYTES = 256 * 1024
 _PAIR = 2  # of ranks: their ring gathers in one round
 
@@ -52,10 +52,11 @@ def one_round(exchange: Exchange, group: dist.ProcessGroup | None) -> Callable[[
         group: the process group of its ranks.
     """
     send, receive, ranks = exchange.send.view(-1), exchange.receive.view(-1), len(exchange.task.ranks)
-    if send.device.type != "cpu" or send.nbytes > MOST_NBYTES:
+    if send.device.type != "cpu":
         return None
+    little = send.nbytes <= MOST_NBYTES
     match exchange.task.op:
-        case AllReduce():
+        case AllReduce() if little:
             return lambda: _Summed(*_to_all(send, ranks, group), receive)
         case ReduceScatter():
 
@@ -64,7 +65,7 @@ def one_round(exchange: Exchange, group: dist.ProcessGroup | None) -> Callable[[
                 return _Summed(_exchanged(pieces, send, group), pieces, receive)
 
             return start
-        case AllGather() if ranks > _PAIR:
+        case AllGather() if little and ranks > _PAIR:
             return lambda: _to_all(send, ranks, group, receive)[0]
     return None
 
