@@ -170,8 +170,19 @@ class Peers:
         if self.ending.begins_within(seconds) or not self.ending.claim():
             return True
         if store := self._store:
-            _within(_STORE, store.publish_termination)
+            _within(_STORE + _FAREWELL, lambda: self._announce_termination(store))
         return False
+
+    def _announce_termination(self, store: RunStore) -> None:
+        """Publish that SIGTERM ends this rank.
+
+        Rank 0 waits for the others to publish the same: it may have the store, and without the store a rank that
+        SIGTERM reaches a moment later would report rank 0 as lost.
+        """
+        deadline = time.monotonic() + _FAREWELL
+        store.publish_termination()
+        while self.rank == 0 and time.monotonic() < deadline and store.count_terminations() < self.world_size:
+            time.sleep(_POLL)
 
     @property
     def _all(self) -> set[int]:

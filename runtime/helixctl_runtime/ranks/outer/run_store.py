@@ -117,8 +117,13 @@ class RunStore:
     def publish_termination(self) -> None:
         """Publish that SIGTERM ends this rank."""
         self.store.set(f"{self.prefix}/terminated/{self.rank}", "1")
+        self.store.add(f"{self.prefix}/terminations", 1)
         if self._state_counted.is_set():
             self.publish_exit()
+
+    def count_terminations(self) -> int:
+        """The number of ranks that SIGTERM has ended."""
+        return self.store.add(f"{self.prefix}/terminations", 0)
 
     def terminated(self, ranks: Iterable[int]) -> set[int]:
         """The ranks among ``ranks`` that SIGTERM has ended."""

@@ -65,12 +65,12 @@ class Sigterm:
         with link:
             while told := _byte(link):
                 before, beat = beat, time.monotonic()
-                if told[0] == signal.SIGTERM:
+                # The socket stays open for a second SIGTERM: Python complains on stderr if it cannot write to it.
+                if told[0] == signal.SIGTERM and not self.received:
                     self.received = True
                     # The others have reported a rank that was suspended; it has nothing to add when it is woken to end.
                     if beat - before > _SUSPENDED or not fails_within(_NOTICE):
                         os._exit(128 + signal.SIGTERM)
-                    return
 
 
 def _byte(link: socket.socket) -> bytes:
