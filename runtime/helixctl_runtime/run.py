@@ -17,7 +17,7 @@ from helixctl_runtime.execute import Options, Work
 from helixctl_runtime.generate import Prompts, text
 from helixctl_runtime.generate.chat import chats
 from helixctl_runtime.measure.task_numbering import TaskNumbering
-from helixctl_runtime.ranks import run_ranks
+from helixctl_runtime.ranks import Rank, run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.result import Result
@@ -84,16 +84,8 @@ def run(
     prefix, notes = _check_files(dags, options)
     options = replace(options, weights_prefix=prefix)
     numbering = TaskNumbering(tuple(dags), tuple(names))
-    results = run_ranks(
-        Work(numbering, options, tuple(dag.digest for dag in dags)),
-        world_size=dags[0].plan.layout.devices,
-        device=device,
-        timeout=timeout,
-        task_name=numbering.name,
-        log_dir=log_dir,
-        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
-    )
-    found: Any = results[0]
+    work = Work(numbering, options, tuple(dag.digest for dag in dags))
+    found = _on_ranks(work, numbering, device, timeout, log_dir, on_progress)
     for result in found or ():
         result.report["input"] = options.inputs and {"path": options.inputs, "notes": notes}
     return found
@@ -127,17 +119,29 @@ def generate(
     options = Options(seed=asked.seed, weights=asked.weights, weights_prefix=asked.weights_prefix)
     prefix, _ = _check_files(dags[:1], options)
     numbering = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
+    work = Generation(numbering, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags))
+    return _on_ranks(work, numbering, device, timeout, log_dir, on_progress)
+
+
+def _on_ranks(
+    work: Callable[[Rank], object],
+    numbering: TaskNumbering,
+    device: Literal["cpu", "cuda"],
+    timeout: float,
+    log_dir: Path | None,
+    on_progress: Callable[[str, int], None] | None,
+) -> Any:
+    """What rank 0 makes of the work on all ranks of the dags; None if another process is rank 0."""
     results = run_ranks(
-        Generation(numbering, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags)),
-        world_size=dags[0].plan.layout.devices,
+        work,
+        world_size=numbering.dags[0].plan.layout.devices,
         device=device,
         timeout=timeout,
         task_name=numbering.name,
         log_dir=log_dir,
         on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
     )
-    found: Any = results[0]
-    return found
+    return results[0]
 
 
 def seeded_prompts(dag: Dag, seed: int) -> Prompts:

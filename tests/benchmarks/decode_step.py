@@ -22,7 +22,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,7 +39,7 @@ from helixctl.dag import Dag  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
 from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.spec import WorkloadSpec  # noqa: E402
-from helixctl.spec.load import load_cluster, load_model  # noqa: E402
+from helixctl.spec.load import load_model  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
 from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
@@ -54,30 +53,15 @@ from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
+from tests.benchmarks.beside_transformers import RANKS, WARMUP, cluster_of_ranks, saved, tensor_parallel  # noqa: E402
 from tests.benchmarks.decode_by_hand import ByHand  # noqa: E402
-from tests.documents import SMALL  # noqa: E402
 
-RANKS, WARMUP, CACHED = 4, 5, 128
+CACHED = 128
 WORK = WorkloadSpec(batch=4, seq_len=CACHED, output_len=64, logits="last")
-LLAMA: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 2816,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "vocab_size": 2048,
-}
 LAYOUTS = {
     "4 x 1": Layout(groups=RANKS, slices=1, combine="reduce"),
     "2 x 2 by key": Layout(groups=2, slices=2, slicing="key", combine="reduce"),
 }
-
-
-def saved(folder: Path) -> torch.Tensor:
-    """Write the checkpoint; the token ids of the prompts."""
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).save_pretrained(folder)
-    return torch.randint(LLAMA["vocab_size"], (WORK.batch, CACHED))
 
 
 @dataclass(frozen=True)
@@ -199,10 +183,7 @@ class _Transformers:
     """transformers' steps, tensor parallel over all ranks."""
 
     def __init__(self, folder: str, rank: Rank) -> None:
-        os.environ |= {"RANK": str(rank.rank), "LOCAL_RANK": str(rank.rank), "WORLD_SIZE": str(rank.world_size)}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, tp_plan="auto").eval()
+        self.model = tensor_parallel(folder, rank)
         self.cache: Any = None
 
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
@@ -245,9 +226,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ids = saved(Path(folder))
+        ids = saved(Path(folder), WORK.batch, CACHED)
         model = load_model(folder).model
-        cluster = load_cluster(SMALL[1]).model_copy(update={"hosts": 1, "devices_per_host": RANKS})
+        cluster = cluster_of_ranks()
         dags = {}
         for name, layout in LAYOUTS.items():
             plan = Plan.of(model, cluster, WORK, layout)

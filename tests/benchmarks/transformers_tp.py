@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ from helixctl.dag import Dag  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
 from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.spec import WorkloadSpec  # noqa: E402
-from helixctl.spec.load import load_cluster, load_model  # noqa: E402
+from helixctl.spec.load import load_model  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
 from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
@@ -46,29 +44,13 @@ from helixctl_runtime.measure.walk import Walker, fused  # noqa: E402
 from helixctl_runtime.ranks import Phase, Rank, run_ranks  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
 from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
-from tests.documents import SMALL  # noqa: E402
+from tests.benchmarks.beside_transformers import RANKS, WARMUP, cluster_of_ranks, saved, tensor_parallel  # noqa: E402
 
-RANKS, WARMUP = 4, 5
 WORK = WorkloadSpec(batch=4, seq_len=128, logits="all")
-LLAMA: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 2816,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "vocab_size": 2048,
-}
 LAYOUTS = {
     "executor": Layout(groups=RANKS, slices=1, combine="reduce"),
     "executor, residual sharded": Layout(groups=RANKS, slices=1, combine="reduce", residual="sharded"),
 }
-
-
-def saved(folder: Path) -> torch.Tensor:
-    """Write the checkpoint; the token ids of a step."""
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).save_pretrained(folder)
-    return torch.randint(LLAMA["vocab_size"], (WORK.batch, WORK.seq_len))
 
 
 @dataclass(frozen=True)
@@ -125,10 +107,7 @@ class Side:
         return found, programs
 
     def _transformers(self, rank: Rank) -> Callable[[], torch.Tensor]:
-        os.environ |= {"RANK": str(rank.rank), "LOCAL_RANK": str(rank.rank), "WORLD_SIZE": str(rank.world_size)}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = transformers.AutoModelForCausalLM.from_pretrained(self.folder, tp_plan="auto").eval()
+        model = tensor_parallel(self.folder, rank)
         return lambda: model(self.ids, use_cache=False).logits
 
 
@@ -138,9 +117,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ids = saved(Path(folder))
+        ids = saved(Path(folder), WORK.batch, WORK.seq_len)
         model = load_model(folder).model
-        cluster = load_cluster(SMALL[1]).model_copy(update={"hosts": 1, "devices_per_host": RANKS})
+        cluster = cluster_of_ranks()
         dags = {name: lower(Plan.of(model, cluster, WORK, layout)) for name, layout in LAYOUTS.items()}
         for dag in dags.values():
             if found := verify(dag):

@@ -151,17 +151,14 @@ class Peers:
         return _within(_STORE, claim) is not False
 
     def announce_exit(self) -> None:
-        """Publish that this rank exits; rank 0, which may have the store, first waits for the others to exit."""
+        """Publish that this rank exits; rank 0 first waits for the others to exit."""
         store = self._store
         if store is None:
             return
 
         def announce() -> None:
-            deadline = time.monotonic() + _FAREWELL
-            exited = store.publish_exit()
-            while self.rank == 0 and exited < store.count_states() and time.monotonic() < deadline:
-                time.sleep(_POLL)
-                exited = store.count_exits()
+            store.publish_exit()
+            self._outlive_others(lambda: store.count_exits() >= store.count_states())
 
         _within(_STORE + _FAREWELL, announce)
 
@@ -170,18 +167,19 @@ class Peers:
         if self.ending.begins_within(seconds) or not self.ending.claim():
             return True
         if store := self._store:
-            _within(_STORE + _FAREWELL, lambda: self._announce_termination(store))
+
+            def announce() -> None:
+                store.publish_termination()
+                # Without the store, a rank that SIGTERM reaches a moment later would report rank 0 as lost.
+                self._outlive_others(lambda: store.count_terminations() >= self.world_size)
+
+            _within(_STORE + _FAREWELL, announce)
         return False
 
-    def _announce_termination(self, store: RunStore) -> None:
-        """Publish that SIGTERM ends this rank.
-
-        Rank 0 waits for the others to publish the same: it may have the store, and without the store a rank that
-        SIGTERM reaches a moment later would report rank 0 as lost.
-        """
+    def _outlive_others(self, have_ended: Callable[[], bool]) -> None:
+        """On rank 0, which may have the store, wait for the others to end; not for long, as some may never do."""
         deadline = time.monotonic() + _FAREWELL
-        store.publish_termination()
-        while self.rank == 0 and time.monotonic() < deadline and store.count_terminations() < self.world_size:
+        while self.rank == 0 and not have_ended() and time.monotonic() < deadline:
             time.sleep(_POLL)
 
     @property
