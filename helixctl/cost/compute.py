@@ -34,12 +34,13 @@ from helixctl.dag import (
     Rotate,
     RotateAt,
     Route,
+    Sample,
     Task,
     Value,
 )
 from helixctl.dag.formulas import cached_keys, expert_rows
 from helixctl.errors import HelixError
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, SamplingSpec
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
@@ -69,6 +70,9 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.route(x.numel // x.shape[-1], gates.shape[-1], x.shape[-1], task.nbytes)
         case Experts():
             cost = _experts(dag, task, task.op, device)
+        case Sample(sampling):
+            sequences, vocabulary = dag.value[task.inputs[0]].shape
+            cost = device.sample(sequences, vocabulary, sampling)
         case _:
             raise TypeError(task.kind)  # a collective
     overhead = device.task_overhead
@@ -117,6 +121,7 @@ def decode_attention_cost(
 # Sort the tokens by expert, collect them, and put together what the experts made of each.
 _STEPS_AROUND_EXPERTS = 10
 _STEPS_OF_A_ROUTE = 8
+_STEPS_OF_A_DRAW = 60
 _GATED = 3  # weights of a gated expert
 
 
@@ -243,6 +248,22 @@ class _Device:
             return logits
         overhead = (_STEPS_OF_A_ROUTE - 1) * self.task_overhead.value
         return Cost(logits.seconds + tokens * c.SORTED_ROW.value + overhead, (*logits.origins, c.SORTED_ROW))
+
+    def sample(self, sequences: int, vocabulary: int, sampling: SamplingSpec) -> Cost:
+        """A token of each sequence: logits sorted, where some are left out, and random numbers for those kept."""
+        logits = sequences * vocabulary
+        kept = sequences * min(sampling.top_k or vocabulary, vocabulary)
+        drawn = self.elementwise("sample", int(kept * c.DRAWN_NBYTES.value))
+        seconds, origins = drawn.seconds, [*drawn.origins, c.DRAWN_NBYTES]
+        if sampling.leaves_out(vocabulary) and self.cuda:
+            seconds += self.elementwise("sample", int(logits * c.SORTED_NBYTES.value)).seconds
+            origins.append(c.SORTED_NBYTES)
+        elif sampling.leaves_out(vocabulary):
+            seconds += logits * c.CPU_SORTED_LOGIT.value
+            origins.append(c.CPU_SORTED_LOGIT)
+        if self.cuda:  # on CPU a call of next to no work takes less than a task
+            seconds += (_STEPS_OF_A_DRAW - 1) * self.task_overhead.value
+        return Cost(seconds, tuple(origins))
 
     def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
         """Products of several weights (depth, columns), each with an equal part of the rows, one after the other."""

@@ -80,6 +80,18 @@ SORTED_TOKENS: Final = Constant(
 )
 SORTED_ROW: Final = Constant("sorted_row", 7e-9, f"default: sorting a token's logits, {_H200}, 8 to 128 experts", "s")
 
+# --- drawing a token --------------------------------------------------------------------------------------------------
+
+DRAWN_NBYTES: Final = Constant(
+    "drawn_nbytes", 450, "default: read and written by the calls that draw, per token that is kept, counted"
+)
+SORTED_NBYTES: Final = Constant(
+    "sorted_nbytes", 160, "default: read and written per sorted logit, four passes of a radix sort, counted"
+)
+CPU_SORTED_LOGIT: Final = Constant(
+    "cpu_sorted_logit", 67e-9, "default: sorting a logit on a core of an Intel Xeon, 49,152 and 128,256 of them", "s"
+)
+
 # --- everything on CUDA -----------------------------------------------------------------------------------------------
 
 MEMORY_SHARE: Final = Constant(

@@ -29,6 +29,7 @@ from helixctl.dag.ops import (
     Rotate,
     RotateAt,
     Route,
+    Sample,
     SendReceive,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "Rotate",
     "RotateAt",
     "Route",
+    "Sample",
     "SendReceive",
     "Task",
     "Tensor",

@@ -25,7 +25,7 @@ _STRICT = ConfigDict(extra="forbid")
 # The first bad row of a table is said, not a million: a dag is written by a program, and its rows are bad alike.
 _Rows = FailFast()
 _Number = Annotated[float, Field(strict=True)]  # not read from text
-_INTEGERS = {"input_ids", "length", "count"}  # inputs
+_INTEGERS = {"input_ids", "length", "count", "seed"}  # inputs
 Role = Literal["input", "weight", "state", "activation", "output"]
 GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
@@ -39,8 +39,8 @@ class Tensor:
     """A whole tensor of the model: its dims in the order of its axes, their sizes, and its seeded numbers.
 
     ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
-    token ids the scale is their number, of lengths it is 0 and the offset is the length. ``next`` names, of a state,
-    the tensor that it is in the next step.
+    token ids the scale is their number, of lengths and seeds it is 0 and the offset is the number. ``next`` names, of
+    a state, the tensor that it is in the next step.
     """
 
     name: str

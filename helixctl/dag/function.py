@@ -34,15 +34,17 @@ from helixctl.dag.ops import (
     Rotate,
     RotateAt,
     Route,
+    Sample,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ModelSpec, Step, VocabularySpec
+from helixctl.spec import ModelSpec, SamplingSpec, Step, VocabularySpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
 LENGTH = "length"  # real tokens of every sequence, which come first; in a step with a cache those that it holds
 COUNT = "count"  # real new tokens of every sequence in a step with a cache, which come first
 _LENGTHS = (LENGTH, COUNT)
+SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 _HEADS = ("head", "head_dim")
@@ -205,9 +207,9 @@ class _Equations:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
 
-    def count(self, name: str, tokens: int) -> str:
-        """An input with so many tokens of every sequence, where no other numbers are given."""
-        return self.tensor(name, "input", ("batch",), (float(tokens), 0.0))
+    def count(self, name: str, number: int) -> str:
+        """An input with a number of every sequence, which it is where no other numbers are given."""
+        return self.tensor(name, "input", ("batch",), (float(number), 0.0))
 
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
@@ -232,10 +234,17 @@ class _Equations:
         self.define(last, "head.norm", self.norm, (x, norm), normed)
         self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
         if self.cached:
-            best = (self.tensor(f"best_{n}", "activation", ("batch", "vocab_share")) for n in ("logit", "token"))
-            logit, token = best
-            self.define(last, "head.best", Best(), (logits,), logit, token)
-            self.define(last, "head.choose", Choose(), (logit, token), self.tensor(TOKEN, "output", ("batch",)))
+            self.token(last, logits, self.step.sampling)
+
+    def token(self, layer: int, logits: str, sampling: SamplingSpec | None) -> None:
+        """The next token of every sequence: drawn from all logits, or the best of the best of each share."""
+        if sampling is not None:
+            inputs = (logits, self.count(SEED, 0), *_LENGTHS)
+            self.define(layer, "head.sample", Sample(sampling), inputs, self.tensor(TOKEN, "output", ("batch",)))
+            return
+        logit, best = (self.tensor(f"best_{n}", "activation", ("batch", "vocab_share")) for n in ("logit", "token"))
+        self.define(layer, "head.best", Best(), (logits,), logit, best)
+        self.define(layer, "head.choose", Choose(), (logit, best), self.tensor(TOKEN, "output", ("batch",)))
 
     def layer(self, i: int) -> None:
         p, model = f"l{i}.", self.model

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
-from helixctl.spec import Dtype, RotarySpec, accumulator
+from helixctl.spec import Dtype, RotarySpec, SamplingSpec, accumulator
 
 T = TypeVar("T")
 
@@ -296,6 +296,22 @@ class Choose:
     kind: Literal["choose"] = field(default="choose", kw_only=True)
 
 
+@_op
+class Sample:
+    """The next token of every sequence, drawn with the softmax of its logits / temperature as probabilities.
+
+    Of the tokens in descending order of their logits, of equal ones the lowest first, ``top_k`` are kept; of these the
+    fewest whose probability together is ``top_p`` or more. What is drawn depends on the seed of a sequence, its number
+    in the batch and the token's position alone, not on who draws.
+
+    Inputs: logits (batch, vocab), all of vocab; seed, length and count (batch) int64. Output: token (batch) int64, with
+    the position length[b] + count[b].
+    """
+
+    kind: Literal["sample"] = field(default="sample", kw_only=True)
+    sampling: SamplingSpec
+
+
 Op = Annotated[
     Broadcast
     | Embed
@@ -317,6 +333,7 @@ Op = Annotated[
     | Merge
     | Best
     | Choose
+    | Sample
     | AllToAll
     | AllGather
     | AllReduce
@@ -362,7 +379,7 @@ def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bo
             return reduced if output == 0 else accumulator(model)
         case Best():
             return accumulator(model) if output == 0 else "int64"
-        case Choose():
+        case Choose() | Sample():
             return "int64"
         case _:
             return reduced if partial and not isinstance(op, _SELECTING) else model

@@ -132,6 +132,7 @@ _NAMES: Final = {
     "all_to_all": ("exchange", "shard"),
     "narrow": ("narrow", "shard"),
 }
+_OF_THE_HEAD: Final = {"best_logit": "best_logit", "best_token": "best_token", "logits": "all_logits"}
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
@@ -143,8 +144,8 @@ def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, st
             return kind[0], "whole"
         case "attend":  # attention_part, attention_lse
             return kind.removeprefix("attention_"), "whole"
-        case "head" if kind.startswith("best_"):
-            return kind, "full"
+        case "head" if kind in _OF_THE_HEAD:
+            return _OF_THE_HEAD[kind], "full"
         case "concat":
             first = "slices" if layout.gather_order == "slices_first" else "groups"
             return move.axis, _OF_A_PART[move.axis] if move.axis == first else "full"

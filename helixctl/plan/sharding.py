@@ -86,6 +86,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.feed_forward.experts is not None,
         step.logits == "last",
         step.cached is not None,
+        step.sampling is not None,
     )
     return _table(form)
 
@@ -101,6 +102,7 @@ class _Form(NamedTuple):
     experts: bool
     last: bool
     cached: bool
+    sampled: bool
 
 
 @cache
@@ -183,6 +185,8 @@ def _ends(form: _Form) -> dict[str, Sharded]:
     first = Sharding(owner="first")
     table = {"input": Sharded(first, stream), "input_ids": WHOLE_ALWAYS if form.cached else Sharded(first, WHOLE)}
     table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
+    if form.sampled:
+        table["logits"] = Sharded(Sharding(_VOCABULARY), WHOLE)
     table |= {n: Sharded(Sharding((Cut("vocab_share", "tensor"),)), WHOLE) for n in ("best_logit", "best_token")}
     table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), stream)
     if form.last and any(cut.dim == "seq" for cut in stream.cuts):

@@ -41,6 +41,7 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
         lanes=layout.slices if layout.shared_dim == "key" else 1,
         block=layout.key_block,
         vocabulary_shares=layout.partitions,
+        sampling=workload.sampling,
     )
 
 

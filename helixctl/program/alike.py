@@ -14,6 +14,7 @@ from helixctl.dag import (
     PartialAttention,
     Rotate,
     RotateAt,
+    Sample,
     Value,
 )
 from helixctl.dag.function import function_of
@@ -68,6 +69,8 @@ class Programs:
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
             elif isinstance(task.op, Best):  # on the first token of the share
                 yield self._dag.value[own.inputs[0]].region[1]
+            elif isinstance(task.op, Sample):  # on which sequences these are
+                yield self._dag.value[own.inputs[0]].region[0]
 
     def _kind(self, value: Value) -> object:
         tensor = self._dag.tensor[value.tensor]

@@ -25,6 +25,7 @@ from helixctl.dag import (
     Rotate,
     RotateAt,
     Route,
+    Sample,
     Task,
 )
 from helixctl.program.actions import Compute, Weights
@@ -36,7 +37,7 @@ from helixctl.program.weights import held, side_by_side
 from helixctl.spec import RotarySpec
 
 
-def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kind
+def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one case a kind
     """Add the actions of a computation at the draft's place."""
     match task.op:
         case Linear(contract):
@@ -61,6 +62,8 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kin
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
             _cached_attention(draft, task)
+        case Sample():
+            _sample(draft, task)
         case Embed() | Norm() | Route() | Experts() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
@@ -182,6 +185,12 @@ def _cached_attention(draft: Draft, task: Task) -> None:
         out = draft.new(task.outputs[0], draft.made_for_a_gather(task.outputs[0]))
         writes = [out.in_order([out.parts(d)[0] for d in draft.dims(task.outputs[0])])]
     _kernel(draft, task, reads, writes, constants=(_positions(draft, k),))
+
+
+def _sample(draft: Draft, task: Task) -> None:
+    logits, *numbers = task.inputs
+    reads = [draft.packed(logits).view] + [_of_sequences(draft, number, logits) for number in numbers]
+    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
 
 
 def _positions(draft: Draft, cache: str) -> Constant:

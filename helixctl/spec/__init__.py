@@ -13,6 +13,7 @@ from helixctl.spec.model import (
     VocabularySpec,
     WorkloadSpec,
 )
+from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step, StepName
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ModelSpec",
     "NormSpec",
     "RotarySpec",
+    "SamplingSpec",
     "Spec",
     "Step",
     "StepName",

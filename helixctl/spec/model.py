@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from helixctl.spec.attention import AttentionSpec
 from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
+from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step
 
 
@@ -87,6 +88,7 @@ class WorkloadSpec(Spec):
         output_len: tokens that are generated after each prompt, one a step, with a KV cache; None: one pass.
         prefill_tokens: tokens of all sequences of a replica that go through the model in one step of the prefill, at
             most; always one of each sequence.
+        sampling: how the next token is drawn; None: it is the one with the largest logit.
     """
 
     batch: Count = 1
@@ -94,13 +96,21 @@ class WorkloadSpec(Spec):
     logits: Literal["all", "last"] = added("all")
     output_len: Count | None = added(None)
     prefill_tokens: Count = added(8192)
+    sampling: SamplingSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _tokens_are_chosen(self) -> Self:
+        if self.sampling is not None and self.output_len is None:
+            raise Contradiction("sampling is of generated tokens, and there is no output_len", "sampling")
+        return self
 
     def __str__(self) -> str:
         """``1,024 sequences x 1 token in one pass, no KV cache``."""
         tokens = f"{self.seq_len:,} {'token' if self.seq_len == 1 else 'tokens'}"
         if self.output_len is not None:
             prompts = f"{self.batch:,} {'prompt' if self.batch == 1 else 'prompts'}"
-            return f"{prompts} x {tokens}, {self.output_len:,} generated after each"
+            choice = "" if self.sampling is None else f", {self.sampling}"
+            return f"{prompts} x {tokens}, {self.output_len:,} generated after each{choice}"
         last = ", logits of the last token" if self.logits == "last" else ""
         sequences = f"{self.batch:,} {'sequence' if self.batch == 1 else 'sequences'}"
         return f"{sequences} x {tokens} in one pass, no KV cache{last}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from helixctl.spec.sampling import SamplingSpec
+
 StepName = Literal["pass", "prefill", "decode"]
 
 
@@ -22,6 +24,7 @@ class Step:
         lanes: shares in which the positions are dealt, in turns of ``block`` positions.
         block: positions that lie in one lane before the next lane has its turn.
         vocabulary_shares: shares of the vocabulary, each of which is searched for the best next token.
+        sampling: how the next token is drawn; None: it is the best.
     """
 
     name: StepName
@@ -33,6 +36,7 @@ class Step:
     lanes: int = 1
     block: int = 1
     vocabulary_shares: int = 1
+    sampling: SamplingSpec | None = None
 
     @property
     def tokens(self) -> int:

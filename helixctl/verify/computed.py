@@ -249,6 +249,15 @@ def _choose(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, logit.region[:1])]
 
 
+def _sample(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    logits, *numbers = values
+    whole_sum(*values)
+    all_of(dag, logits, 1, "a draw needs all")
+    for number in numbers:
+        same_tokens(number, logits)
+    return [made(dag, task.op, logits.region[:1])]
+
+
 def _last_token(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     x, length = values
     whole_sum(*values)
@@ -278,4 +287,5 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "merge": _merge,
     "best": _best,
     "choose": _choose,
+    "sample": _sample,
 }

@@ -27,6 +27,7 @@ from helixctl.dag.ops import (
     Rotate,
     RotateAt,
     Route,
+    Sample,
 )
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
@@ -46,6 +47,7 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     Merge: (2, 1),
     Best: (1, 2),
     Choose: (2, 1),
+    Sample: (4, 1),
 }
 
 

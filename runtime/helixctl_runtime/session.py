@@ -44,7 +44,7 @@ class Asked:
         prompts: what to continue; the plan's batch.
         new: tokens after each prompt, at most.
         ends: tokens that end a sequence.
-        seed: of weights that come from no file.
+        seed: of weights that come from no file, and of the random numbers where tokens are drawn.
         warm: whether a short run comes before the measured one.
         check: compare the logits of every token with one pass of the unpartitioned model in float64.
         weights, weights_prefix: as of ``execute.Options``.
@@ -111,14 +111,14 @@ class _Session:
         printer = self._printer()
         with fused(programs), torch.inference_mode():
             if asked.warm:
-                generate(prefill, decode, asked.prompts, chunk=chunk, new=min(_WARM, asked.new))
+                generate(prefill, decode, asked.prompts, chunk=chunk, new=min(_WARM, asked.new), seed=asked.seed)
                 for timer in timers:
                     timer.lap()
             dist.barrier()
             said = printer.add if printer else None
             logits = self._empty_logits()
-            new, ends = asked.new, asked.ends
-            made = generate(prefill, decode, asked.prompts, chunk=chunk, new=new, ends=ends, said=said, logits=logits)
+            how: dict[str, Any] = {"new": asked.new, "ends": asked.ends, "seed": asked.seed}
+            made = generate(prefill, decode, asked.prompts, chunk=chunk, said=said, logits=logits, **how)
         if printer:
             printer.end()
         kept: list[Any] = [None] * rank.world_size

@@ -28,6 +28,7 @@ from helixctl.dag import (
     Rotate,
     RotateAt,
     Route,
+    Sample,
 )
 from helixctl_runtime import kernels
 from helixctl_runtime.compile.memory import Memory
@@ -78,6 +79,10 @@ class Kernels:
                 return kernels.last_token(reads[0], reads[1], start, out, whole=whole)
             case Narrow():
                 return kernels.copy([(out, reads[0])])
+            case Sample(sampling):
+                (first, _), _ = self._dag.value[action.task.inputs[0]].region
+                seed, length, count = reads[1:]
+                return kernels.sample(sampling, reads[0], (seed, length, count), first, out)
             case RotateAt() | CacheWrite() | CachedAttention() | PartialAttention() | Merge() | Best() | Choose():
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
         return self._with_weights(action, reads, out)

@@ -8,8 +8,9 @@ from time import perf_counter
 
 import torch
 
-from helixctl.dag.function import COUNT, LENGTH, TOKEN
+from helixctl.dag.function import COUNT, LENGTH, SEED, TOKEN
 from helixctl_runtime.generate.feed import Feed
+from helixctl_runtime.splitmix64 import signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class Stage:
         for feed in self.feeds:
             feed.take(TOKEN, token)
 
+    def give_seeds(self, seeds: torch.Tensor) -> None:
+        """Give the ranks that draw tokens the seed of every sequence, int64 (batch), for all steps that follow."""
+        for feed in self.feeds:
+            feed.put(SEED, seeds)
+
     def keep_logits(self, target: torch.Tensor, sequences: torch.Tensor) -> None:
         """Put the logits of the last step into (batch, vocab), for some sequences: bool (batch)."""
         held = target.clone()
@@ -74,10 +80,11 @@ def generate(
     chunk: int,
     new: int,
     ends: Collection[int] = (),
+    seed: int = 0,
     said: Callable[[torch.Tensor], object] | None = None,
     logits: torch.Tensor | None = None,
 ) -> Generated:
-    """Continue prompts, greedily.
+    """Continue prompts.
 
     Args:
         prefill: the step that takes ``chunk`` tokens of every sequence.
@@ -86,6 +93,7 @@ def generate(
         chunk: tokens of a sequence in a step of the prefill.
         new: tokens after each prompt, at most.
         ends: tokens that end a sequence; it keeps the token.
+        seed: of the random numbers, where the steps draw tokens.
         said: called after every step with its tokens, int64 (batch), -1 where a sequence has ended.
         logits: (batch, new, vocab); takes those that each token was chosen by, as far as ranks of this process have
             them.
@@ -97,6 +105,8 @@ def generate(
     tokens = torch.full((batch, new), -1, dtype=torch.int64)
     token = torch.full((batch,), -1, dtype=torch.int64)
     made = torch.empty_like(token)
+    for stage in (prefill, decode):
+        stage.give_seeds(torch.full((batch,), signed(seed)))
     begin = perf_counter()
     for start in range(0, longest, chunk):
         ids = torch.zeros(batch, chunk, dtype=torch.int64)

@@ -24,6 +24,7 @@ from helixctl_runtime.kernels.fused import (
 )
 from helixctl_runtime.kernels.grouped import experts, on_device
 from helixctl_runtime.kernels.lane_attention import cached_attention
+from helixctl_runtime.kernels.sampling import sample
 
 __all__ = [
     "FUSED_ATTENTION",
@@ -52,4 +53,5 @@ __all__ = [
     "rotate",
     "rotate_at",
     "route",
+    "sample",
 ]

@@ -13,10 +13,8 @@ import torch
 
 from helixctl.dag import Tensor
 from helixctl.plan import Interval
+from helixctl_runtime.splitmix64 import shift, signed, words
 
-_GAMMA = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
 _MOST_AT_ONCE = 2**24
 
 
@@ -70,25 +68,8 @@ def _numbers(
         index = torch.arange(start, stop, dtype=torch.int64, device=device) * stride
         position = position.unsqueeze(-1) + index if axis else index
     key = int.from_bytes(hashlib.sha256(f"{seed}:{tensor.name}".encode()).digest()[:8], "big")
-    z = (position + 1).mul_(_signed(_GAMMA)).add_(_signed(key))
-    z = _xor_shift(z, 30).mul_(_signed(_MIX_1))
-    z = _xor_shift(z, 27).mul_(_signed(_MIX_2))
-    z = _xor_shift(z, 31)
+    z = words(signed(key), position)
     if dtype == torch.int64:
-        return _shift(z, 32).mul_(int(scale)).bitwise_right_shift_(32).add_(int(offset))
-    uniform = _shift(z, 48).to(torch.float32).sub_(2.0**15).mul_(2.0**-15)  # 65,536 steps of [-1, 1)
+        return shift(z, 32).mul_(int(scale)).bitwise_right_shift_(32).add_(int(offset))
+    uniform = shift(z, 48).to(torch.float32).sub_(2.0**15).mul_(2.0**-15)  # 65,536 steps of [-1, 1)
     return uniform.mul_(scale).add_(offset).to(dtype)
-
-
-def _signed(word: int) -> int:
-    """The int64 with the same bits: torch multiplies and adds modulo 2**64 in int64."""
-    return word - 2**64 if word >= 2**63 else word
-
-
-def _shift(z: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift to the right; torch's own keeps the sign."""
-    return (z >> bits) & (2 ** (64 - bits) - 1)
-
-
-def _xor_shift(z: torch.Tensor, bits: int) -> torch.Tensor:
-    return _shift(z, bits).bitwise_xor_(z)
