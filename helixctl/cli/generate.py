@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from helixctl.cli.console import progress, table
 from helixctl.cli.measurements import print_verdicts
+from helixctl.cli.sampling import choice
 from helixctl.cli.sources import counted, print_sources
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail
@@ -36,6 +37,7 @@ class Wanted:
         weights, weights_prefix, seed, output: as of ``helixctl run``.
         warm: whether a short run comes first.
         check: compare the logits with one pass of the unpartitioned model.
+        of_plan: how the plan's file says that tokens are chosen, where the options say otherwise.
     """
 
     prompts: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class Wanted:
     output: str | None = None
     warm: bool = True
     check: bool = False
+    of_plan: str | None = None
 
 
 def generate(
@@ -98,7 +101,7 @@ def generate(
             out.print(f"\n{_headed(number, wanted)}{text}", markup=False, emoji=False)
         out.print()
     report |= {"text": texts} if texts else {}
-    _print(out, report, plan, device)
+    _print(out, report, plan, device, wanted.of_plan)
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
     print_verdicts(out, [report])
@@ -171,7 +174,7 @@ def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, An
     return found
 
 
-def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> None:
+def _print(out: Console, report: dict[str, Any], plan: Plan, device: str, of_plan: str | None) -> None:
     environment = report["environment"]
     where = environment["gpu" if device == "cuda" else "processor"]
     cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
@@ -199,5 +202,8 @@ def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> Non
     out.print(rows)
     out.print()
     made = counted(report["output_tokens"], "token")
-    out.print(f"{made} of {counted(report['sequences'], 'sequence')}, greedy")
+    drawn = "" if plan.workload.sampling is None else f", seed {report['seed']}"
+    out.print(f"{made} of {counted(report['sequences'], 'sequence')}, {choice(plan.workload.sampling)}{drawn}")
+    if of_plan is not None:
+        out.print(f"the options replace the plan's choice of tokens ({of_plan}): its steps were lowered and proved so")
     print_sources(out, report)

@@ -108,6 +108,10 @@ def _verdict(out: Console, report: dict[str, Any], of: str) -> list[Diagnostic]:
         return []
     error, plain, tolerance = (_error(check[key]) for key in ("error", "unpartitioned_error", "tolerance"))
     numbers = f"relative error {error} against float64; unpartitioned {report['dtype']}: {plain}; tolerated {tolerance}"
+    if unlike := check.get("tokens_unlike_float64"):
+        numbers += f"; tokens that float64 would choose otherwise: {unlike}"
+    if wrong := check.get("wrong_tokens"):
+        numbers += f"; tokens that are not those of their logits: {wrong}"
     if check["passed"]:
         out.print(f"{of}check passed: {numbers}")
         return []

@@ -14,6 +14,7 @@ from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.generations import generations, memory_sheet
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.sampling import Drawing, sampling_options
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Tokens generated after each sequence: plan a prefill and a decode step with a KV cache.",
 )
+@sampling_options
 @click.option(
     "--logits",
     type=click.Choice(("all", "last")),
@@ -75,6 +77,9 @@ def command(
     batch: int | None,
     seq_len: int | None,
     output_len: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
     logits: str | None,
     groups: int | None,
     slices: int | None,
@@ -115,7 +120,7 @@ def command(
     old = plan_on_disk(checked) if checked is not None else None
     given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
     workload = [f"workload.{k}={v}" for k, v in given if v is not None]
-    loaded = load_pair(model, cluster, (*sets, *workload))
+    loaded = load_pair(model, cluster, (*sets, *workload, *Drawing(temperature, top_k, top_p).sets))
     limits = {"max_ttft": max_ttft, "max_tpot": max_tpot}
     _refuse_of_a_generation(objective, limits, loaded.model.workload.output_len)
     doubtful = slips(loaded.cluster)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
 from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.sampling import Drawing, choice, redrawn, sampling_options
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError, fail
@@ -42,7 +44,13 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Default: the model's.")
 @click.option("--warmup", type=click.IntRange(min=0), default=100, show_default=True, help="Steps before measuring.")
 @click.option("--iters", type=click.IntRange(min=1), default=1000, show_default=True, help="Measured steps.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and input that come from no file.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of weights and input that come from no file, and of drawn tokens.",
+)
 @click.option(
     "--cuda-graph/--no-cuda-graph",
     default=None,
@@ -68,13 +76,14 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Of a plan with steps: continue a text.")
 @click.option("--chat", is_flag=True, help="Prompts are messages of a user: put them into the model's chat template.")
 @click.option("--generate", "new", type=click.IntRange(min=1), metavar="N", help="Tokens after each prompt, at most.")
+@sampling_options
 @click.option("--ignore-eos", is_flag=True, help="Go on behind a token that ends a sequence.")
 @click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
 @click.option("--trace", "trace_path", metavar="FILE", help="Write a step's measured timeline in Chrome trace format.")
 @force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
-def command(  # noqa: C901  one case an option
+def command(  # noqa: C901, PLR0912  one case an option
     documents: tuple[str, ...],
     *,
     compare: bool,
@@ -94,6 +103,9 @@ def command(  # noqa: C901  one case an option
     prompts: tuple[str, ...],
     chat: bool,
     new: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
     ignore_eos: bool,
     report_path: str | None,
     trace_path: str | None,
@@ -107,7 +119,9 @@ def command(  # noqa: C901  one case an option
     before anything starts. Weights and input are seeded unless files are given.
 
     A PLAN that was made with --output-len continues prompts: --prompt TEXT (once a sequence) with --weights FOLDER, or
-    the 'input_ids' of --input, or seeded ones; greedily, with a KV cache, a static batch.
+    the 'input_ids' of --input, or seeded ones; with a KV cache, a static batch. Tokens are chosen as the plan says:
+    greedily, unless it was made with --temperature, --top-k or --top-p. Given here, these replace what it says, and
+    the steps are proved so.
 
     With --compare several documents run on the same ranks, a step of each in turn, so that noise meets all alike.
     """
@@ -124,15 +138,19 @@ def command(  # noqa: C901  one case an option
     ]
     check_outputs(outputs, (*documents, weights, inputs), force=force)
     out = answers(report_path, trace_path)
+    drawing = Drawing(temperature, top_k, top_p)
     if dry_run:
-        _dry_run(out, documents, dtype, device)
+        _dry_run(out, documents, dtype, device, drawing)
         return 0
-    loaded = [load_planned(document) for document in documents]
+    read = [load_planned(document) for document in documents]
+    loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
     _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
         wanted = Wanted(
             prompts, new, chat, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check
         )
+        if isinstance(read[0], Plan) and loaded != read:
+            wanted = replace(wanted, of_plan=choice(read[0].workload.sampling))
         _refuse_of_steps({"--compare": compare, "--trace": trace_path, "--cuda-graph": cuda_graph})
         plan = steps[0].plan
         check_config(weights, [plan], as_planned=as_planned)
@@ -282,11 +300,11 @@ def _names(documents: Sequence[str], dags: Sequence[Dag]) -> Sequence[str]:
     return layouts if len(set(layouts)) == len(layouts) else documents
 
 
-def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | None) -> None:
+def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | None, drawing: Drawing) -> None:
     """Prove what would run, and say what it is; a plan of very many tasks is not lowered for it."""
     texts, plans = [], []
     for document in documents:
-        planned = load_planned(document)
+        planned = redrawn(load_planned(document), document, drawing)
         _check_tokens([document], [planned])
         if isinstance(planned, Plan) and about(planned) > MANY_TASKS:
             typed = planned.model.model_copy(update={"dtype": dtype or planned.model.dtype})

@@ -44,6 +44,7 @@ def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequ
             "logits": plan.workload.logits,
             "output_len": plan.workload.output_len,
             "prefill_tokens": plan.workload.prefill_tokens,
+            "sampling": plan.workload.sampling and plan.workload.sampling.model_dump(),
             "digest": plan.digests.workload,
         },
         "plan_digest": plan.digest,

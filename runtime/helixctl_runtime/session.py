@@ -161,8 +161,10 @@ class _Session:
         def load(tensor: Tensor) -> torch.Tensor:
             return self.numbers.region(tensor, tensor.full, TORCH[plan.model.dtype], torch.device("cpu"))
 
-        found = check_report([check_generation(plan, load, ids, torch.tensor(tokens), whole)])
-        return found or {}
+        check, chosen = check_generation(plan, load, ids, torch.tensor(tokens), whole, self.asked.seed)
+        found = check_report([check]) or {}
+        counted = {"wrong_tokens": chosen.wrong, "tokens_unlike_float64": chosen.unlike_float64}
+        return found | {"passed": found["passed"] and not chosen.wrong} | counted
 
     def _printer(self) -> Printer | None:
         if self.asked.tokenizer is None or self.rank.rank:
