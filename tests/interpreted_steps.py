@@ -52,11 +52,12 @@ def generate(
     seed: int = 0,
     given: dict[str, Array] | None = None,
     ends: Sequence[int] = (),
+    draws: int = 0,
 ) -> tuple[Array, list[Array]]:
     """Prefill prompts and decode `new` tokens after each; return tokens (batch, new) and the logits of every step.
 
-    A sequence ends with a token of `ends`; from then on its tokens are -1. Before the first step the caches hold
-    numbers that are none, which must not show.
+    A sequence ends with a token of `ends`; from then on its tokens are -1. `draws` is the seed of every sequence.
+    Before the first step the caches hold numbers that are none, which must not show.
     """
     batch, longest = prompts.shape
     chunk = next(tensor for tensor in dags["prefill"]["tensors"] if tensor["name"] == "input_ids")["shape"][1]
@@ -65,7 +66,7 @@ def generate(
 
     def step(name: str, ids: Array, length: Array, count: Array) -> Array:
         nonlocal states
-        inputs = {"input_ids": ids, "length": length, "count": count}
+        inputs = {"input_ids": ids, "length": length, "count": count, "seed": np.full(batch, draws)}
         numbers = execute(dags[name], seed, {**(given or {}), **inputs}, states)
         states = left(dags[name], numbers)
         logits.append(whole(dags[name], numbers, "logits"))

@@ -98,7 +98,12 @@ def words(name: str, shape: Sequence[int], region: Region, seed: int) -> Array:
     position: Array = np.zeros((), np.uint64)
     for size, (start, stop) in zip(shape, region, strict=True):
         position = position[..., None] * np.uint64(size) + np.arange(start, stop, dtype=np.uint64)
-    z = key + (position + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    return mixed(np.asarray(key), position)
+
+
+def mixed(key: Array, i: Array) -> Array:
+    """Return z of a key and a number, modulo 2^64."""
+    z = key + (i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(z ^ (z >> np.uint64(31)))
@@ -365,6 +370,29 @@ def _choose(call: Call) -> list[Array]:
     return [among.min(axis=1)]
 
 
+def _sample(call: Call) -> list[Array]:
+    """Draw a token of every sequence among those that are kept, in float64."""
+    how, tokens = call.op["sampling"], []
+    seed, length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (1, 2, 3))
+    for b, logits in enumerate(call.inputs[0].astype(np.float64)):
+        s = (logits - logits.max()) / how["temperature"]
+        kept = np.argsort(-logits, kind="stable")[: how["top_k"]]
+        share = np.exp(s[kept]) / np.exp(s[kept]).sum()
+        ahead = np.concatenate([[0], np.cumsum(share)[:-1]])
+        kept = np.sort(kept[ahead < how["top_p"]])
+        u = uniform(int(seed[b]), call.start("batch") + b, int(length[b] + count[b]), kept)
+        tokens.append(kept[np.argmax(s[kept] - np.log(-np.log(u)))])
+    return [np.array(tokens)]
+
+
+def uniform(seed: int, sequence: int, position: int, tokens: Array) -> Array:
+    """Return u of tokens at a position of a sequence."""
+    w = np.array([seed % 2**64], np.uint64)
+    for i in (sequence, position):
+        w = mixed(w, np.array([i], np.uint64))
+    return ((mixed(w, tokens.astype(np.uint64)) >> np.uint64(12)).astype(np.float64) + 0.5) / 2**52
+
+
 def _attention(call: Call) -> list[Array]:
     """Compute softmax(Q K^T / sqrt(w)) V for every batch, head and part of w head dims alone.
 
@@ -509,6 +537,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "merge": _merge,
     "best": _best,
     "choose": _choose,
+    "sample": _sample,
     "all_to_all": _all_to_all,
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,

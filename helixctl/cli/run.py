@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +19,7 @@ from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
 from helixctl.cli.outputs import Output, check_outputs, force_option
-from helixctl.cli.sampling import Drawing, choice, redrawn, sampling_options
+from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError, fail
@@ -83,7 +82,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
-def command(  # noqa: C901, PLR0912  one case an option
+def command(  # noqa: C901  one case an option
     documents: tuple[str, ...],
     *,
     compare: bool,
@@ -146,17 +145,15 @@ def command(  # noqa: C901, PLR0912  one case an option
     loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
     _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
+        source = (inputs, weights, weights_prefix, seed)
         wanted = Wanted(
-            prompts, new, chat, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check
+            prompts, new, chat, ignore_eos, *source, output, warmup > 0, check, replaced(read[0], loaded[0])
         )
-        if isinstance(read[0], Plan) and loaded != read:
-            wanted = replace(wanted, of_plan=choice(read[0].workload.sampling))
         _refuse_of_steps({"--compare": compare, "--trace": trace_path, "--cuda-graph": cuda_graph})
         plan = steps[0].plan
         check_config(weights, [plan], as_planned=as_planned)
-        device = device or plan.cluster.device.kind
-        how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir, "report_path": report_path}
-        generate(_runtime(), out, plan, steps, wanted, **how)
+        how: Any = {"timeout": timeout, "log_dir": log_dir, "report_path": report_path}
+        generate(_runtime(), out, plan, steps, wanted, device=device or plan.cluster.device.kind, **how)
         return 0
     if prompts or new or ignore_eos:
         raise fail("HX509", f"{documents[0]} is of one pass without a cache", "plan with --input-len and --output-len")

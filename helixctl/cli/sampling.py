@@ -101,6 +101,11 @@ def redrawn(planned: Plan | Dag, document: str, drawing: Drawing) -> Plan | Dag:
     return Plan.of(planned.model, planned.cluster, workload, planned.layout)
 
 
+def replaced(read: Plan | Dag, run: Plan | Dag) -> str | None:
+    """How a plan's file says that tokens are chosen, where the options say otherwise."""
+    return choice(read.workload.sampling) if isinstance(read, Plan) and read != run else None
+
+
 def choice(sampling: SamplingSpec | None) -> str:
     """How tokens are chosen: ``greedy``, or ``drawn: temperature 0.7, top_p 0.9``."""
     return "greedy" if sampling is None else f"drawn: {sampling}"

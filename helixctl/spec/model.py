@@ -138,6 +138,8 @@ def _one_pass(batch: int, seq_len: int, logits: Literal["all", "last"]) -> Step:
 
 def no_logits(model: ModelSpec, workload: WorkloadSpec) -> str | None:
     """Why a model has no logits of the tokens that a step asks for, or None."""
+    if model.vocabulary is None and workload.sampling is not None:
+        return "sampling of tokens, but the model has no vocabulary"
     if workload.logits == "all" or model.vocabulary is not None:
         return None
     return f"logits: {workload.logits}, but the model has no vocabulary and makes none"

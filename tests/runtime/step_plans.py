@@ -6,8 +6,15 @@ from hypothesis import strategies as st
 
 from helixctl.plan import Plan
 from helixctl.plan.layout import illegalities
-from helixctl.spec import VocabularySpec
+from helixctl.spec import SamplingSpec, VocabularySpec
 from tests.runtime.test_interpreter import small_plans
+
+
+def samplings() -> st.SearchStrategy[SamplingSpec]:
+    """Ways to draw a token of a small vocabulary."""
+    temperatures = st.sampled_from([0.05, 0.7, 1.0, 3.0])
+    top_ks, top_ps = st.sampled_from([None, 1, 3, 10, 11, 99]), st.sampled_from([1.0, 0.01, 0.5, 0.9])
+    return st.builds(SamplingSpec, temperature=temperatures, top_k=top_ks, top_p=top_ps)
 
 
 @st.composite
@@ -30,6 +37,7 @@ def step_plans(draw: st.DrawFn) -> Plan:
         update={
             "batch": batch,
             "output_len": draw(st.integers(1, 9)),
+            "sampling": draw(st.none() | samplings()) if model.vocabulary else None,
             "prefill_tokens": draw(st.integers(1, batch * (one.workload.seq_len + 1))),
         }
     )

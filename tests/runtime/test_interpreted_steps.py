@@ -15,7 +15,7 @@ from helixctl.dag import Dag, Value
 from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.plan.steps import steps_of
-from helixctl.spec import WorkloadSpec
+from helixctl.spec import SamplingSpec, WorkloadSpec
 from helixctl.verify import verify
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate import Prompts, generate
@@ -45,6 +45,12 @@ def steps_for(groups: int, slices: int, changes: dict[str, Any] | None = None, *
     workload = WorkloadSpec(
         batch=BATCH, seq_len=LONGEST, output_len=NEW, prefill_tokens=CHUNK * -(-BATCH // plan.layout.data)
     )
+    return Plan.of(plan.model, plan.cluster, workload, plan.layout)
+
+
+def drawn(plan: Plan, **how: Any) -> Plan:
+    """The same plan with tokens that are drawn."""
+    workload = plan.workload.model_copy(update={"sampling": SamplingSpec(**how)})
     return Plan.of(plan.model, plan.cluster, workload, plan.layout)
 
 
@@ -85,7 +91,7 @@ def ran(plan: Plan, ends: tuple[int, ...] = (), new: int = NEW) -> tuple[np.ndar
 
     prompts = Prompts(torch.from_numpy(prompts_of(plan)), torch.from_numpy(LENGTHS))
     assert whole.dags["prefill"].work.seq_len == CHUNK
-    found = generate(stage("prefill"), stage("decode"), prompts, chunk=CHUNK, new=new, ends=ends)
+    found = generate(stage("prefill"), stage("decode"), prompts, chunk=CHUNK, new=new, ends=ends, seed=SEED)
     return found.tokens.numpy(), logits
 
 
@@ -93,7 +99,7 @@ def by_the_page(
     plan: Plan, ends: tuple[int, ...] = (), given: dict[str, np.ndarray] | None = None, new: int = NEW
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     dags = {name: json.loads(lower(plan, step=name).to_json()) for name in steps_of(plan.workload)}
-    return interpreted(dags, prompts_of(plan), LENGTHS, new, given=given, ends=ends)
+    return interpreted(dags, prompts_of(plan), LENGTHS, new, given=given, ends=ends, draws=SEED)
 
 
 LAYOUTS: dict[str, Plan] = {
@@ -116,7 +122,14 @@ LAYOUTS: dict[str, Plan] = {
     "sharded": steps_for(3, 1, residual="sharded", combine="reduce"),
     "sharded, key, tied": steps_for(2, 2, {"vocabulary": {"tied": True}}, slicing="key", residual="sharded"),
     "experts": steps_for(2, 1, {"feed_forward": EXPERTS}, experts=2),
+    "drawn": drawn(steps_for(1, 1)),
+    "drawn, key": drawn(steps_for(1, 3, slicing="key"), top_k=20, top_p=0.8),
+    "drawn, batch": drawn(steps_for(2, 2, slicing="batch", combine="reduce"), temperature=0.5, top_p=0.9),
+    "drawn, stages": drawn(steps_for(2, 1, pipeline=2, microbatches=2), top_k=7),
+    "drawn, replicas": drawn(steps_for(1, 2, slicing="key", data=2), temperature=1.7),
+    "drawn, sharded": drawn(steps_for(3, 1, residual="sharded", combine="reduce"), top_p=0.6),
 }
+SEED = -3  # of what is drawn: as a word it begins with ones
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -134,10 +147,21 @@ def test_tokens_and_logits(name: str) -> None:
 
 def test_all_layouts_continue_alike() -> None:
     """Of one model: no layout changes the function."""
-    alike = [plan for plan in LAYOUTS.values() if plan.model == LAYOUTS["one device"].model]
+    model = LAYOUTS["one device"].model
+    alike = [plan for plan in LAYOUTS.values() if plan.model == model and plan.workload.sampling is None]
     first = ran(alike[0])[0]
     assert len(alike) > 8
     for plan in alike[1:]:
+        assert np.array_equal(ran(plan)[0], first)
+
+
+def test_all_layouts_draw_alike() -> None:
+    """The random numbers know of no layout; in float64 no two scores are within rounding."""
+    plans = [drawn(plan, top_k=30, top_p=0.95) for name, plan in LAYOUTS.items() if name.startswith("drawn")]
+    first = ran(plans[0])[0]
+    assert len(plans) > 5
+    assert len(np.unique(first)) > 20  # next to no token is drawn twice: all are drawn from
+    for plan in plans[1:]:
         assert np.array_equal(ran(plan)[0], first)
 
 
@@ -180,5 +204,5 @@ def test_random_plans(plan: Plan, seed: int) -> None:
     new = min(4, plan.workload.output_len or 1)
     dags = {name: json.loads(lower(plan, step=name).to_json()) for name in steps_of(plan.workload)}
     whole, prompts = session(plan), Prompts(torch.from_numpy(ids), torch.from_numpy(lengths))
-    ran = generate(whole.steps["prefill"], whole.steps["decode"], prompts, chunk=work.seq_len, new=new)
-    assert np.array_equal(ran.tokens.numpy(), interpreted(dags, ids, lengths, new)[0])
+    ran = generate(whole.steps["prefill"], whole.steps["decode"], prompts, chunk=work.seq_len, new=new, seed=seed)
+    assert np.array_equal(ran.tokens.numpy(), interpreted(dags, ids, lengths, new, draws=seed)[0])
