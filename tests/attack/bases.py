@@ -9,7 +9,7 @@ from typing import Any
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Plan
-from helixctl.spec import StepName
+from helixctl.spec import SamplingSpec, StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
 from tests.runtime.models import EXPERTS, REAL, merged, plan_for
 
@@ -39,14 +39,19 @@ def _real(
 
 
 def _steps(
-    groups: int, slices: int, changes: dict[str, Any] | None = None, prefill_tokens: int = 8192, **axes: Any
+    groups: int,
+    slices: int,
+    changes: dict[str, Any] | None = None,
+    prefill_tokens: int = 8192,
+    sampling: SamplingSpec | None = None,
+    **axes: Any,
 ) -> Callable[[], Plan]:
     """Prompts of 4 sequences of 5 tokens, and 6 after each."""
     one = _real(groups, slices, changes or {}, key_block=2, **axes)
 
     def made() -> Plan:
         plan = one()
-        update = {"output_len": 6, "prefill_tokens": prefill_tokens}
+        update = {"output_len": 6, "prefill_tokens": prefill_tokens, "sampling": sampling}
         return Plan.of(plan.model, plan.cluster, plan.workload.model_copy(update=update), plan.layout)
 
     return made
@@ -65,7 +70,10 @@ STEPS: dict[str, StepName] = {
     "prefill, by key": "prefill",
     "prefill, in stages, by key": "prefill",
     "prefill, sharded": "prefill",
+    "decode, drawn": "decode",
+    "prefill, drawn in stages": "prefill",
 }
+DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -112,6 +120,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
         1, 2, {"layers": 2}, 8, slicing="key", pipeline=2, microbatches=2, interleave=2
     ),
     "prefill, sharded": _steps(3, 1, prefill_tokens=16, residual="sharded"),
+    "decode, drawn": _steps(3, 1, sampling=DRAWN),
+    "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip
 
 

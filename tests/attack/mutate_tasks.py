@@ -215,6 +215,7 @@ OPS: dict[str, Data] = {
     "merge": {"softmax_width": 10},
     "best": {},
     "choose": {},
+    "sample": {"sampling": {"temperature": 0.7, "top_k": 5, "top_p": 0.9}},
     "all_to_all": {"split": "batch", "gather": "head_dim"},
     "all_gather": {"dim": "hidden"},
     "all_reduce": {},
@@ -232,6 +233,7 @@ SIMILAR = (
     ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"), ("rotate_at", "rotate"), ("choose", "best"),
     ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
+    ("sample", "choose"), ("sample", "best"),
 )  # fmt: skip
 
 
