@@ -223,6 +223,10 @@ def added(text: str, token: int) -> dict[str, Any]:
         (("--chat",), "--chat is of messages that --prompt gives"),
         (("--prompt", "x", "--input", "y.safetensors"), "--prompt gives the prompts, and so does --input"),
         (("--generate", "0"), "Invalid value for '--generate'"),
+        (("--temperature", "-1"), "Invalid value for '--temperature'"),
+        (("--temperature", "nan"), "Invalid value for --temperature: not a number"),
+        (("--top-p", "0"), "Invalid value for '--top-p'"),
+        (("--top-k", "-1"), "Invalid value for '--top-k'"),
     ],
 )
 def test_options_that_a_generation_does_not_have(options: tuple[str, ...], message: str, plans: Path) -> None:
@@ -239,6 +243,47 @@ def test_the_logits_of_every_token_are_checked(name: str, plans: Path, tmp_path:
     assert "check passed: relative error" in report["said"]
 
 
+def test_options_replace_the_choice_of_a_plan(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """Of a greedy plan, and of one that draws: the same tokens on other layouts, by the seed alone."""
+    how = ("--temperature", "0.9", "--top-k", "50", "--top-p", "0.95")
+    given = ("--prompt", QUICK, "--ignore-eos", "--generate", "6", "--seed", "3")
+    first = run(plans, "one", tmp_path, *given, *how, "--check")
+    assert first["check"]["passed"]
+    assert (first["check"]["wrong_tokens"], first["check"]["tokens_unlike_float64"]) == (0, 0)
+    assert first["workload"]["sampling"] == {"temperature": 0.9, "top_k": 50, "top_p": 0.95}
+    assert "6 tokens of 1 sequence, drawn: temperature 0.9, top_k 50, top_p 0.95, seed 3\n" in first["said"]
+    assert "the options replace the plan's choice of tokens (greedy)" in first["said"]
+    assert first["tokens"] != [known.continued(QUICK, 6)]
+    drawing = tmp_path / "drawing.plan.json"
+    sizes = ("--batch", "1", "--input-len", "52", "--output-len", "12", "--layout", "groups=1,slices=3,slicing=key")
+    ranks = ("--set", "devices_per_host=3", "-q")
+    made = helixctl("plan", known.folder, SMALL[1], *sizes, *ranks, *how, "-o", drawing)
+    assert made.status == 0, made.err
+    again = run(tmp_path, "drawing", tmp_path, *given, weights=known.folder)
+    assert again["tokens"] == first["tokens"]
+    assert "replace" not in again["said"]
+    greedy = run(tmp_path, "drawing", tmp_path, *given, "--temperature", "0", weights=known.folder)
+    assert greedy["tokens"] == [known.continued(QUICK, 6)]
+    assert "6 tokens of 1 sequence, greedy\n" in greedy["said"]
+
+
+def test_a_wrong_token_is_no_pass(plans: Path, tmp_path: Path) -> None:
+    """Ranks that draw otherwise than the plan says: the logits are right, and the check finds the tokens."""
+    report = ("--report", tmp_path / "r.json")
+    given = ("--weights", plans / "little", "--prompt", QUICK, "--temperature", "1", "--check", "--warmup", "0")
+    done = helixctl("run", plans / "one.plan.json", *given, *report, before=_DRAWS_OTHERWISE)
+    assert "tokens that are not those of their logits" in done.err
+    assert "HX506" in done.err
+
+
+# Forked ranks have what this process has: random numbers of another generator.
+_DRAWS_OTHERWISE = """
+import helixctl_runtime.kernels.sampling as s
+uniform = s.uniform
+s.uniform = lambda state, number: uniform(state + 1, number)
+"""
+
+
 def test_two_generations_are_not_compared(plans: Path) -> None:
     done = helixctl("run", "--compare", plans / "one.plan.json", plans / "one.plan.json")
     assert done.status == 2
@@ -247,6 +292,8 @@ def test_two_generations_are_not_compared(plans: Path) -> None:
 
 def test_documents_that_make_no_tokens(plans: Path, tmp_path: Path) -> None:
     """One pass, one step of two, and a model of hidden states."""
+    done = helixctl("run", "plans/small/dense.4x4.plan.json", "--top-k", "3")
+    assert "HX509 plans/small/dense.4x4.plan.json is of one pass without a cache: --temperature, --top-k" in done.err
     for option in (("--prompt", "x"), ("--generate", "3"), ("--ignore-eos",)):
         done = helixctl("run", "plans/small/dense.4x4.plan.json", *option)
         assert "HX509 plans/small/dense.4x4.plan.json is of one pass without a cache" in done.err

@@ -19,7 +19,7 @@ from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan, illegalities
-from helixctl.spec import ModelSpec, StepName, WorkloadSpec
+from helixctl.spec import ModelSpec, SamplingSpec, StepName, WorkloadSpec
 from helixctl.spec.load import load_cluster, load_model
 from helixctl_runtime import kernels
 from helixctl_runtime.compile import compile_rank
@@ -533,6 +533,18 @@ def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
     work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
     plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
     check(lower(plan, step=step))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("how", [{}, {"top_k": 9}, {"temperature": 0.7, "top_k": 9, "top_p": 0.9}], ids=str)
+def test_drawing_a_token(how: dict[str, Any], dtype: str) -> None:
+    """No draw waits for the host, and so no rank for another's host."""
+    groups, slices, axes = CACHES["in stages"]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, sampling=SamplingSpec(**how))
+    model = ModelSpec.model_validate(merged(REAL, {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16}}))
+    dag = lower(sketched(model, work, groups, slices, **axes), step="decode")
+    assert "sample" in {task.kind for task in dag.tasks}
+    check(dag)
 
 
 def test_a_cache_of_the_paper_s_model() -> None:
