@@ -22,6 +22,18 @@ def attend_s(dag: Dag, copied: int) -> float:
     return seconds(dag, task) - c.TASK_OVERHEAD.value - 2 * copied / STREAMING
 
 
+@pytest.mark.parametrize(
+    ("how", "kept", "sorts"), [("temperature=1", 4096, False), ("top_k=64", 64, True), ("top_p=0.9", 4096, True)]
+)
+def test_a_draw_streams_its_logits_as_often_as_its_calls_do(how: str, kept: int, sorts: bool) -> None:
+    """450 bytes for every token that is kept, 160 for every logit that is sorted, and the starts of 60 calls."""
+    sizes = ("vocabulary.size=4096", "workload.batch=8", "workload.seq_len=4", "workload.output_len=4")
+    dag = dag_of(PAPER, 1, 1, *ONE, *sizes, f"workload.sampling.{how}")
+    task = next(task for task in dag.tasks if task.kind == "sample")
+    nbytes = 8 * kept * 450 + (8 * 4096 * 160 if sorts else 0)
+    assert seconds(dag, task) == pytest.approx(60 * c.TASK_OVERHEAD.value + nbytes / STREAMING, rel=1e-9)
+
+
 def test_attention_over_one_token_is_as_many_tiles_as_heads_and_sequences() -> None:
     dag = dag_of(PAPER, 4, 4)
     tiles = 1024 * 4  # of 16 heads a group has 4, each rank a softmax of each

@@ -24,6 +24,7 @@ HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 
 REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
         "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
 STEPS = ("workload.seq_len=96", "workload.output_len=5", "workload.prefill_tokens=160", "workload.logits=last")
+DRAWN = ("workload.sampling.temperature=0.7", "workload.sampling.top_p=0.9")
 SMALL_SPECS = [
     (SMALL, (*HOSTS, "devices_per_host=2", "device.kind=cuda")),
     (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=8", "device.memory=20 MB")),
@@ -40,8 +41,10 @@ SMALL_SPECS = [
     (SMALL, ("hosts=1", *REAL, *STEPS, "devices_per_host=4", "layers=2", "workload.batch=4")),
     (SMALL_MOE, (*HOSTS, *REAL, *STEPS, "devices_per_host=2", "device.kind=cuda", "layers=3", "workload.batch=5")),
     (SMALL, ("hosts=1", *STEPS, "devices_per_host=4", "workload.logits=all", "layers=2", "workload.batch=4")),
+    (SMALL, (*HOSTS, *REAL, *STEPS, *DRAWN, "devices_per_host=2", "device.kind=cuda", "workload.batch=5")),
+    (SMALL, ("hosts=1", *REAL, *STEPS, *DRAWN, "devices_per_host=3", "layers=2", "workload.batch=4")),
 ]
-GENERATIONS = (11, 12, 13)
+GENERATIONS = (11, 12, 13, 14, 15)
 
 
 def forecast_of(plan: Plan) -> Forecast:
