@@ -28,8 +28,14 @@ def other_family(config: Mapping[str, Any]) -> Finding:
     return Finding("HX111", message, hint, ("model_type",), of_key=False)
 
 
-def architecture_findings(config: Mapping[str, Any], family: str) -> Iterator[Finding]:
-    """The class that the weights are for: a family's language model, not a classifier or a variant of it."""
+def architecture_findings(config: Mapping[str, Any], family: str, also: Sequence[str] = ()) -> Iterator[Finding]:
+    """The class that the weights are for: a family's language model, not a classifier or a variant of it.
+
+    Args:
+        config: the config.
+        family: its model_type.
+        also: further names of the family's language model.
+    """
     names = config.get("architectures")
     if names is None:
         return
@@ -39,7 +45,7 @@ def architecture_findings(config: Mapping[str, Any], family: str) -> Iterator[Fi
         yield Finding("HX105", message, None, ("architectures",), of_key=True)
         return
     # Llama's first configs have LLaMAForCausalLM.
-    others = [name for name in names if name.lower() != expected.lower()]
+    others = [name for name in names if name.lower() not in {expected.lower(), *map(str.lower, also)}]
     if others:
         message = f"architecture {', '.join(others)}: not modelled; of model_type {shown(family)} it is {expected}"
         yield Finding("HX111", message, None, ("architectures",), of_key=True)

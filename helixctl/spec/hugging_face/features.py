@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -105,15 +105,16 @@ class Feature:
         return Finding("HX111", message, None, path, of_key=True)
 
 
-def features_of(config: Mapping[str, Any], *, slides: bool = False) -> list[Feature]:
+def features_of(config: Mapping[str, Any], reads: Collection[str] = (), *, slides: bool = False) -> list[Feature]:
     """All features of a config that are not modelled, those of the configs nested in it as well.
 
     Args:
         config: a Hugging Face config.
+        reads: keys that the config's family reads, which are therefore modelled.
         slides: it is of a family whose windows are read, so that some layers may have one.
     """
     found: dict[str, dict[DocumentPath, str]] = {}
-    for name, path, value in _told(config, (), slides=slides):
+    for name, path, value in _told(config, (), reads, slides=slides):
         said = "" if isinstance(value, dict | list) else f" {shown(value)}"
         found.setdefault(name, {}).setdefault(path, dotted(path) + said)
     return [Feature(name, told_by) for name, told_by in found.items()]
@@ -129,11 +130,13 @@ def _feature(key: str) -> tuple[str, Predicate]:
     return _TOLD.get(key) or _TOLD.get(f"{key.partition('_')[0]}_*") or ("", _given)
 
 
-def _told(config: Mapping[str, Any], at: DocumentPath, *, slides: bool) -> Iterator[tuple[str, DocumentPath, Any]]:
+def _told(
+    config: Mapping[str, Any], at: DocumentPath, reads: Collection[str] = (), *, slides: bool
+) -> Iterator[tuple[str, DocumentPath, Any]]:
     for key, value in config.items():
         path = (*at, key)
         name, when = _feature(key)
-        if name and when(value):
+        if name and when(value) and key not in reads:
             yield name, path, value
         if key in ROPE_KEYS and isinstance(value, dict):
             yield from _of_rope(value, path)

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import EXPERTS_KEYS, architecture_findings, contradictions, other_family
-from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Qwen2
+from helixctl.spec.hugging_face.families import FAMILIES, Decoder
+from helixctl.spec.hugging_face.families.dense import Qwen2
 from helixctl.spec.hugging_face.features import features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
 from helixctl.spec.hugging_face.without_effect import said_again, without_effect
@@ -30,14 +31,14 @@ def model_of_config(
         config: the config, read from its file.
         file: the file's path, which names a model that has no name of its own; "-" is standard input.
     """
-    features = features_of(config, slides=_slides(config))
-    refused = {path for feature in features for path in feature.told_by}
-    findings = [feature.finding() for feature in features]
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
+    features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and issubclass(cls, Qwen2))
+    refused = {path for feature in features for path in feature.told_by}
+    findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):
         return ({}, ()), [other_family(config), *findings]
-    findings += architecture_findings(config, family)
+    findings += architecture_findings(config, family, cls.architectures)
     known = {key: value for key, value in config.items() if (key,) not in refused and _counts(key, value, cls, family)}
     decoder, wrong = examined(cls, known)
     findings += [unknown_key(item, cls) if item.code == "HX103" else item for item in wrong]
@@ -47,13 +48,9 @@ def model_of_config(
         findings += [*contradictions(decoder), *said_again(config, decoder)]
     if findings or decoder is None:
         return ({}, ()), findings
-    origins = tuple(_origins(config, decoder, family, file))
+    # Those of the family itself replace what the rules for all families give.
+    origins = tuple({origin.field: origin for origin in _origins(config, decoder, family, file)}.values())
     return (_nested(origins), origins), []
-
-
-def _slides(config: Mapping[str, Any]) -> bool:
-    family = config.get("model_type")
-    return isinstance(family, str) and issubclass(FAMILIES.get(family, Decoder), Qwen2)
 
 
 def _counts(key: str, value: object, cls: type[Decoder], family: str) -> bool:
@@ -103,6 +100,10 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
     yield of("dtype", dtype) if dtype else Origin(("dtype",), default, (), "float32")
     yield of("max_positions", "max_position_embeddings")
+    for field, key in decoder.keys.items():
+        yield of(field, key)
+    for item in decoder.derived():
+        yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
     yield Origin(("workload", "batch"), "ours for a Hugging Face model", (), _WORKLOAD_BATCH)
     seq_len = min(_WORKLOAD_SEQ_LEN, decoder.max_position_embeddings)
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"

@@ -1,0 +1,79 @@
+"""What the configs of all families have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import ConfigDict, Field
+
+from helixctl.spec.attention import Positive
+from helixctl.spec.base import Count, Dtype, Spec
+
+Flag = Annotated[bool, Field(strict=True)]
+Layers = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
+LayerType = Literal["full_attention", "sliding_attention"]
+
+
+class Derived(NamedTuple):
+    """A field of ours that a family works out itself.
+
+    Attributes:
+        field: its path, ``attention.sliding_window``.
+        value: what it is.
+        keys: the keys of the config from which it follows; none where every model of the family has it so.
+    """
+
+    field: str
+    value: Any
+    keys: tuple[str, ...] = ()
+
+
+class Decoder(Spec):
+    """What all families have: a causal, gated decoder of tokens with RMS norms and a rotary embedding.
+
+    Attributes:
+        always: fields of ours that no key gives; every model of the family has them so.
+        default_theta: of the rotary embedding.
+        width_key: the key of the feed-forward network's width, or of an expert's.
+        keys: fields of ours that only some families have, and the key that gives each.
+        architectures: names of the class in transformers beside that of the family, as configs have them.
+    """
+
+    model_config = ConfigDict(defer_build=True)  # one family of all is read, if any: the others need no validator
+
+    always: ClassVar[dict[str, Any]] = {
+        "attention.qkv_bias": False,
+        "attention.output_bias": False,
+        "attention.qk_norm": False,
+    }
+    default_theta: ClassVar[float] = 10000.0
+    width_key: ClassVar[str] = "intermediate_size"
+    keys: ClassVar[Mapping[str, str]] = {}
+    architectures: ClassVar[tuple[str, ...]] = ()
+
+    hidden_size: Count
+    num_hidden_layers: Layers
+    num_attention_heads: Count
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
+    vocab_size: Count
+    hidden_act: Literal["gelu", "relu", "silu"] = "silu"
+    max_position_embeddings: Count
+    rms_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
+    tie_word_embeddings: Flag = False
+    dtype: Dtype | None = None
+    torch_dtype: Dtype | None = None
+    rope_theta: Positive | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    layer_types: list[LayerType] | None = None
+
+    def window(self) -> tuple[str | None, int | None]:
+        """The key that decides on the sliding window, if the family has one, and the window of any layer."""
+        return None, None
+
+    def derived(self) -> Iterator[Derived]:
+        """Further fields, from several keys or in the family's own way; they replace what the rules for all give."""
+        yield from ()
