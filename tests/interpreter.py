@@ -299,15 +299,17 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
     width, causal = call.op["softmax_width"], call.op["causal"]
     q, k, v = call.inputs[:3]
     length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (3, 4))
-    if any(call.start("head_dim", i) % width for i in range(3)) or call.start("seq", 0) < 0:
+    if any(call.places[i].region[-1][0] % width for i in range(2)) or call.start("seq", 0) < 0:
         raise ValueError(f"a softmax of width {width} is cut")
+    parts = q.shape[3] // width
+    wide = v.shape[-1] // parts
     p = _positions(call, 1).ravel()
     heads, keys = call.places[0].shape[2], call.places[1].shape[4]
     taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     t = call.start("seq") + np.arange(q.shape[1])
-    y, lse = np.zeros_like(q), np.full((*q.shape[:3], q.shape[3] // width), -np.inf, q.dtype)
+    y, lse = np.zeros((*q.shape[:3], v.shape[-1]), q.dtype), np.full((*q.shape[:3], parts), -np.inf, q.dtype)
     for b in range(len(q)):
         seen = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
         if causal:
@@ -317,14 +319,14 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
             continue
         k_b, v_b = (x[b].reshape(len(p), *x.shape[4:])[held][:, taken] for x in (k, v))  # position, head, head_dim
         for i in range(lse.shape[-1]):
-            part = slice(i * width, (i + 1) * width)
+            part, its = slice(i * width, (i + 1) * width), slice(i * wide, (i + 1) * wide)
             scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) / math.sqrt(width)
             scores = np.where(seen[:, held], scores, -np.inf)
             most = scores.max(axis=-1, keepdims=True)
             weights = np.exp(scores - np.where(np.isinf(most), 0, most))
             total = weights.sum(axis=-1, keepdims=True)
             shares = weights / np.where(total == 0, 1, total)
-            y[b][..., part] = np.einsum("htp,phd->thd", shares, v_b[..., part])
+            y[b][..., its] = np.einsum("htp,phd->thd", shares, v_b[..., its])
             with np.errstate(divide="ignore"):
                 lse[b][..., i] = np.where(total > 0, most + np.log(total), -np.inf)[..., 0].T
     return y, lse
@@ -347,7 +349,7 @@ def _merge(call: Call) -> list[Array]:
     weights = np.exp(lse - np.where(np.isinf(most), 0, most))
     total = weights.sum(axis=1, keepdims=True)
     shares = weights / np.where(total == 0, 1, total)
-    softmax = (call.start("head_dim") + np.arange(part.shape[-1])) // call.op["softmax_width"]
+    softmax = (call.places[0].region[-1][0] + np.arange(part.shape[-1])) // call.op["softmax_width"]
     return [(part * shares[..., softmax]).sum(axis=1)]
 
 
@@ -371,7 +373,7 @@ def _attention(call: Call) -> list[Array]:
     Of the heads of k and v every head takes the one that its place among all heads gives it.
     """
     width = call.op["softmax_width"]
-    if any(call.start("head_dim", i) % width for i in range(3)):
+    if any(call.start("head_dim", i) % width for i in range(2)):
         raise ValueError(f"a softmax of width {width} is cut")
     heads, keys = call.places[0].shape[2], call.places[1].shape[2]
     mine = call.start("head") + np.arange(call.inputs[0].shape[2])
@@ -379,14 +381,15 @@ def _attention(call: Call) -> list[Array]:
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
-    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in inputs)  # batch, head, part, seq, w
+    parts = inputs[0].shape[3] // width
+    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], parts, -1), 1, 3) for x in inputs)  # batch, head, part, seq, w
     scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
         scores = np.where(j > i[:, None], -np.inf, scores)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     y = weights / weights.sum(axis=-1, keepdims=True) @ v
-    return [np.moveaxis(y, 3, 1).reshape(call.inputs[0].shape)]
+    return [np.moveaxis(y, 3, 1).reshape(*call.inputs[0].shape[:3], -1)]
 
 
 def _activation(call: Call) -> list[Array]:

@@ -54,12 +54,12 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             rows = x.numel // depth
             cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
         case Attention(width):
-            queries, keys = (dag.value[v] for v in task.inputs[:2])
-            cost = device.attention(queries, keys.shape[1], width, task.flops, task.nbytes)
+            queries, keys, values = (dag.value[v] for v in task.inputs[:3])
+            cost = device.attention(queries, keys.shape[1], width, values.shape[3], task.flops, task.nbytes)
         case CachedAttention(width) | PartialAttention(width):
             inputs = [dag.value[v] for v in task.inputs]
-            held, kv_heads = cached_keys(inputs, dag.tensor), inputs[1].shape[4]
-            cost = device.cached_attention(inputs[0], held, kv_heads, width, task.flops, task.nbytes)
+            held = cached_keys(inputs, dag.tensor)
+            cost = device.cached_attention(inputs[0], held, inputs[2], width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose():
@@ -110,7 +110,7 @@ def decode_attention_cost(
         HelixError: HX114, the device has no rate for the dtype.
     """
     device = _Device(cluster, dtype)
-    cost, overhead = device.decode(batch, heads, kv_heads, width, keys, queries), device.task_overhead
+    cost, overhead = device.decode(batch, heads, kv_heads, (width, width), keys, queries), device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
@@ -270,15 +270,17 @@ class _Device:
         arithmetic = ceil(tiles / self.sms.value) * self.sms.value * 2 * high * wide * depth / rate
         return Cost(max(arithmetic, traffic), (self.peak, self.matmul_share, self.sms, *shares))
 
-    def attention(self, queries: Value, keys: int, width: int, flops: int, nbytes: int) -> Cost:
+    def attention(self, queries: Value, keys: int, width: int, values: int, flops: int, nbytes: int) -> Cost:
         """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.
+
+        ``values``: dims of a head of values.
 
         Without a calibration, or where it has no softmax as wide as those of another kernel, on CUDA, the rate grows
         with the keys that a row sees, and a tile of queries takes its time however few keys there are. What the kernel
         makes is then copied into place.
         """
-        seen = flops / (4 * queries.numel)  # keys of a row, on average
         batch, rows, heads, head_dim = queries.shape
+        seen = flops / (2 * batch * rows * heads * (head_dim + values))  # keys of a row, on average
         table = self.calibration.attention.get(self.dtype) if self.calibration else None
         if table and (width <= c.WIDEST_FLASH_HEAD or table.width[-1] > c.WIDEST_FLASH_HEAD):
             # Measured causal: a row of s tokens sees (s + 1) / 2 keys on average. One that sees more takes as long
@@ -307,29 +309,36 @@ class _Device:
         seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / self.sms.value)
         seconds *= ceil(tiles / self.sms.value) * self.sms.value / tiles  # the last wave takes as long as a full one
         cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, self.sms)
-        return Cost(cost.seconds + self.elementwise("copy", 2 * queries.nbytes).seconds, cost.origins)
+        made = queries.nbytes // head_dim * values
+        return Cost(cost.seconds + self.elementwise("copy", 2 * made).seconds, cost.origins)
 
-    def cached_attention(self, queries: Value, keys: int, kv_heads: int, width: int, flops: int, nbytes: int) -> Cost:
-        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, of so many heads.
+    def cached_attention(self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int) -> Cost:
+        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
 
         A few rows read the cache and compute little; many are computed as ``attention`` is.
         """
         batch, rows, heads, head_dim = queries.shape
         if rows >= c.ATTENTION_ROWS:
-            return self.attention(queries, keys, width, flops, nbytes)
+            return self.attention(queries, keys, width, values.shape[-1], flops, nbytes)
         parts = head_dim // width
-        return self.decode(batch, heads * parts, kv_heads * parts, width, keys, rows)
+        widths = (width, values.shape[-1] // parts)
+        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows)
 
-    def decode(self, batch: int, heads: int, kv_heads: int, width: int, keys: int, queries: int = 1) -> Cost:
+    def decode(
+        self, batch: int, heads: int, kv_heads: int, widths: tuple[int, int], keys: int, queries: int = 1
+    ) -> Cost:
         """Attention of a few new tokens of every sequence over a cache; ``decode_attention_cost`` has the parameters.
+
+        ``widths``: dims of a softmax, of queries and keys, and of values.
 
         The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
         Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
         where there are too few of them to keep all SMs busy, the memory is not.
         """
-        cached = 2 * batch * kv_heads * keys * width * DTYPE_NBYTES[self.dtype]
+        width = widths[0]
+        cached = batch * kv_heads * keys * sum(widths) * DTYPE_NBYTES[self.dtype]
         share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
-        arithmetic = 4 * batch * heads * queries * keys * width / (self.peak.value * share.value)
+        arithmetic = 2 * batch * heads * queries * keys * sum(widths) / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None
         if table:
             caches = batch * kv_heads

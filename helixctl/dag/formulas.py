@@ -49,15 +49,15 @@ def flops(  # noqa: PLR0911  one a kind
             depth = math.prod(x.shape[dims.index(dim)] for dim in op.contract)
             return 2 * depth * sum(y.numel for y in outputs)
         case Attention():
-            batch, rows, heads, width = inputs[0].shape
+            batch, rows, heads, _ = inputs[0].shape
             keys = inputs[1].shape[1]
             first_row = inputs[0].region[1][0]
             # A causal row r sees keys 0..r.
             pairs = rows * first_row + rows * (rows + 1) // 2 if op.causal else rows * keys
-            return 4 * batch * heads * width * pairs
+            return 2 * batch * heads * _widths(inputs) * pairs
         case CachedAttention() | PartialAttention():
-            batch, rows, heads, width = inputs[0].shape
-            return 4 * batch * heads * width * _cached_pairs(op.causal, inputs, tensors)
+            batch, _, heads, _ = inputs[0].shape
+            return 2 * batch * heads * _widths(inputs) * _cached_pairs(op.causal, inputs, tensors)
         case Merge():
             return 2 * inputs[0].numel
         case Route():
@@ -69,6 +69,11 @@ def flops(  # noqa: PLR0911  one a kind
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
+
+
+def _widths(inputs: Sequence[Value]) -> int:
+    """Dims of a head of keys, and of one of values, together."""
+    return inputs[1].shape[-1] + inputs[2].shape[-1]
 
 
 def cached_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:

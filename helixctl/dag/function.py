@@ -45,8 +45,6 @@ COUNT = "count"  # real new tokens of every sequence in a step with a cache, whi
 _LENGTHS = (LENGTH, COUNT)
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
-_HEADS = ("head", "head_dim")
-_QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +169,9 @@ class _Equations:
         self.model, self.step = model, step
         self.extents = full_extents(model, step)
         self.logits = step.logits
+        values = model.attention.value_dim_name
+        self.qkv = {"q": ("head", "head_dim"), "k": ("kv_head", "head_dim"), "v": ("kv_head", values)}
+        self.heads = ("head", values)  # of what attention makes
         self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
@@ -248,37 +249,37 @@ class _Equations:
     def attention(self, i: int, p: str, x: str) -> str:
         spec = self.model.attention
         norm = self.norm_weight(p + "attention_norm")
-        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
-        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
+        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
+        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
         norms = [self.norm_weight(p + f"{n}_norm", "head_dim") for n in "qk" if spec.qk_norm]
-        w_o = self.weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
-        b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
+        w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
+        b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
 
         normed = self.activation(p + "attention_in", "hidden")
         self.define(i, "distribute.norm", self.norm, (x, norm), normed)
-        q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
+        q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
         self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
             unbiased = (q, k, v)
-            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
+            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items())
             self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
         per_head = Norm("rms_norm", "head_dim", self.model.norm.eps)
         for n, weight in zip("qk", norms, strict=False):
-            source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *_QKV[n])
+            source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *self.qkv[n])
             self.define(i, f"attend.{n}_norm", per_head, (source, weight), target)
             q, k = (target, k) if n == "q" else (q, target)
         if spec.rotary:
             op, at = (RotateAt(spec.rotary), (LENGTH,)) if self.cached else (Rotate(spec.rotary), ())
             unrotated = (q, k, *at)
-            q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
+            q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         if self.cached:
             attention = self.cached_attention(i, p, q, k, v)
         else:
-            attention = self.activation(p + "attention", *_HEADS)
+            attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
         projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project.linear", Linear(_HEADS), (attention, w_o), projection)
+        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
         for bias in b_o:
             unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
             self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
@@ -289,22 +290,22 @@ class _Equations:
     def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
         spec = self.model.attention
-        dims, init = ("batch", *_POSITION, "kv_head", "head_dim"), (0.0, 1.0)
-        caches = [self.tensor(f"{p}{n}_cache", "state", dims, init, f"{p}{n}_cached") for n in "kv"]
-        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims) for n in "kv")
+        dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
+        caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
+        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
         self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
         inputs = (q, k_cached, v_cached, *_LENGTHS)
         if self.step.lanes == 1:
-            attention = self.activation(p + "attention", *_HEADS)
+            attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
             return attention
         part, lse = (
             self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
-            for n, last in (("part", "head_dim"), ("lse", "softmax"))
+            for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
         self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
-        attention = self.activation(p + "attention", *_HEADS)
-        self.define(i, "attend.merge", Merge(spec.softmax_width), (part, lse), attention)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse), attention)
         return attention
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:

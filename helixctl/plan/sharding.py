@@ -61,7 +61,6 @@ WHOLE: Final = Sharding()
 WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
 _HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
 _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
-_ROWS: Final = (_HEADS[0], Cut("head_dim", "slices"))  # of the output projection
 _COLUMNS: Final = (Cut("hidden", "tensor"),)
 _VOCABULARY: Final = (Cut("vocab", "tensor"),)
 _WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
@@ -83,6 +82,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         residual(layout, step),
         model.attention.causal,
         model.attention.qkv_bias,
+        model.attention.value_dim_name,
         model.feed_forward.experts is not None,
         step.logits == "last",
         step.cached is not None,
@@ -98,6 +98,7 @@ class _Form(NamedTuple):
     stream: Sharding
     causal: bool
     qkv_bias: bool
+    value_dim: str
     experts: bool
     last: bool
     cached: bool
@@ -126,28 +127,38 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     concat, stream = form.concat, form.stream
     queries, keys = _attended(form)
     bias = "_biased" if form.qkv_bias else ""
-    table = {f"{x}_{n}": _alike(*_SLICED_HEADS) for n in "qkv" for x in "wb"}
-    table |= {n: _alike(*_SLICED_HEADS) for n in "qkv"}
-    table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
+    sliced, values = Sharding(_SLICED_HEADS), _of_values(form, Sharding(_SLICED_HEADS))
+    made = {"q": sliced, "k": sliced, "v": values}
+    read = {"q": queries, "k": keys, "v": _of_values(form, keys)}
+    table = {f"{x}_{n}": Sharded(made[n], made[n]) for n in "qkv" for x in "wb"}
+    table |= {n: Sharded(made[n], made[n]) for n in "qkv"}
+    table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
-    attention = queries if form.shared_dim != "key" else Sharding(_SLICED_HEADS)  # of merged lanes
-    table["attention"] = Sharded(attention, WHOLE if concat else Sharding(_SLICED_HEADS))
+    attention = _of_values(form, queries) if form.shared_dim != "key" else values  # of merged lanes
+    table["attention"] = Sharded(attention, WHOLE if concat else values)
     if form.cached:
         table |= _cache(form)
-    table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
-    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
+    table["w_o"] = _alike(*(_COLUMNS if concat else values.cuts))
+    rows = tuple(cut for cut in values.cuts if cut.dim != "kv_head")
+    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=rows), stream)
     table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
     table["attention_in"] = Sharded(stream, WHOLE)
     return table
 
 
+def _of_values(form: _Form, sharding: Sharding) -> Sharding:
+    """The sharding of values, whose heads may have a dim of their own."""
+    return Sharding(tuple(c._replace(dim=form.value_dim) if c.dim == "head_dim" else c for c in sharding.cuts))
+
+
 def _cache(form: _Form) -> dict[str, Sharded]:
     """The KV cache lies as attention takes keys and values; by key each slice has the positions of its lane."""
     lane = Cut("key_lane", "slices")
-    kept = (*_HEADS, lane) if form.shared_dim == "key" else _attended(form)[1].cuts
-    table = {f"{n}_{stage}": _alike(*kept) for n in "kv" for stage in ("cache", "cached")}
-    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_SLICED_HEADS))
+    keys = Sharding((*_HEADS, lane)) if form.shared_dim == "key" else _attended(form)[1]
+    kept = {"k": keys, "v": _of_values(form, keys)}
+    table = {f"{n}_{stage}": Sharded(kept[n], kept[n]) for n in "kv" for stage in ("cache", "cached")}
+    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), _of_values(form, Sharding(_SLICED_HEADS)))
     table["attention_lse"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_HEADS))
     return table
 

@@ -29,8 +29,9 @@ from helixctl.dag import (
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
-from helixctl.program.constants import CausalMask, Constant, KeyPositions, RotaryTable, needs_mask
+from helixctl.program.constants import Constant, KeyPositions, RotaryTable
 from helixctl.program.draft import Draft
+from helixctl.program.row_blocks import mask_of
 from helixctl.program.view import Buffer, View, refined
 from helixctl.program.weights import held, side_by_side
 from helixctl.spec import RotarySpec
@@ -193,11 +194,10 @@ def _positions(draft: Draft, cache: str) -> Constant:
 
 def _attention(draft: Draft, task: Task, op: Attention) -> None:
     """The result is written as the gather that follows, if any, sends it."""
-    qkv = [draft.plain(v).view for v in task.inputs]
+    qkv = [draft.plain(v).view for v in task.inputs[:3]]
     start, stop = draft.dag.value[task.inputs[0]].region[1]
-    constants: tuple[Constant, ...] = ()
-    if needs_mask(op, start, stop - start):
-        constants = (draft.constant(CausalMask(start, stop - start, qkv[0].dtype)),)
+    mask = mask_of(op, start, stop - start, qkv[0].dtype)
+    constants = () if mask is None else (draft.constant(mask),)
     out_id = task.outputs[0]
     out = draft.new(out_id, draft.made_for_a_gather(out_id))
     in_order = out.in_order([out.parts(d)[0] for d in draft.dims(out_id)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
 from helixctl.plan import Layout
@@ -74,11 +75,11 @@ class GenerationBounds:
         if key not in self._cache:
             step = step_of(work, layout, "decode")
             shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
-            made = shares.of("k_cache").made
-            dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", "head_dim")
-            numel = 1
-            for start, stop in shares.region(dims, made, layout.team(0, 0)[0], (0, sequences)):
-                numel *= stop - start
+            numel = 0
+            for name, width in (("k_cache", "head_dim"), ("v_cache", model.attention.value_dim_name)):
+                dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", width)
+                region = shares.region(dims, shares.of(name).made, layout.team(0, 0)[0], (0, sequences))
+                numel += prod(stop - start for start, stop in region)
             layers = len(layout.layers(0, model))
-            self._cache[key] = 2 * layers * numel * DTYPE_NBYTES[model.dtype]
+            self._cache[key] = layers * numel * DTYPE_NBYTES[model.dtype]
         return self._cache[key]

@@ -111,7 +111,10 @@ class _Space:
     def _meshes(self) -> Iterator[dict[str, int]]:
         """Sizes of the four mesh axes that make up the devices and may be legal."""
         left, constraints = self.cluster.devices, self.constraints
-        most = {"groups": self.model.attention.heads, "slices": self.model.attention.head_dim}
+        most = {
+            "groups": self.model.attention.heads,
+            "slices": min(self.model.attention.head_dim, self.model.attention.value_dim),
+        }
         sizes = [
             [int(constraints[axis])] if axis in constraints else [size for size in _divisors(left) if size <= whole]
             for axis, whole in {**most, "pipeline": self.model.layers}.items()

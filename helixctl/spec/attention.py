@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helixctl.spec.base import Contradiction, Count, Spec
+from helixctl.spec.base import Contradiction, Count, Spec, added
 
 Positive = Annotated[float, Field(strict=True, gt=0, le=2**60)]
 
@@ -56,6 +56,7 @@ class AttentionSpec(Spec):
     Attributes:
         heads, kv_heads: of queries; of keys and values, each for ``heads / kv_heads`` of the former (None: as many).
         head_dim: dims of every head; not always hidden_size / heads.
+        v_head_dim: dims of every head of values and of what attention makes of them (None: as many as head_dim).
         causal: a token attends to itself and those before it.
         qkv_bias, output_bias: biases of the projections.
         qk_norm: queries and keys are normalised over head_dim, with a weight of their own, before they are rotated.
@@ -73,11 +74,19 @@ class AttentionSpec(Spec):
     qk_norm: Annotated[bool, Field(strict=True)] = False
     rotary: RotarySpec | None = None
     sliding_window: Count | None = None
+    v_head_dim: Count | None = added(None)
 
     @model_validator(mode="after")
     def _softmax_slices_divide_the_head(self) -> Self:
         if self.head_dim % self.softmax_slices:
             msg = f"softmax_slices {self.softmax_slices} does not divide head_dim {self.head_dim}"
+            raise Contradiction(msg, "softmax_slices")
+        return self
+
+    @model_validator(mode="after")
+    def _one_softmax_for_values_of_another_width(self) -> Self:
+        if self.value_dim != self.head_dim and self.softmax_slices > 1:
+            msg = f"softmax_slices {self.softmax_slices} of heads whose values have {self.value_dim} dims"
             raise Contradiction(msg, "softmax_slices")
         return self
 
@@ -102,6 +111,16 @@ class AttentionSpec(Spec):
     def key_heads(self) -> int:
         """Heads of keys and values."""
         return self.kv_heads or self.heads
+
+    @property
+    def value_dim(self) -> int:
+        """Dims of a head of values."""
+        return self.v_head_dim or self.head_dim
+
+    @property
+    def value_dim_name(self) -> Literal["head_dim", "v_dim"]:
+        """The dim of tensors that these are: one of its own where they are not as many as those of keys."""
+        return "head_dim" if self.value_dim == self.head_dim else "v_dim"
 
     @property
     def queries_per_key(self) -> int:

@@ -34,6 +34,7 @@ LENGTHS = np.array([11, 1, 4, 7, 8])
 CHUNK = 4
 COUNTS = [np.clip(LENGTHS - first, 0, CHUNK) for first in range(0, LONGEST, CHUNK)]  # of the steps of the prefill
 # The dims of a head are cut, so that it is neither rotated nor normalised.
+NARROW: dict[str, Any] = {"attention": {"v_head_dim": 7}}
 CUT: dict[str, Any] = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 
 
@@ -116,6 +117,11 @@ LAYOUTS: dict[str, Plan] = {
     "sharded": steps_for(3, 1, residual="sharded", combine="reduce"),
     "sharded, key, tied": steps_for(2, 2, {"vocabulary": {"tied": True}}, slicing="key", residual="sharded"),
     "experts": steps_for(2, 1, {"feed_forward": EXPERTS}, experts=2),
+    "narrow values, key": steps_for(3, 2, NARROW, slicing="key"),
+    "narrow values, key, groups first": steps_for(2, 2, NARROW, slicing="key", gather_order="groups_first"),
+    "narrow values, batch": steps_for(1, 2, NARROW, slicing="batch", combine="reduce"),
+    "narrow values": steps_for(3, 1, NARROW, combine="reduce"),
+    "wide values, key": steps_for(1, 3, {"attention": {"v_head_dim": 13}}, slicing="key", combine="reduce"),
 }
 
 

@@ -162,10 +162,11 @@ def _experts(
 
 def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """softmax(q k^T / sqrt(width)) v for every sequence, head and softmax slice."""
-    batch, seq, heads, head_dim = q.shape
+    batch, seq, heads, _ = q.shape
     # Head h attends with the head h // (heads / kv_heads) of keys and values.
     k, v = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (k, v))
-    q, k, v = (t.reshape(batch, seq, -1, op.softmax_width).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    parts = q.shape[3] // op.softmax_width
+    q, k, v = (t.unflatten(3, (parts, -1)).flatten(2, 3).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
     mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril() if op.causal else None
     chunk = max(1, _LARGEST_SCORES // (seq * seq))
     outputs = []
@@ -175,4 +176,4 @@ def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         outputs.append(torch.softmax(scores, dim=-1) @ v[part])
-    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, head_dim)
+    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, -1)

@@ -142,6 +142,8 @@ class HuggingFaceNames:
             axes = (("expert",), ("hidden",))
             return StoredTensor((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
         name, axes = _LAYER[part]
+        if "v_dim" in size:  # values have a width of their own
+            axes = tuple(tuple("v_dim" if dim == "head_dim" else dim for dim in axis) for axis in axes)
         if "expert" not in size:
             return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
         return self._stored_experts(folder, part, axes, size)
