@@ -53,6 +53,10 @@ class GenerationBounds:
         """Bounds that no simulation of this layout is below."""
         return self._together(layout, self.prefill(layout), self.decode(layout))
 
+    def with_turns(self, layout: Layout) -> Bound:
+        """The same, and where microbatches take turns what the tasks of a rank take in their order."""
+        return self._together(layout, self.prefill.with_turns(layout), self.decode.with_turns(layout))
+
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged."""
         return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
