@@ -120,27 +120,11 @@ def head_weight(vocabulary: VocabularySpec) -> str:
     return "embedding" if vocabulary.tied else "w_head"
 
 
-def projected(model: ModelSpec, layer: int) -> tuple[str, ...]:
-    """Queries, keys and values as they leave the projections, with their biases."""
-    suffix = "_biased" if model.attention.qkv_bias else ""
-    return tuple(f"l{layer}.{name}{suffix}" for name in "qkv")
-
-
-def attended(model: ModelSpec, layer: int) -> tuple[str, ...]:
-    """Queries, keys and values as attention takes them: normalised and rotated, where the model does."""
-    q, k, v = projected(model, layer)
-    suffix = "_rotated" if model.attention.rotary else "_normed" if model.attention.qk_norm else ""
-    return (f"l{layer}.q{suffix}", f"l{layer}.k{suffix}", v) if suffix else (q, k, v)
-
-
-def projection(model: ModelSpec, layer: int) -> str:
-    """The output projection, with its bias."""
-    return f"l{layer}.projection" + ("_biased" if model.attention.output_bias else "")
-
-
 @lru_cache(maxsize=64)
 def function_of(model: ModelSpec, step: Step) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
+
+    Layers may be of several kinds, each with equations and sizes of its own (``model.alike``).
 
     The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with no token dropped, its
     gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head, which
@@ -167,11 +151,9 @@ class _Equations:
 
     def __init__(self, model: ModelSpec, step: Step) -> None:
         self.model, self.step = model, step
-        self.extents = full_extents(model, step)
+        self.block = model.alike(model.kind(0))  # of the layer that is added
+        self.extents = full_extents(self.block, step)
         self.logits = step.logits
-        values = model.attention.value_dim_name
-        self.qkv = {"q": ("head", "head_dim"), "k": ("kv_head", "head_dim"), "v": ("kv_head", values)}
-        self.heads = ("head", values)  # of what attention makes
         self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
@@ -200,6 +182,16 @@ class _Equations:
         """Add an equation; ``task``: level and name of its tasks, as in their ids."""
         level, _, name = task.partition(".")
         self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
+
+    @property
+    def qkv(self) -> dict[str, tuple[str, str]]:
+        """The dims of queries, keys and values beside those of tokens."""
+        return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in "qkv"}
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        """Those of what attention makes."""
+        return ("head", self.block.attention.value_dim_name)
 
     @property
     def cached(self) -> bool:
@@ -240,6 +232,8 @@ class _Equations:
 
     def layer(self, i: int) -> None:
         p, model = f"l{i}.", self.model
+        self.block = model.alike(model.kind(i))
+        self.extents = full_extents(self.block, self.step)
         x, y = hidden_states(model, i), hidden_states(model, i + 1)
         residual = self.attention(i, p, x)
         down = self.feed_forward(i, p, residual)
@@ -247,7 +241,7 @@ class _Equations:
         self.define(i, "feed_forward.add", Add(), (residual, down), y)
 
     def attention(self, i: int, p: str, x: str) -> str:
-        spec = self.model.attention
+        spec = self.block.attention
         norm = self.norm_weight(p + "attention_norm")
         weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
         biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
@@ -289,7 +283,7 @@ class _Equations:
 
     def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec = self.model.attention
+        spec = self.block.attention
         dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
         caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
         k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
@@ -309,7 +303,7 @@ class _Equations:
         return attention
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:
-        spec = self.model.feed_forward
+        spec = self.block.feed_forward
         experts = spec.experts
         each = ("expert",) if experts else ()
         norm = self.norm_weight(p + "feed_forward_norm")

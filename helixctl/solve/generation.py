@@ -11,7 +11,7 @@ from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import chunk, step_of
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, Step, WorkloadSpec
 
 
 class _Count(NamedTuple):
@@ -53,6 +53,10 @@ class GenerationBounds:
         """Bounds that no simulation of this layout is below."""
         return self._together(layout, self.prefill(layout), self.decode(layout))
 
+    def with_turns(self, layout: Layout) -> Bound:
+        """The same, and where microbatches take turns what the tasks of a rank take in their order."""
+        return self._together(layout, self.prefill.with_turns(layout), self.decode.with_turns(layout))
+
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged."""
         return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
@@ -69,17 +73,22 @@ class GenerationBounds:
         return _Count(-(-work.seq_len // chunk(work, layout)), (work.output_len or 1) - 1)
 
     def cache_nbytes(self, layout: Layout) -> int:
-        """The KV cache of the first rank, which holds most layers, sequences and heads."""
+        """The KV cache of the fullest stage's first rank, which holds most sequences and heads."""
         model, work = self.costs.model, self.costs.workload
         key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, layout.pipeline)
         if key not in self._cache:
             step = step_of(work, layout, "decode")
-            shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
-            numel = 0
-            for name, width in (("k_cache", "head_dim"), ("v_cache", model.attention.value_dim_name)):
-                dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", width)
-                region = shares.region(dims, shares.of(name).made, layout.team(0, 0)[0], (0, sequences))
-                numel += prod(stop - start for start, stop in region)
-            layers = len(layout.layers(0, model))
-            self._cache[key] = layers * numel * DTYPE_NBYTES[model.dtype]
+            each = {kind: self._of_a_layer(layout, model.alike(kind), step) for kind in model.kinds}
+            stages = range(layout.pipeline if model.pattern else 1)
+            self._cache[key] = max(sum(each[model.kind(i)] for i in layout.layers(s, model)) for s in stages)
         return self._cache[key]
+
+    def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
+        """Bytes of the cache of one layer on the first rank of a team."""
+        shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
+        rank, numel = layout.team(0, 0)[0], 0
+        for name, width in (("k_cache", "head_dim"), ("v_cache", model.attention.value_dim_name)):
+            dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", width)
+            region = shares.region(dims, shares.of(name).made, rank, (0, sequences))
+            numel += prod(stop - start for start, stop in region)
+        return numel * DTYPE_NBYTES[model.dtype]

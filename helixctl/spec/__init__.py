@@ -5,6 +5,7 @@ from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, ad
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.model import (
+    BlockSpec,
     ExpertsSpec,
     FeedForwardSpec,
     ModelDocument,
@@ -19,6 +20,7 @@ __all__ = [
     "DTYPE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
+    "BlockSpec",
     "CalibrationSpec",
     "ClusterSpec",
     "CollectiveTable",

@@ -8,7 +8,7 @@ from typing import Final
 from helixctl.dag import Attention, CachedAttention, Dag, Linear, Norm, PartialAttention, Task, Value
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
-from helixctl.plan.layout import full_extents, share
+from helixctl.plan.layout import share
 from helixctl.verify.rule import Made, RuleError, all_of, axis_of, interval, made, op_of, same_tokens, whole_sum
 
 
@@ -147,9 +147,8 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     if w_gate and w_gate[0].region != w_up.region:
         msg = f"{w_gate[0].id} and {w_up.id} are different regions"
         raise RuleError(msg)
-    extents = full_extents(dag.plan.model, dag.work)
-    cuts = zip(contracted(task.op), w_down.region[:2], strict=True)
-    partial = tuple((dim, iv) for dim, iv in cuts if iv != (0, extents[dim]))
+    cuts = zip(contracted(task.op), w_down.region[:2], dag.tensor[w_down.tensor].full[:2], strict=True)
+    partial = tuple((dim, iv) for dim, iv, whole in cuts if iv != whole)
     return [made(dag, task.op, (*x.region[:2], w_down.region[2]), partial)]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from helixctl.dag import Dag, Tensor, Value
 from helixctl.dag.document import GIVEN
 from helixctl.errors import Diagnostic
-from helixctl.plan.layout import full_extents
+from helixctl.verify.rule import extents_of
 from helixctl.verify.tiling import Box, Untiled, untiled
 
 
@@ -17,7 +17,6 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
 
     A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well.
     """
-    extents = full_extents(dag.plan.model, dag.work)
     made: dict[str, list[Value]] = defaultdict(list)
     for task in dag.tasks:
         if not task.moves:
@@ -34,6 +33,7 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
             yield Diagnostic("HX407", message, path=tensor.name)
             continue
         summed = dims.pop() if dims else ()
+        extents = extents_of(dag, tensor.name) if summed else {}
         full = tensor.full + tuple((0, extents[dim]) for dim in summed)
         if problem := untiled(boxes, full, (*tensor.dims, *summed)):
             path = _row(tensor, values, boxes, problem)
