@@ -24,6 +24,8 @@ from helixctl.dag import (
     Dag,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -37,7 +39,7 @@ from helixctl.dag import (
     Task,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expert_rows
+from helixctl.dag.formulas import cached_keys, expert_rows, product_width
 from helixctl.errors import HelixError
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
 from helixctl.spec.cluster import no_peak
@@ -53,6 +55,12 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             depth = prod(size for dim, size in _sizes(dag, x) if dim in contract)
             rows = x.numel // depth
             cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
+        case HeadLinear(contract):
+            x, w = (dag.value[v] for v in task.inputs)
+            depth, wide = w.shape[dag.tensor[w.tensor].dims.index(contract)], product_width(task.op, w, dag.tensor)
+            # A product a head, side by side: as many tiles as one with all heads' columns.
+            heads = x.shape[-2]
+            cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes)
         case Attention(width):
             queries, keys, values = (dag.value[v] for v in task.inputs[:3])
             cost = device.attention(queries, keys.shape[1], width, values.shape[3], task.flops, task.nbytes)
@@ -62,7 +70,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.cached_attention(inputs[0], held, inputs[2], width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
-        case RotateAt() | CacheWrite() | Merge() | Best() | Choose():
+        case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]

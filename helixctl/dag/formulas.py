@@ -20,6 +20,8 @@ from helixctl.dag.ops import (
     CacheWrite,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -48,6 +50,10 @@ def flops(  # noqa: PLR0911  one a kind
             dims = tensors[x.tensor].dims
             depth = math.prod(x.shape[dims.index(dim)] for dim in op.contract)
             return 2 * depth * sum(y.numel for y in outputs)
+        case HeadLinear(contract):
+            x, w = inputs
+            depth = w.shape[tensors[w.tensor].dims.index(contract)]
+            return 2 * x.numel // x.shape[-1] * depth * product_width(op, w, tensors)
         case Attention():
             batch, rows, heads, _ = inputs[0].shape
             keys = inputs[1].shape[1]
@@ -69,6 +75,11 @@ def flops(  # noqa: PLR0911  one a kind
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
+
+
+def product_width(op: HeadLinear, w: Value, tensors: Mapping[str, Tensor]) -> int:
+    """How many dims the product with a head's part of a weight has."""
+    return math.prod(w.shape[i] for i, d in enumerate(tensors[w.tensor].dims) if d not in {"head", op.contract})
 
 
 def _widths(inputs: Sequence[Value]) -> int:
@@ -123,12 +134,14 @@ def nbytes(  # noqa: C901, PLR0911  one a kind
         case CachedAttention() | PartialAttention():
             q, k, v, *counts = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
-            read = sum(x.nbytes for x in (k, v)) // positions * min(positions, cached_keys(inputs, tensors))
+            caches = {x.id: x.nbytes for x in (k, v)}  # one alone may be both
+            read = sum(caches.values()) // positions * min(positions, cached_keys(inputs, tensors))
             return q.nbytes + read + sum(x.nbytes for x in (*counts, *outputs))
         case CacheWrite():
-            k, v, cache, _, *counts = inputs
-            written = -(-(k.nbytes + v.nbytes) * cache.shape[2] // tensors[cache.tensor].shape[2])
-            return k.nbytes + v.nbytes + written + sum(x.nbytes for x in counts)
+            *kept, length, count = inputs
+            news, cache = sum(x.nbytes for x in kept[: len(kept) // 2]), kept[-1]
+            written = -(-news * cache.shape[2] // tensors[cache.tensor].shape[2])
+            return news + written + length.nbytes + count.nbytes
         case Narrow():
             return 2 * outputs[0].nbytes
         case LastToken():

@@ -7,11 +7,13 @@ unpartitioned. Nothing here knows of devices.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import cast
 
+from helixctl.dag import latent
 from helixctl.dag.document import Level, Role, Tensor
 from helixctl.dag.ops import (
     Activation,
@@ -42,7 +44,6 @@ _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
 LENGTH = "length"  # real tokens of every sequence, which come first; in a step with a cache those that it holds
 COUNT = "count"  # real new tokens of every sequence in a step with a cache, which come first
-_LENGTHS = (LENGTH, COUNT)
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 
@@ -131,7 +132,7 @@ def function_of(model: ModelSpec, step: Step) -> Function:
     makes the logits of all tokens, or of the last of every sequence. With a cache new tokens attend to the tokens that
     it holds as well, and the logits give the next token of every sequence.
     """
-    f = _Equations(model, step)
+    f = Equations(model, step)
     if model.vocabulary:
         f.embedding(model.vocabulary)
     else:
@@ -146,7 +147,7 @@ def function_of(model: ModelSpec, step: Step) -> Function:
     return Function(f.tensors, tuple(f.equations))
 
 
-class _Equations:
+class Equations:
     """The equations under construction. The order of declaration is the order of the document."""
 
     def __init__(self, model: ModelSpec, step: Step) -> None:
@@ -184,6 +185,21 @@ class _Equations:
         self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
 
     @property
+    def cached(self) -> bool:
+        """Whether new tokens attend to a cache."""
+        return self.step.cached is not None
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """With a cache, how many tokens of every sequence it holds."""
+        return (LENGTH,) if self.cached else ()
+
+    @property
+    def lengths(self) -> tuple[str, str]:
+        """How many tokens of every sequence the cache holds, and how many are new."""
+        return (LENGTH, COUNT)
+
+    @property
     def qkv(self) -> dict[str, tuple[str, str]]:
         """The dims of queries, keys and values beside those of tokens."""
         return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in "qkv"}
@@ -192,11 +208,6 @@ class _Equations:
     def heads(self) -> tuple[str, str]:
         """Those of what attention makes."""
         return ("head", self.block.attention.value_dim_name)
-
-    @property
-    def cached(self) -> bool:
-        """Whether new tokens attend to a cache."""
-        return self.step.cached is not None
 
     def count(self, name: str, tokens: int) -> str:
         """An input with so many tokens of every sequence, where no other numbers are given."""
@@ -243,14 +254,36 @@ class _Equations:
     def attention(self, i: int, p: str, x: str) -> str:
         spec = self.block.attention
         norm = self.norm_weight(p + "attention_norm")
-        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
+        weights = []
+        if not spec.latent:
+            weights = [self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items()]
         biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
         norms = [self.norm_weight(p + f"{n}_norm", "head_dim") for n in "qk" if spec.qk_norm]
+        if spec.latent:
+            latent.add_weights(self, p, spec.latent)
         w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
         b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
 
         normed = self.activation(p + "attention_in", "hidden")
         self.define(i, "distribute.norm", self.norm, (x, norm), normed)
+        if spec.latent:
+            attention = latent.attend(self, i, p, normed, spec.latent)
+        else:
+            attention = self.attend(i, p, normed, weights, biases, norms)
+        projection = self.activation(p + "projection", "hidden")
+        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
+        for bias in b_o:
+            unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
+            self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
+        residual = self.activation(p + "residual", "hidden")
+        self.define(i, "project.add", Add(), (x, projection), residual)
+        return residual
+
+    def attend(
+        self, i: int, p: str, normed: str, weights: Sequence[str], biases: Sequence[str], norms: Sequence[str]
+    ) -> str:
+        """What attention makes of a layer's normalised input, with keys and values of their own."""
+        spec = self.block.attention
         q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
         self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
@@ -263,44 +296,47 @@ class _Equations:
             self.define(i, f"attend.{n}_norm", per_head, (source, weight), target)
             q, k = (target, k) if n == "q" else (q, target)
         if spec.rotary:
-            op, at = (RotateAt(spec.rotary), (LENGTH,)) if self.cached else (Rotate(spec.rotary), ())
-            unrotated = (q, k, *at)
+            op = RotateAt(spec.rotary) if self.cached else Rotate(spec.rotary)
+            unrotated = (q, k, *self.held)
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         if self.cached:
-            attention = self.cached_attention(i, p, q, k, v)
-        else:
-            attention = self.activation(p + "attention", *self.heads)
-            self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
-        projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
-        for bias in b_o:
-            unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
-            self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
-        residual = self.activation(p + "residual", "hidden")
-        self.define(i, "project.add", Add(), (x, projection), residual)
-        return residual
+            return self.cached_attention(i, p, q, k, v)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+        return attention
 
     def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
         spec = self.block.attention
-        dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
-        caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
-        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
-        self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
-        inputs = (q, k_cached, v_cached, *_LENGTHS)
+        inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.qkv["v"])}), *self.lengths)
         if self.step.lanes == 1:
             attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
             return attention
         part, lse = (
-            self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
-            for n, last in (("part", self.heads[1]), ("lse", "softmax"))
+            self.of_lanes(p + f"attention_{n}", last) for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
         self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse), attention)
         return attention
+
+    def add_cache(self, i: int, p: str, kept: dict[str, tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+        """What a layer leaves in its cache, by name: what is put in, and the dims of it that are kept."""
+        caches, cached = [], []
+        for name, (_, dims) in kept.items():
+            where = ("batch", *_POSITION, *dims)
+            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
+        for name, (_, dims) in kept.items():
+            cached.append(self.tensor(f"{p}{name}_cached", "activation", ("batch", *_POSITION, *dims)))
+        news = [new for new, _ in kept.values()]
+        self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
+        return tuple(cached)
+
+    def of_lanes(self, name: str, last: str) -> str:
+        """What attention over the keys of one lane makes."""
+        return self.tensor(name, "activation", ("batch", "key_lane", "seq", "head", last))
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:
         spec = self.block.feed_forward

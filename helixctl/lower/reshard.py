@@ -91,7 +91,7 @@ def reshard(b: Builder, tensor: str) -> None:
         layer, level = level_moved(b.function, tensor, move.op)
         name, stage = _named(tensor, level, move, b.layout)
         if isinstance(move.op, Narrow):
-            b.narrow(layer, level, move.op, tensor, stage, partial(b.cut, move.left))
+            b.narrow(layer, level, name, move.op, tensor, stage, partial(b.cut, move.left))
             continue
         for end, ranks in b.along(move.axis):
             task = f"{name}.{end}" if end else name
@@ -139,8 +139,10 @@ def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, st
     """The name of a move's tasks, and what is added to the tensor's name for what it leaves."""
     kind = kind_of(tensor)
     match level:
+        case "exchange" if isinstance(move.op, Narrow):
+            return f"narrow_{kind}", "shard"
         case "exchange":
-            return kind[0], "whole"
+            return kind.removesuffix("_biased"), "whole"
         case "attend":  # attention_part, attention_lse
             return kind.removeprefix("attention_"), "whole"
         case "head" if kind.startswith("best_"):

@@ -1,6 +1,6 @@
 """What the user writes: model, cluster and workload."""
 
-from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling, RotarySpec
+from helixctl.spec.attention import AttentionSpec, LatentSpec, LinearScaling, Llama3Scaling, RotarySpec
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
@@ -30,6 +30,7 @@ __all__ = [
     "Dtype",
     "ExpertsSpec",
     "FeedForwardSpec",
+    "LatentSpec",
     "LinearScaling",
     "LinkSpec",
     "Llama3Scaling",

@@ -18,6 +18,8 @@ from helixctl.dag.ops import (
     Choose,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -40,7 +42,8 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     Multiply: (2, 1),
     Route: (2, 1),
     LastToken: (2, 1),
-    CacheWrite: (6, 2),
+    HeadLinear: (2, 1),
+    Join: (2, 1),
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
@@ -161,6 +164,8 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case CacheWrite():
+            return 2 * outs + 2, outs
         case Experts():
             return min(max(ins, 4), 5), 1  # with or without w_gate
         case _:

@@ -14,6 +14,7 @@ from helixctl.dag import (
     Bias,
     Embed,
     Experts,
+    Join,
     LastToken,
     Linear,
     Multiply,
@@ -97,6 +98,8 @@ def _apply(  # noqa: C901  one case a kind
             return [_rotated(op, each) for each in x]
         case Attention():
             made = _attention(op, *x)
+        case Join():
+            made = torch.cat((x[0], x[1].expand(*x[0].shape[:3], -1)), dim=-1)
         case Norm(_, _, eps):
             made = x[0] / torch.sqrt(x[0].square().mean(dim=-1, keepdim=True) + eps) * x[1]
         case Activation(function):
@@ -123,6 +126,8 @@ def _rows(op: Embed | LastToken, a: torch.Tensor, b: torch.Tensor) -> torch.Tens
 
 def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
     """Every pair of dims i and i + head_dim / 2 turned by its angle, as complex numbers are multiplied."""
+    if op.last is not None and op.last < x.shape[3]:
+        return torch.cat((x[..., : -op.last], _rotated(op, x[..., -op.last :])), dim=-1)
     seq, head_dim = x.shape[1], x.shape[3]
     cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in rotations(op.rotary, head_dim, (0, seq)))
     a, b = x[..., : head_dim // 2], x[..., head_dim // 2 :]
@@ -172,7 +177,7 @@ def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor)
     outputs = []
     for first in range(0, q.shape[0], chunk):
         part = slice(first, first + chunk)
-        scores = q[part] @ k[part].transpose(-1, -2) / op.softmax_width**0.5
+        scores = q[part] @ k[part].transpose(-1, -2) * (op.scale or op.softmax_width**-0.5)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         outputs.append(torch.softmax(scores, dim=-1) @ v[part])
