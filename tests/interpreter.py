@@ -201,6 +201,25 @@ def _linear(call: Call) -> list[Array]:
     return [np.tensordot(x, w, axes=(own, other)) for w, other in zip(weights, others, strict=True)]
 
 
+def _head_linear(call: Call) -> list[Array]:
+    """Multiply every head's first dims with its part of the weight; the rest follows, if it is asked for."""
+    x, w = call.inputs
+    if call.places[0].region[-2] != call.places[1].region[call.axis("head", 1)]:
+        raise ValueError("a head has no part of the weight")
+    w = np.moveaxis(w, (call.axis("head", 1), call.axis(call.op["contract"], 1)), (0, 1))
+    depth = w.shape[1]
+    x = rounded(x, call.places[1].dtype).astype(x.dtype)
+    made = np.einsum("...hd,hdn->...hn", x[..., :depth], w)
+    return [np.concatenate([made, x[..., depth:]], axis=-1) if call.op["rest"] else made]
+
+
+def _join(call: Call) -> list[Array]:
+    """Put b, one head for all, behind every head of a, or behind a, which has none."""
+    a, b = call.inputs
+    a = a if a.ndim == b.ndim else a[:, :, None]
+    return [np.concatenate([a, np.broadcast_to(b, (*a.shape[:3], b.shape[-1]))], axis=-1)]
+
+
 def _bias(call: Call) -> list[Array]:
     """Add to every x_i its b_i, which has the last of its dims."""
     return [x + b for x, b in zip(call.inputs[: call.outputs], call.inputs[call.outputs :], strict=True)]
@@ -209,16 +228,23 @@ def _bias(call: Call) -> list[Array]:
 def _rotate(call: Call) -> list[Array]:
     """Turn dim i with dim i + D / 2 of every head, by the position's multiple of a frequency."""
     made = []
-    for i, x in enumerate(call.inputs):
+    for i, (kept, x) in enumerate(_turned(call, j) for j in range(len(call.inputs))):
         half = x.shape[-1] // 2
-        if call.start("head_dim", i) != 0 or x.shape[-1] % 2:
-            raise ValueError("a rotation needs whole heads")
         positions = call.start("seq", i) + np.arange(x.shape[1])
         angles = positions.astype(np.float32)[:, None] * frequencies(call.op["rotary"], x.shape[-1])
         cos, sin = (f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, None] for f in (np.cos, np.sin))
         a, b = x[..., :half], x[..., half:]
-        made.append(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+        made.append(np.concatenate([kept, a * cos - b * sin, b * cos + a * sin], axis=-1))
     return made
+
+
+def _turned(call: Call, i: int) -> tuple[Array, Array]:
+    """Return the dims of input i that stay as they are, and the last ones, which are turned."""
+    x, place = call.inputs[i], call.places[i]
+    width = call.op.get("last") or x.shape[-1]
+    if place.region[-1] != (0, place.shape[-1]) or width % 2:
+        raise ValueError("a rotation needs whole heads")
+    return x[..., : x.shape[-1] - width], x[..., x.shape[-1] - width :]
 
 
 def frequencies(rotary: dict[str, Any], width: int) -> Array:
@@ -244,10 +270,8 @@ def _rotate_at(call: Call) -> list[Array]:
     """Rotate as `rotate`, token t of sequence b by length[b] + t."""
     *xs, length = call.inputs
     made = []
-    for i, x in enumerate(xs):
+    for i, (kept, x) in enumerate(_turned(call, j) for j in range(len(xs))):
         half = x.shape[-1] // 2
-        if call.start("head_dim", i) != 0 or x.shape[-1] % 2:
-            raise ValueError("a rotation needs whole heads")
         first = _of_sequences(call, length, len(xs), i)
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
         angles = positions.astype(np.float32)[..., None] * frequencies(call.op["rotary"], x.shape[-1])
@@ -255,7 +279,7 @@ def _rotate_at(call: Call) -> list[Array]:
             f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, :, None] for f in (np.cos, np.sin)
         )
         a, b = x[..., :half], x[..., half:]
-        made.append(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+        made.append(np.concatenate([kept, a * cos - b * sin, b * cos + a * sin], axis=-1))
     return made
 
 
@@ -280,11 +304,11 @@ def _positions(call: Call, i: int) -> Array:
 
 def _cache_write(call: Call) -> list[Array]:
     """Put token t < count[b] at position length[b] + t, where the cache has it; all else stays."""
-    made = []
-    for i in range(2):
-        x, cache = call.inputs[i], call.inputs[2 + i]
-        length, count = (_of_sequences(call, call.inputs[n], n, 2 + i) for n in (4, 5))
-        p = _positions(call, 2 + i)
+    made, each = [], call.outputs
+    for i in range(each):
+        x, cache = call.inputs[i], call.inputs[each + i]
+        length, count = (_of_sequences(call, call.inputs[n], n, each + i) for n in (2 * each, 2 * each + 1))
+        p = _positions(call, each + i)
         after = cache.copy()
         for b in range(len(cache)):
             t = p - length[b]
@@ -496,6 +520,8 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "embed": _embed,
     "norm": _norm,
     "linear": _linear,
+    "head_linear": _head_linear,
+    "join": _join,
     "bias": _bias,
     "rotate": _rotate,
     "attention": _attention,
