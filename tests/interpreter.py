@@ -401,7 +401,7 @@ def _attention(call: Call) -> list[Array]:
         raise ValueError(f"a softmax of width {width} is cut")
     heads, keys = call.places[0].shape[2], call.places[1].shape[2]
     mine = call.start("head") + np.arange(call.inputs[0].shape[2])
-    taken = mine // (heads // keys) - call.start("kv_head", 1)
+    taken = mine // (heads // keys) - call.places[1].region[2][0]
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
