@@ -318,6 +318,11 @@ def _cache_write(call: Call) -> list[Array]:
     return made
 
 
+def _scale(call: Call) -> float:
+    """Return what the products of queries and keys are multiplied with."""
+    return float(call.op.get("scale") or 1 / math.sqrt(call.op["softmax_width"]))
+
+
 def _over_cache(call: Call) -> tuple[Array, Array]:
     """Attend over the positions that the cache has: (batch, seq, head, head_dim), log-sum-exps (..., head, part)."""
     width, causal = call.op["softmax_width"], call.op["causal"]
@@ -344,7 +349,7 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
         k_b, v_b = (x[b].reshape(len(p), *x.shape[4:])[held][:, taken] for x in (k, v))  # position, head, head_dim
         for i in range(lse.shape[-1]):
             part, its = slice(i * width, (i + 1) * width), slice(i * wide, (i + 1) * wide)
-            scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) / math.sqrt(width)
+            scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) * _scale(call)
             scores = np.where(seen[:, held], scores, -np.inf)
             most = scores.max(axis=-1, keepdims=True)
             weights = np.exp(scores - np.where(np.isinf(most), 0, most))
@@ -407,7 +412,7 @@ def _attention(call: Call) -> list[Array]:
     inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
     parts = inputs[0].shape[3] // width
     q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], parts, -1), 1, 3) for x in inputs)  # batch, head, part, seq, w
-    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
+    scores = q @ np.swapaxes(k, -1, -2) * _scale(call)
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
         scores = np.where(j > i[:, None], -np.inf, scores)

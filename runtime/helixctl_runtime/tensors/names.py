@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import prod
 
@@ -12,7 +12,7 @@ from helixctl_runtime.tensors.stored_tensor import StoredTensor, stored_as_is
 
 Axes = tuple[tuple[str, ...], ...]
 
-_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z]+|[a-z_]+_norm)|embedding|final_norm|w_head)")
+_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z_]+|[a-z_]+_norm)|embedding|final_norm|w_head)")
 _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 _FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.input_layernorm\.weight")
 _EMBEDDING = "embed_tokens.weight"
@@ -42,6 +42,16 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "w_up": ("mlp.up_proj.weight", _IN),
     "w_down": ("mlp.down_proj.weight", _OUT),
 }
+
+
+# Of a latent (DeepSeek): queries of a rank, and the two pairs of weights that share a stored tensor.
+_LATENT: dict[str, tuple[str, Axes]] = {
+    "w_q_down": ("self_attn.q_a_proj.weight", (("q_rank",), ("hidden",))),
+    "q_down_norm": ("self_attn.q_a_layernorm.weight", (("q_rank",),)),
+    "w_q": ("self_attn.q_b_proj.weight", (_QUERY, ("q_rank",))),
+    "kv_down_norm": ("self_attn.kv_a_layernorm.weight", (("kv_rank",),)),
+}
+_DOWN, _UP = "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,13 @@ class HuggingFaceNames:
     hint: str | None = None
 
     def __init__(
-        self, names: Collection[str], prefix: str, others: Collection[str] = (), *, alone: bool = False
+        self,
+        names: Collection[str],
+        prefix: str,
+        others: Collection[str] = (),
+        *,
+        alone: bool = False,
+        shape: Callable[[str], tuple[int, ...]] = lambda _: (),
     ) -> None:
         """Find the names of the experts and of the head of the model with a prefix.
 
@@ -111,7 +127,9 @@ class HuggingFaceNames:
             prefix: the text ahead of ``layers.0``, mostly ``model.``.
             others: the prefixes of other models in the same files.
             alone: the model is what has the prefix, and its head; tensors without the prefix do not belong to it.
+            shape: of a stored tensor.
         """
+        self._names, self._stored_shape = names, shape
         self.prefix = prefix
         above = prefix.split(".")[:-1]
         self._root = model_root(prefix)
@@ -141,6 +159,8 @@ class HuggingFaceNames:
         if part == "w_router":
             axes = (("expert",), ("hidden",))
             return StoredTensor((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
+        if {"q_rank", "kv_rank"} & size.keys() or part == "w_k_rope":
+            return self._of_a_latent(folder, tensor, part, size)
         name, axes = _LAYER[part]
         if "v_dim" in size:  # values have a width of their own
             axes = tuple(tuple("v_dim" if dim == "head_dim" else dim for dim in axis) for axis in axes)
@@ -196,6 +216,27 @@ class HuggingFaceNames:
         if part != "w_down":
             shape, start = (shape[0], 2 * shape[1], shape[2]), (0, shape[1] if part == "w_up" else 0, 0)
         return StoredTensor((name,), axes, shape, start)
+
+    def _of_a_latent(self, folder: str, tensor: Tensor, part: str, size: dict[str, int]) -> StoredTensor:
+        """The weights that make a latent, and what is made of it.
+
+        The latent and the rotated key are rows of one stored tensor; so are, in every head, keys and values.
+        """
+        if part in _LATENT:
+            name, axes = _LATENT[part]
+            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
+        name = folder + (_UP if part in {"w_k", "w_v"} else _DOWN)
+        stored = self._stored_shape(name)[0] if name in self._names else 0
+        if part in {"w_k", "w_v"}:
+            own, heads = size[tensor.dims[-1]], size["head"]
+            width = max(own, stored // heads)
+            begin = 0 if part == "w_k" else width - own
+            axes = (tensor.dims[1:], ("kv_rank",))
+            return StoredTensor((name,), axes, (heads * width, size["kv_rank"]), (0, 0), None, {0: (begin, width)})
+        axes = (tensor.dims[1:], ("hidden",))
+        rows, columns = _shape(axes, size)
+        width = max(rows, stored)
+        return StoredTensor((name,), axes, (width, columns), (0 if part == "w_kv_down" else width - rows, 0))
 
     def _first(self, name: str) -> str:
         return f"{self.prefix}layers.0." + name.format(0)

@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import Final
 
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
+from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.mixtures import Mixtral, Qwen3Moe
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
+    "deepseek_v2": DeepseekV2,
+    "deepseek_v3": DeepseekV3,
+    "kimi_k2": KimiK2,
     "llama": Llama,
     "mistral": Mistral,
     "mixtral": Mixtral,
