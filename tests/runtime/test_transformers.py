@@ -37,6 +37,9 @@ SIZES: dict[str, dict[str, Any]] = {
                 "intermediate_size": 448, "num_local_experts": 8, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 16, "hidden_size": 128,
                   "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    "deepseek_v3": {"num_attention_heads": 6, "num_key_value_heads": 6, "hidden_size": 100, "intermediate_size": 448,
+                    "q_lora_rank": 24, "kv_lora_rank": 20, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+                    "v_head_dim": 18, "rope_interleave": False, "first_k_dense_replace": 2},
 }  # fmt: skip
 
 

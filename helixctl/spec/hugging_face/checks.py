@@ -61,7 +61,7 @@ def contradictions(decoder: Decoder) -> Iterator[Finding]:
             f"hidden_size {decoder.hidden_size}"
         )
         yield Finding("HX109", message, "give head_dim", ("num_attention_heads",), of_key=True)
-    if "num_experts_per_tok" in type(decoder).model_fields:
+    if EXPERTS_KEYS[0] in type(decoder).model_fields:
         counts = {key: getattr(decoder, key) for key in EXPERTS_KEYS if getattr(decoder, key) is not None}
         if not counts:
             hint = f"{EXPERTS_KEYS[0]} is a whole number from 2 to 4096"

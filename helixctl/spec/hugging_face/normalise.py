@@ -128,7 +128,7 @@ def _window(decoder: Decoder, every: str, default: str) -> Origin:
 
 
 def _experts(decoder: Decoder, given: set[str], of: Any, fixed: Any) -> Iterator[Origin]:
-    if "num_experts_per_tok" not in type(decoder).model_fields:
+    if EXPERTS_KEYS[0] not in type(decoder).model_fields:
         yield fixed("feed_forward.experts", None)
         return
     yield of("feed_forward.experts.count", next(key for key in EXPERTS_KEYS if key in given))
