@@ -21,7 +21,6 @@ from helixctl.dag.ops import (
     Embed,
     Experts,
     HeadLinear,
-    Join,
     LastToken,
     Linear,
     Merge,
@@ -139,7 +138,7 @@ def nbytes(  # noqa: C901, PLR0911  one a kind
             return q.nbytes + read + sum(x.nbytes for x in (*counts, *outputs))
         case CacheWrite():
             *kept, length, count = inputs
-            news, cache = sum(x.nbytes for x in kept[: len(kept) // 2]), kept[-1]
+            news, cache = sum(new.nbytes for new in kept[: len(kept) // 2]), kept[-1]
             written = -(-news * cache.shape[2] // tensors[cache.tensor].shape[2])
             return news + written + length.nbytes + count.nbytes
         case Narrow():
@@ -157,8 +156,8 @@ def nbytes(  # noqa: C901, PLR0911  one a kind
         case AllGather():
             return (ranks - 1) * max(piece.nbytes for piece in inputs)
         case AllToAll():
-            kept = max(_common(piece, out) for piece, out in zip(inputs, outputs, strict=True))
-            return (ranks - 1) * kept
+            most = max(_common(piece, out) for piece, out in zip(inputs, outputs, strict=True))
+            return (ranks - 1) * most
         case ReduceScatter():
             return (ranks - 1) * max(share.nbytes for share in outputs)
         case AllReduce():

@@ -132,7 +132,7 @@ def function_of(model: ModelSpec, step: Step) -> Function:
     makes the logits of all tokens, or of the last of every sequence. With a cache new tokens attend to the tokens that
     it holds as well, and the logits give the next token of every sequence.
     """
-    f = Equations(model, step)
+    f = _Equations(model, step)
     if model.vocabulary:
         f.embedding(model.vocabulary)
     else:
@@ -147,7 +147,7 @@ def function_of(model: ModelSpec, step: Step) -> Function:
     return Function(f.tensors, tuple(f.equations))
 
 
-class Equations:
+class _Equations:
     """The equations under construction. The order of declaration is the order of the document."""
 
     def __init__(self, model: ModelSpec, step: Step) -> None:

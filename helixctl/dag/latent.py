@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from helixctl.dag.ops import (
     Attention,
     CachedAttention,
-    CacheWrite,
     HeadLinear,
     Join,
     Linear,
@@ -25,7 +24,7 @@ from helixctl.dag.ops import (
 from helixctl.spec import LatentSpec
 
 if TYPE_CHECKING:
-    from helixctl.dag.function import Equations
+    from helixctl.dag.function import _Equations
 
 _QUERY = ("head", "head_dim")
 _ROTATED = ("kv_head", "rope_dim")
@@ -33,7 +32,7 @@ _SHARED = ("kv_head", "latent")
 _SCORE = "latent"  # the dim over which queries and keys of the cache are multiplied
 
 
-def add_weights(f: Equations, p: str, latent: LatentSpec) -> None:
+def add_weights(f: _Equations, p: str, latent: LatentSpec) -> None:
     """Declare the weights that make queries, keys and values."""
     source = "hidden"
     if latent.q_rank is not None:
@@ -48,7 +47,7 @@ def add_weights(f: Equations, p: str, latent: LatentSpec) -> None:
     f.weight(p + "w_v", ("kv_rank", *f.heads), ("kv_rank",))
 
 
-def attend(f: Equations, i: int, p: str, normed: str, latent: LatentSpec) -> str:
+def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> str:
     """What attention makes of a layer's normalised input: (batch, seq, head, v_dim)."""
     spec = f.block.attention
     down = p + "w_kv_down", p + "w_k_rope"
@@ -76,7 +75,7 @@ def attend(f: Equations, i: int, p: str, normed: str, latent: LatentSpec) -> str
     return form(f, i, p, turned[0], shared, turned[1])
 
 
-def _expanded(f: Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
+def _expanded(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
     """Keys and values of every head."""
     spec = f.block.attention
     k_nope, v = f.activation(p + "k_nope", "head", "nope_dim"), f.activation(p + "v", *f.heads)
@@ -87,7 +86,7 @@ def _expanded(f: Equations, i: int, p: str, q: str, shared: str, rope: str) -> s
     return attention
 
 
-def _absorbed(f: Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
+def _absorbed(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
     """The latent and the rotated key are both key and value; of what is attended to the former is looked at."""
     spec = f.block.attention
     width, scale = f.extents[_SCORE], spec.scale or spec.head_dim**-0.5

@@ -22,7 +22,9 @@ def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
     if isinstance(op, SendReceive) and tensor != TOKEN:
         return maker.layer + 1, "transfer"
     match maker.level:
-        case "attend" if isinstance(maker.op, PartialAttention) or (isinstance(maker.op, HeadLinear) and maker.op.parts):
+        case "attend" if isinstance(maker.op, PartialAttention) or (
+            isinstance(maker.op, HeadLinear) and maker.op.parts
+        ):
             return maker.layer, "attend"
         case "distribute" if maker.name != "norm":
             return maker.layer, "exchange"

@@ -79,7 +79,7 @@ class HeadLinear:
     Inputs: x, whose last two dims are head and another, d; w, which has the dims head, ``contract`` and a third. Of d
     the first dims, as many as w has along ``contract``, are summed with these; what is left of d follows the product
     (``rest``), or else is left out. The dims of the output are those of x, but for its last. x is rounded to the
-    model's dtype first. ``parts``: x is of a part of the keys, and the product a term of a sum: it has the dtype of one.
+    model's dtype first. ``parts``: x is of a part of the keys, so that the product is one of those that are merged.
     """
 
     kind: Literal["head_linear"] = field(default="head_linear", kw_only=True)

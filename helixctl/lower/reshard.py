@@ -135,7 +135,9 @@ _NAMES: Final = {
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
-def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, str]:
+def _named(  # noqa: PLR0911  one case a level
+    tensor: str, level: str, move: Move, layout: Layout
+) -> tuple[str, str]:
     """The name of a move's tasks, and what is added to the tensor's name for what it leaves."""
     kind = kind_of(tensor)
     match level:

@@ -38,7 +38,7 @@ from helixctl.program.view import Buffer, View, refined
 from helixctl.program.weights import held, side_by_side
 
 
-def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kind
+def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one case a kind
     """Add the actions of a computation at the draft's place."""
     match task.op:
         case Linear(contract):
@@ -158,7 +158,7 @@ def _join(draft: Draft, task: Task) -> None:
 
 
 def _for_a_gather(draft: Draft, value_id: str) -> View:
-    """A new block for a value, in the order in which the gather that follows, if any, sends it; as the kernel sees it."""
+    """A new block for a value in the order in which the gather that follows, if any, sends it; a dim an axis."""
     out = draft.new(value_id, draft.made_for_a_gather(value_id))
     return out.in_order([out.parts(d)[0] for d in draft.dims(value_id)])
 

@@ -153,7 +153,7 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  one case a kind
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():

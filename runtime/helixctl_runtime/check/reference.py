@@ -80,7 +80,7 @@ def _parts(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, tor
         yield from _parts(*pair)
 
 
-def _apply(  # noqa: C901  one case a kind
+def _apply(  # noqa: C901, PLR0912  one case a kind
     equation: Equation, operands: list[torch.Tensor], wide: torch.dtype, tensors: dict[str, Tensor]
 ) -> list[torch.Tensor]:
     op = equation.op

@@ -155,9 +155,7 @@ def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -
     return step
 
 
-def rotate(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, last: int | None = None
-) -> Step:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, last: int | None = None) -> Step:
     """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider.
 
     ``out`` may be ``x``. ``last``: the last so many dims are all that are turned, as if they were D.
