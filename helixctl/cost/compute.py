@@ -5,6 +5,7 @@ A calibrated rate replaces peak and share where the cluster has one for the kind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf, log2, prod
 from typing import Final, cast
@@ -67,7 +68,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
         case CachedAttention(width) | PartialAttention(width):
             inputs = [dag.value[v] for v in task.inputs]
             held = cached_keys(inputs, dag.tensor)
-            cost = device.cached_attention(inputs[0], held, inputs[2], width, task.flops, task.nbytes)
+            cost = device.cached_attention(inputs, held, width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join():
@@ -320,31 +321,43 @@ class _Device:
         made = queries.nbytes // head_dim * values
         return Cost(cost.seconds + self.elementwise("copy", 2 * made).seconds, cost.origins)
 
-    def cached_attention(self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int) -> Cost:
-        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
+    def cached_attention(self, inputs: Sequence[Value], keys: int, width: int, flops: int, nbytes: int) -> Cost:
+        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache.
+
+        ``inputs``: queries, keys and values first; one cache may be both, and is then read once.
 
         A few rows read the cache and compute little; many are computed as ``attention`` is.
         """
+        queries, cache, values = inputs[:3]
         batch, rows, heads, head_dim = queries.shape
         if rows >= c.ATTENTION_ROWS:
             return self.attention(queries, keys, width, values.shape[-1], flops, nbytes)
         parts = head_dim // width
         widths = (width, values.shape[-1] // parts)
-        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows)
+        once = cache.id == values.id
+        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows, once=once)
 
     def decode(
-        self, batch: int, heads: int, kv_heads: int, widths: tuple[int, int], keys: int, queries: int = 1
+        self,
+        batch: int,
+        heads: int,
+        kv_heads: int,
+        widths: tuple[int, int],
+        keys: int,
+        queries: int = 1,
+        *,
+        once: bool = False,
     ) -> Cost:
         """Attention of a few new tokens of every sequence over a cache; ``decode_attention_cost`` has the parameters.
 
-        ``widths``: dims of a softmax, of queries and keys, and of values.
+        ``widths``: dims of a softmax, of queries and keys, and of values. ``once``: the keys are the values.
 
         The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
         Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
         where there are too few of them to keep all SMs busy, the memory is not.
         """
         width = widths[0]
-        cached = batch * kv_heads * keys * sum(widths) * DTYPE_NBYTES[self.dtype]
+        cached = batch * kv_heads * keys * (width if once else sum(widths)) * DTYPE_NBYTES[self.dtype]
         share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
         arithmetic = 2 * batch * heads * queries * keys * sum(widths) / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None

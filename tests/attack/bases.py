@@ -11,7 +11,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
-from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+from tests.runtime.models import EXPERTS, LATENT, REAL, merged, plan_for
 
 # The paper's model, made so small that a dag fits on some pages.
 DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
@@ -52,6 +52,19 @@ def _steps(
     return made
 
 
+def _latent(groups: int, slices: int, *, steps: bool = False, **axes: Any) -> Callable[[], Plan]:
+    """A model with latent attention: one pass, or with ``steps`` 6 tokens after each prompt."""
+
+    def made() -> Plan:
+        plan = plan_for(merged(LATENT, {"layers": 1, "dtype": "float64"}), (4, 5), groups, slices, **axes)
+        if not steps:
+            return plan
+        work = plan.workload.model_copy(update={"output_len": 6, "prefill_tokens": 8})
+        return Plan.of(plan.model, plan.cluster, work, plan.layout)
+
+    return made
+
+
 # The step that a dag is; of all others the plan has one alone.
 STEPS: dict[str, StepName] = {
     "decode, by key": "decode",
@@ -65,6 +78,8 @@ STEPS: dict[str, StepName] = {
     "prefill, by key": "prefill",
     "prefill, in stages, by key": "prefill",
     "prefill, sharded": "prefill",
+    "decode, latent by key": "decode",
+    "prefill, latent by batch": "prefill",
 }
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
@@ -112,6 +127,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
         1, 2, {"layers": 2}, 8, slicing="key", pipeline=2, microbatches=2, interleave=2
     ),
     "prefill, sharded": _steps(3, 1, prefill_tokens=16, residual="sharded"),
+    "latent, by query": _latent(2, 2, slicing="query"),
+    "latent, by batch": _latent(2, 2, slicing="batch", combine="reduce"),
+    "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
+    "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 from tests.attack import (  # noqa: E402
     bases,
     mutate_documents,
+    mutate_latent,
     mutate_order,
     mutate_plans,
     mutate_rows,
@@ -45,6 +46,7 @@ _FILES = (
     mutate_documents,
     mutate_rows,
     mutate_steps,
+    mutate_latent,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"
