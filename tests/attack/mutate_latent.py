@@ -1,4 +1,4 @@
-"""What latent attention adds: products a head, heads that are joined, rotations of a part of a head, one cache for both."""
+"""What latent attention adds: products a head, joined heads, rotations of a part of a head, one cache for both."""
 
 from __future__ import annotations
 
