@@ -194,6 +194,13 @@ class _Equations:
         return ("head", self.block.attention.value_dim_name)
 
     @property
+    def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
+        """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
+        spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
+        window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+
+    @property
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
@@ -248,6 +255,7 @@ class _Equations:
         norms = [self.norm_weight(p + f"{n}_norm", "head_dim") for n in "qk" if spec.qk_norm]
         w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
         b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
+        sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
 
         normed = self.activation(p + "attention_in", "hidden")
         self.define(i, "distribute.norm", self.norm, (x, norm), normed)
@@ -268,10 +276,10 @@ class _Equations:
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         if self.cached:
-            attention = self.cached_attention(i, p, q, k, v)
+            attention = self.cached_attention(i, p, (q, k, v), sinks)
         else:
             attention = self.activation(p + "attention", *self.heads)
-            self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+            self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         projection = self.activation(p + "projection", "hidden")
         self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
         for bias in b_o:
@@ -281,9 +289,9 @@ class _Equations:
         self.define(i, "project.add", Add(), (x, projection), residual)
         return residual
 
-    def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
+    def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec = self.block.attention
+        spec, (q, k, v) = self.block.attention, qkv
         dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
         caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
         k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
@@ -291,15 +299,15 @@ class _Equations:
         inputs = (q, k_cached, v_cached, *_LENGTHS)
         if self.step.lanes == 1:
             attention = self.activation(p + "attention", *self.heads)
-            self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
+            self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
             self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
             for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
-        self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
+        self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
         attention = self.activation(p + "attention", *self.heads)
-        self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse), attention)
+        self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:

@@ -86,7 +86,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         layout.shared_dim,
         layout.combine == "concat",
         residual(layout, step),
-        model.attention.causal,
+        _rows_of(model, step),
         model.attention.qkv_bias,
         model.attention.value_dim_name,
         model.feed_forward.experts is not None,
@@ -102,7 +102,7 @@ class _Form(NamedTuple):
     shared_dim: str
     concat: bool
     stream: Sharding
-    causal: bool
+    rows: Rule
     qkv_bias: bool
     value_dim: str
     experts: bool
@@ -114,6 +114,13 @@ class _Form(NamedTuple):
 def _table(form: _Form) -> Table:
     table = _attention(form) | _feed_forward(form) | _ends(form)
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
+
+
+def _rows_of(model: ModelSpec, step: Step) -> Rule:
+    """How query rows are dealt: evenly, too, where none of them attends to more than half of the others."""
+    attention = model.attention
+    reach = attention.sliding_window or attention.chunk
+    return "causal_rows" if attention.causal and (reach is None or 2 * reach > step.seq_len) else "even"
 
 
 def residual(layout: Layout, step: Step) -> Sharding:
@@ -145,6 +152,7 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table["attention"] = Sharded(attention, WHOLE if concat else values)
     if form.cached:
         table |= _cache(form)
+    table["sinks"] = _alike(*_HEADS)
     table["w_o"] = _alike(*(_COLUMNS if concat else values.cuts))
     rows = tuple(cut for cut in values.cuts if cut.dim != "kv_head")
     table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=rows), stream)
@@ -178,7 +186,7 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
         case "seq":
-            rows = Cut("seq", "slices", "causal_rows" if form.causal else "even")
+            rows = Cut("seq", "slices", form.rows)
             return Sharding((*_HEADS, rows)), Sharding(_HEADS)
         case _:
             return Sharding(_SLICED_HEADS), Sharding(_SLICED_HEADS)

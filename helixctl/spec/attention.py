@@ -46,6 +46,14 @@ class RotarySpec(Spec):
     scaling: Annotated[LinearScaling | Llama3Scaling, Field(discriminator="kind")] | None = None
 
 
+class TemperatureSpec(Spec):
+    """A factor of the queries that grows with their position p: 1 + scale log(1 + floor((p + offset) / every))."""
+
+    scale: Positive
+    every: Count
+    offset: Annotated[int, Field(strict=True, ge=0, le=1)] = 0
+
+
 class AttentionSpec(Spec):
     """Grouped-query attention; with as many ``kv_heads`` as ``heads``, multi-head attention.
 
@@ -61,7 +69,12 @@ class AttentionSpec(Spec):
         qkv_bias, output_bias: biases of the projections.
         qk_norm: queries and keys are normalised over head_dim, with a weight of their own, before they are rotated.
         rotary: the rotary embedding; None: none.
-        sliding_window: tokens that a token attends to, itself among them; longer sequences are refused.
+        sliding_window: tokens that a token attends to at most, the last ones, itself among them; None: all before it.
+        chunk: a token attends to those of its own chunk of so many positions, up to itself; None: there are no chunks.
+        scale: what products of queries and keys are multiplied with; None: 1/sqrt of the dims of a softmax.
+        soft_cap: c, where a score x becomes c tanh(x / c); None: scores stay.
+        sinks: every head attends to a learned logit besides, which has no value.
+        temperature: queries are scaled by their position; None: they are not.
     """
 
     heads: Count
@@ -75,6 +88,26 @@ class AttentionSpec(Spec):
     rotary: RotarySpec | None = None
     sliding_window: Count | None = None
     v_head_dim: Count | None = added(None)
+    chunk: Count | None = added(None)
+    scale: Positive | None = added(None)
+    soft_cap: Positive | None = added(None)
+    sinks: Annotated[bool, Field(strict=True)] = added(default=False)
+    temperature: TemperatureSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _what_is_masked_is_causal(self) -> Self:
+        for field, value in (("sliding_window", self.sliding_window), ("chunk", self.chunk)):
+            if value is not None and not self.causal:
+                raise Contradiction(f"{field} {value} of attention that is not causal", field)
+        if self.sliding_window is not None and self.chunk is not None:
+            raise Contradiction(f"sliding_window {self.sliding_window} and chunk {self.chunk}: give one", "chunk")
+        return self
+
+    @model_validator(mode="after")
+    def _a_sink_is_in_one_softmax(self) -> Self:
+        if self.sinks and self.softmax_slices > 1:
+            raise Contradiction(f"sinks of heads with softmax_slices {self.softmax_slices}", "sinks")
+        return self
 
     @model_validator(mode="after")
     def _softmax_slices_divide_the_head(self) -> Self:

@@ -73,8 +73,9 @@ def _rotate(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 
 def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    q, k, v = values
+    q, k, v, *sinks = values
     softmax_width = op_of(task, Attention).softmax_width
+    _sinks_of(sinks, q.region[2])
     whole_sum(*values)
     keys = _key_heads(dag, q, k)
     for other in (k, v):
@@ -89,6 +90,14 @@ def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
         msg = f"head_dim {start}:{stop} cuts a softmax of {softmax_width} dims"
         raise RuleError(msg)
     return [made(dag, task.op, (*q.region[:3], v.region[3]))]
+
+
+def _sinks_of(sinks: list[Value], heads: Interval) -> None:
+    """Refuse sinks of other heads."""
+    for sink in sinks:
+        if sink.region != (heads,):
+            msg = f"{sink.id} has head {interval(sink.region[0])}; the heads are {interval(heads)}"
+            raise RuleError(msg)
 
 
 def _same_part(dag: Dag, q: Value, other: Value) -> None:
@@ -186,7 +195,8 @@ def _same_positions(k: Value, v: Value) -> None:
 
 def _over_cache(dag: Dag, values: list[Value], softmax_width: int) -> None:
     """What attention over a cache asks of its operands, lanes apart."""
-    q, k, v, length, count = values
+    q, k, v, length, count, *sinks = values
+    _sinks_of(sinks, q.region[2])
     whole_sum(*values)
     _same_positions(k, v)
     for other in (k, v):
@@ -228,12 +238,13 @@ def _partial_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 
 def _merge(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    part, lse = values
+    part, lse, *sinks = values
+    _sinks_of(sinks, part.region[3])
     whole_sum(*values)
     if (part.region[0], *part.region[2:4]) != (lse.region[0], *lse.region[2:4]):
         msg = f"{part.id} and {lse.id} differ in batch, seq or head"
         raise RuleError(msg)
-    for value in values:
+    for value in (part, lse):
         all_of(dag, value, 1, "a merge needs all")
     all_of(dag, lse, 4, "a merge needs all")
     return [made(dag, task.op, (part.region[0], *part.region[2:]))]

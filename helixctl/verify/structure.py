@@ -150,7 +150,7 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  one a kind
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():
@@ -161,6 +161,9 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case Attention() | CachedAttention() | Merge():
+            least, made = _ENDS[type(op)]
+            return min(max(ins, least), least + 1), made  # with or without sinks
         case Experts():
             return min(max(ins, 4), 5), 1  # with or without w_gate
         case _:
