@@ -64,7 +64,8 @@ def priced(plan: Plan, step: StepName | None = None) -> Dag:
     """A part of the dag of a plan's step, by default the first, with tasks of every kind: its forecast rests on it."""
     model = shallow(plan.model, plan.layout, 1)
     ranks = representatives(plan.layout, plan.model, plan.cluster, plan.workload)
-    sketch = Plan.sketch(model, plan.cluster, plan.workload, plan.layout)
+    layout = plan.layout.model_copy(update={"stages": None}) if model.layers != plan.model.layers else plan.layout
+    sketch = Plan.sketch(model, plan.cluster, plan.workload, layout)
     return lower(sketch, ranks, microbatches=range(1), step=step)
 
 
@@ -103,7 +104,8 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
 
     Those between are like the second, with as many layers or one less; but where layers are of several kinds.
     """
-    stages = set(range(layout.pipeline)) if model.pattern else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
+    unlike = model.pattern is not None or layout.stages is not None
+    stages = set(range(layout.pipeline)) if unlike else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
     slices = _largest_slices(layout, model, workload)
     # Of several kinds the buffers of the smallest pieces may be packed a little worse than those of the largest.
     last = {layout.rank(layout.groups - 1, layout.slices - 1, stage) for stage in stages} if model.pattern else set()

@@ -93,6 +93,8 @@ def part_of(plan: Plan) -> Plan:
     layout = plan.layout
     model = shallow(plan.model, layout, _FEW)
     workload, fewer = _fewer_sequences(plan.workload, layout)
+    if model.layers != plan.model.layers:  # every stage has as many
+        fewer = fewer.model_copy(update={"stages": None})
     if (model.layers, fewer) == (plan.model.layers, layout):
         return plan
     # What is proved does not depend on where the devices are, only on how many there are.
