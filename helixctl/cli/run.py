@@ -130,15 +130,16 @@ def command(  # noqa: C901  one case an option
     loaded = [load_planned(document) for document in documents]
     _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
+        plans = [its[0].plan for its in steps]
+        _check_ranks(documents, plans)
         wanted = Wanted(
             prompts, new, chat, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check
         )
-        _refuse_of_steps({"--compare": compare, "--trace": trace_path, "--cuda-graph": cuda_graph})
-        plan = steps[0].plan
-        check_config(weights, [plan], as_planned=as_planned)
-        device = device or plan.cluster.device.kind
+        _refuse_of_steps({"--trace": trace_path, "--cuda-graph": cuda_graph})
+        check_config(weights, plans, as_planned=as_planned)
+        device = device or plans[0].cluster.device.kind
         how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir, "report_path": report_path}
-        generate(_runtime(), out, plan, steps, wanted, **how)
+        generate(_runtime(), out, steps, _names(documents, [its[0] for its in steps]), wanted, **how)
         return 0
     if prompts or new or ignore_eos:
         raise fail("HX509", f"{documents[0]} is of one pass without a cache", "plan with --input-len and --output-len")
@@ -216,11 +217,12 @@ def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: boo
         raise click.BadParameter("safetensors need a file", param_hint="--output")
 
 
-def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -> list[Dag]:
-    """The dags of the steps of a plan that has several; none where it has one.
+def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -> list[list[Dag]]:
+    """The dags of the steps of each plan, where they have several; none where they have one.
 
     Raises:
-        HelixError: HX509, a step is given as a dag, which alone has no cache to go on with.
+        HelixError: HX509, a step is given as a dag, which alone has no cache to go on with; or some have several, and
+            others one.
     """
     for document, its in zip(documents, loaded, strict=True):
         if isinstance(its, Dag) and its.step != "pass":
@@ -229,7 +231,12 @@ def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -
     plans = [its for its in loaded if isinstance(its, Plan) and len(its.steps) > 1]
     if not plans:
         return []
-    return [_typed(whole_dag(plans[0], documents[0], step), dtype) for step in plans[0].steps]
+    for document, its in zip(documents, loaded, strict=True):
+        if its not in plans:
+            message = f"{document} is of one pass, and others have a prefill and a decode step"
+            raise fail("HX509", message, "compare passes with passes, and generations with generations")
+    each = zip(plans, documents, strict=True)
+    return [[_typed(whole_dag(plan, document, step), dtype) for step in plan.steps] for plan, document in each]
 
 
 def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> None:

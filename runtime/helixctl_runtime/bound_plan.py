@@ -1,0 +1,121 @@
+"""A plan with steps on one rank: its programs over one cache and one set of weights, bound to the process groups."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from helixctl.dag import Dag, Value
+from helixctl_runtime.compile import compile_rank
+from helixctl_runtime.compile.bound import BoundProgram
+from helixctl_runtime.dtypes import TORCH
+from helixctl_runtime.generate.feed import Feed
+from helixctl_runtime.generate.loop import Generated, Stage
+from helixctl_runtime.measure.action_timers import ActionTimer, CommunicationTimer
+from helixctl_runtime.measure.clock import Clock
+from helixctl_runtime.measure.walk import Walker
+from helixctl_runtime.ranks import Rank
+from helixctl_runtime.report.generation import RankGeneration
+from helixctl_runtime.tensors.tensor_source import TensorSource
+
+Groups = Mapping[tuple[int, ...], dist.ProcessGroup]
+
+
+class BoundPlan:
+    """One rank's part of a plan with a prefill and a decode step.
+
+    Attributes:
+        dags: of the prefill and of the decode step.
+        programs: this rank's part of each.
+        first: the number of each dag's start (``TaskNumbering.first``).
+        stages: the prefill and the decode step, timed.
+        weights_read_nbytes: what the rank asked for of the files that hold the weights.
+    """
+
+    def __init__(
+        self, dags: Sequence[Dag], first: Sequence[int], rank: Rank, groups: Groups, numbers: TensorSource
+    ) -> None:
+        """Load the weights, and bind the steps; the cache is zero.
+
+        Args:
+            dags: of the prefill and of the decode step.
+            first: the number of each dag's start.
+            rank: this rank.
+            groups: the process group of every set of ranks.
+            numbers: where the weights come from.
+        """
+        self.dags, self.first, self._rank, self._groups = dags, first, rank, groups
+        self.clock = Clock(rank.device, rank.rank)
+        before = numbers.weights_read_nbytes
+        self.programs = _programs(dags, rank, numbers)
+        self.weights_read_nbytes = numbers.weights_read_nbytes - before
+        self._timers = [CommunicationTimer(self.clock) for _ in self.programs]
+        self.stages = self.bound(self._timers)
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a sequence in a step of the prefill."""
+        return self.dags[0].work.seq_len
+
+    def bound(self, timers: Sequence[ActionTimer]) -> tuple[Stage, Stage]:
+        """The prefill and the decode step with a timer each."""
+        prefill, decode = (self._stage(which, timer) for which, timer in enumerate(timers))
+        return prefill, decode
+
+    def lap(self) -> tuple[float, ...]:
+        """Seconds in communication since the last lap, of each step."""
+        return tuple(timer.lap() for timer in self._timers)
+
+    def measurement(self, made: Generated, communication_s: tuple[float, ...]) -> RankGeneration:
+        """What this rank made, how long it took, and what it holds."""
+        cuda = self._rank.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        prefill, decode = self.programs
+        return RankGeneration(
+            rank=self._rank.rank,
+            made=made,
+            communication_s=communication_s,
+            cache_nbytes=prefill.state_nbytes,
+            weight_nbytes=_bytes_of({**prefill.weights, **decode.weights}),
+            buffer_nbytes=prefill.buffer_nbytes + decode.buffer_nbytes,
+            peak_nbytes=peak,
+            weights_read_nbytes=self.weights_read_nbytes,
+        )
+
+    def _stage(self, which: int, timer: ActionTimer) -> Stage:
+        program, cell = self.programs[which], self._rank.progress.cell
+        walker = Walker(program, dict(self._groups), cell, timer, self.first[which])
+
+        def walk() -> None:
+            cell[0] = walker.first
+            walker()
+            cell[1] += 1
+            self.clock.settle()
+
+        return Stage([Feed(self.dags[which], program)], walk)
+
+
+def _programs(dags: Sequence[Dag], rank: Rank, numbers: TensorSource) -> list[BoundProgram]:
+    """This rank's part of each step; the decode step has the weights and the cache of the prefill."""
+    found: list[BoundProgram] = []
+    for dag in dags:
+
+        def load(value: Value, dag: Dag = dag) -> torch.Tensor:
+            dtype = TORCH[value.dtype]
+            if dag.tensor[value.tensor].role == "weight":
+                return numbers.value(dag, value, dtype, rank.device)
+            return torch.zeros(value.shape, dtype=dtype, device=rank.device)
+
+        first = found[0] if found else None
+        states, weights = (first.states, first.weights) if first else (None, None)
+        found.append(compile_rank(dag, rank.rank, rank.device, load, states, weights))
+    return found
+
+
+def _bytes_of(weights: Mapping[Any, torch.Tensor]) -> int:
+    """Bytes of the memory that weights lie in, once where several lie in one."""
+    return sum(storage.nbytes() for storage in {tensor.untyped_storage() for tensor in weights.values()})
