@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from helixctl.cli.console import progress, table
 from helixctl.cli.generations_compared import print_generations
+from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sources import counted, print_sources
 from helixctl.dag import Dag
@@ -63,6 +64,7 @@ def generate(
     timeout: float,
     log_dir: Path | None,
     report_path: str | None,
+    trace_path: str | None,
 ) -> None:
     """Continue the prompts by one plan, or by several in turn, and print what came of it.
 
@@ -76,12 +78,13 @@ def generate(
         timeout: seconds that a rank waits for another.
         log_dir: where the logs of the ranks are kept.
         report_path: where the report is written.
+        trace_path: where the timeline of a step of each kind is written.
 
     Raises:
         HelixError: HX507: the prompts do not fit the plan; HX501: a library is missing; HX506: the check fails; HX5xx:
             the run does.
     """
-    asked = _asked(runtime, plans[0][0], wanted, aside=report_path == "-")
+    asked = _asked(runtime, plans[0][0], wanted, aside="-" in {report_path, trace_path}, trace=trace_path is not None)
     for dags in plans:
         _check_fits(asked, dags[0].plan)
     plan = plans[0][0].plan
@@ -112,6 +115,11 @@ def generate(
         _print(out, report, plan, device)
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
+    if trace_path:
+        each = zip(names, plans, found.spans, strict=True)
+        # Of one token after each prompt there is no decode step.
+        steps = [(dag, name, its) for name, dags, spans in each for dag, its in zip(dags, spans, strict=False)]
+        write_trace(trace_path, *zip(*steps, strict=True))
     print_verdicts(out, found.reports, names if several_plans else None)
 
 
@@ -120,7 +128,7 @@ def _headed(number: int, wanted: Wanted) -> str:
     return f"[{number}] {wanted.prompts[number - 1]}" + ("\n" if wanted.chat else "")
 
 
-def _asked(runtime: ModuleType, prefill: Dag, wanted: Wanted, *, aside: bool) -> Any:
+def _asked(runtime: ModuleType, prefill: Dag, wanted: Wanted, *, aside: bool, trace: bool) -> Any:
     """The prompts as token ids, and what is to be done with them."""
     if wanted.check and not prefill.plan.model.attention.causal:
         message = "--check compares with one pass, where a model that is not causal lets tokens see those after them"
@@ -153,6 +161,7 @@ def _asked(runtime: ModuleType, prefill: Dag, wanted: Wanted, *, aside: bool) ->
         aside,
         source,
         check=wanted.check,
+        trace=trace,
     )
 
 

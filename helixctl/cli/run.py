@@ -17,6 +17,7 @@ from helixctl.cli.config_of_weights import check_config
 from helixctl.cli.console import answers, progress
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
+from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.dag import Dag
@@ -30,7 +31,6 @@ from helixctl.solve.deep import Size, counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from helixctl.dag.span import Span
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -135,10 +135,11 @@ def command(  # noqa: C901  one case an option
         wanted = Wanted(
             prompts, new, chat, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check
         )
-        _refuse_of_steps({"--trace": trace_path, "--cuda-graph": cuda_graph})
+        _refuse_of_steps({"--cuda-graph": cuda_graph})
         check_config(weights, plans, as_planned=as_planned)
         device = device or plans[0].cluster.device.kind
-        how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir, "report_path": report_path}
+        how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir}
+        how |= {"report_path": report_path, "trace_path": trace_path}
         generate(_runtime(), out, steps, _names(documents, [its[0] for its in steps]), wanted, **how)
         return 0
     if prompts or new or ignore_eos:
@@ -170,7 +171,7 @@ def command(  # noqa: C901  one case an option
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
     if trace_path:
-        _write_trace(trace_path, dags, names, [result.spans for result in results])
+        write_trace(trace_path, dags, names, [result.spans for result in results])
     print_verdicts(out, reports, names if compare else None)
     return 0
 
@@ -314,11 +315,3 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
     for text in texts:
         out.print(text)
     out.print("nothing was started (--dry-run)")
-
-
-def _write_trace(path: str, dags: Sequence[Dag], names: Sequence[str], spans: Sequence[Sequence[Span]]) -> None:
-    from helixctl.emit.trace import Trace, traces_json
-
-    titles = [f"{dag.plan.model.name}, {name}: a measured step" for dag, name in zip(dags, names, strict=True)]
-    timed = zip(titles, dags, spans, strict=True)
-    write_output(path, traces_json([Trace(title, dag, its, simulated=False) for title, dag, its in timed]))

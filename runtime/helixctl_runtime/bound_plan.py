@@ -15,13 +15,15 @@ from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate.feed import Feed
 from helixctl_runtime.generate.loop import Generated, Stage
-from helixctl_runtime.measure.action_timers import ActionTimer, CommunicationTimer
+from helixctl_runtime.measure.action_timers import ActionTimer, CommunicationTimer, TraceRecorder
 from helixctl_runtime.measure.clock import Clock
+from helixctl_runtime.measure.step_trace import RankTrace
 from helixctl_runtime.measure.walk import Walker
 from helixctl_runtime.ranks import Rank
 from helixctl_runtime.report.generation import RankGeneration
 from helixctl_runtime.tensors.tensor_source import TensorSource
 
+Moments = list[tuple[Any, Any]]
 Groups = Mapping[tuple[int, ...], dist.ProcessGroup]
 
 
@@ -61,9 +63,17 @@ class BoundPlan:
         """Tokens of a sequence in a step of the prefill."""
         return self.dags[0].work.seq_len
 
-    def bound(self, timers: Sequence[ActionTimer]) -> tuple[Stage, Stage]:
-        """The prefill and the decode step with a timer each."""
-        prefill, decode = (self._stage(which, timer) for which, timer in enumerate(timers))
+    def bound(
+        self, timers: Sequence[ActionTimer], moments: Sequence[Moments | None] = (None, None)
+    ) -> tuple[Stage, Stage]:
+        """The prefill and the decode step.
+
+        Args:
+            timers: of the actions of each.
+            moments: of each a list that takes the begin and the end of every step.
+        """
+        each = zip(timers, moments, strict=True)
+        prefill, decode = (self._stage(which, timer, its) for which, (timer, its) in enumerate(each))
         return prefill, decode
 
     def lap(self) -> tuple[float, ...]:
@@ -86,17 +96,38 @@ class BoundPlan:
             weights_read_nbytes=self.weights_read_nbytes,
         )
 
-    def _stage(self, which: int, timer: ActionTimer) -> Stage:
+    def _stage(self, which: int, timer: ActionTimer, moments: Moments | None) -> Stage:
         program, cell = self.programs[which], self._rank.progress.cell
         walker = Walker(program, dict(self._groups), cell, timer, self.first[which])
 
         def walk() -> None:
             cell[0] = walker.first
+            begin = self.clock.now()
             walker()
+            if moments is not None:
+                moments.append((begin, self.clock.now()))
             cell[1] += 1
             self.clock.settle()
 
         return Stage([Feed(self.dags[which], program)], walk)
+
+
+class TracedSteps:
+    """The steps of a plan, with every action timed.
+
+    Attributes:
+        stages: the prefill and the decode step.
+    """
+
+    def __init__(self, plan: BoundPlan) -> None:
+        """Bind the steps of a plan once more."""
+        self._recorders = [TraceRecorder(program, plan.clock) for program in plan.programs]
+        self._moments: list[Moments] = [[] for _ in self._recorders]
+        self.stages = plan.bound(self._recorders, self._moments)
+
+    def read(self) -> list[list[RankTrace]]:
+        """The traces of the steps of each kind that have run."""
+        return [its.read(moments) for its, moments in zip(self._recorders, self._moments, strict=True)]
 
 
 def _programs(dags: Sequence[Dag], rank: Rank, numbers: TensorSource) -> list[BoundProgram]:

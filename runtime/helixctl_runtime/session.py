@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from helixctl.dag import Tensor
 from helixctl_runtime.agree import agree
-from helixctl_runtime.bound_plan import BoundPlan
+from helixctl_runtime.bound_plan import BoundPlan, TracedSteps
 from helixctl_runtime.check.generation import check_generation
 from helixctl_runtime.comm.collectives import rank_sets
 from helixctl_runtime.dtypes import TORCH
@@ -23,6 +23,7 @@ from helixctl_runtime.generate import Generated, Prompts
 from helixctl_runtime.generate.loop import Kept, Stage, in_turns, turns, whole_logits
 from helixctl_runtime.generate.margins import Margins, merged
 from helixctl_runtime.generate.text import Printer
+from helixctl_runtime.measure.step_trace import RankTrace, typical_steps
 from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
 from helixctl_runtime.ranks import Phase, Rank
@@ -33,6 +34,8 @@ from helixctl_runtime.tensors.tensor_source import TensorSource, write_tensor
 
 # Tokens after the prompt in the run that comes before the measured one.
 _WARM: int = 3
+# Tokens after the prompt in the run that comes after it, in which every action is timed.
+_TRACED: int = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Asked:
         tokenizer: a tokenizer.json with which rank 0 prints the text after the first prompt as it comes.
         aside: it prints to standard error, because standard output is taken.
         source: of prompts that a file holds what the report says of it: ``path`` and ``notes``.
+        trace: time every action in a short generation after the measured one.
     """
 
     prompts: Prompts
@@ -65,6 +69,7 @@ class Asked:
     aside: bool = False
     source: dict[str, Any] | None = None
     check: bool = False
+    trace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class _Session:
         with fused([program for plan in plans for program in plan.programs]), torch.inference_mode():
             if asked.warm:
                 for plan in plans:
-                    self._generate([self._turns(plan, new=min(_WARM, asked.new))], plan)
+                    self._generate([self._turns(plan, new=min(_WARM, asked.new))], [plan])
                     plan.lap()
             dist.barrier()
             seen = [self._room(plan, several=len(plans) > 1) for plan in plans]
@@ -132,16 +137,18 @@ class _Session:
                     self._turns(plan, ends=asked.ends, kept=its.keep, printer=None if number else printer)
                     for number, (plan, its) in enumerate(zip(plans, seen, strict=True))
                 ],
-                *plans,
+                plans,
+                rounds=asked.new + 1 if len(plans) > 1 else 0,
             )
-        if printer:
-            printer.end()
-        mine = [plan.measurement(its, plan.lap()) for plan, its in zip(plans, made, strict=True)]
+            if printer:
+                printer.end()
+            mine = [plan.measurement(its, plan.lap()) for plan, its in zip(plans, made, strict=True)]
+            traced = [self._traced(plan) for plan in plans if asked.trace]
         gathered: list[Any] = [None] * rank.world_size
-        dist.all_gather_object(gathered, (mine, seen))
+        dist.all_gather_object(gathered, (mine, seen, traced))
         if rank.rank:
             return None
-        ranks, all_seen = (list(zip(*each, strict=True)) for each in zip(*gathered, strict=True))
+        ranks, all_seen, traces = (list(zip(*each, strict=True)) for each in zip(*gathered, strict=True))
         reports = [
             generation(
                 plan.dags,
@@ -159,7 +166,8 @@ class _Session:
         if asked.output:
             write_tensor(asked.output, "tokens", torch.tensor(reports[0]["tokens"], dtype=torch.int64))
         margins = [merged([each.margins for each in its]) for its in all_seen if its[0].margins]
-        return Generations(reports, margins)
+        spans = [typical_steps(plan.dags, its) for plan, its in zip(plans, traces, strict=False)]
+        return Generations(reports, margins, spans)
 
     def _turns(
         self,
@@ -169,14 +177,26 @@ class _Session:
         ends: tuple[int, ...] = (),
         kept: Kept | None = None,
         printer: Printer | None = None,
+        stages: tuple[Stage, Stage] | None = None,
     ) -> Generator[None, None, Generated]:
         said = printer.add if printer else None
         new = new or self.asked.new
-        return turns(*plan.stages, self.asked.prompts, chunk=plan.chunk, new=new, ends=ends, kept=kept, said=said)
+        return turns(
+            *(stages or plan.stages), self.asked.prompts, chunk=plan.chunk, new=new, ends=ends, kept=kept, said=said
+        )
 
-    def _generate(self, runs: list[Generator[None, None, Generated]], *plans: BoundPlan) -> list[Generated]:
-        """One plan goes on without waiting for other ranks; several take turns, which all ranks begin together."""
-        if len(plans) == 1:
+    def _traced(self, plan: BoundPlan) -> list[list[RankTrace]]:
+        """The traces of the steps of each kind in a short generation, whose steps all ranks begin together."""
+        traced = TracedSteps(plan)
+        new = min(_TRACED, self.asked.new)
+        self._generate([self._turns(plan, new=new, stages=traced.stages)], [plan], rounds=new + 1)
+        return traced.read()
+
+    def _generate(
+        self, runs: list[Generator[None, None, Generated]], plans: Sequence[BoundPlan], rounds: int = 0
+    ) -> list[Generated]:
+        """Without rounds no rank waits for others between steps; with them all ranks begin every turn together."""
+        if not rounds:
             return in_turns(runs)
         cell = self.rank.progress.cell
 
@@ -185,7 +205,7 @@ class _Session:
             dist.barrier()
 
         # Replicas may be done earlier than others, and meet them all the same.
-        return in_turns(runs, together, rounds=self.asked.new + 1)
+        return in_turns(runs, together, rounds)
 
     def _room(self, plan: BoundPlan, *, several: bool) -> _Seen:
         """Room for the logits of all tokens, where they are to be checked, and for the margins of plans to compare."""
@@ -224,5 +244,6 @@ def _shared(asked: Asked) -> dict[str, object]:
         "seed": asked.seed,
         "weights": asked.weights is not None,
         "weights-prefix": asked.weights_prefix,
+        "trace": asked.trace,
         "prompt": f"with the tokens {sha256(ids.encode()).hexdigest()[:12]}",
     }

@@ -218,7 +218,6 @@ def added(text: str, token: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--trace", "t.json"), "--trace is of a plan of one pass"),
         (("--cuda-graph",), "--cuda-graph is of a plan of one pass"),
         (("--chat",), "--chat is of messages that --prompt gives"),
         (("--prompt", "x", "--input", "y.safetensors"), "--prompt gives the prompts, and so does --input"),
@@ -267,6 +266,27 @@ def test_two_generations_side_by_side(known: LanguageModel, plans: Path, tmp_pat
     assert "2 x 2, slicing key: the tokens of 2 x 1, data 2" in done.said
     assert done.said.count("check passed") == 2
     assert done.said.startswith(f"[1] {LONG}{known.text(due[0][: at + 1])}")
+
+
+@pytest.mark.parametrize("new", [1, 4])
+def test_a_step_of_each_kind_is_traced(new: int, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """Every task of every rank once; the tokens are those of the run that is measured."""
+    trace = tmp_path / "t.json"
+    prompts = ("--prompt", LONG, "--prompt", QUICK, "--ignore-eos", "--generate", str(new), "--trace", trace)
+    report = run(plans, "stages", tmp_path, *prompts)
+    assert report["tokens"] == [known.continued(prompt, new) for prompt in (LONG, QUICK)]
+    found = json.loads(trace.read_text())
+    plan = load_planned(str(plans / "stages.plan.json"))
+    assert isinstance(plan, Plan)
+    dags = [lower(plan, step=step) for step in plan.steps[:new]]
+    spans = [(event["pid"], event["name"]) for event in found["traceEvents"] if event["ph"] == "X"]
+    due = [
+        (4 * which + r, name) for which, dag in enumerate(dags) for r, names in enumerate(dag.order) for name in names
+    ]
+    assert sorted(spans) == sorted(due)
+    titles = [f"little, 1 x 2, slicing key, pipeline 2, reduce: a measured {dag.step} step" for dag in dags]
+    assert found["otherData"] == {"times": "measured", "plans": "; ".join(titles)}
+    assert all(event["dur"] >= 0 for event in found["traceEvents"] if event["ph"] == "X")
 
 
 def test_where_tokens_part_is_said(tmp_path: Path) -> None:

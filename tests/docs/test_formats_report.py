@@ -95,7 +95,7 @@ def test_every_key_of_a_generation_is_named(tmp_path: Path) -> None:
     assert report["time_per_output_token_ms"]
     assert set(keys(report)) - named(SECTIONS["Report"]) == set()
     assert report.keys() | {"text"} == rows(SECTIONS["Report"], 2)
-    both = comparison_of_generations(["a", "b"], Generations([report, other_tokens(report)], [Margins(4, 3)] * 2))
+    both = comparison_of_generations(["a", "b"], Generations([report, other_tokens(report)], [Margins(4, 3)] * 2, []))
     assert both["comparison"][1]["parted"]
     assert set(keys(both)) - named(SECTIONS["Report"]) == set()
     assert both.keys() == rows(SECTIONS["Report"], 3)

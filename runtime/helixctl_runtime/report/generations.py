@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from helixctl.dag.span import Span
 from helixctl_runtime.generate.margins import Margins
 from helixctl_runtime.report.comparison import change
 
@@ -17,10 +18,12 @@ class Generations:
     Attributes:
         reports: of each plan.
         margins: of each of several plans; of one none.
+        spans: of each plan a traced step of each kind that there was; none where none was asked for.
     """
 
     reports: list[dict[str, Any]]
     margins: list[Margins]
+    spans: list[list[tuple[Span, ...]]]
 
 
 def comparison_of_generations(names: Sequence[str], found: Generations) -> dict[str, Any]:
