@@ -27,6 +27,7 @@ from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve.deep import Size, counted
+from helixctl.verify import check_steps
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -237,7 +238,10 @@ def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -
             message = f"{document} is of one pass, and others have a prefill and a decode step"
             raise fail("HX509", message, "compare passes with passes, and generations with generations")
     each = zip(plans, documents, strict=True)
-    return [[_typed(whole_dag(plan, document, step), dtype) for step in plan.steps] for plan, document in each]
+    found = [[_typed(whole_dag(plan, document, step), dtype) for step in plan.steps] for plan, document in each]
+    if findings := [finding for dags in found for finding in check_steps(dags)]:
+        raise HelixError(findings)
+    return found
 
 
 def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> None:
