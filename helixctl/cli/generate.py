@@ -38,6 +38,7 @@ class Wanted:
         weights, weights_prefix, seed, output: as of ``helixctl run``.
         warm: whether a short run comes first.
         check: compare the logits with one pass of the unpartitioned model.
+        cuda_graph: replay decode steps from a CUDA graph.
     """
 
     prompts: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class Wanted:
     output: str | None = None
     warm: bool = True
     check: bool = False
+    cuda_graph: bool = False
 
 
 def generate(
@@ -162,6 +164,7 @@ def _asked(runtime: ModuleType, prefill: Dag, wanted: Wanted, *, aside: bool, tr
         source,
         check=wanted.check,
         trace=trace,
+        cuda_graph=wanted.cuda_graph,
     )
 
 
@@ -199,6 +202,8 @@ def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> Non
     ranks = len(report["ranks"])
     out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
     out.print(f"{plan.workload}; a static batch, without a queue")
+    if report["cuda_graph"]:
+        out.print("decode steps replayed from a CUDA graph, the first of them bit for bit what the walk computes")
     out.print()
     each, communication = report["time_per_output_token_ms"], report["communication"]
     rows = table("measured", ">value")

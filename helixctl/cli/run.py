@@ -47,7 +47,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option(
     "--cuda-graph/--no-cuda-graph",
     default=None,
-    help="Replay measured steps from a CUDA graph. Default: on one GPU, where the step allows it.",
+    help="Replay measured or decode steps from a CUDA graph. Default: steps of a pass on one GPU that allow it.",
 )
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
@@ -75,7 +75,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
-def command(  # noqa: C901  one case an option
+def command(
     documents: tuple[str, ...],
     *,
     compare: bool,
@@ -134,11 +134,22 @@ def command(  # noqa: C901  one case an option
         plans = [its[0].plan for its in steps]
         _check_ranks(documents, plans)
         wanted = Wanted(
-            prompts, new, chat, ignore_eos, inputs, weights, weights_prefix, seed, output, warmup > 0, check
+            prompts,
+            new,
+            chat,
+            ignore_eos,
+            inputs,
+            weights,
+            weights_prefix,
+            seed,
+            output,
+            warmup > 0,
+            check,
+            bool(cuda_graph),
         )
-        _refuse_of_steps({"--cuda-graph": cuda_graph})
         check_config(weights, plans, as_planned=as_planned)
         device = device or plans[0].cluster.device.kind
+        _check_graph(device, wanted=cuda_graph)
         how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir}
         how |= {"report_path": report_path, "trace_path": trace_path}
         generate(_runtime(), out, steps, _names(documents, [its[0] for its in steps]), wanted, **how)
@@ -149,8 +160,7 @@ def command(  # noqa: C901  one case an option
     _check_ranks(documents, [dag.plan for dag in dags])
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
     device = device or dags[0].plan.cluster.device.kind
-    if cuda_graph and device != "cuda":
-        raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
+    _check_graph(device, wanted=cuda_graph)
     run = _runtime()
     options = run.Options(
         warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix, cuda_graph=cuda_graph
@@ -259,10 +269,9 @@ def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> Non
             raise fail("HX509", message, hint)
 
 
-def _refuse_of_steps(options: dict[str, object]) -> None:
-    for option, given in options.items():
-        if given:
-            raise click.UsageError(f"{option} is of a plan of one pass; this one has a prefill and a decode step")
+def _check_graph(device: str, *, wanted: bool | None) -> None:
+    if wanted and device != "cuda":
+        raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
 
 
 def _dag(planned: Plan | Dag, document: str, dtype: Any) -> Dag:

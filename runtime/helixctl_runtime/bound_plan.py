@@ -15,10 +15,11 @@ from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate.feed import Feed
 from helixctl_runtime.generate.loop import Generated, Stage
-from helixctl_runtime.measure.action_timers import ActionTimer, CommunicationTimer, TraceRecorder
+from helixctl_runtime.measure.action_timers import ActionTimer, CommunicationTimer, NoTimer, TraceRecorder
 from helixctl_runtime.measure.clock import Clock
+from helixctl_runtime.measure.cuda_graph import capture_step
 from helixctl_runtime.measure.step_trace import RankTrace
-from helixctl_runtime.measure.walk import Walker
+from helixctl_runtime.measure.walk import Replay, Walker
 from helixctl_runtime.ranks import Rank
 from helixctl_runtime.report.generation import RankGeneration
 from helixctl_runtime.tensors.tensor_source import TensorSource
@@ -76,6 +77,34 @@ class BoundPlan:
         prefill, decode = (self._stage(which, timer, its) for which, (timer, its) in enumerate(each))
         return prefill, decode
 
+    def capture(self) -> None:
+        """Replay decode steps from a CUDA graph from now on; a decode step must have run, whose inputs it has.
+
+        What a step is given and what it leaves lies where the graph has it: the feed copies to and from there, and no
+        length or token is known to the graph. Repeating a step is without effect, as it writes the same positions of
+        the cache again. Before the replay that is compared, those positions are given the keys and values of other
+        tokens.
+
+        Raises:
+            HelixError: HX514, it cannot be captured, or the replay writes other bits than the walk.
+        """
+        dag, program, cell = self.dags[1], self.programs[1], self._rank.progress.cell
+        walker = Walker(program, dict(self._groups), cell, NoTimer(), self.first[1])
+        ids = [data for name, data in program.inputs.items() if dag.value[name].tensor == "input_ids"]
+        vocabulary = dag.plan.model.vocabulary
+        size = vocabulary.size if vocabulary else 1
+
+        def other_tokens() -> None:
+            before = [data.clone() for data in ids]
+            for data in ids:
+                data.add_(1).remainder_(size)
+            walker()
+            for data, its in zip(ids, before, strict=True):
+                data.copy_(its)
+
+        replay = capture_step(walker, [*program.outputs.values()], str(self._rank), other_tokens)
+        self.stages = (self.stages[0], self._stage_of(1, Replay(replay, self.first[1]), None))
+
     def lap(self) -> tuple[float, ...]:
         """Seconds in communication since the last lap, of each step."""
         return tuple(timer.lap() for timer in self._timers)
@@ -97,19 +126,23 @@ class BoundPlan:
         )
 
     def _stage(self, which: int, timer: ActionTimer, moments: Moments | None) -> Stage:
-        program, cell = self.programs[which], self._rank.progress.cell
-        walker = Walker(program, dict(self._groups), cell, timer, self.first[which])
+        cell = self._rank.progress.cell
+        walker = Walker(self.programs[which], dict(self._groups), cell, timer, self.first[which])
+        return self._stage_of(which, walker, moments)
+
+    def _stage_of(self, which: int, step: Walker | Replay, moments: Moments | None) -> Stage:
+        cell = self._rank.progress.cell
 
         def walk() -> None:
-            cell[0] = walker.first
+            cell[0] = step.first
             begin = self.clock.now()
-            walker()
+            step()
             if moments is not None:
                 moments.append((begin, self.clock.now()))
             cell[1] += 1
             self.clock.settle()
 
-        return Stage([Feed(self.dags[which], program)], walk)
+        return Stage([Feed(self.dags[which], self.programs[which])], walk)
 
 
 class TracedSteps:

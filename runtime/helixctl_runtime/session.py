@@ -23,6 +23,8 @@ from helixctl_runtime.generate import Generated, Prompts
 from helixctl_runtime.generate.loop import Kept, Stage, in_turns, turns, whole_logits
 from helixctl_runtime.generate.margins import Margins, merged
 from helixctl_runtime.generate.text import Printer
+from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
+from helixctl_runtime.measure.measure import exposed_s
 from helixctl_runtime.measure.step_trace import RankTrace, typical_steps
 from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
@@ -55,6 +57,7 @@ class Asked:
         aside: it prints to standard error, because standard output is taken.
         source: of prompts that a file holds what the report says of it: ``path`` and ``notes``.
         trace: time every action in a short generation after the measured one.
+        cuda_graph: replay decode steps from a CUDA graph; a short run comes before the measured one in any case.
     """
 
     prompts: Prompts
@@ -70,6 +73,7 @@ class Asked:
     source: dict[str, Any] | None = None
     check: bool = False
     trace: bool = False
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,18 @@ class _Session:
             plans.append(BoundPlan(dags[at : at + 2], first, rank, groups, self.numbers))
         accounts = [self.numbers.account(plan.dags[0]) for plan in plans]
         self.numbers.close()
+        able = [False] * rank.world_size
+        dist.all_gather_object(able, all(plan.programs[1].on_device for plan in plans))
+        # A graph holds decode steps alone: where one token comes after each prompt there are none.
+        graph = uses_cuda_graph(able, wanted=asked.cuda_graph) and asked.new > 1
         rank.progress.enter(Phase.RUNNING)
         printer = self._printer()
         with fused([program for plan in plans for program in plan.programs]), torch.inference_mode():
-            if asked.warm:
-                for plan in plans:
-                    self._generate([self._turns(plan, new=min(_WARM, asked.new))], [plan])
-                    plan.lap()
+            for plan in plans if asked.warm or graph else ():
+                self._generate([self._turns(plan, new=min(_WARM, asked.new))], [plan])
+                plan.lap()
+                if graph:
+                    plan.capture()
             dist.barrier()
             seen = [self._room(plan, several=len(plans) > 1) for plan in plans]
             made = self._generate(
@@ -142,8 +151,13 @@ class _Session:
             )
             if printer:
                 printer.end()
-            mine = [plan.measurement(its, plan.lap()) for plan, its in zip(plans, made, strict=True)]
-            traced = [self._traced(plan) for plan in plans if asked.trace]
+            communication = [plan.lap() for plan in plans]
+            traced = [self._traced(plan) for plan in plans if asked.trace or graph]
+        if graph:  # a replay cannot be timed inside
+            each = zip(communication, made, traced, strict=True)
+            communication = [(of[0], len(its.decode_s) * exposed_s(steps[1])) for of, its, steps in each]
+        each_made = zip(plans, made, communication, strict=True)
+        mine = [plan.measurement(its, seconds) for plan, its, seconds in each_made]
         gathered: list[Any] = [None] * rank.world_size
         dist.all_gather_object(gathered, (mine, seen, traced))
         if rank.rank:
@@ -158,6 +172,7 @@ class _Session:
                 started_at=started_at,
                 source=asked.source,
                 weights=account,
+                cuda_graph=graph,
             )
             for plan, its, account in zip(plans, ranks, accounts, strict=True)
         ]
@@ -166,7 +181,7 @@ class _Session:
         if asked.output:
             write_tensor(asked.output, "tokens", torch.tensor(reports[0]["tokens"], dtype=torch.int64))
         margins = [merged([each.margins for each in its]) for its in all_seen if its[0].margins]
-        spans = [typical_steps(plan.dags, its) for plan, its in zip(plans, traces, strict=False)]
+        spans = [typical_steps(plan.dags, its) for plan, its in zip(plans, traces, strict=False) if asked.trace]
         return Generations(reports, margins, spans)
 
     def _turns(
@@ -245,5 +260,6 @@ def _shared(asked: Asked) -> dict[str, object]:
         "weights": asked.weights is not None,
         "weights-prefix": asked.weights_prefix,
         "trace": asked.trace,
+        "cuda-graph": asked.cuda_graph,
         "prompt": f"with the tokens {sha256(ids.encode()).hexdigest()[:12]}",
     }

@@ -218,7 +218,7 @@ def added(text: str, token: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--cuda-graph",), "--cuda-graph is of a plan of one pass"),
+        (("--cuda-graph",), "--cuda-graph is for CUDA devices, and these ranks are on cpu"),
         (("--chat",), "--chat is of messages that --prompt gives"),
         (("--prompt", "x", "--input", "y.safetensors"), "--prompt gives the prompts, and so does --input"),
         (("--generate", "0"), "Invalid value for '--generate'"),
