@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from helixctl.dag import Dag
@@ -46,10 +46,17 @@ def of_steps(workload: WorkloadSpec, layout: Layout, steps: Sequence[Forecast]) 
 
 
 def step_forecast(
-    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout, name: StepName
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: WorkloadSpec,
+    layout: Layout,
+    name: StepName,
+    cached: int | None = None,
 ) -> Forecast:
-    """The forecast of one step of a legal layout."""
+    """The forecast of one step of a legal layout; ``cached``: with so many positions in the cache, not their mean."""
     ranks, step = representatives(layout, model, cluster, workload), step_of(workload, layout, name)
+    if cached is not None:
+        step = replace(step, cached=cached)
 
     def forecast_of(its: ModelSpec, part: Layout, work: Work) -> Forecast:
         return forecast(lower(Plan.sketch(its, cluster, work, part), ranks))
