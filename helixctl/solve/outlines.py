@@ -54,11 +54,16 @@ class _Numbered(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """The tasks of an outline, numbered, the tensors that they are about, and every cut of these."""
+    """The tasks of an outline, numbered, the tensors that they are about, and every cut of these.
+
+    ``computations`` are the tasks that are no collectives, ``of_batch`` the places of the cuts of the batch.
+    """
 
     tasks: tuple[_Numbered, ...]
+    computations: tuple[_Numbered, ...]
     tensors: Mapping[str, Tensor]
     cuts: tuple[Cut, ...]
+    of_batch: tuple[int, ...]
 
 
 class _Form(NamedTuple):
@@ -83,6 +88,7 @@ class Outlines:
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
     _shares: dict[object, Shares] = field(default_factory=dict, init=False)
     _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
+    _spans: dict[object, list[Interval]] = field(default_factory=dict, init=False)
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
@@ -104,22 +110,31 @@ class Outlines:
         """
         shares, lines = self._of(layout, ends=ends)
         rank, batch = layout.partitions - 1 if last else 0, (0, sequences)
-        spans = [shares.interval(cut, rank, batch) for cut in lines.cuts]
+        spans = self._spans_of(shares, lines, rank, batch)
         wire = wires(layout, self.cluster)._asdict() if exchanged else {}
         found, known, new = [], self._known, []
-        for task, number, cuts, communicates in lines.tasks:
+        for task, number, cuts, communicates in lines.tasks if exchanged else lines.computations:
+            key: tuple[object, ...] = (number, sequences, *[spans[i] for i in cuts])
             if communicates:
-                if not exchanged:
-                    continue
-                key: tuple[object, ...] = (number, sequences, wire[task.axis], *[spans[i] for i in cuts])
-            else:
-                key = (number, sequences, *[spans[i] for i in cuts])
+                key = (*key, wire[task.axis])
             if key not in known:
                 new.append((key, task))
             found.append(key)
         if new:
             self._price(layout, lines.tensors, new, rank, batch)
         return [known[key] for key in found]
+
+    def _spans_of(self, shares: Shares, lines: _Lines, rank: int, batch: Interval) -> list[Interval]:
+        """A rank's share of every cut; those of the batch alone depend on the sequences."""
+        key = (id(shares), id(lines), rank)
+        if key not in self._spans:
+            self._spans[key] = [shares.interval(cut, rank, batch) for cut in lines.cuts]
+        if not lines.of_batch:
+            return self._spans[key]
+        spans = self._spans[key].copy()
+        for i in lines.of_batch:
+            spans[i] = shares.interval(lines.cuts[i], rank, batch)
+        return spans
 
     def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
         """Equal for layouts whose first rank has the same tasks of the same sizes."""
@@ -186,7 +201,9 @@ class Outlines:
             key = (task, tuple([tensors[piece.tensor] for piece in task.pieces]))
             number = self._numbers.setdefault(key, len(self._numbers))
             tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
-        return _Lines(tuple(tasks), tensors, form.cuts)
+        computations = tuple([task for task in tasks if not task.communicates])
+        of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
+        return _Lines(tuple(tasks), computations, tensors, form.cuts, of_batch)
 
     def _price(
         self,
