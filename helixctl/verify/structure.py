@@ -153,7 +153,9 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
+def _wanted(  # noqa: PLR0911  one a kind
+    op: Op, ins: int, outs: int
+) -> tuple[int, int]:
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():
