@@ -5,7 +5,6 @@ A calibrated rate replaces peak and share where the cluster has one for the kind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf, log2, prod
 from typing import Final, cast
@@ -33,15 +32,20 @@ from helixctl.dag import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    Scale,
+    SquareSums,
     Task,
     Value,
 )
 from helixctl.dag.formulas import cached_keys, expert_rows, product_width
+from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.errors import HelixError
+from helixctl.program.row_blocks import row_blocks
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
@@ -64,14 +68,16 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes)
         case Attention(width):
             queries, keys, values = (dag.value[v] for v in task.inputs[:3])
-            cost = device.attention(queries, keys.shape[1], width, values.shape[3], task.flops, task.nbytes)
+            if _composed(task.op, queries, values, device):
+                cost = device.composed(queries, values.shape[3], task.flops, capped=task.op.soft_cap is not None)
+            else:
+                flops = int(task.flops * _looked_at(task.op, queries))
+                cost = device.attention(queries, keys.shape[1], width, values.shape[3], flops, task.nbytes)
         case CachedAttention(width) | PartialAttention(width):
-            inputs = [dag.value[v] for v in task.inputs]
-            held = cached_keys(inputs, dag.tensor)
-            cost = device.cached_attention(inputs, held, width, task.flops, task.nbytes)
+            cost = _over_a_cache(dag, task, task.op, width, device)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
-        case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join():
+        case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
@@ -82,6 +88,40 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             raise TypeError(task.kind)  # a collective
     overhead = device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
+
+
+def _composed(op: AnyAttention, queries: Value, values: Value, device: _Device) -> bool:
+    """Whether an attention is made of products: no fused kernel computes it."""
+    return op.soft_cap is not None or (not device.cuda and values.shape[-1] != queries.shape[-1])
+
+
+def _looked_at(op: Attention, queries: Value) -> float:
+    """Pairs of a query and a key that are computed, to those that count: in blocks of rows under a mask there are more.
+
+    Without a window or chunks the masks that cut rows need are passed over.
+    """
+    if reaches_back(op) is None:
+        return 1.0
+    first, last = queries.region[1]
+    computed = 0
+    for block in row_blocks(op, first, last - first):
+        rows = block.last - block.first
+        computed += rows * (block.last - block.key) if block.masked else causal_pairs(op, block.first, rows)
+    return computed / causal_pairs(op, first, last - first)
+
+
+def _over_a_cache(dag: Dag, task: Task, op: CachedAttention | PartialAttention, width: int, device: _Device) -> Cost:
+    """Attention over a cache; on CUDA the keys that a window or a chunk reaches are copied together first."""
+    inputs = [dag.value[v] for v in task.inputs]
+    held, (queries, k, values) = cached_keys(op, inputs, dag.tensor), inputs[:3]
+    if _composed(op, queries, values, device):
+        return device.composed(queries, values.shape[-1], task.flops, capped=op.soft_cap is not None)
+    once = k.id == values.id
+    cost = device.cached_attention(queries, held, values, width, task.flops, task.nbytes, once=once)
+    if not device.cuda or reaches_back(op) is None:
+        return cost
+    row = (k.nbytes + values.nbytes) // (k.shape[1] * k.shape[3])  # of one position of all sequences
+    return Cost(cost.seconds + device.elementwise("copy", 2 * held * row).seconds, cost.origins)
 
 
 def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
@@ -127,6 +167,10 @@ def decode_attention_cost(
 _STEPS_AROUND_EXPERTS = 10
 _STEPS_OF_A_ROUTE = 8
 _GATED = 3  # weights of a gated expert
+# How often a score is read or written where attention is made of products: made, scaled, masked, its maximum and sum
+# taken, subtracted from, raised, rounded and read; and divided, bent and multiplied by a soft cap.
+_PASSES_OVER_SCORES = 16
+_PASSES_OF_A_CAP = 6
 
 
 def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
@@ -321,20 +365,36 @@ class _Device:
         made = queries.nbytes // head_dim * values
         return Cost(cost.seconds + self.elementwise("copy", 2 * made).seconds, cost.origins)
 
-    def cached_attention(self, inputs: Sequence[Value], keys: int, width: int, flops: int, nbytes: int) -> Cost:
-        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache.
+    def composed(self, queries: Value, values: int, flops: int, *, capped: bool) -> Cost:
+        """Attention made of products, with a matrix of scores in float32 between them.
 
-        ``inputs``: queries, keys and values first; one cache may be both, and is then read once.
+        Args:
+            queries: (batch, rows, heads, head_dim).
+            values: dims of a head of values.
+            flops: of both products.
+            capped: whether scores have a soft cap.
+        """
+        scores = flops // (2 * (queries.shape[-1] + values))
+        share = self.matmul_share if self.cuda else c.CPU_MATMUL_SHARE
+        passes = _PASSES_OVER_SCORES + (_PASSES_OF_A_CAP if capped else 0)
+        streamed = self.elementwise("add", passes * scores * max(4, DTYPE_NBYTES[self.dtype]))
+        arithmetic = flops / (self.peak.value * share.value)
+        return Cost(arithmetic + streamed.seconds, (self.peak, share, *streamed.origins))
+
+    def cached_attention(
+        self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int, *, once: bool
+    ) -> Cost:
+        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
+
+        ``once``: the keys are the values.
 
         A few rows read the cache and compute little; many are computed as ``attention`` is.
         """
-        queries, cache, values = inputs[:3]
         batch, rows, heads, head_dim = queries.shape
         if rows >= c.ATTENTION_ROWS:
             return self.attention(queries, keys, width, values.shape[-1], flops, nbytes)
         parts = head_dim // width
         widths = (width, values.shape[-1] // parts)
-        once = cache.id == values.id
         return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows, once=once)
 
     def decode(

@@ -18,8 +18,6 @@ from helixctl.dag.ops import (
     Merge,
     Norm,
     PartialAttention,
-    Rotate,
-    RotateAt,
 )
 from helixctl.spec import LatentSpec
 
@@ -66,9 +64,7 @@ def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> st
     f.define(i, "attend.kv_norm", Norm("rms_norm", "kv_rank", latent.norm_eps), (kv, p + "kv_down_norm"), shared)
     if spec.rotary is None:
         raise TypeError(spec)  # the spec has seen to it
-    rotation: Rotate | RotateAt = Rotate(spec.rotary, latent.rope_dim)
-    if f.cached:
-        rotation = RotateAt(spec.rotary, latent.rope_dim)
+    rotation = f.rotation(spec.rotary, latent.rope_dim)
     turned = f.activation(p + "q_rotated", *_QUERY), f.activation(p + "k_rope_rotated", *_ROTATED)
     f.define(i, "attend.rotate", rotation, (q, rope, *f.held), *turned)
     form = _absorbed if f.cached else _expanded

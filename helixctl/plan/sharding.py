@@ -86,10 +86,11 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         layout.shared_dim,
         layout.combine == "concat",
         residual(layout, step),
-        model.attention.causal,
+        _rows_of(model, step),
         model.attention.qkv_bias,
         model.attention.value_dim_name,
         model.attention.latent is not None,
+        model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         step.logits == "last",
         step.cached is not None,
@@ -103,10 +104,11 @@ class _Form(NamedTuple):
     shared_dim: str
     concat: bool
     stream: Sharding
-    causal: bool
+    rows: Rule
     qkv_bias: bool
     value_dim: str
     latent: bool
+    squares: bool
     experts: bool
     last: bool
     cached: bool
@@ -116,6 +118,13 @@ class _Form(NamedTuple):
 def _table(form: _Form) -> Table:
     table = _attention(form) | (_latent(form) if form.latent else {}) | _feed_forward(form) | _ends(form)
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
+
+
+def _rows_of(model: ModelSpec, step: Step) -> Rule:
+    """How query rows are dealt: evenly, too, where none of them attends to more than half of the others."""
+    attention = model.attention
+    reach = attention.sliding_window or attention.chunk
+    return "causal_rows" if attention.causal and (reach is None or 2 * reach > step.seq_len) else "even"
 
 
 def residual(layout: Layout, step: Step) -> Sharding:
@@ -143,14 +152,20 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
+    if form.squares:  # normalised as they are made, and then exchanged
+        table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
+        table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
+        table |= {f"{n}_normed": Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qk"}
+    table |= {f"{n}_norm": _alike(*(_SLICED_HEADS if form.squares else _HEADS)) for n in "qk"}  # of every head, if any
     attention = _of_values(form, queries) if form.shared_dim != "key" else values  # of merged lanes
     table["attention"] = Sharded(attention, WHOLE if concat else values)
     if form.cached:
         table |= _cache(form)
+    table["sinks"] = _alike(*_HEADS)
     table["w_o"] = _alike(*(_COLUMNS if concat else values.cuts))
     rows = tuple(cut for cut in values.cuts if cut.dim != "kv_head")
     table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=rows), stream)
-    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
+    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "projection_normed", "residual")}
     table["attention_in"] = Sharded(stream, WHOLE)
     return table
 
@@ -200,7 +215,7 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
         case "seq":
-            rows = Cut("seq", "slices", "causal_rows" if form.causal else "even")
+            rows = Cut("seq", "slices", form.rows)
             return Sharding((*_HEADS, rows)), Sharding(_HEADS)
         case _:
             return Sharding(_SLICED_HEADS), Sharding(_SLICED_HEADS)
@@ -210,6 +225,8 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
     """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
     width = _WIDTH if form.experts else (Cut("ffn", "tensor"),)
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
+    table |= {n: _alike(*width) for n in ("b_gate", "b_up", "gate_biased", "up_biased")}
+    table |= {n: Sharded(form.stream, form.stream) for n in ("down_biased", "down_normed")}
     table["down"] = Sharded(Sharding(partial=width), form.stream)
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table["output"] = Sharded(form.stream, form.stream)
@@ -221,7 +238,7 @@ def _ends(form: _Form) -> dict[str, Sharded]:
     stream = form.stream
     first = Sharding(owner="first")
     table = {"input": Sharded(first, stream), "input_ids": WHOLE_ALWAYS if form.cached else Sharded(first, WHOLE)}
-    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
+    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "unscaled_logits", "logits")}
     table |= {n: Sharded(Sharding((Cut("vocab_share", "tensor"),)), WHOLE) for n in ("best_logit", "best_token")}
     table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), stream)
     if form.last and any(cut.dim == "seq" for cut in stream.cuts):

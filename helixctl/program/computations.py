@@ -23,10 +23,13 @@ from helixctl.dag import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    Scale,
+    SquareSums,
     Task,
 )
 from helixctl.program.actions import Compute, Weights
@@ -53,7 +56,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _rotate(draft, task, task.op)
         case Attention():
             _attention(draft, task, task.op)
-        case Activation():
+        case Activation() | Scale():
             _activation(draft, task)
         case Multiply() | Add():
             _elementwise(draft, task)
@@ -67,6 +70,10 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
             _cached_attention(draft, task)
+        case SquareSums():
+            _square_sums(draft, task)
+        case NormBySums():
+            _norm_by_sums(draft, task)
         case Embed() | Norm() | Route() | Experts() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
@@ -85,9 +92,10 @@ def _kernel(
 def _of_plain(draft: Draft, task: Task) -> None:
     """Operands and result with one axis per dim, in the tensor's order; weights as they are loaded.
 
-    All kernels but that of a norm take several axes as one, so that their operands must have no holes.
+    Some kernels take several axes as one, so that their operands must have no holes.
     """
-    weights, lie = [v for v in task.inputs if draft.is_weight(v)], draft.plain if task.kind == "norm" else draft.packed
+    weights = [v for v in task.inputs if draft.is_weight(v)]
+    lie = draft.plain if isinstance(task.op, Norm | Merge | Choose) else draft.packed
     reads = [lie(v).view for v in task.inputs if v not in weights]
     writes = [draft.new(value).view for value in task.outputs]
     _kernel(draft, task, reads, writes, tuple(held(draft, v) for v in weights))
@@ -163,6 +171,20 @@ def _for_a_gather(draft: Draft, value_id: str) -> View:
     return out.in_order([out.parts(d)[0] for d in draft.dims(value_id)])
 
 
+def _square_sums(draft: Draft, task: Task) -> None:
+    reads = [draft.plain(x).view for x in task.inputs]
+    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
+
+
+def _norm_by_sums(draft: Draft, task: Task) -> None:
+    """Each operand is a kernel of its own, over the operand where it can be."""
+    q, k, sums, *weights = task.inputs
+    for x_id, weight_id, out_id in zip((q, k), weights, task.outputs, strict=True):
+        buffer = draft.plain(x_id)
+        out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+        _kernel(draft, task, [buffer.view, draft.plain(sums).view], [out.view], (held(draft, weight_id),))
+
+
 def _rotate(draft: Draft, task: Task, op: Rotate) -> None:
     """Each operand is a kernel of its own."""
     for x_id, out_id in zip(task.inputs, task.outputs, strict=True):
@@ -170,7 +192,7 @@ def _rotate(draft: Draft, task: Task, op: Rotate) -> None:
         x = buffer.view
         positions, dtype = draft.dag.value[x_id].region[1], _wide(x.dtype)
         width = op.last or x.sizes[-1]
-        tables = [RotaryTable(f, op.rotary, width, positions, dtype) for f in ("cos", "sin")]
+        tables = [RotaryTable(f, op.rotary, width, positions, dtype, op.long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x], [out.view], constants=constants)
@@ -184,7 +206,7 @@ def _rotate_at(draft: Draft, task: Task, op: RotateAt) -> None:
         buffer = draft.plain(x_id)
         x = buffer.view
         width = op.last or x.sizes[-1]
-        tables = [RotaryTable(f, op.rotary, width, positions, _wide(x.dtype)) for f in ("cos", "sin")]
+        tables = [RotaryTable(f, op.rotary, width, positions, _wide(x.dtype), op.long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x, _of_sequences(draft, length, x_id)], [out.view], constants=constants)
@@ -201,13 +223,13 @@ def _cache_write(draft: Draft, task: Task) -> None:
 
 
 def _cached_attention(draft: Draft, task: Task) -> None:
-    q, k, v, *counts = task.inputs
+    q, k, v, *counts = task.inputs[:5]
     reads = [draft.plain(x).view for x in (q, k, v)] + [_of_sequences(draft, count, q) for count in counts]
     if len(task.outputs) > 1:
         writes = [draft.new(out_id).view for out_id in task.outputs]
     else:
         writes = [_for_a_gather(draft, task.outputs[0])]
-    _kernel(draft, task, reads, writes, constants=(_positions(draft, k),))
+    _kernel(draft, task, reads, writes, _sinks(draft, task), (_positions(draft, k),))
 
 
 def _positions(draft: Draft, cache: str) -> Constant:
@@ -223,7 +245,12 @@ def _attention(draft: Draft, task: Task, op: Attention) -> None:
     start, stop = draft.dag.value[task.inputs[0]].region[1]
     mask = mask_of(op, start, stop - start, qkv[0].dtype)
     constants = () if mask is None else (draft.constant(mask),)
-    _kernel(draft, task, qkv, [_for_a_gather(draft, task.outputs[0])], constants=constants)
+    _kernel(draft, task, qkv, [_for_a_gather(draft, task.outputs[0])], _sinks(draft, task), constants)
+
+
+def _sinks(draft: Draft, task: Task) -> tuple[Weights, ...]:
+    """Those of an attention, if it has some."""
+    return tuple(held(draft, v) for v in task.inputs[3:] if draft.is_weight(v))
 
 
 def _activation(draft: Draft, task: Task) -> None:

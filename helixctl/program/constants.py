@@ -11,18 +11,19 @@ from helixctl.spec import RotarySpec
 
 @dataclass(frozen=True, slots=True)
 class RotaryTable:
-    """Cosines or sines of a rotary embedding: (positions, 1, head_dim / 2)."""
+    """Cosines or sines of a rotary embedding: (positions, 1, pairs); ``long``: of its factors for long sequences."""
 
     function: Literal["cos", "sin"]
     rotary: RotarySpec
     head_dim: int
     positions: Interval
     dtype: str
+    long: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of its axes."""
-        return (self.positions[1] - self.positions[0], 1, self.head_dim // 2)
+        return (self.positions[1] - self.positions[0], 1, (self.rotary.dims or self.head_dim) // 2)
 
 
 @dataclass(frozen=True, slots=True)

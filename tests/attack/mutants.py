@@ -26,6 +26,7 @@ from tests.attack import (  # noqa: E402
     mutate_documents,
     mutate_latent,
     mutate_order,
+    mutate_packed,
     mutate_plans,
     mutate_rows,
     mutate_steps,
@@ -47,6 +48,7 @@ _FILES = (
     mutate_rows,
     mutate_steps,
     mutate_latent,
+    mutate_packed,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"
