@@ -30,6 +30,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     SendReceive,
+    TokenGate,
 )
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "SendReceive",
     "Task",
     "Tensor",
+    "TokenGate",
     "Value",
     "dag_from_json",
 ]

@@ -306,6 +306,9 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
 def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
     """Why the feed-forward network, or its experts, cannot be spread so over a team."""
     width, experts = model.feed_forward.intermediate_size, model.feed_forward.experts
+    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
+    if shared < layout.partitions:
+        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
     if layout.experts == 1:
         enough = width >= layout.partitions
         return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
@@ -348,6 +351,8 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
     }
     if experts:
         extents["expert"] = experts.count
+        if experts.shared:
+            extents["shared_ffn"] = experts.shared.intermediate_size
     if vocabulary:
         extents["vocab"] = vocabulary.size
     if step.cached is not None:

@@ -65,6 +65,7 @@ _ROWS: Final = (_HEADS[0], Cut("head_dim", "slices"))  # of the output projectio
 _COLUMNS: Final = (Cut("hidden", "tensor"),)
 _VOCABULARY: Final = (Cut("vocab", "tensor"),)
 _WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
+_SHARED_WIDTH: Final = (Cut("shared_ffn", "tensor"),)
 
 
 def kind_of(tensor: str) -> str:
@@ -84,6 +85,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.causal,
         model.attention.qkv_bias,
         model.feed_forward.experts is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
         step.logits == "last",
         step.cached is not None,
     )
@@ -99,6 +101,7 @@ class _Form(NamedTuple):
     causal: bool
     qkv_bias: bool
     experts: bool
+    shared: bool
     last: bool
     cached: bool
 
@@ -171,7 +174,17 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
     """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
     width = _WIDTH if form.experts else _WIDTH[1:]
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
-    table["down"] = Sharded(Sharding(partial=width), form.stream)
+    table |= {n: _alike(*width) for n in ("b_gate", "b_up")}
+    table["b_down"] = _alike(*width[:-1])
+    shared = _SHARED_WIDTH if form.shared else ()
+    if form.shared:
+        its = ("gate", "up", "activated", "inner", "scored", "down")
+        table |= {f"{x}shared_{n}": _alike(*shared) for x, n in (("w_", "gate"), ("w_", "up"), ("w_", "down"))}
+        table |= {f"shared_{n}": _alike(*shared) for n in its[:-1]}
+        # Both are partial sums; one reduction is of their sum.
+        table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
+        table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
+    table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table["output"] = Sharded(form.stream, form.stream)
     return table

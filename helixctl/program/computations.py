@@ -26,6 +26,7 @@ from helixctl.dag import (
     RotateAt,
     Route,
     Task,
+    TokenGate,
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
@@ -61,7 +62,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kin
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
             _cached_attention(draft, task)
-        case Embed() | Norm() | Route() | Experts() | Merge() | Best() | Choose():
+        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
 

@@ -4,8 +4,8 @@ from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling,
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
-    ExpertsSpec,
     FeedForwardSpec,
     ModelDocument,
     ModelSpec,
@@ -20,12 +20,14 @@ __all__ = [
     "AttentionSpec",
     "AttentionTable",
     "CalibrationSpec",
+    "ClampSpec",
     "ClusterSpec",
     "CollectiveTable",
     "Count",
     "DecodeTable",
     "DeviceSpec",
     "Dtype",
+    "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",
     "LinearScaling",
@@ -37,6 +39,8 @@ __all__ = [
     "ModelSpec",
     "NormSpec",
     "RotarySpec",
+    "RouterSpec",
+    "SharedExpertSpec",
     "Spec",
     "Step",
     "StepName",

@@ -9,37 +9,36 @@ from pydantic import Field, model_validator
 
 from helixctl.spec.attention import AttentionSpec
 from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
+from helixctl.spec.experts import ClampSpec, ExpertsSpec
 from helixctl.spec.step import Step
-
-
-class ExpertsSpec(Spec):
-    """A mixture of experts: a router gives every token the ``top_k`` best of ``count`` experts.
-
-    ``renormalise``: the gates of the ``top_k`` add up to 1 (Mixtral); else they are what a softmax over all experts
-    gives them.
-    """
-
-    count: Annotated[int, Field(strict=True, ge=2, le=4096)]
-    top_k: Count = 2
-    renormalise: Annotated[bool, Field(strict=True)] = True
-
-    @model_validator(mode="after")
-    def _top_k_are_there(self) -> Self:
-        if self.top_k > self.count:
-            raise Contradiction(f"top_k {self.top_k} of {self.count} experts", "top_k")
-        return self
 
 
 class FeedForwardSpec(Spec):
     """Two matrices with an activation between them; with ``experts``, so many of such networks and a router.
 
-    ``gated``: a third matrix; its product, activated, multiplies that of the first (SwiGLU, Shazeer 2020).
+    Attributes:
+        intermediate_size: the width of the network, or of one expert.
+        activation: the activation.
+        gated: a third matrix; its product, activated, multiplies that of the first (SwiGLU, Shazeer 2020).
+        experts: the mixture; None: one network.
+        clamp: the bounds and the slope of a clamped activation; None: it is as it is. Of experts alone.
     """
 
     intermediate_size: Count
     activation: Literal["gelu", "relu", "silu"] = "gelu"
     gated: Annotated[bool, Field(strict=True)] = False
     experts: ExpertsSpec | None = None
+    clamp: ClampSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _clamp_is_of_gated_experts(self) -> Self:
+        if self.clamp is None:
+            return self
+        if self.experts is None or not self.gated or self.activation != "silu":
+            raise Contradiction("a clamped activation is of gated experts with silu", "clamp")
+        if self.experts.shared:
+            raise Contradiction("a clamped activation with a shared expert is not modelled", "clamp")
+        return self
 
 
 class NormSpec(Spec):

@@ -11,7 +11,6 @@ from helixctl_runtime.kernels.basic import (
     multiply,
     norm,
     rotate,
-    route,
 )
 from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
 from helixctl_runtime.kernels.fused import (
@@ -22,11 +21,13 @@ from helixctl_runtime.kernels.fused import (
     causal_mask,
     fused_attention,
 )
-from helixctl_runtime.kernels.grouped import experts, on_device
+from helixctl_runtime.kernels.grouped import ExpertBiases, experts, on_device
 from helixctl_runtime.kernels.lane_attention import cached_attention
+from helixctl_runtime.kernels.routing import route, token_gate
 
 __all__ = [
     "FUSED_ATTENTION",
+    "ExpertBiases",
     "FusedAttention",
     "Lane",
     "Step",
@@ -52,4 +53,5 @@ __all__ = [
     "rotate",
     "rotate_at",
     "route",
+    "token_gate",
 ]
