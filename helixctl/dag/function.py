@@ -130,27 +130,11 @@ def head_weight(vocabulary: VocabularySpec) -> str:
     return "embedding" if vocabulary.tied else "w_head"
 
 
-def projected(model: ModelSpec, layer: int) -> tuple[str, ...]:
-    """Queries, keys and values as they leave the projections, with their biases."""
-    suffix = "_biased" if model.attention.qkv_bias else ""
-    return tuple(f"l{layer}.{name}{suffix}" for name in "qkv")
-
-
-def attended(model: ModelSpec, layer: int) -> tuple[str, ...]:
-    """Queries, keys and values as attention takes them: normalised and rotated, where the model does."""
-    q, k, v = projected(model, layer)
-    suffix = "_rotated" if model.attention.rotary else "_normed" if model.attention.qk_norm else ""
-    return (f"l{layer}.q{suffix}", f"l{layer}.k{suffix}", v) if suffix else (q, k, v)
-
-
-def projection(model: ModelSpec, layer: int) -> str:
-    """The output projection, with its bias."""
-    return f"l{layer}.projection" + ("_biased" if model.attention.output_bias else "")
-
-
 @lru_cache(maxsize=64)
 def function_of(model: ModelSpec, step: Step) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
+
+    Layers may be of several kinds, each with equations and sizes of its own (``model.alike``).
 
     The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with no token dropped, its
     gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head, which
@@ -177,7 +161,8 @@ class _Equations:
 
     def __init__(self, model: ModelSpec, step: Step) -> None:
         self.model, self.step = model, step
-        self.extents = full_extents(model, step)
+        self.block = model.alike(model.kind(0))  # of the layer that is added
+        self.extents = full_extents(self.block, step)
         self.logits = step.logits
         self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
         self.tensors: dict[str, Tensor] = {}
@@ -247,6 +232,8 @@ class _Equations:
 
     def layer(self, i: int) -> None:
         p, model = f"l{i}.", self.model
+        self.block = model.alike(model.kind(i))
+        self.extents = full_extents(self.block, self.step)
         x, y = hidden_states(model, i), hidden_states(model, i + 1)
         residual = self.attention(i, p, x)
         down = self.feed_forward(i, p, residual)
@@ -254,7 +241,7 @@ class _Equations:
         self.define(i, "feed_forward.add", Add(), (residual, down), y)
 
     def attention(self, i: int, p: str, x: str) -> str:
-        spec = self.model.attention
+        spec = self.block.attention
         norm = self.norm_weight(p + "attention_norm")
         weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
         biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
@@ -296,7 +283,7 @@ class _Equations:
 
     def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec = self.model.attention
+        spec = self.block.attention
         dims, init = ("batch", *_POSITION, "kv_head", "head_dim"), (0.0, 1.0)
         caches = [self.tensor(f"{p}{n}_cache", "state", dims, init, f"{p}{n}_cached") for n in "kv"]
         k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims) for n in "kv")
@@ -316,7 +303,7 @@ class _Equations:
         return attention
 
     def feed_forward(self, i: int, p: str, residual: str) -> str:
-        experts = self.model.feed_forward.experts
+        experts = self.block.feed_forward.experts
         norm = self.norm_weight(p + "feed_forward_norm")
         if experts:
             return self.mixture(i, p, experts, (residual, norm))
@@ -327,7 +314,7 @@ class _Equations:
 
     def network_weights(self, p: str, ffn: str = "ffn", of: str = "") -> tuple[list[str], str, str]:
         """The weights of a network: the gate's, if it is gated, up, and down."""
-        gate = [self.weight(f"{p}w_{of}gate", ("hidden", ffn), ("hidden",))] if self.model.feed_forward.gated else []
+        gate = [self.weight(f"{p}w_{of}gate", ("hidden", ffn), ("hidden",))] if self.block.feed_forward.gated else []
         up = self.weight(f"{p}w_{of}up", ("hidden", ffn), ("hidden",))
         return gate, up, self.weight(f"{p}w_{of}down", (ffn, "hidden"), (ffn,))
 
@@ -341,7 +328,7 @@ class _Equations:
         score: Sequence[str] = (),
     ) -> str:
         """A network for all tokens: that of a layer, or its shared expert, with what scores a token."""
-        spec, of = self.model.feed_forward, "shared_" if shared else ""
+        spec, of = self.block.feed_forward, "shared_" if shared else ""
         ffn, (w_gate, w_up, w_down) = of + "ffn", weights
         gate = [self.activation(f"{p}{of}gate", ffn)] if spec.gated else []
         up, activated = self.activation(f"{p}{of}up", ffn), self.activation(f"{p}{of}activated", ffn)
@@ -360,7 +347,7 @@ class _Equations:
 
     def mixture(self, i: int, p: str, experts: ExpertsSpec, normed: tuple[str, str]) -> str:
         """A mixture of experts, of the normed stream; a shared expert is added to it."""
-        spec, router = self.model.feed_forward, experts.router
+        spec, router = self.block.feed_forward, experts.router
         w_router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",))
         b_router = [self.weight(p + "b_router", ("expert",), ("hidden",))] if router.bias else []
         b_choice = [self.tensor(p + "b_choice", "weight", ("expert",), (0.0, 0.125))] if router.choice_bias else []

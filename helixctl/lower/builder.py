@@ -13,7 +13,7 @@ from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
 from helixctl.plan.layout import Axis, full_extents
-from helixctl.plan.sharding import Region, Sharding, Shares
+from helixctl.plan.sharding import Region, Sharding, shares_of_blocks
 from helixctl.spec import Dtype, StepName
 
 Cut = Mapping[str, Interval]  # of every dim that is not whole
@@ -49,10 +49,8 @@ class Builder:
         self.layout = plan.layout
         self.model = plan.model
         self.function = function_of(plan.model, self.step)
-        self.shares = Shares(plan.layout, plan.model, self.step)
-        # On which the moves of tensors depend, beside the tensor: tables are few and kept.
-        cutting = [plan.layout.ways(axis) > 1 for axis in get_args(Axis)]
-        self.form = (id(self.shares.table), plan.layout.gather_order, *cutting)
+        self._shares = shares_of_blocks(plan.layout, plan.model, self.step)
+        self._cutting = [plan.layout.ways(axis) > 1 for axis in get_args(Axis)]
         self.held: dict[tuple[str, int], Value] = {}
         # In their canonical sequence: as the tasks name them, inputs before outputs.
         self._values: dict[str, Value] = {}
@@ -61,9 +59,8 @@ class Builder:
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
-        self._extents = full_extents(plan.model, self.step)
-
         self.enter(0, 0, 0)
+        self.enter_layer(0)
 
     def enter(self, stage: int, replica: int, microbatch: int) -> None:
         """Go to a stage of a replica, and a microbatch."""
@@ -76,7 +73,15 @@ class Builder:
         self._replica = f"r{replica}" if layout.data > 1 else ""
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
-        self._known: dict[tuple[str, str, int], _Known] = {}
+        self._known: dict[tuple[str, str, str, int], _Known] = {}
+
+    def enter_layer(self, layer: int) -> None:
+        """Go to a layer: tensors are cut as its block has it."""
+        self._kind = self.model.kind(layer)
+        self.shares = self._shares[self._kind]
+        # On which the moves of tensors depend, beside the tensor: tables are few and kept.
+        self.form = (id(self.shares.table), self.layout.gather_order, *self._cutting)
+        self._extents = full_extents(self.shares.model, self.step)
 
     def enter_the_end(self, replica: int, microbatch: int) -> None:
         """Go to the last stage and its next tokens; what is added comes after all microbatches, in their order."""
@@ -121,16 +126,17 @@ class Builder:
     def evaluate(self, equation: Equation, rank: int) -> None:
         """Add the task that computes, on one rank, its share of what an equation defines, by the table of shardings.
 
-        Layers are alike: what a task is made of is worked out for the first of them.
+        Layers of a block are alike: what a task is made of is worked out for the first of them.
         """
-        known = self._known.get((equation.level, equation.name, rank))
+        key = (self._kind, equation.level, equation.name, rank)
+        known = self._known.get(key)
         if known is None or known.op != equation.op:
             cuts = {tensor: self.cut(self.shares.of(tensor).made, rank) for tensor in equation.outputs}
             first = equation.outputs[0]
             task = self.compute(equation.level, equation.name, rank, first, cuts[first], cuts)
             made = tuple(self.held[tensor, rank] for tensor in equation.outputs)
             end = task.id.partition(".")[2]
-            self._known[equation.level, equation.name, rank] = _Known(task.op, end, made, task.flops, task.nbytes)
+            self._known[key] = _Known(task.op, end, made, task.flops, task.nbytes)
             return
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         outputs = [

@@ -6,7 +6,7 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
 from typing import Annotated, Any, Final, Literal, Self
@@ -237,13 +237,14 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     reasons = []
     if layout.devices != devices:
         reasons.append(f"{layout} takes {layout.devices} devices; there are {devices}")
-    reasons += _ungrouped(layout.groups, model)
-    reasons += unsliced(layout, model, workload)
+    blocks = [model.alike(kind) for kind in model.kinds]
+    reasons += _each(_ungrouped(layout.groups, block) for block in blocks)
+    reasons += _each(unsliced(layout, block, workload) for block in blocks)
     if layout.combine == "concat" and model.hidden_size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a hidden size of {model.hidden_size}")
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
-    reasons += _unspread(layout, model)
+    reasons += _unspread(layout, blocks)
     reasons += _unsharded(layout, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -254,6 +255,11 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if layout.microbatches % layout.interleave:
         reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
     return reasons
+
+
+def _each(reasons: Iterable[list[str]]) -> list[str]:
+    """The reasons of several blocks, each once."""
+    return list(dict.fromkeys(reason for found in reasons for reason in found))
 
 
 def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
@@ -303,19 +309,24 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
     return [f"{slices} slices by head_dim would cut the q/k norm"] if attention.qk_norm else []
 
 
-def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
-    """Why the feed-forward network, or its experts, cannot be spread so over a team."""
-    width, experts = model.feed_forward.intermediate_size, model.feed_forward.experts
-    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
-    if shared < layout.partitions:
-        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
-    if layout.experts == 1:
-        enough = width >= layout.partitions
-        return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
-    if experts is None:
+def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
+    """Why the feed-forward networks, or their experts, cannot be spread so over a team."""
+    if layout.experts > 1 and not any(block.feed_forward.experts for block in blocks):
         return [f"{layout.experts} ways of experts, and the model has none"]
     if layout.partitions % layout.experts:
         return [f"{layout.experts} ways of experts do not divide {layout.partitions} partitions"]
+    return _each(_too_narrow(layout, block) for block in blocks)
+
+
+def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
+    """Why there is not a piece of a feed-forward network for every device."""
+    width, experts = block.feed_forward.intermediate_size, block.feed_forward.experts
+    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
+    if shared < layout.partitions:
+        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
+    if layout.experts == 1 or experts is None:
+        enough = width >= layout.partitions
+        return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
     reasons = []
     if experts.count < layout.experts:
         reasons.append(f"{layout.experts} ways for {experts.count} experts")
@@ -335,7 +346,7 @@ def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
 
 
 def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
-    """The size of every named dim of a model's tensors in a step.
+    """The size of every named dim of a model's tensors in a step; of a model whose layers are alike (``alike``).
 
     A position of the KV cache stands as three dims, position = (key_cycle x lanes + key_lane) x block + key_offset.
     """

@@ -69,8 +69,14 @@ _SHARED_WIDTH: Final = (Cut("shared_ffn", "tensor"),)
 
 
 def kind_of(tensor: str) -> str:
-    """A tensor's name without its layer: tensors of one kind are cut alike in all layers."""
+    """A tensor's name without its layer: tensors of one kind are cut alike in all layers of one block."""
     return tensor.rpartition(".")[2]
+
+
+def layer_of(tensor: str) -> int:
+    """The layer of a tensor by its name, ``l12.q``; of those at the ends of a model, which no block changes, 0."""
+    layer = tensor.partition(".")[0]
+    return int(layer[1:]) if layer != tensor else 0
 
 
 Table = Mapping[str, Sharded]  # by kind of tensor; what is not in it is whole whenever it is made and read
@@ -172,7 +178,7 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
 
 def _feed_forward(form: _Form) -> dict[str, Sharded]:
     """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
-    width = _WIDTH if form.experts else _WIDTH[1:]
+    width = _WIDTH if form.experts else (Cut("ffn", "tensor"),)
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
     table |= {n: _alike(*width) for n in ("b_gate", "b_up")}
     table["b_down"] = _alike(*width[:-1])
@@ -235,15 +241,20 @@ def causal_share(size: int, parts: int, index: int) -> Interval:
     return (ends[index], ends[index + 1])
 
 
+def shares_of_blocks(layout: Layout, model: ModelSpec, step: Step) -> dict[str, Shares]:
+    """What the tables give the ranks of one plan, by the name of the block: see ``ModelSpec.kind``."""
+    return {kind: Shares(layout, model.alike(kind), step) for kind in model.kinds}
+
+
 class Shares:
-    """What the table gives the ranks of one plan."""
+    """What the table gives the ranks of one plan, in the layers of one block."""
 
     def __init__(self, layout: Layout, model: ModelSpec, step: Step) -> None:
         """Make the table.
 
         Args:
             layout: how the plan cuts, legal for the model.
-            model: what is cut.
+            model: what is cut, as if all its layers were of that block.
             step: gives the sizes of batch and seq, and of the KV cache.
         """
         self.layout, self.model, self.step = layout, model, step

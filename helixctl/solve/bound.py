@@ -10,6 +10,7 @@ from helixctl.plan import Layout
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.hosts import uniform_placement
 from helixctl.solve.transfers import Transfers
+from helixctl.solve.turns import rank_seconds
 from helixctl.solve.work import LayerCosts, LayoutCosts
 
 
@@ -35,6 +36,7 @@ class Bounds:
     exact_memory: bool = True
     _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
+    _turns: dict[object, float] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
 
@@ -52,11 +54,25 @@ class Bounds:
         the smallest, of the fullest replica or of all.
         """
         if layout not in self._tight:
-            # The links of the first replica are not those of another that lies on the hosts in another way.
-            uniform = uniform_placement(layout, self.costs.cluster)
-            links = self._transfers.between_stages(layout, self._sizes(layout)[1]) if uniform else []
-            self._tight[layout] = self._bound(layout, self._with_communication, links)
+            self._tight[layout] = self._bound(layout, self._with_communication, self._links(layout))
         return self._tight[layout]
+
+    def with_turns(self, layout: Layout) -> Bound:
+        """The same, and where microbatches take turns what the tasks of a rank take in their order.
+
+        Any stage: the first microbatch comes to it through the layers before, then its rank has all tasks of all
+        microbatches, then the last goes through the layers behind.
+        """
+        found = self(layout)
+        if layout.interleave == 1 or self.costs.cluster.cores_per_host is not None:
+            return found
+        sequences, links = self._sizes(layout)[0], self._links(layout)
+        work, step_s = self._with_communication(layout, sequences), found.step_s
+        whole = self._whole(work, links)
+        for stage in {0, layout.pipeline - 1}:
+            _, alone = self._passing(layout, work, links, stage)
+            step_s = max(step_s, self._of_a_rank(layout, sequences, stage) + whole - alone)
+        return found._replace(step_s=step_s)
 
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
@@ -64,6 +80,29 @@ class Bounds:
         if key not in self._quick:
             self._quick[key] = self._bound(layout, self._compute_only, [])
         return self._quick[key]
+
+    def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
+        """Seconds in which the first rank of a stage does all tasks of its microbatches of so many sequences."""
+        parts, layers = self.costs.parts(layout, sequences), len(layout.layers(stage, self.costs.model))
+        embed, head = stage == 0, stage == layout.pipeline - 1
+        key = (id(parts), layers, embed, head, layout.microbatches, layout.interleave)
+        if key not in self._turns:
+            through = [(parts.embed, 1)] * embed + [(parts.layer, layers)] + [(parts.head, 1)] * head
+            rounds = layout.microbatches // layout.interleave
+            self._turns[key] = rank_seconds(through, rounds, layout.interleave)
+        return self._turns[key]
+
+    def _links(self, layout: Layout) -> Sequence[float]:
+        """Seconds from each stage to the next, of the smallest microbatch; none where they are not known.
+
+        The links of the first replica are not those of another that lies on the hosts in another way.
+        """
+        uniform = uniform_placement(layout, self.costs.cluster)
+        return self._transfers.between_stages(layout, self._sizes(layout)[1]) if uniform else []
+
+    def _whole(self, work: LayerCosts, links: Sequence[float]) -> float:
+        """Seconds of a microbatch with this work through all stages, if there were no other."""
+        return work.embed.alone_s + self.costs.model.layers * work.layer.alone_s + work.head.alone_s + sum(links)
 
     def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
@@ -113,8 +152,7 @@ class Bounds:
             links: seconds from each stage to the next.
         """
         turn, parts = self._mean_turn(layout), layout.microbatches
-        whole = work.embed.alone_s + self.costs.model.layers * work.layer.alone_s + work.head.alone_s + sum(links)
-        step, latency = whole, whole
+        step = latency = whole = self._whole(work, links)
         # Without links a stage between two others takes no longer than the first, which has as many layers.
         stages = range(layout.pipeline) if links or layout.pipeline == 1 else (0, layout.pipeline - 1)
         for stage in stages:

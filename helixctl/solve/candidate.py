@@ -101,9 +101,9 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
 def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozenset[int]:
     """Ranks of which one holds as much as any: those with the largest pieces in the first two stages and in the last.
 
-    Those between are like the second, with as many layers or one less.
+    Those between are like the second, with as many layers or one less; but where layers are of several kinds.
     """
-    stages = {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
+    stages = set(range(layout.pipeline)) if model.pattern else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
     return frozenset(layout.rank(0, s, stage) for stage in stages for s in _largest_slices(layout, model, workload))
 
 

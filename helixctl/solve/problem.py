@@ -72,6 +72,10 @@ class LayoutProblem:
         """A tighter one, which takes longer: communication is in it."""
         return self._key_of(self.bounds(layout))
 
+    def bound_with_turns(self, layout: Layout) -> Key:
+        """The tightest: where microbatches take turns, the order of their tasks is in it."""
+        return self._key_of(self.bounds.with_turns(layout))
+
     def simulate(self, layout: Layout) -> Candidate:
         """The layout with its forecast. Where nothing fits, several searches come to the same layouts."""
         if layout not in self._simulated:

@@ -14,6 +14,7 @@ from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.outlines import Outlines, Priced
+from helixctl.solve.turns import Part, part_of
 from helixctl.solve.wires import wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
@@ -44,6 +45,14 @@ class LayerCosts(NamedTuple):
     output_nbytes: int
 
 
+class Parts(NamedTuple):
+    """What a microbatch goes through on the first rank of a team, task by task."""
+
+    embed: Part
+    layer: Part
+    head: Part
+
+
 class _Ends(NamedTuple):
     embed: LaneCosts
     head: LaneCosts
@@ -62,6 +71,7 @@ class LayoutCosts:
     _layers: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _live: dict[object, int] = field(default_factory=dict, init=False)
+    _parts: dict[object, Parts] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
@@ -69,8 +79,7 @@ class LayoutCosts:
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch of so many sequences."""
-        tokens = (sequences, self.new_tokens(layout))
-        key = (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
+        key = self._key(layout, sequences)
         if key not in self._layers:
             tasks = self._outlines.priced(layout, sequences, exchanged=True)
             layer = _work(tasks)
@@ -85,6 +94,23 @@ class LayoutCosts:
             most = sum(its.values_nbytes for its in tasks)
             self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
+
+    def parts(self, layout: Layout, sequences: int) -> Parts:
+        """The same, task by task."""
+        key = self._key(layout, sequences)
+        if key not in self._parts:
+            ends = []
+            if self.model.vocabulary:
+                ends = self._outlines.priced(layout, sequences, exchanged=True, ends=True)
+            embed, head = (part_of(its for its in ends if its.task.level == level) for level in ("embed", "head"))
+            layer = part_of(self._outlines.priced(layout, sequences, exchanged=True))
+            self._parts[key] = Parts(embed, layer, head)
+        return self._parts[key]
+
+    def _key(self, layout: Layout, sequences: int) -> object:
+        """Equal where a microbatch of so many sequences is the same work, with what is exchanged."""
+        tokens = (sequences, self.new_tokens(layout))
+        return (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""

@@ -6,6 +6,7 @@ from helixctl.spec.calibration import AttentionTable, CalibrationSpec, Collectiv
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
+    BlockSpec,
     FeedForwardSpec,
     ModelDocument,
     ModelSpec,
@@ -19,6 +20,7 @@ __all__ = [
     "DTYPE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
+    "BlockSpec",
     "CalibrationSpec",
     "ClampSpec",
     "ClusterSpec",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,10 +58,32 @@ class VocabularySpec(Spec):
     tied: Annotated[bool, Field(strict=True)] = False
 
 
+MAIN: Final = "main"  # the block of the model's own attention and feed-forward network, in a pattern
+
+
+class BlockSpec(Spec):
+    """What the layers of one kind have of their own, where a model's layers differ.
+
+    Attributes:
+        name: as the pattern has it; ``main`` is that of the layers with the model's own parts.
+        attention, feed_forward: of these layers; None: the model's own.
+    """
+
+    name: Name
+    attention: AttentionSpec | None = None
+    feed_forward: FeedForwardSpec | None = None
+
+
 class ModelSpec(Spec):
     """A pre-norm transformer: from hidden states to hidden states, or with a ``vocabulary`` from tokens to logits.
 
-    ``max_positions``: tokens of the longest sequence that the model was trained for, where that is known; no limit.
+    Attributes:
+        name, layers, hidden_size, dtype: of the model; the dtype is that of weights and activations.
+        attention, feed_forward, norm: of every layer; where ``blocks`` are given, of those whose block is ``main``.
+        vocabulary: tokens in and logits out; None: hidden states.
+        max_positions: tokens of the longest sequence that the model was trained for, where that is known; no limit.
+        blocks: what layers of other kinds have of their own; None: all layers are alike.
+        pattern: the block of each layer, by name: of the first layers, and then from its start again.
     """
 
     name: Name
@@ -73,6 +95,52 @@ class ModelSpec(Spec):
     vocabulary: VocabularySpec | None = None
     dtype: Dtype = "float16"
     max_positions: Count | None = added(None)
+    blocks: tuple[BlockSpec, ...] | None = added(None)
+    pattern: tuple[Name, ...] | None = added(None)
+
+    @model_validator(mode="after")
+    def _pattern_names_blocks(self) -> Self:
+        if (self.blocks is None) != (self.pattern is None) or self.pattern == ():
+            raise Contradiction("blocks and pattern go together: which layers are of which block?", "blocks")
+        names = [MAIN, *[block.name for block in self.blocks or ()]]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise Contradiction(f"two blocks are named {twice!r}", "blocks")
+        pattern = self.pattern or ()
+        if unknown := next((name for name in pattern if name not in names), None):
+            raise Contradiction(f"no block is named {unknown!r}; there are {', '.join(names)}", "pattern")
+        if unused := next((name for name in names[1:] if name not in pattern[: self.layers]), None):
+            raise Contradiction(f"no layer is of the block {unused!r}", "pattern")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_mask_alike(self) -> Self:
+        for block in self.blocks or ():
+            if block.attention and block.attention.causal != self.attention.causal:
+                raise Contradiction(f"block {block.name!r} differs from the model in what is causal", "blocks")
+        return self
+
+    def kind(self, layer: int) -> str:
+        """The name of a layer's block."""
+        return self.pattern[layer % len(self.pattern)] if self.pattern else MAIN
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the blocks that its layers have, each once, in the order in which they come first."""
+        return tuple(dict.fromkeys((self.pattern or (MAIN,))[: self.layers]))
+
+    def alike(self, kind: str) -> ModelSpec:
+        """The model as if all its layers were of one block."""
+        return self if self.blocks is None else _alike(self, kind)
+
+
+@lru_cache(maxsize=256)
+def _alike(model: ModelSpec, kind: str) -> ModelSpec:
+    parts: dict[str, object] = {"blocks": None, "pattern": None}
+    for block in model.blocks or ():
+        if block.name == kind:
+            own = {"attention": block.attention, "feed_forward": block.feed_forward}
+            parts |= {part: spec for part, spec in own.items() if spec is not None}
+    return model.model_copy(update=parts)
 
 
 class WorkloadSpec(Spec):

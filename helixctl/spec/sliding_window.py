@@ -8,7 +8,8 @@ from helixctl.spec.model import ModelSpec, WorkloadSpec
 
 def window_that_bites(model: ModelSpec, workload: WorkloadSpec) -> Finding | None:
     """HX111 where sequences are longer than the window; up to its length a window masks nothing."""
-    window = model.attention.sliding_window
+    windows = [model.alike(kind).attention.sliding_window for kind in model.kinds]
+    window = min((window for window in windows if window is not None), default=None)
     if window is None or workload.positions <= window:
         return None
     message = f"a sliding window of {window} tokens bites at {workload.positions} tokens a sequence"

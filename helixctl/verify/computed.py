@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from helixctl.dag import Attention, CachedAttention, Dag, Linear, Norm, PartialAttention, Task, Value
+from helixctl.dag.formulas import expert_matrices
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
-from helixctl.plan.layout import full_extents, share
+from helixctl.plan.layout import share
 from helixctl.verify.findings import partial_text
 from helixctl.verify.rule import (
     Made,
@@ -166,8 +167,9 @@ def _route(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 
 def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    x, gates, w_up, w_down, *others = values
-    w_gate, biases = others[: len(others) % 2], others[len(others) % 2 :]
+    x, gates, *weights = values
+    w_up, w_down, *w_gate = expert_matrices(values)
+    biases = weights[2 + len(w_gate) :]
     whole_sum(*values)
     for value, axis in ((x, 2), (w_up, 1), (gates, 2)):
         all_of(dag, value, axis, "an expert needs all")
@@ -184,9 +186,8 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
         if bias.region != (weight.region[0], weight.region[2]):
             msg = f"{bias.id} and {weight.id} differ in more than the dim that is summed"
             raise RuleError(msg)
-    extents = full_extents(dag.plan.model, dag.work)
-    cuts = zip(contracted(task.op), w_down.region[:2], strict=True)
-    partial = tuple((dim, iv) for dim, iv in cuts if iv != (0, extents[dim]))
+    cuts = zip(contracted(task.op), w_down.region[:2], dag.tensor[w_down.tensor].full[:2], strict=True)
+    partial = tuple((dim, iv) for dim, iv, whole in cuts if iv != whole)
     return [made(dag, task.op, (*x.region[:2], w_down.region[2]), partial)]
 
 

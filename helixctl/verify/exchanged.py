@@ -7,9 +7,18 @@ from typing import Final
 
 from helixctl.dag import AllGather, AllToAll, Dag, Narrow, ReduceScatter, Task, Value
 from helixctl.plan import Interval
-from helixctl.plan.layout import full_extents
 from helixctl.verify.findings import partial_text
-from helixctl.verify.rule import Made, RuleError, axis_of, interval, op_of, summed, whole_sum, without
+from helixctl.verify.rule import (
+    Made,
+    RuleError,
+    axis_of,
+    extents_of,
+    interval,
+    op_of,
+    summed,
+    whole_sum,
+    without,
+)
 from helixctl.verify.tiling import bounding, untiled
 
 
@@ -114,7 +123,7 @@ def _sum(dag: Dag, task: Task, pieces: list[Value]) -> Made:
             msg = f"the partial sums do not meet without gap or overlap: {text}"
             raise RuleError(msg)
     whole = bounding(boxes)
-    extents = full_extents(dag.plan.model, dag.work)
+    extents = extents_of(dag, first.tensor)
     if unknown := [dim for dim in dims if dim not in extents]:
         raise RuleError(f"{first.id} is {partial_text(first.partial)}, and the model has no {unknown[0]}")
     partial = tuple((dim, iv) for dim, iv in zip(dims, whole, strict=True) if iv != (0, extents[dim]))

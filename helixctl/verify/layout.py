@@ -17,7 +17,7 @@ from helixctl.dag.function import TOKEN, Function, function_of
 from helixctl.dag.levels import level_moved
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan
-from helixctl.plan.sharding import Region, Shares, kind_of
+from helixctl.plan.sharding import Region, kind_of, layer_of, shares_of_blocks
 from helixctl.verify.findings import finding, region_text
 
 Part = tuple[str, int]  # a tensor on a rank
@@ -67,21 +67,24 @@ def _had(dag: Dag) -> dict[Part, list[Region]]:
 def _due(dag: Dag, function: Function) -> dict[Part, list[Region]]:
     """What they would be by the layout's table of shardings."""
     plan, work = dag.plan, dag.work
-    layout, shares = plan.layout, Shares(plan.layout, plan.model, work)
+    layout, model = plan.layout, plan.model
+    shares = shares_of_blocks(layout, model, work)
     stages = _stages(plan, function)
     found: dict[Part, list[Region]] = {}
     for rank in range(layout.devices):
         stage, replica = layout.team_of(rank)
         first = rank == layout.team(stage, replica)[0]
         parts = [layout.batch(replica, i, work) for i in range(layout.microbatches)]
-        alike: dict[str, list[Region]] = {}  # the regions of a tensor are those of its likes in other layers
+        # The regions of a tensor are those of its likes in other layers of its block.
+        alike: dict[tuple[str, str], list[Region]] = {}
         for name, tensor in function.tensors.items():
-            made = shares.of(name).made
+            block = model.kind(layer_of(name))
+            made = shares[block].of(name).made
             if stage in stages[name] and (first or made.owner == "all"):
-                kind = kind_of(name)
+                kind = (block, kind_of(name))
                 if kind not in alike:
                     each = parts if "batch" in tensor.dims else parts[:1]
-                    alike[kind] = sorted(shares.region(tensor.dims, made, rank, part) for part in each)
+                    alike[kind] = sorted(shares[block].region(tensor.dims, made, rank, part) for part in each)
                 found[name, rank] = alike[kind]
     return found
 

@@ -24,6 +24,8 @@ from helixctl.dag import (
 from helixctl.dag.function import function_of
 from helixctl.dag.ops import made_dtype
 from helixctl.plan import Interval
+from helixctl.plan.layout import full_extents
+from helixctl.plan.sharding import layer_of
 from helixctl.spec import Dtype
 from helixctl.verify.findings import partial_text
 
@@ -43,6 +45,12 @@ class RuleError(Exception):
         """Keep the value for the finding's place."""
         super().__init__(message)
         self.value = value
+
+
+def extents_of(dag: Dag, tensor: str) -> dict[str, int]:
+    """The size of every named dim in the layer of a tensor, those over which it is summed among them."""
+    model = dag.plan.model
+    return full_extents(model.alike(model.kind(layer_of(tensor))), dag.work)
 
 
 T = TypeVar("T", AllGather, AllToAll, Attention, CachedAttention, Linear, Narrow, Norm, PartialAttention, ReduceScatter)

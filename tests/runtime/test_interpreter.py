@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,36 +75,53 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
     data, pipeline, rounds, turns = (size(1, 1) for _ in range(4))
     slicing = draw(st.sampled_from(["head_dim", "batch", "query"]))
     cut = slicing == "head_dim" and slices > 1  # the dims of a head
-    rotary = None if cut else draw(st.sampled_from(ROTARY))
-    softmax_slices = slices * size(1, 1) if cut else size(1, 2)
-    head_dim = softmax_slices * size(-(-max(slices, least) // softmax_slices)) * (1 + bool(rotary))
-    kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
-    count = size(max(ways, 2), 2)
-    experts = {"count": count, "top_k": size(1, count - 1), "renormalise": either()} if either() else None
-    model = {
-        "name": "random",
-        "layers": size(pipeline, 1),
-        "hidden_size": size(max(partitions, 5, 2 * least), 9),
-        "attention": {
+    causal = either()
+
+    def attention() -> dict[str, Any]:
+        rotary = None if cut else draw(st.sampled_from(ROTARY))
+        softmax_slices = slices * size(1, 1) if cut else size(1, 2)
+        kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
+        return {
             "heads": kv_heads * size(-(-groups // kv_heads), 2),
             "kv_heads": kv_heads,
-            "head_dim": head_dim,
+            "head_dim": softmax_slices * size(-(-max(slices, least) // softmax_slices)) * (1 + bool(rotary)),
             "softmax_slices": softmax_slices,
-            "causal": either(),
+            "causal": causal,
             "qkv_bias": either(),
             "output_bias": either(),
             "qk_norm": not cut and either(),
             "rotary": rotary,
-        },
-        "feed_forward": {
+        }
+
+    def feed_forward() -> dict[str, Any]:
+        count = size(max(ways, 2), 2)
+        experts = {"count": count, "top_k": size(1, count - 1), "renormalise": either()}
+        return {
             "intermediate_size": size(max(partitions, 2 * least), 9),
             "activation": draw(st.sampled_from(["gelu", "relu", "silu"])),
             "gated": either(),
-            "experts": experts,
-        },
+            "experts": experts if either() else None,
+        }
+
+    blocks: list[dict[str, Any]] = []
+    for name in draw(st.sampled_from([[], [], ["a"], ["a", "b"]])):
+        parts = {"attention": attention, "feed_forward": feed_forward}
+        blocks.append({"name": name} | {part: make() for part, make in parts.items() if either()})
+    layers = max(size(pipeline, 1), len(blocks))
+    others = draw(st.permutations([block["name"] for block in blocks] + ["main"] * (layers - len(blocks))))
+    own = feed_forward()
+    model = {
+        "name": "random",
+        "layers": layers,
+        "hidden_size": size(max(partitions, 5, 2 * least), 9),
+        "attention": attention(),
+        "feed_forward": own,
         "vocabulary": draw(st.sampled_from([None, {"size": 11, "tied": False}, {"size": 17, "tied": True}])),
         "dtype": "float64",
+        "blocks": blocks or None,
+        "pattern": others if blocks else None,
     }
+    spread = any(its.get("feed_forward", own)["experts"] for its in [{}, *blocks])
     residual, rows = draw(st.sampled_from(["replicated", "sharded"])), max(least, slices if slicing == "query" else 1)
     each = slices if slicing == "batch" else 1  # sequences of a microbatch
     if residual == "sharded":
@@ -115,7 +133,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
     plan = plan_for(
         model, (batch, size(rows, 6)), groups, slices, slicing=slicing,
         logits=draw(st.sampled_from(["all", "last"])) if model["vocabulary"] else "all",
-        experts=ways if experts else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
+        experts=ways if spread else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
         placement="-".join(draw(st.permutations(MESH_AXES))),
         reduction_dtype=draw(st.sampled_from(["accumulator", "model"])),
         combine=draw(st.sampled_from(["concat", "reduce"])),

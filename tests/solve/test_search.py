@@ -106,7 +106,8 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
     for layout in list(space(model, cluster, workload, {}))[::step]:
         whole = forecast_of(Plan.sketch(model, cluster, workload, layout))
         for objective in objectives(number):
-            assert least(objective, bounds(layout)) <= key(objective, whole), layout
+            for bound in (bounds.quick(layout), bounds(layout), bounds.with_turns(layout)):
+                assert least(objective, bound) <= key(objective, whole), layout
         part = simulated(model, cluster, workload, layout).forecast
         assert part is not None
         assert part.step_s == pytest.approx(whole.step_s, rel=1e-9), layout

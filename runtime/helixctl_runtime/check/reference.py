@@ -186,7 +186,8 @@ def _experts(
 ) -> torch.Tensor:
     """Every expert over every token, weighted by its gate: no routing to get wrong."""
     activation = getattr(torch.nn.functional, op.function)
-    w_gate, biases = others[: len(others) % 2], others[len(others) % 2 :]
+    gated = len(others) in {1, 4}  # of three matrices, and of as many biases
+    w_gate, biases = others[: int(gated)], others[int(gated) :]
     total = torch.zeros_like(x)
     for expert in range(w_up.shape[0]):
         gate = gates[..., expert : expert + 1]
