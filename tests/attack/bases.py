@@ -66,6 +66,14 @@ STEPS: dict[str, StepName] = {
     "prefill, in stages, by key": "prefill",
     "prefill, sharded": "prefill",
 }
+GROUPED = {
+    "experts": {
+        "count": 6, "top_k": 2, "shared": {"intermediate_size": 9, "scored": True},
+        "router": {"scores": "sigmoid", "choice_bias": True, "groups": {"count": 3, "top_k": 2}, "scale": 2.5,
+                   "sum_eps": 1e-20},
+    }
+}  # fmt: skip
+BIASED = {"experts": {"count": 5, "router": {"bias": True}, "bias": True}, "clamp": {"limit": 7.0, "alpha": 1.702}}
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -87,6 +95,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),
+    "shared expert, chosen by groups": _real(
+        2, 2, {"feed_forward": GROUPED, "vocabulary": None}, slicing="batch", experts=2, combine="reduce"
+    ),
+    "experts with biases": _real(3, 1, {"feed_forward": BIASED}, experts=3, residual="sharded", combine="reduce"),
     "sharded, last tokens": _real(
         3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
     ),
