@@ -104,7 +104,10 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
     Those between are like the second, with as many layers or one less; but where layers are of several kinds.
     """
     stages = set(range(layout.pipeline)) if model.pattern else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
-    return frozenset(layout.rank(0, s, stage) for stage in stages for s in _largest_slices(layout, model, workload))
+    slices = _largest_slices(layout, model, workload)
+    # Of several kinds the buffers of the smallest pieces may be packed a little worse than those of the largest.
+    last = {layout.rank(layout.groups - 1, layout.slices - 1, stage) for stage in stages} if model.pattern else set()
+    return frozenset({layout.rank(0, s, stage) for stage in stages for s in slices} | last)
 
 
 def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:

@@ -84,5 +84,5 @@ def test_which_axis_stays_inside_a_host_is_priced() -> None:
     costs = LayoutCosts(*problem)
     slices_inside = Layout(groups=4, slices=4)
     groups_inside = slices_inside.model_copy(update={"placement": "groups-slices-data-pipeline"})
-    one, other = (costs.with_communication(x, 1024).layer.communication_s for x in (slices_inside, groups_inside))
-    assert other == LayoutCosts(*problem).with_communication(groups_inside, 1024).layer.communication_s != one
+    one, other = (costs.with_communication(x, 1024).layers[0].communication_s for x in (slices_inside, groups_inside))
+    assert other == LayoutCosts(*problem).with_communication(groups_inside, 1024).layers[0].communication_s != one

@@ -60,7 +60,7 @@ LAYOUTS = [
 def test_what_repeats_is_as_long_as_written_out(layout: Layout, layers: int) -> None:
     costs = LayoutCosts(*specs(LLAMA_70B, "workload.batch=64", "workload.seq_len=256"))
     its = costs.parts(layout, 2)
-    parts, rounds = [(its.embed, 1), (its.layer, layers), (its.head, 1)], layout.microbatches // layout.interleave
+    parts, rounds = [(its.embed, 1), (its.layers[0], layers), (its.head, 1)], layout.microbatches // layout.interleave
     found = rank_seconds(parts, rounds, layout.interleave)
     assert found == pytest.approx(written_out(parts, rounds, layout.interleave), rel=1e-11)
 
@@ -69,7 +69,7 @@ def test_what_repeats_is_as_long_as_written_out(layout: Layout, layers: int) -> 
 def test_tasks_wait_for_what_they_read(layout: Layout) -> None:
     """A microbatch alone takes all of its tasks one after the other, apart from values that come during a rotation."""
     costs = LayoutCosts(*specs(LLAMA_70B, "workload.batch=64", "workload.seq_len=256"))
-    layer, work = costs.parts(layout, 2).layer, costs.with_communication(layout, 2).layer
+    (layer,), (work,) = costs.parts(layout, 2).layers, costs.with_communication(layout, 2).layers
     assert rank_seconds([(layer, 3)], 1, 1) == pytest.approx(3 * work.alone_s, rel=0.01)
     assert rank_seconds([(layer, 3)], 1, 2) > 6 * max(work.compute_s, work.communication_s)
 

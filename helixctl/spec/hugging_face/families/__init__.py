@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from helixctl.spec.hugging_face.families.decoder import Decoder, Derived
+from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.mixtures import Mixtral, Qwen3Moe
 
@@ -20,4 +20,4 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "qwen3_moe": Qwen3Moe,
 }
 
-__all__ = ["FAMILIES", "Decoder", "Derived"]
+__all__ = ["FAMILIES", "Decoder", "Derived", "pattern_of"]

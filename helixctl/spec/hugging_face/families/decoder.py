@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
@@ -77,3 +77,12 @@ class Decoder(Spec):
     def derived(self) -> Iterator[Derived]:
         """Further fields, from several keys or in the family's own way; they replace what the rules for all give."""
         yield from ()
+
+
+def pattern_of(kinds: Sequence[str]) -> list[str]:
+    """The shortest start of a list of blocks, one a layer, that gives all of it when it is repeated."""
+    whole = list(kinds)
+    for length in range(1, len(whole)):
+        if all(kind == whole[at % length] for at, kind in enumerate(whole)):
+            return whole[:length]
+    return whole
