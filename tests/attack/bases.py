@@ -11,7 +11,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
-from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, REAL, merged, plan_for
 
 # The paper's model, made so small that a dag fits on some pages.
 DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
@@ -66,14 +66,6 @@ STEPS: dict[str, StepName] = {
     "prefill, in stages, by key": "prefill",
     "prefill, sharded": "prefill",
 }
-GROUPED = {
-    "experts": {
-        "count": 6, "top_k": 2, "shared": {"intermediate_size": 9, "scored": True},
-        "router": {"scores": "sigmoid", "choice_bias": True, "groups": {"count": 3, "top_k": 2}, "scale": 2.5,
-                   "sum_eps": 1e-20},
-    }
-}  # fmt: skip
-BIASED = {"experts": {"count": 5, "router": {"bias": True}, "bias": True}, "clamp": {"limit": 7.0, "alpha": 1.702}}
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
