@@ -413,7 +413,8 @@ def _route(call: Call) -> list[Array]:
     Without `router` the scores are a softmax, chosen by the logits.
     """
     x, weight, *biases = call.inputs
-    router = call.op.get("router") or {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0}
+    router = {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0, "jitter": 0.0}
+    router |= call.op.get("router", {})
     z = x @ weight
     if router.get("bias"):
         z = z + biases.pop(0)

@@ -49,14 +49,14 @@ class RouterSpec(Spec):
         jitter: of the sparse mixer: how far a logit may be from the best, in half of its size, to count.
     """
 
-    scores: Literal["softmax", "sigmoid", "sparse_mixer"] = "softmax"
-    bias: _Flag = False
-    choice_bias: _Flag = False
-    groups: ExpertGroupsSpec | None = None
-    scale: Positive = 1.0
-    sum_eps: _Least = 0.0
-    least_sum: _Least = 0.0
-    jitter: _Least = 0.0
+    scores: Literal["softmax", "sigmoid", "sparse_mixer"] = added("softmax")
+    bias: _Flag = added(False)  # noqa: FBT003  a value
+    choice_bias: _Flag = added(False)  # noqa: FBT003
+    groups: ExpertGroupsSpec | None = added(None)
+    scale: Positive = added(1.0)
+    sum_eps: _Least = added(0.0)
+    least_sum: _Least = added(0.0)
+    jitter: _Least = added(0.0)
 
     @model_validator(mode="after")
     def _sparse_mixer_stands_alone(self) -> Self:
@@ -77,7 +77,7 @@ class SharedExpertSpec(Spec):
     """
 
     intermediate_size: Count
-    scored: _Flag = False
+    scored: _Flag = added(False)  # noqa: FBT003  a value
 
 
 class ExpertsSpec(Spec):

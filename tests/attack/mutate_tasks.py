@@ -348,11 +348,11 @@ def _renormalise(v: Victim) -> None:
 
 @mutation("what a router makes of its logits", "HX109", "HX401", "HX411")
 def _router(v: Victim) -> None:
-    """A field of the router, in one op or in all that are equal."""
+    """A field of the router, in one op or in all that are equal; the first of its options is its default."""
     options: dict[str, tuple[Any, ...]] = {
         "scores": ("softmax", "sigmoid", "sparse_mixer", "tanh"),
-        "bias": (True, False, 1),
-        "choice_bias": (True, False),
+        "bias": (False, True, 1),
+        "choice_bias": (False, True),
         "groups": (None, {"count": 2, "top_k": 1, "score": "best"}, {"count": 2, "top_k": 2, "score": "sum_of_two"}),
         "scale": (1.0, 2.5, 2.5 * (1 + 2**-52), 0.0, -1.0),
         "sum_eps": (0.0, 1e-20, 1e-12, -1.0),
@@ -361,7 +361,7 @@ def _router(v: Victim) -> None:
     }
     task = v.pick([t for t in v.data["tasks"] if t["op"]["kind"] == "route" and "router" in t["op"]])
     old, name = copy(task["op"]), v.random.choice([*options])
-    new = {**old["router"], name: another(v.random, old["router"][name], options[name])}
+    new = {**old["router"], name: another(v.random, old["router"].get(name, options[name][0]), options[name])}
     for other in v.data["tasks"] if v.random.random() < 0.5 else [task]:
         if other["op"] == old:
             other["op"] = {**old, "router": new}

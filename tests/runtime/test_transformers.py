@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
                 "intermediate_size": 448, "num_local_experts": 8, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 16, "hidden_size": 128,
                   "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
-    "qwen2_moe": {"num_attention_heads": 16, "num_key_value_heads": 4, "hidden_size": 192, "num_experts": 12,
+    "qwen2_moe": {"num_attention_heads": 12, "num_key_value_heads": 4, "hidden_size": 192, "num_experts": 12,
                   "num_experts_per_tok": 4, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 176,
                   "intermediate_size": 144, "mlp_only_layers": [0], "num_hidden_layers": 2},
     "dots1": {"num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 20, "hidden_size": 128,

@@ -67,7 +67,6 @@ class OfQwen(Mixture):
     moe_intermediate_size: Count
     decoder_sparse_step: Count = 1
     mlp_only_layers: list[Whole] | None = None
-    num_local_experts: Experts | None = None
     num_experts: Experts | None = None
     num_experts_per_tok: Count
     norm_topk_prob: Flag = False
@@ -88,6 +87,7 @@ class Qwen3Moe(OfQwen):
     num_key_value_heads: Count | None = 4
     attention_bias: Flag = False
     intermediate_size: Count = 6144
+    num_local_experts: Experts | None = None
     sliding_window: Count | None = 4096
 
     def window(self) -> tuple[str | None, int | None]:
@@ -100,6 +100,7 @@ class Qwen2Moe(OfQwen):
 
     always: ClassVar[dict[str, Any]] = {"attention.output_bias": False, "attention.qk_norm": False}
     keys: ClassVar[dict[str, str]] = {"attention.qkv_bias": "qkv_bias"}
+    experts_keys: ClassVar[tuple[str, ...]] = ("num_experts",)
 
     num_key_value_heads: Count | None = 16
     sliding_window: Whole | None = 4096  # transformers writes 0 where use_sliding_window is false
@@ -152,7 +153,8 @@ class OfDeepSeek(Mixture):
         yield Derived(f"{router}.scores", "sigmoid")
         yield Derived(f"{router}.choice_bias", True)  # noqa: FBT003  a value
         yield Derived(f"{router}.sum_eps", 1e-20)
-        yield Derived(f"{router}.scale", self.routed_scaling_factor, ("routed_scaling_factor",))
+        if self.routed_scaling_factor != 1:
+            yield Derived(f"{router}.scale", self.routed_scaling_factor, ("routed_scaling_factor",))
         if self.n_group > 1:
             groups = {"count": self.n_group, "top_k": self.topk_group, "score": "sum_of_two"}
             yield Derived(f"{router}.groups", groups, ("n_group", "topk_group"))
