@@ -23,6 +23,7 @@ from helixctl.dag.ops import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     Op,
     Packed,
     PartialAttention,
@@ -30,7 +31,9 @@ from helixctl.dag.ops import (
     Rotate,
     RotateAt,
     Route,
+    Scale,
     SendReceive,
+    SquareSums,
 )
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "Multiply",
     "Narrow",
     "Norm",
+    "NormBySums",
     "Op",
     "Packed",
     "PartialAttention",
@@ -66,7 +70,9 @@ __all__ = [
     "Rotate",
     "RotateAt",
     "Route",
+    "Scale",
     "SendReceive",
+    "SquareSums",
     "Task",
     "Tensor",
     "Value",

@@ -26,6 +26,7 @@ from helixctl.dag.ops import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     Op,
     Packed,
     PartialAttention,
@@ -33,10 +34,12 @@ from helixctl.dag.ops import (
     Rotate,
     RotateAt,
     Route,
+    Scale,
     SendReceive,
+    SquareSums,
 )
 
-_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, Rotate: 3, RotateAt: 3}
+_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
 def flops(  # noqa: PLR0911  one a kind
@@ -61,12 +64,14 @@ def flops(  # noqa: PLR0911  one a kind
             return 4 * batch * heads * width * _cached_pairs(op.causal, inputs, tensors)
         case Merge():
             return 2 * inputs[0].numel
+        case SquareSums():
+            return 2 * sum(x.numel for x in inputs)
         case Route():
             return 2 * inputs[0].numel * outputs[0].shape[-1]
         case Experts():
             x, w_up = inputs[0], inputs[2]
             return 2 * len(inputs[2:]) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add():
+        case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0

@@ -23,10 +23,12 @@ from helixctl.dag.ops import (
     Merge,
     Multiply,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    SquareSums,
 )
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
@@ -34,7 +36,8 @@ from helixctl.verify.findings import finding
 # Inputs and outputs of computing tasks; others have one of each.
 _ENDS: Final[dict[type, tuple[int, int]]] = {
     Embed: (2, 1),
-    Norm: (2, 1),
+    NormBySums: (5, 2),
+    SquareSums: (2, 1),
     Attention: (3, 1),
     Add: (2, 1),
     Multiply: (2, 1),
@@ -153,7 +156,7 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  one a kind
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():
@@ -164,6 +167,8 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case Norm():
+            return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Experts():
             return min(max(ins, 4), 5), 1  # with or without w_gate
         case _:

@@ -2,6 +2,7 @@
 
 from helixctl_runtime.kernels.basic import (
     Step,
+    activated,
     activation,
     add,
     copy,
@@ -10,8 +11,11 @@ from helixctl_runtime.kernels.basic import (
     linear,
     multiply,
     norm,
+    norm_by_sums,
     rotate,
     route,
+    scale,
+    square_sums,
 )
 from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
 from helixctl_runtime.kernels.fused import (
@@ -30,6 +34,7 @@ __all__ = [
     "FusedAttention",
     "Lane",
     "Step",
+    "activated",
     "activation",
     "add",
     "attention",
@@ -48,8 +53,11 @@ __all__ = [
     "merge",
     "multiply",
     "norm",
+    "norm_by_sums",
     "on_device",
     "rotate",
     "rotate_at",
     "route",
+    "scale",
+    "square_sums",
 ]

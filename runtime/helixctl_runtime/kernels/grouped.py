@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 
 from helixctl_runtime.dtypes import HALF
-from helixctl_runtime.kernels.basic import Step, accumulator, linear, streaming
+from helixctl_runtime.kernels.basic import Step, accumulator, activated, linear, streaming
 from helixctl_runtime.kernels.fused import cuda_device
 
 # torch's grouped product on CUDA (aten/src/ATen/native/cuda/GroupedBlas.cpp): where these hold the device finds the
@@ -44,7 +45,7 @@ def experts(
     """
     cpu_half = x.device.type == "cpu" and x.dtype in HALF
     w_up, w_down, *w_gate = (w.float() if cpu_half else w for w in weights)
-    held, total, apply = w_up.shape[0], accumulator(out), getattr(F, function)
+    held, total, apply = w_up.shape[0], accumulator(out), partial(activated, function)
     each = min(top_k, held)
     product = _grouped if on_device(x, weights) else _one_by_one
     numbers, rows = (torch.arange(count, device=x.device) for count in (held, x.shape[0] * each))
