@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -22,8 +22,7 @@ from helixctl.solve.candidate import priced
 from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.solve.report import report
 from helixctl.solve.token_times import token_times
-from helixctl.spec.load import load_pair
-from helixctl.spec.origins import Origin
+from helixctl.spec.load import Loaded, load_pair
 from helixctl.spec.slips import slips
 from helixctl.units import UnitError, human_bytes, human_seconds, parse_seconds
 
@@ -134,9 +133,9 @@ def command(
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
-        _report(answers(output, dag_output, json_path), decision, proved, loaded.origins, verbose=verbose)
+        _report(answers(output, dag_output, json_path), decision, proved, loaded, verbose=verbose)
     if json_path:
-        said = (*doubtful, *notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.memory_nbytes))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
@@ -183,11 +182,11 @@ def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, st
         raise click.UsageError("standard input cannot be a spec and the plan to check")
 
 
-def _report(out: Console, decision: Decision, proved: Proof, origins: Sequence[Origin], *, verbose: bool) -> None:
-    plan = decision.plan
+def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, verbose: bool) -> None:
+    plan, origins = decision.plan, loaded.origins
     model, work, cluster = plan.model, plan.workload, plan.cluster
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
-    for note in notes(plan, decision.memory_nbytes):
+    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
         out.print(f"note: {note}")
     out.print()
     generation = decision.forecast.generation

@@ -30,10 +30,13 @@ from helixctl.dag import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    Scale,
+    SquareSums,
     Task,
     TokenGate,
     Value,
@@ -63,7 +66,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.cached_attention(inputs[0], held, kv_heads, width, task.flops, task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
-        case RotateAt() | CacheWrite() | Merge() | Best() | Choose():
+        case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from helixctl.dag.document import Tensor, Value
+from helixctl.dag.document import Tensor, Value, shares
 from helixctl.dag.ops import (
     Activation,
     Add,
@@ -26,18 +26,22 @@ from helixctl.dag.ops import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     Op,
+    Packed,
     PartialAttention,
     ReduceScatter,
     Rotate,
     RotateAt,
     Route,
+    Scale,
     SendReceive,
+    SquareSums,
     TokenGate,
 )
 
 _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
-_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, Rotate: 3, RotateAt: 3}
+_PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
 def flops(  # noqa: PLR0911  one a kind
@@ -62,6 +66,8 @@ def flops(  # noqa: PLR0911  one a kind
             return 4 * batch * heads * width * _cached_pairs(op.causal, inputs, tensors)
         case Merge():
             return 2 * inputs[0].numel
+        case SquareSums():
+            return 2 * sum(x.numel for x in inputs)
         case Route():
             return 2 * inputs[0].numel * outputs[0].shape[-1]
         case TokenGate():
@@ -69,7 +75,7 @@ def flops(  # noqa: PLR0911  one a kind
         case Experts():
             x, w_up = inputs[0], inputs[2]
             return 2 * len(expert_matrices(inputs)) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add():
+        case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
@@ -110,7 +116,7 @@ def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tens
     return -(-tokens * op.top_k * w_up.shape[0] // count)
 
 
-def nbytes(  # noqa: C901, PLR0911  one a kind
+def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Bytes of a task on so many ranks.
@@ -153,6 +159,9 @@ def nbytes(  # noqa: C901, PLR0911  one a kind
             return (ranks - 1) * kept
         case ReduceScatter():
             return (ranks - 1) * max(share.nbytes for share in outputs)
+        case Packed(moves):
+            each = zip(moves, *(shares(values, len(moves)) for values in (inputs, outputs)), strict=True)
+            return sum(nbytes(move, ranks, its, made, tensors) for move, its, made in each)
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:

@@ -30,16 +30,19 @@ from helixctl.dag.ops import (
     Merge,
     Multiply,
     Norm,
+    NormBySums,
     Op,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    Scale,
+    SquareSums,
     TokenGate,
     contracted,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ExpertsSpec, ModelSpec, SharedExpertSpec, Step, VocabularySpec
+from helixctl.spec import ExpertsSpec, ModelSpec, MultipliersSpec, SharedExpertSpec, Step, VocabularySpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
@@ -164,7 +167,8 @@ class _Equations:
         self.block = model.alike(model.kind(0))  # of the layer that is added
         self.extents = full_extents(self.block, step)
         self.logits = step.logits
-        self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
+        self.norm = Norm(model.norm.function, "hidden", model.norm.eps, model.norm.unit_offset)
+        self.multipliers = model.multipliers or MultipliersSpec()
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
 
@@ -185,8 +189,16 @@ class _Equations:
     def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
         return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)))
 
-    def norm_weight(self, name: str, dim: str = "hidden") -> str:
-        return self.tensor(name, "weight", (dim,), (1.0, 0.125))
+    def norm_weight(self, name: str, *dims: str) -> str:
+        around = 0.0 if self.model.norm.unit_offset else 1.0
+        return self.tensor(name, "weight", dims, (around, 0.125))
+
+    def norm_weights(self, name: str) -> tuple[str, ...]:
+        """The weight of a norm of the residual stream, and its bias."""
+        weight = self.norm_weight(name, "hidden")
+        if not self.model.norm.bias:
+            return (weight,)
+        return (weight, self.tensor(name + "_bias", "weight", ("hidden",), (0.0, 0.125)))
 
     def define(self, layer: int, task: str, op: Op, inputs: tuple[str, ...], *outputs: str) -> None:
         """Add an equation; ``task``: level and name of its tasks, as in their ids."""
@@ -206,7 +218,8 @@ class _Equations:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
         table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
-        self.define(0, "embed.lookup", Embed(), (ids, table), self.activation("embedded", "hidden"))
+        op = Embed(self.multipliers.embedding, self.multipliers.embedding_in_dtype)
+        self.define(0, "embed.lookup", op, (ids, table), self.activation("embedded", "hidden"))
 
     def head(self, vocabulary: VocabularySpec) -> None:
         last = self.model.layers - 1
@@ -217,13 +230,17 @@ class _Equations:
             length = COUNT if self.cached else self.count(LENGTH, self.extents["seq"])
             every, x = x, self.tensor("last_hidden", "activation", ("batch", "hidden"))
             self.define(last, "head.last", LastToken(), (every, length), x)
-        norm = self.norm_weight("final_norm")
+        norm = self.norm_weights("final_norm")
         if not vocabulary.tied:
             self.weight("w_head", ("hidden", "vocab"), ("hidden",))
         normed = self.tensor("normed", "activation", (*tokens, "hidden"))
         logits = self.tensor("logits", "output", (*tokens, "vocab"))
-        self.define(last, "head.norm", self.norm, (x, norm), normed)
-        self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
+        self.define(last, "head.norm", self.norm, (x, *norm), normed)
+        scale = Scale(self.multipliers.logits, self.multipliers.logits_cap)
+        made = logits if scale == Scale() else self.tensor("unscaled_logits", "activation", (*tokens, "vocab"))
+        self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), made)
+        if made != logits:
+            self.define(last, "head.scale", scale, (made,), logits)
         if self.cached:
             best = (self.tensor(f"best_{n}", "activation", ("batch", "vocab_share")) for n in ("logit", "token"))
             logit, token = best
@@ -235,35 +252,53 @@ class _Equations:
         self.block = model.alike(model.kind(i))
         self.extents = full_extents(self.block, self.step)
         x, y = hidden_states(model, i), hidden_states(model, i + 1)
-        residual = self.attention(i, p, x)
-        down = self.feed_forward(i, p, residual)
+        read, projection = self.attention(i, p, x)
+        residual = self.activation(p + "residual", "hidden")
+        self.define(i, "project.add", Add(self.multipliers.residual), (x, projection), residual)
+        down = self.feed_forward(i, p, read if model.side_by_side else residual)
         self.tensor(y, "output" if y == output_of(model) else "activation", _HIDDEN)
-        self.define(i, "feed_forward.add", Add(), (residual, down), y)
+        self.define(i, "feed_forward.add", Add(self.multipliers.residual), (residual, down), y)
 
-    def attention(self, i: int, p: str, x: str) -> str:
+    def normed_before(self, i: int, task: str, x: str, norm: tuple[str, ...], out: str) -> str:
+        """What a block reads: normalised, or as it is where no norm comes before the block."""
+        if not norm:
+            return x
+        self.define(i, task, self.norm, (x, *norm), self.activation(out, "hidden"))
+        return out
+
+    def normed_after(self, i: int, task: str, x: str, name: str) -> str:
+        """What a block makes: normalised where the model's norms come after the blocks or around them."""
+        if not self.model.norm.after:
+            return x
+        norm = self.norm_weights(name)
+        out = self.activation(x.removesuffix("_biased") + "_normed", "hidden")
+        self.define(i, task, self.norm, (x, *norm), out)
+        return out
+
+    def attention(self, i: int, p: str, x: str) -> tuple[str, str]:
+        """What attention reads, and what it makes."""
         spec = self.block.attention
-        norm = self.norm_weight(p + "attention_norm")
+        norm = self.norm_weights(p + "attention_norm") if self.model.norm.before else ()
         weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
         biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
-        norms = [self.norm_weight(p + f"{n}_norm", "head_dim") for n in "qk" if spec.qk_norm]
+        shared = spec.qk_norm_over == "head" and spec.qk_norm_weight == "shared"
+        weighted = spec.qk_norm and spec.qk_norm_weight != "none"
+        norms = [self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else _QKV[n])) for n in "qk" if weighted]
         w_o = self.weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
         b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
 
-        normed = self.activation(p + "attention_in", "hidden")
-        self.define(i, "distribute.norm", self.norm, (x, norm), normed)
+        normed = self.normed_before(i, "distribute.norm", x, norm, p + "attention_in")
         q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
         self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
             unbiased = (q, k, v)
             q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
             self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
-        per_head = Norm("rms_norm", "head_dim", self.model.norm.eps)
-        for n, weight in zip("qk", norms, strict=False):
-            source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *_QKV[n])
-            self.define(i, f"attend.{n}_norm", per_head, (source, weight), target)
-            q, k = (target, k) if n == "q" else (q, target)
+        if spec.qk_norm:
+            q, k = self.normed_heads(i, p, q, k, norms)
         if spec.rotary:
-            op, at = (RotateAt(spec.rotary), (LENGTH,)) if self.cached else (Rotate(spec.rotary), ())
+            long = spec.rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
+            op, at = (RotateAt(spec.rotary, long), (LENGTH,)) if self.cached else (Rotate(spec.rotary, long), ())
             unrotated = (q, k, *at)
             q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
@@ -277,9 +312,24 @@ class _Equations:
         for bias in b_o:
             unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
             self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
-        residual = self.activation(p + "residual", "hidden")
-        self.define(i, "project.add", Add(), (x, projection), residual)
-        return residual
+        return normed, self.normed_after(i, "project.norm", projection, p + "attention_post_norm")
+
+    def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
+        """Queries and keys, normalised: every head alone, or all heads together."""
+        spec, norm = self.block.attention, self.model.norm
+        targets = tuple(self.activation(f"{p}{n}_normed", *_QKV[n]) for n in "qk")
+        if spec.qk_norm_over == "projection":
+            sums = self.activation(p + "qk_squares", "qk")
+            self.define(i, "distribute.squares", SquareSums(), (q, k), sums)
+            self.define(
+                i, "distribute.qk_norm", NormBySums(norm.eps, norm.unit_offset), (q, k, sums, *weights), *targets
+            )
+        else:
+            per_head = Norm(norm.function, "head_dim", norm.eps, norm.unit_offset and bool(weights))
+            for n, source, target in zip("qk", (q, k), targets, strict=True):
+                own = [weight for weight in weights if weight.endswith(f"{n}_norm")]
+                self.define(i, f"attend.{n}_norm", per_head, (source, *own), target)
+        return targets[0], targets[1]
 
     def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
@@ -302,15 +352,18 @@ class _Equations:
         self.define(i, "attend.merge", Merge(spec.softmax_width), (part, lse), attention)
         return attention
 
-    def feed_forward(self, i: int, p: str, residual: str) -> str:
+    def feed_forward(self, i: int, p: str, x: str) -> str:
+        """What the feed-forward network makes of what it reads."""
         experts = self.block.feed_forward.experts
-        norm = self.norm_weight(p + "feed_forward_norm")
+        own_norm = self.model.norm.before and not self.model.side_by_side
+        norm = self.norm_weights(p + "feed_forward_norm") if own_norm else ()
         if experts:
-            return self.mixture(i, p, experts, (residual, norm))
-        weights = self.network_weights(p)
-        x = self.activation(p + "feed_forward_in", "hidden")
-        self.define(i, "feed_forward.norm", self.norm, (residual, norm), x)
-        return self.network(i, p, x, weights)
+            down = self.mixture(i, p, experts, x, norm)
+        else:
+            weights = self.network_weights(p)
+            x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+            down = self.network(i, p, x, weights)
+        return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
 
     def network_weights(self, p: str, ffn: str = "ffn", of: str = "") -> tuple[list[str], str, str]:
         """The weights of a network: the gate's, if it is gated, up, and down."""
@@ -333,6 +386,11 @@ class _Equations:
         gate = [self.activation(f"{p}{of}gate", ffn)] if spec.gated else []
         up, activated = self.activation(f"{p}{of}up", ffn), self.activation(f"{p}{of}activated", ffn)
         self.define(i, f"feed_forward.{of}up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
+        if spec.bias:
+            unbiased = (*gate, up)
+            biases = [self.weight(p + f"b_{n}", ("ffn",), ("hidden",)) for n in ("gate", "up")[2 - len(unbiased) :]]
+            *gate, up = (self.activation(name + "_biased", "ffn") for name in unbiased)
+            self.define(i, "feed_forward.bias", Bias(), (*unbiased, *biases), *gate, up)
         self.define(i, f"feed_forward.{of}activation", Activation(spec.activation), (*gate, up)[:1], activated)
         inner = activated
         if spec.gated:
@@ -343,10 +401,14 @@ class _Equations:
             self.define(i, f"feed_forward.{of}score", TokenGate(), (unscored, x, *score), inner)
         down = self.activation(f"{p}{of}down", "hidden")
         self.define(i, f"feed_forward.{of}down", Linear((ffn,)), (inner, w_down), down)
+        if spec.bias:
+            b_down = self.weight(p + "b_down", ("hidden",), ("ffn",))
+            unbiased_down, down = down, self.activation(p + "down_biased", "hidden")
+            self.define(i, "feed_forward.down_bias", Bias(), (unbiased_down, b_down), down)
         return down
 
-    def mixture(self, i: int, p: str, experts: ExpertsSpec, normed: tuple[str, str]) -> str:
-        """A mixture of experts, of the normed stream; a shared expert is added to it."""
+    def mixture(self, i: int, p: str, experts: ExpertsSpec, x: str, norm: tuple[str, ...]) -> str:
+        """A mixture of experts, of the stream behind a norm if there is one; a shared expert is added to it."""
         spec, router = self.block.feed_forward, experts.router
         w_router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",))
         b_router = [self.weight(p + "b_router", ("expert",), ("hidden",))] if router.bias else []
@@ -355,7 +417,7 @@ class _Equations:
         w_up = self.weight(p + "w_up", ("expert", "hidden", "ffn"), ("hidden",))
         w_down = self.weight(p + "w_down", ("expert", "ffn", "hidden"), ("ffn",))
         biases = []
-        if experts.bias:
+        if spec.bias:
             its = {"b_up": "ffn", "b_down": "hidden", **({"b_gate": "ffn"} if spec.gated else {})}
             biases = [self.weight(p + name, ("expert", dim), ("hidden",)) for name, dim in its.items()]
         shared = experts.shared
@@ -363,8 +425,7 @@ class _Equations:
         scored = shared is not None and shared.scored
         score = [self.weight(p + "w_shared_score", ("hidden",), ("hidden",))] if scored else []
 
-        x = self.activation(p + "feed_forward_in", "hidden")
-        self.define(i, "feed_forward.norm", self.norm, normed, x)
+        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
         gates = self.activation(p + "gates", "expert")
         route = Route(experts.top_k, experts.renormalise, router)
         self.define(i, "feed_forward.route", route, (x, w_router, *b_router, *b_choice), gates)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
 from helixctl.spec import ClampSpec, Dtype, RotarySpec, RouterSpec, accumulator
 
 T = TypeVar("T")
+
+
+def _unless(default: float | bool | None) -> Any:  # noqa: FBT001  a value
+    """An attribute that came to an op after documents were written; while it has its default they leave it out."""
+    return Field(strict=True, exclude_if=lambda value: value == default)
+
+
+Flag = Annotated[bool, _unless(default=False)]
+Factor = Annotated[float, _unless(1.0)]
+Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -27,23 +37,59 @@ class Broadcast:
 
 @_op
 class Embed:
-    """The row of every token in a table; zero where the table's rows on this rank do not hold the token.
+    """The row of every token in a table, times ``multiplier``; zero where this rank's rows do not hold the token.
 
     Inputs: ids (batch, seq), int64, and table (vocab, hidden). With a part of the vocabulary it makes a partial sum,
-    in the model's dtype: of its terms one alone is not zero, so that no sum is rounded.
+    in the model's dtype: of its terms one alone is not zero, so that no sum is rounded. ``in_dtype``: the multiplier is
+    rounded to the dtype of the output first.
     """
 
     kind: Literal["embed"] = field(default="embed", kw_only=True)
+    multiplier: Factor = 1.0
+    in_dtype: Flag = False
 
 
 @_op
 class Norm:
-    """Root-mean-square normalisation over ``dim``: x / sqrt(mean(x^2) + eps) * weight. Inputs: x, weight."""
+    """Normalisation over ``dim``, the last dim of x, then a product with a weight and the sum with a bias.
+
+    rms_norm: x / sqrt(mean(x^2) + eps); layer_norm: (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps). Inputs: x, and
+    there may be a weight, and behind it a bias; their dims are the last of x. ``unit_offset``: the factor is
+    1 + weight.
+    """
 
     kind: Literal["norm"] = field(default="norm", kw_only=True)
-    function: Literal["rms_norm"]
+    function: Literal["rms_norm", "layer_norm"]
     dim: str
     eps: Annotated[float, Field(strict=True)]
+    unit_offset: Flag = False
+
+
+@_op
+class SquareSums:
+    """The sums of the squares of queries and of keys, over all heads together: the statistics of their norms.
+
+    Inputs: q (batch, seq, head, head_dim), k (batch, seq, kv_head, head_dim), the heads of keys being those of q's
+    heads. Output: (batch, seq, qk), the sum of queries first. A head of keys counts once, whatever the number of ranks
+    that hold it: each rank counts its share of the heads of queries that attend with it. With a part of the heads, or
+    of head_dim, it makes a partial sum, in the accumulator's dtype.
+    """
+
+    kind: Literal["square_sums"] = field(default="square_sums", kw_only=True)
+
+
+@_op
+class NormBySums:
+    """rms_norm of queries and keys over all heads together, by sums that are known.
+
+    Inputs: q, k, sums (batch, seq, qk), and the weights of q (head, head_dim) and of k (kv_head, head_dim). Outputs: of
+    each of the two x / sqrt(sum / N + eps) * weight, N being the elements of the whole weight. ``unit_offset``: as of
+    a norm.
+    """
+
+    kind: Literal["norm_by_sums"] = field(default="norm_by_sums", kw_only=True)
+    eps: Annotated[float, Field(strict=True)]
+    unit_offset: Flag = False
 
 
 @_op
@@ -71,11 +117,13 @@ class Bias:
 class Rotate:
     """The rotary embedding of each input, with a token's place in its sequence as position.
 
-    Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim. Outputs: y_1, ..., y_k.
+    Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim. Outputs: y_1, ..., y_k. ``long``: of
+    a rotary embedding with factors for short and for long sequences, the latter.
     """
 
     kind: Literal["rotate"] = field(default="rotate", kw_only=True)
     rotary: RotarySpec
+    long: Flag = False
 
 
 @_op
@@ -101,6 +149,7 @@ class RotateAt:
 
     kind: Literal["rotate_at"] = field(default="rotate_at", kw_only=True)
     rotary: RotarySpec
+    long: Flag = False
 
 
 @_op
@@ -160,10 +209,10 @@ class Merge:
 
 @_op
 class Activation:
-    """An elementwise function: gelu (with erf), relu or silu."""
+    """An elementwise function: gelu (with erf), gelu_tanh (its approximation), relu, relu_squared or silu."""
 
     kind: Literal["activation"] = field(default="activation", kw_only=True)
-    function: Literal["gelu", "relu", "silu"]
+    function: Function
 
 
 _PLAIN: Final = RouterSpec()
@@ -197,7 +246,7 @@ class Experts:
     """
 
     kind: Literal["experts"] = field(default="experts", kw_only=True)
-    function: Literal["gelu", "relu", "silu"]
+    function: Function
     top_k: Annotated[int, Field(strict=True, ge=1)]
     clamp: Annotated[ClampSpec | None, Field(exclude_if=lambda clamp: clamp is None)] = None
     gates_on: Annotated[Literal["output", "input"], Field(exclude_if=lambda on: on == "output")] = "output"
@@ -215,9 +264,22 @@ class TokenGate:
 
 @_op
 class Add:
-    """The elementwise sum of two values, or of two partial sums over dims of their own."""
+    """The elementwise sum of two values, the second times ``multiplier``.
+
+    Both may be partial sums, over dims of their own.
+    """
 
     kind: Literal["add"] = field(default="add", kw_only=True)
+    multiplier: Factor = 1.0
+
+
+@_op
+class Scale:
+    """The product of a value with ``multiplier``; with a cap c, c tanh of that product over c."""
+
+    kind: Literal["scale"] = field(default="scale", kw_only=True)
+    multiplier: Factor = 1.0
+    cap: Annotated[float | None, _unless(None)] = None
 
 
 @_op
@@ -286,6 +348,20 @@ class SendReceive:
 
 
 @_op
+class Packed:
+    """Several collectives of the same ranks in one exchange, each of a tensor of its own.
+
+    Inputs and outputs: those of the first of ``moves``, one per rank, then those of the second, and so on. Each is as
+    if it were a task by itself; the exchange takes one start-up for all of them.
+    """
+
+    kind: Literal["packed"] = field(default="packed", kw_only=True)
+    moves: Annotated[
+        tuple[Annotated[AllToAll | AllGather, Field(discriminator="kind")], ...], FailFast(), Field(min_length=2)
+    ]
+
+
+@_op
 class LastToken:
     """The last real token of every sequence: y[b] = x[b, length[b] - 1]; zero where x does not hold that row.
 
@@ -338,15 +414,19 @@ Op = Annotated[
     | Merge
     | Best
     | Choose
+    | SquareSums
+    | NormBySums
+    | Scale
     | AllToAll
     | AllGather
     | AllReduce
     | ReduceScatter
+    | Packed
     | SendReceive
     | Narrow,
     Field(discriminator="kind"),
 ]
-COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, SendReceive)
+COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, Packed, SendReceive)
 # Of the terms of their sums one alone is not zero: a partial sum needs no wider dtype.
 _SELECTING = (Embed, LastToken)
 
@@ -360,10 +440,19 @@ def contracted(op: Op) -> tuple[str, ...]:
             return ("vocab",)
         case Experts():
             return ("expert", "ffn")
+        case SquareSums():
+            return ("head", "head_dim")
         case LastToken():
             return ("seq",)
         case _:
             return ()
+
+
+def wire_kind(op: Op) -> str:
+    """The kind of collective by which an op's data travel: of packed gathers a gather, else an all-to-all."""
+    if not isinstance(op, Packed):
+        return op.kind
+    return "all_gather" if all(isinstance(move, AllGather) for move in op.moves) else "all_to_all"
 
 
 def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bool) -> Dtype | Literal["int64"]:
@@ -377,7 +466,7 @@ def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bo
         partial: whether it makes a partial sum.
     """
     match op:
-        case Route():
+        case Route() | SquareSums():
             return accumulator(model)
         case PartialAttention():
             return reduced if output == 0 else accumulator(model)

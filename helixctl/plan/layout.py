@@ -260,7 +260,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
-    reasons += _unsharded(layout, workload)
+    reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
     if sizes := layout.layers_of_stages:
@@ -326,7 +326,8 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices would cut a softmax of {attention.softmax_width} dims"]
     if attention.rotary:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
-    return [f"{slices} slices by head_dim would cut the q/k norm"] if attention.qk_norm else []
+    cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
+    return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
@@ -355,8 +356,10 @@ def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
     return reasons
 
 
-def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
+def _unsharded(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
     """Why the residual stream cannot be sharded by tokens."""
+    if layout.residual == "sharded" and not model.norm.before:
+        return ["a sharded residual stream, which attention itself reads where no norm comes before it"]
     rows, sequences = workload.seq_len, workload.batch // (layout.data * layout.microbatches)
     if workload.output_len is not None:
         rows = 1  # of a decode step
@@ -384,6 +387,8 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         extents["expert"] = experts.count
         if experts.shared:
             extents["shared_ffn"] = experts.shared.intermediate_size
+    if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
+        extents["qk"] = 2  # queries and keys, each with a sum of its own
     if vocabulary:
         extents["vocab"] = vocabulary.size
     if step.cached is not None:

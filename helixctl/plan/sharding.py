@@ -90,6 +90,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         residual(layout, step),
         model.attention.causal,
         model.attention.qkv_bias,
+        model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
         step.logits == "last",
@@ -106,6 +107,7 @@ class _Form(NamedTuple):
     stream: Sharding
     causal: bool
     qkv_bias: bool
+    squares: bool
     experts: bool
     shared: bool
     last: bool
@@ -140,13 +142,18 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
+    if form.squares:  # normalised as they are made, and then exchanged
+        table["qk_squares"] = Sharded(Sharding(partial=_ROWS), WHOLE)
+        table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
+        table |= {f"{n}_normed": Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qk"}
+    table |= {f"{n}_norm": _alike(*(_SLICED_HEADS if form.squares else _HEADS)) for n in "qk"}  # of every head, if any
     attention = queries if form.shared_dim != "key" else Sharding(_SLICED_HEADS)  # of merged lanes
     table["attention"] = Sharded(attention, WHOLE if concat else Sharding(_SLICED_HEADS))
     if form.cached:
         table |= _cache(form)
     table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
     table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
-    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
+    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "projection_normed", "residual")}
     table["attention_in"] = Sharded(stream, WHOLE)
     return table
 
@@ -180,13 +187,14 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
     """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
     width = _WIDTH if form.experts else (Cut("ffn", "tensor"),)
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
-    table |= {n: _alike(*width) for n in ("b_gate", "b_up")}
-    table["b_down"] = _alike(*width[:-1])
+    table |= {n: _alike(*width) for n in ("b_gate", "b_up", "gate_biased", "up_biased")}
+    table |= {n: Sharded(form.stream, form.stream) for n in ("down_biased", "down_normed")}
+    if form.experts:
+        table["b_down"] = _alike(*width[:1])
     shared = _SHARED_WIDTH if form.shared else ()
     if form.shared:
-        its = ("gate", "up", "activated", "inner", "scored", "down")
-        table |= {f"{x}shared_{n}": _alike(*shared) for x, n in (("w_", "gate"), ("w_", "up"), ("w_", "down"))}
-        table |= {f"shared_{n}": _alike(*shared) for n in its[:-1]}
+        table |= {f"w_shared_{n}": _alike(*shared) for n in ("gate", "up", "down")}
+        table |= {f"shared_{n}": _alike(*shared) for n in ("gate", "up", "activated", "inner", "scored")}
         # Both are partial sums; one reduction is of their sum.
         table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
         table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
@@ -201,7 +209,7 @@ def _ends(form: _Form) -> dict[str, Sharded]:
     stream = form.stream
     first = Sharding(owner="first")
     table = {"input": Sharded(first, stream), "input_ids": WHOLE_ALWAYS if form.cached else Sharded(first, WHOLE)}
-    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
+    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "unscaled_logits", "logits")}
     table |= {n: Sharded(Sharding((Cut("vocab_share", "tensor"),)), WHOLE) for n in ("best_logit", "best_token")}
     table["embedded"] = Sharded(Sharding(partial=_VOCABULARY), stream)
     if form.last and any(cut.dim == "seq" for cut in stream.cuts):

@@ -21,10 +21,13 @@ from helixctl.dag import (
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    Scale,
+    SquareSums,
     Task,
     TokenGate,
 )
@@ -37,18 +40,18 @@ from helixctl.program.weights import held, side_by_side
 from helixctl.spec import RotarySpec
 
 
-def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kind
+def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one case a kind
     """Add the actions of a computation at the draft's place."""
     match task.op:
         case Linear(contract):
             _linear(draft, task, contract)
         case Bias():
             _bias(draft, task)
-        case Rotate(rotary):
-            _rotate(draft, task, rotary)
+        case Rotate(rotary, long):
+            _rotate(draft, task, rotary, long=long)
         case Attention():
             _attention(draft, task, task.op)
-        case Activation():
+        case Activation() | Scale():
             _activation(draft, task)
         case Multiply() | Add():
             _elementwise(draft, task)
@@ -56,12 +59,16 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901  one case a kin
             _narrow(draft, task, dim)
         case LastToken():
             _last_token(draft, task)
-        case RotateAt(rotary):
-            _rotate_at(draft, task, rotary)
+        case RotateAt(rotary, long):
+            _rotate_at(draft, task, rotary, long=long)
         case CacheWrite():
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
             _cached_attention(draft, task)
+        case SquareSums():
+            _square_sums(draft, task)
+        case NormBySums():
+            _norm_by_sums(draft, task)
         case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
@@ -80,9 +87,10 @@ def _kernel(
 def _of_plain(draft: Draft, task: Task) -> None:
     """Operands and result with one axis per dim, in the tensor's order; weights as they are loaded.
 
-    All kernels but that of a norm take several axes as one, so that their operands must have no holes.
+    Some kernels take several axes as one, so that their operands must have no holes.
     """
-    weights, lie = [v for v in task.inputs if draft.is_weight(v)], draft.plain if task.kind == "norm" else draft.packed
+    weights = [v for v in task.inputs if draft.is_weight(v)]
+    lie = draft.plain if isinstance(task.op, Norm | Merge | Choose) else draft.packed
     reads = [lie(v).view for v in task.inputs if v not in weights]
     writes = [draft.new(value).view for value in task.outputs]
     _kernel(draft, task, reads, writes, tuple(held(draft, v) for v in weights))
@@ -140,26 +148,40 @@ def _bias(draft: Draft, task: Task) -> None:
         _kernel(draft, task, [x.in_order(cut.axes)], [cut.view], (weight,))
 
 
-def _rotate(draft: Draft, task: Task, rotary: RotarySpec) -> None:
+def _square_sums(draft: Draft, task: Task) -> None:
+    reads = [draft.plain(x).view for x in task.inputs]
+    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
+
+
+def _norm_by_sums(draft: Draft, task: Task) -> None:
+    """Each operand is a kernel of its own, over the operand where it can be."""
+    q, k, sums, *weights = task.inputs
+    for x_id, weight_id, out_id in zip((q, k), weights, task.outputs, strict=True):
+        buffer = draft.plain(x_id)
+        out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+        _kernel(draft, task, [buffer.view, draft.plain(sums).view], [out.view], (held(draft, weight_id),))
+
+
+def _rotate(draft: Draft, task: Task, rotary: RotarySpec, *, long: bool) -> None:
     """Each operand is a kernel of its own."""
     for x_id, out_id in zip(task.inputs, task.outputs, strict=True):
         buffer = draft.plain(x_id)
         x = buffer.view
         positions, dtype = draft.dag.value[x_id].region[1], _wide(x.dtype)
-        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, dtype) for f in ("cos", "sin")]
+        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, dtype, long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x], [out.view], constants=constants)
 
 
-def _rotate_at(draft: Draft, task: Task, rotary: RotarySpec) -> None:
+def _rotate_at(draft: Draft, task: Task, rotary: RotarySpec, *, long: bool) -> None:
     """Each operand is a kernel of its own. The tables are of all positions of the cache."""
     *xs, length = task.inputs
     positions = (0, draft.dag.work.positions)
     for x_id, out_id in zip(xs, task.outputs, strict=True):
         buffer = draft.plain(x_id)
         x = buffer.view
-        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, _wide(x.dtype)) for f in ("cos", "sin")]
+        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, _wide(x.dtype), long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x, _of_sequences(draft, length, x_id)], [out.view], constants=constants)

@@ -14,18 +14,19 @@ MASKED_ROWS: Final = 1024  # query rows that are computed at once under a mask, 
 
 @dataclass(frozen=True, slots=True)
 class RotaryTable:
-    """Cosines or sines of a rotary embedding: (positions, 1, head_dim / 2)."""
+    """Cosines or sines of a rotary embedding: (positions, 1, pairs); ``long``: of its factors for long sequences."""
 
     function: Literal["cos", "sin"]
     rotary: RotarySpec
     head_dim: int
     positions: Interval
     dtype: str
+    long: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of its axes."""
-        return (self.positions[1] - self.positions[0], 1, self.head_dim // 2)
+        return (self.positions[1] - self.positions[0], 1, (self.rotary.dims or self.head_dim) // 2)
 
 
 @dataclass(frozen=True, slots=True)

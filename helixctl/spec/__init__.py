@@ -1,6 +1,13 @@
 """What the user writes: model, cluster and workload."""
 
-from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling, RotarySpec
+from helixctl.spec.attention import (
+    AttentionSpec,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    RotarySpec,
+    YarnScaling,
+)
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
@@ -10,6 +17,7 @@ from helixctl.spec.model import (
     FeedForwardSpec,
     ModelDocument,
     ModelSpec,
+    MultipliersSpec,
     NormSpec,
     VocabularySpec,
     WorkloadSpec,
@@ -35,10 +43,12 @@ __all__ = [
     "LinearScaling",
     "LinkSpec",
     "Llama3Scaling",
+    "LongRopeScaling",
     "MatmulTable",
     "MeasuredSpec",
     "ModelDocument",
     "ModelSpec",
+    "MultipliersSpec",
     "NormSpec",
     "RotarySpec",
     "RouterSpec",
@@ -48,6 +58,7 @@ __all__ = [
     "StepName",
     "VocabularySpec",
     "WorkloadSpec",
+    "YarnScaling",
     "accumulator",
     "added",
 ]

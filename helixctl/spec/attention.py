@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helixctl.spec.base import Contradiction, Count, Spec
+from helixctl.spec.base import Contradiction, Count, Spec, added
 
 Positive = Annotated[float, Field(strict=True, gt=0, le=2**60)]
 
@@ -39,11 +39,73 @@ class Llama3Scaling(Spec):
         return self
 
 
+class YarnScaling(Spec):
+    """YaRN (Peng et al. 2023): low frequencies divided by ``factor``, high ones kept, those between blended.
+
+    Attributes:
+        kind: yarn.
+        factor: by how much sequences are longer than the original context.
+        original_seq_len: tokens of the original context.
+        beta_fast, beta_slow: a frequency is high where more than ``beta_fast`` of its waves fit the original context,
+            and low where fewer than ``beta_slow`` do.
+        truncate: the pairs of dims where the blend begins and ends are whole numbers.
+        attention_factor: of cosines and sines.
+    """
+
+    kind: Literal["yarn"]
+    factor: Positive
+    original_seq_len: Count
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
+    truncate: Annotated[bool, Field(strict=True)] = True
+    attention_factor: Positive = 1.0
+
+
+class LongRopeScaling(Spec):
+    """LongRoPE (Ding et al. 2024): every frequency divided by a factor of its own, which depends on the length.
+
+    Attributes:
+        kind: longrope.
+        short_factors, long_factors: of every pair of dims: where all sequences of a plan end within the original
+            context, and where they may be longer.
+        original_seq_len: tokens of the original context.
+        attention_factor: of cosines and sines.
+    """
+
+    kind: Literal["longrope"]
+    short_factors: tuple[Positive, ...]
+    long_factors: tuple[Positive, ...]
+    original_seq_len: Count
+    attention_factor: Positive = 1.0
+
+
+Scaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")]
+
+
 class RotarySpec(Spec):
-    """Rotary position embedding of queries and keys (Su et al. 2021), which turns dim i with dim i + head_dim/2."""
+    """Rotary position embedding of queries and keys (Su et al. 2021).
+
+    Attributes:
+        theta: the base of the frequencies.
+        scaling: how the frequencies are changed for longer sequences; None: not at all.
+        dims: the first dims of a head, which are turned; the others stay as they are. None: all are turned.
+        interleaved: dim 2i is turned with dim 2i + 1; else dim i with dim i + dims / 2.
+    """
 
     theta: Positive = 10000.0
-    scaling: Annotated[LinearScaling | Llama3Scaling, Field(discriminator="kind")] | None = None
+    scaling: Scaling | None = None
+    dims: Count | None = added(None)
+    interleaved: Annotated[bool, Field(strict=True)] = added(default=False)
+
+    @model_validator(mode="after")
+    def _pairs_of_dims(self) -> Self:
+        if self.dims is not None and self.dims % 2:
+            raise Contradiction(f"a rotary embedding turns pairs of dims, not {self.dims} dims", "dims")
+        return self
+
+    def is_long(self, positions: int) -> bool:
+        """Whether sequences of so many tokens take the factors for long ones."""
+        return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
 
 
 class AttentionSpec(Spec):
@@ -58,7 +120,9 @@ class AttentionSpec(Spec):
         head_dim: dims of every head; not always hidden_size / heads.
         causal: a token attends to itself and those before it.
         qkv_bias, output_bias: biases of the projections.
-        qk_norm: queries and keys are normalised over head_dim, with a weight of their own, before they are rotated.
+        qk_norm: queries and keys are normalised, as the model's norms do it, before they are rotated.
+        qk_norm_over: head: every head alone; projection: all heads together (OLMo 2), by rms_norm.
+        qk_norm_weight: of norms of heads: shared by all heads; per_head: each head has its own (Command R+); none.
         rotary: the rotary embedding; None: none.
         sliding_window: tokens that a token attends to, itself among them; longer sequences are refused.
     """
@@ -71,6 +135,8 @@ class AttentionSpec(Spec):
     qkv_bias: Annotated[bool, Field(strict=True)] = False
     output_bias: Annotated[bool, Field(strict=True)] = False
     qk_norm: Annotated[bool, Field(strict=True)] = False
+    qk_norm_over: Literal["head", "projection"] = added("head")
+    qk_norm_weight: Literal["shared", "per_head", "none"] = added("shared")
     rotary: RotarySpec | None = None
     sliding_window: Count | None = None
 
@@ -88,9 +154,25 @@ class AttentionSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _norms_of_projections_have_a_weight(self) -> Self:
+        if self.qk_norm_over == "projection" and self.qk_norm_weight != "shared":
+            raise Contradiction("a norm over all heads together has one weight, of all dims", "qk_norm_weight")
+        return self
+
+    @model_validator(mode="after")
     def _rotary_pairs_dims(self) -> Self:
-        if self.rotary and self.head_dim % 2:
+        if self.rotary is None:
+            return self
+        if self.rotary.dims is None and self.head_dim % 2:
             raise Contradiction(f"a rotary embedding turns pairs of dims; head_dim is {self.head_dim}", "head_dim")
+        turned = self.rotary.dims or self.head_dim
+        if turned > self.head_dim:
+            raise Contradiction(f"a rotary embedding of {turned} dims; head_dim is {self.head_dim}", "rotary")
+        scaling = self.rotary.scaling
+        if isinstance(scaling, LongRopeScaling):
+            counts = {len(scaling.short_factors), len(scaling.long_factors)}
+            if counts != {turned // 2}:
+                raise Contradiction(f"{turned // 2} pairs of dims are turned, each by a factor of its own", "rotary")
         return self
 
     @property

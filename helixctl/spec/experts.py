@@ -89,7 +89,6 @@ class ExpertsSpec(Spec):
             over all experts gives them.
         router: how scores and gates are made.
         shared: the shared expert; None: none.
-        bias: the matrices of every expert have biases.
         gates_on: what a gate multiplies: an expert's output, or its input (Llama 4).
     """
 
@@ -98,7 +97,6 @@ class ExpertsSpec(Spec):
     renormalise: _Flag = True
     router: RouterSpec = added(RouterSpec())
     shared: SharedExpertSpec | None = added(None)
-    bias: _Flag = added(False)  # noqa: FBT003  a value
     gates_on: Literal["output", "input"] = added("output")
 
     @model_validator(mode="after")

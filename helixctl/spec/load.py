@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic.fields import FieldInfo
 
@@ -68,6 +68,15 @@ class Loaded:
     model: ModelDocument
     cluster: ClusterSpec
     origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Validated(NamedTuple):
+    """A model, the origins of its fields, and what else its config says (``ReadConfig.notes``)."""
+
+    model: ModelDocument
+    origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
@@ -86,11 +95,11 @@ def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
     problems: list[Diagnostic] = []
     overrides = _attempt(lambda: parse_overrides(sets), problems) or ()
     found = _attempt(lambda: _load_model(model, overrides, planned=True), problems)
-    dtype = found[0].dtype if found else None
+    dtype = found.model.dtype if found else None
     cluster_spec = _attempt(lambda: load_cluster(cluster, overrides, dtype), problems)
     if found is None or cluster_spec is None or problems:
         raise HelixError(problems)
-    return Loaded(found[0], cluster_spec, found[1])
+    return Loaded(found.model, cluster_spec, found.origins, found.notes)
 
 
 def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[ModelDocument, ClusterSpec]:
@@ -101,7 +110,7 @@ def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[Mode
 
 def load_model(path: str, overrides: Sequence[Override] = ()) -> ModelDocument:
     """Load a model file or folder ("-" is standard input). Overrides of the cluster are passed over."""
-    return _load_model(path, overrides)[0]
+    return _load_model(path, overrides).model
 
 
 def load_cluster(path: str, overrides: Sequence[Override] = (), dtype: Dtype | None = None) -> ClusterSpec:
@@ -134,9 +143,7 @@ def document_path(path: str) -> str:
         return path
 
 
-def _load_model(
-    path: str, overrides: Sequence[Override], *, planned: bool = False
-) -> tuple[ModelDocument, tuple[Origin, ...]]:
+def _load_model(path: str, overrides: Sequence[Override], *, planned: bool = False) -> Validated:
     file = document_path(path)
     text, data = _read("model", file)
     mine = [item for item in overrides if item.document == "model"]
@@ -156,7 +163,7 @@ def _read(expected: Literal["model", "cluster"], path: str) -> tuple[str, dict[s
 
 def validate_model(
     data: dict[str, Any], text: str, file: str, overrides: Sequence[Override] = (), *, planned: bool = False
-) -> tuple[ModelDocument, tuple[Origin, ...]]:
+) -> Validated:
     """The model that data stands for, in our format or as a Hugging Face config, and the origins of its fields.
 
     Args:
@@ -170,11 +177,12 @@ def validate_model(
         HelixError: everything that is wrong, in the order of the file.
     """
     origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
     if _is_hugging_face(data):
         found, findings = model_of_config(data, file)
         if findings:
             raise HelixError(placed(findings, text, file))
-        data, origins = found
+        data, origins, notes = found
     model = validate_document(
         ModelDocument, override(data, overrides), text, file, overrides=overrides, origins=origins
     )
@@ -183,7 +191,7 @@ def validate_model(
     bite = window_that_bites(model, model.workload) if planned else None
     if bite:
         raise HelixError(placed([bite], text, file, overrides, origins))
-    return model, after_overrides(origins, overrides) if origins else ()
+    return Validated(model, after_overrides(origins, overrides) if origins else (), notes)
 
 
 def for_planning(model: ModelDocument, cluster: ClusterSpec) -> ModelDocument:

@@ -33,17 +33,46 @@ def _embed(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 
 def _norm(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    x, weight = values
-    whole_sum(x, weight)
+    x, *weights = values
+    whole_sum(*values)
     tensor, dim = dag.tensor[x.tensor], op_of(task, Norm).dim
     axis = axis_of(tensor, dim)
     if x.region[axis] != (0, tensor.shape[axis]):
         msg = f"normalises {dim} {interval(x.region[axis])} of {x.id}; the mean needs all {tensor.shape[axis]}"
         raise RuleError(msg)
-    if weight.region != (x.region[axis],):
-        msg = f"weight {weight.id} has {weight.region}, its input has {dim} {interval(x.region[axis])}"
-        raise RuleError(msg)
+    for weight in weights:
+        dims = dag.tensor[weight.tensor].dims
+        if tensor.dims[-len(dims) :] != dims or weight.region != x.region[-len(dims) :]:
+            msg = f"weight {weight.id} has {weight.region}, its input has {', '.join(dims)} {x.region[-len(dims) :]}"
+            raise RuleError(msg)
     return [made(dag, task.op, x.region)]
+
+
+def _square_sums(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    q, k = values
+    whole_sum(*values)
+    keys = _key_heads(dag, q, k)
+    if (*k.region[:2], k.region[3]) != (*q.region[:2], q.region[3]) or k.region[2] != keys:
+        msg = f"{k.id} is not the keys of {q.id}, which are those of kv_head {interval(keys)}"
+        raise RuleError(msg)
+    tensor = dag.tensor[q.tensor]
+    cuts = zip(contracted(task.op), q.region[2:], tensor.full[2:], strict=True)
+    partial = tuple((dim, iv) for dim, iv, whole in cuts if iv != whole)
+    return [made(dag, task.op, (*q.region[:2], (0, 2)), partial)]
+
+
+def _norm_by_sums(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    q, k, sums, *weights = values
+    whole_sum(*values)
+    all_of(dag, sums, 2, "a norm of q and k needs all")
+    for x, weight in zip((q, k), weights, strict=True):
+        if x.region[:2] != sums.region[:2]:
+            msg = f"{x.id} and {sums.id} are of different tokens"
+            raise RuleError(msg)
+        if dag.tensor[weight.tensor].dims != dag.tensor[x.tensor].dims[2:] or weight.region != x.region[2:]:
+            msg = f"weight {weight.id} has {weight.region}, its input has {x.region[2:]}"
+            raise RuleError(msg)
+    return [made(dag, task.op, x.region, output=i) for i, x in enumerate((q, k))]
 
 
 def _linear(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -310,6 +339,9 @@ def _last_token(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "embed": _embed,
     "norm": _norm,
+    "square_sums": _square_sums,
+    "norm_by_sums": _norm_by_sums,
+    "scale": _elementwise,
     "linear": _linear,
     "bias": _bias,
     "rotate": _rotate,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from helixctl.dag import Broadcast, Dag, Op, SendReceive, Task
+from helixctl.dag import Broadcast, Dag, Op, Packed, SendReceive, Task
 from helixctl.dag.document import GIVEN
 from helixctl.dag.ops import (
     Add,
@@ -23,10 +23,12 @@ from helixctl.dag.ops import (
     Merge,
     Multiply,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
+    SquareSums,
     TokenGate,
 )
 from helixctl.errors import Diagnostic
@@ -35,7 +37,8 @@ from helixctl.verify.findings import finding
 # Inputs and outputs of computing tasks; others have one of each.
 _ENDS: Final[dict[type, tuple[int, int]]] = {
     Embed: (2, 1),
-    Norm: (2, 1),
+    NormBySums: (5, 2),
+    SquareSums: (2, 1),
     Attention: (3, 1),
     Add: (2, 1),
     Multiply: (2, 1),
@@ -119,7 +122,8 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
             message = f"value {value.id} is made by no task, and its tensor is not an input, a weight or a state"
             yield Diagnostic("HX404", message, path=value.id)
     for task in dag.tasks:
-        for value_id, rank in (*_placed(task, task.inputs, task.ranks), *_placed(task, task.outputs, task.receivers)):
+        senders = task.receivers if isinstance(task.op, Packed) else task.ranks
+        for value_id, rank in (*_placed(task, task.inputs, senders), *_placed(task, task.outputs, task.receivers)):
             if dag.value[value_id].rank != rank:
                 yield finding(
                     "HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}"
@@ -138,6 +142,8 @@ def _wrong_ends(task: Task) -> str | None:
     if task.is_collective:
         senders = 1 if isinstance(task.op, Broadcast | SendReceive) else ranks
         wanted = (senders, 1 if isinstance(task.op, SendReceive) else ranks)
+        if isinstance(task.op, Packed):
+            wanted = (ranks * len(task.op.moves),) * 2
         if isinstance(task.op, SendReceive) and ranks != 2:  # noqa: PLR2004
             return f"sends between {ranks} ranks"
         if ranks < 2:  # noqa: PLR2004  a collective of one rank is no task
@@ -162,6 +168,8 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  o
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case Norm():
+            return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():
             return 2 + op.router.bias + op.router.choice_bias, 1
         case Experts():

@@ -42,7 +42,8 @@ GROUPED: dict[str, Any] = {
     }
 }  # fmt: skip
 BIASED: dict[str, Any] = {
-    "experts": {"count": 5, "router": {"bias": True}, "bias": True},
+    "experts": {"count": 5, "router": {"bias": True}},
+    "bias": True,
     "clamp": {"limit": 7.0, "alpha": 1.702},
 }
 

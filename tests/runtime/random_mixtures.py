@@ -42,7 +42,6 @@ def mixtures(draw: st.DrawFn, partitions: int, least: int) -> dict[str, Any]:
     if draw(st.booleans()):
         width = draw(st.integers(partitions, partitions + 5))
         experts["shared"] = {"intermediate_size": width, "scored": draw(st.booleans())}
-    experts["bias"] = draw(st.booleans())
     experts["gates_on"] = draw(st.sampled_from(["output", "input"]))
     return experts
 

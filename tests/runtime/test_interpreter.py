@@ -96,12 +96,14 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
 
     def feed_forward() -> dict[str, Any]:
         experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
-        clamped = experts is not None and "shared" not in experts and either()
+        alone = experts is None or "shared" not in experts
+        clamped = experts is not None and alone and either()
         return {
             "intermediate_size": size(max(partitions, 2 * least), 9),
             "activation": "silu" if clamped else draw(st.sampled_from(["gelu", "relu", "silu"])),
             "gated": clamped or either(),
             "experts": experts,
+            "bias": alone and either(),
             "clamp": CLAMP if clamped else None,
         }
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
-from helixctl.spec.hugging_face.families import FAMILIES, Decoder
+from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived
 from helixctl.spec.hugging_face.families.dense import Qwen2
-from helixctl.spec.hugging_face.features import features_of
+from helixctl.spec.hugging_face.features import QUANTISED, features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
+from helixctl.spec.hugging_face.text_model import text_model
 from helixctl.spec.hugging_face.without_effect import said_again, without_effect
 from helixctl.spec.origins import Origin
 
@@ -22,22 +24,48 @@ _WORKLOAD_SEQ_LEN: Final = 2048
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
-def model_of_config(
-    config: Mapping[str, Any], file: str
-) -> tuple[tuple[dict[str, Any], tuple[Origin, ...]], list[Finding]]:
-    """The data of a model document and the origins of its fields; or what is wrong, and then the first is empty.
+class ReadConfig(NamedTuple):
+    """What a config says.
+
+    Attributes:
+        data: of a model document.
+        origins: of its fields.
+        notes: what a person should know beside them: what of the whole model is left out, and how weights are stored.
+    """
+
+    data: dict[str, Any]
+    origins: tuple[Origin, ...]
+    notes: tuple[str, ...] = ()
+
+
+_NOTHING: Final = ReadConfig({}, ())
+
+
+def model_of_config(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Finding]]:
+    """What a config says; or what is wrong, and then the first is empty.
 
     Args:
         config: the config, read from its file.
         file: the file's path, which names a model that has no name of its own; "-" is standard input.
     """
+    text = text_model(config)
+    found, findings = _model_of(text.config, file)
+    if findings:
+        return _NOTHING, text.placed(findings)
+    left_out = [f"left out: {what}" for what in text.left_out]
+    origins = tuple(replace(origin, key=text.path(origin.key)) for origin in found.origins)
+    return ReadConfig(found.data, origins, (*left_out, *found.notes)), []
+
+
+def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Finding]]:
+    """The same of a config of a text model alone."""
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
     features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and issubclass(cls, Qwen2))
     refused = {path for feature in features for path in feature.told_by}
     findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):
-        return ({}, ()), [other_family(config), *findings]
+        return _NOTHING, [other_family(config), *findings]
     findings += architecture_findings(config, family, cls.architectures)
     known = {key: value for key, value in config.items() if (key,) not in refused and _counts(key, value, cls, family)}
     decoder, wrong = examined(cls, known)
@@ -47,10 +75,29 @@ def model_of_config(
     if decoder is not None:
         findings += [*contradictions(decoder), *said_again(config, decoder)]
     if findings or decoder is None:
-        return ({}, ()), findings
+        return _NOTHING, findings
     # Those of the family itself replace what the rules for all families give.
-    origins = tuple({origin.field: origin for origin in _origins(config, decoder, family, file)}.values())
-    return (_nested(origins), origins), []
+    by_field = {origin.field: origin for origin in _origins(config, decoder, family, file)}
+    attention = _nested(tuple(by_field.values()))["attention"]
+    by_field |= {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
+    origins = tuple(by_field.values())
+    left_out = [f"left out: {what}" for what in decoder.left_out()]
+    return ReadConfig(_nested(origins), origins, (*left_out, *_of_storage(config, str(_nested(origins)["dtype"])))), []
+
+
+def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
+    for item in fields:
+        yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
+
+
+def _of_storage(config: Mapping[str, Any], dtype: str) -> Iterator[str]:
+    """That weights are stored in another form than the one that is planned."""
+    for key in QUANTISED:
+        if how := config.get(key):
+            method = how.get("quant_method") or how.get("quant_algo") if isinstance(how, dict) else None
+            said = f" by {method}" if method else ""
+            yield f"weights are quantised{said} ({key}); planned, and computed, in {dtype}"
+            return
 
 
 def _counts(key: str, value: object, cls: type[Decoder], family: str) -> bool:
@@ -87,14 +134,17 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
         yield of("attention.output_bias", "attention_bias")
     for field, value in decoder.always.items():
         yield fixed(field, value)
-    yield from rope_origins(config, family, decoder.default_theta)
+    yield from rope_origins(config, family, decoder)
     yield _window(decoder, every, default)
     yield of("feed_forward.intermediate_size", decoder.width_key)
-    yield of("feed_forward.activation", "hidden_act")
-    yield fixed("feed_forward.gated", True)  # noqa: FBT003
+    ours = decoder.activations.get(decoder.hidden_act, decoder.hidden_act)
+    yield of("feed_forward.activation", "hidden_act", ours)
+    if "feed_forward.gated" not in decoder.always:
+        yield fixed("feed_forward.gated", True)  # noqa: FBT003
     yield from _experts(decoder, given, of, fixed)
-    yield fixed("norm.function", "rms_norm")
-    yield of("norm.eps", "rms_norm_eps")
+    if "norm.function" not in decoder.always:
+        yield fixed("norm.function", "rms_norm")
+    yield of("norm.eps", decoder.eps_key)
     yield of("vocabulary.size", "vocab_size")
     yield of("vocabulary.tied", "tie_word_embeddings")
     dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
@@ -102,8 +152,7 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     yield of("max_positions", "max_position_embeddings")
     for field, key in decoder.keys.items():
         yield of(field, key)
-    for item in decoder.derived():
-        yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
+    yield from _derived(decoder.derived(), every)
     yield Origin(("workload", "batch"), "ours for a Hugging Face model", (), _WORKLOAD_BATCH)
     seq_len = min(_WORKLOAD_SEQ_LEN, decoder.max_position_embeddings)
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"

@@ -18,14 +18,17 @@ from helixctl.dag import (
     Linear,
     Multiply,
     Norm,
+    NormBySums,
     Rotate,
     Route,
+    Scale,
+    SquareSums,
     Tensor,
     TokenGate,
 )
 from helixctl.dag.function import Equation, function_of, input_of, output_of
 from helixctl.plan import Plan
-from helixctl_runtime.dtypes import HALF
+from helixctl_runtime.dtypes import HALF, TORCH
 from helixctl_runtime.tensors.rotary import rotations
 
 _LARGEST_SCORES = 2**27  # elements of the score matrices that are made at once
@@ -52,8 +55,14 @@ def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
         operands = [live[n] if n in live else load(function.tensors[n]) for n in equation.inputs]
         if equation.inputs[0] == given:
             live[given] = operands[0]
-        results = _apply(equation, operands, wide, function.tensors)
-        kept = wide if isinstance(equation.op, Route) else dtype  # gates are never rounded to half precision
+        if isinstance(equation.op, Embed):
+            ids, table = operands
+            results = [_embedded(equation.op, ids, table, TORCH[plan.model.dtype])]
+        else:
+            results = _apply(equation, operands, wide, function.tensors)
+        kept = (
+            wide if isinstance(equation.op, Route | SquareSums) else dtype
+        )  # gates are never rounded to half precision
         live.update(zip(equation.outputs, (y.to(kept) for y in results), strict=True))
         live = {name: x for name, x in live.items() if uses.get(name, i + 1) > i}
     return live[made]
@@ -84,8 +93,9 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
     equation: Equation, operands: list[torch.Tensor], wide: torch.dtype, tensors: dict[str, Tensor]
 ) -> list[torch.Tensor]:
     op = equation.op
-    if isinstance(op, Embed | LastToken):
-        return [_rows(op, *operands)]  # numbers are moved, so that none need be widened
+    if isinstance(op, LastToken):
+        rows, length = operands  # numbers are moved, so that none need be widened
+        return [rows[torch.arange(len(length), device=length.device), length - 1]]
     x = [operand.to(wide) for operand in operands]
     match op:
         case Linear(contract):
@@ -98,18 +108,29 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
             return [_rotated(op, each) for each in x]
         case Attention():
             made = _attention(op, *x)
-        case Norm(_, _, eps):
-            made = x[0] / torch.sqrt(x[0].square().mean(dim=-1, keepdim=True) + eps) * x[1]
+        case Norm():
+            made = _normed(op, *x)
+        case SquareSums():
+            made = torch.stack([each.square().sum(dim=(2, 3)) for each in x], dim=-1)
+        case NormBySums(eps, unit_offset):
+            q, k, sums, *weights = x
+            return [
+                each / torch.sqrt(sums[..., i, None, None] / weight.numel() + eps) * (weight + unit_offset)
+                for i, (each, weight) in enumerate(zip((q, k), weights, strict=True))
+            ]
+        case Scale(multiplier, cap):
+            made = x[0] * multiplier
+            made = made if cap is None else cap * torch.tanh(made / cap)
         case Activation(function):
-            made = getattr(torch.nn.functional, function)(x[0])
+            made = _activated(function, x[0])
         case Route():
             made = _gates(op, x[0] @ x[1], x[2:])
         case Experts():
             made = _experts(op, *x)
         case TokenGate():
             made = x[0] * torch.sigmoid(x[1] @ x[2]).unsqueeze(-1)
-        case Add():
-            made = x[0] + x[1]
+        case Add(multiplier):
+            made = x[0] + multiplier * x[1]
         case Multiply():
             made = x[0] * x[1]
         case _:
@@ -117,19 +138,47 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
     return [made]
 
 
-def _rows(op: Embed | LastToken, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The rows of a table that ids name, or the last real row of every sequence."""
-    if isinstance(op, Embed):
-        return b[a]
-    return a[torch.arange(len(b), device=b.device), b - 1]
+def _embedded(op: Embed, ids: torch.Tensor, table: torch.Tensor, model: torch.dtype) -> torch.Tensor:
+    """The rows of a table that ids name, times a number, which may be one of the model's dtype."""
+    multiplier = float(torch.tensor(op.multiplier, dtype=model)) if op.in_dtype else op.multiplier
+    return table[ids] if multiplier == 1 else table[ids] * multiplier
+
+
+def _activated(function: str, x: torch.Tensor) -> torch.Tensor:
+    match function:
+        case "gelu_tanh":
+            return x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        case "relu_squared":
+            return torch.nn.functional.relu(x) ** 2
+        case _:
+            made: torch.Tensor = getattr(torch.nn.functional, function)(x)
+            return made
+
+
+def _normed(op: Norm, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+    """Over the last dim; then a product with the weight, and the sum with the bias."""
+    if op.function == "layer_norm":
+        x = x - x.mean(dim=-1, keepdim=True)
+    made = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + op.eps)
+    if weights:
+        made = made * (weights[0] + op.unit_offset)
+    return made + weights[1] if weights[1:] else made
 
 
 def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
-    """Every pair of dims i and i + head_dim / 2 turned by its angle, as complex numbers are multiplied."""
+    """Every pair of dims turned by its angle, as complex numbers are multiplied."""
     seq, head_dim = x.shape[1], x.shape[3]
-    cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in rotations(op.rotary, head_dim, (0, seq)))
-    a, b = x[..., : head_dim // 2], x[..., head_dim // 2 :]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    tables = rotations(op.rotary, head_dim, (0, seq), long=op.long)
+    cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in tables)
+    dims = op.rotary.dims or head_dim
+    turned, rest = x[..., :dims], x[..., dims:]
+    if op.rotary.interleaved:
+        a, b = turned.unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    else:
+        a, b = turned.chunk(2, dim=-1)
+        pairs = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((pairs, rest), dim=-1)
 
 
 def _gates(op: Route, logits: torch.Tensor, biases: list[torch.Tensor]) -> torch.Tensor:
@@ -185,7 +234,6 @@ def _experts(
     *others: torch.Tensor,
 ) -> torch.Tensor:
     """Every expert over every token, weighted by its gate: no routing to get wrong."""
-    activation = getattr(torch.nn.functional, op.function)
     gated = len(others) in {1, 4}  # of three matrices, and of as many biases
     w_gate, biases = others[: int(gated)], others[int(gated) :]
     total = torch.zeros_like(x)
@@ -193,14 +241,14 @@ def _experts(
         gate = gates[..., expert : expert + 1]
         row = x * gate if op.gates_on == "input" else x
         up = row @ w_up[expert] + (biases[0][expert] if biases else 0)
-        inner = activation(up)
+        inner = _activated(op.function, up)
         if w_gate:
             slope = row @ w_gate[0][expert] + (biases[2][expert] if biases else 0)
             if op.clamp:
                 slope, up = slope.clamp(max=op.clamp.limit), up.clamp(-op.clamp.limit, op.clamp.limit)
                 inner = slope * torch.sigmoid(op.clamp.alpha * slope) * (up + 1)
             else:
-                inner = activation(slope) * up
+                inner = _activated(op.function, slope) * up
         made = inner @ w_down[expert] + (biases[1][expert] if biases else 0)
         total += made * (gate != 0) if op.gates_on == "input" else gate * made
     return total

@@ -2,6 +2,7 @@
 
 from helixctl_runtime.kernels.basic import (
     Step,
+    activated,
     activation,
     add,
     copy,
@@ -10,7 +11,10 @@ from helixctl_runtime.kernels.basic import (
     linear,
     multiply,
     norm,
+    norm_by_sums,
     rotate,
+    scale,
+    square_sums,
 )
 from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
 from helixctl_runtime.kernels.fused import (
@@ -31,6 +35,7 @@ __all__ = [
     "FusedAttention",
     "Lane",
     "Step",
+    "activated",
     "activation",
     "add",
     "attention",
@@ -49,9 +54,12 @@ __all__ = [
     "merge",
     "multiply",
     "norm",
+    "norm_by_sums",
     "on_device",
     "rotate",
     "rotate_at",
     "route",
+    "scale",
+    "square_sums",
     "token_gate",
 ]

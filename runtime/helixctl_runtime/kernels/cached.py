@@ -47,21 +47,28 @@ def alike(numbers: list[int]) -> bool:
 
 
 def rotate_at(
-    x: torch.Tensor, length: torch.Tensor, start: int, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor
+    x: torch.Tensor,
+    length: torch.Tensor,
+    start: int,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    interleaved: bool = False,
 ) -> Step:
     """Turn pairs of dims by the angles of positions ``length + start``, ...: x and out (batch, seq, heads, D).
 
-    ``cos`` and ``sin`` are (positions, 1, D/2), of all positions; tokens beyond them, which are padding, turn like the
-    last. ``out`` may be ``x``.
+    ``cos`` and ``sin`` are (positions, 1, R/2), of all positions; tokens beyond them, which are padding, turn like the
+    last. R and ``interleaved`` are those of ``rotate``. ``out`` may be ``x``.
     """
     if not x.is_cuda:
-        return _rotate_on_cpu(x, length, start, (cos, sin), out)
+        return _rotate_on_cpu(x, length, start, (cos, sin), out, interleaved=interleaved)
     batch, rows = x.shape[:2]
     after = torch.arange(start, start + rows, device=x.device)
     its_cos, its_sin = (torch.empty(batch * rows, *t.shape[1:], dtype=t.dtype, device=t.device) for t in (cos, sin))
     # As one sequence: every token has angles of its own.
     x, out = (t.view(1, batch * rows, *t.shape[2:]) for t in (x, out))
-    step = rotate(x, its_cos, its_sin, out)
+    step = rotate(x, its_cos, its_sin, out, interleaved=interleaved)
     last = cos.shape[0] - 1
 
     def run() -> None:
@@ -74,12 +81,18 @@ def rotate_at(
 
 
 def _rotate_on_cpu(
-    x: torch.Tensor, length: torch.Tensor, start: int, angles: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor
+    x: torch.Tensor,
+    length: torch.Tensor,
+    start: int,
+    angles: tuple[torch.Tensor, torch.Tensor],
+    out: torch.Tensor,
+    *,
+    interleaved: bool,
 ) -> Step:
     """``rotate_at`` with a look at the lengths: sequences of one length read their angles where they lie."""
     batch, rows = x.shape[:2]
     after = torch.arange(start, start + rows)
-    turn, positions = turning(x, out), angles[0].shape[0]
+    turn, positions = turning(x, out, 2 * angles[0].shape[-1], interleaved=interleaved), angles[0].shape[0]
 
     def run() -> None:
         lengths = length.tolist()

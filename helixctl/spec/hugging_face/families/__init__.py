@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from helixctl.spec.hugging_face.families.biased import Ernie45, MiMo, SeedOss, SmolLM3, Starcoder2
+from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
+from helixctl.spec.hugging_face.families.gemma import Gemma
+from helixctl.spec.hugging_face.families.glm import Glm4
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
+from helixctl.spec.hugging_face.families.olmo import Olmo2
+from helixctl.spec.hugging_face.families.phi import Phi3
+from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
     "dots1": Dots1,
@@ -20,6 +27,18 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "qwen2_moe": Qwen2Moe,
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
+    "gemma": Gemma,
+    "olmo2": Olmo2,
+    "glm4": Glm4,
+    "cohere": Cohere,
+    "seed_oss": SeedOss,
+    "ernie4_5": Ernie45,
+    "starcoder2": Starcoder2,
+    "smollm3": SmolLM3,
+    "mimo": MiMo,
+    "phi3": Phi3,
+    "qwen3_vl_text": Qwen3VLText,
+    "qwen3_vl_moe_text": Qwen3VLMoeText,
 }
 
 __all__ = ["FAMILIES", "Decoder", "Derived", "pattern_of"]

@@ -14,6 +14,8 @@ Flag = Annotated[bool, Field(strict=True)]
 Layers = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+Activation = Literal["gelu", "relu", "silu", "gelu_pytorch_tanh", "relu2"]
 LayerType = Literal["full_attention", "sliding_attention"]
 
 
@@ -37,6 +39,8 @@ class Decoder(Spec):
     Attributes:
         always: fields of ours that no key gives; every model of the family has them so.
         default_theta: of the rotary embedding.
+        eps_key: the key of the number that norms add.
+        activations: our names of activations.
         width_key: the key of the feed-forward network's width, or of an expert's.
         keys: fields of ours that only some families have, and the key that gives each.
         architectures: names of the class in transformers beside that of the family, as configs have them.
@@ -52,6 +56,8 @@ class Decoder(Spec):
         "attention.qk_norm": False,
     }
     default_theta: ClassVar[float] = 10000.0
+    eps_key: ClassVar[str] = "rms_norm_eps"
+    activations: ClassVar[Mapping[str, str]] = {"gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu_squared"}
     width_key: ClassVar[str] = "intermediate_size"
     keys: ClassVar[Mapping[str, str]] = {}
     architectures: ClassVar[tuple[str, ...]] = ()
@@ -64,7 +70,7 @@ class Decoder(Spec):
     num_key_value_heads: Count | None = None
     head_dim: Count | None = None
     vocab_size: Count
-    hidden_act: Literal["gelu", "relu", "silu"] = "silu"
+    hidden_act: Activation = "silu"
     max_position_embeddings: Count
     rms_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
     tie_word_embeddings: Flag = False
@@ -81,6 +87,18 @@ class Decoder(Spec):
 
     def derived(self) -> Iterator[Derived]:
         """Further fields, from several keys or in the family's own way; they replace what the rules for all give."""
+        yield from ()
+
+    def apart(self, attention: Mapping[str, Any]) -> Iterator[Derived]:  # noqa: ARG002
+        """The blocks and the pattern of a model whose layers differ.
+
+        Args:
+            attention: that of the model's document, with which a block's own begins.
+        """
+        yield from ()
+
+    def left_out(self) -> Iterator[str]:
+        """What the model has besides, which is not planned."""
         yield from ()
 
 
