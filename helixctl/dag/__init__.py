@@ -36,6 +36,7 @@ from helixctl.dag.ops import (
     Scale,
     SendReceive,
     SquareSums,
+    TokenGate,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "SquareSums",
     "Task",
     "Tensor",
+    "TokenGate",
     "Value",
     "dag_from_json",
 ]

@@ -12,9 +12,9 @@ from helixctl.spec.attention import (
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
     BlockSpec,
-    ExpertsSpec,
     FeedForwardSpec,
     ModelDocument,
     ModelSpec,
@@ -31,12 +31,14 @@ __all__ = [
     "AttentionTable",
     "BlockSpec",
     "CalibrationSpec",
+    "ClampSpec",
     "ClusterSpec",
     "CollectiveTable",
     "Count",
     "DecodeTable",
     "DeviceSpec",
     "Dtype",
+    "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",
     "LatentSpec",
@@ -51,6 +53,8 @@ __all__ = [
     "MultipliersSpec",
     "NormSpec",
     "RotarySpec",
+    "RouterSpec",
+    "SharedExpertSpec",
     "Spec",
     "Step",
     "StepName",

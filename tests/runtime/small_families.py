@@ -29,6 +29,12 @@ _VISION: Final = {
     "depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 48,
     "deepstack_visual_indexes": [0],
 }  # fmt: skip
+_MSCALE: Final = {**_YARN, "mscale": 0.7, "mscale_all_dim": 1.3}
+_LATENT: Final = {
+    "num_key_value_heads": 6, "kv_lora_rank": 20, "q_lora_rank": 22, "qk_nope_head_dim": 10, "qk_rope_head_dim": 8,
+    "v_head_dim": 14, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 12,
+    "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
+}  # fmt: skip
 
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -44,6 +50,10 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "phi3": ("phi3", {"rope_parameters": _LONGROPE, "original_max_position_embeddings": 128}),
     "phi3, long": ("phi3", {"rope_parameters": _LONGROPE, "original_max_position_embeddings": 8}),
     "qwen3 with yarn": ("qwen3", {**_WIDE, "rope_parameters": _YARN}),
+    "deepseek_v2": ("deepseek_v2", {**_LATENT, "topk_method": "group_limited_greedy", "routed_scaling_factor": 1.5}),
+    "deepseek_v2 without a rank of queries": ("deepseek_v2", {**_LATENT, "q_lora_rank": None}),
+    "deepseek_v3": ("deepseek_v3", {**_LATENT, "rope_parameters": _MSCALE}),
+    "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
 }
@@ -70,5 +80,8 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
                     parameter.normal_(around, 0.2)
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
+            for buffer_name, buffer in model.named_buffers():
+                if buffer_name.endswith("correction_bias"):
+                    buffer.normal_(0.0, 0.2)
         model.save_pretrained(folder)
     return model

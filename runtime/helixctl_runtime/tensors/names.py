@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from math import prod
 
 from helixctl.dag import Tensor
+from helixctl_runtime.tensors.expert_names import Axes, ExpertNames
 from helixctl_runtime.tensors.stored_tensor import StoredTensor, stored_as_is
-
-Axes = tuple[tuple[str, ...], ...]
 
 _WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z_]+|[a-z_]+_norm(_bias)?)|embedding|final_norm(_bias)?|w_head)")
 _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
@@ -79,34 +77,6 @@ _LATENT: dict[str, tuple[str, Axes]] = {
 _DOWN, _UP = "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight"
 
 
-@dataclass(frozen=True, slots=True)
-class _Experts:
-    """The names of a layer's expert weights; ``{}`` is the number of the expert if each has its own matrices."""
-
-    router: str
-    w_gate: str
-    w_up: str
-    w_down: str
-
-
-_SPELLINGS = (
-    _Experts(
-        "mlp.gate.weight",
-        "mlp.experts.{}.gate_proj.weight",
-        "mlp.experts.{}.up_proj.weight",
-        "mlp.experts.{}.down_proj.weight",
-    ),
-    _Experts(
-        "block_sparse_moe.gate.weight",
-        "block_sparse_moe.experts.{}.w1.weight",
-        "block_sparse_moe.experts.{}.w3.weight",
-        "block_sparse_moe.experts.{}.w2.weight",
-    ),
-    # The names in transformers 5: one tensor holds gate and up of all experts, gate first.
-    _Experts("mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
-)
-
-
 class NativeNames:
     """helixctl's own names (docs/formats.md). Files may also hold tensors that are no weights."""
 
@@ -167,7 +137,7 @@ class HuggingFaceNames:
         embedding = prefix + _EMBEDDING
         # If only the head is stored, transformers takes it for the embedding.
         self._embedding = self.head if embedding not in names and self.head in names else embedding
-        self._experts = next((s for s in _SPELLINGS if self._first(s.w_down) in names), _SPELLINGS[0])
+        self._experts = ExpertNames(names, prefix)
 
     def stored(self, tensor: Tensor) -> StoredTensor:
         """How a weight is stored."""
@@ -182,11 +152,10 @@ class HuggingFaceNames:
             }[tensor.name]
             return StoredTensor((name,), axes, _shape(axes, size), (0,) * len(axes))
         folder = f"{self.prefix}layers.{layer[1:]}."
-        if part == "w_router":
-            axes = (("expert",), ("hidden",))
-            return StoredTensor((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
         if {"q_rank", "kv_rank"} & size.keys() or part == "w_k_rope":
             return self._of_a_latent(folder, tensor, part, size)
+        if of_mixture := self._experts.stored(folder, part, size):
+            return of_mixture
         name, axes = _LAYER[part]
         if "v_dim" in size:  # values have a width of their own
             axes = tuple(tuple("v_dim" if dim == "head_dim" else dim for dim in axis) for axis in axes)
@@ -198,13 +167,11 @@ class HuggingFaceNames:
                 and len(self._shape_of(folder + name)) == 1
             )
             axes = (tensor.dims,) if merged else tuple((dim,) for dim in tensor.dims)
-        if "expert" not in size:
-            if found := self._merged(folder, part, axes, size):
-                return found
-            other = _OTHERWISE.get(part)
-            name = other if other and folder + other in self._stored_names else name
-            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
-        return self._stored_experts(folder, part, axes, size)
+        if found := self._merged(folder, part, axes, size):
+            return found
+        other = _OTHERWISE.get(part)
+        name = other if other and folder + other in self._stored_names else name
+        return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
 
     def _merged(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor | None:
         """A weight whose rows are a part of a stored matrix; None where none is stored so."""
@@ -259,17 +226,6 @@ class HuggingFaceNames:
         near = len(self._root) if name.startswith(self._root) else -1
         return any(name.startswith(other) and len(other) > near for other in self._others)
 
-    def _stored_experts(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor:
-        name = folder + str(getattr(self._experts, part))
-        if "{}" in name:
-            names = tuple(name.format(expert) for expert in range(size["expert"]))
-            return StoredTensor(names, axes, _shape(axes, size), (0, 0), "expert")
-        axes = (("expert",), *axes)
-        shape, start = _shape(axes, size), (0, 0, 0)
-        if part != "w_down":
-            shape, start = (shape[0], 2 * shape[1], shape[2]), (0, shape[1] if part == "w_up" else 0, 0)
-        return StoredTensor((name,), axes, shape, start)
-
     def _of_a_latent(self, folder: str, tensor: Tensor, part: str, size: dict[str, int]) -> StoredTensor:
         """The weights that make a latent, and what is made of it.
 
@@ -290,9 +246,6 @@ class HuggingFaceNames:
         rows, columns = _shape(axes, size)
         width = max(rows, stored)
         return StoredTensor((name,), axes, (width, columns), (0 if part == "w_kv_down" else width - rows, 0))
-
-    def _first(self, name: str) -> str:
-        return f"{self.prefix}layers.0." + name.format(0)
 
 
 Names = NativeNames | HuggingFaceNames
