@@ -460,6 +460,17 @@ def _all_gather(call: Call) -> list[Array]:
     return [np.concatenate([call.inputs[i] for i in ascending], axis=call.axis(dim))] * call.outputs
 
 
+def _packed(call: Call) -> list[Array]:
+    """Do each move with its share of the inputs and outputs, as if it were a task by itself."""
+    moves, made = call.op["moves"], list[Array]()
+    each, made_each = len(call.inputs) // len(moves), len(call.made) // len(moves)
+    for i, op in enumerate(moves):
+        mine = slice(i * each, (i + 1) * each)
+        its = call.made[i * made_each : (i + 1) * made_each]
+        made += KINDS[op["kind"]](Call(op, call.inputs[mine], call.places[mine], its))
+    return made
+
+
 def _cuts(call: Call, dim: str, extent: int) -> list[tuple[int, int]]:
     """Return the parts of a dim that the outputs tile one after the other, counted from the begin of the first."""
     begin, axis = call.start(dim), call.axis(dim)
@@ -513,6 +524,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
     "reduce_scatter": _reduce_scatter,
+    "packed": _packed,
     "narrow": _narrow,
     "send_receive": _broadcast,
 }

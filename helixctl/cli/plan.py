@@ -11,7 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.generations import generations, memory_sheet
+from helixctl.cli.generations import generations, memory_sheet, token_times_text
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
@@ -21,6 +21,7 @@ from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_co
 from helixctl.solve.candidate import priced
 from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.solve.report import report
+from helixctl.solve.token_times import token_times
 from helixctl.spec.load import Loaded, load_pair
 from helixctl.spec.slips import slips
 from helixctl.units import UnitError, human_bytes, human_seconds, parse_seconds
@@ -194,6 +195,9 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
     if generation is not None:
         out.print(memory_sheet(plan, decision.forecast))
         out.print()
+        if times := token_times(plan):
+            text = token_times_text(generation.time_per_output_token_s, times)
+            out.print(f"time per output token: {text}")
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)

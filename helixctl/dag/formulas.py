@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from helixctl.dag.document import Tensor, Value
+from helixctl.dag.document import Tensor, Value, shares
 from helixctl.dag.ops import (
     Activation,
     Add,
@@ -28,6 +28,7 @@ from helixctl.dag.ops import (
     Norm,
     NormBySums,
     Op,
+    Packed,
     PartialAttention,
     ReduceScatter,
     Rotate,
@@ -105,7 +106,7 @@ def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tens
     return -(-tokens * op.top_k * w_up.shape[0] // count)
 
 
-def nbytes(  # noqa: C901, PLR0911  one a kind
+def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Bytes of a task on so many ranks.
@@ -148,6 +149,9 @@ def nbytes(  # noqa: C901, PLR0911  one a kind
             return (ranks - 1) * kept
         case ReduceScatter():
             return (ranks - 1) * max(share.nbytes for share in outputs)
+        case Packed(moves):
+            each = zip(moves, *(shares(values, len(moves)) for values in (inputs, outputs)), strict=True)
+            return sum(nbytes(move, ranks, its, made, tensors) for move, its, made in each)
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:

@@ -325,6 +325,20 @@ class SendReceive:
 
 
 @_op
+class Packed:
+    """Several collectives of the same ranks in one exchange, each of a tensor of its own.
+
+    Inputs and outputs: those of the first of ``moves``, one per rank, then those of the second, and so on. Each is as
+    if it were a task by itself; the exchange takes one start-up for all of them.
+    """
+
+    kind: Literal["packed"] = field(default="packed", kw_only=True)
+    moves: Annotated[
+        tuple[Annotated[AllToAll | AllGather, Field(discriminator="kind")], ...], FailFast(), Field(min_length=2)
+    ]
+
+
+@_op
 class LastToken:
     """The last real token of every sequence: y[b] = x[b, length[b] - 1]; zero where x does not hold that row.
 
@@ -383,11 +397,12 @@ Op = Annotated[
     | AllGather
     | AllReduce
     | ReduceScatter
+    | Packed
     | SendReceive
     | Narrow,
     Field(discriminator="kind"),
 ]
-COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, SendReceive)
+COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, Packed, SendReceive)
 # Of the terms of their sums one alone is not zero: a partial sum needs no wider dtype.
 _SELECTING = (Embed, LastToken)
 
@@ -407,6 +422,13 @@ def contracted(op: Op) -> tuple[str, ...]:
             return ("seq",)
         case _:
             return ()
+
+
+def wire_kind(op: Op) -> str:
+    """The kind of collective by which an op's data travel: of packed gathers a gather, else an all-to-all."""
+    if not isinstance(op, Packed):
+        return op.kind
+    return "all_gather" if all(isinstance(move, AllGather) for move in op.moves) else "all_to_all"
 
 
 def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bool) -> Dtype | Literal["int64"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
-from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
+from helixctl.dag import AllGather, AllToAll, Broadcast, Dag, Level, Narrow, Op, Packed, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import TOKEN, Equation, function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
@@ -31,6 +31,22 @@ class _Known(NamedTuple):
     made: tuple[Value, ...]
     flops: int
     nbytes: int
+
+
+class Moved(NamedTuple):
+    """One tensor in a collective.
+
+    Attributes:
+        op: how it moves.
+        tensor: which one.
+        stage: the name of the result: the values are ``tensor:stage@rank``.
+        cut: gives the region with which a rank is left.
+    """
+
+    op: Op
+    tensor: str
+    stage: str
+    cut: Callable[[int], Cut] = lambda _: _WHOLE
 
 
 class Builder:
@@ -196,19 +212,28 @@ class Builder:
         stage: str,
         cut: Callable[[int], Cut] = lambda _: _WHOLE,
     ) -> None:
-        """Add one collective on a tensor.
+        """Add one collective on a tensor: see ``Moved`` and ``exchange``."""
+        self.exchange(layer, level, name, ranks, [Moved(op, tensor, stage, cut)])
 
-        A collective of one rank is no task, nor is one of ranks that are not lowered. ``stage`` names the result: the
-        values are ``tensor:stage@rank``. A rank is left with the region that ``cut`` gives it.
+    def exchange(self, layer: int, level: Level, name: str, ranks: Sequence[int], moved: Sequence[Moved]) -> None:
+        """Add one collective of some ranks: what moves a tensor, or a packed exchange of several.
+
+        A collective of one rank is no task, nor is one of ranks that are not lowered.
         """
         if len(ranks) == 1 or not self._lowered(ranks):
             return
-        senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
-        receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
-        inputs = [self.held[tensor, rank] for rank in senders]
-        # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
-        dtype = inputs[0].dtype if inputs else self.function.tensors[tensor].given_dtype(self.model.dtype)
-        outputs = [self._left(tensor, stage, rank, cut(rank), dtype) for rank in receivers]
+        inputs, outputs = list[Value](), list[Value]()
+        for op, tensor, stage, cut in moved:
+            senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
+            receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
+            sent = [self.held[tensor, rank] for rank in senders]
+            # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
+            dtype = sent[0].dtype if sent else self.function.tensors[tensor].given_dtype(self.model.dtype)
+            inputs += sent
+            outputs += [self._left(tensor, stage, rank, cut(rank), dtype) for rank in receivers]
+        ops = [its.op for its in moved]
+        packed = tuple([op for op in ops if isinstance(op, AllToAll | AllGather)])
+        op = ops[0] if len(ops) == 1 else Packed(packed)
         replica = f".{self._replica}" if self._replica else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         edges = self._edges(op, len(ranks), inputs, outputs)

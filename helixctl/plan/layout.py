@@ -40,6 +40,7 @@ _IN_WORDS: Final = (
     "experts",
     "residual",
     "key_block",
+    "stages",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -77,6 +78,7 @@ class Layout(Spec):
             (sequence parallelism, Korthikanti et al. 2022). The share is of the query rows where there are as many
             rows as devices, else of the sequences.
         key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
+        stages: layers of each stage, ``10-11-11``; None: as even as can be, the first stages one more.
     """
 
     groups: Count
@@ -93,6 +95,7 @@ class Layout(Spec):
     placement: str = "-".join(MESH_AXES)
     residual: Literal["replicated", "sharded"] = added("replicated")
     key_block: Count = added(16)
+    stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
 
     @field_validator("placement")
     @classmethod
@@ -219,8 +222,20 @@ class Layout(Spec):
                 return self.position(rank) % (self.partitions // self.experts)
 
     def layers(self, stage: int, model: ModelSpec) -> range:
-        """The layers of a stage: as even as can be, the first stages one more."""
-        return range(*share(model.layers, self.pipeline, stage))
+        """The layers of a stage."""
+        return self.layers_of(stage, model.layers)
+
+    def layers_of(self, stage: int, layers: int) -> range:
+        """Those of a stage, of so many layers: as ``stages`` has them, or as even as can be, the first one more."""
+        if self.stages is None:
+            return range(*share(layers, self.pipeline, stage))
+        sizes = self.layers_of_stages
+        return range(sum(sizes[:stage]), sum(sizes[: stage + 1]))
+
+    @property
+    def layers_of_stages(self) -> tuple[int, ...]:
+        """The sizes that ``stages`` gives; none where it gives none."""
+        return tuple(map(int, self.stages.split("-"))) if self.stages else ()
 
     def batch(self, replica: int, microbatch: int, workload: WorkloadSpec | Step) -> Interval:
         """The sequences of a microbatch of a replica: as even as can be, the first replicas one more."""
@@ -248,6 +263,11 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
+    if sizes := layout.layers_of_stages:
+        if len(sizes) != layout.pipeline:
+            reasons.append(f"the sizes of {len(sizes)} stages, {layout.stages}, for {layout.pipeline} stages")
+        elif sum(sizes) != model.layers:
+            reasons.append(f"stages {layout.stages} have {sum(sizes)} layers; the model has {model.layers}")
     if workload.batch < layout.data * layout.microbatches:
         parts = f"{layout.data} replicas"
         parts += f" x {layout.microbatches} microbatches" if layout.microbatches > 1 else ""

@@ -86,9 +86,10 @@ def _kernel(
 def _of_plain(draft: Draft, task: Task) -> None:
     """Operands and result with one axis per dim, in the tensor's order; weights as they are loaded.
 
-    All kernels but that of a norm take several axes as one, so that their operands must have no holes.
+    Some kernels take several axes as one, so that their operands must have no holes.
     """
-    weights, lie = [v for v in task.inputs if draft.is_weight(v)], draft.plain if task.kind == "norm" else draft.packed
+    weights = [v for v in task.inputs if draft.is_weight(v)]
+    lie = draft.plain if isinstance(task.op, Norm | Merge | Choose) else draft.packed
     reads = [lie(v).view for v in task.inputs if v not in weights]
     writes = [draft.new(value).view for value in task.outputs]
     _kernel(draft, task, reads, writes, tuple(held(draft, v) for v in weights))

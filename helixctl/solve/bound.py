@@ -38,7 +38,7 @@ class Bounds:
     _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
     _turns: dict[object, float] = field(default_factory=dict, init=False)
-    _layers: dict[tuple[int, int] | None, tuple[int, ...]] = field(default_factory=dict, init=False)
+    _layers: dict[tuple[int, str | None, int] | None, tuple[int, ...]] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
 
@@ -78,7 +78,7 @@ class Bounds:
 
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
-        key = (layout.data, layout.pipeline, layout.microbatches, layout.interleave, *in_a_layer(layout))
+        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, layout.interleave, *in_a_layer(layout))
         if key not in self._quick:
             self._quick[key] = self._bound(layout, self._compute_only, [])
         return self._quick[key]
@@ -114,7 +114,7 @@ class Bounds:
 
     def _counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
         """The layers of a stage by their kind; without a layout those of the model."""
-        key = (layout.pipeline, stage) if layout else None
+        key = (layout.pipeline, layout.stages, stage) if layout else None
         if key not in self._layers:
             every = range(self.costs.model.layers)
             self._layers[key] = self.costs.counts(layout.layers(stage, self.costs.model) if layout else every)
@@ -176,7 +176,7 @@ class Bounds:
         turn, parts = self._mean_turn(layout), layout.microbatches
         step = latency = whole = self._whole(work, links)
         # Of layers that are alike: without links a stage between two others takes no longer than the first.
-        every = links or layout.pipeline == 1 or self.costs.model.pattern
+        every = links or layout.pipeline == 1 or self._unlike(layout)
         stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
         for stage in stages:
             held, alone = self._passing(layout, work, links, stage)
@@ -239,12 +239,23 @@ class Bounds:
             both = work.embed.weight_nbytes + work.head.weight_nbytes
             fixed = held(0) - both + self.costs.ends_nbytes(work) + given
         else:
-            fixed = max(held(stage) for stage in (range(last + 1) if self.costs.model.pattern else (0, last)))
+            fixed = max(held(stage) for stage in (range(last + 1) if self._unlike(layout) else (0, last)))
         fits = fixed + work.values_nbytes <= self.costs.cluster.device.available
         if not work.values_nbytes or (fits and not self.exact_memory):
             return fixed
         even = layout.model_copy(update={"experts": 1}) if self._spread_alike(layout) else layout
         return fixed + self.costs.live_nbytes(even, self._sizes(layout)[0])
+
+    def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
+        """Of every layer, of the embedding and of the head, in one microbatch without others."""
+        work, model = self._with_communication(layout, self._sizes(layout)[0]), self.costs.model
+        of_kind = {kind: its.alone_s for kind, its in zip(model.kinds, work.layers, strict=True)}
+        layers = [of_kind[model.kind(layer)] for layer in range(model.layers)]
+        return layers, work.embed.alone_s, work.head.alone_s
+
+    def _unlike(self, layout: Layout) -> bool:
+        """Whether stages may differ in more than one layer of one kind."""
+        return layout.stages is not None or self.costs.model.pattern is not None
 
     def _spread_alike(self, layout: Layout) -> bool:
         """Whether what is exchanged and live would be the same if all devices held an equal share of every expert."""

@@ -35,7 +35,7 @@ def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
         pattern = tuple([kind for kind in model.kinds for _ in range(layers)])
         fewer = len(pattern) * layout.pipeline
         return model.model_copy(update={"layers": fewer, "pattern": pattern}) if fewer < model.layers else model
-    fewest = len(layout.layers(layout.pipeline - 1, model))
+    fewest = model.layers // layout.pipeline
     return model.model_copy(update={"layers": model.layers - layout.pipeline * max(0, fewest - layers)})
 
 
@@ -45,11 +45,11 @@ def depths(model: ModelSpec, layout: Layout, workload: Work) -> tuple[int, ...]:
     Microbatches of different sizes in several stages need deep ones: see ``extrapolated``. A model with layers of
     several kinds is simulated itself: it is on no line.
     """
-    fewest, deeper = len(layout.layers(layout.pipeline - 1, model)), _SHALLOW[1]
+    fewest, deeper = model.layers // layout.pipeline, _SHALLOW[1]
     if layout.pipeline > 1 and _unequal(layout, workload):
         a_layer = TASKS_OF_A_LAYER * layout.microbatches * layout.pipeline
         deeper = max(deeper, _MOST_TASKS // a_layer)
-    return (fewest,) if model.pattern or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
+    return (fewest,) if model.pattern or layout.stages or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
 
 
 def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]:
@@ -126,7 +126,7 @@ def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work
     if len(few) == 1:
         return forecast(model, layout, workload)
     a, b = (forecast(shallow(model, layout, layers), layout, workload) for layers in few)
-    more = len(layout.layers(layout.pipeline - 1, model)) - few[1]
+    more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on.
     return replace(_line(a, b, more), memory_nbytes=b.memory_nbytes + (_held(b) - _held(a)) * more)
 
@@ -172,8 +172,8 @@ def extrapolated_memory(peak: Callable[[ModelSpec], tuple[int, int]], model: Mod
         model: the model.
         layout: how it is cut.
     """
-    fewest = len(layout.layers(layout.pipeline - 1, model))
-    if model.pattern or fewest <= _SHALLOW[1]:
+    fewest = model.layers // layout.pipeline
+    if model.pattern or layout.stages or fewest <= _SHALLOW[1]:
         return peak(model)[0]
     (_, weights), (memory, more) = (peak(shallow(model, layout, layers)) for layers in _SHALLOW)
     return memory + (more - weights) * (fewest - _SHALLOW[1])
@@ -189,8 +189,9 @@ class Size(NamedTuple):
 
 def counted(plan: Plan) -> Size:
     """The size of a plan's dag, counted for every kind of layer on two dags of one microbatch and of few layers."""
-    layout, model = plan.layout, plan.model
-    stage_0 = layout.layers(0, model)
+    model = plan.model
+    stage_0 = plan.layout.layers(0, model)
+    layout = plan.layout.model_copy(update={"stages": None})
 
     def of(kind: str, layers: int) -> Size:
         its = model.alike(kind).model_copy(update={"layers": layers * layout.pipeline})

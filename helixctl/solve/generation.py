@@ -75,13 +75,25 @@ class GenerationBounds:
     def cache_nbytes(self, layout: Layout) -> int:
         """The KV cache of the fullest stage's first rank, which holds most sequences and heads."""
         model, work = self.costs.model, self.costs.workload
-        key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, layout.pipeline)
+        stages = (layout.pipeline, layout.stages)
+        key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, *stages)
         if key not in self._cache:
             step = step_of(work, layout, "decode")
             each = {kind: self._of_a_layer(layout, model.alike(kind), step) for kind in model.kinds}
-            stages = range(layout.pipeline if model.pattern else 1)
-            self._cache[key] = max(sum(each[model.kind(i)] for i in layout.layers(s, model)) for s in stages)
+            unlike = model.pattern is not None or layout.stages is not None
+            held = [layout.layers(stage, model) for stage in range(layout.pipeline if unlike else 1)]
+            self._cache[key] = max(sum(each[model.kind(layer)] for layer in layers) for layers in held)
         return self._cache[key]
+
+    def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
+        """Of every layer, of the embedding and of the head, in all steps of the generation."""
+        count = self._count(layout)
+        (layers, embed, head), (more, embed_more, head_more) = self.prefill.seconds(layout), self.decode.seconds(layout)
+
+        def both(prefill: float, decode: float) -> float:
+            return count.prefill * prefill + count.decode * decode
+
+        return list(map(both, layers, more)), both(embed, embed_more), both(head, head_more)
 
     def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
         """Bytes of the cache of one layer on the first rank of a team."""

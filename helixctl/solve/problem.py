@@ -73,7 +73,13 @@ class LayoutProblem:
         return self._key_of(self.bounds(layout))
 
     def bound_with_turns(self, layout: Layout) -> Key:
-        """The tightest: where microbatches take turns, the order of their tasks is in it."""
+        """The tightest: where microbatches take turns, the order of their tasks is in it.
+
+        Memory does not depend on that order, and of the latency of one pass it bounds no more than the second one does.
+        """
+        one_pass = self.specs.workload.output_len is None
+        if self.objective == "memory" or (self.objective == "latency" and one_pass):
+            return self.bound(layout)
         return self._key_of(self.bounds.with_turns(layout))
 
     def simulate(self, layout: Layout) -> Candidate:

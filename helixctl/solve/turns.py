@@ -11,7 +11,7 @@ from helixctl.solve.outlines import Priced
 _EQUAL: Final = 1e-12
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Computations one after the other, or one collective.
 
     Attributes:
@@ -36,8 +36,8 @@ class Part(NamedTuple):
         collectives: how many there are.
     """
 
-    turns: tuple[tuple[_Run, ...], ...]
-    rest: tuple[_Run, ...]
+    turns: tuple[tuple[Run, ...], ...]
+    rest: tuple[Run, ...]
     collectives: int
 
 
@@ -47,7 +47,7 @@ def part_of(tasks: Iterable[Priced]) -> Part:
     A task that brings the model's input is left out: it is done in the first layer alone.
     """
     made: dict[str, int] = {}
-    runs: list[_Run] = []
+    runs: list[Run] = []
     for its in tasks:
         if its.communicates and not its.seconds:
             continue
@@ -60,9 +60,9 @@ def part_of(tasks: Iterable[Priced]) -> Part:
         if runs and not (its.communicates or runs[-1].communicates or made_by):
             runs[-1] = runs[-1]._replace(seconds=runs[-1].seconds + its.seconds)
         else:
-            runs.append(_Run(its.communicates, its.seconds, made_by, number))
-    turns: list[tuple[_Run, ...]] = []
-    turn: list[_Run] = []
+            runs.append(Run(its.communicates, its.seconds, made_by, number))
+    turns: list[tuple[Run, ...]] = []
+    turn: list[Run] = []
     for run in runs:
         turn.append(run)
         if run.communicates:
@@ -109,7 +109,7 @@ class _Rank:
         self.clock_s = 0.0
         self.lane_s = 0.0
         self.end_s = 0.0  # of the last task
-        self._rest: tuple[_Run, ...] = ()  # of the part before, for every microbatch
+        self._rest: tuple[Run, ...] = ()  # of the part before, for every microbatch
         self._ended = [list[float]() for _ in range(width)]  # its collectives, by microbatch and number
 
     def go_through(self, parts: Iterable[tuple[Part, int]]) -> None:
@@ -143,7 +143,7 @@ class _Rank:
                 self._do(turn, mine)
         self._rest, self._ended = part.rest, ended
 
-    def _do(self, runs: Iterable[_Run], ended: list[float]) -> None:
+    def _do(self, runs: Iterable[Run], ended: list[float]) -> None:
         """Run a microbatch's tasks, each after the collectives that it reads from."""
         for run in runs:
             for number in run.made_by:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from helixctl.dag import AllGather, AllToAll, Dag, Narrow, ReduceScatter, Task, Value
+from helixctl.dag.document import shares
 from helixctl.plan import Interval
 from helixctl.verify.findings import partial_text
 from helixctl.verify.rule import Made, RuleError, axis_of, extents_of, interval, op_of, whole_sum, without
@@ -79,6 +80,16 @@ def _reduce_scatter(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     return [Made(its, whole.partial, whole.dtype) for its in _shares(dag, task, whole.region, axis)]
 
 
+def _packed(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    """Every move by its own rule."""
+    parts = task.parts
+    return [
+        made
+        for part, its in zip(parts, shares(values, len(parts)), strict=True)
+        for made in EXCHANGED[part.kind](dag, part, list(its))
+    ]
+
+
 def _narrow(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     """A part of one dim, which the output tells, if the input has it."""
     (value,), out = values, dag.value[task.outputs[0]]
@@ -124,6 +135,7 @@ EXCHANGED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
     "reduce_scatter": _reduce_scatter,
+    "packed": _packed,
     "narrow": _narrow,
     "send_receive": _send_receive,
 }

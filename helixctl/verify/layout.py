@@ -38,10 +38,9 @@ def check_layout(dag: Dag) -> Iterator[Diagnostic]:
             yield Diagnostic("HX414", message, path=_row(dag, name, rank))
     if wrong:
         return  # what follows asks for the microbatch of a task
-    for task in dag.tasks:
-        if task.moves:
-            yield from _named(dag, function, task)
-            yield from _gathered(dag, task)
+    for task in (part for whole in dag.tasks if whole.moves for part in whole.parts):
+        yield from _named(dag, function, task)
+        yield from _gathered(dag, task)
     for rank in range(dag.plan.layout.devices):
         yield from _in_turns(dag, rank)
 

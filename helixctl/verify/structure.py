@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from helixctl.dag import Broadcast, Dag, Op, SendReceive, Task
+from helixctl.dag import Broadcast, Dag, Op, Packed, SendReceive, Task
 from helixctl.dag.document import GIVEN
 from helixctl.dag.ops import (
     Add,
@@ -121,7 +121,8 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
             message = f"value {value.id} is made by no task, and its tensor is not an input, a weight or a state"
             yield Diagnostic("HX404", message, path=value.id)
     for task in dag.tasks:
-        for value_id, rank in (*_placed(task, task.inputs, task.ranks), *_placed(task, task.outputs, task.receivers)):
+        senders = task.receivers if isinstance(task.op, Packed) else task.ranks
+        for value_id, rank in (*_placed(task, task.inputs, senders), *_placed(task, task.outputs, task.receivers)):
             if dag.value[value_id].rank != rank:
                 yield finding(
                     "HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}"
@@ -140,6 +141,8 @@ def _wrong_ends(task: Task) -> str | None:
     if task.is_collective:
         senders = 1 if isinstance(task.op, Broadcast | SendReceive) else ranks
         wanted = (senders, 1 if isinstance(task.op, SendReceive) else ranks)
+        if isinstance(task.op, Packed):
+            wanted = (ranks * len(task.op.moves),) * 2
         if isinstance(task.op, SendReceive) and ranks != 2:  # noqa: PLR2004
             return f"sends between {ranks} ranks"
         if ranks < 2:  # noqa: PLR2004  a collective of one rank is no task
@@ -153,9 +156,7 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(  # noqa: PLR0911  one a kind
-    op: Op, ins: int, outs: int
-) -> tuple[int, int]:
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  one a kind
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():

@@ -25,6 +25,7 @@ from tests.attack import (  # noqa: E402
     bases,
     mutate_documents,
     mutate_order,
+    mutate_packed,
     mutate_plans,
     mutate_rows,
     mutate_steps,
@@ -45,6 +46,7 @@ _FILES = (
     mutate_documents,
     mutate_rows,
     mutate_steps,
+    mutate_packed,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"

@@ -359,9 +359,10 @@ def _lane_missing(v: Victim) -> None:
     """One rank less in the exchange, or a lane less in what it leaves."""
     task = v.pick([t for t in v.collectives if _kind(v.values[t["inputs"][0]]) in PARTS])
     if v.random.random() < 0.5:
-        i = v.random.randrange(len(task["ranks"]))
+        ranks = len(task["ranks"])
+        i = v.random.randrange(ranks)
         for key in ("ranks", "inputs", "outputs"):
-            task[key].pop(i)
+            del task[key][i::ranks]
     else:
         for name in task["outputs"]:
             _interval(v, v.values[name], "key_lane")[v.random.randrange(2)] = 1
@@ -370,9 +371,10 @@ def _lane_missing(v: Victim) -> None:
 @mutation("parts exchanged along another dim", "HX406")
 def _along_another(v: Victim) -> None:
     task = v.pick([t for t in v.collectives if _kind(v.values[t["inputs"][0]]) in PARTS])
-    for key in [key for key in task["op"] if key != "kind"]:
+    op = v.pick(task["op"].get("moves", [task["op"]]))
+    for key in [key for key in op if key != "kind"]:
         if v.random.random() < 0.6:
-            task["op"][key] = another(v.random, task["op"][key], ("seq", "head", "batch", "head_dim", "softmax"))
+            op[key] = another(v.random, op[key], ("seq", "head", "batch", "head_dim", "softmax"))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------

@@ -219,6 +219,7 @@ OPS: dict[str, Data] = {
     "all_gather": {"dim": "hidden"},
     "all_reduce": {},
     "reduce_scatter": {"dim": "seq"},
+    "packed": {"moves": [{"kind": "all_gather", "dim": "head_dim"}] * 2},
     "narrow": {"dim": "seq"},
     "send_receive": {},
 }
@@ -232,6 +233,7 @@ SIMILAR = (
     ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"), ("rotate_at", "rotate"), ("choose", "best"),
     ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
+    ("packed", "all_gather"), ("packed", "all_to_all"),
 )  # fmt: skip
 
 

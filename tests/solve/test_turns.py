@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 
 import pytest
@@ -12,7 +13,7 @@ from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import simulated
 from helixctl.solve.outlines import Outlines
 from helixctl.solve.problem import LayoutProblem, Specs
-from helixctl.solve.turns import Part, part_of, rank_seconds
+from helixctl.solve.turns import Part, Run, part_of, rank_seconds
 from helixctl.solve.work import LayoutCosts
 from tests.documents import PAPER, PAPER_MOE, ROOT, specs
 
@@ -63,6 +64,25 @@ def test_what_repeats_is_as_long_as_written_out(layout: Layout, layers: int) -> 
     parts, rounds = [(its.embed, 1), (its.layers[0], layers), (its.head, 1)], layout.microbatches // layout.interleave
     found = rank_seconds(parts, rounds, layout.interleave)
     assert found == pytest.approx(written_out(parts, rounds, layout.interleave), rel=1e-11)
+
+
+def some_part(draw: random.Random) -> Part:
+    """Up to four collectives of any length, each with computations ahead that wait for some of those before."""
+    turns: list[tuple[Run, ...]] = []
+    for number in range(draw.randint(0, 4)):
+        earlier = tuple(draw.sample(range(number), draw.randint(0, number)))
+        turns.append((Run(False, draw.random(), earlier, -1), Run(True, 2 * draw.random(), (), number)))
+    waits = tuple(draw.sample(range(len(turns)), draw.randint(0, len(turns))))
+    return Part(tuple(turns), (Run(False, draw.choice((0.01, 1.0)) * draw.random(), waits, -1),), len(turns))
+
+
+def test_parts_of_any_shape_are_as_long_as_written_out() -> None:
+    """Some of them come to their rhythm in the second layer or round, others late: none is cut short."""
+    draw = random.Random(0)
+    for _ in range(2_000):
+        parts = [(some_part(draw), 1), (some_part(draw), draw.randint(1, 30)), (some_part(draw), 1)]
+        rounds, width = draw.randint(1, 9), draw.randint(1, 3)
+        assert rank_seconds(parts, rounds, width) == pytest.approx(written_out(parts, rounds, width), rel=1e-9)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:4], ids=str)
