@@ -20,7 +20,7 @@ _ROPES: Final = ("rope_parameters", "rope_scaling")
 class OfLatent(Decoder):
     """What families with a latent have in common.
 
-    ``head_dim`` and ``qk_head_dim`` are not read: they follow from the dims of the two parts of a head.
+    ``qk_head_dim`` is not looked at, nor is ``head_dim`` of V2: they follow from the dims of the two parts of a head.
     """
 
     attention_bias: Literal[False] = False
@@ -130,6 +130,14 @@ class DeepseekV3(OfLatent, OfDeepSeek):
     scoring_func: Literal["sigmoid"] = "sigmoid"
     topk_method: Literal["noaux_tc"] = "noaux_tc"
     num_nextn_predict_layers: Whole = 1
+
+    @model_validator(mode="after")
+    def _head_dim_is_rotated(self) -> Self:
+        """Transformers takes ``head_dim``, where it is given, for how many dims are rotated."""
+        if self.head_dim not in {None, self.qk_rope_head_dim}:
+            message = f"head_dim {self.head_dim} and qk_rope_head_dim {self.qk_rope_head_dim} differ"
+            raise Contradiction(message, "head_dim")
+        return self
 
     @property
     def interleaved(self) -> tuple[bool, tuple[str, ...]]:
