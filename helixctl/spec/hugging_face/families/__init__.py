@@ -17,7 +17,7 @@ from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
 from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
-from helixctl.spec.hugging_face.families.phi import Phi3
+from helixctl.spec.hugging_face.families.phi import Phi3, Phimoe
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
@@ -40,6 +40,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "mimo": MiMo,
     "phi3": Phi3,
     "olmoe": Olmoe,
+    "phimoe": Phimoe,
     "glm4_moe": Glm4Moe,
     "ernie4_5_moe": Ernie45Moe,
     "minimax_m2": MiniMaxM2,
