@@ -299,40 +299,43 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
     width, causal = call.op["softmax_width"], call.op["causal"]
     q, k, v = call.inputs[:3]
     length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (3, 4))
-    if any(call.start("head_dim", i) % width for i in range(3)) or call.start("seq", 0) < 0:
+    if any(call.places[i].region[-1][0] % width for i in range(2)) or call.start("seq", 0) < 0:
         raise ValueError(f"a softmax of width {width} is cut")
+    parts = q.shape[3] // width
+    wide = v.shape[-1] // parts
     p = _positions(call, 1).ravel()
     heads, keys = call.places[0].shape[2], call.places[1].shape[4]
     taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     t = call.start("seq") + np.arange(q.shape[1])
-    y, lse = np.zeros_like(q), np.full((*q.shape[:3], q.shape[3] // width), -np.inf, q.dtype)
+    y, lse = np.zeros((*q.shape[:3], v.shape[-1]), q.dtype), np.full((*q.shape[:3], parts), -np.inf, q.dtype)
     for b in range(len(q)):
         seen = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
         if causal:
-            seen = seen & (p <= length[b] + t[:, None])
+            seen = seen & _reached(call.op, length[b] + t[:, None], p)
         held = seen.any(axis=0)  # whatever the cache has elsewhere
         if not held.any():
             continue
         k_b, v_b = (x[b].reshape(len(p), *x.shape[4:])[held][:, taken] for x in (k, v))  # position, head, head_dim
         for i in range(lse.shape[-1]):
-            part = slice(i * width, (i + 1) * width)
-            scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) / math.sqrt(width)
+            part, its = slice(i * width, (i + 1) * width), slice(i * wide, (i + 1) * wide)
+            scores = _capped(call.op, np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) * _scale(call.op))
             scores = np.where(seen[:, held], scores, -np.inf)
             most = scores.max(axis=-1, keepdims=True)
             weights = np.exp(scores - np.where(np.isinf(most), 0, most))
             total = weights.sum(axis=-1, keepdims=True)
             shares = weights / np.where(total == 0, 1, total)
-            y[b][..., part] = np.einsum("htp,phd->thd", shares, v_b[..., part])
+            y[b][..., its] = np.einsum("htp,phd->thd", shares, v_b[..., its])
             with np.errstate(divide="ignore"):
                 lse[b][..., i] = np.where(total > 0, most + np.log(total), -np.inf)[..., 0].T
     return y, lse
 
 
 def _cached_attention(call: Call) -> list[Array]:
-    """Attend over all positions."""
-    return [_over_cache(call)[0]]
+    """Attend over all positions, and to the sinks."""
+    y, lse = _over_cache(call)
+    return [y * _beside_sinks(call, 5, lse[..., :1])]
 
 
 def _partial_attention(call: Call) -> list[Array]:
@@ -342,12 +345,15 @@ def _partial_attention(call: Call) -> list[Array]:
 
 def _merge(call: Call) -> list[Array]:
     """Weight what the lanes made by their shares of the sum of all exponentials."""
-    part, lse = call.inputs
+    part, lse = call.inputs[:2]
     most = lse.max(axis=1, keepdims=True)
     weights = np.exp(lse - np.where(np.isinf(most), 0, most))
     total = weights.sum(axis=1, keepdims=True)
+    if len(call.inputs) > 2:
+        with np.errstate(over="ignore"):
+            total = total + np.exp(_sinks(call, 2, 0, 3) - np.where(np.isinf(most), 0, most))
     shares = weights / np.where(total == 0, 1, total)
-    softmax = (call.start("head_dim") + np.arange(part.shape[-1])) // call.op["softmax_width"]
+    softmax = (call.places[0].region[-1][0] + np.arange(part.shape[-1])) // call.op["softmax_width"]
     return [(part * shares[..., softmax]).sum(axis=1)]
 
 
@@ -371,22 +377,63 @@ def _attention(call: Call) -> list[Array]:
     Of the heads of k and v every head takes the one that its place among all heads gives it.
     """
     width = call.op["softmax_width"]
-    if any(call.start("head_dim", i) % width for i in range(3)):
+    if any(call.start("head_dim", i) % width for i in range(2)):
         raise ValueError(f"a softmax of width {width} is cut")
     heads, keys = call.places[0].shape[2], call.places[1].shape[2]
     mine = call.start("head") + np.arange(call.inputs[0].shape[2])
     taken = mine // (heads // keys) - call.start("kv_head", 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
-    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
-    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in inputs)  # batch, head, part, seq, w
-    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
+    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:3])]
+    parts = inputs[0].shape[3] // width
+    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], parts, -1), 1, 3) for x in inputs)  # batch, head, part, seq, w
+    scores = _capped(call.op, q @ np.swapaxes(k, -1, -2) * _scale(call.op))
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
-        scores = np.where(j > i[:, None], -np.inf, scores)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    y = weights / weights.sum(axis=-1, keepdims=True) @ v
-    return [np.moveaxis(y, 3, 1).reshape(call.inputs[0].shape)]
+        scores = np.where(_reached(call.op, i[:, None], j), scores, -np.inf)
+    most = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - most)
+    total = weights.sum(axis=-1, keepdims=True)
+    y = np.moveaxis(weights / total @ v, 3, 1).reshape(*call.inputs[0].shape[:3], -1)
+    lse = np.moveaxis((most + np.log(total))[:, :, 0], 2, 1)  # where there are sinks a head has one part
+    return [y * _beside_sinks(call, 3, lse)]
+
+
+def _scale(op: dict[str, Any]) -> float:
+    """Return what products of queries and keys are multiplied with."""
+    return float(op.get("scale") or 1 / math.sqrt(op["softmax_width"]))
+
+
+def _capped(op: dict[str, Any], scores: Array) -> Array:
+    """Bend scores towards a soft cap."""
+    cap = op.get("soft_cap")
+    return scores if cap is None else cap * np.tanh(scores / cap)
+
+
+def _reached(op: dict[str, Any], i: Array, j: Array) -> Array:
+    """Return whether a token at position i attends to position j: of its window, or of its chunk."""
+    seen = j <= i
+    if op.get("window") is not None:
+        seen = seen & (j > i - op["window"])
+    if op.get("chunk") is not None:
+        seen = seen & (j // op["chunk"] == i // op["chunk"])
+    return np.asarray(seen)
+
+
+def _sinks(call: Call, own: int, other: int, axis: int) -> Array:
+    """Return the sinks (input `own`) of the heads of input `other`, as (head, 1)."""
+    place, heads = call.places[own], call.places[other].region[axis]
+    if place.region != (heads,):
+        raise ValueError("sinks are of other heads")
+    return np.asarray(call.inputs[own][:, None])
+
+
+def _beside_sinks(call: Call, own: int, lse: Array) -> Array | float:
+    """Return which part of a softmax is not the sinks': (batch, seq, head, 1)."""
+    if len(call.inputs) <= own:
+        return 1.0
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(_sinks(call, own, 0, 2) - lse)))
 
 
 def _activation(call: Call) -> list[Array]:

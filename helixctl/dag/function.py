@@ -51,8 +51,6 @@ COUNT = "count"  # real new tokens of every sequence in a step with a cache, whi
 _LENGTHS = (LENGTH, COUNT)
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
-_HEADS = ("head", "head_dim")
-_QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +204,23 @@ class _Equations:
         self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
 
     @property
+    def qkv(self) -> dict[str, tuple[str, str]]:
+        """The dims of queries, keys and values beside those of tokens."""
+        return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in "qkv"}
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        """Those of what attention makes."""
+        return ("head", self.block.attention.value_dim_name)
+
+    @property
+    def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
+        """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
+        spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
+        window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+
+    @property
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
@@ -279,20 +294,23 @@ class _Equations:
         """What attention reads, and what it makes."""
         spec = self.block.attention
         norm = self.norm_weights(p + "attention_norm") if self.model.norm.before else ()
-        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
-        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
+        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
+        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
         shared = spec.qk_norm_over == "head" and spec.qk_norm_weight == "shared"
         weighted = spec.qk_norm and spec.qk_norm_weight != "none"
-        norms = [self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else _QKV[n])) for n in "qk" if weighted]
-        w_o = self.weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
-        b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
+        norms = [
+            self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else self.qkv[n])) for n in "qk" if weighted
+        ]
+        w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
+        b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
+        sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
 
         normed = self.normed_before(i, "distribute.norm", x, norm, p + "attention_in")
-        q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
+        q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
         self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
             unbiased = (q, k, v)
-            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
+            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items())
             self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
         if spec.qk_norm:
             q, k = self.normed_heads(i, p, q, k, norms)
@@ -300,15 +318,15 @@ class _Equations:
             long = spec.rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
             op, at = (RotateAt(spec.rotary, long), (LENGTH,)) if self.cached else (Rotate(spec.rotary, long), ())
             unrotated = (q, k, *at)
-            q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
+            q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         if self.cached:
-            attention = self.cached_attention(i, p, q, k, v)
+            attention = self.cached_attention(i, p, (q, k, v), sinks)
         else:
-            attention = self.activation(p + "attention", *_HEADS)
-            self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+            attention = self.activation(p + "attention", *self.heads)
+            self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project.linear", Linear(_HEADS), (attention, w_o), projection)
+        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
         for bias in b_o:
             unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
             self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
@@ -317,7 +335,7 @@ class _Equations:
     def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
         """Queries and keys, normalised: every head alone, or all heads together."""
         spec, norm = self.block.attention, self.model.norm
-        targets = tuple(self.activation(f"{p}{n}_normed", *_QKV[n]) for n in "qk")
+        targets = tuple(self.activation(f"{p}{n}_normed", *self.qkv[n]) for n in "qk")
         if spec.qk_norm_over == "projection":
             sums = self.activation(p + "qk_squares", "qk")
             self.define(i, "distribute.squares", SquareSums(), (q, k), sums)
@@ -331,25 +349,25 @@ class _Equations:
                 self.define(i, f"attend.{n}_norm", per_head, (source, *own), target)
         return targets[0], targets[1]
 
-    def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
+    def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec = self.block.attention
-        dims, init = ("batch", *_POSITION, "kv_head", "head_dim"), (0.0, 1.0)
-        caches = [self.tensor(f"{p}{n}_cache", "state", dims, init, f"{p}{n}_cached") for n in "kv"]
-        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims) for n in "kv")
+        spec, (q, k, v) = self.block.attention, qkv
+        dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
+        caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
+        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
         self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
         inputs = (q, k_cached, v_cached, *_LENGTHS)
         if self.step.lanes == 1:
-            attention = self.activation(p + "attention", *_HEADS)
-            self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
+            attention = self.activation(p + "attention", *self.heads)
+            self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
             self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
-            for n, last in (("part", "head_dim"), ("lse", "softmax"))
+            for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
-        self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
-        attention = self.activation(p + "attention", *_HEADS)
-        self.define(i, "attend.merge", Merge(spec.softmax_width), (part, lse), attention)
+        self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
 
     def feed_forward(self, i: int, p: str, x: str) -> str:

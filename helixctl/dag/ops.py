@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
@@ -19,7 +20,14 @@ def _unless(default: float | bool | None) -> Any:  # noqa: FBT001  a value
 
 Flag = Annotated[bool, _unless(default=False)]
 Factor = Annotated[float, _unless(1.0)]
+LaterCount = Annotated[int | None, Field(ge=1), _unless(None)]
+LaterNumber = Annotated[float | None, Field(gt=0), _unless(None)]
 Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
+
+
+def factor_of(scale: float | None, softmax_width: int) -> float:
+    """A scale of attention of its own, or that of the width of a softmax."""
+    return 1 / math.sqrt(softmax_width) if scale is None else scale
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -130,13 +138,31 @@ class Rotate:
 class Attention:
     """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
 
-    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim). Of H heads and G kv_heads, head h
-    attends with kv_head h // (H / G).
+    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim); there may be a fourth, sinks
+    (head). Of H heads and G kv_heads, head h attends with kv_head h // (H / G). Where the heads of values have a width
+    of their own, v and the output have a dim v_dim instead of head_dim.
+
+    Attributes:
+        softmax_width: dims of a softmax.
+        causal: a token attends to itself and those before it.
+        window: causal alone; tokens that a token attends to at most, the last ones, itself among them.
+        chunk: causal alone; a token attends to those of its own chunk of so many positions: p // chunk is the same.
+        scale: what products are multiplied with; None: 1 / sqrt(softmax_width).
+        soft_cap: c, where scores x become c tanh(x / c), ahead of the mask; None: they stay.
     """
 
     kind: Literal["attention"] = field(default="attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -178,6 +204,15 @@ class CachedAttention:
     kind: Literal["cached_attention"] = field(default="cached_attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -192,6 +227,15 @@ class PartialAttention:
     kind: Literal["partial_attention"] = field(default="partial_attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op

@@ -299,8 +299,8 @@ def unsliced(  # noqa: PLR0911  one a slicing
     attention, slices = model.attention, layout.slices
     if slices == 1:
         return []
-    if attention.head_dim < slices:
-        return [f"{slices} slices for a head of {attention.head_dim} dims"]
+    if (least := min(attention.head_dim, attention.value_dim)) < slices:
+        return [f"{slices} slices for a head of {least} dims"]
     match layout.slicing:
         case "batch":
             smallest = workload.batch // (layout.data * layout.microbatches)
@@ -383,6 +383,7 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         "head_dim": model.attention.head_dim,
         "ffn": model.feed_forward.intermediate_size,
     }
+    extents[model.attention.value_dim_name] = model.attention.value_dim
     if experts:
         extents["expert"] = experts.count
         if experts.shared:

@@ -168,6 +168,9 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  o
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case Attention() | CachedAttention() | Merge():
+            least, made = _ENDS[type(op)]
+            return min(max(ins, least), least + 1), made  # with or without sinks
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():

@@ -82,6 +82,8 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         rotary = None if cut else draw(st.sampled_from(ROTARY))
         softmax_slices = slices * size(1, 1) if cut else size(1, 2)
         kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
+        reaches = [{}, {"sliding_window": size(1, 4)}, {"chunk": size(1, 4)}]
+        one = {"sinks": either(), "v_head_dim": size(max(slices, least))} if softmax_slices == 1 else {}
         return {
             "heads": kv_heads * size(-(-groups // kv_heads), 2),
             "kv_heads": kv_heads,
@@ -92,6 +94,10 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "output_bias": either(),
             "qk_norm": not cut and either(),
             "rotary": rotary,
+            "scale": draw(st.sampled_from([None, 0.3])),
+            "soft_cap": draw(st.sampled_from([None, 0.7])),
+            **one,
+            **(draw(st.sampled_from(reaches)) if causal else {}),
         }
 
     def feed_forward() -> dict[str, Any]:

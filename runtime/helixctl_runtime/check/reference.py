@@ -254,19 +254,36 @@ def _experts(
     return total
 
 
-def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(q k^T / sqrt(width)) v for every sequence, head and softmax slice."""
-    batch, seq, heads, head_dim = q.shape
+def _attention(
+    op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Softmax(q k^T scale) v for every sequence, head and softmax slice; a sink is one more score, without a value."""
+    batch, seq, heads, _ = q.shape
     # Head h attends with the head h // (heads / kv_heads) of keys and values.
     k, v = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (k, v))
-    q, k, v = (t.reshape(batch, seq, -1, op.softmax_width).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
-    mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril() if op.causal else None
+    parts = q.shape[3] // op.softmax_width
+    q, k, v = (t.unflatten(3, (parts, -1)).flatten(2, 3).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    mask = _seen(op, seq, q.device) if op.causal else None
+    own = None if sinks is None else sinks.repeat(batch).view(-1, 1, 1).expand(-1, seq, 1)
     chunk = max(1, _LARGEST_SCORES // (seq * seq))
     outputs = []
     for first in range(0, q.shape[0], chunk):
         part = slice(first, first + chunk)
-        scores = q[part] @ k[part].transpose(-1, -2) / op.softmax_width**0.5
+        scores = q[part] @ k[part].transpose(-1, -2) * op.factor
+        if op.soft_cap is not None:
+            scores = op.soft_cap * torch.tanh(scores / op.soft_cap)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        outputs.append(torch.softmax(scores, dim=-1) @ v[part])
-    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, head_dim)
+        if own is not None:
+            scores = torch.cat((scores, own[part]), dim=-1)
+        outputs.append(torch.softmax(scores, dim=-1)[..., :seq] @ v[part])
+    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, -1)
+
+
+def _seen(op: Attention, seq: int, device: torch.device) -> torch.Tensor:
+    """Which positions (columns) a causal token (row) attends to."""
+    i, j = torch.arange(seq, device=device).unsqueeze(1), torch.arange(seq, device=device)
+    seen = j <= i
+    if op.window is not None:
+        seen &= j > i - op.window
+    return seen if op.chunk is None else seen & (j // op.chunk == i // op.chunk)

@@ -111,14 +111,16 @@ class Kernels:
                 return kernels.cache_write((k, v), length, count, self._lane(action, constants[0]), (k_cache, v_cache))
             case CachedAttention() | PartialAttention():
                 q, k, v, length, count = reads
+                sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 lane, start = self._lane(action, constants[0]), first.region[1][0]
                 caches, counts = (_keys(k), _keys(v)), (length, count)
                 if len(writes) == 1:
-                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0])
+                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0], None, sinks)
                 part, lse = (t.squeeze(1) for t in writes)
                 return kernels.cached_attention(op, q, caches, counts, lane, start, part, lse)
             case Merge(width):
-                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0])
+                sinks = self._weights.raw(action.weights[0]) if action.weights else None
+                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0], sinks)
             case Best():
                 return kernels.best(reads[0], first.region[1][0], writes[0], writes[1])
         return kernels.choose(reads[0], reads[1], writes[0])
@@ -180,10 +182,14 @@ class Kernels:
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
-        mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
-        self.attention.add(kernels.backend_of(op, qkv[1], out, mask=mask is not None))
+        masks = [(c, self._memory.tensor(self._program.constants[c])) for c in action.constants]
+        mask = next(((c, numbers) for c, numbers in masks if isinstance(c, program.CausalMask)), None)
+        sinks = self._weights.raw(action.weights[0]) if action.weights else None
         start = self._dag.value[action.task.inputs[0]].region[1][0]
-        return kernels.attention(op, qkv, start, out, mask)
+        backend = kernels.backend_of(op, qkv, start, sinks=sinks is not None)
+        if backend is not None:
+            self.attention.add(backend)
+        return kernels.attention(op, qkv, start, out, mask, sinks)
 
     def _dims(self, value_id: str) -> tuple[str, ...]:
         return self._dag.tensor[self._dag.value[value_id].tensor].dims

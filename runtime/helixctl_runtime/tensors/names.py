@@ -145,6 +145,8 @@ class HuggingFaceNames:
         if of_mixture := self._experts.stored(folder, part, size):
             return of_mixture
         name, axes = _LAYER[part]
+        if "v_dim" in size:  # values have a width of their own
+            axes = tuple(tuple("v_dim" if dim == "head_dim" else dim for dim in axis) for axis in axes)
         if part in {"q_norm", "k_norm"} and len(tensor.dims) > 1:
             # Of all heads: one axis for all dims (OLMo 2), or one a dim (Command R+).
             merged = (
