@@ -12,11 +12,13 @@ from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
+from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
-from helixctl.spec.hugging_face.families.glm import Glm4
+from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
+from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
-from helixctl.spec.hugging_face.families.olmo import Olmo2
-from helixctl.spec.hugging_face.families.phi import Phi3
+from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
+from helixctl.spec.hugging_face.families.phi import Phi3, Phimoe
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
@@ -41,6 +43,11 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "smollm3": SmolLM3,
     "mimo": MiMo,
     "phi3": Phi3,
+    "olmoe": Olmoe,
+    "phimoe": Phimoe,
+    "glm4_moe": Glm4Moe,
+    "ernie4_5_moe": Ernie45Moe,
+    "minimax_m2": MiniMaxM2,
     "qwen3_vl_text": Qwen3VLText,
     "qwen3_vl_moe_text": Qwen3VLMoeText,
 }
