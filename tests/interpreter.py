@@ -455,24 +455,93 @@ def _activated(function: str, x: Array) -> Array:
 
 
 def _route(call: Call) -> list[Array]:
-    """Return the softmax over the best top_k experts of every token, or over all, and zero for all but the best."""
-    logits = call.inputs[0] @ call.inputs[1]
-    best = np.argsort(-logits, axis=-1, kind="stable")[..., : call.op["top_k"]]
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    kept = np.zeros_like(logits)
-    np.put_along_axis(kept, best, np.take_along_axis(weights, best, axis=-1), axis=-1)
-    return [kept / (kept if call.op["renormalise"] else weights).sum(axis=-1, keepdims=True)]
+    """Return the gates of every token: the scores of its best top_k experts, renormalised and scaled, zero for others.
+
+    Without `router` the scores are a softmax, chosen by the logits.
+    """
+    x, weight, *biases = call.inputs
+    router = {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0, "jitter": 0.0}
+    router |= call.op.get("router", {})
+    z = x @ weight
+    if router.get("bias"):
+        z = z + biases.pop(0)
+    if router["scores"] == "sparse_mixer":
+        return [router["scale"] * _sparse_mixer(z, router["jitter"])]
+    s = _softmax(z) if router["scores"] == "softmax" else 1 / (1 + np.exp(-z))
+    groups = router.get("groups")
+    c = s if groups or router.get("choice_bias") else z
+    if router.get("choice_bias"):
+        c = c + biases.pop(0)
+    if groups:
+        each = c.reshape(*c.shape[:-1], groups["count"], -1)
+        best = np.sort(each, axis=-1)
+        score = best[..., -1] + (best[..., -2] if groups["score"] == "sum_of_two" else 0)
+        c = np.where(_first(score, groups["top_k"])[..., None], each, -np.inf).reshape(c.shape)
+    gates = np.where(_first(c, call.op["top_k"]), s, 0)
+    if call.op["renormalise"]:
+        gates = gates / np.maximum(gates.sum(axis=-1, keepdims=True) + router["sum_eps"], router["least_sum"])
+    return [router["scale"] * gates]
+
+
+def _softmax(z: Array) -> Array:
+    """Return a softmax over the last dim."""
+    weights = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _first(x: Array, count: int) -> Array:
+    """Tell the largest numbers of the last dim, so many of them; of equal ones the first."""
+    best = np.argsort(-x, axis=-1, kind="stable")[..., :count]
+    found = np.zeros(x.shape, bool)
+    np.put_along_axis(found, best, np.True_, axis=-1)
+    return found
+
+
+def _sparse_mixer(z: Array, jitter: float) -> Array:
+    """Twice: of the logits that are left the largest m gets its part of a softmax over those near m."""
+    gates, left = np.zeros_like(z), z.copy()
+    for _ in range(2):
+        m = left.max(axis=-1, keepdims=True)
+        far = (m - z) / np.maximum(np.abs(z), m) > 2 * jitter
+        best = _first(left, 1)
+        gates = np.where(best, _softmax(np.where(far, -np.inf, left)), gates)
+        left = np.where(best, -np.inf, left)
+    return gates
 
 
 def _experts(call: Call) -> list[Array]:
-    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up)."""
-    x, gates, w_up, w_down, *w_gate = call.inputs
+    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up).
+
+    Biases are added to every product, that of w_down by the part of ffn that begins at 0.
+    """
+    x, gates, *weights = call.inputs
+    count = {2: 2, 3: 3, 4: 2, 6: 3}[len(weights)]
+    (w_up, w_down, *w_gate), biases = weights[:count], weights[count:]
     first, function, parts = call.start("expert", 2), call.op["function"], []
+    clamp, of_input = call.op.get("clamp"), call.op.get("gates_on") == "input"
     for e in range(len(w_up)):
-        up = x @ w_up[e]
-        inner = _activated(function, x @ w_gate[0][e]) * up if w_gate else _activated(function, up)
-        parts.append(gates[..., first + e, None] * (inner @ w_down[e]))
+        gate = gates[..., first + e, None]
+        row = gate * x if of_input else x
+        products = [row @ w[e] for w in (w_up, *w_gate)]
+        if biases:
+            products = [product + b[e] for product, b in zip(products, biases[::2], strict=True)]
+        if clamp:
+            g = np.minimum(products[1], clamp["limit"])
+            u = np.clip(products[0], -clamp["limit"], clamp["limit"])
+            inner = g / (1 + np.exp(-clamp["alpha"] * g)) * (u + 1)
+        else:
+            inner = _activated(function, products[-1]) * (products[0] if w_gate else 1)
+        made = inner @ w_down[e]
+        if biases and call.start("ffn", 2) == 0:
+            made = made + biases[1][e]
+        parts.append(np.where(gate == 0, 0, made) if of_input else gate * made)
     return [np.sum(parts, axis=0)]
+
+
+def _token_gate(call: Call) -> list[Array]:
+    """Multiply every token by the sigmoid of a product of its own."""
+    x, t, weight = call.inputs
+    return [x / (1 + np.exp(-(t @ weight)))[..., None]]
 
 
 def _add(call: Call) -> list[Array]:
@@ -557,6 +626,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "activation": _activation,
     "route": _route,
     "experts": _experts,
+    "token_gate": _token_gate,
     "add": _add,
     "last_token": _last_token,
     "multiply": _multiply,

@@ -38,13 +38,14 @@ from helixctl.dag import (
     Scale,
     SquareSums,
     Task,
+    TokenGate,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expert_rows
+from helixctl.dag.formulas import cached_keys, expert_matrices, expert_rows
 from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, RouterSpec
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
@@ -71,9 +72,13 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
+        case TokenGate():
+            cost = device.elementwise(task.kind, task.nbytes)
+            cost = Cost(cost.seconds + (_STEPS_OF_A_SCORE - 1) * device.task_overhead.value, cost.origins)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
-            cost = device.route(x.numel // x.shape[-1], gates.shape[-1], x.shape[-1], task.nbytes)
+            rows = x.numel // x.shape[-1]
+            cost = device.route(rows, gates.shape[-1], x.shape[-1], task.nbytes, _steps_of_a_route(task.op.router))
         case Experts():
             cost = _experts(dag, task, task.op, device)
         case _:
@@ -157,11 +162,22 @@ def decode_attention_cost(
 # Sort the tokens by expert, collect them, and put together what the experts made of each.
 _STEPS_AROUND_EXPERTS = 10
 _STEPS_OF_A_ROUTE = 8
+_STEPS_OF_SCORES = 4  # where gates are not a softmax over the best: scores, gather, sum, quotient
+_STEPS_OF_GROUPS = 8
+_STEPS_OF_A_SCORE = 3
 _GATED = 3  # weights of a gated expert
 # How often a score is read or written where attention is made of products: made, scaled, masked, its maximum and sum
 # taken, subtracted from, raised, rounded and read; and divided, bent and multiplied by a soft cap.
 _PASSES_OVER_SCORES = 16
 _PASSES_OF_A_CAP = 6
+
+
+def _steps_of_a_route(router: RouterSpec) -> int:
+    """Kernels that make the gates from the logits."""
+    scored = router.scores != "softmax" or router.choice_bias or router.groups is not None
+    added = router.bias + router.choice_bias + (router.scale != 1)
+    twice = _STEPS_OF_A_ROUTE if router.scores == "sparse_mixer" else 0
+    return _STEPS_OF_A_ROUTE + added + twice + scored * _STEPS_OF_SCORES + bool(router.groups) * _STEPS_OF_GROUPS
 
 
 def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
@@ -170,7 +186,7 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     Where the device cannot group the products, one follows the other.
     """
     inputs = [dag.value[v] for v in task.inputs]
-    weights = inputs[2:]
+    weights, biases = expert_matrices(inputs), len(inputs[2:]) > _GATED
     held, hidden, ffn = weights[0].shape
     rows = expert_rows(op, inputs, dag.tensor)
     used = min(held, rows)
@@ -183,9 +199,19 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
     # Rows collected, and results scaled and added: read and written once each.
     moved = device.elementwise("add", 4 * rows * row_nbytes)
-    parts = (up, down, activation, moved, *gated)
+    more = []
+    if biases:  # collected by row, and added
+        more = [device.elementwise("add", 4 * rows * inner_nbytes)] * (len(weights) - 1)
+        more += [device.elementwise("add", 4 * rows * row_nbytes)]
+    if op.gates_on == "input":
+        more += [device.elementwise("multiply", 2 * rows * row_nbytes)]
+    if op.clamp:
+        more += [device.elementwise("activation", 4 * rows * inner_nbytes)]
+    parts = (up, down, activation, moved, *gated, *more)
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
-    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (_STEPS_AROUND_EXPERTS + len(gated))
+    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (
+        _STEPS_AROUND_EXPERTS + len(gated) + 2 * len(more)
+    )
     if not device.cuda:
         return Cost(seconds, origins)
     return Cost(seconds + c.SORTED_TOKENS.value, (*origins, c.SORTED_TOKENS))
@@ -280,12 +306,12 @@ class _Device:
             seconds = min(seconds, *(ceil(tiles * s / self.sms.value) * wave / s + partial[s] for s in c.SPLITS))
         return self._roofline(seconds, nbytes, self.matmul_share, self.sms)
 
-    def route(self, tokens: int, experts: int, depth: int, nbytes: int) -> Cost:
+    def route(self, tokens: int, experts: int, depth: int, nbytes: int, steps: int) -> Cost:
         """The logits of all experts, and the best of every token, which are sorted on CUDA row by row."""
         logits = self.matmul(tokens, experts, depth, nbytes)
         if not self.cuda:
             return logits
-        overhead = (_STEPS_OF_A_ROUTE - 1) * self.task_overhead.value
+        overhead = (steps - 1) * self.task_overhead.value
         return Cost(logits.seconds + tokens * c.SORTED_ROW.value + overhead, (*logits.origins, c.SORTED_ROW))
 
     def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:

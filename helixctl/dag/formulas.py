@@ -37,9 +37,11 @@ from helixctl.dag.ops import (
     Scale,
     SendReceive,
     SquareSums,
+    TokenGate,
 )
 from helixctl.dag.reach import causal_pairs, first_key, reaches_back
 
+_MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
@@ -66,9 +68,11 @@ def flops(  # noqa: PLR0911  one a kind
             return 2 * sum(x.numel for x in inputs)
         case Route():
             return 2 * inputs[0].numel * outputs[0].shape[-1]
+        case TokenGate():
+            return inputs[0].numel + 2 * inputs[1].numel
         case Experts():
             x, w_up = inputs[0], inputs[2]
-            return 2 * len(inputs[2:]) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
+            return 2 * len(expert_matrices(inputs)) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
         case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
@@ -106,6 +110,12 @@ def _cached_pairs(
     new = tensors[q.tensor].shape[1]
     pairs = causal_pairs(op, held + q.region[1][0], rows) if op.causal else rows * (held + new)
     return -(-pairs * k.shape[2] // tensors[k.tensor].shape[2])
+
+
+def expert_matrices(inputs: Sequence[Value]) -> Sequence[Value]:
+    """The matrices among the inputs of a task of experts; biases stand behind them, one for each."""
+    weights = inputs[2:]
+    return weights[: len(weights) // 2] if len(weights) > _MOST_MATRICES else weights
 
 
 def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:

@@ -7,6 +7,7 @@ unpartitioned. Nothing here knows of devices.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -37,9 +38,11 @@ from helixctl.dag.ops import (
     Route,
     Scale,
     SquareSums,
+    TokenGate,
+    contracted,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ModelSpec, MultipliersSpec, Step, VocabularySpec
+from helixctl.spec import ExpertsSpec, ModelSpec, MultipliersSpec, SharedExpertSpec, Step, VocabularySpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
@@ -81,6 +84,11 @@ class Function:
     def defining(self) -> dict[str, Equation]:
         """The equation that defines each tensor; inputs and weights have none."""
         return {name: eq for eq in self.equations for name in eq.outputs}
+
+    @cached_property
+    def sums(self) -> frozenset[tuple[str, ...]]:
+        """The dims over which equations sum, those of one equation together."""
+        return frozenset(contracted(eq.op) for eq in self.equations)
 
     @cached_property
     def contracted(self) -> dict[str, tuple[str, ...]]:
@@ -364,44 +372,87 @@ class _Equations:
 
     def feed_forward(self, i: int, p: str, x: str) -> str:
         """What the feed-forward network makes of what it reads."""
-        spec = self.block.feed_forward
-        experts = spec.experts
-        each = ("expert",) if experts else ()
+        experts = self.block.feed_forward.experts
         own_norm = self.model.norm.before and not self.model.side_by_side
         norm = self.norm_weights(p + "feed_forward_norm") if own_norm else ()
-        router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",)) if experts else ""
-        w_gate = [self.weight(p + "w_gate", (*each, "hidden", "ffn"), ("hidden",))] if spec.gated else []
-        w_up = self.weight(p + "w_up", (*each, "hidden", "ffn"), ("hidden",))
-        w_down = self.weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
-
-        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
         if experts:
-            gates = self.activation(p + "gates", "expert")
-            self.define(i, "feed_forward.route", Route(experts.top_k, experts.renormalise), (x, router), gates)
-            down = self.activation(p + "down", "hidden")
-            mixture = Experts(spec.activation, experts.top_k)
-            self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate), down)
-            return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
-        gate = [self.activation(p + "gate", "ffn")] if spec.gated else []
-        up, activated = self.activation(p + "up", "ffn"), self.activation(p + "activated", "ffn")
-        self.define(i, "feed_forward.up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
+            down = self.mixture(i, p, experts, x, norm)
+        else:
+            weights = self.network_weights(p)
+            x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+            down = self.network(i, p, x, weights)
+        return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
+
+    def network_weights(self, p: str, ffn: str = "ffn", of: str = "") -> tuple[list[str], str, str]:
+        """The weights of a network: the gate's, if it is gated, up, and down."""
+        gate = [self.weight(f"{p}w_{of}gate", ("hidden", ffn), ("hidden",))] if self.block.feed_forward.gated else []
+        up = self.weight(f"{p}w_{of}up", ("hidden", ffn), ("hidden",))
+        return gate, up, self.weight(f"{p}w_{of}down", (ffn, "hidden"), (ffn,))
+
+    def network(
+        self,
+        i: int,
+        p: str,
+        x: str,
+        weights: tuple[list[str], str, str],
+        shared: SharedExpertSpec | None = None,
+        score: Sequence[str] = (),
+    ) -> str:
+        """A network for all tokens: that of a layer, or its shared expert, with what scores a token."""
+        spec, of = self.block.feed_forward, "shared_" if shared else ""
+        ffn, (w_gate, w_up, w_down) = of + "ffn", weights
+        gate = [self.activation(f"{p}{of}gate", ffn)] if spec.gated else []
+        up, activated = self.activation(f"{p}{of}up", ffn), self.activation(f"{p}{of}activated", ffn)
+        self.define(i, f"feed_forward.{of}up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
         if spec.bias:
             unbiased = (*gate, up)
             biases = [self.weight(p + f"b_{n}", ("ffn",), ("hidden",)) for n in ("gate", "up")[2 - len(unbiased) :]]
             *gate, up = (self.activation(name + "_biased", "ffn") for name in unbiased)
             self.define(i, "feed_forward.bias", Bias(), (*unbiased, *biases), *gate, up)
-        self.define(i, "feed_forward.activation", Activation(spec.activation), (*gate, up)[:1], activated)
+        self.define(i, f"feed_forward.{of}activation", Activation(spec.activation), (*gate, up)[:1], activated)
         inner = activated
         if spec.gated:
-            inner = self.activation(p + "inner", "ffn")
-            self.define(i, "feed_forward.multiply", Multiply(), (activated, up), inner)
-        down = self.activation(p + "down", "hidden")
-        self.define(i, "feed_forward.down", Linear(("ffn",)), (inner, w_down), down)
+            inner = self.activation(f"{p}{of}inner", ffn)
+            self.define(i, f"feed_forward.{of}multiply", Multiply(), (activated, up), inner)
+        if score:
+            unscored, inner = inner, self.activation(f"{p}{of}scored", ffn)
+            self.define(i, f"feed_forward.{of}score", TokenGate(), (unscored, x, *score), inner)
+        down = self.activation(f"{p}{of}down", "hidden")
+        self.define(i, f"feed_forward.{of}down", Linear((ffn,)), (inner, w_down), down)
         if spec.bias:
-            b_down, biased = (
-                self.weight(p + "b_down", ("hidden",), ("ffn",)),
-                self.activation(p + "down_biased", "hidden"),
-            )
-            self.define(i, "feed_forward.down_bias", Bias(), (down, b_down), biased)
-            down = biased
-        return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
+            b_down = self.weight(p + "b_down", ("hidden",), ("ffn",))
+            unbiased_down, down = down, self.activation(p + "down_biased", "hidden")
+            self.define(i, "feed_forward.down_bias", Bias(), (unbiased_down, b_down), down)
+        return down
+
+    def mixture(self, i: int, p: str, experts: ExpertsSpec, x: str, norm: tuple[str, ...]) -> str:
+        """A mixture of experts, of the stream behind a norm if there is one; a shared expert is added to it."""
+        spec, router = self.block.feed_forward, experts.router
+        w_router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",))
+        b_router = [self.weight(p + "b_router", ("expert",), ("hidden",))] if router.bias else []
+        b_choice = [self.tensor(p + "b_choice", "weight", ("expert",), (0.0, 0.125))] if router.choice_bias else []
+        w_gate = [self.weight(p + "w_gate", ("expert", "hidden", "ffn"), ("hidden",))] if spec.gated else []
+        w_up = self.weight(p + "w_up", ("expert", "hidden", "ffn"), ("hidden",))
+        w_down = self.weight(p + "w_down", ("expert", "ffn", "hidden"), ("ffn",))
+        biases = []
+        if spec.bias:
+            its = {"b_up": "ffn", "b_down": "hidden", **({"b_gate": "ffn"} if spec.gated else {})}
+            biases = [self.weight(p + name, ("expert", dim), ("hidden",)) for name, dim in its.items()]
+        shared = experts.shared
+        shared_weights = self.network_weights(p, "shared_ffn", "shared_") if shared else None
+        scored = shared is not None and shared.scored
+        score = [self.weight(p + "w_shared_score", ("hidden",), ("hidden",))] if scored else []
+
+        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        gates = self.activation(p + "gates", "expert")
+        route = Route(experts.top_k, experts.renormalise, router)
+        self.define(i, "feed_forward.route", route, (x, w_router, *b_router, *b_choice), gates)
+        made = self.activation(p + ("routed" if shared else "down"), "hidden")
+        mixture = Experts(spec.activation, experts.top_k, spec.clamp, experts.gates_on)
+        self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate, *biases), made)
+        if shared is None or shared_weights is None:
+            return made
+        beside = self.network(i, p, x, shared_weights, shared, score)
+        down = self.activation(p + "down", "hidden")
+        self.define(i, "feed_forward.together", Add(), (made, beside), down)
+        return down

@@ -342,6 +342,9 @@ def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
 def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
     """Why there is not a piece of a feed-forward network for every device."""
     width, experts = block.feed_forward.intermediate_size, block.feed_forward.experts
+    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
+    if shared < layout.partitions:
+        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
     if layout.experts == 1 or experts is None:
         enough = width >= layout.partitions
         return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
@@ -383,6 +386,8 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
     extents[model.attention.value_dim_name] = model.attention.value_dim
     if experts:
         extents["expert"] = experts.count
+        if experts.shared:
+            extents["shared_ffn"] = experts.shared.intermediate_size
     if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
         extents["qk"] = 2  # queries and keys, each with a sum of its own
     if vocabulary:

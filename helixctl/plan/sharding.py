@@ -64,6 +64,7 @@ _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
 _COLUMNS: Final = (Cut("hidden", "tensor"),)
 _VOCABULARY: Final = (Cut("vocab", "tensor"),)
 _WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
+_SHARED_WIDTH: Final = (Cut("shared_ffn", "tensor"),)
 
 
 def kind_of(tensor: str) -> str:
@@ -91,6 +92,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.value_dim_name,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
         step.logits == "last",
         step.cached is not None,
     )
@@ -108,6 +110,7 @@ class _Form(NamedTuple):
     value_dim: str
     squares: bool
     experts: bool
+    shared: bool
     last: bool
     cached: bool
 
@@ -205,7 +208,16 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
     table |= {n: _alike(*width) for n in ("b_gate", "b_up", "gate_biased", "up_biased")}
     table |= {n: Sharded(form.stream, form.stream) for n in ("down_biased", "down_normed")}
-    table["down"] = Sharded(Sharding(partial=width), form.stream)
+    if form.experts:
+        table["b_down"] = _alike(*width[:1])
+    shared = _SHARED_WIDTH if form.shared else ()
+    if form.shared:
+        table |= {f"w_shared_{n}": _alike(*shared) for n in ("gate", "up", "down")}
+        table |= {f"shared_{n}": _alike(*shared) for n in ("gate", "up", "activated", "inner", "scored")}
+        # Both are partial sums; one reduction is of their sum.
+        table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
+        table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
+    table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table["output"] = Sharded(form.stream, form.stream)
     return table

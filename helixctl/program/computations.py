@@ -29,6 +29,7 @@ from helixctl.dag import (
     Scale,
     SquareSums,
     Task,
+    TokenGate,
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
@@ -69,7 +70,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _square_sums(draft, task)
         case NormBySums():
             _norm_by_sums(draft, task)
-        case Embed() | Norm() | Route() | Experts() | Merge() | Best() | Choose():
+        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
 

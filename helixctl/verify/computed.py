@@ -6,10 +6,23 @@ from collections.abc import Callable
 from typing import Final
 
 from helixctl.dag import Attention, CachedAttention, Dag, Linear, Norm, PartialAttention, Task, Value
+from helixctl.dag.formulas import expert_matrices
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
 from helixctl.plan.layout import share
-from helixctl.verify.rule import Made, RuleError, all_of, axis_of, interval, made, op_of, same_tokens, whole_sum
+from helixctl.verify.findings import partial_text
+from helixctl.verify.rule import (
+    Made,
+    RuleError,
+    all_of,
+    axis_of,
+    interval,
+    made,
+    op_of,
+    same_tokens,
+    summed,
+    whole_sum,
+)
 
 
 def _embed(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -153,26 +166,59 @@ def _key_heads(dag: Dag, q: Value, k: Value, axis: int = 2) -> Interval:
     return keys
 
 
+def _add(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    """Of partial sums the sum has a term of each, if no dim is in both."""
+    first, second = values
+    if not (first.partial and second.partial):
+        return _elementwise(dag, task, values)
+    _alike(dag, values)
+    partial = (*first.partial, *second.partial)
+    dims = [dim for dim, _ in partial]
+    apart = summed(dag, [dim for dim, _ in first.partial]) + summed(dag, [dim for dim, _ in second.partial])
+    if summed(dag, dims) != apart or len(set(dims)) < len(dims):
+        msg = f"adds {first.id}, {partial_text(first.partial)}, and {second.id}, {partial_text(second.partial)}"
+        raise RuleError(msg)
+    return [made(dag, task.op, first.region, partial)]
+
+
 def _elementwise(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     whole_sum(*values)
+    _alike(dag, values)
+    return [made(dag, task.op, values[0].region)]
+
+
+def _alike(dag: Dag, values: list[Value]) -> None:
+    """Refuse values of other dims or of another region than the first."""
     first = values[0]
     for other in values[1:]:
         if dag.tensor[first.tensor].dims != dag.tensor[other.tensor].dims or first.region != other.region:
             msg = f"takes {first.id} and {other.id}, which are different regions"
             raise RuleError(msg)
-    return [made(dag, task.op, first.region)]
+
+
+def _token_gate(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, t, weight = values
+    whole_sum(*values)
+    for value, axis in ((t, 2), (weight, 0)):
+        all_of(dag, value, axis, "a token's score needs all")
+    if x.region[:2] != t.region[:2]:
+        msg = f"{x.id} and {t.id} are of different tokens"
+        raise RuleError(msg)
+    return [made(dag, task.op, x.region)]
 
 
 def _route(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    x, weight = values
-    whole_sum(x, weight)
-    for value, axis in ((x, 2), (weight, 0), (weight, 1)):
+    x, weight, *biases = values
+    whole_sum(*values)
+    for value, axis in ((x, 2), (weight, 0), (weight, 1), *((bias, 0) for bias in biases)):
         all_of(dag, value, axis, "a token's gates need all")
     return [made(dag, task.op, (*x.region[:2], weight.region[1]))]
 
 
 def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    x, gates, w_up, w_down, *w_gate = values
+    x, gates, *weights = values
+    w_up, w_down, *w_gate = expert_matrices(values)
+    biases = weights[2 + len(w_gate) :]
     whole_sum(*values)
     for value, axis in ((x, 2), (w_up, 1), (gates, 2)):
         all_of(dag, value, axis, "an expert needs all")
@@ -185,6 +231,10 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     if w_gate and w_gate[0].region != w_up.region:
         msg = f"{w_gate[0].id} and {w_up.id} are different regions"
         raise RuleError(msg)
+    for bias, weight in zip(biases, (w_up, w_down, *w_gate), strict=False):
+        if bias.region != (weight.region[0], weight.region[2]):
+            msg = f"{bias.id} and {weight.id} differ in more than the dim that is summed"
+            raise RuleError(msg)
     cuts = zip(contracted(task.op), w_down.region[:2], dag.tensor[w_down.tensor].full[:2], strict=True)
     partial = tuple((dim, iv) for dim, iv, whole in cuts if iv != whole)
     return [made(dag, task.op, (*x.region[:2], w_down.region[2]), partial)]
@@ -325,7 +375,8 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "multiply": _elementwise,
     "route": _route,
     "experts": _experts,
-    "add": _elementwise,
+    "token_gate": _token_gate,
+    "add": _add,
     "last_token": _last_token,
     "rotate_at": _rotate_at,
     "cache_write": _cache_write,

@@ -24,6 +24,7 @@ from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import PAPER, SMALL, dag_of
 from tests.interpreter import execute
 from tests.runtime.models import plan_for
+from tests.runtime.random_mixtures import CLAMP, mixtures
 from tests.runtime.together import run_together
 
 
@@ -100,13 +101,16 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         }
 
     def feed_forward() -> dict[str, Any]:
-        count = size(max(ways, 2), 2)
-        experts = {"count": count, "top_k": size(1, count - 1), "renormalise": either()}
+        experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
+        alone = experts is None or "shared" not in experts
+        clamped = experts is not None and alone and either()
         return {
             "intermediate_size": size(max(partitions, 2 * least), 9),
-            "activation": draw(st.sampled_from(["gelu", "relu", "silu"])),
-            "gated": either(),
-            "experts": experts if either() else None,
+            "activation": "silu" if clamped else draw(st.sampled_from(["gelu", "relu", "silu"])),
+            "gated": clamped or either(),
+            "experts": experts,
+            "bias": alone and either(),
+            "clamp": CLAMP if clamped else None,
         }
 
     blocks: list[dict[str, Any]] = []

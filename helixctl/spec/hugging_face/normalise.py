@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding, examined
-from helixctl.spec.hugging_face.checks import EXPERTS_KEYS, architecture_findings, contradictions, other_family
+from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
@@ -177,11 +177,11 @@ def _window(decoder: Decoder, every: str, default: str) -> Origin:
 
 
 def _experts(decoder: Decoder, given: set[str], of: Any, fixed: Any) -> Iterator[Origin]:
-    if "num_experts_per_tok" not in type(decoder).model_fields:
+    if decoder.top_k_key not in type(decoder).model_fields:
         yield fixed("feed_forward.experts", None)
         return
-    yield of("feed_forward.experts.count", next(key for key in EXPERTS_KEYS if key in given))
-    yield of("feed_forward.experts.top_k", "num_experts_per_tok")
+    yield of("feed_forward.experts.count", next(key for key in decoder.experts_keys if key in given))
+    yield of("feed_forward.experts.top_k", decoder.top_k_key)
     if "norm_topk_prob" in type(decoder).model_fields:
         yield of("feed_forward.experts.renormalise", "norm_topk_prob")
     else:

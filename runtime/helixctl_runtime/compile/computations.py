@@ -33,7 +33,9 @@ from helixctl.dag import (
     Route,
     Scale,
     SquareSums,
+    TokenGate,
 )
+from helixctl.dag.formulas import expert_matrices
 from helixctl_runtime import kernels
 from helixctl_runtime.compile.memory import Memory
 from helixctl_runtime.compile.weights import LoadedWeights
@@ -143,14 +145,24 @@ class Kernels:
                     multiplier = float(torch.tensor(multiplier, dtype=out.dtype))
                 first, whole = held.region[0][0], held.region[0] == self._dag.tensor[held.tensor].full[0]
                 return kernels.embed(reads[0].flatten(), weights[0], first, out.flatten(0, 1), multiplier, whole=whole)
-            case Route(top_k, renormalise):
+            case Route(top_k, renormalise, router):
                 x, gates = reads[0].flatten(0, 1), out.flatten(0, 1)
-                return kernels.route(x, weights[0], top_k, gates, renormalise=renormalise)
-            case Experts(function, top_k):
+                matrix, *biases = weights
+                return kernels.route(x, matrix, top_k, gates, renormalise=renormalise, router=router, biases=biases)
+            case TokenGate():
+                x, t = (each.flatten(0, 1) for each in reads)
+                return kernels.token_gate(x, t, weights[0], out.flatten(0, 1))
+            case Experts():
                 x, gates = (t.flatten(0, 1) for t in reads)
                 gates = gates[:, slice(*held.region[0])]
-                self.on_device &= kernels.on_device(x, weights)
-                return kernels.experts(function, x, gates, weights, out.flatten(0, 1), top_k)
+                matrices = weights[: len(expert_matrices([self._dag.value[v] for v in action.task.inputs]))]
+                self.on_device &= kernels.on_device(x, matrices)
+                of_products = None
+                if len(weights) > len(matrices):
+                    up, down, *gate = weights[len(matrices) :]
+                    # Of the parts of the width the first alone counts the bias of what they make together.
+                    of_products = kernels.ExpertBiases(up, down if held.region[2][0] == 0 else None, *gate)
+                return kernels.experts(op, x, gates, matrices, out.flatten(0, 1), of_products)
         raise TypeError(action.task.kind)  # a collective
 
     def _key_share(self, action: program.Compute) -> float:

@@ -13,17 +13,19 @@ from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, patter
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.glm import Glm4
-from helixctl.spec.hugging_face.families.mixtures import Mixtral, Qwen3Moe
+from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2
 from helixctl.spec.hugging_face.families.phi import Phi3
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
 from helixctl.spec.hugging_face.families.windows import Cohere2, Exaone4, Gemma2, Gemma3Text, Olmo3
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
+    "dots1": Dots1,
     "llama": Llama,
     "mistral": Mistral,
     "mixtral": Mixtral,
     "qwen2": Qwen2,
+    "qwen2_moe": Qwen2Moe,
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
     "gemma": Gemma,

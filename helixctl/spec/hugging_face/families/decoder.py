@@ -12,6 +12,7 @@ from helixctl.spec.base import Count, Dtype, Spec
 
 Flag = Annotated[bool, Field(strict=True)]
 Layers = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Activation = Literal["gelu", "relu", "silu", "gelu_pytorch_tanh", "relu2"]
@@ -45,6 +46,8 @@ class Decoder(Spec):
         width_key: the key of the feed-forward network's width, or of an expert's.
         keys: fields of ours that only some families have, and the key that gives each.
         architectures: names of the class in transformers beside that of the family, as configs have them.
+        experts_keys: the keys of the number of experts, of which one is given.
+        top_k_key: the key of a token's experts; a family without it has no experts.
     """
 
     model_config = ConfigDict(defer_build=True)  # one family of all is read, if any: the others need no validator
@@ -62,6 +65,8 @@ class Decoder(Spec):
     width_key: ClassVar[str] = "intermediate_size"
     keys: ClassVar[Mapping[str, str]] = {}
     architectures: ClassVar[tuple[str, ...]] = ()
+    experts_keys: ClassVar[tuple[str, ...]] = ("num_local_experts", "num_experts")
+    top_k_key: ClassVar[str] = "num_experts_per_tok"
 
     hidden_size: Count
     num_hidden_layers: Layers
