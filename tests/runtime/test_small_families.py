@@ -91,9 +91,7 @@ def known_of(name: str, folder: Path) -> Known:
     theirs = written(name, folder)
     ids = torch.randint(3, VOCABULARY, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(4))
     how: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    tokens = [
-        theirs.generate(row[None, :length], **how)[0, length:] for row, length in zip(ids, LENGTHS, strict=True)
-    ]
+    tokens = [theirs.generate(row[None, :length], **how)[0, length:] for row, length in zip(ids, LENGTHS, strict=True)]
     whole = [torch.cat([row[:n], its[:-1]]) for row, n, its in zip(ids, LENGTHS, tokens, strict=True)]
     with torch.no_grad():
         single = torch.stack([theirs(row[None]).logits[0, -NEW:] for row in whole])
@@ -104,7 +102,13 @@ def known_of(name: str, folder: Path) -> Known:
 
 _OTHER_ACTIVATION = {"silu": "gelu_pytorch_tanh", "gelu_pytorch_tanh": "relu", "gelu": "relu2"}
 # Of sizes the next that all others go with.
-_OTHER_SIZE = {"num_attention_heads": 8, "num_key_value_heads": 3, "head_dim": 16, "hidden_size": 96, "moe_intermediate_size": 32}
+_OTHER_SIZE = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 3,
+    "head_dim": 16,
+    "hidden_size": 96,
+    "moe_intermediate_size": 32,
+}
 
 
 def other(key: str, value: Any) -> Any:
