@@ -271,7 +271,7 @@ def _turned(call: Call, x: Array, positions: Array) -> Array:
     return y
 
 
-def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array:  # noqa: FBT001, FBT002
+def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array:
     """Return the frequencies of a head: float32, every operation rounded."""
     one, theta = np.float32(1), torch.tensor(rotary["theta"], dtype=torch.float32)
     width = rotary.get("dims") or width
@@ -299,10 +299,10 @@ def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array
 
 def _yarn(powers: Array, scaling: dict[str, Any], theta: float) -> Array:
     pairs, one = len(powers), np.float32(1)
-    ends = []
-    for waves in (scaling["beta_fast"], scaling["beta_slow"]):
-        ends.append(pairs * math.log(scaling["original_seq_len"] / (waves * 2 * math.pi)) / math.log(theta))
-    low, high = ends
+    low, high = (
+        pairs * math.log(scaling["original_seq_len"] / (waves * 2 * math.pi)) / math.log(theta)
+        for waves in (scaling["beta_fast"], scaling["beta_slow"])
+    )
     if scaling["truncate"]:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, 2 * pairs - 1)
