@@ -103,7 +103,7 @@ def prove(source: Source, overrides: Sequence[Override] = ()) -> Document:
     """
     file, text, data = source.file, source.text, source.data
     if source.kind == "model":
-        return validate_model(data, text, file, overrides)[0]
+        return validate_model(data, text, file, overrides).model
     if source.kind == "cluster":
         return validate_document(ClusterSpec, override(data, overrides), text, file, overrides=overrides)
     if source.kind == "plan":

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAPER = (str(ROOT / "plans/paper/dense.model.yaml"), str(ROOT / "plans/paper/h100x16.cluster.yaml"))
 SMALL = (str(ROOT / "plans/small/dense.model.yaml"), str(ROOT / "plans/small/cpu16.cluster.yaml"))
 PAPER_MOE = (str(ROOT / "plans/paper/moe.model.yaml"), PAPER[1])
+BLOCKS = (str(ROOT / "plans/small/blocks.model.yaml"), SMALL[1])
 SMALL_MOE = (str(ROOT / "plans/small/moe.model.yaml"), SMALL[1])
 TINY = ("layers=1", "hidden_size=8", "attention.heads=2", "attention.head_dim=4", "attention.softmax_slices=2",
         "feed_forward.intermediate_size=16", "workload.batch=2", "workload.seq_len=3")  # fmt: skip

@@ -187,16 +187,48 @@ def _embed(call: Call) -> list[Array]:
     ids, table = call.inputs
     row = ids - call.start("vocab", 1)
     held = (row >= 0) & (row < len(table))
-    return [np.where(held[..., None], table[np.where(held, row, 0)], 0)]
+    multiplier = np.float64(call.op.get("multiplier", 1.0))
+    if call.op.get("in_dtype"):
+        multiplier = rounded(multiplier[None], call.made[0].dtype)[0]
+    return [np.where(held[..., None], table[np.where(held, row, 0)] * table.dtype.type(multiplier), 0)]
 
 
 def _norm(call: Call) -> list[Array]:
-    """Apply rms_norm, the one function: x / sqrt(mean(x^2 over dim) + eps) * weight."""
-    if call.op["function"] != "rms_norm":
-        raise ValueError(f"no norm {call.op['function']}")
-    (x, weight), axis = call.inputs, call.axis(call.op["dim"])
-    weight = weight.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-    return [x / np.sqrt(np.mean(x * x, axis=axis, keepdims=True) + call.op["eps"]) * weight]
+    """Apply rms_norm or layer_norm over the last dim; then the weight and the bias, if they are there."""
+    x, *weights = call.inputs
+    if call.op["function"] not in {"rms_norm", "layer_norm"} or call.axis(call.op["dim"]) != x.ndim - 1:
+        raise ValueError(f"no norm {call.op['function']} over {call.op['dim']}")
+    if call.op["function"] == "layer_norm":
+        x = x - np.mean(x, axis=-1, keepdims=True)
+    y = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + call.op["eps"])
+    if weights:
+        y = y * (weights[0] + call.op.get("unit_offset", False))
+    return [y + weights[1] if weights[1:] else y]
+
+
+def _square_sums(call: Call) -> list[Array]:
+    """Sum the squares of q and of k over heads and their dims; of k by the share of queries that are here."""
+    q, k = call.inputs
+    heads, keys = call.places[0].shape[2], call.places[1].shape[2]
+    share = q.shape[2] * keys / (k.shape[2] * heads)
+    return [np.stack([(q * q).sum(axis=(2, 3)), (k * k).sum(axis=(2, 3)) * q.dtype.type(share)], axis=-1)]
+
+
+def _norm_by_sums(call: Call) -> list[Array]:
+    """Divide q and k by the roots of their sums over N, and apply their weights."""
+    sums, made = call.inputs[2], []
+    for i in range(2):
+        whole = call.places[3 + i].shape[0] * call.places[3 + i].shape[1]
+        root = np.sqrt(sums[..., i, None, None] / whole + call.op["eps"])
+        made.append(call.inputs[i] / root * (call.inputs[3 + i] + call.op.get("unit_offset", False)))
+    return made
+
+
+def _scale(call: Call) -> list[Array]:
+    """Multiply, and cap softly."""
+    x = call.inputs[0] * call.inputs[0].dtype.type(call.op.get("multiplier", 1.0))
+    cap = call.op.get("cap")
+    return [x if cap is None else cap * np.tanh(x / cap)]
 
 
 def _linear(call: Call) -> list[Array]:
@@ -206,34 +238,87 @@ def _linear(call: Call) -> list[Array]:
     return [np.tensordot(x, w, axes=(own, other)) for w, other in zip(weights, others, strict=True)]
 
 
+def _head_linear(call: Call) -> list[Array]:
+    """Multiply every head's first dims with its part of the weight; the rest follows, if it is asked for."""
+    x, w = call.inputs
+    if call.places[0].region[-2] != call.places[1].region[call.axis("head", 1)]:
+        raise ValueError("a head has no part of the weight")
+    w = np.moveaxis(w, (call.axis("head", 1), call.axis(call.op["contract"], 1)), (0, 1))
+    depth = w.shape[1]
+    x = rounded(x, call.places[1].dtype).astype(x.dtype)
+    made = np.einsum("...hd,hdn->...hn", x[..., :depth], w)
+    return [np.concatenate([made, x[..., depth:]], axis=-1) if call.op["rest"] else made]
+
+
+def _join(call: Call) -> list[Array]:
+    """Put b, one head for all, behind every head of a, or behind a, which has none."""
+    a, b = call.inputs
+    a = a if a.ndim == b.ndim else a[:, :, None]
+    return [np.concatenate([a, np.broadcast_to(b, (*a.shape[:3], b.shape[-1]))], axis=-1)]
+
+
 def _bias(call: Call) -> list[Array]:
     """Add to every x_i its b_i, which has the last of its dims."""
     return [x + b for x, b in zip(call.inputs[: call.outputs], call.inputs[call.outputs :], strict=True)]
 
 
 def _rotate(call: Call) -> list[Array]:
-    """Turn dim i with dim i + D / 2 of every head, by the position's multiple of a frequency."""
+    """Turn the pairs of dims of every head, by the position's multiple of a frequency."""
     made = []
-    for i, x in enumerate(call.inputs):
-        half = x.shape[-1] // 2
-        if call.start("head_dim", i) != 0 or x.shape[-1] % 2:
-            raise ValueError("a rotation needs whole heads")
-        positions = call.start("seq", i) + np.arange(x.shape[1])
-        angles = positions.astype(np.float32)[:, None] * frequencies(call.op["rotary"], x.shape[-1])
-        cos, sin = (f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, None] for f in (np.cos, np.sin))
-        a, b = x[..., :half], x[..., half:]
-        made.append(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+    for i in range(len(call.inputs)):
+        kept, x = _parted(call, i)
+        positions = (call.start("seq", i) + np.arange(x.shape[1]))[None]
+        made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
 
 
-def frequencies(rotary: dict[str, Any], width: int) -> Array:
+def _parted(call: Call, i: int) -> tuple[Array, Array]:
+    """Return the dims of input i that stay as they are, and the last ones, which are turned."""
+    x, place = call.inputs[i], call.places[i]
+    width = call.op.get("last") or x.shape[-1]
+    if place.region[-1] != (0, place.shape[-1]):
+        raise ValueError("a rotation needs whole heads")
+    return x[..., : x.shape[-1] - width], x[..., x.shape[-1] - width :]
+
+
+def _turned(call: Call, x: Array, positions: Array) -> Array:
+    """Turn x (batch, seq, heads, D) by the angles of positions (batch or 1, seq)."""
+    rotary = call.op["rotary"]
+    dims = rotary.get("dims") or x.shape[-1]
+    if dims % 2 or dims > x.shape[-1]:
+        raise ValueError("a rotation turns pairs of dims")
+    f = frequencies(rotary, x.shape[-1], call.op.get("long", False))
+    angles = positions.astype(np.float32)[..., None] * f
+    factor = np.float32((rotary["scaling"] or {}).get("attention_factor", 1.0))
+    cos, sin = (
+        (g(angles.astype(np.float64)).astype(np.float32) * factor).astype(x.dtype)[:, :, None] for g in (np.cos, np.sin)
+    )
+    y = x.copy()
+    first, second = (
+        (slice(0, dims, 2), slice(1, dims, 2))
+        if rotary.get("interleaved")
+        else (slice(dims // 2), slice(dims // 2, dims))
+    )
+    a, b = x[..., first], x[..., second]
+    y[..., first], y[..., second] = a * cos - b * sin, b * cos + a * sin
+    return y
+
+
+def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array:
     """Return the frequencies of a head: float32, every operation rounded."""
     one, theta = np.float32(1), torch.tensor(rotary["theta"], dtype=torch.float32)
+    width = rotary.get("dims") or width
     exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
-    f = one / torch.pow(theta, torch.from_numpy(exponents)).numpy()
+    powers = torch.pow(theta, torch.from_numpy(exponents)).numpy()
+    f = one / powers
     scaling = rotary["scaling"]
     if scaling is None:
         return np.asarray(f)
+    if scaling["kind"] == "longrope":
+        factors = np.array(scaling["long_factors" if long else "short_factors"], np.float32)
+        return np.asarray(one / (factors * powers))
+    if scaling["kind"] == "yarn":
+        return _yarn(powers, scaling, rotary["theta"])
     factor = np.float32(scaling["factor"])
     if scaling["kind"] == "linear":
         return np.asarray(f / factor)
@@ -245,22 +330,31 @@ def frequencies(rotary: dict[str, Any], width: int) -> Array:
     return np.where(between, (one - s) * g / factor + s * g, g)
 
 
+def _yarn(powers: Array, scaling: dict[str, Any], theta: float) -> Array:
+    pairs, one = len(powers), np.float32(1)
+    low, high = (
+        pairs * math.log(scaling["original_seq_len"] / (waves * 2 * math.pi)) / math.log(theta)
+        for waves in (scaling["beta_fast"], scaling["beta_slow"])
+    )
+    if scaling["truncate"]:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * pairs - 1)
+    if low == high:
+        high += 0.001
+    ramp = (np.arange(pairs, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
+    kept = one - np.clip(ramp, np.float32(0), one)
+    return np.asarray(one / (np.float32(scaling["factor"]) * powers) * (one - kept) + one / powers * kept)
+
+
 def _rotate_at(call: Call) -> list[Array]:
     """Rotate as `rotate`, token t of sequence b by length[b] + t."""
     *xs, length = call.inputs
     made = []
-    for i, x in enumerate(xs):
-        half = x.shape[-1] // 2
-        if call.start("head_dim", i) != 0 or x.shape[-1] % 2:
-            raise ValueError("a rotation needs whole heads")
+    for i in range(len(xs)):
+        kept, x = _parted(call, i)
         first = _of_sequences(call, length, len(xs), i)
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
-        angles = positions.astype(np.float32)[..., None] * frequencies(call.op["rotary"], x.shape[-1])
-        cos, sin = (
-            f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, :, None] for f in (np.cos, np.sin)
-        )
-        a, b = x[..., :half], x[..., half:]
-        made.append(np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1))
+        made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
 
 
@@ -285,11 +379,11 @@ def _positions(call: Call, i: int) -> Array:
 
 def _cache_write(call: Call) -> list[Array]:
     """Put token t < count[b] at position length[b] + t, where the cache has it; all else stays."""
-    made = []
-    for i in range(2):
-        x, cache = call.inputs[i], call.inputs[2 + i]
-        length, count = (_of_sequences(call, call.inputs[n], n, 2 + i) for n in (4, 5))
-        p = _positions(call, 2 + i)
+    made, each = [], call.outputs
+    for i in range(each):
+        x, cache = call.inputs[i], call.inputs[each + i]
+        length, count = (_of_sequences(call, call.inputs[n], n, each + i) for n in (2 * each, 2 * each + 1))
+        p = _positions(call, each + i)
         after = cache.copy()
         for b in range(len(cache)):
             t = p - length[b]
@@ -304,40 +398,43 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
     width, causal = call.op["softmax_width"], call.op["causal"]
     q, k, v = call.inputs[:3]
     length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (3, 4))
-    if any(call.start("head_dim", i) % width for i in range(3)) or call.start("seq", 0) < 0:
+    if any(call.places[i].region[-1][0] % width for i in range(2)) or call.start("seq", 0) < 0:
         raise ValueError(f"a softmax of width {width} is cut")
+    parts = q.shape[3] // width
+    wide = v.shape[-1] // parts
     p = _positions(call, 1).ravel()
     heads, keys = call.places[0].shape[2], call.places[1].shape[4]
     taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     t = call.start("seq") + np.arange(q.shape[1])
-    y, lse = np.zeros_like(q), np.full((*q.shape[:3], q.shape[3] // width), -np.inf, q.dtype)
+    y, lse = np.zeros((*q.shape[:3], v.shape[-1]), q.dtype), np.full((*q.shape[:3], parts), -np.inf, q.dtype)
     for b in range(len(q)):
         seen = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
         if causal:
-            seen = seen & (p <= length[b] + t[:, None])
+            seen = seen & _reached(call.op, length[b] + t[:, None], p)
         held = seen.any(axis=0)  # whatever the cache has elsewhere
         if not held.any():
             continue
         k_b, v_b = (x[b].reshape(len(p), *x.shape[4:])[held][:, taken] for x in (k, v))  # position, head, head_dim
         for i in range(lse.shape[-1]):
-            part = slice(i * width, (i + 1) * width)
-            scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) / math.sqrt(width)
+            part, its = slice(i * width, (i + 1) * width), slice(i * wide, (i + 1) * wide)
+            scores = _capped(call.op, np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) * _scale(call.op))
             scores = np.where(seen[:, held], scores, -np.inf)
             most = scores.max(axis=-1, keepdims=True)
             weights = np.exp(scores - np.where(np.isinf(most), 0, most))
             total = weights.sum(axis=-1, keepdims=True)
             shares = weights / np.where(total == 0, 1, total)
-            y[b][..., part] = np.einsum("htp,phd->thd", shares, v_b[..., part])
+            y[b][..., its] = np.einsum("htp,phd->thd", shares, v_b[..., its])
             with np.errstate(divide="ignore"):
                 lse[b][..., i] = np.where(total > 0, most + np.log(total), -np.inf)[..., 0].T
     return y, lse
 
 
 def _cached_attention(call: Call) -> list[Array]:
-    """Attend over all positions."""
-    return [_over_cache(call)[0]]
+    """Attend over all positions, and to the sinks."""
+    y, lse = _over_cache(call)
+    return [y * _beside_sinks(call, 5, lse[..., :1])]
 
 
 def _partial_attention(call: Call) -> list[Array]:
@@ -347,12 +444,15 @@ def _partial_attention(call: Call) -> list[Array]:
 
 def _merge(call: Call) -> list[Array]:
     """Weight what the lanes made by their shares of the sum of all exponentials."""
-    part, lse = call.inputs
+    part, lse = call.inputs[:2]
     most = lse.max(axis=1, keepdims=True)
     weights = np.exp(lse - np.where(np.isinf(most), 0, most))
     total = weights.sum(axis=1, keepdims=True)
+    if len(call.inputs) > 2:
+        with np.errstate(over="ignore"):
+            total = total + np.exp(_sinks(call, 2, 0, 3) - np.where(np.isinf(most), 0, most))
     shares = weights / np.where(total == 0, 1, total)
-    softmax = (call.start("head_dim") + np.arange(part.shape[-1])) // call.op["softmax_width"]
+    softmax = (call.places[0].region[-1][0] + np.arange(part.shape[-1])) // call.op["softmax_width"]
     return [(part * shares[..., softmax]).sum(axis=1)]
 
 
@@ -399,22 +499,63 @@ def _attention(call: Call) -> list[Array]:
     Of the heads of k and v every head takes the one that its place among all heads gives it.
     """
     width = call.op["softmax_width"]
-    if any(call.start("head_dim", i) % width for i in range(3)):
+    if any(call.start("head_dim", i) % width for i in range(2)):
         raise ValueError(f"a softmax of width {width} is cut")
     heads, keys = call.places[0].shape[2], call.places[1].shape[2]
     mine = call.start("head") + np.arange(call.inputs[0].shape[2])
-    taken = mine // (heads // keys) - call.start("kv_head", 1)
+    taken = mine // (heads // keys) - call.places[1].region[2][0]
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
-    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
-    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in inputs)  # batch, head, part, seq, w
-    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
+    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:3])]
+    parts = inputs[0].shape[3] // width
+    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], parts, -1), 1, 3) for x in inputs)  # batch, head, part, seq, w
+    scores = _capped(call.op, q @ np.swapaxes(k, -1, -2) * _scale(call.op))
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
-        scores = np.where(j > i[:, None], -np.inf, scores)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    y = weights / weights.sum(axis=-1, keepdims=True) @ v
-    return [np.moveaxis(y, 3, 1).reshape(call.inputs[0].shape)]
+        scores = np.where(_reached(call.op, i[:, None], j), scores, -np.inf)
+    most = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - most)
+    total = weights.sum(axis=-1, keepdims=True)
+    y = np.moveaxis(weights / total @ v, 3, 1).reshape(*call.inputs[0].shape[:3], -1)
+    lse = np.moveaxis((most + np.log(total))[:, :, 0], 2, 1)  # where there are sinks a head has one part
+    return [y * _beside_sinks(call, 3, lse)]
+
+
+def _scale(op: dict[str, Any]) -> float:
+    """Return what products of queries and keys are multiplied with."""
+    return float(op.get("scale") or 1 / math.sqrt(op["softmax_width"]))
+
+
+def _capped(op: dict[str, Any], scores: Array) -> Array:
+    """Bend scores towards a soft cap."""
+    cap = op.get("soft_cap")
+    return scores if cap is None else cap * np.tanh(scores / cap)
+
+
+def _reached(op: dict[str, Any], i: Array, j: Array) -> Array:
+    """Return whether a token at position i attends to position j: of its window, or of its chunk."""
+    seen = j <= i
+    if op.get("window") is not None:
+        seen = seen & (j > i - op["window"])
+    if op.get("chunk") is not None:
+        seen = seen & (j // op["chunk"] == i // op["chunk"])
+    return np.asarray(seen)
+
+
+def _sinks(call: Call, own: int, other: int, axis: int) -> Array:
+    """Return the sinks (input `own`) of the heads of input `other`, as (head, 1)."""
+    place, heads = call.places[own], call.places[other].region[axis]
+    if place.region != (heads,):
+        raise ValueError("sinks are of other heads")
+    return np.asarray(call.inputs[own][:, None])
+
+
+def _beside_sinks(call: Call, own: int, lse: Array) -> Array | float:
+    """Return which part of a softmax is not the sinks': (batch, seq, head, 1)."""
+    if len(call.inputs) <= own:
+        return 1.0
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(_sinks(call, own, 0, 2) - lse)))
 
 
 def _activation(call: Call) -> list[Array]:
@@ -427,8 +568,12 @@ def _activated(function: str, x: Array) -> Array:
     if function == "gelu":
         erf = np.vectorize(math.erf, otypes=[np.float64])
         return np.asarray(x * (1 + erf(x / math.sqrt(2)).astype(x.dtype)) / 2)
+    if function == "gelu_tanh":
+        return np.asarray(x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) / 2)
     if function == "relu":
         return np.maximum(x, 0)
+    if function == "relu_squared":
+        return np.maximum(x, 0) ** 2
     if function == "silu":
         with np.errstate(over="ignore"):
             return np.asarray(x / (1 + np.exp(-x)))
@@ -436,29 +581,98 @@ def _activated(function: str, x: Array) -> Array:
 
 
 def _route(call: Call) -> list[Array]:
-    """Return the softmax over the best top_k experts of every token, or over all, and zero for all but the best."""
-    logits = call.inputs[0] @ call.inputs[1]
-    best = np.argsort(-logits, axis=-1, kind="stable")[..., : call.op["top_k"]]
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    kept = np.zeros_like(logits)
-    np.put_along_axis(kept, best, np.take_along_axis(weights, best, axis=-1), axis=-1)
-    return [kept / (kept if call.op["renormalise"] else weights).sum(axis=-1, keepdims=True)]
+    """Return the gates of every token: the scores of its best top_k experts, renormalised and scaled, zero for others.
+
+    Without `router` the scores are a softmax, chosen by the logits.
+    """
+    x, weight, *biases = call.inputs
+    router = {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0, "jitter": 0.0}
+    router |= call.op.get("router", {})
+    z = x @ weight
+    if router.get("bias"):
+        z = z + biases.pop(0)
+    if router["scores"] == "sparse_mixer":
+        return [router["scale"] * _sparse_mixer(z, router["jitter"])]
+    s = _softmax(z) if router["scores"] == "softmax" else 1 / (1 + np.exp(-z))
+    groups = router.get("groups")
+    c = s if groups or router.get("choice_bias") else z
+    if router.get("choice_bias"):
+        c = c + biases.pop(0)
+    if groups:
+        each = c.reshape(*c.shape[:-1], groups["count"], -1)
+        best = np.sort(each, axis=-1)
+        score = best[..., -1] + (best[..., -2] if groups["score"] == "sum_of_two" else 0)
+        c = np.where(_first(score, groups["top_k"])[..., None], each, -np.inf).reshape(c.shape)
+    gates = np.where(_first(c, call.op["top_k"]), s, 0)
+    if call.op["renormalise"]:
+        gates = gates / np.maximum(gates.sum(axis=-1, keepdims=True) + router["sum_eps"], router["least_sum"])
+    return [router["scale"] * gates]
+
+
+def _softmax(z: Array) -> Array:
+    """Return a softmax over the last dim."""
+    weights = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _first(x: Array, count: int) -> Array:
+    """Tell the largest numbers of the last dim, so many of them; of equal ones the first."""
+    best = np.argsort(-x, axis=-1, kind="stable")[..., :count]
+    found = np.zeros(x.shape, bool)
+    np.put_along_axis(found, best, np.True_, axis=-1)
+    return found
+
+
+def _sparse_mixer(z: Array, jitter: float) -> Array:
+    """Twice: of the logits that are left the largest m gets its part of a softmax over those near m."""
+    gates, left = np.zeros_like(z), z.copy()
+    for _ in range(2):
+        m = left.max(axis=-1, keepdims=True)
+        far = (m - z) / np.maximum(np.abs(z), m) > 2 * jitter
+        best = _first(left, 1)
+        gates = np.where(best, _softmax(np.where(far, -np.inf, left)), gates)
+        left = np.where(best, -np.inf, left)
+    return gates
 
 
 def _experts(call: Call) -> list[Array]:
-    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up)."""
-    x, gates, w_up, w_down, *w_gate = call.inputs
+    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up).
+
+    Biases are added to every product, that of w_down by the part of ffn that begins at 0.
+    """
+    x, gates, *weights = call.inputs
+    count = {2: 2, 3: 3, 4: 2, 6: 3}[len(weights)]
+    (w_up, w_down, *w_gate), biases = weights[:count], weights[count:]
     first, function, parts = call.start("expert", 2), call.op["function"], []
+    clamp, of_input = call.op.get("clamp"), call.op.get("gates_on") == "input"
     for e in range(len(w_up)):
-        up = x @ w_up[e]
-        inner = _activated(function, x @ w_gate[0][e]) * up if w_gate else _activated(function, up)
-        parts.append(gates[..., first + e, None] * (inner @ w_down[e]))
+        gate = gates[..., first + e, None]
+        row = gate * x if of_input else x
+        products = [row @ w[e] for w in (w_up, *w_gate)]
+        if biases:
+            products = [product + b[e] for product, b in zip(products, biases[::2], strict=True)]
+        if clamp:
+            g = np.minimum(products[1], clamp["limit"])
+            u = np.clip(products[0], -clamp["limit"], clamp["limit"])
+            inner = g / (1 + np.exp(-clamp["alpha"] * g)) * (u + 1)
+        else:
+            inner = _activated(function, products[-1]) * (products[0] if w_gate else 1)
+        made = inner @ w_down[e]
+        if biases and call.start("ffn", 2) == 0:
+            made = made + biases[1][e]
+        parts.append(np.where(gate == 0, 0, made) if of_input else gate * made)
     return [np.sum(parts, axis=0)]
 
 
+def _token_gate(call: Call) -> list[Array]:
+    """Multiply every token by the sigmoid of a product of its own."""
+    x, t, weight = call.inputs
+    return [x / (1 + np.exp(-(t @ weight)))[..., None]]
+
+
 def _add(call: Call) -> list[Array]:
-    """Add two values of equal regions."""
-    return [call.inputs[0] + call.inputs[1]]
+    """Add two values of equal regions, the second times a number."""
+    return [call.inputs[0] + call.inputs[1] * call.inputs[1].dtype.type(call.op.get("multiplier", 1.0))]
 
 
 def _last_token(call: Call) -> list[Array]:
@@ -486,6 +700,17 @@ def _all_gather(call: Call) -> list[Array]:
     dim = call.op["dim"]
     ascending = sorted(range(len(call.inputs)), key=lambda i: call.start(dim, i))
     return [np.concatenate([call.inputs[i] for i in ascending], axis=call.axis(dim))] * call.outputs
+
+
+def _packed(call: Call) -> list[Array]:
+    """Do each move with its share of the inputs and outputs, as if it were a task by itself."""
+    moves, made = call.op["moves"], list[Array]()
+    each, made_each = len(call.inputs) // len(moves), len(call.made) // len(moves)
+    for i, op in enumerate(moves):
+        mine = slice(i * each, (i + 1) * each)
+        its = call.made[i * made_each : (i + 1) * made_each]
+        made += KINDS[op["kind"]](Call(op, call.inputs[mine], call.places[mine], its))
+    return made
 
 
 def _cuts(call: Call, dim: str, extent: int) -> list[tuple[int, int]]:
@@ -520,13 +745,19 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "broadcast": _broadcast,
     "embed": _embed,
     "norm": _norm,
+    "square_sums": _square_sums,
+    "norm_by_sums": _norm_by_sums,
+    "scale": _scale,
     "linear": _linear,
+    "head_linear": _head_linear,
+    "join": _join,
     "bias": _bias,
     "rotate": _rotate,
     "attention": _attention,
     "activation": _activation,
     "route": _route,
     "experts": _experts,
+    "token_gate": _token_gate,
     "add": _add,
     "last_token": _last_token,
     "multiply": _multiply,
@@ -542,6 +773,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
     "reduce_scatter": _reduce_scatter,
+    "packed": _packed,
     "narrow": _narrow,
     "send_receive": _broadcast,
 }

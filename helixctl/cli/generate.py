@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from helixctl.cli.console import progress, table
+from helixctl.cli.generations_compared import print_generations
+from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sampling import choice
 from helixctl.cli.sources import counted, print_sources
@@ -37,7 +39,8 @@ class Wanted:
         weights, weights_prefix, seed, output: as of ``helixctl run``.
         warm: whether a short run comes first.
         check: compare the logits with one pass of the unpartitioned model.
-        of_plan: how the plan's file says that tokens are chosen, where the options say otherwise.
+        cuda_graph: replay decode steps from a CUDA graph.
+        of_plans: how the file of each plan says that tokens are chosen, None where the options say nothing else.
     """
 
     prompts: tuple[str, ...] = ()
@@ -51,60 +54,80 @@ class Wanted:
     output: str | None = None
     warm: bool = True
     check: bool = False
-    of_plan: str | None = None
+    cuda_graph: bool = False
+    of_plans: tuple[str | None, ...] = ()
 
 
 def generate(
     runtime: ModuleType,
     out: Console,
-    plan: Plan,
-    dags: Sequence[Dag],
+    plans: Sequence[Sequence[Dag]],
+    names: Sequence[str],
     wanted: Wanted,
     *,
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None,
     report_path: str | None,
+    trace_path: str | None,
 ) -> None:
-    """Continue the prompts, and print what came of it.
+    """Continue the prompts by one plan, or by several in turn, and print what came of it.
 
     Args:
         runtime: ``helixctl_runtime.run``.
         out: where the answer goes.
-        plan: whose steps they are.
-        dags: of the prefill and of the decode step, proved.
+        plans: of each plan the dags of the prefill and of the decode step, proved.
+        names: what tells the plans apart.
         wanted: what the command line says.
         device: cpu or cuda.
         timeout: seconds that a rank waits for another.
         log_dir: where the logs of the ranks are kept.
         report_path: where the report is written.
+        trace_path: where the timeline of a step of each kind is written.
 
     Raises:
         HelixError: HX507: the prompts do not fit the plan; HX501: a library is missing; HX506: the check fails; HX5xx:
             the run does.
     """
-    asked = _asked(runtime, plan, dags[0], wanted, aside=report_path == "-")
+    asked = _asked(runtime, plans[0][0], wanted, aside="-" in {report_path, trace_path}, trace=trace_path is not None)
+    for dags in plans:
+        _check_fits(asked, dags[0].plan)
+    plan = plans[0][0].plan
     sequences, longest = asked.prompts.ids.shape
-    what = f"{plan.layout.devices} {device} ranks, {sequences} x {longest} tokens, {asked.new} after each"
+    in_turn = f", by {len(plans)} plans in turn" if len(plans) > 1 else ""
+    what = f"{plan.layout.devices} {device} ranks, {sequences} x {longest} tokens, {asked.new} after each{in_turn}"
     shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
     several = len(wanted.prompts) > 1
     if several and runtime.prints_output():
         out.print(_headed(1, wanted), end="", markup=False, emoji=False)
     with shown:
-        report = runtime.generate(dags, asked, device=device, timeout=timeout, log_dir=log_dir)
-    if report is None:
+        found = runtime.generate(plans, names, asked, device=device, timeout=timeout, log_dir=log_dir)
+    if found is None:
         return
-    texts = _texts(runtime, asked, wanted, report)
+    texts = _texts(runtime, asked, wanted, found.reports[0])
     if texts and asked.tokenizer:
         out.print("", markup=False)  # the first has been printed as it came
         for number, text in enumerate(texts[1:], 2):
             out.print(f"\n{_headed(number, wanted)}{text}", markup=False, emoji=False)
         out.print()
-    report |= {"text": texts} if texts else {}
-    _print(out, report, plan, device, wanted.of_plan)
+    for its in found.reports if texts else ():
+        its["text"] = _texts(runtime, asked, wanted, its)
+    if several_plans := len(plans) > 1:
+        report = runtime.comparison_of_generations(names, found)
+        print_generations(out, report, [dags[0] for dags in plans], device)
+    else:
+        report = found.reports[0]
+        _print(out, report, plan, device)
+    _print_replaced(out, wanted.of_plans, names)
+    print_sources(out, found.reports[0])
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
-    print_verdicts(out, [report])
+    if trace_path:
+        each = zip(names, plans, found.spans, strict=True)
+        # Of one token after each prompt there is no decode step.
+        steps = [(dag, name, its) for name, dags, spans in each for dag, its in zip(dags, spans, strict=False)]
+        write_trace(trace_path, *zip(*steps, strict=True))
+    print_verdicts(out, found.reports, names if several_plans else None)
 
 
 def _headed(number: int, wanted: Wanted) -> str:
@@ -112,14 +135,13 @@ def _headed(number: int, wanted: Wanted) -> str:
     return f"[{number}] {wanted.prompts[number - 1]}" + ("\n" if wanted.chat else "")
 
 
-def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted, *, aside: bool) -> Any:
-    """The prompts as token ids, held against the plan."""
-    if wanted.check and not plan.model.attention.causal:
+def _asked(runtime: ModuleType, prefill: Dag, wanted: Wanted, *, aside: bool, trace: bool) -> Any:
+    """The prompts as token ids, and what is to be done with them."""
+    if wanted.check and not prefill.plan.model.attention.causal:
         message = "--check compares with one pass, where a model that is not causal lets tokens see those after them"
         raise fail("HX509", message, "leave out --check")
     text: Any = runtime.text
-    work = plan.workload
-    new = wanted.new or work.output_len or 1
+    new = wanted.new or prefill.plan.workload.output_len or 1
     tokenizer, source = None, None
     if wanted.prompts:
         if wanted.weights is None:
@@ -127,19 +149,11 @@ def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted, *, asi
         tokenizer = text.tokenizer_file(wanted.weights)
         texts = runtime.chats(wanted.weights, wanted.prompts) if wanted.chat else wanted.prompts
         prompts = text.encoded(tokenizer, texts, whole=wanted.chat)
-        _check_ids(prompts, plan, tokenizer)
     elif wanted.inputs:
         prompts, notes = runtime.stored_prompts(wanted.inputs, prefill)
         source = {"path": wanted.inputs, "notes": notes}
     else:
         prompts = runtime.seeded_prompts(prefill, wanted.seed)
-    sequences, longest = len(prompts.ids), int(prompts.lengths.max())
-    if sequences != work.batch:
-        hint = f"plan again with --batch {sequences}, or give {work.batch} prompts"
-        raise fail("HX507", f"{counted(sequences, 'prompt')}, and the plan is for {work.batch}", hint)
-    if longest + new > (room := work.seq_len + (work.output_len or 0)):
-        message = f"{longest} tokens and {new} after them do not fit: the plan's cache has room for {room} a sequence"
-        raise fail("HX507", message, f"plan again with --input-len {longest} --output-len {new}, or ask for less")
     ends = () if wanted.ignore_ends or wanted.weights is None else text.ends_of(wanted.weights)
     return runtime.Asked(
         prompts,
@@ -154,16 +168,28 @@ def _asked(runtime: ModuleType, plan: Plan, prefill: Dag, wanted: Wanted, *, asi
         aside,
         source,
         check=wanted.check,
+        trace=trace,
+        cuda_graph=wanted.cuda_graph,
     )
 
 
-def _check_ids(prompts: Any, plan: Plan, tokenizer: str) -> None:
-    """Refuse a tokenizer of another model, whose tokens this one does not know."""
-    vocabulary = plan.model.vocabulary
+def _check_fits(asked: Any, plan: Plan) -> None:
+    """Refuse prompts that the plan has no room for, or with tokens that its model does not know."""
+    prompts, new, work, vocabulary = asked.prompts, asked.new, plan.workload, plan.model.vocabulary
     if vocabulary and (largest := int(prompts.ids.max())) >= vocabulary.size:
-        message = f"makes token {largest}; the plan's model has {vocabulary.size} tokens"
-        hint = "give the tokenizer of the model that the plan is of"
-        raise HelixError(Diagnostic("HX507", message, hint, tokenizer))
+        if asked.tokenizer:
+            message = f"makes token {largest}; the plan's model has {vocabulary.size} tokens"
+            hint = "give the tokenizer of the model that the plan is of"
+            raise HelixError(Diagnostic("HX507", message, hint, asked.tokenizer))
+        message = f"the prompts have token {largest}; {plan.model.name} has {vocabulary.size} tokens"
+        raise fail("HX507", message, "compare plans of one vocabulary")
+    sequences, longest = len(prompts.ids), int(prompts.lengths.max())
+    if sequences != work.batch:
+        hint = f"plan again with --batch {sequences}, or give {work.batch} prompts"
+        raise fail("HX507", f"{counted(sequences, 'prompt')}, and the plan is for {work.batch}", hint)
+    if longest + new > (room := work.seq_len + (work.output_len or 0)):
+        message = f"{longest} tokens and {new} after them do not fit: the plan's cache has room for {room} a sequence"
+        raise fail("HX507", message, f"plan again with --input-len {longest} --output-len {new}, or ask for less")
 
 
 def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, Any]) -> list[str]:
@@ -174,13 +200,15 @@ def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, An
     return found
 
 
-def _print(out: Console, report: dict[str, Any], plan: Plan, device: str, of_plan: str | None) -> None:
+def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> None:
     environment = report["environment"]
     where = environment["gpu" if device == "cuda" else "processor"]
     cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
     ranks = len(report["ranks"])
     out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
     out.print(f"{plan.workload}; a static batch, without a queue")
+    if report["cuda_graph"]:
+        out.print("decode steps replayed from a CUDA graph, the first of them bit for bit what the walk computes")
     out.print()
     each, communication = report["time_per_output_token_ms"], report["communication"]
     rows = table("measured", ">value")
@@ -202,8 +230,15 @@ def _print(out: Console, report: dict[str, Any], plan: Plan, device: str, of_pla
     out.print(rows)
     out.print()
     made = counted(report["output_tokens"], "token")
-    drawn = "" if plan.workload.sampling is None else f", seed {report['seed']}"
-    out.print(f"{made} of {counted(report['sequences'], 'sequence')}, {choice(plan.workload.sampling)}{drawn}")
-    if of_plan is not None:
-        out.print(f"the options replace the plan's choice of tokens ({of_plan}): its steps were lowered and proved so")
-    print_sources(out, report)
+    how = choice(plan.workload.sampling, report["seed"])
+    out.print(f"{made} of {counted(report['sequences'], 'sequence')}, {how}")
+
+
+def _print_replaced(out: Console, of_plans: Sequence[str | None], names: Sequence[str]) -> None:
+    """Say of which plans the options replace the choice of tokens."""
+    for choice_of_plan, name in zip(of_plans, names, strict=True):
+        whose = "the plan's choice of tokens" if len(names) == 1 else f"the choice of tokens of {name}"
+        if choice_of_plan is not None:
+            out.print(
+                f"the options replace {whose} ({choice_of_plan}): its steps were lowered and proved so", markup=False
+            )

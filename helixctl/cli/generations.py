@@ -8,6 +8,7 @@ from helixctl.cli.console import table
 from helixctl.plan import Plan
 from helixctl.simulate import Forecast
 from helixctl.solve import Row
+from helixctl.solve.token_times import TokenTimes
 from helixctl.units import human_bytes, human_seconds
 
 
@@ -49,6 +50,13 @@ def _cells(row: Row) -> list[str]:
         human_seconds(its.decode.exposed_s) if its.decode.exposed_s else "0",
         *held,
     ]
+
+
+def token_times_text(mean_s: float, times: TokenTimes) -> str:
+    """The time per output token: its mean, and how it grows with the context."""
+    each = " / ".join(human_seconds(seconds) for seconds in (times.p50_s, times.p90_s, times.p99_s))
+    first, last = times.contexts
+    return f"mean {human_seconds(mean_s)}, p50 / p90 / p99 {each}, over contexts of {first:,} to {last:,} tokens"
 
 
 def memory_sheet(plan: Plan, forecast: Forecast) -> object:

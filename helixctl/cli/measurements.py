@@ -54,7 +54,7 @@ def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], 
     """What runs side by side measured: the paper's table."""
     reports = result["methods"]
     _heading(out, reports[0], dags[0], device, layout=False)
-    if different := _different(dags):
+    if different := different_work(dags):
         out.print(f"not the same {different}: the methods do different work")
     out.print()
     rows = table(
@@ -139,7 +139,7 @@ def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, lay
         out.print("steps replayed from a CUDA graph, bit for bit what the walk computes")
 
 
-def _different(dags: Sequence[Dag]) -> str:
+def different_work(dags: Sequence[Dag]) -> str:
     """What of the work differs between the plans: the model, the workload, or both."""
     plan = dags[0].plan
     model = any(dag.plan.model != plan.model for dag in dags)

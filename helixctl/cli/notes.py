@@ -36,7 +36,7 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
             f"softmax_slices {attention.softmax_slices}: every head normalises in {attention.softmax_slices} "
             f"slices of {attention.softmax_width} dims; this is another function than softmax_slices 1"
         )
-    if model.feed_forward.experts:
+    if any(model.alike(kind).feed_forward.experts for kind in model.kinds):
         yield "experts are priced for an even routing; all tokens are computed, whatever the routing"
     if work.seq_len == 1:
         yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.generations import generations, memory_sheet
+from helixctl.cli.generations import generations, memory_sheet, token_times_text
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
@@ -22,8 +22,8 @@ from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_co
 from helixctl.solve.candidate import priced
 from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.solve.report import report
-from helixctl.spec.load import load_pair
-from helixctl.spec.origins import Origin
+from helixctl.solve.token_times import token_times
+from helixctl.spec.load import Loaded, load_pair
 from helixctl.spec.slips import slips
 from helixctl.units import UnitError, human_bytes, human_seconds, parse_seconds
 
@@ -138,9 +138,9 @@ def command(
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
-        _report(answers(output, dag_output, json_path), decision, proved, loaded.origins, verbose=verbose)
+        _report(answers(output, dag_output, json_path), decision, proved, loaded, verbose=verbose)
     if json_path:
-        said = (*doubtful, *notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.memory_nbytes))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
@@ -187,11 +187,11 @@ def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, st
         raise click.UsageError("standard input cannot be a spec and the plan to check")
 
 
-def _report(out: Console, decision: Decision, proved: Proof, origins: Sequence[Origin], *, verbose: bool) -> None:
-    plan = decision.plan
+def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, verbose: bool) -> None:
+    plan, origins = decision.plan, loaded.origins
     model, work, cluster = plan.model, plan.workload, plan.cluster
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
-    for note in notes(plan, decision.memory_nbytes):
+    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
         out.print(f"note: {note}")
     out.print()
     generation = decision.forecast.generation
@@ -200,6 +200,9 @@ def _report(out: Console, decision: Decision, proved: Proof, origins: Sequence[O
     if generation is not None:
         out.print(memory_sheet(plan, decision.forecast))
         out.print()
+        if times := token_times(plan):
+            text = token_times_text(generation.time_per_output_token_s, times)
+            out.print(f"time per output token: {text}")
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)

@@ -17,6 +17,7 @@ from helixctl.cli.config_of_weights import check_config
 from helixctl.cli.console import answers, progress
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
+from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
@@ -27,11 +28,11 @@ from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve.deep import Size, counted
+from helixctl.verify import check_steps
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from helixctl.dag.span import Span
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -53,7 +54,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option(
     "--cuda-graph/--no-cuda-graph",
     default=None,
-    help="Replay measured steps from a CUDA graph. Default: on one GPU, where the step allows it.",
+    help="Replay measured or decode steps from a CUDA graph. Default: steps of a pass on one GPU that allow it.",
 )
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
@@ -82,7 +83,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
 @click.option("--dry-run", is_flag=True, help="Say what would run; start nothing.")
-def command(  # noqa: C901  one case an option
+def command(
     documents: tuple[str, ...],
     *,
     compare: bool,
@@ -141,19 +142,32 @@ def command(  # noqa: C901  one case an option
     if dry_run:
         _dry_run(out, documents, dtype, device, drawing)
         return 0
-    read = [load_planned(document) for document in documents]
-    loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
+    loaded, of_plans = _read(documents, drawing)
     _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
-        source = (inputs, weights, weights_prefix, seed)
+        plans = [its[0].plan for its in steps]
+        _check_ranks(documents, plans)
         wanted = Wanted(
-            prompts, new, chat, ignore_eos, *source, output, warmup > 0, check, replaced(read[0], loaded[0])
+            prompts,
+            new,
+            chat,
+            ignore_eos,
+            inputs,
+            weights,
+            weights_prefix,
+            seed,
+            output,
+            warmup > 0,
+            check,
+            bool(cuda_graph),
+            of_plans,
         )
-        _refuse_of_steps({"--compare": compare, "--trace": trace_path, "--cuda-graph": cuda_graph})
-        plan = steps[0].plan
-        check_config(weights, [plan], as_planned=as_planned)
-        how: Any = {"timeout": timeout, "log_dir": log_dir, "report_path": report_path}
-        generate(_runtime(), out, plan, steps, wanted, device=device or plan.cluster.device.kind, **how)
+        check_config(weights, plans, as_planned=as_planned)
+        device = device or plans[0].cluster.device.kind
+        _check_graph(device, wanted=cuda_graph)
+        how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir}
+        how |= {"report_path": report_path, "trace_path": trace_path}
+        generate(_runtime(), out, steps, _names(documents, [its[0] for its in steps]), wanted, **how)
         return 0
     if prompts or new or ignore_eos:
         raise fail("HX509", f"{documents[0]} is of one pass without a cache", "plan with --input-len and --output-len")
@@ -161,8 +175,7 @@ def command(  # noqa: C901  one case an option
     _check_ranks(documents, [dag.plan for dag in dags])
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
     device = device or dags[0].plan.cluster.device.kind
-    if cuda_graph and device != "cuda":
-        raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
+    _check_graph(device, wanted=cuda_graph)
     run = _runtime()
     options = run.Options(
         warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix, cuda_graph=cuda_graph
@@ -184,7 +197,7 @@ def command(  # noqa: C901  one case an option
     if report_path:
         write_output(report_path, json.dumps(report, indent=2) + "\n")
     if trace_path:
-        _write_trace(trace_path, dags, names, [result.spans for result in results])
+        write_trace(trace_path, dags, names, [result.spans for result in results])
     print_verdicts(out, reports, names if compare else None)
     return 0
 
@@ -231,11 +244,12 @@ def _check_usage(documents: tuple[str, ...], output: str | None, *, compare: boo
         raise click.BadParameter("safetensors need a file", param_hint="--output")
 
 
-def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -> list[Dag]:
-    """The dags of the steps of a plan that has several; none where it has one.
+def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -> list[list[Dag]]:
+    """The dags of the steps of each plan, where they have several; none where they have one.
 
     Raises:
-        HelixError: HX509, a step is given as a dag, which alone has no cache to go on with.
+        HelixError: HX509, a step is given as a dag, which alone has no cache to go on with; or some have several, and
+            others one.
     """
     for document, its in zip(documents, loaded, strict=True):
         if isinstance(its, Dag) and its.step != "pass":
@@ -244,7 +258,15 @@ def _steps(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -
     plans = [its for its in loaded if isinstance(its, Plan) and len(its.steps) > 1]
     if not plans:
         return []
-    return [_typed(whole_dag(plans[0], documents[0], step), dtype) for step in plans[0].steps]
+    for document, its in zip(documents, loaded, strict=True):
+        if its not in plans:
+            message = f"{document} is of one pass, and others have a prefill and a decode step"
+            raise fail("HX509", message, "compare passes with passes, and generations with generations")
+    each = zip(plans, documents, strict=True)
+    found = [[_typed(whole_dag(plan, document, step), dtype) for step in plan.steps] for plan, document in each]
+    if findings := [finding for dags in found for finding in check_steps(dags)]:
+        raise HelixError(findings)
+    return found
 
 
 def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> None:
@@ -262,10 +284,16 @@ def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> Non
             raise fail("HX509", message, hint)
 
 
-def _refuse_of_steps(options: dict[str, object]) -> None:
-    for option, given in options.items():
-        if given:
-            raise click.UsageError(f"{option} is of a plan of one pass; this one has a prefill and a decode step")
+def _check_graph(device: str, *, wanted: bool | None) -> None:
+    if wanted and device != "cuda":
+        raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
+
+
+def _read(documents: Sequence[str], drawing: Drawing) -> tuple[list[Plan | Dag], tuple[str | None, ...]]:
+    """What is to run, tokens chosen as the options say; and of each how its file says it, where that is otherwise."""
+    read = [load_planned(document) for document in documents]
+    loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
+    return loaded, tuple(replaced(before, its) for before, its in zip(read, loaded, strict=True))
 
 
 def _dag(planned: Plan | Dag, document: str, dtype: Any) -> Dag:
@@ -322,11 +350,3 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
     for text in texts:
         out.print(text)
     out.print("nothing was started (--dry-run)")
-
-
-def _write_trace(path: str, dags: Sequence[Dag], names: Sequence[str], spans: Sequence[Sequence[Span]]) -> None:
-    from helixctl.emit.trace import Trace, traces_json
-
-    titles = [f"{dag.plan.model.name}, {name}: a measured step" for dag, name in zip(dags, names, strict=True)]
-    timed = zip(titles, dags, spans, strict=True)
-    write_output(path, traces_json([Trace(title, dag, its, simulated=False) for title, dag, its in timed]))

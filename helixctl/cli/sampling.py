@@ -106,6 +106,8 @@ def replaced(read: Plan | Dag, run: Plan | Dag) -> str | None:
     return choice(read.workload.sampling) if isinstance(read, Plan) and read != run else None
 
 
-def choice(sampling: SamplingSpec | None) -> str:
-    """How tokens are chosen: ``greedy``, or ``drawn: temperature 0.7, top_p 0.9``."""
-    return "greedy" if sampling is None else f"drawn: {sampling}"
+def choice(sampling: SamplingSpec | None, seed: int | None = None) -> str:
+    """How tokens are chosen: ``greedy``, or ``drawn: temperature 0.7, top_p 0.9, seed 0``, of a run with its seed."""
+    if sampling is None:
+        return "greedy"
+    return f"drawn: {sampling}" + ("" if seed is None else f", seed {seed}")

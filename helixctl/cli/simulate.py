@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from helixctl.api import Prediction, simulate_step
 from helixctl.cli.against import print_comparison
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned, named, whole_dag
+from helixctl.cli.generations import token_times_text
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
@@ -28,6 +30,7 @@ from helixctl.simulate import Forecast
 from helixctl.simulate.against import MeasuredRun, compare, read_measured
 from helixctl.simulate.json_report import path_report, plan_report, simulation_report
 from helixctl.solve.candidate import of_steps
+from helixctl.solve.token_times import TokenTimes, token_times
 from helixctl.spec import StepName
 from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes, human_seconds
@@ -58,6 +61,11 @@ class _Prediction(Prediction):
     """What is predicted of a file."""
 
     path: str
+
+    @cached_property
+    def token_times(self) -> TokenTimes | None:
+        """The time per output token, where it is a decode step."""
+        return token_times(self.plan) if self.dag.step == "decode" else None
 
     @property
     def title(self) -> str:
@@ -169,7 +177,16 @@ def _as_it_ran(dag: Dag, measured: MeasuredRun, path: str, against: str | None) 
 
 def _report_of(prediction: _Prediction, *, path: bool) -> dict[str, Any]:
     found = {"file": prediction.path} | plan_report(prediction.plan, prediction.dag, prediction.forecast)
+    found["time_per_output_token_ms"] = _token_times_report(prediction)
     return found | ({"critical_path": path_report(prediction.kinds_on_path)} if path else {})
+
+
+def _token_times_report(prediction: _Prediction) -> dict[str, float] | None:
+    times = prediction.token_times
+    if times is None:
+        return None
+    each = {"mean": prediction.forecast.step_s, "p50": times.p50_s, "p90": times.p90_s, "p99": times.p99_s}
+    return {name: seconds * 1e3 for name, seconds in each.items()}
 
 
 def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths: bool) -> None:
@@ -211,6 +228,9 @@ def _generations(predictions: Sequence[_Prediction]) -> Iterator[str]:
                     f"{found.tokens_per_s_per_user:,.1f} tokens/s per user, "
                     f"{found.output_tokens_per_s:,.0f} tokens/s in all: a static batch, without a queue"
                 )
+            if found is not None and decode.token_times is not None:
+                text = token_times_text(found.time_per_output_token_s, decode.token_times)
+                yield f"{PurePath(decode.path).name}: time per output token: {text}"
 
 
 def _prefills(count: int) -> str:

@@ -9,7 +9,8 @@ from math import ceil, log2
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import seconds_of_size
 from helixctl.cost.origin import Constant, Cost, Rule
-from helixctl.dag import AllToAll, Task
+from helixctl.dag import Task
+from helixctl.dag.ops import wire_kind
 from helixctl.spec import ClusterSpec, LinkSpec
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.rates import rates_of
@@ -18,11 +19,12 @@ from helixctl.spec.rates import rates_of
 def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     """Seconds of a collective: calibrated where there is a table that fits, else start-up plus bytes over bandwidth.
 
-    The slowest link that is crossed decides. In an all-to-all every rank receives from each other host what its ranks
-    have for it, over its own share of a NIC. A ring over several hosts runs once per rank that each host has in it,
-    each over a share of a NIC, so the hosts exchange at (ranks per host) x (share) x (NIC rate). The share is
-    min(1, NICs / devices of a host): all groups of a level cross at the same time, and together they are all devices of
-    the host, so that every device has an equal part of the NICs whichever group it is in.
+    A packed exchange costs what one collective of all its bytes costs. The slowest link that is crossed decides. In an
+    all-to-all every rank receives from each other host what its ranks have for it, over its own share of a NIC. A ring
+    over several hosts runs once per rank that each host has in it, each over a share of a NIC, so the hosts exchange at
+    (ranks per host) x (share) x (NIC rate). The share is min(1, NICs / devices of a host): all groups of a level cross
+    at the same time, and together they are all devices of the host, so that every device has an equal part of the NICs
+    whichever group it is in.
     """
     per_host = _per_host(task.ranks, cluster.devices_per_host)
     calibration = rates_of(cluster)
@@ -48,7 +50,7 @@ def _table(task: Task, cluster: ClusterSpec, calibration: CalibrationSpec, hosts
     table.
     """
     ranks, devices = len(task.ranks), cluster.devices_per_host
-    tables = [t for t in calibration.collectives if t.kind == task.kind]
+    tables = [t for t in calibration.collectives if t.kind == wire_kind(task.op)]
     if hosts > 1:
         tables = [t for t in tables if t.ranks == ranks and (t.hosts == hosts if t.hosts else ranks > devices)]
     else:
@@ -58,16 +60,16 @@ def _table(task: Task, cluster: ClusterSpec, calibration: CalibrationSpec, hosts
 
 def _nccl(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
     """``alpha + bytes received / bus bandwidth``."""
-    most = max(per_host.values())
-    fits = c.WITHIN_HOST[task.kind]
+    most, kind = max(per_host.values()), wire_kind(task.op)
+    fits = c.WITHIN_HOST[kind]
     ranks = min(fits, key=lambda n: abs(n - most))
     fit, link = fits[ranks], cluster.within_host
     bandwidth, alpha = link.bandwidth * fit.share, link.latency * fit.latencies
-    origins = [*_link("within_host", link, cluster), fit.origin(f"{task.kind} of {ranks} ranks inside a host")]
+    origins = [*_link("within_host", link, cluster), fit.origin(f"{kind} of {ranks} ranks inside a host")]
     if len(per_host) > 1 and cluster.between_hosts is not None:
-        link, latencies = cluster.between_hosts, c.BETWEEN_HOSTS[task.kind]
+        link, latencies = cluster.between_hosts, c.BETWEEN_HOSTS[kind]
         nics = min(per_host.values()) * _nic_share(cluster)
-        if isinstance(task.op, AllToAll):
+        if kind == "all_to_all":
             nics = _nic_share(cluster) * _crossing(per_host)
         between = nics * link.bandwidth * c.NIC_SHARE.value
         alpha = link.latency * latencies.value
@@ -84,10 +86,11 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
     A ring, and every path of a tree, crosses from host to host over one link of one device.
     """
     ranks, bandwidth, latency = len(task.ranks), cluster.within_host.bandwidth, cluster.within_host.latency
+    kind = wire_kind(task.op)
     origins = _link("within_host", cluster.within_host, cluster)
     if len(per_host) > 1 and cluster.between_hosts is not None:
         share = min(1.0, min(per_host.values()) * _nic_share(cluster))
-        if isinstance(task.op, AllToAll):
+        if kind == "all_to_all":
             share = min(1.0, _nic_share(cluster) * _crossing(per_host))
         between = cluster.between_hosts
         bandwidth, latency = min(bandwidth, between.bandwidth * share), max(latency, between.latency)
@@ -102,7 +105,7 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
         "all_reduce": 2 * (ranks - 1) * latency + moved,
         # torch's gloo backend sums all of it on every rank, and keeps a share (ProcessGroupGloo.cpp).
         "reduce_scatter": 2 * (ranks - 1) * latency + 2 * moved,
-    }[task.kind]
+    }[kind]
     return Cost(seconds, (*origins, c.GLOO))
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 
-from helixctl.dag.ops import COLLECTIVES, Narrow, Op, SendReceive
+from helixctl.dag.ops import COLLECTIVES, Narrow, Op, Packed, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
-from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName
+from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName, accumulator
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -31,6 +31,15 @@ GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
 _COLLECTIVES = frozenset(COLLECTIVES)  # asked of every task many times
+
+
+T = TypeVar("T")
+
+
+def shares(values: Sequence[T], parts: int) -> list[Sequence[T]]:
+    """The ends of a packed exchange, move by move: so many shares of equal length."""
+    each = len(values) // parts
+    return [values[i * each : (i + 1) * each] for i in range(parts)]
 
 
 @with_config(_STRICT)
@@ -56,7 +65,12 @@ class Tensor:
         return tuple((0, size) for size in self.shape)
 
     def given_dtype(self, model: Dtype) -> Dtype | Literal["int64"]:
-        """The dtype of an input or a weight of a model of this dtype: token ids and lengths are integers."""
+        """The dtype of an input or a weight of a model of this dtype.
+
+        Token ids and lengths are integers; what only the choice of experts looks at is held as scores are computed.
+        """
+        if self.name.endswith(".b_choice"):
+            return accumulator(model)
         return "int64" if self.name in _INTEGERS else model
 
 
@@ -100,7 +114,7 @@ class Task:
     """A vertex of the DAG: an op on one rank, or one collective on its ordered ranks.
 
     A collective's inputs and outputs stand in the order of its ranks, one of each per rank (a broadcast has one
-    input, on the first rank).
+    input, on the first rank; a packed exchange one of each per rank for each of its moves, move after move).
     """
 
     id: str
@@ -125,13 +139,32 @@ class Task:
 
     @property
     def moves(self) -> bool:
-        """Whether it moves regions of one tensor, or sums partial ones; all other tasks compute an equation."""
+        """Whether it moves regions of tensors, or sums partial ones; all other tasks compute an equation."""
         return self.is_collective or isinstance(self.op, Narrow)
+
+    @property
+    def parts(self) -> tuple[Task, ...]:
+        """What a packed exchange carries, each move as a task of its own with the exchange's name; else the task.
+
+        ``flops`` and ``nbytes`` stay those of the whole.
+        """
+        if not isinstance(self.op, Packed):
+            return (self,)
+        moves = self.op.moves
+        ins, outs = (shares(values, len(moves)) for values in (self.inputs, self.outputs))
+        each = zip(moves, ins, outs, strict=True)
+        return tuple([replace(self, op=move, inputs=tuple(i), outputs=tuple(o)) for move, i, o in each])
 
     @property
     def receivers(self) -> tuple[int, ...]:
         """The rank of each output of a collective."""
-        return self.ranks[1:] if isinstance(self.op, SendReceive) else self.ranks
+        match self.op:
+            case SendReceive():
+                return self.ranks[1:]
+            case Packed(moves):
+                return self.ranks * len(moves)
+            case _:
+                return self.ranks
 
     @property
     def lane(self) -> Lane:
@@ -195,9 +228,15 @@ class Dag:
             if not task.is_collective:
                 found[task.id] = {task.ranks[0]: (task.inputs, task.outputs)}
                 continue
-            ins = {self.value[v].rank: (v,) for v in task.inputs}
-            outs = {self.value[v].rank: (v,) for v in task.outputs}
+            ins, outs = (self._by_rank(values) for values in (task.inputs, task.outputs))
             found[task.id] = {rank: (ins.get(rank, ()), outs.get(rank, ())) for rank in task.ranks}
+        return found
+
+    def _by_rank(self, values: Iterable[str]) -> dict[int, tuple[str, ...]]:
+        found: dict[int, tuple[str, ...]] = {}
+        for name in values:
+            rank = self.value[name].rank
+            found[rank] = (*found.get(rank, ()), name)
         return found
 
     @cached_property

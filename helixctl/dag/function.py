@@ -7,11 +7,13 @@ unpartitioned. Nothing here knows of devices.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import cast
 
+from helixctl.dag import latent
 from helixctl.dag.document import Level, Role, Tensor
 from helixctl.dag.ops import (
     Activation,
@@ -29,26 +31,37 @@ from helixctl.dag.ops import (
     Merge,
     Multiply,
     Norm,
+    NormBySums,
     Op,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
     Sample,
+    Scale,
+    SquareSums,
+    TokenGate,
+    contracted,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ModelSpec, SamplingSpec, Step, VocabularySpec
+from helixctl.spec import (
+    ExpertsSpec,
+    ModelSpec,
+    MultipliersSpec,
+    RotarySpec,
+    SamplingSpec,
+    SharedExpertSpec,
+    Step,
+    VocabularySpec,
+)
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
 LENGTH = "length"  # real tokens of every sequence, which come first; in a step with a cache those that it holds
 COUNT = "count"  # real new tokens of every sequence in a step with a cache, which come first
-_LENGTHS = (LENGTH, COUNT)
 SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
-_HEADS = ("head", "head_dim")
-_QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,11 @@ class Function:
     def defining(self) -> dict[str, Equation]:
         """The equation that defines each tensor; inputs and weights have none."""
         return {name: eq for eq in self.equations for name in eq.outputs}
+
+    @cached_property
+    def sums(self) -> frozenset[tuple[str, ...]]:
+        """The dims over which equations sum, those of one equation together."""
+        return frozenset(contracted(eq.op) for eq in self.equations)
 
     @cached_property
     def contracted(self) -> dict[str, tuple[str, ...]]:
@@ -124,27 +142,11 @@ def head_weight(vocabulary: VocabularySpec) -> str:
     return "embedding" if vocabulary.tied else "w_head"
 
 
-def projected(model: ModelSpec, layer: int) -> tuple[str, ...]:
-    """Queries, keys and values as they leave the projections, with their biases."""
-    suffix = "_biased" if model.attention.qkv_bias else ""
-    return tuple(f"l{layer}.{name}{suffix}" for name in "qkv")
-
-
-def attended(model: ModelSpec, layer: int) -> tuple[str, ...]:
-    """Queries, keys and values as attention takes them: normalised and rotated, where the model does."""
-    q, k, v = projected(model, layer)
-    suffix = "_rotated" if model.attention.rotary else "_normed" if model.attention.qk_norm else ""
-    return (f"l{layer}.q{suffix}", f"l{layer}.k{suffix}", v) if suffix else (q, k, v)
-
-
-def projection(model: ModelSpec, layer: int) -> str:
-    """The output projection, with its bias."""
-    return f"l{layer}.projection" + ("_biased" if model.attention.output_bias else "")
-
-
 @lru_cache(maxsize=64)
 def function_of(model: ModelSpec, step: Step) -> Function:
     """A pre-norm transformer: per layer attention and a feed-forward network, each behind a norm, each added back.
+
+    Layers may be of several kinds, each with equations and sizes of its own (``model.alike``).
 
     The feed-forward network may be a mixture of experts: GShard's (Lepikhin et al. 2020) with no token dropped, its
     gates renormalised or not. With a vocabulary the layers stand between an embedding and a language-model head, which
@@ -171,9 +173,11 @@ class _Equations:
 
     def __init__(self, model: ModelSpec, step: Step) -> None:
         self.model, self.step = model, step
-        self.extents = full_extents(model, step)
+        self.block = model.alike(model.kind(0))  # of the layer that is added
+        self.extents = full_extents(self.block, step)
         self.logits = step.logits
-        self.norm = Norm(model.norm.function, "hidden", model.norm.eps)
+        self.norm = Norm(model.norm.function, "hidden", model.norm.eps, model.norm.unit_offset)
+        self.multipliers = model.multipliers or MultipliersSpec()
         self.tensors: dict[str, Tensor] = {}
         self.equations: list[Equation] = []
 
@@ -194,13 +198,53 @@ class _Equations:
     def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
         return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)))
 
-    def norm_weight(self, name: str, dim: str = "hidden") -> str:
-        return self.tensor(name, "weight", (dim,), (1.0, 0.125))
+    def norm_weight(self, name: str, *dims: str) -> str:
+        around = 0.0 if self.model.norm.unit_offset else 1.0
+        return self.tensor(name, "weight", dims, (around, 0.125))
+
+    def norm_weights(self, name: str) -> tuple[str, ...]:
+        """The weight of a norm of the residual stream, and its bias."""
+        weight = self.norm_weight(name, "hidden")
+        if not self.model.norm.bias:
+            return (weight,)
+        return (weight, self.tensor(name + "_bias", "weight", ("hidden",), (0.0, 0.125)))
 
     def define(self, layer: int, task: str, op: Op, inputs: tuple[str, ...], *outputs: str) -> None:
         """Add an equation; ``task``: level and name of its tasks, as in their ids."""
         level, _, name = task.partition(".")
         self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
+
+    @property
+    def qkv(self) -> dict[str, tuple[str, str]]:
+        """The dims of queries, keys and values beside those of tokens."""
+        return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in "qkv"}
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        """Those of what attention makes."""
+        return ("head", self.block.attention.value_dim_name)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """With a cache, how many tokens of every sequence it holds."""
+        return (LENGTH,) if self.cached else ()
+
+    @property
+    def lengths(self) -> tuple[str, str]:
+        """How many tokens of every sequence the cache holds, and how many are new."""
+        return (LENGTH, COUNT)
+
+    def rotation(self, rotary: RotarySpec, last: int | None = None) -> Rotate | RotateAt:
+        """A rotation of the step; ``last``: of the last so many dims of every head."""
+        long = rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
+        return (RotateAt if self.cached else Rotate)(rotary, long, last)
+
+    @property
+    def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
+        """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
+        spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
+        window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
 
     @property
     def cached(self) -> bool:
@@ -215,7 +259,8 @@ class _Equations:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
         table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
-        self.define(0, "embed.lookup", Embed(), (ids, table), self.activation("embedded", "hidden"))
+        op = Embed(self.multipliers.embedding, self.multipliers.embedding_in_dtype)
+        self.define(0, "embed.lookup", op, (ids, table), self.activation("embedded", "hidden"))
 
     def head(self, vocabulary: VocabularySpec) -> None:
         last = self.model.layers - 1
@@ -226,20 +271,24 @@ class _Equations:
             length = COUNT if self.cached else self.count(LENGTH, self.extents["seq"])
             every, x = x, self.tensor("last_hidden", "activation", ("batch", "hidden"))
             self.define(last, "head.last", LastToken(), (every, length), x)
-        norm = self.norm_weight("final_norm")
+        norm = self.norm_weights("final_norm")
         if not vocabulary.tied:
             self.weight("w_head", ("hidden", "vocab"), ("hidden",))
         normed = self.tensor("normed", "activation", (*tokens, "hidden"))
         logits = self.tensor("logits", "output", (*tokens, "vocab"))
-        self.define(last, "head.norm", self.norm, (x, norm), normed)
-        self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), logits)
+        self.define(last, "head.norm", self.norm, (x, *norm), normed)
+        scale = Scale(self.multipliers.logits, self.multipliers.logits_cap)
+        made = logits if scale == Scale() else self.tensor("unscaled_logits", "activation", (*tokens, "vocab"))
+        self.define(last, "head.logits", Linear(("hidden",)), (normed, head_weight(vocabulary)), made)
+        if made != logits:
+            self.define(last, "head.scale", scale, (made,), logits)
         if self.cached:
             self.token(last, logits, self.step.sampling)
 
     def token(self, layer: int, logits: str, sampling: SamplingSpec | None) -> None:
         """The next token of every sequence: drawn from all logits, or the best of the best of each share."""
         if sampling is not None:
-            inputs = (logits, self.count(SEED, 0), *_LENGTHS)
+            inputs = (logits, self.count(SEED, 0), LENGTH, COUNT)
             self.define(layer, "head.sample", Sample(sampling), inputs, self.tensor(TOKEN, "output", ("batch",)))
             return
         logit, best = (self.tensor(f"best_{n}", "activation", ("batch", "vocab_share")) for n in ("logit", "token"))
@@ -248,101 +297,226 @@ class _Equations:
 
     def layer(self, i: int) -> None:
         p, model = f"l{i}.", self.model
+        self.block = model.alike(model.kind(i))
+        self.extents = full_extents(self.block, self.step)
         x, y = hidden_states(model, i), hidden_states(model, i + 1)
-        residual = self.attention(i, p, x)
-        down = self.feed_forward(i, p, residual)
+        read, projection = self.attention(i, p, x)
+        residual = self.activation(p + "residual", "hidden")
+        self.define(i, "project.add", Add(self.multipliers.residual), (x, projection), residual)
+        down = self.feed_forward(i, p, read if model.side_by_side else residual)
         self.tensor(y, "output" if y == output_of(model) else "activation", _HIDDEN)
-        self.define(i, "feed_forward.add", Add(), (residual, down), y)
+        self.define(i, "feed_forward.add", Add(self.multipliers.residual), (residual, down), y)
 
-    def attention(self, i: int, p: str, x: str) -> str:
-        spec = self.model.attention
-        norm = self.norm_weight(p + "attention_norm")
-        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
-        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
-        norms = [self.norm_weight(p + f"{n}_norm", "head_dim") for n in "qk" if spec.qk_norm]
-        w_o = self.weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
-        b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
+    def normed_before(self, i: int, task: str, x: str, norm: tuple[str, ...], out: str) -> str:
+        """What a block reads: normalised, or as it is where no norm comes before the block."""
+        if not norm:
+            return x
+        self.define(i, task, self.norm, (x, *norm), self.activation(out, "hidden"))
+        return out
 
-        normed = self.activation(p + "attention_in", "hidden")
-        self.define(i, "distribute.norm", self.norm, (x, norm), normed)
-        q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
-        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
-        if biases:
-            unbiased = (q, k, v)
-            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
-            self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
-        per_head = Norm("rms_norm", "head_dim", self.model.norm.eps)
-        for n, weight in zip("qk", norms, strict=False):
-            source, target = (q, k)[n == "k"], self.activation(f"{p}{n}_normed", *_QKV[n])
-            self.define(i, f"attend.{n}_norm", per_head, (source, weight), target)
-            q, k = (target, k) if n == "q" else (q, target)
-        if spec.rotary:
-            op, at = (RotateAt(spec.rotary), (LENGTH,)) if self.cached else (Rotate(spec.rotary), ())
-            unrotated = (q, k, *at)
-            q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
-            self.define(i, "attend.rotate", op, unrotated, q, k)
-        if self.cached:
-            attention = self.cached_attention(i, p, q, k, v)
+    def normed_after(self, i: int, task: str, x: str, name: str) -> str:
+        """What a block makes: normalised where the model's norms come after the blocks or around them."""
+        if not self.model.norm.after:
+            return x
+        norm = self.norm_weights(name)
+        out = self.activation(x.removesuffix("_biased") + "_normed", "hidden")
+        self.define(i, task, self.norm, (x, *norm), out)
+        return out
+
+    def attention(self, i: int, p: str, x: str) -> tuple[str, str]:
+        """What attention reads, and what it makes."""
+        spec = self.block.attention
+        norm = self.norm_weights(p + "attention_norm") if self.model.norm.before else ()
+        weights: tuple[str, ...] = ()
+        if spec.latent:
+            latent.add_weights(self, p, spec.latent)
         else:
-            attention = self.activation(p + "attention", *_HEADS)
-            self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+            weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
+        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
+        shared = spec.qk_norm_over == "head" and spec.qk_norm_weight == "shared"
+        weighted = spec.qk_norm and spec.qk_norm_weight != "none"
+        norms = [
+            self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else self.qkv[n])) for n in "qk" if weighted
+        ]
+        w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
+        b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
+        sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
+
+        normed = self.normed_before(i, "distribute.norm", x, norm, p + "attention_in")
+        if spec.latent:
+            attention = latent.attend(self, i, p, normed, spec.latent)
+        else:
+            attention = self.attend(i, p, normed, weights, biases, norms, sinks)
         projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project.linear", Linear(_HEADS), (attention, w_o), projection)
+        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
         for bias in b_o:
             unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
             self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
-        residual = self.activation(p + "residual", "hidden")
-        self.define(i, "project.add", Add(), (x, projection), residual)
-        return residual
+        return normed, self.normed_after(i, "project.norm", projection, p + "attention_post_norm")
 
-    def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
-        """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec = self.model.attention
-        dims, init = ("batch", *_POSITION, "kv_head", "head_dim"), (0.0, 1.0)
-        caches = [self.tensor(f"{p}{n}_cache", "state", dims, init, f"{p}{n}_cached") for n in "kv"]
-        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims) for n in "kv")
-        self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
-        inputs = (q, k_cached, v_cached, *_LENGTHS)
-        if self.step.lanes == 1:
-            attention = self.activation(p + "attention", *_HEADS)
-            self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
-            return attention
-        part, lse = (
-            self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
-            for n, last in (("part", "head_dim"), ("lse", "softmax"))
-        )
-        self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
-        attention = self.activation(p + "attention", *_HEADS)
-        self.define(i, "attend.merge", Merge(spec.softmax_width), (part, lse), attention)
+    def attend(
+        self,
+        i: int,
+        p: str,
+        normed: str,
+        weights: tuple[str, ...],
+        biases: tuple[str, ...],
+        norms: list[str],
+        sinks: tuple[str, ...],
+    ) -> str:
+        """What attention makes of what it reads, with keys and values that are products of it."""
+        spec = self.block.attention
+        q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
+        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
+        if biases:
+            unbiased = (q, k, v)
+            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items())
+            self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
+        if spec.qk_norm:
+            q, k = self.normed_heads(i, p, q, k, norms)
+        if spec.rotary:
+            op = self.rotation(spec.rotary)
+            unrotated = (q, k, *self.held)
+            q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
+            self.define(i, "attend.rotate", op, unrotated, q, k)
+        if self.cached:
+            return self.cached_attention(i, p, (q, k, v), sinks)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         return attention
 
-    def feed_forward(self, i: int, p: str, residual: str) -> str:
-        spec = self.model.feed_forward
-        experts = spec.experts
-        each = ("expert",) if experts else ()
-        norm = self.norm_weight(p + "feed_forward_norm")
-        router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",)) if experts else ""
-        w_gate = [self.weight(p + "w_gate", (*each, "hidden", "ffn"), ("hidden",))] if spec.gated else []
-        w_up = self.weight(p + "w_up", (*each, "hidden", "ffn"), ("hidden",))
-        w_down = self.weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
+    def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
+        """Queries and keys, normalised: every head alone, or all heads together."""
+        spec, norm = self.block.attention, self.model.norm
+        targets = tuple(self.activation(f"{p}{n}_normed", *self.qkv[n]) for n in "qk")
+        if spec.qk_norm_over == "projection":
+            sums = self.activation(p + "qk_squares", "qk")
+            self.define(i, "distribute.squares", SquareSums(), (q, k), sums)
+            self.define(
+                i, "distribute.qk_norm", NormBySums(norm.eps, norm.unit_offset), (q, k, sums, *weights), *targets
+            )
+        else:
+            per_head = Norm(norm.function, "head_dim", norm.eps, norm.unit_offset and bool(weights))
+            for n, source, target in zip("qk", (q, k), targets, strict=True):
+                own = [weight for weight in weights if weight.endswith(f"{n}_norm")]
+                self.define(i, f"attend.{n}_norm", per_head, (source, *own), target)
+        return targets[0], targets[1]
 
-        x = self.activation(p + "feed_forward_in", "hidden")
-        self.define(i, "feed_forward.norm", self.norm, (residual, norm), x)
+    def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
+        """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
+        spec, (q, k, v) = self.block.attention, qkv
+        inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.qkv["v"])}), *self.lengths)
+        if self.step.lanes == 1:
+            attention = self.activation(p + "attention", *self.heads)
+            self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
+            return attention
+        part, lse = (
+            self.of_lanes(p + f"attention_{n}", last) for n, last in (("part", self.heads[1]), ("lse", "softmax"))
+        )
+        self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
+        return attention
+
+    def add_cache(self, i: int, p: str, kept: dict[str, tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+        """What a layer leaves in its cache, by name: what is put in, and the dims of it that are kept."""
+        caches, cached = [], []
+        for name, (_, dims) in kept.items():
+            where = ("batch", *_POSITION, *dims)
+            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
+        for name, (_, dims) in kept.items():
+            cached.append(self.tensor(f"{p}{name}_cached", "activation", ("batch", *_POSITION, *dims)))
+        news = [new for new, _ in kept.values()]
+        self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
+        return tuple(cached)
+
+    def of_lanes(self, name: str, last: str) -> str:
+        """What attention over the keys of one lane makes."""
+        return self.tensor(name, "activation", ("batch", "key_lane", "seq", "head", last))
+
+    def feed_forward(self, i: int, p: str, x: str) -> str:
+        """What the feed-forward network makes of what it reads."""
+        experts = self.block.feed_forward.experts
+        own_norm = self.model.norm.before and not self.model.side_by_side
+        norm = self.norm_weights(p + "feed_forward_norm") if own_norm else ()
         if experts:
-            gates = self.activation(p + "gates", "expert")
-            self.define(i, "feed_forward.route", Route(experts.top_k, experts.renormalise), (x, router), gates)
-            down = self.activation(p + "down", "hidden")
-            mixture = Experts(spec.activation, experts.top_k)
-            self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate), down)
-            return down
-        gate = [self.activation(p + "gate", "ffn")] if spec.gated else []
-        up, activated = self.activation(p + "up", "ffn"), self.activation(p + "activated", "ffn")
-        self.define(i, "feed_forward.up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
-        self.define(i, "feed_forward.activation", Activation(spec.activation), (*gate, up)[:1], activated)
+            down = self.mixture(i, p, experts, x, norm)
+        else:
+            weights = self.network_weights(p)
+            x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+            down = self.network(i, p, x, weights)
+        return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
+
+    def network_weights(self, p: str, ffn: str = "ffn", of: str = "") -> tuple[list[str], str, str]:
+        """The weights of a network: the gate's, if it is gated, up, and down."""
+        gate = [self.weight(f"{p}w_{of}gate", ("hidden", ffn), ("hidden",))] if self.block.feed_forward.gated else []
+        up = self.weight(f"{p}w_{of}up", ("hidden", ffn), ("hidden",))
+        return gate, up, self.weight(f"{p}w_{of}down", (ffn, "hidden"), (ffn,))
+
+    def network(
+        self,
+        i: int,
+        p: str,
+        x: str,
+        weights: tuple[list[str], str, str],
+        shared: SharedExpertSpec | None = None,
+        score: Sequence[str] = (),
+    ) -> str:
+        """A network for all tokens: that of a layer, or its shared expert, with what scores a token."""
+        spec, of = self.block.feed_forward, "shared_" if shared else ""
+        ffn, (w_gate, w_up, w_down) = of + "ffn", weights
+        gate = [self.activation(f"{p}{of}gate", ffn)] if spec.gated else []
+        up, activated = self.activation(f"{p}{of}up", ffn), self.activation(f"{p}{of}activated", ffn)
+        self.define(i, f"feed_forward.{of}up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
+        if spec.bias:
+            unbiased = (*gate, up)
+            biases = [self.weight(p + f"b_{n}", ("ffn",), ("hidden",)) for n in ("gate", "up")[2 - len(unbiased) :]]
+            *gate, up = (self.activation(name + "_biased", "ffn") for name in unbiased)
+            self.define(i, "feed_forward.bias", Bias(), (*unbiased, *biases), *gate, up)
+        self.define(i, f"feed_forward.{of}activation", Activation(spec.activation), (*gate, up)[:1], activated)
         inner = activated
         if spec.gated:
-            inner = self.activation(p + "inner", "ffn")
-            self.define(i, "feed_forward.multiply", Multiply(), (activated, up), inner)
+            inner = self.activation(f"{p}{of}inner", ffn)
+            self.define(i, f"feed_forward.{of}multiply", Multiply(), (activated, up), inner)
+        if score:
+            unscored, inner = inner, self.activation(f"{p}{of}scored", ffn)
+            self.define(i, f"feed_forward.{of}score", TokenGate(), (unscored, x, *score), inner)
+        down = self.activation(f"{p}{of}down", "hidden")
+        self.define(i, f"feed_forward.{of}down", Linear((ffn,)), (inner, w_down), down)
+        if spec.bias:
+            b_down = self.weight(p + "b_down", ("hidden",), ("ffn",))
+            unbiased_down, down = down, self.activation(p + "down_biased", "hidden")
+            self.define(i, "feed_forward.down_bias", Bias(), (unbiased_down, b_down), down)
+        return down
+
+    def mixture(self, i: int, p: str, experts: ExpertsSpec, x: str, norm: tuple[str, ...]) -> str:
+        """A mixture of experts, of the stream behind a norm if there is one; a shared expert is added to it."""
+        spec, router = self.block.feed_forward, experts.router
+        w_router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",))
+        b_router = [self.weight(p + "b_router", ("expert",), ("hidden",))] if router.bias else []
+        b_choice = [self.tensor(p + "b_choice", "weight", ("expert",), (0.0, 0.125))] if router.choice_bias else []
+        w_gate = [self.weight(p + "w_gate", ("expert", "hidden", "ffn"), ("hidden",))] if spec.gated else []
+        w_up = self.weight(p + "w_up", ("expert", "hidden", "ffn"), ("hidden",))
+        w_down = self.weight(p + "w_down", ("expert", "ffn", "hidden"), ("ffn",))
+        biases = []
+        if spec.bias:
+            its = {"b_up": "ffn", "b_down": "hidden", **({"b_gate": "ffn"} if spec.gated else {})}
+            biases = [self.weight(p + name, ("expert", dim), ("hidden",)) for name, dim in its.items()]
+        shared = experts.shared
+        shared_weights = self.network_weights(p, "shared_ffn", "shared_") if shared else None
+        scored = shared is not None and shared.scored
+        score = [self.weight(p + "w_shared_score", ("hidden",), ("hidden",))] if scored else []
+
+        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        gates = self.activation(p + "gates", "expert")
+        route = Route(experts.top_k, experts.renormalise, router)
+        self.define(i, "feed_forward.route", route, (x, w_router, *b_router, *b_choice), gates)
+        made = self.activation(p + ("routed" if shared else "down"), "hidden")
+        mixture = Experts(spec.activation, experts.top_k, spec.clamp, experts.gates_on)
+        self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate, *biases), made)
+        if shared is None or shared_weights is None:
+            return made
+        beside = self.network(i, p, x, shared_weights, shared, score)
         down = self.activation(p + "down", "hidden")
-        self.define(i, "feed_forward.down", Linear(("ffn",)), (inner, w_down), down)
+        self.define(i, "feed_forward.together", Add(), (made, beside), down)
         return down

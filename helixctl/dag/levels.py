@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from helixctl.dag.document import Level
 from helixctl.dag.function import TOKEN, Function
-from helixctl.dag.ops import AllToAll, Op, PartialAttention, SendReceive
+from helixctl.dag.ops import AllToAll, HeadLinear, Op, PartialAttention, SendReceive, SquareSums
 
 
 def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
     """The layer and the level of a task that moves a tensor.
 
     What is made at one level moves at it, or at a level of its own: between ``distribute`` and ``attend`` lies
-    ``exchange``; after ``attend`` comes ``concat``, or, where heads are given back their dims, ``project``. What is
-    given moves at the level of its first reader. Between stages it is ``transfer``, of the layer that it goes to. What
-    one lane attends to moves at ``attend``, which ends with the merge.
+    ``exchange`` (the statistics of a norm stay at ``distribute``); after ``attend`` comes ``concat``, or, where heads
+    are given back their dims, ``project``. What is given moves at the level of its first reader. Between stages it is
+    ``transfer``, of the layer that it goes to. What one lane attends to moves at ``attend``, which ends with the merge.
     """
     maker = function.defining.get(tensor)
     if maker is None:
@@ -22,9 +22,11 @@ def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
     if isinstance(op, SendReceive) and tensor != TOKEN:
         return maker.layer + 1, "transfer"
     match maker.level:
-        case "attend" if isinstance(maker.op, PartialAttention):
+        case "attend" if isinstance(maker.op, PartialAttention) or (
+            isinstance(maker.op, HeadLinear) and maker.op.parts
+        ):
             return maker.layer, "attend"
-        case "distribute" if maker.name != "norm":
+        case "distribute" if maker.name != "norm" and not isinstance(maker.op, SquareSums):
             return maker.layer, "exchange"
         case "attend":
             return maker.layer, "project" if isinstance(op, AllToAll) else "concat"

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
-from helixctl.spec import Dtype, RotarySpec, SamplingSpec, accumulator
+from helixctl.spec import ClampSpec, Dtype, RotarySpec, RouterSpec, SamplingSpec, accumulator
 
 T = TypeVar("T")
+
+
+def _unless(default: float | bool | None) -> Any:  # noqa: FBT001  a value
+    """An attribute that came to an op after documents were written; while it has its default they leave it out."""
+    return Field(strict=True, exclude_if=lambda value: value == default)
+
+
+Flag = Annotated[bool, _unless(default=False)]
+Factor = Annotated[float, _unless(1.0)]
+LaterCount = Annotated[int | None, Field(ge=1), _unless(None)]
+LaterNumber = Annotated[float | None, Field(gt=0), _unless(None)]
+Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
+
+
+def factor_of(scale: float | None, softmax_width: int) -> float:
+    """A scale of attention of its own, or that of the width of a softmax."""
+    return 1 / math.sqrt(softmax_width) if scale is None else scale
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -27,23 +45,59 @@ class Broadcast:
 
 @_op
 class Embed:
-    """The row of every token in a table; zero where the table's rows on this rank do not hold the token.
+    """The row of every token in a table, times ``multiplier``; zero where this rank's rows do not hold the token.
 
     Inputs: ids (batch, seq), int64, and table (vocab, hidden). With a part of the vocabulary it makes a partial sum,
-    in the model's dtype: of its terms one alone is not zero, so that no sum is rounded.
+    in the model's dtype: of its terms one alone is not zero, so that no sum is rounded. ``in_dtype``: the multiplier is
+    rounded to the dtype of the output first.
     """
 
     kind: Literal["embed"] = field(default="embed", kw_only=True)
+    multiplier: Factor = 1.0
+    in_dtype: Flag = False
 
 
 @_op
 class Norm:
-    """Root-mean-square normalisation over ``dim``: x / sqrt(mean(x^2) + eps) * weight. Inputs: x, weight."""
+    """Normalisation over ``dim``, the last dim of x, then a product with a weight and the sum with a bias.
+
+    rms_norm: x / sqrt(mean(x^2) + eps); layer_norm: (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps). Inputs: x, and
+    there may be a weight, and behind it a bias; their dims are the last of x. ``unit_offset``: the factor is
+    1 + weight.
+    """
 
     kind: Literal["norm"] = field(default="norm", kw_only=True)
-    function: Literal["rms_norm"]
+    function: Literal["rms_norm", "layer_norm"]
     dim: str
     eps: Annotated[float, Field(strict=True)]
+    unit_offset: Flag = False
+
+
+@_op
+class SquareSums:
+    """The sums of the squares of queries and of keys, over all heads together: the statistics of their norms.
+
+    Inputs: q (batch, seq, head, head_dim), k (batch, seq, kv_head, head_dim), the heads of keys being those of q's
+    heads. Output: (batch, seq, qk), the sum of queries first. A head of keys counts once, whatever the number of ranks
+    that hold it: each rank counts its share of the heads of queries that attend with it. With a part of the heads, or
+    of head_dim, it makes a partial sum, in the accumulator's dtype.
+    """
+
+    kind: Literal["square_sums"] = field(default="square_sums", kw_only=True)
+
+
+@_op
+class NormBySums:
+    """rms_norm of queries and keys over all heads together, by sums that are known.
+
+    Inputs: q, k, sums (batch, seq, qk), and the weights of q (head, head_dim) and of k (kv_head, head_dim). Outputs: of
+    each of the two x / sqrt(sum / N + eps) * weight, N being the elements of the whole weight. ``unit_offset``: as of
+    a norm.
+    """
+
+    kind: Literal["norm_by_sums"] = field(default="norm_by_sums", kw_only=True)
+    eps: Annotated[float, Field(strict=True)]
+    unit_offset: Flag = False
 
 
 @_op
@@ -55,6 +109,33 @@ class Linear:
 
     kind: Literal["linear"] = field(default="linear", kw_only=True)
     contract: Annotated[tuple[str, ...], FailFast()]
+
+
+@_op
+class HeadLinear:
+    """A product in every head alone, with the head's part of a weight.
+
+    Inputs: x, whose last two dims are head and another, d; w, which has the dims head, ``contract`` and a third. Of d
+    the first dims, as many as w has along ``contract``, are summed with these; what is left of d follows the product
+    (``rest``), or else is left out. The dims of the output are those of x, but for its last. x is rounded to the
+    model's dtype first. ``parts``: x is of a part of the keys, so that the product is one of those that are merged.
+    """
+
+    kind: Literal["head_linear"] = field(default="head_linear", kw_only=True)
+    contract: str
+    rest: Annotated[bool, Field(strict=True)] = False
+    parts: Annotated[bool, Field(strict=True)] = False
+
+
+@_op
+class Join:
+    """Each head's dims of two inputs, those of the second behind those of the first.
+
+    Inputs: a (batch, seq, head, A), or (batch, seq, A) which is of all heads; b (batch, seq, kv_head, B) of one head,
+    which is of all heads. Output: (batch, seq, head, A + B), or with kv_head where a has no heads.
+    """
+
+    kind: Literal["join"] = field(default="join", kw_only=True)
 
 
 @_op
@@ -71,24 +152,46 @@ class Bias:
 class Rotate:
     """The rotary embedding of each input, with a token's place in its sequence as position.
 
-    Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim. Outputs: y_1, ..., y_k.
+    Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim. Outputs: y_1, ..., y_k. ``long``: of
+    a rotary embedding with factors for short and for long sequences, the latter.
+    Of a head the last ``last`` dims are turned, as if they were all; None: all are.
     """
 
     kind: Literal["rotate"] = field(default="rotate", kw_only=True)
     rotary: RotarySpec
+    long: Flag = False
+    last: LaterCount = None
 
 
 @_op
 class Attention:
     """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
 
-    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim). Of H heads and G kv_heads, head h
-    attends with kv_head h // (H / G).
+    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim); there may be a fourth, sinks
+    (head). Of H heads and G kv_heads, head h attends with kv_head h // (H / G). Where the heads of values have a width
+    of their own, v and the output have a dim v_dim instead of head_dim.
+
+    Attributes:
+        softmax_width: dims of a softmax.
+        causal: a token attends to itself and those before it.
+        window: causal alone; tokens that a token attends to at most, the last ones, itself among them.
+        chunk: causal alone; a token attends to those of its own chunk of so many positions: p // chunk is the same.
+        scale: what products are multiplied with; None: 1 / sqrt(softmax_width).
+        soft_cap: c, where scores x become c tanh(x / c), ahead of the mask; None: they stay.
     """
 
     kind: Literal["attention"] = field(default="attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -96,11 +199,13 @@ class RotateAt:
     """The rotary embedding of each input, with a token's place behind what the cache holds as position.
 
     Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim, and length (batch) int64. Outputs:
-    y_1, ..., y_k. Token t of sequence b has position length[b] + t.
+    y_1, ..., y_k. Token t of sequence b has position length[b] + t. ``last``: as ``rotate`` has it.
     """
 
     kind: Literal["rotate_at"] = field(default="rotate_at", kw_only=True)
     rotary: RotarySpec
+    long: Flag = False
+    last: LaterCount = None
 
 
 @_op
@@ -108,7 +213,8 @@ class CacheWrite:
     """Put the new keys and values into the cache, behind what it holds.
 
     Inputs: k and v (batch, seq, kv_head, head_dim); k_cache and v_cache (batch, key_cycle, key_lane, key_offset,
-    kv_head, head_dim); length and count (batch) int64. Outputs: k_cached and v_cached, the cache afterwards. Token t of
+    kv_head, head_dim); length and count (batch) int64. Outputs: k_cached and v_cached, the cache afterwards. There may
+    be one tensor and its cache alone, whose heads are both keys and values. Token t of
     sequence b, where t < count[b], goes to position length[b] + t = (key_cycle x lanes + key_lane) x block +
     key_offset; all other positions keep what they have.
     """
@@ -129,6 +235,15 @@ class CachedAttention:
     kind: Literal["cached_attention"] = field(default="cached_attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -143,6 +258,15 @@ class PartialAttention:
     kind: Literal["partial_attention"] = field(default="partial_attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -160,23 +284,28 @@ class Merge:
 
 @_op
 class Activation:
-    """An elementwise function: gelu (with erf), relu or silu."""
+    """An elementwise function: gelu (with erf), gelu_tanh (its approximation), relu, relu_squared or silu."""
 
     kind: Literal["activation"] = field(default="activation", kw_only=True)
-    function: Literal["gelu", "relu", "silu"]
+    function: Function
+
+
+_PLAIN: Final = RouterSpec()
 
 
 @_op
 class Route:
-    """Gates of every token: a softmax, kept for its ``top_k`` best experts, zero for all others.
+    """Gates of every token: scores, kept for its ``top_k`` best experts, zero for all others.
 
-    Inputs: x (batch, seq, hidden), weight (hidden, expert). Of equal logits the lower expert is the better. The softmax
-    is over the ``top_k`` (``renormalise``), or else over all experts.
+    Inputs: x (batch, seq, hidden), weight (hidden, expert), bias (expert) where ``router`` has one, choice_bias
+    (expert) where it has one. Of equal numbers the lower expert is the better. A softmax is over the ``top_k``
+    (``renormalise``), or else over all experts.
     """
 
     kind: Literal["route"] = field(default="route", kw_only=True)
     top_k: Annotated[int, Field(strict=True, ge=1)]
     renormalise: Annotated[bool, Field(strict=True)] = True
+    router: Annotated[RouterSpec, Field(exclude_if=lambda router: router == _PLAIN)] = _PLAIN
 
 
 @_op
@@ -184,20 +313,48 @@ class Experts:
     """The sum over experts of gate * activation(x w_up) w_down; a token is computed where its gate is not zero.
 
     Inputs: x (batch, seq, hidden), gates (batch, seq, expert), w_up (expert, hidden, ffn), w_down (expert, ffn,
-    hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down.
-    ``top_k`` bounds the gates of a token that are not zero: an executor may look at so many of the largest.
+    hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down. Behind
+    them may stand biases of all of these products, in the same order: b_up (expert, ffn), b_down (expert, hidden), and
+    b_gate (expert, ffn) with w_gate; b_down counts where ffn begins. ``top_k`` bounds the gates of a token that are not
+    zero: an executor may look at so many of the largest. ``clamp`` bounds the activation. ``gates_on``: what a gate
+    multiplies.
     """
 
     kind: Literal["experts"] = field(default="experts", kw_only=True)
-    function: Literal["gelu", "relu", "silu"]
+    function: Function
     top_k: Annotated[int, Field(strict=True, ge=1)]
+    clamp: Annotated[ClampSpec | None, Field(exclude_if=lambda clamp: clamp is None)] = None
+    gates_on: Annotated[Literal["output", "input"], Field(exclude_if=lambda on: on == "output")] = "output"
+
+
+@_op
+class TokenGate:
+    """Every token multiplied by a number of its own: y = x * sigmoid(t weight).
+
+    Inputs: x (batch, seq, shared_ffn), t (batch, seq, hidden) with all of hidden, weight (hidden).
+    """
+
+    kind: Literal["token_gate"] = field(default="token_gate", kw_only=True)
 
 
 @_op
 class Add:
-    """The elementwise sum of two values."""
+    """The elementwise sum of two values, the second times ``multiplier``.
+
+    Both may be partial sums, over dims of their own.
+    """
 
     kind: Literal["add"] = field(default="add", kw_only=True)
+    multiplier: Factor = 1.0
+
+
+@_op
+class Scale:
+    """The product of a value with ``multiplier``; with a cap c, c tanh of that product over c."""
+
+    kind: Literal["scale"] = field(default="scale", kw_only=True)
+    multiplier: Factor = 1.0
+    cap: Annotated[float | None, _unless(None)] = None
 
 
 @_op
@@ -266,6 +423,20 @@ class SendReceive:
 
 
 @_op
+class Packed:
+    """Several collectives of the same ranks in one exchange, each of a tensor of its own.
+
+    Inputs and outputs: those of the first of ``moves``, one per rank, then those of the second, and so on. Each is as
+    if it were a task by itself; the exchange takes one start-up for all of them.
+    """
+
+    kind: Literal["packed"] = field(default="packed", kw_only=True)
+    moves: Annotated[
+        tuple[Annotated[AllToAll | AllGather, Field(discriminator="kind")], ...], FailFast(), Field(min_length=2)
+    ]
+
+
+@_op
 class LastToken:
     """The last real token of every sequence: y[b] = x[b, length[b] - 1]; zero where x does not hold that row.
 
@@ -317,6 +488,8 @@ Op = Annotated[
     | Embed
     | Norm
     | Linear
+    | HeadLinear
+    | Join
     | Bias
     | Rotate
     | Attention
@@ -324,6 +497,7 @@ Op = Annotated[
     | Multiply
     | Route
     | Experts
+    | TokenGate
     | Add
     | LastToken
     | RotateAt
@@ -334,15 +508,19 @@ Op = Annotated[
     | Best
     | Choose
     | Sample
+    | SquareSums
+    | NormBySums
+    | Scale
     | AllToAll
     | AllGather
     | AllReduce
     | ReduceScatter
+    | Packed
     | SendReceive
     | Narrow,
     Field(discriminator="kind"),
 ]
-COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, SendReceive)
+COLLECTIVES = (Broadcast, AllToAll, AllGather, AllReduce, ReduceScatter, Packed, SendReceive)
 # Of the terms of their sums one alone is not zero: a partial sum needs no wider dtype.
 _SELECTING = (Embed, LastToken)
 
@@ -356,10 +534,19 @@ def contracted(op: Op) -> tuple[str, ...]:
             return ("vocab",)
         case Experts():
             return ("expert", "ffn")
+        case SquareSums():
+            return ("head", "head_dim")
         case LastToken():
             return ("seq",)
         case _:
             return ()
+
+
+def wire_kind(op: Op) -> str:
+    """The kind of collective by which an op's data travel: of packed gathers a gather, else an all-to-all."""
+    if not isinstance(op, Packed):
+        return op.kind
+    return "all_gather" if all(isinstance(move, AllGather) for move in op.moves) else "all_to_all"
 
 
 def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bool) -> Dtype | Literal["int64"]:
@@ -373,10 +560,12 @@ def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bo
         partial: whether it makes a partial sum.
     """
     match op:
-        case Route():
+        case Route() | SquareSums():
             return accumulator(model)
         case PartialAttention():
             return reduced if output == 0 else accumulator(model)
+        case HeadLinear():
+            return reduced if op.parts else model
         case Best():
             return accumulator(model) if output == 0 else "int64"
         case Choose() | Sample():

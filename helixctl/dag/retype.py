@@ -21,13 +21,14 @@ def retyped(dag: Dag, dtype: Dtype) -> Dag:
     values: dict[str, Value] = {v.id: replace(v, dtype=dag.tensor[v.tensor].given_dtype(dtype)) for v in dag.values}
     moved: dict[str, int] = {}
     for task in dry_run(dag).done:
-        for place, value_id in enumerate(task.outputs):
-            if task.moves:
-                kept = values[task.inputs[0]].dtype
-            else:
-                partial = bool(values[value_id].partial)
-                kept = made_dtype(task.op, place, dtype, plan.partial_dtype, partial=partial)
-            values[value_id] = replace(values[value_id], dtype=kept)
+        for part in task.parts:
+            for place, value_id in enumerate(part.outputs):
+                if part.moves:
+                    kept = values[part.inputs[0]].dtype
+                else:
+                    partial = bool(values[value_id].partial)
+                    kept = made_dtype(part.op, place, dtype, plan.partial_dtype, partial=partial)
+                values[value_id] = replace(values[value_id], dtype=kept)
         ins, outs = [values[v] for v in task.inputs], [values[v] for v in task.outputs]
         moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs, dag.tensor)
     tasks = tuple(replace(task, nbytes=moved[task.id]) for task in dag.tasks)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from helixctl.dag import Dag
 from helixctl.plan import Layout
+from helixctl.spec import ModelSpec
 
 
 def title(dag: Dag) -> str:
@@ -16,24 +19,13 @@ def title(dag: Dag) -> str:
 def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     """Pairs of a key and its text."""
     model, workload, cluster, layout = dag.plan.model, dag.plan.workload, dag.plan.cluster, dag.plan.layout
-    heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
-    if model.attention.key_heads < model.attention.heads:
-        heads += f" for {model.attention.key_heads} of keys and values"
-    if model.attention.softmax_slices > 1:
-        heads += f" in {model.attention.softmax_slices} softmax slices"
-    network = f"feed-forward {model.feed_forward.intermediate_size}"
-    if experts := model.feed_forward.experts:
-        network = f"{experts.count} experts of {model.feed_forward.intermediate_size}, top {experts.top_k}"
     # How results are combined, and every axis that is not at its default, also axes that are added later.
     gathers = {"combine", "gather_order"} if layout.combine == "concat" else {"combine"}
     rest = layout.model_dump(mode="json", include=gathers if layout.partitions > 1 else set())
     rest |= layout.model_dump(mode="json", exclude={"groups", "slices"}, exclude_defaults=True)
     axes = [f"{axis} {value}".replace("_", " ") for axis, value in rest.items()]
-    if model.feed_forward.gated:
-        network += ", gated"
-    if model.vocabulary:
-        network += f", vocabulary {model.vocabulary.size}"
-    shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {heads}, {network}, {model.dtype}"
+    ends = f", vocabulary {model.vocabulary.size}" if model.vocabulary else ""
+    shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {_layers(model)}{ends}, {model.dtype}"
     devices = f"{_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}"
     cut = ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes])
     return (
@@ -44,6 +36,29 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
         ("plan", dag.plan.digest),
         *((("dag", dag.digest),) if dag.plan_digest else ()),  # a part of a dag is no document
     )
+
+
+def _layers(model: ModelSpec) -> str:
+    """What the layers are; of several kinds how many there are of each."""
+    if not model.pattern:
+        return _parts(model)
+    counts = Counter(model.kind(layer) for layer in range(model.layers))
+    return "; ".join(f"{count} {kind}: {_parts(model.alike(kind))}" for kind, count in counts.items())
+
+
+def _parts(model: ModelSpec) -> str:
+    """Heads and feed-forward network of a layer."""
+    heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
+    if latent := model.attention.latent:
+        heads += f" over a latent of {latent.kv_rank} + {latent.rope_dim}"
+    elif model.attention.key_heads < model.attention.heads:
+        heads += f" for {model.attention.key_heads} of keys and values"
+    if model.attention.softmax_slices > 1:
+        heads += f" in {model.attention.softmax_slices} softmax slices"
+    network = f"feed-forward {model.feed_forward.intermediate_size}"
+    if experts := model.feed_forward.experts:
+        network = f"{experts.count} experts of {model.feed_forward.intermediate_size}, top {experts.top_k}"
+    return f"{heads}, {network}, gated" if model.feed_forward.gated else f"{heads}, {network}"
 
 
 def team_words(layout: Layout, rank: int) -> list[str]:

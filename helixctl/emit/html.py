@@ -10,7 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from helixctl.dag import Dag, Task, Tensor, Value
+from helixctl.dag import AllGather, AllToAll, Dag, Task, Tensor, Value
 from helixctl.emit.heading import facts, title
 from helixctl.emit.lanes import Lanes, arrange
 from helixctl.emit.svg import (
@@ -156,8 +156,11 @@ def _work(task: Task) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, AllToAll | AllGather):  # one of a packed exchange
+        its = [f"{f.name} {getattr(value, f.name)}" for f in dataclasses.fields(value) if f.name != "kind"]
+        return f"{value.kind} ({', '.join(its)})"
     if isinstance(value, tuple):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(_plain(item) for item in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

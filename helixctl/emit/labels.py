@@ -13,6 +13,7 @@ from math import prod
 from typing import Final
 
 from helixctl.dag import Activation, AllGather, AllReduce, Attention, Broadcast, Dag, Linear, SendReceive, Task, Value
+from helixctl.dag.ops import wire_kind
 from helixctl.emit.columns import device_word
 from helixctl.emit.text_width import fit, text_width
 
@@ -82,7 +83,8 @@ class Labels:
             case Activation():
                 return task.op.function
             case _:
-                return _SHORT_KINDS.get(task.kind, task.kind.replace("_", " "))
+                kind = wire_kind(task.op)
+                return _SHORT_KINDS.get(kind, kind.replace("_", " "))
 
     def _forms(self, task: Task) -> tuple[str, ...]:
         """The label of a bar in several forms, the longest first."""

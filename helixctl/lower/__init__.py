@@ -62,6 +62,7 @@ def _filled(builder: B, only: Collection[int] | None, layers: range | None, micr
         builder.enter(stage, replica, microbatch)
         for layer in layout.layers(stage, plan.model):
             if layers is None or layer in layers:
+                builder.enter_layer(layer)
                 _begin(builder, layer, given=layers is not None and layer == layers.start > 0)
                 add_equations(builder, builder.function.layers[layer])
     last = plan.model.layers - 1

@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
-from helixctl.dag import Broadcast, Dag, Level, Narrow, Op, SendReceive, Task, Value
+from helixctl.dag import Add, AllGather, AllToAll, Broadcast, Dag, Level, Narrow, Op, Packed, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import TOKEN, Equation, function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
 from helixctl.plan.layout import Axis, full_extents
-from helixctl.plan.sharding import Region, Sharding, Shares
+from helixctl.plan.sharding import Region, Sharding, shares_of_blocks
 from helixctl.spec import Dtype, StepName
 
 Cut = Mapping[str, Interval]  # of every dim that is not whole
@@ -33,6 +33,22 @@ class _Known(NamedTuple):
     nbytes: int
 
 
+class Moved(NamedTuple):
+    """One tensor in a collective.
+
+    Attributes:
+        op: how it moves.
+        tensor: which one.
+        stage: the name of the result: the values are ``tensor:stage@rank``.
+        cut: gives the region with which a rank is left.
+    """
+
+    op: Op
+    tensor: str
+    stage: str
+    cut: Callable[[int], Cut] = lambda _: _WHOLE
+
+
 class Builder:
     """A dag under construction.
 
@@ -49,10 +65,8 @@ class Builder:
         self.layout = plan.layout
         self.model = plan.model
         self.function = function_of(plan.model, self.step)
-        self.shares = Shares(plan.layout, plan.model, self.step)
-        # On which the moves of tensors depend, beside the tensor: tables are few and kept.
-        cutting = [plan.layout.ways(axis) > 1 for axis in get_args(Axis)]
-        self.form = (id(self.shares.table), plan.layout.gather_order, *cutting)
+        self._shares = shares_of_blocks(plan.layout, plan.model, self.step)
+        self._cutting = [plan.layout.ways(axis) > 1 for axis in get_args(Axis)]
         self.held: dict[tuple[str, int], Value] = {}
         # In their canonical sequence: as the tasks name them, inputs before outputs.
         self._values: dict[str, Value] = {}
@@ -61,9 +75,8 @@ class Builder:
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
-        self._extents = full_extents(plan.model, self.step)
-
         self.enter(0, 0, 0)
+        self.enter_layer(0)
 
     def enter(self, stage: int, replica: int, microbatch: int) -> None:
         """Go to a stage of a replica, and a microbatch."""
@@ -76,7 +89,15 @@ class Builder:
         self._replica = f"r{replica}" if layout.data > 1 else ""
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
-        self._known: dict[tuple[str, str, int], _Known] = {}
+        self._known: dict[tuple[str, str, str, int], _Known] = {}
+
+    def enter_layer(self, layer: int) -> None:
+        """Go to a layer: tensors are cut as its block has it."""
+        self._kind = self.model.kind(layer)
+        self.shares = self._shares[self._kind]
+        # On which the moves of tensors depend, beside the tensor: tables are few and kept.
+        self.form = (id(self.shares.table), self.layout.gather_order, *self._cutting)
+        self._extents = full_extents(self.shares.model, self.step)
 
     def enter_the_end(self, replica: int, microbatch: int) -> None:
         """Go to the last stage and its next tokens; what is added comes after all microbatches, in their order."""
@@ -121,16 +142,17 @@ class Builder:
     def evaluate(self, equation: Equation, rank: int) -> None:
         """Add the task that computes, on one rank, its share of what an equation defines, by the table of shardings.
 
-        Layers are alike: what a task is made of is worked out for the first of them.
+        Layers of a block are alike: what a task is made of is worked out for the first of them.
         """
-        known = self._known.get((equation.level, equation.name, rank))
+        key = (self._kind, equation.level, equation.name, rank)
+        known = self._known.get(key)
         if known is None or known.op != equation.op:
             cuts = {tensor: self.cut(self.shares.of(tensor).made, rank) for tensor in equation.outputs}
             first = equation.outputs[0]
             task = self.compute(equation.level, equation.name, rank, first, cuts[first], cuts)
             made = tuple(self.held[tensor, rank] for tensor in equation.outputs)
             end = task.id.partition(".")[2]
-            self._known[equation.level, equation.name, rank] = _Known(task.op, end, made, task.flops, task.nbytes)
+            self._known[key] = _Known(task.op, end, made, task.flops, task.nbytes)
             return
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         outputs = [
@@ -164,17 +186,19 @@ class Builder:
 
         ``cut`` gives the interval of every dim that is not whole (``each``: of outputs that are cut otherwise). A dim
         that the equation contracts makes the output a partial sum, which is kept in float32 unless the layout says
-        otherwise (docs/adr/0004-reduction-dtype.md).
+        otherwise (docs/adr/0004-reduction-dtype.md). The sum of two partial sums is partial over the dims of both.
         """
         equation = self.function.defining[output]
+        inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         contract = contracted(equation.op)
         partial = tuple((dim, cut[dim]) for dim in contract if dim in cut and cut[dim] != (0, self._extents[dim]))
+        if isinstance(equation.op, Add):
+            partial = tuple(each for value in inputs for each in value.partial)
         outputs = []
         for place, tensor in enumerate(equation.outputs):
             dtype = made_dtype(equation.op, place, self.model.dtype, self._partial_dtype, partial=bool(partial))
             region = self._region(tensor, (each or {}).get(tensor, cut))
             outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
-        inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
         edges = self._edges(equation.op, 1, inputs, outputs)
         return self._add(Task(task_id, equation.layer, level, equation.op, (rank,), *edges))
@@ -190,30 +214,41 @@ class Builder:
         stage: str,
         cut: Callable[[int], Cut] = lambda _: _WHOLE,
     ) -> None:
-        """Add one collective on a tensor.
+        """Add one collective on a tensor: see ``Moved`` and ``exchange``."""
+        self.exchange(layer, level, name, ranks, [Moved(op, tensor, stage, cut)])
 
-        A collective of one rank is no task, nor is one of ranks that are not lowered. ``stage`` names the result: the
-        values are ``tensor:stage@rank``. A rank is left with the region that ``cut`` gives it.
+    def exchange(self, layer: int, level: Level, name: str, ranks: Sequence[int], moved: Sequence[Moved]) -> None:
+        """Add one collective of some ranks: what moves a tensor, or a packed exchange of several.
+
+        A collective of one rank is no task, nor is one of ranks that are not lowered.
         """
         if len(ranks) == 1 or not self._lowered(ranks):
             return
-        senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
-        receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
-        inputs = [self.held[tensor, rank] for rank in senders]
-        # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
-        dtype = inputs[0].dtype if inputs else self.function.tensors[tensor].given_dtype(self.model.dtype)
-        outputs = [self._left(tensor, stage, rank, cut(rank), dtype) for rank in receivers]
+        inputs, outputs = list[Value](), list[Value]()
+        for op, tensor, stage, cut in moved:
+            senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
+            receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
+            sent = [self.held[tensor, rank] for rank in senders]
+            # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
+            dtype = sent[0].dtype if sent else self.function.tensors[tensor].given_dtype(self.model.dtype)
+            inputs += sent
+            outputs += [self._left(tensor, stage, rank, cut(rank), dtype) for rank in receivers]
+        ops = [its.op for its in moved]
+        packed = tuple([op for op in ops if isinstance(op, AllToAll | AllGather)])
+        op = ops[0] if len(ops) == 1 else Packed(packed)
         replica = f".{self._replica}" if self._replica else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         edges = self._edges(op, len(ranks), inputs, outputs)
         self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
 
-    def narrow(self, layer: int, level: Level, op: Narrow, tensor: str, stage: str, cut: Callable[[int], Cut]) -> None:
+    def narrow(
+        self, layer: int, level: Level, name: str, op: Narrow, tensor: str, stage: str, cut: Callable[[int], Cut]
+    ) -> None:
         """Add, on every rank, the task that keeps, of what it holds of a tensor, the region that ``cut`` gives it."""
         for rank in self.ranks:
             whole = self.held[tensor, rank]
             kept = self._left(tensor, stage, rank, cut(rank), whole.dtype)
-            task_id = f"l{layer}.{level}.narrow.{self.place(rank)}"
+            task_id = f"l{layer}.{level}.{name}.{self.place(rank)}"
             self._add(Task(task_id, layer, level, op, (rank,), *self._edges(op, 1, [whole], [kept])))
 
     def _left(self, tensor: str, stage: str, rank: int, cut: Cut, dtype: Dtype | Literal["int64"]) -> Value:

@@ -22,8 +22,7 @@ def add_equations(b: Builder, equations: Iterable[Equation]) -> None:
         if moved := [tensor for tensor in equation.outputs if moves_of(b, tensor)]:
             _compute(b, run)
             run = []
-            for tensor in moved:
-                reshard(b, tensor)
+            reshard(b, moved)
     _compute(b, run)
 
 

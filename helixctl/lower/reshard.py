@@ -8,17 +8,21 @@
 | cut over an axis -> whole | all_gather, one dim after another |
 | cut on one dim -> cut on another, over one axis | all_to_all |
 | whole -> cut | narrow: no collective, a rank keeps its share |
+
+In a step with a cache the gathers and all-to-alls of what one equation makes are packed in one exchange, where they
+are over one axis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
 from helixctl.dag.function import TOKEN, hidden_states, input_of
 from helixctl.dag.levels import level_moved
-from helixctl.lower.builder import Builder
+from helixctl.lower.builder import Builder, Moved
 from helixctl.plan import Layout
 from helixctl.plan.layout import Axis
 from helixctl.plan.sharding import WHOLE, Cut, Sharded, Sharding, kind_of
@@ -46,7 +50,7 @@ def moves(layout: Layout, sharded: Sharded, dims: tuple[str, ...]) -> list[Move]
     found = []
     if made.owner != read.owner:
         found.append(Move(Broadcast(), "tensor", WHOLE))
-    if _cutting(layout, made.partial):
+    if _cutting(layout, made.partial) and read.partial != made.partial:
         if not want:
             return [Move(AllReduce(), "tensor", read)]
         (cut,) = want
@@ -85,24 +89,54 @@ def moves_of(b: Builder, tensor: str) -> list[Move]:
     return _KNOWN[key]
 
 
-def reshard(b: Builder, tensor: str) -> None:
-    """Leave every rank with what the tensor's readers take."""
-    for move in moves_of(b, tensor):
-        layer, level = level_moved(b.function, tensor, move.op)
-        name, stage = _named(tensor, level, move, b.layout)
-        if isinstance(move.op, Narrow):
-            b.narrow(layer, level, move.op, tensor, stage, partial(b.cut, move.left))
-            continue
-        for end, ranks in b.along(move.axis):
-            task = f"{name}.{end}" if end else name
-            b.collective(layer, level, task, move.op, ranks, tensor, stage, partial(b.cut, move.left))
+def reshard(b: Builder, tensors: Sequence[str]) -> None:
+    """Leave every rank with what the readers of some tensors take, none of which depends on another.
+
+    In a step with a cache first moves that can be packed go in one exchange. In a pass each tensor moves by itself:
+    its exchanges are long, so that nothing is gained, and its documents are what they were.
+    """
+    left = {tensor: moves_of(b, tensor) for tensor in tensors}
+    if b.step.cached is not None:
+        while packs := _packs(b, left):
+            for together in packs:
+                _move(b, [(tensor, left[tensor][0]) for tensor in together])
+                left |= {tensor: left[tensor][1:] for tensor in together}
+    for tensor, its in left.items():
+        for move in its:
+            _move(b, [(tensor, move)])
+
+
+def _packs(b: Builder, moves_of_each: Mapping[str, list[Move]]) -> list[list[str]]:
+    """The tensors whose first moves one exchange can carry: gathers and all-to-alls over one axis, filed alike."""
+    found: dict[object, list[str]] = {}
+    for tensor, its in moves_of_each.items():
+        if its and isinstance(its[0].op, AllToAll | AllGather):
+            found.setdefault((its[0].axis, level_moved(b.function, tensor, its[0].op)), []).append(tensor)
+    return [tensors for tensors in found.values() if len(tensors) > 1]
+
+
+def _move(b: Builder, moved: Sequence[tuple[str, Move]]) -> None:
+    """One move of a tensor, or of several over one axis together."""
+    tensor, move = moved[0]
+    layer, level = level_moved(b.function, tensor, move.op)
+    names = [_named(tensor, level, move, b.layout) for tensor, move in moved]
+    if isinstance(move.op, Narrow):
+        b.narrow(layer, level, names[0][0], move.op, tensor, names[0][1], partial(b.cut, move.left))
+        return
+    its = [
+        Moved(move.op, tensor, stage, partial(b.cut, move.left))
+        for (tensor, move), (_, stage) in zip(moved, names, strict=True)
+    ]
+    name = "_".join(name for name, _ in names)
+    for end, ranks in b.along(move.axis):
+        b.exchange(layer, level, f"{name}.{end}" if end else name, ranks, its)
 
 
 def distribute_input(b: Builder) -> None:
     """Give the model's input to its owner, and from there to all ranks."""
     tensor = input_of(b.model)
     b.own(tensor, b.team[0])
-    reshard(b, tensor)
+    reshard(b, [tensor])
 
 
 def receive(b: Builder, layer: int) -> None:
@@ -136,12 +170,16 @@ _OF_THE_HEAD: Final = {"best_logit": "best_logit", "best_token": "best_token", "
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
-def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, str]:
+def _named(  # noqa: PLR0911  one case a level
+    tensor: str, level: str, move: Move, layout: Layout
+) -> tuple[str, str]:
     """The name of a move's tasks, and what is added to the tensor's name for what it leaves."""
     kind = kind_of(tensor)
     match level:
+        case "exchange" if isinstance(move.op, Narrow):
+            return f"narrow_{kind}", "shard"
         case "exchange":
-            return kind[0], "whole"
+            return kind.removesuffix("_biased"), "whole"
         case "attend":  # attention_part, attention_lse
             return kind.removeprefix("attention_"), "whole"
         case "head" if kind in _OF_THE_HEAD:

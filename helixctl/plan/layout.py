@@ -6,7 +6,7 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
 from typing import Annotated, Any, Final, Literal, Self
@@ -40,6 +40,7 @@ _IN_WORDS: Final = (
     "experts",
     "residual",
     "key_block",
+    "stages",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -77,6 +78,7 @@ class Layout(Spec):
             (sequence parallelism, Korthikanti et al. 2022). The share is of the query rows where there are as many
             rows as devices, else of the sequences.
         key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
+        stages: layers of each stage, ``10-11-11``; None: as even as can be, the first stages one more.
     """
 
     groups: Count
@@ -93,6 +95,7 @@ class Layout(Spec):
     placement: str = "-".join(MESH_AXES)
     residual: Literal["replicated", "sharded"] = added("replicated")
     key_block: Count = added(16)
+    stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
 
     @field_validator("placement")
     @classmethod
@@ -219,8 +222,20 @@ class Layout(Spec):
                 return self.position(rank) % (self.partitions // self.experts)
 
     def layers(self, stage: int, model: ModelSpec) -> range:
-        """The layers of a stage: as even as can be, the first stages one more."""
-        return range(*share(model.layers, self.pipeline, stage))
+        """The layers of a stage."""
+        return self.layers_of(stage, model.layers)
+
+    def layers_of(self, stage: int, layers: int) -> range:
+        """Those of a stage, of so many layers: as ``stages`` has them, or as even as can be, the first one more."""
+        if self.stages is None:
+            return range(*share(layers, self.pipeline, stage))
+        sizes = self.layers_of_stages
+        return range(sum(sizes[:stage]), sum(sizes[: stage + 1]))
+
+    @property
+    def layers_of_stages(self) -> tuple[int, ...]:
+        """The sizes that ``stages`` gives; none where it gives none."""
+        return tuple(map(int, self.stages.split("-"))) if self.stages else ()
 
     def batch(self, replica: int, microbatch: int, workload: WorkloadSpec | Step) -> Interval:
         """The sequences of a microbatch of a replica: as even as can be, the first replicas one more."""
@@ -237,16 +252,22 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     reasons = []
     if layout.devices != devices:
         reasons.append(f"{layout} takes {layout.devices} devices; there are {devices}")
-    reasons += _ungrouped(layout.groups, model)
-    reasons += unsliced(layout, model, workload)
+    blocks = [model.alike(kind) for kind in model.kinds]
+    reasons += _each(_ungrouped(layout.groups, block) for block in blocks)
+    reasons += _each(unsliced(layout, block, workload) for block in blocks)
     if layout.combine == "concat" and model.hidden_size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a hidden size of {model.hidden_size}")
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
-    reasons += _unspread(layout, model)
-    reasons += _unsharded(layout, workload)
+    reasons += _unspread(layout, blocks)
+    reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
+    if sizes := layout.layers_of_stages:
+        if len(sizes) != layout.pipeline:
+            reasons.append(f"the sizes of {len(sizes)} stages, {layout.stages}, for {layout.pipeline} stages")
+        elif sum(sizes) != model.layers:
+            reasons.append(f"stages {layout.stages} have {sum(sizes)} layers; the model has {model.layers}")
     if workload.batch < layout.data * layout.microbatches:
         parts = f"{layout.data} replicas"
         parts += f" x {layout.microbatches} microbatches" if layout.microbatches > 1 else ""
@@ -254,6 +275,11 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if layout.microbatches % layout.interleave:
         reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
     return reasons
+
+
+def _each(reasons: Iterable[list[str]]) -> list[str]:
+    """The reasons of several blocks, each once."""
+    return list(dict.fromkeys(reason for found in reasons for reason in found))
 
 
 def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
@@ -273,8 +299,8 @@ def unsliced(  # noqa: PLR0911  one a slicing
     attention, slices = model.attention, layout.slices
     if slices == 1:
         return []
-    if attention.head_dim < slices:
-        return [f"{slices} slices for a head of {attention.head_dim} dims"]
+    if (least := min(attention.head_dim, attention.value_dim)) < slices:
+        return [f"{slices} slices for a head of {least} dims"]
     match layout.slicing:
         case "batch":
             smallest = workload.batch // (layout.data * layout.microbatches)
@@ -300,19 +326,28 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices would cut a softmax of {attention.softmax_width} dims"]
     if attention.rotary:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
-    return [f"{slices} slices by head_dim would cut the q/k norm"] if attention.qk_norm else []
+    cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
+    return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
 
 
-def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
-    """Why the feed-forward network, or its experts, cannot be spread so over a team."""
-    width, experts = model.feed_forward.intermediate_size, model.feed_forward.experts
-    if layout.experts == 1:
-        enough = width >= layout.partitions
-        return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
-    if experts is None:
+def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
+    """Why the feed-forward networks, or their experts, cannot be spread so over a team."""
+    if layout.experts > 1 and not any(block.feed_forward.experts for block in blocks):
         return [f"{layout.experts} ways of experts, and the model has none"]
     if layout.partitions % layout.experts:
         return [f"{layout.experts} ways of experts do not divide {layout.partitions} partitions"]
+    return _each(_too_narrow(layout, block) for block in blocks)
+
+
+def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
+    """Why there is not a piece of a feed-forward network for every device."""
+    width, experts = block.feed_forward.intermediate_size, block.feed_forward.experts
+    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
+    if shared < layout.partitions:
+        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
+    if layout.experts == 1 or experts is None:
+        enough = width >= layout.partitions
+        return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
     reasons = []
     if experts.count < layout.experts:
         reasons.append(f"{layout.experts} ways for {experts.count} experts")
@@ -321,8 +356,10 @@ def _unspread(layout: Layout, model: ModelSpec) -> list[str]:
     return reasons
 
 
-def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
+def _unsharded(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
     """Why the residual stream cannot be sharded by tokens."""
+    if layout.residual == "sharded" and not model.norm.before:
+        return ["a sharded residual stream, which attention itself reads where no norm comes before it"]
     rows, sequences = workload.seq_len, workload.batch // (layout.data * layout.microbatches)
     if workload.output_len is not None:
         rows = 1  # of a decode step
@@ -332,7 +369,7 @@ def _unsharded(layout: Layout, workload: WorkloadSpec) -> list[str]:
 
 
 def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
-    """The size of every named dim of a model's tensors in a step.
+    """The size of every named dim of a model's tensors in a step; of a model whose layers are alike (``alike``).
 
     A position of the KV cache stands as three dims, position = (key_cycle x lanes + key_lane) x block + key_offset.
     """
@@ -346,8 +383,22 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         "head_dim": model.attention.head_dim,
         "ffn": model.feed_forward.intermediate_size,
     }
+    extents[model.attention.value_dim_name] = model.attention.value_dim
+    if latent := model.attention.latent:
+        extents |= {
+            "nope_dim": model.attention.unrotated_dim,
+            "rope_dim": latent.rope_dim,
+            "kv_rank": latent.kv_rank,
+            "latent": latent.kv_rank + latent.rope_dim,
+        }
+        if latent.q_rank is not None:
+            extents["q_rank"] = latent.q_rank
     if experts:
         extents["expert"] = experts.count
+        if experts.shared:
+            extents["shared_ffn"] = experts.shared.intermediate_size
+    if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
+        extents["qk"] = 2  # queries and keys, each with a sum of its own
     if vocabulary:
         extents["vocab"] = vocabulary.size
     if step.cached is not None:

@@ -61,15 +61,21 @@ WHOLE: Final = Sharding()
 WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
 _HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
 _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
-_ROWS: Final = (_HEADS[0], Cut("head_dim", "slices"))  # of the output projection
 _COLUMNS: Final = (Cut("hidden", "tensor"),)
 _VOCABULARY: Final = (Cut("vocab", "tensor"),)
 _WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
+_SHARED_WIDTH: Final = (Cut("shared_ffn", "tensor"),)
 
 
 def kind_of(tensor: str) -> str:
-    """A tensor's name without its layer: tensors of one kind are cut alike in all layers."""
+    """A tensor's name without its layer: tensors of one kind are cut alike in all layers of one block."""
     return tensor.rpartition(".")[2]
+
+
+def layer_of(tensor: str) -> int:
+    """The layer of a tensor by its name, ``l12.q``; of those at the ends of a model, which no block changes, 0."""
+    layer = tensor.partition(".")[0]
+    return int(layer[1:]) if layer != tensor else 0
 
 
 Table = Mapping[str, Sharded]  # by kind of tensor; what is not in it is whole whenever it is made and read
@@ -81,9 +87,13 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         layout.shared_dim,
         layout.combine == "concat",
         residual(layout, step),
-        model.attention.causal,
+        _rows_of(model, step),
         model.attention.qkv_bias,
+        model.attention.value_dim_name,
+        model.attention.latent is not None,
+        model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
@@ -97,9 +107,13 @@ class _Form(NamedTuple):
     shared_dim: str
     concat: bool
     stream: Sharding
-    causal: bool
+    rows: Rule
     qkv_bias: bool
+    value_dim: str
+    latent: bool
+    squares: bool
     experts: bool
+    shared: bool
     last: bool
     cached: bool
     sampled: bool
@@ -107,8 +121,15 @@ class _Form(NamedTuple):
 
 @cache
 def _table(form: _Form) -> Table:
-    table = _attention(form) | _feed_forward(form) | _ends(form)
+    table = _attention(form) | (_latent(form) if form.latent else {}) | _feed_forward(form) | _ends(form)
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
+
+
+def _rows_of(model: ModelSpec, step: Step) -> Rule:
+    """How query rows are dealt: evenly, too, where none of them attends to more than half of the others."""
+    attention = model.attention
+    reach = attention.sliding_window or attention.chunk
+    return "causal_rows" if attention.causal and (reach is None or 2 * reach > step.seq_len) else "even"
 
 
 def residual(layout: Layout, step: Step) -> Sharding:
@@ -128,29 +149,65 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     concat, stream = form.concat, form.stream
     queries, keys = _attended(form)
     bias = "_biased" if form.qkv_bias else ""
-    table = {f"{x}_{n}": _alike(*_SLICED_HEADS) for n in "qkv" for x in "wb"}
-    table |= {n: _alike(*_SLICED_HEADS) for n in "qkv"}
-    table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
+    sliced, values = Sharding(_SLICED_HEADS), _of_values(form, Sharding(_SLICED_HEADS))
+    made = {"q": sliced, "k": sliced, "v": values}
+    read = {"q": queries, "k": keys, "v": _of_values(form, keys)}
+    table = {f"{x}_{n}": Sharded(made[n], made[n]) for n in "qkv" for x in "wb"}
+    table |= {n: Sharded(made[n], made[n]) for n in "qkv"}
+    table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
-    attention = queries if form.shared_dim != "key" else Sharding(_SLICED_HEADS)  # of merged lanes
-    table["attention"] = Sharded(attention, WHOLE if concat else Sharding(_SLICED_HEADS))
+    if form.squares:  # normalised as they are made, and then exchanged
+        table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
+        table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
+        table |= {f"{n}_normed": Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qk"}
+    table |= {f"{n}_norm": _alike(*(_SLICED_HEADS if form.squares else _HEADS)) for n in "qk"}  # of every head, if any
+    attention = _of_values(form, queries) if form.shared_dim != "key" else values  # of merged lanes
+    table["attention"] = Sharded(attention, WHOLE if concat else values)
     if form.cached:
         table |= _cache(form)
-    table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
-    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
-    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "residual")}
+    table["sinks"] = _alike(*_HEADS)
+    table["w_o"] = _alike(*(_COLUMNS if concat else values.cuts))
+    rows = tuple(cut for cut in values.cuts if cut.dim != "kv_head")
+    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=rows), stream)
+    table |= {n: Sharded(stream, stream) for n in ("projection_biased", "projection_normed", "residual")}
     table["attention_in"] = Sharded(stream, WHOLE)
     return table
+
+
+def _of_values(form: _Form, sharding: Sharding) -> Sharding:
+    """The sharding of values, whose heads may have a dim of their own."""
+    return Sharding(tuple(c._replace(dim=form.value_dim) if c.dim == "head_dim" else c for c in sharding.cuts))
 
 
 def _cache(form: _Form) -> dict[str, Sharded]:
     """The KV cache lies as attention takes keys and values; by key each slice has the positions of its lane."""
     lane = Cut("key_lane", "slices")
-    kept = (*_HEADS, lane) if form.shared_dim == "key" else _attended(form)[1].cuts
-    table = {f"{n}_{stage}": _alike(*kept) for n in "kv" for stage in ("cache", "cached")}
-    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_SLICED_HEADS))
+    keys = Sharding((*_HEADS, lane)) if form.shared_dim == "key" else _attended(form)[1]
+    kept = {"k": keys, "v": _of_values(form, keys)}
+    table = {f"{n}_{stage}": Sharded(kept[n], kept[n]) for n in "kv" for stage in ("cache", "cached")}
+    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), _of_values(form, Sharding(_SLICED_HEADS)))
     table["attention_lse"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_HEADS))
+    return table
+
+
+def _latent(form: _Form) -> dict[str, Sharded]:
+    """The latent and the rotated key are of all heads: no group cuts them, or the weights that make them.
+
+    Queries are cut as ever. What one head makes of the latent is cut by heads alone, and so are its weights.
+    """
+    heads, lane = _HEADS[:1], Cut("key_lane", "slices")
+    queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"head", "batch", "seq"}))
+    keys = tuple(cut for cut in queries.cuts if cut.dim == "batch")
+    kept = (lane,) if form.shared_dim == "key" else keys
+    table = {n: Sharded(WHOLE, Sharding(keys)) for n in ("kv_down", "k_rope")}
+    table |= {n: _alike(*keys) for n in ("kv_latent", "k_rope_rotated", "latent")}
+    table |= {n: _alike(*heads) for n in ("w_k", "w_v")}
+    table |= {n: _alike(*heads, *keys) for n in ("k_nope", "k", "v")}
+    table |= {f"latent_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_absorbed", "attention_latent")}
+    if form.cached and form.shared_dim == "key":
+        table["attention_latent"] = _alike(*heads, lane)
     return table
 
 
@@ -163,7 +220,7 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
         case "seq":
-            rows = Cut("seq", "slices", "causal_rows" if form.causal else "even")
+            rows = Cut("seq", "slices", form.rows)
             return Sharding((*_HEADS, rows)), Sharding(_HEADS)
         case _:
             return Sharding(_SLICED_HEADS), Sharding(_SLICED_HEADS)
@@ -171,9 +228,20 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
 
 def _feed_forward(form: _Form) -> dict[str, Sharded]:
     """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
-    width = _WIDTH if form.experts else _WIDTH[1:]
+    width = _WIDTH if form.experts else (Cut("ffn", "tensor"),)
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
-    table["down"] = Sharded(Sharding(partial=width), form.stream)
+    table |= {n: _alike(*width) for n in ("b_gate", "b_up", "gate_biased", "up_biased")}
+    table |= {n: Sharded(form.stream, form.stream) for n in ("down_biased", "down_normed")}
+    if form.experts:
+        table["b_down"] = _alike(*width[:1])
+    shared = _SHARED_WIDTH if form.shared else ()
+    if form.shared:
+        table |= {f"w_shared_{n}": _alike(*shared) for n in ("gate", "up", "down")}
+        table |= {f"shared_{n}": _alike(*shared) for n in ("gate", "up", "activated", "inner", "scored")}
+        # Both are partial sums; one reduction is of their sum.
+        table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
+        table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
+    table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table["output"] = Sharded(form.stream, form.stream)
     return table
@@ -184,7 +252,7 @@ def _ends(form: _Form) -> dict[str, Sharded]:
     stream = form.stream
     first = Sharding(owner="first")
     table = {"input": Sharded(first, stream), "input_ids": WHOLE_ALWAYS if form.cached else Sharded(first, WHOLE)}
-    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "logits")}
+    table |= {n: _alike(*_VOCABULARY) for n in ("embedding", "w_head", "unscaled_logits", "logits")}
     if form.sampled:
         table["logits"] = Sharded(Sharding(_VOCABULARY), WHOLE)
     table |= {n: Sharded(Sharding((Cut("vocab_share", "tensor"),)), WHOLE) for n in ("best_logit", "best_token")}
@@ -226,15 +294,20 @@ def causal_share(size: int, parts: int, index: int) -> Interval:
     return (ends[index], ends[index + 1])
 
 
+def shares_of_blocks(layout: Layout, model: ModelSpec, step: Step) -> dict[str, Shares]:
+    """What the tables give the ranks of one plan, by the name of the block: see ``ModelSpec.kind``."""
+    return {kind: Shares(layout, model.alike(kind), step) for kind in model.kinds}
+
+
 class Shares:
-    """What the table gives the ranks of one plan."""
+    """What the table gives the ranks of one plan, in the layers of one block."""
 
     def __init__(self, layout: Layout, model: ModelSpec, step: Step) -> None:
         """Make the table.
 
         Args:
             layout: how the plan cuts, legal for the model.
-            model: what is cut.
+            model: what is cut, as if all its layers were of that block.
             step: gives the sizes of batch and seq, and of the KV cache.
         """
         self.layout, self.model, self.step = layout, model, step

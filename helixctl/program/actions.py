@@ -75,7 +75,8 @@ class Exchange:
     Attributes:
         place: of the task in the rank's order.
         task: the collective.
-        send, receive: contiguous; the same elements where the collective works in place.
+        send, receive: contiguous; the same elements where the collective works in place. Of a packed exchange words
+            of 8 bytes, whatever is in them.
         leave, arrive: how many elements an all-to-all sends to, and receives from, each rank.
     """
 

@@ -81,6 +81,7 @@ class Programs:
         task = own.task
         if task.id not in self._exchanged:
             sizes = [self._dag.value[v].shape for values in (task.inputs, task.outputs) for v in values]
-            leading = wire_order(self._dag, task, self._contracted, even=self._pieces.even(task))
-            self._exchanged[task.id] = (len(task.ranks), tuple(sizes), leading)
+            parts = task.parts
+            leading = [wire_order(self._dag, t, self._contracted, even=self._pieces.even(t)) for t in parts]
+            self._exchanged[task.id] = (len(task.ranks), tuple(sizes), tuple(leading))
         return self._exchanged[task.id]

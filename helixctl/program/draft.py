@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from helixctl.dag import AllGather, Dag, Task
+from helixctl.dag import AllGather, Dag, Packed, Task
 from helixctl.dag.function import function_of
 from helixctl.program.actions import Action, Copy, Exchange, Wait, Weights
 from helixctl.program.axes import Axes, plain, wire_order
@@ -105,12 +105,13 @@ class Draft:
     def over(self, value_id: str, operands: Sequence[str], *, columns: bool = True) -> Buffer:
         """Where an elementwise task puts its result: over an operand that nobody else needs, or in a new block.
 
-        What is sent afterwards needs memory without holes. ``columns``: whether an operand may be columns of a matrix,
-        all of which is kept for the result: worth it where the other columns are needed as well.
+        What is sent by itself afterwards needs memory without holes. ``columns``: whether an operand may be columns of
+        a matrix, all of which is kept for the result: worth it where the other columns are needed as well.
         """
         value = self.dag.value[value_id]
         axes = plain(self.dag, value)
-        sent = any(self.part.own[p].task.is_collective for p in self.part.readers.get(value_id, ()))
+        readers = [self.part.own[place].task for place in self.part.readers.get(value_id, ())]
+        sent = any(task.is_collective and not isinstance(task.op, Packed) for task in readers)
         for operand in operands:
             view, its = self.buffers[operand]
             fits = its == axes and view.dtype == value.dtype and (view.contiguous or (columns and not sent))
@@ -204,6 +205,7 @@ class Draft:
 
     def land(self, flight: Flight) -> None:
         """Wait for a collective; what unpacks is a computation of the task that needs it."""
+        self.pending = {value: other for value, other in self.pending.items() if other.place != flight.place}
         self.actions.append(Wait(flight.place))
         if flight.unpack:
             self.copy(flight.unpack, flight.place)
@@ -211,5 +213,5 @@ class Draft:
     def land_for(self, values: Iterable[str]) -> None:
         """Wait for the collectives that bring these values."""
         for value_id in values:
-            if (flight := self.pending.pop(value_id, None)) is not None:
+            if (flight := self.pending.get(value_id)) is not None:
                 self.land(flight)

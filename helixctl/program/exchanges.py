@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, ReduceScatter, SendReceive
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Packed, ReduceScatter, SendReceive
 from helixctl.program.actions import Exchange
 from helixctl.program.axes import gathered, plain
 from helixctl.program.draft import Draft
+from helixctl.program.packed import packed
 from helixctl.program.part import Own
 from helixctl.program.view import View, in_turn, lies_in_turn
 
@@ -29,6 +30,8 @@ def collective(draft: Draft, own: Own) -> None:
             _broadcast(draft, own)
         case SendReceive():
             _send_receive(draft, own)
+        case Packed():
+            packed(draft, own)
 
 
 def _all_to_all(draft: Draft, own: Own, split: str, gather: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from helixctl.dag import AllGather, Dag, Task
+from helixctl.dag import AllGather, Dag, Packed, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def owned(dag: Dag, rank: int) -> list[Own]:
     """The tasks of a rank in their order."""
 
     def here(task: Task, values: tuple[str, ...]) -> tuple[str, ...]:
-        if len(values) == len(task.ranks):  # one of each rank, in their order
+        if len(values) == len(task.ranks) and not isinstance(task.op, Packed):  # one of each rank, in their order
             return (values[task.ranks.index(rank)],)
         return tuple([v for v in values if dag.value[v].rank == rank])
 
@@ -71,13 +71,19 @@ def owned(dag: Dag, rank: int) -> list[Own]:
     return found
 
 
+def carried(own: Own) -> list[Own]:
+    """The moves of a packed exchange, each with what it reads and makes on the rank."""
+    ends = zip(own.task.parts, own.inputs, own.outputs, strict=True)
+    return [Own(part, (source,), (made,)) for part, source, made in ends]
+
+
 class Pieces:
     """How long the ranks' pieces in collectives are; what all ranks of a collective ask is worked out once."""
 
     def __init__(self, dag: Dag) -> None:
         """Work out nothing yet."""
         self._dag = dag
-        self._known: dict[tuple[str, bool], tuple[int, ...]] = {}
+        self._known: dict[tuple[str, str, bool], tuple[int, ...]] = {}
 
     def gathered(self, task: Task, dim: str) -> tuple[int, ...]:
         """The extents along a dim of the pieces that a collective puts together, in the order of its ranks."""
@@ -92,7 +98,7 @@ class Pieces:
         return isinstance(task.op, AllGather) and len(set(self.gathered(task, task.op.dim))) == 1
 
     def _extents(self, task: Task, dim: str, *, of_outputs: bool) -> tuple[int, ...]:
-        key = (task.id, of_outputs)
+        key = (task.id, task.inputs[0], of_outputs)  # the parts of a packed exchange have one id
         if key not in self._known:
             values, others = (task.outputs, task.inputs) if of_outputs else (task.inputs, task.outputs)
             whole = self._dag.value[others[0]]

@@ -127,9 +127,9 @@ def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> Bounded:
     for quick, layout in sorted(group, key=lambda item: item[0]):  # of equals the first stays first
         if best and quick > best[0]:
             break
-        bound = problem.bound(layout)
-        if best is None or bound < best[0]:
-            best = (bound, layout)
+        if best is None or problem.bound(layout) < best[0]:
+            bound = problem.bound_with_turns(layout)
+            best = min(best or (bound, layout), (bound, layout), key=lambda item: item[0])
     if best is None:
         raise ValueError  # a group has layouts
     return best

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.hosts import uniform_placement
 from helixctl.solve.transfers import Transfers
+from helixctl.solve.turns import rank_seconds
 from helixctl.solve.work import LayerCosts, LayoutCosts
 
 
@@ -35,6 +37,8 @@ class Bounds:
     exact_memory: bool = True
     _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
+    _turns: dict[object, float] = field(default_factory=dict, init=False)
+    _layers: dict[tuple[int, str | None, int] | None, tuple[int, ...]] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
 
@@ -52,18 +56,69 @@ class Bounds:
         the smallest, of the fullest replica or of all.
         """
         if layout not in self._tight:
-            # The links of the first replica are not those of another that lies on the hosts in another way.
-            uniform = uniform_placement(layout, self.costs.cluster)
-            links = self._transfers.between_stages(layout, self._sizes(layout)[1]) if uniform else []
-            self._tight[layout] = self._bound(layout, self._with_communication, links)
+            self._tight[layout] = self._bound(layout, self._with_communication, self._links(layout))
         return self._tight[layout]
+
+    def with_turns(self, layout: Layout) -> Bound:
+        """The same, and where microbatches take turns what the tasks of a rank take in their order.
+
+        Any stage: the first microbatch comes to it through the layers before, then its rank has all tasks of all
+        microbatches, then the last goes through the layers behind.
+        """
+        found = self(layout)
+        if layout.interleave == 1 or self.costs.cluster.cores_per_host is not None:
+            return found
+        sequences, links = self._sizes(layout)[0], self._links(layout)
+        work, step_s = self._with_communication(layout, sequences), found.step_s
+        whole = self._whole(work, links)
+        for stage in {0, layout.pipeline - 1}:
+            _, alone = self._passing(layout, work, links, stage)
+            step_s = max(step_s, self._of_a_rank(layout, sequences, stage) + whole - alone)
+        return found._replace(step_s=step_s)
 
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
-        key = (layout.data, layout.pipeline, layout.microbatches, layout.interleave, *in_a_layer(layout))
+        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, layout.interleave, *in_a_layer(layout))
         if key not in self._quick:
             self._quick[key] = self._bound(layout, self._compute_only, [])
         return self._quick[key]
+
+    def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
+        """Seconds in which the first rank of a stage does all tasks of its microbatches of so many sequences."""
+        parts, model = self.costs.parts(layout, sequences), self.costs.model
+        embed, head = stage == 0, stage == layout.pipeline - 1
+        layers = layout.layers(stage, model) if model.pattern else len(layout.layers(stage, model))
+        which = (id(parts.embed), *map(id, parts.layers))
+        key = (which, layers, embed, head, layout.microbatches, layout.interleave)
+        if key not in self._turns:
+            of_kind = dict(zip(model.kinds, parts.layers, strict=True))
+            runs = groupby(model.kind(layer) for layer in layout.layers(stage, model))
+            through = [(of_kind[kind], len(tuple(run))) for kind, run in runs]
+            through = [(parts.embed, 1)] * embed + through + [(parts.head, 1)] * head
+            rounds = layout.microbatches // layout.interleave
+            self._turns[key] = rank_seconds(through, rounds, layout.interleave)
+        return self._turns[key]
+
+    def _links(self, layout: Layout) -> Sequence[float]:
+        """Seconds from each stage to the next, of the smallest microbatch; none where they are not known.
+
+        The links of the first replica are not those of another that lies on the hosts in another way.
+        """
+        uniform = uniform_placement(layout, self.costs.cluster)
+        return self._transfers.between_stages(layout, self._sizes(layout)[1]) if uniform else []
+
+    def _whole(self, work: LayerCosts, links: Sequence[float]) -> float:
+        """Seconds of a microbatch with this work through all stages, if there were no other."""
+        layers = sum(n * its.alone_s for n, its in zip(self._counts(), work.layers, strict=True))
+        return work.embed.alone_s + layers + work.head.alone_s + sum(links)
+
+    def _counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
+        """The layers of a stage by their kind; without a layout those of the model."""
+        key = (layout.pipeline, layout.stages, stage) if layout else None
+        if key not in self._layers:
+            every = range(self.costs.model.layers)
+            self._layers[key] = self.costs.counts(layout.layers(stage, self.costs.model) if layout else every)
+        return self._layers[key]
 
     def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
@@ -71,9 +126,16 @@ class Bounds:
             return self.costs.with_communication(layout, sequences)
         even = self.costs.with_communication(layout.model_copy(update={"experts": 1}), sequences)
         mine = self._compute_only(layout, sequences)
-        beside = even.layer.alone_s - even.layer.compute_s
-        layer = mine.layer._replace(communication_s=even.layer.communication_s, alone_s=mine.layer.compute_s + beside)
-        return even._replace(layer=layer, least_compute_s=mine.least_compute_s)
+        layers = tuple(
+            [
+                its._replace(
+                    communication_s=other.communication_s,
+                    alone_s=its.compute_s + (other.alone_s - other.compute_s),
+                )
+                for its, other in zip(mine.layers, even.layers, strict=True)
+            ]
+        )
+        return even._replace(layers=layers, least_compute_s=mine.least_compute_s)
 
     def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         key = (sequences, self.costs.new_tokens(layout), *in_a_layer(layout))
@@ -88,15 +150,14 @@ class Bounds:
         step, latency = self._times(layout, full, links)
         if least is not full:
             _, latency = self._times(layout, least, links)
-        last, more = divmod(self.costs.model.layers, layout.pipeline)
-        first = last + (more > 0)
         if self.costs.cluster.cores_per_host is not None:
             parts = layout.microbatches * layout.partitions * layout.data
             cores = (
                 min(self.costs.cluster.cores_per_host, self.costs.cluster.devices_per_host) * self.costs.cluster.hosts
             )
-            step = max(step, self.costs.model.layers * parts * least.least_compute_s / cores)
-        return Bound(step, latency, self._memory(layout, full, first, last))
+            layers = sum(n * parts * s for n, s in zip(self._counts(), least.least_compute_s, strict=True))
+            step = max(step, layers / cores)
+        return Bound(step, latency, self._memory(layout, full))
 
     def _sizes(self, layout: Layout) -> tuple[int, int]:
         """Sequences of the smallest microbatch of the first replica, which has most, and of the smallest of all."""
@@ -113,10 +174,10 @@ class Bounds:
             links: seconds from each stage to the next.
         """
         turn, parts = self._mean_turn(layout), layout.microbatches
-        whole = work.embed.alone_s + self.costs.model.layers * work.layer.alone_s + work.head.alone_s + sum(links)
-        step, latency = whole, whole
-        # Without links a stage between two others takes no longer than the first, which has as many layers.
-        stages = range(layout.pipeline) if links or layout.pipeline == 1 else (0, layout.pipeline - 1)
+        step = latency = whole = self._whole(work, links)
+        # Of layers that are alike: without links a stage between two others takes no longer than the first.
+        every = links or layout.pipeline == 1 or self._unlike(layout)
+        stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
         for stage in stages:
             held, alone = self._passing(layout, work, links, stage)
             step = max(step, parts * held + whole - alone)
@@ -129,10 +190,12 @@ class Bounds:
         A rank comes to the transfer of the next microbatch when it has computed the one before, and has sent that on:
         both are in one lane. The first stage receives nothing, and sends while it computes.
         """
-        each, more = divmod(self.costs.model.layers, layout.pipeline)
         first, last = stage == 0, stage == layout.pipeline - 1
-        n, layer = each + (stage < more), work.layer
-        compute, communication, alone = n * layer.compute_s, n * layer.communication_s, n * layer.alone_s
+        compute = communication = alone = 0.0
+        for n, layer in zip(self._counts(layout, stage), work.layers, strict=True):
+            compute += n * layer.compute_s
+            communication += n * layer.communication_s
+            alone += n * layer.alone_s
         for here, end in ((first, work.embed), (last, work.head)):
             if here:
                 compute, communication, alone = (
@@ -156,24 +219,46 @@ class Bounds:
         larger %= parts
         return (size * parts * (parts + 1) + larger * (larger + 1)) / 2 / (size * parts + larger)
 
-    def _memory(self, layout: Layout, work: LayerCosts, first: int, last: int) -> float:
+    def _memory(self, layout: Layout, work: LayerCosts) -> float:
         """The first stage holds most layers; the last keeps all of the output, and the input if it is the first.
+
+        Where layers are of several kinds another stage may hold more.
 
         What is live in a layer is worked out where it can decide whether the layout fits, or where memory is compared.
         """
-        layer, embed, head = (w.weight_nbytes for w in (work.layer, work.embed, work.head))
-        kept = (layout.microbatches - 1) * work.output_nbytes
+        last, kept = layout.pipeline - 1, (layout.microbatches - 1) * work.output_nbytes
+
+        def held(stage: int) -> int:
+            counts = zip(self._counts(layout, stage), work.layers, strict=True)
+            layers = sum(n * its.weight_nbytes for n, its in counts)
+            embed = work.embed.weight_nbytes if stage == 0 else 0
+            return layers + embed + (work.head.weight_nbytes + kept if stage == last else 0)
+
         if layout.pipeline == 1:
             given = 0 if self.costs.model.vocabulary else layout.microbatches * work.output_nbytes
-            fixed = last * layer + self.costs.ends_nbytes(work) + kept + given
+            both = work.embed.weight_nbytes + work.head.weight_nbytes
+            fixed = held(0) - both + self.costs.ends_nbytes(work) + given
         else:
-            fixed = max(first * layer + embed, last * layer + head + kept)
+            fixed = max(held(stage) for stage in (range(last + 1) if self._unlike(layout) else (0, last)))
         fits = fixed + work.values_nbytes <= self.costs.cluster.device.available
         if not work.values_nbytes or (fits and not self.exact_memory):
             return fixed
         even = layout.model_copy(update={"experts": 1}) if self._spread_alike(layout) else layout
         return fixed + self.costs.live_nbytes(even, self._sizes(layout)[0])
 
+    def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
+        """Of every layer, of the embedding and of the head, in one microbatch without others."""
+        work, model = self._with_communication(layout, self._sizes(layout)[0]), self.costs.model
+        of_kind = {kind: its.alone_s for kind, its in zip(model.kinds, work.layers, strict=True)}
+        layers = [of_kind[model.kind(layer)] for layer in range(model.layers)]
+        return layers, work.embed.alone_s, work.head.alone_s
+
+    def _unlike(self, layout: Layout) -> bool:
+        """Whether stages may differ in more than one layer of one kind."""
+        return layout.stages is not None or self.costs.model.pattern is not None
+
     def _spread_alike(self, layout: Layout) -> bool:
         """Whether what is exchanged and live would be the same if all devices held an equal share of every expert."""
-        return layout.experts > 1 and self.costs.model.feed_forward.intermediate_size >= layout.partitions
+        model = self.costs.model
+        narrowest = min(model.alike(kind).feed_forward.intermediate_size for kind in model.kinds)
+        return layout.experts > 1 and narrowest >= layout.partitions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from helixctl.dag import Dag
@@ -46,10 +46,17 @@ def of_steps(workload: WorkloadSpec, layout: Layout, steps: Sequence[Forecast]) 
 
 
 def step_forecast(
-    model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout, name: StepName
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: WorkloadSpec,
+    layout: Layout,
+    name: StepName,
+    cached: int | None = None,
 ) -> Forecast:
-    """The forecast of one step of a legal layout."""
+    """The forecast of one step of a legal layout; ``cached``: with so many positions in the cache, not their mean."""
     ranks, step = representatives(layout, model, cluster, workload), step_of(workload, layout, name)
+    if cached is not None:
+        step = replace(step, cached=cached)
 
     def forecast_of(its: ModelSpec, part: Layout, work: Work) -> Forecast:
         return forecast(lower(Plan.sketch(its, cluster, work, part), ranks))
@@ -64,7 +71,8 @@ def priced(plan: Plan, step: StepName | None = None) -> Dag:
     """A part of the dag of a plan's step, by default the first, with tasks of every kind: its forecast rests on it."""
     model = shallow(plan.model, plan.layout, 1)
     ranks = representatives(plan.layout, plan.model, plan.cluster, plan.workload)
-    sketch = Plan.sketch(model, plan.cluster, plan.workload, plan.layout)
+    layout = plan.layout.model_copy(update={"stages": None}) if model.layers != plan.model.layers else plan.layout
+    sketch = Plan.sketch(model, plan.cluster, plan.workload, layout)
     return lower(sketch, ranks, microbatches=range(1), step=step)
 
 
@@ -101,10 +109,14 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
 def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozenset[int]:
     """Ranks of which one holds as much as any: those with the largest pieces in the first two stages and in the last.
 
-    Those between are like the second, with as many layers or one less.
+    Those between are like the second, with as many layers or one less; but where layers are of several kinds.
     """
-    stages = {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
-    return frozenset(layout.rank(0, s, stage) for stage in stages for s in _largest_slices(layout, model, workload))
+    unlike = model.pattern is not None or layout.stages is not None
+    stages = set(range(layout.pipeline)) if unlike else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
+    slices = _largest_slices(layout, model, workload)
+    # Of several kinds the buffers of the smallest pieces may be packed a little worse than those of the largest.
+    last = {layout.rank(layout.groups - 1, layout.slices - 1, stage) for stage in stages} if model.pattern else set()
+    return frozenset({layout.rank(0, s, stage) for stage in stages for s in slices} | last)
 
 
 def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:

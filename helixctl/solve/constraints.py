@@ -109,7 +109,7 @@ class Request:
 
 def satisfies(layout: Layout, constraints: AxisConstraints) -> bool:
     """Whether a layout has every axis as it is fixed."""
-    return all(getattr(layout, axis) == value for axis, value in constraints.items())
+    return not constraints or all(getattr(layout, axis) == value for axis, value in constraints.items())
 
 
 def read_as(text: str) -> str | None:

@@ -23,6 +23,7 @@ from helixctl.solve.reasons import Evidence, alone, reasons, searched
 from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
 from helixctl.solve.search import BUDGET, SearchResult, search
 from helixctl.solve.space import FEW, MANY, combinations, space
+from helixctl.solve.stages import dealt
 from helixctl.solve.verdict import Row
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 from helixctl.units import human_seconds
@@ -125,9 +126,13 @@ def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:
     candidate = problem.simulate(layout)
     if not problem.fits(candidate):
         return None
+    candidate = _with_stages_that_fit(problem, request, candidate, [candidate]) or candidate
     row = Table(problem, request, budget=0).row(candidate, candidate, proved=True)
-    plan = Plan.of(*problem.specs, layout)
+    plan = Plan.of(*problem.specs, candidate.layout)
     return Decision(problem.objective, plan, (row,), (), alone(str(request)), 1, 1, None, (candidate,))
+
+
+_PIPELINES = 3  # for which stages of other sizes are tried
 
 
 class _Searched(NamedTuple):
@@ -155,6 +160,8 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     beside = table.candidates(result.best, result.tried, layouts)
     best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
     simulated = [*result.tried, *beside]
+    if other := _with_stages_that_fit(problem, request, best, simulated):
+        best, simulated = other, [*simulated, other]
     cached = problem.bounds.cache_nbytes if isinstance(problem.bounds, GenerationBounds) else None
     fixed = bool(request.fixed_beside_pairs)
     evidence = Evidence(simulated, legal, layouts, fixed=fixed, limits=problem.limits, cache_nbytes=cached)
@@ -180,6 +187,24 @@ def _better(problem: LayoutProblem, result: SearchResult, others: Sequence[Candi
     best = min([*filter(None, [result.best]), *fitting], key=lambda c: (problem.key(c), simplicity(c.layout)))
     closed = result.open_bound is not None and result.open_bound > problem.key(best)
     return best, None if closed else result.open_bound
+
+
+def _with_stages_that_fit(
+    problem: LayoutProblem, request: Request, best: Candidate, simulated: Sequence[Candidate]
+) -> Candidate | None:
+    """Where layers differ: what is better than the best if layers are dealt to the stages so that work is even.
+
+    It is tried with the best of the pipelines that were simulated. What is proved of all other layouts is of equal
+    stages.
+    """
+    if not problem.specs.model.pattern or "stages" in request.fixed:
+        return None
+    pipelines = [c for c in simulated if c.layout.pipeline > 1 and request.admits(c.layout)]
+    pipelines = sorted(pipelines, key=lambda c: (problem.key(c), simplicity(c.layout)))[:_PIPELINES]
+    others = {layout: dealt(layout, *problem.bounds.seconds(layout)) for layout in (c.layout for c in pipelines)}
+    found = [best, *(problem.simulate(other) for layout, other in others.items() if other != layout)]
+    first = min(filter(problem.fits, found), key=lambda c: (problem.key(c), c is not best))
+    return first if first is not best else None
 
 
 def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searched:

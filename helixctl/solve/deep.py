@@ -27,21 +27,29 @@ Forecaster = Callable[[ModelSpec, Layout, Work], Forecast]
 
 
 def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
-    """The model with so many layers in the stage that has fewest, and all stages cut by the same number."""
-    fewest = len(layout.layers(layout.pipeline - 1, model))
+    """The model with so many layers in the stage that has fewest, and all stages cut by the same number.
+
+    Of layers of several kinds every stage has so many of each kind, one after the other.
+    """
+    if model.pattern:
+        pattern = tuple([kind for kind in model.kinds for _ in range(layers)])
+        fewer = len(pattern) * layout.pipeline
+        return model.model_copy(update={"layers": fewer, "pattern": pattern}) if fewer < model.layers else model
+    fewest = model.layers // layout.pipeline
     return model.model_copy(update={"layers": model.layers - layout.pipeline * max(0, fewest - layers)})
 
 
 def depths(model: ModelSpec, layout: Layout, workload: Work) -> tuple[int, ...]:
     """Layers, in the stage that has fewest, of the models that are simulated for a forecast: one if it is the model.
 
-    Microbatches of different sizes in several stages need deep ones: see ``extrapolated``.
+    Microbatches of different sizes in several stages need deep ones: see ``extrapolated``. A model with layers of
+    several kinds is simulated itself: it is on no line.
     """
-    fewest, deeper = len(layout.layers(layout.pipeline - 1, model)), _SHALLOW[1]
+    fewest, deeper = model.layers // layout.pipeline, _SHALLOW[1]
     if layout.pipeline > 1 and _unequal(layout, workload):
         a_layer = TASKS_OF_A_LAYER * layout.microbatches * layout.pipeline
         deeper = max(deeper, _MOST_TASKS // a_layer)
-    return (fewest,) if fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
+    return (fewest,) if model.pattern or layout.stages or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
 
 
 def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]:
@@ -59,7 +67,8 @@ def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]
 
 def work_simulated(model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool) -> int:
     """Layers times microbatches that are simulated for a forecast."""
-    layers = sum(shallow(model, layout, few).layers for few in depths(model, layout, workload))
+    simulated = depths(model, layout, workload)
+    layers = model.layers if len(simulated) == 1 else sum(shallow(model, layout, few).layers for few in simulated)
     return layers * layout.interleave * sum(rounds(layout, workload, replicas=replicas))
 
 
@@ -117,7 +126,7 @@ def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work
     if len(few) == 1:
         return forecast(model, layout, workload)
     a, b = (forecast(shallow(model, layout, layers), layout, workload) for layers in few)
-    more = len(layout.layers(layout.pipeline - 1, model)) - few[1]
+    more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on.
     return replace(_line(a, b, more), memory_nbytes=b.memory_nbytes + (_held(b) - _held(a)) * more)
 
@@ -163,8 +172,8 @@ def extrapolated_memory(peak: Callable[[ModelSpec], tuple[int, int]], model: Mod
         model: the model.
         layout: how it is cut.
     """
-    fewest = len(layout.layers(layout.pipeline - 1, model))
-    if fewest <= _SHALLOW[1]:
+    fewest = model.layers // layout.pipeline
+    if model.pattern or layout.stages or fewest <= _SHALLOW[1]:
         return peak(model)[0]
     (_, weights), (memory, more) = (peak(shallow(model, layout, layers)) for layers in _SHALLOW)
     return memory + (more - weights) * (fewest - _SHALLOW[1])
@@ -179,16 +188,23 @@ class Size(NamedTuple):
 
 
 def counted(plan: Plan) -> Size:
-    """The size of a plan's dag, counted on two dags of one microbatch and of fewer layers."""
-    layout = plan.layout
-    fewest = len(layout.layers(layout.pipeline - 1, plan.model))
+    """The size of a plan's dag, counted for every kind of layer on two dags of one microbatch and of few layers."""
+    model = plan.model
+    stage_0 = plan.layout.layers(0, model)
+    layout = plan.layout.model_copy(update={"stages": None})
 
-    def of(layers: int) -> Size:
-        sketch = Plan.sketch(shallow(plan.model, layout, layers), plan.cluster, plan.workload, layout)
-        dag = lower(sketch, microbatches=range(1))
+    def of(kind: str, layers: int) -> Size:
+        its = model.alike(kind).model_copy(update={"layers": layers * layout.pipeline})
+        dag = lower(Plan.sketch(its, plan.cluster, plan.workload, layout), microbatches=range(1))
         return Size(len(dag.tasks), len(dag.order[0]), len({t.ranks for t in dag.tasks if t.is_collective}))
 
-    a, b = (of(min(layers, fewest)) for layers in _SHALLOW)
-    more = max(0, fewest - _SHALLOW[1])
-    tasks, of_rank_0 = (y + (y - x) * more for x, y in zip(a[:2], b[:2], strict=True))
-    return Size(tasks * layout.microbatches, of_rank_0 * layout.microbatches, b.groups)
+    pairs = {kind: (of(kind, 1), of(kind, 2)) for kind in model.kinds}
+    first = pairs[model.kinds[0]]
+    tasks = first[0].tasks - (first[1].tasks - first[0].tasks)  # of the ends alone, and of the transfers
+    of_rank_0 = first[0].of_rank_0 - (first[1].of_rank_0 - first[0].of_rank_0)
+    for layer in range(model.layers):
+        one, two = pairs[model.kind(layer)]
+        tasks += (two.tasks - one.tasks) // layout.pipeline
+        of_rank_0 += (two.of_rank_0 - one.of_rank_0) if layer in stage_0 else 0
+    groups = max(two.groups for _, two in pairs.values())
+    return Size(tasks * layout.microbatches, of_rank_0 * layout.microbatches, groups)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
+from helixctl.dag.function import function_of
 from helixctl.plan import Layout
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import chunk, step_of
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, Step, WorkloadSpec
 
 
 class _Count(NamedTuple):
@@ -52,6 +54,10 @@ class GenerationBounds:
         """Bounds that no simulation of this layout is below."""
         return self._together(layout, self.prefill(layout), self.decode(layout))
 
+    def with_turns(self, layout: Layout) -> Bound:
+        """The same, and where microbatches take turns what the tasks of a rank take in their order."""
+        return self._together(layout, self.prefill.with_turns(layout), self.decode.with_turns(layout))
+
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged."""
         return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
@@ -68,17 +74,34 @@ class GenerationBounds:
         return _Count(-(-work.seq_len // chunk(work, layout)), (work.output_len or 1) - 1)
 
     def cache_nbytes(self, layout: Layout) -> int:
-        """The KV cache of the first rank, which holds most layers, sequences and heads."""
+        """The KV cache of the fullest stage's first rank, which holds most sequences and heads."""
         model, work = self.costs.model, self.costs.workload
-        key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, layout.pipeline)
+        stages = (layout.pipeline, layout.stages)
+        key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, *stages)
         if key not in self._cache:
             step = step_of(work, layout, "decode")
-            shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
-            made = shares.of("k_cache").made
-            dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", "head_dim")
-            numel = 1
-            for start, stop in shares.region(dims, made, layout.team(0, 0)[0], (0, sequences)):
-                numel *= stop - start
-            layers = len(layout.layers(0, model))
-            self._cache[key] = 2 * layers * numel * DTYPE_NBYTES[model.dtype]
+            each = {kind: self._of_a_layer(layout, model.alike(kind), step) for kind in model.kinds}
+            unlike = model.pattern is not None or layout.stages is not None
+            held = [layout.layers(stage, model) for stage in range(layout.pipeline if unlike else 1)]
+            self._cache[key] = max(sum(each[model.kind(layer)] for layer in layers) for layers in held)
         return self._cache[key]
+
+    def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
+        """Of every layer, of the embedding and of the head, in all steps of the generation."""
+        count = self._count(layout)
+        (layers, embed, head), (more, embed_more, head_more) = self.prefill.seconds(layout), self.decode.seconds(layout)
+
+        def both(prefill: float, decode: float) -> float:
+            return count.prefill * prefill + count.decode * decode
+
+        return list(map(both, layers, more)), both(embed, embed_more), both(head, head_more)
+
+    def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
+        """Bytes of the cache of one layer on the first rank of a team."""
+        shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
+        layer = function_of(model.model_copy(update={"layers": 1, "vocabulary": None}), step)
+        rank, numel = layout.team(0, 0)[0], 0
+        for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:
+            region = shares.region(state.dims, shares.of(state.name).made, rank, (0, sequences))
+            numel += prod(stop - start for start, stop in region)
+        return numel * DTYPE_NBYTES[model.dtype]

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple, get_args
 from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import COLLECTIVES, Dag, Task, Tensor, Value
-from helixctl.lower import Outline, OutlinedTask, outline_of, task_of
+from helixctl.dag.function import function_of
+from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
 from helixctl.plan.layout import Axis
 from helixctl.plan.sharding import Cut, Shares
@@ -53,10 +54,22 @@ class _Numbered(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """An outline whose tasks are numbered, and every cut in it."""
+    """The tasks of an outline, numbered, the tensors that they are about, and every cut of these.
 
-    outline: Outline
+    ``computations`` are the tasks that are no collectives, ``of_batch`` the places of the cuts of the batch.
+    """
+
     tasks: tuple[_Numbered, ...]
+    computations: tuple[_Numbered, ...]
+    tensors: Mapping[str, Tensor]
+    cuts: tuple[Cut, ...]
+    of_batch: tuple[int, ...]
+
+
+class _Form(NamedTuple):
+    """The tasks of an outline whatever the sizes of its tensors, each with the places of its cuts, and every cut."""
+
+    tasks: tuple[tuple[OutlinedTask, tuple[int, ...]], ...]
     cuts: tuple[Cut, ...]
 
 
@@ -69,10 +82,13 @@ class Outlines:
     workload: WorkloadSpec
     step: StepName | None = None
     body: ModelSpec = field(init=False)
+    _forms: dict[object, _Form] = field(default_factory=dict, init=False)
+    _tensors: dict[object, Mapping[str, Tensor]] = field(default_factory=dict, init=False)
     _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
     _shares: dict[object, Shares] = field(default_factory=dict, init=False)
     _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
+    _spans: dict[object, list[Interval]] = field(default_factory=dict, init=False)
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
@@ -94,22 +110,31 @@ class Outlines:
         """
         shares, lines = self._of(layout, ends=ends)
         rank, batch = layout.partitions - 1 if last else 0, (0, sequences)
-        spans = [shares.interval(cut, rank, batch) for cut in lines.cuts]
+        spans = self._spans_of(shares, lines, rank, batch)
         wire = wires(layout, self.cluster)._asdict() if exchanged else {}
         found, known, new = [], self._known, []
-        for task, number, cuts, communicates in lines.tasks:
+        for task, number, cuts, communicates in lines.tasks if exchanged else lines.computations:
+            key: tuple[object, ...] = (number, sequences, *[spans[i] for i in cuts])
             if communicates:
-                if not exchanged:
-                    continue
-                key: tuple[object, ...] = (number, sequences, wire[task.axis], *[spans[i] for i in cuts])
-            else:
-                key = (number, sequences, *[spans[i] for i in cuts])
+                key = (*key, wire[task.axis])
             if key not in known:
                 new.append((key, task))
             found.append(key)
         if new:
-            self._price(layout, lines.outline, new, rank, batch)
+            self._price(layout, lines.tensors, new, rank, batch)
         return [known[key] for key in found]
+
+    def _spans_of(self, shares: Shares, lines: _Lines, rank: int, batch: Interval) -> list[Interval]:
+        """A rank's share of every cut; those of the batch alone depend on the sequences."""
+        key = (id(shares), id(lines), rank)
+        if key not in self._spans:
+            self._spans[key] = [shares.interval(cut, rank, batch) for cut in lines.cuts]
+        if not lines.of_batch:
+            return self._spans[key]
+        spans = self._spans[key].copy()
+        for i in lines.of_batch:
+            spans[i] = shares.interval(lines.cuts[i], rank, batch)
+        return spans
 
     def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
         """Equal for layouts whose first rank has the same tasks of the same sizes."""
@@ -135,44 +160,61 @@ class Outlines:
     def _lines_of(self, layout: Layout, *, ends: bool) -> _Lines:
         shares = self._shares_of(layout)
         if ends:
-            sizes = _sizes(shares.step)
-            key: tuple[object, ...] = (shares.of("output"), layout.partitions > 1, sizes)
+            sizes = replace(shares.step, batch=0)
+            form: tuple[object, ...] = (shares.of("output"), layout.partitions > 1)
         else:
             cutting = [layout.ways(axis) > 1 for axis in get_args(Axis)]
-            sizes = _sizes(replace(shares.step, vocabulary_shares=1))
-            key = (id(shares.table), layout.gather_order, layout.reduction_dtype, sizes, *cutting)
+            sizes = replace(shares.step, batch=0, vocabulary_shares=1)
+            form = (id(shares.table), layout.gather_order, layout.reduction_dtype, *cutting)
+        key = (form, sizes)
         if key not in self._lines:
-            outline = self._outline(shares.layout, layout, ends=ends)
-            tasks = tuple([task for task in outline.tasks if (task.level in _ENDS) == ends])
-            self._lines[key] = self._numbered(outline._replace(tasks=tasks), sizes)
+            if form not in self._forms:
+                self._forms[form] = self._form(shares.layout, layout, ends=ends)
+            self._lines[key] = self._numbered(self._forms[form], self._tensors_of(shares.step, ends=ends))
         return self._lines[key]
 
-    def _outline(self, alone: Layout, layout: Layout, *, ends: bool) -> Outline:
+    def _form(self, alone: Layout, layout: Layout, *, ends: bool) -> _Form:
+        """The tasks of a layout, which are those of all that are cut along the same axes."""
         one = alone.model_copy(update={"gather_order": layout.gather_order})
         start, stop = layout.batch(0, 0, self.workload)
         step = replace(step_of(self.workload, layout, self.step), batch=stop - start)
-        model = self.model.model_copy(update={"layers": 1}) if ends else self.body
-        return outline_of(Plan.sketch(model, self.cluster, step, one), 0)
+        outline = outline_of(Plan.sketch(self._model(ends=ends), self.cluster, step, one), 0)
+        tasks = [task for task in outline.tasks if (task.level in _ENDS) == ends]
+        cuts = tuple(dict.fromkeys(cut for task in tasks for cut in task.cuts))
+        return _Form(tuple([(task, tuple([cuts.index(cut) for cut in task.cuts])) for task in tasks]), cuts)
 
-    def _numbered(self, outline: Outline, sizes: object) -> _Lines:
-        cuts = tuple(dict.fromkeys(cut for task in outline.tasks for cut in task.cuts))
+    def _model(self, *, ends: bool) -> ModelSpec:
+        """Of one layer, with embedding and head or without."""
+        return self.model.model_copy(update={"layers": 1}) if ends else self.body
+
+    def _tensors_of(self, step: Step, *, ends: bool) -> Mapping[str, Tensor]:
+        """The tensors of one layer, or of the ends, in a step with no sequences: a microbatch may have any number."""
+        key = (ends, none := replace(step, batch=0))
+        if key not in self._tensors:
+            self._tensors[key] = function_of(self._model(ends=ends), none).tensors
+        return self._tensors[key]
+
+    def _numbered(self, form: _Form, tensors: Mapping[str, Tensor]) -> _Lines:
+        """The tasks on tensors of these sizes: those that are alike, and are about equal tensors, have one number."""
         tasks = []
-        for task in outline.tasks:
-            number = self._numbers.setdefault((task, sizes), len(self._numbers))
-            places = tuple([cuts.index(cut) for cut in task.cuts])
+        for task, places in form.tasks:
+            key = (task, tuple([tensors[piece.tensor] for piece in task.pieces]))
+            number = self._numbers.setdefault(key, len(self._numbers))
             tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
-        return _Lines(outline, tuple(tasks), cuts)
+        computations = tuple([task for task in tasks if not task.communicates])
+        of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
+        return _Lines(tuple(tasks), computations, tensors, form.cuts, of_batch)
 
     def _price(
         self,
         layout: Layout,
-        outline: Outline,
+        tensors: Mapping[str, Tensor],
         new: Sequence[tuple[object, OutlinedTask]],
         rank: int,
         batch: Interval,
     ) -> None:
         """Price tasks that were not known: as parts of a dag, like all tasks."""
-        shares, tensors = self._shares_of(layout), outline.tensors
+        shares = self._shares_of(layout)
         made = [
             task_of(task, str(n), tensors, shares, rank, batch, _ranks(layout, task)) for n, (_, task) in enumerate(new)
         ]
@@ -182,11 +224,6 @@ class Outlines:
         costs = TaskCosts(dag, self._costs)
         for (key, outlined), (task, its) in zip(new, made, strict=True):
             self._known[key] = _priced(outlined, task, its, tensors, costs)
-
-
-def _sizes(step: Step) -> object:
-    """What of a step the sizes of a task's tensors follow from, its batch apart."""
-    return replace(step, batch=0)
 
 
 def _priced(

@@ -72,6 +72,16 @@ class LayoutProblem:
         """A tighter one, which takes longer: communication is in it."""
         return self._key_of(self.bounds(layout))
 
+    def bound_with_turns(self, layout: Layout) -> Key:
+        """The tightest: where microbatches take turns, the order of their tasks is in it.
+
+        Memory does not depend on that order, and of the latency of one pass it bounds no more than the second one does.
+        """
+        one_pass = self.specs.workload.output_len is None
+        if self.objective == "memory" or (self.objective == "latency" and one_pass):
+            return self.bound(layout)
+        return self._key_of(self.bounds.with_turns(layout))
+
     def simulate(self, layout: Layout) -> Candidate:
         """The layout with its forecast. Where nothing fits, several searches come to the same layouts."""
         if layout not in self._simulated:

@@ -16,7 +16,7 @@ from helixctl.plan.steps import chunk
 from helixctl.solve.candidate import largest
 from helixctl.solve.deep import extrapolated_memory, shallow
 from helixctl.spec import ModelSpec, WorkloadSpec
-from helixctl.verify import verify
+from helixctl.verify import verify_steps
 from helixctl.verify.memory import exceeded
 
 # Tasks of a dag that is lowered and proved whole: less than a second's worth.
@@ -73,7 +73,7 @@ def proof(plan: Plan, *, whole: bool = False) -> Proof:
         peak = together(dags) if part is plan else memory_nbytes(plan)
         if found := exceeded(plan.cluster.device, peak):
             return Proof(plan, dags, (found,))
-    return Proof(plan, dags, tuple(finding for dag in dags for finding in verify(dag)))
+    return Proof(plan, dags, tuple(verify_steps(dags)))
 
 
 def together(dags: Sequence[Dag]) -> int:
@@ -93,6 +93,8 @@ def part_of(plan: Plan) -> Plan:
     layout = plan.layout
     model = shallow(plan.model, layout, _FEW)
     workload, fewer = _fewer_sequences(plan.workload, layout)
+    if model.layers != plan.model.layers:  # every stage has as many
+        fewer = fewer.model_copy(update={"stages": None})
     if (model.layers, fewer) == (plan.model.layers, layout):
         return plan
     # What is proved does not depend on where the devices are, only on how many there are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from helixctl.plan import Plan
@@ -10,6 +11,7 @@ from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.decide import Decision
 from helixctl.solve.proof import Proof
+from helixctl.solve.token_times import token_times
 from helixctl.solve.verdict import Row
 
 FORMAT_VERSION: Final = "1.0"
@@ -51,6 +53,7 @@ def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequ
         "objective": decision.objective,
         "chosen": next(candidate for candidate in legal if candidate["chosen"]),
         "candidates": [*legal, *illegal],
+        "decode": _decode(decision),
         "reasons": list(decision.reasons),
         "notes": list(notes),
         "search": {
@@ -68,6 +71,13 @@ def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequ
         },
         "sources": list(sources),
     }
+
+
+def _decode(decision: Decision) -> dict[str, Any] | None:
+    """The time per output token of the choice: mean and percentiles; None where there is no decode step."""
+    plan, its = decision.plan, decision.forecast.generation
+    times = token_times(plan) if its else None
+    return {"mean_s": its.time_per_output_token_s, **asdict(times)} if its and times else None
 
 
 def _cluster(plan: Plan) -> dict[str, Any]:

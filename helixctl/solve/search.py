@@ -77,18 +77,19 @@ class _Search:
 
     def run(self, budget: int) -> SearchResult:
         problem, legal = self.problem, len(self.layouts)
-        # (bound, place, whether it is the narrower one, layout); no two have one place: layouts are never compared.
-        queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(self.layouts)]
+        # (bound, place, how many narrower ones there are, layout); no two have one place: layouts are never compared.
+        narrower = (problem.bound_with_turns, problem.bound)
+        queue = [(bound, place, len(narrower), layout) for place, (bound, layout) in enumerate(self.layouts)]
         heapify(queue)
         ended = False
         while queue:
-            bound, place, narrow, layout = heappop(queue)
-            if (self.best and bound > self.best_key) or (narrow and problem.is_hopeless(bound)):
+            bound, place, left, layout = heappop(queue)
+            if (self.best and bound > self.best_key) or (left < len(narrower) and problem.is_hopeless(bound)):
                 break
             if layout in self.tried:
                 continue
-            if not narrow:
-                heappush(queue, (max(bound, problem.bound(layout)), place, True, layout))
+            if left:
+                heappush(queue, (max(bound, narrower[left - 1](layout)), place, left - 1, layout))
                 continue
             if ended or (self.tried and self.spent + problem.size(layout) > budget):
                 if ended or self.best is None:
@@ -96,7 +97,7 @@ class _Search:
                 ended = True
                 self._look_beside(self.spent + _BESIDE * budget)
                 self._look_at_serial(self.spent + _BESIDE * budget)
-                heappush(queue, (bound, place, narrow, layout))
+                heappush(queue, (bound, place, left, layout))
                 continue
             self._try(layout, place)
         return SearchResult(self.best, tuple(self.tried.values()), legal, None)
@@ -144,7 +145,7 @@ class _Search:
                     break
 
     def _bound(self, place: int, layout: Layout) -> tuple[Key, int]:
-        return max(self.layouts[place][0], self.problem.bound(layout)), place
+        return max(self.layouts[place][0], self.problem.bound_with_turns(layout)), place
 
     def _neighbours(self, centre: Layout) -> Iterator[tuple[int, Layout]]:
         for place, (bound, layout) in enumerate(self.layouts):

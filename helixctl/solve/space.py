@@ -111,7 +111,11 @@ class _Space:
     def _meshes(self) -> Iterator[dict[str, int]]:
         """Sizes of the four mesh axes that make up the devices and may be legal."""
         left, constraints = self.cluster.devices, self.constraints
-        most = {"groups": self.model.attention.heads, "slices": self.model.attention.head_dim}
+        attentions = [self.model.alike(kind).attention for kind in self.model.kinds]
+        most = {
+            "groups": min(a.heads for a in attentions),
+            "slices": min(min(a.head_dim, a.value_dim) for a in attentions),
+        }
         sizes = [
             [int(constraints[axis])] if axis in constraints else [size for size in _divisors(left) if size <= whole]
             for axis, whole in {**most, "pipeline": self.model.layers}.items()
@@ -124,11 +128,12 @@ class _Space:
 
     def _inner(self, mesh: Layout) -> Iterator[dict[str, Any]]:
         """Values of the other axes on a mesh."""
-        experts = self.model.feed_forward.experts
+        mixtures = [self.model.alike(kind).feed_forward.experts for kind in self.model.kinds]
+        most = min((experts.count for experts in mixtures if experts), default=1)
         choices: dict[str, Iterable[Any]] = {
             "slicing": _slicings(mesh, self.model, self.workload),
             "combine": ("concat", "reduce") if mesh.partitions > 1 else ("concat",),
-            "experts": [x for x in _divisors(mesh.partitions) if x <= experts.count] if experts else [1],
+            "experts": [x for x in _divisors(mesh.partitions) if x <= most],
             "placement": _placements(mesh, self.cluster),
             "residual": ("replicated", "sharded") if mesh.partitions > 1 else ("replicated",),
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.outlines import Outlines, Priced
+from helixctl.solve.turns import Part, part_of
 from helixctl.solve.wires import wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
@@ -32,9 +34,32 @@ class LaneCosts(NamedTuple):
 class LayerCosts(NamedTuple):
     """The work of one microbatch on the first rank of a team, which has the largest pieces of all.
 
-    ``least_compute_s`` is a layer's on the rank with the smallest, ``values_nbytes`` all values of a layer, whenever
-    they are live, ``output_nbytes`` the output of a microbatch.
+    Attributes:
+        layers: of one layer of every kind that the model has, in the order of ``ModelSpec.kinds``.
+        embed, head: of the ends of the model.
+        least_compute_s: of one layer of every kind, on the rank with the smallest pieces.
+        values_nbytes: all values of a layer, whenever they are live; of the kind that has most.
+        output_nbytes: the output of a microbatch.
     """
+
+    layers: tuple[LaneCosts, ...]
+    embed: LaneCosts
+    head: LaneCosts
+    least_compute_s: tuple[float, ...]
+    values_nbytes: int
+    output_nbytes: int
+
+
+class Parts(NamedTuple):
+    """What a microbatch goes through on the first rank of a team, task by task; ``layers``: by the kind of layer."""
+
+    embed: Part
+    layers: tuple[Part, ...]
+    head: Part
+
+
+class _LayerCosts(NamedTuple):
+    """As ``LayerCosts``, of one kind of layer."""
 
     layer: LaneCosts
     embed: LaneCosts
@@ -58,19 +83,88 @@ class LayoutCosts:
     cluster: ClusterSpec
     workload: WorkloadSpec
     step: StepName | None = None
+    _kinds: tuple[_KindCosts, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Price nothing yet."""
+        specs = (self.cluster, self.workload, self.step)
+        self._kinds = tuple([_KindCosts(self.model.alike(kind), *specs) for kind in self.model.kinds])
+
+    def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The work of a microbatch of so many sequences."""
+        return _together([kind.with_communication(layout, sequences) for kind in self._kinds])
+
+    def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The same as if nothing were exchanged, and nothing live."""
+        return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
+
+    def parts(self, layout: Layout, sequences: int) -> Parts:
+        """The same as ``with_communication``, task by task."""
+        found = [kind.parts(layout, sequences) for kind in self._kinds]
+        return Parts(found[0].embed, tuple([layer for its in found for layer in its.layers]), found[0].head)
+
+    def new_tokens(self, layout: Layout) -> int:
+        """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
+        return self._kinds[0].new_tokens(layout)
+
+    def live_nbytes(self, layout: Layout, sequences: int) -> int:
+        """What is live in a layer beside weights, at its fullest."""
+        return max(kind.live_nbytes(layout, sequences) for kind in self._kinds)
+
+    def weights_nbytes(self) -> int:
+        """Bytes of all weights of the model, each once."""
+        whole = self.compute_only(Layout(groups=1, slices=1), 1)
+        counts = self.counts(range(self.model.layers))
+        layers = sum(n * its.weight_nbytes for n, its in zip(counts, whole.layers, strict=True))
+        return layers + self.ends_nbytes(whole)
+
+    def ends_nbytes(self, parts: LayerCosts) -> int:
+        """Bytes of weights of a rank that has both ends of the model: tied ones are the embedding's and the head's."""
+        ends = (parts.embed.weight_nbytes, parts.head.weight_nbytes)
+        return max(ends) if self.model.vocabulary and self.model.vocabulary.tied else sum(ends)
+
+    def counts(self, layers: range) -> tuple[int, ...]:
+        """How many of some layers there are of every kind."""
+        if not self.model.pattern:
+            return (len(layers),)
+        found = Counter(self.model.kind(layer) for layer in layers)
+        return tuple([found[kind] for kind in self.model.kinds])
+
+
+def _together(found: Sequence[_LayerCosts]) -> LayerCosts:
+    """The costs of all kinds of layers; the ends of the model are alike in all."""
+    first = found[0]
+    return LayerCosts(
+        tuple([its.layer for its in found]),
+        first.embed,
+        first.head,
+        tuple([its.least_compute_s for its in found]),
+        max([its.values_nbytes for its in found]),
+        first.output_nbytes,
+    )
+
+
+@dataclass(slots=True)
+class _KindCosts:
+    """As ``LayoutCosts``, of a model whose layers are all alike."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+    step: StepName | None = None
     _outlines: Outlines = field(init=False)
-    _layers: dict[object, LayerCosts] = field(default_factory=dict, init=False)
+    _layers: dict[object, _LayerCosts] = field(default_factory=dict, init=False)
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _live: dict[object, int] = field(default_factory=dict, init=False)
+    _parts: dict[object, Parts] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
         self._outlines = Outlines(self.model, self.cluster, self.workload, self.step)
 
-    def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
+    def with_communication(self, layout: Layout, sequences: int) -> _LayerCosts:
         """The work of a microbatch of so many sequences."""
-        tokens = (sequences, self.new_tokens(layout))
-        key = (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
+        key = self._key(layout, sequences)
         if key not in self._layers:
             tasks = self._outlines.priced(layout, sequences, exchanged=True)
             layer = _work(tasks)
@@ -83,8 +177,25 @@ class LayoutCosts:
             ends = self._its_ends(layout, sequences, exchanged=True)
             least = self._least_compute_s(layout, sequences, layer)
             most = sum(its.values_nbytes for its in tasks)
-            self._layers[key] = LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
+            self._layers[key] = _LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
+
+    def parts(self, layout: Layout, sequences: int) -> Parts:
+        """The same, task by task."""
+        key = self._key(layout, sequences)
+        if key not in self._parts:
+            ends = []
+            if self.model.vocabulary:
+                ends = self._outlines.priced(layout, sequences, exchanged=True, ends=True)
+            embed, head = (part_of(its for its in ends if its.task.level == level) for level in ("embed", "head"))
+            layer = part_of(self._outlines.priced(layout, sequences, exchanged=True))
+            self._parts[key] = Parts(embed, (layer,), head)
+        return self._parts[key]
+
+    def _key(self, layout: Layout, sequences: int) -> object:
+        """Equal where a microbatch of so many sequences is the same work, with what is exchanged."""
+        tokens = (sequences, self.new_tokens(layout))
+        return (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
@@ -104,22 +215,12 @@ class LayoutCosts:
             self._live[key] = peak_live_nbytes(body, rank) - given
         return self._live[key]
 
-    def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
+    def compute_only(self, layout: Layout, sequences: int) -> _LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
         layer = _work(self._outlines.priced(layout, sequences))
         ends = self._its_ends(layout, sequences, exchanged=False)
         least = self._least_compute_s(layout, sequences, layer)
-        return LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
-
-    def weights_nbytes(self) -> int:
-        """Bytes of all weights of the model, each once."""
-        whole = self.compute_only(Layout(groups=1, slices=1), 1)
-        return self.model.layers * whole.layer.weight_nbytes + self.ends_nbytes(whole)
-
-    def ends_nbytes(self, parts: LayerCosts) -> int:
-        """Bytes of weights of a rank that has both ends of the model: tied ones are the embedding's and the head's."""
-        ends = (parts.embed.weight_nbytes, parts.head.weight_nbytes)
-        return max(ends) if self.model.vocabulary and self.model.vocabulary.tied else sum(ends)
+        return _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
 
     def _least_compute_s(self, layout: Layout, sequences: int, layer: LaneCosts) -> float:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""

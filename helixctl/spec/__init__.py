@@ -1,14 +1,24 @@
 """What the user writes: model, cluster and workload."""
 
-from helixctl.spec.attention import AttentionSpec, LinearScaling, Llama3Scaling, RotarySpec
+from helixctl.spec.attention import (
+    AttentionSpec,
+    LatentSpec,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    RotarySpec,
+    YarnScaling,
+)
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
-    ExpertsSpec,
+    BlockSpec,
     FeedForwardSpec,
     ModelDocument,
     ModelSpec,
+    MultipliersSpec,
     NormSpec,
     VocabularySpec,
     WorkloadSpec,
@@ -20,30 +30,39 @@ __all__ = [
     "DTYPE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
+    "BlockSpec",
     "CalibrationSpec",
+    "ClampSpec",
     "ClusterSpec",
     "CollectiveTable",
     "Count",
     "DecodeTable",
     "DeviceSpec",
     "Dtype",
+    "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",
+    "LatentSpec",
     "LinearScaling",
     "LinkSpec",
     "Llama3Scaling",
+    "LongRopeScaling",
     "MatmulTable",
     "MeasuredSpec",
     "ModelDocument",
     "ModelSpec",
+    "MultipliersSpec",
     "NormSpec",
     "RotarySpec",
+    "RouterSpec",
     "SamplingSpec",
+    "SharedExpertSpec",
     "Spec",
     "Step",
     "StepName",
     "VocabularySpec",
     "WorkloadSpec",
+    "YarnScaling",
     "accumulator",
     "added",
 ]

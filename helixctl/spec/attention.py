@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helixctl.spec.base import Contradiction, Count, Spec
+from helixctl.spec.base import Contradiction, Count, Spec, added
 
 Positive = Annotated[float, Field(strict=True, gt=0, le=2**60)]
 
@@ -39,11 +39,92 @@ class Llama3Scaling(Spec):
         return self
 
 
+class YarnScaling(Spec):
+    """YaRN (Peng et al. 2023): low frequencies divided by ``factor``, high ones kept, those between blended.
+
+    Attributes:
+        kind: yarn.
+        factor: by how much sequences are longer than the original context.
+        original_seq_len: tokens of the original context.
+        beta_fast, beta_slow: a frequency is high where more than ``beta_fast`` of its waves fit the original context,
+            and low where fewer than ``beta_slow`` do.
+        truncate: the pairs of dims where the blend begins and ends are whole numbers.
+        attention_factor: of cosines and sines.
+    """
+
+    kind: Literal["yarn"]
+    factor: Positive
+    original_seq_len: Count
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
+    truncate: Annotated[bool, Field(strict=True)] = True
+    attention_factor: Positive = 1.0
+
+
+class LongRopeScaling(Spec):
+    """LongRoPE (Ding et al. 2024): every frequency divided by a factor of its own, which depends on the length.
+
+    Attributes:
+        kind: longrope.
+        short_factors, long_factors: of every pair of dims: where all sequences of a plan end within the original
+            context, and where they may be longer.
+        original_seq_len: tokens of the original context.
+        attention_factor: of cosines and sines.
+    """
+
+    kind: Literal["longrope"]
+    short_factors: tuple[Positive, ...]
+    long_factors: tuple[Positive, ...]
+    original_seq_len: Count
+    attention_factor: Positive = 1.0
+
+
+Scaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")]
+
+
 class RotarySpec(Spec):
-    """Rotary position embedding of queries and keys (Su et al. 2021), which turns dim i with dim i + head_dim/2."""
+    """Rotary position embedding of queries and keys (Su et al. 2021).
+
+    Attributes:
+        theta: the base of the frequencies.
+        scaling: how the frequencies are changed for longer sequences; None: not at all.
+        dims: the first dims of a head, which are turned; the others stay as they are. None: all are turned.
+        interleaved: dim 2i is turned with dim 2i + 1; else dim i with dim i + dims / 2.
+    """
 
     theta: Positive = 10000.0
-    scaling: Annotated[LinearScaling | Llama3Scaling, Field(discriminator="kind")] | None = None
+    scaling: Scaling | None = None
+    dims: Count | None = added(None)
+    interleaved: Annotated[bool, Field(strict=True)] = added(default=False)
+
+    @model_validator(mode="after")
+    def _pairs_of_dims(self) -> Self:
+        if self.dims is not None and self.dims % 2:
+            raise Contradiction(f"a rotary embedding turns pairs of dims, not {self.dims} dims", "dims")
+        return self
+
+    def is_long(self, positions: int) -> bool:
+        """Whether sequences of so many tokens take the factors for long ones."""
+        return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
+
+
+class LatentSpec(Spec):
+    """Multi-head latent attention (DeepSeek-V2, 2024): what heads attend with is made of two small vectors a token.
+
+    The last ``rope_dim`` dims of a head of queries are rotated; the other ones, ``head_dim - rope_dim``, are not. A
+    head's keys are as wide: those that are not rotated are a product of the latent, the rotated ones are of all heads.
+
+    Attributes:
+        q_rank: dims of the vector, behind a norm, that queries are made of; None: of the hidden state itself.
+        kv_rank: dims of the latent, behind a norm, that keys and values are made of.
+        rope_dim: dims of the rotated key, which all heads share.
+        norm_eps: of the norms of both vectors.
+    """
+
+    q_rank: Count | None = None
+    kv_rank: Count
+    rope_dim: Count
+    norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
 
 
 class AttentionSpec(Spec):
@@ -56,11 +137,20 @@ class AttentionSpec(Spec):
     Attributes:
         heads, kv_heads: of queries; of keys and values, each for ``heads / kv_heads`` of the former (None: as many).
         head_dim: dims of every head; not always hidden_size / heads.
+        v_head_dim: dims of every head of values and of what attention makes of them (None: as many as head_dim).
         causal: a token attends to itself and those before it.
         qkv_bias, output_bias: biases of the projections.
-        qk_norm: queries and keys are normalised over head_dim, with a weight of their own, before they are rotated.
+        qk_norm: queries and keys are normalised, as the model's norms do it, before they are rotated.
+        qk_norm_over: head: every head alone; projection: all heads together (OLMo 2), by rms_norm.
+        qk_norm_weight: of norms of heads: shared by all heads; per_head: each head has its own (Command R+); none.
         rotary: the rotary embedding; None: none.
-        sliding_window: tokens that a token attends to, itself among them; longer sequences are refused.
+        sliding_window: tokens that a token attends to at most, the last ones, itself among them; None: all before it.
+        chunk: a token attends to those of its own chunk of so many positions, up to itself; None: there are no chunks.
+        scale: what products of queries and keys are multiplied with; None: 1/sqrt of the dims of a softmax.
+        soft_cap: c, where a score x becomes c tanh(x / c); None: scores stay.
+        sinks: every head attends to a learned logit besides, which has no value.
+        latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
+            so that kv_heads is 1; None: of the hidden state.
     """
 
     heads: Count
@@ -71,13 +161,43 @@ class AttentionSpec(Spec):
     qkv_bias: Annotated[bool, Field(strict=True)] = False
     output_bias: Annotated[bool, Field(strict=True)] = False
     qk_norm: Annotated[bool, Field(strict=True)] = False
+    qk_norm_over: Literal["head", "projection"] = added("head")
+    qk_norm_weight: Literal["shared", "per_head", "none"] = added("shared")
     rotary: RotarySpec | None = None
     sliding_window: Count | None = None
+    v_head_dim: Count | None = added(None)
+    chunk: Count | None = added(None)
+    scale: Positive | None = added(None)
+    soft_cap: Positive | None = added(None)
+    sinks: Annotated[bool, Field(strict=True)] = added(default=False)
+    latent: LatentSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _what_is_masked_is_causal(self) -> Self:
+        for field, value in (("sliding_window", self.sliding_window), ("chunk", self.chunk)):
+            if value is not None and not self.causal:
+                raise Contradiction(f"{field} {value} of attention that is not causal", field)
+        if self.sliding_window is not None and self.chunk is not None:
+            raise Contradiction(f"sliding_window {self.sliding_window} and chunk {self.chunk}: give one", "chunk")
+        return self
+
+    @model_validator(mode="after")
+    def _a_sink_is_in_one_softmax(self) -> Self:
+        if self.sinks and self.softmax_slices > 1:
+            raise Contradiction(f"sinks of heads with softmax_slices {self.softmax_slices}", "sinks")
+        return self
 
     @model_validator(mode="after")
     def _softmax_slices_divide_the_head(self) -> Self:
         if self.head_dim % self.softmax_slices:
             msg = f"softmax_slices {self.softmax_slices} does not divide head_dim {self.head_dim}"
+            raise Contradiction(msg, "softmax_slices")
+        return self
+
+    @model_validator(mode="after")
+    def _one_softmax_for_values_of_another_width(self) -> Self:
+        if self.value_dim != self.head_dim and self.softmax_slices > 1:
+            msg = f"softmax_slices {self.softmax_slices} of heads whose values have {self.value_dim} dims"
             raise Contradiction(msg, "softmax_slices")
         return self
 
@@ -88,9 +208,43 @@ class AttentionSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _norms_of_projections_have_a_weight(self) -> Self:
+        if self.qk_norm_over == "projection" and self.qk_norm_weight != "shared":
+            raise Contradiction("a norm over all heads together has one weight, of all dims", "qk_norm_weight")
+        return self
+
+    @model_validator(mode="after")
     def _rotary_pairs_dims(self) -> Self:
-        if self.rotary and self.head_dim % 2:
+        if self.rotary is None or self.latent:
+            return self
+        if self.rotary.dims is None and self.head_dim % 2:
             raise Contradiction(f"a rotary embedding turns pairs of dims; head_dim is {self.head_dim}", "head_dim")
+        turned = self.rotary.dims or self.head_dim
+        if turned > self.head_dim:
+            raise Contradiction(f"a rotary embedding of {turned} dims; head_dim is {self.head_dim}", "rotary")
+        scaling = self.rotary.scaling
+        if isinstance(scaling, LongRopeScaling):
+            counts = {len(scaling.short_factors), len(scaling.long_factors)}
+            if counts != {turned // 2}:
+                raise Contradiction(f"{turned // 2} pairs of dims are turned, each by a factor of its own", "rotary")
+        return self
+
+    @model_validator(mode="after")
+    def _latent_is_of_all_heads(self) -> Self:
+        if self.latent is None:
+            return self
+        if self.key_heads != 1:
+            raise Contradiction(f"a latent is of all heads, so that kv_heads is 1, not {self.key_heads}", "kv_heads")
+        if self.softmax_slices != 1:
+            raise Contradiction(f"softmax_slices {self.softmax_slices} would cut a latent", "softmax_slices")
+        rope = self.latent.rope_dim
+        if rope % 2 or rope >= self.head_dim:
+            msg = f"latent.rope_dim {rope} is no even number below head_dim {self.head_dim}"
+            raise Contradiction(msg, "latent")
+        if unknown := [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]:
+            raise Contradiction(f"{unknown[0]}: queries and keys of a latent have none", unknown[0])
+        if self.rotary is None:
+            raise Contradiction("a latent has a rotated key, and there is no rotary embedding", "latent")
         return self
 
     @property
@@ -102,6 +256,21 @@ class AttentionSpec(Spec):
     def key_heads(self) -> int:
         """Heads of keys and values."""
         return self.kv_heads or self.heads
+
+    @property
+    def value_dim(self) -> int:
+        """Dims of a head of values."""
+        return self.v_head_dim or self.head_dim
+
+    @property
+    def value_dim_name(self) -> Literal["head_dim", "v_dim"]:
+        """The dim of tensors that these are: one of its own where they are not as many as those of keys."""
+        return "head_dim" if self.value_dim == self.head_dim else "v_dim"
+
+    @property
+    def unrotated_dim(self) -> int:
+        """Dims of a head that are not rotated, which come first."""
+        return self.head_dim - self.latent.rope_dim if self.latent else 0
 
     @property
     def queries_per_key(self) -> int:

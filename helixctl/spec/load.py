@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic.fields import FieldInfo
 
@@ -14,7 +14,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.base import Dtype
 from helixctl.spec.cluster import ClusterSpec, no_peak
 from helixctl.spec.explain import Finding, examined
-from helixctl.spec.fields import dotted, shown
+from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.named import named_cluster
@@ -23,7 +23,6 @@ from helixctl.spec.origins import Origin, after_overrides
 from helixctl.spec.overrides import Override, apply_overrides, override, parse_overrides
 from helixctl.spec.parse import parse_mapping, read_text
 from helixctl.spec.placing import placed
-from helixctl.spec.sliding_window import window_that_bites
 
 __all__ = [
     "HUGGING_FACE_KEYS",
@@ -68,6 +67,15 @@ class Loaded:
     model: ModelDocument
     cluster: ClusterSpec
     origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Validated(NamedTuple):
+    """A model, the origins of its fields, and what else its config says (``ReadConfig.notes``)."""
+
+    model: ModelDocument
+    origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
@@ -86,11 +94,11 @@ def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
     problems: list[Diagnostic] = []
     overrides = _attempt(lambda: parse_overrides(sets), problems) or ()
     found = _attempt(lambda: _load_model(model, overrides, planned=True), problems)
-    dtype = found[0].dtype if found else None
+    dtype = found.model.dtype if found else None
     cluster_spec = _attempt(lambda: load_cluster(cluster, overrides, dtype), problems)
     if found is None or cluster_spec is None or problems:
         raise HelixError(problems)
-    return Loaded(found[0], cluster_spec, found[1])
+    return Loaded(found.model, cluster_spec, found.origins, found.notes)
 
 
 def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[ModelDocument, ClusterSpec]:
@@ -101,7 +109,7 @@ def load_specs(model: str, cluster: str, sets: Sequence[str] = ()) -> tuple[Mode
 
 def load_model(path: str, overrides: Sequence[Override] = ()) -> ModelDocument:
     """Load a model file or folder ("-" is standard input). Overrides of the cluster are passed over."""
-    return _load_model(path, overrides)[0]
+    return _load_model(path, overrides).model
 
 
 def load_cluster(path: str, overrides: Sequence[Override] = (), dtype: Dtype | None = None) -> ClusterSpec:
@@ -134,9 +142,7 @@ def document_path(path: str) -> str:
         return path
 
 
-def _load_model(
-    path: str, overrides: Sequence[Override], *, planned: bool = False
-) -> tuple[ModelDocument, tuple[Origin, ...]]:
+def _load_model(path: str, overrides: Sequence[Override], *, planned: bool = False) -> Validated:
     file = document_path(path)
     text, data = _read("model", file)
     mine = [item for item in overrides if item.document == "model"]
@@ -156,7 +162,7 @@ def _read(expected: Literal["model", "cluster"], path: str) -> tuple[str, dict[s
 
 def validate_model(
     data: dict[str, Any], text: str, file: str, overrides: Sequence[Override] = (), *, planned: bool = False
-) -> tuple[ModelDocument, tuple[Origin, ...]]:
+) -> Validated:
     """The model that data stands for, in our format or as a Hugging Face config, and the origins of its fields.
 
     Args:
@@ -164,41 +170,34 @@ def validate_model(
         text: the file's text, to find the lines of errors.
         file: the file's name in diagnostics.
         overrides: ``--set`` texts to apply.
-        planned: the model is to be planned for its workload, so no sliding window may bite.
+        planned: the model is to be planned for its workload.
 
     Raises:
         HelixError: everything that is wrong, in the order of the file.
     """
     origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
     if _is_hugging_face(data):
         found, findings = model_of_config(data, file)
         if findings:
             raise HelixError(placed(findings, text, file))
-        data, origins = found
+        data, origins, notes = found
     model = validate_document(
         ModelDocument, override(data, overrides), text, file, overrides=overrides, origins=origins
     )
     if planned:
         model = _with_logits(model)
-    bite = window_that_bites(model, model.workload) if planned else None
-    if bite:
-        raise HelixError(placed([bite], text, file, overrides, origins))
-    return model, after_overrides(origins, overrides) if origins else ()
+    return Validated(model, after_overrides(origins, overrides) if origins else (), notes)
 
 
 def for_planning(model: ModelDocument, cluster: ClusterSpec) -> ModelDocument:
     """A model as ``load_pair`` gives it to be planned on a cluster, where both were loaded or made otherwise.
 
     Raises:
-        HelixError: HX111, a sliding window bites; HX114, the devices have no rate for the model's dtype.
+        HelixError: HX114, the devices have no rate for the model's dtype.
     """
-    problems = []
-    if bite := window_that_bites(model, model.workload):
-        problems.append(Diagnostic(bite.code, bite.message, bite.hint, path=dotted(bite.path)))
     if model.dtype not in cluster.device.peak:
-        problems.append(no_peak(model.dtype, cluster.device))
-    if problems:
-        raise HelixError(problems)
+        raise HelixError(no_peak(model.dtype, cluster.device))
     return _with_logits(model)
 
 

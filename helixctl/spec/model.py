@@ -3,51 +3,98 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from helixctl.spec.attention import AttentionSpec
+from helixctl.spec.attention import AttentionSpec, Positive
 from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
+from helixctl.spec.experts import ClampSpec, ExpertsSpec
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step
 
-
-class ExpertsSpec(Spec):
-    """A mixture of experts: a router gives every token the ``top_k`` best of ``count`` experts.
-
-    ``renormalise``: the gates of the ``top_k`` add up to 1 (Mixtral); else they are what a softmax over all experts
-    gives them.
-    """
-
-    count: Annotated[int, Field(strict=True, ge=2, le=4096)]
-    top_k: Count = 2
-    renormalise: Annotated[bool, Field(strict=True)] = True
-
-    @model_validator(mode="after")
-    def _top_k_are_there(self) -> Self:
-        if self.top_k > self.count:
-            raise Contradiction(f"top_k {self.top_k} of {self.count} experts", "top_k")
-        return self
+Activated = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
 
 
 class FeedForwardSpec(Spec):
     """Two matrices with an activation between them; with ``experts``, so many of such networks and a router.
 
-    ``gated``: a third matrix; its product, activated, multiplies that of the first (SwiGLU, Shazeer 2020).
+    Attributes:
+        intermediate_size: the width of the network, or of one expert.
+        activation: gelu with erf, gelu_tanh its approximation, relu_squared relu(x)^2 (So et al. 2021).
+        gated: a third matrix; its product, activated, multiplies that of the first (SwiGLU, Shazeer 2020).
+        experts: the mixture; None: one network.
+        bias: every matrix has a bias; with experts every matrix of each.
+        clamp: the bounds and the slope of a clamped activation; None: it is as it is. Of experts alone.
     """
 
     intermediate_size: Count
-    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    activation: Activated = "gelu"
     gated: Annotated[bool, Field(strict=True)] = False
     experts: ExpertsSpec | None = None
+    bias: Annotated[bool, Field(strict=True)] = added(default=False)
+    clamp: ClampSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _clamp_is_of_gated_experts(self) -> Self:
+        plain = self.experts is None or not self.gated or self.activation != "silu"
+        if self.clamp is not None and plain:
+            raise Contradiction("a clamped activation is of gated experts with silu", "clamp")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_expert_is_plain(self) -> Self:
+        if self.experts and self.experts.shared and (self.bias or self.clamp):
+            field = "bias" if self.bias else "clamp"
+            raise Contradiction(f"{field} with a shared expert is not modelled", field)
+        return self
 
 
 class NormSpec(Spec):
-    """Normalisation ahead of attention and of the feed-forward network (pre-norm)."""
+    """Normalisation of the residual stream around attention, the feed-forward network and the head.
 
-    function: Literal["rms_norm"] = "rms_norm"
+    Attributes:
+        function: rms_norm divides by the root of the mean square; layer_norm subtracts the mean first.
+        eps: what is added to the mean square, or to the variance.
+        unit_offset: 1 is added to the weight (Gemma).
+        bias: a bias is added to what is normalised and weighted.
+        place: before: what a block reads is normalised; after: what it makes, before that is added to the residual
+            stream (OLMo 2); around: both (Gemma 2). The head reads normalised numbers in each case.
+    """
+
+    function: Literal["rms_norm", "layer_norm"] = "rms_norm"
     eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
+    unit_offset: Annotated[bool, Field(strict=True)] = added(default=False)
+    bias: Annotated[bool, Field(strict=True)] = added(default=False)
+    place: Literal["before", "after", "around"] = added("before")
+
+    @property
+    def before(self) -> bool:
+        """Whether what a block reads is normalised."""
+        return self.place != "after"
+
+    @property
+    def after(self) -> bool:
+        """Whether what a block makes is normalised."""
+        return self.place != "before"
+
+
+class MultipliersSpec(Spec):
+    """Numbers that tensors are multiplied by, whatever the token.
+
+    Attributes:
+        embedding: of what the embedding makes.
+        embedding_in_dtype: that multiplier is a number of the model's dtype: rounded to it first (Gemma).
+        residual: of what attention and the feed-forward network make, before it is added to the residual stream.
+        logits: of the logits; a model that divides them by s has 1 / s.
+        logits_cap: c: the logits, multiplied, become c tanh(z / c) (Gemma 2's soft cap); None: they stay as they are.
+    """
+
+    embedding: Positive = 1.0
+    embedding_in_dtype: Annotated[bool, Field(strict=True)] = False
+    residual: Positive = 1.0
+    logits: Positive = 1.0
+    logits_cap: Positive | None = None
 
 
 class VocabularySpec(Spec):
@@ -60,10 +107,35 @@ class VocabularySpec(Spec):
     tied: Annotated[bool, Field(strict=True)] = False
 
 
+MAIN: Final = "main"  # the block of the model's own attention and feed-forward network, in a pattern
+
+
+class BlockSpec(Spec):
+    """What the layers of one kind have of their own, where a model's layers differ.
+
+    Attributes:
+        name: as the pattern has it; ``main`` is that of the layers with the model's own parts.
+        attention, feed_forward: of these layers; None: the model's own.
+    """
+
+    name: Name
+    attention: AttentionSpec | None = None
+    feed_forward: FeedForwardSpec | None = None
+
+
 class ModelSpec(Spec):
     """A pre-norm transformer: from hidden states to hidden states, or with a ``vocabulary`` from tokens to logits.
 
-    ``max_positions``: tokens of the longest sequence that the model was trained for, where that is known; no limit.
+    Attributes:
+        name, layers, hidden_size, dtype: of the model; the dtype is that of weights and activations.
+        attention, feed_forward, norm: of every layer; where ``blocks`` are given, of those whose block is ``main``.
+        vocabulary: tokens in and logits out; None: hidden states.
+        multipliers: of embeddings, of what is added to the residual stream, and of logits; None: all of them are 1.
+        side_by_side: attention and the feed-forward network read the same normalised numbers, and both results are
+            added to the residual stream (Command R); else the network reads what attention has been added to.
+        max_positions: tokens of the longest sequence that the model was trained for, where that is known; no limit.
+        blocks: what layers of other kinds have of their own; None: all layers are alike.
+        pattern: the block of each layer, by name: of the first layers, and then from its start again.
     """
 
     name: Name
@@ -75,6 +147,68 @@ class ModelSpec(Spec):
     vocabulary: VocabularySpec | None = None
     dtype: Dtype = "float16"
     max_positions: Count | None = added(None)
+    multipliers: MultipliersSpec | None = added(None)
+    side_by_side: Annotated[bool, Field(strict=True)] = added(default=False)
+    blocks: tuple[BlockSpec, ...] | None = added(None)
+    pattern: tuple[Name, ...] | None = added(None)
+
+    @model_validator(mode="after")
+    def _pattern_names_blocks(self) -> Self:
+        if (self.blocks is None) != (self.pattern is None) or self.pattern == ():
+            raise Contradiction("blocks and pattern go together: which layers are of which block?", "blocks")
+        names = [MAIN, *[block.name for block in self.blocks or ()]]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise Contradiction(f"two blocks are named {twice!r}", "blocks")
+        pattern = self.pattern or ()
+        if unknown := next((name for name in pattern if name not in names), None):
+            raise Contradiction(f"no block is named {unknown!r}; there are {', '.join(names)}", "pattern")
+        if unused := next((name for name in names[1:] if name not in pattern[: self.layers]), None):
+            raise Contradiction(f"no layer is of the block {unused!r}", "pattern")
+        return self
+
+    @model_validator(mode="after")
+    def _norms_of_projections_are_rms(self) -> Self:
+        for attention in (self.attention, *[block.attention for block in self.blocks or ()]):
+            over_all = attention is not None and attention.qk_norm and attention.qk_norm_over == "projection"
+            if over_all and self.norm.function != "rms_norm":
+                raise Contradiction(f"{self.norm.function} of q and k over all heads together is not modelled", "norm")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_side_by_side_share_a_norm(self) -> Self:
+        if self.side_by_side and self.norm.place != "before":
+            raise Contradiction("blocks side by side share one norm, which comes before them", "side_by_side")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_mask_alike(self) -> Self:
+        for block in self.blocks or ():
+            if block.attention and block.attention.causal != self.attention.causal:
+                raise Contradiction(f"block {block.name!r} differs from the model in what is causal", "blocks")
+        return self
+
+    def kind(self, layer: int) -> str:
+        """The name of a layer's block."""
+        return self.pattern[layer % len(self.pattern)] if self.pattern else MAIN
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the blocks that its layers have, each once, in the order in which they come first."""
+        return tuple(dict.fromkeys((self.pattern or (MAIN,))[: self.layers]))
+
+    def alike(self, kind: str) -> ModelSpec:
+        """The model as if all its layers were of one block."""
+        return self if self.blocks is None else _alike(self, kind)
+
+
+@lru_cache(maxsize=256)
+def _alike(model: ModelSpec, kind: str) -> ModelSpec:
+    parts: dict[str, object] = {"blocks": None, "pattern": None}
+    for block in model.blocks or ():
+        if block.name == kind:
+            own = {"attention": block.attention, "feed_forward": block.feed_forward}
+            parts |= {part: spec for part, spec in own.items() if spec is not None}
+    return model.model_copy(update=parts)
 
 
 class WorkloadSpec(Spec):

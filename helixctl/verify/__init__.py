@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from helixctl import collector
@@ -17,6 +18,7 @@ from helixctl.verify.plan import check_embedded_plan, check_plan
 from helixctl.verify.regions import check_costs, check_regions
 from helixctl.verify.schedule import check_collectives, check_issue
 from helixctl.verify.state import check_state
+from helixctl.verify.steps import check_steps
 from helixctl.verify.structure import check_ids, check_producers, check_references, check_shapes
 
 # In stages: a check may rely on what the stages before it have shown.
@@ -47,4 +49,11 @@ def verify(dag: Dag) -> list[Diagnostic]:
     return []
 
 
-__all__ = ["CHECKS", "Check", "verify", "verify_plan"]
+def verify_steps(dags: Sequence[Dag]) -> list[Diagnostic]:
+    """What is wrong with the dags of one plan; empty where each is proved, and any step can follow any other."""
+    if found := [diagnostic for dag in dags for diagnostic in verify(dag)]:
+        return found
+    return list(check_steps(dags))
+
+
+__all__ = ["CHECKS", "Check", "check_steps", "verify", "verify_plan", "verify_steps"]

@@ -6,10 +6,20 @@ from collections.abc import Callable
 from typing import Final
 
 from helixctl.dag import AllGather, AllToAll, Dag, Narrow, ReduceScatter, Task, Value
+from helixctl.dag.document import shares
 from helixctl.plan import Interval
-from helixctl.plan.layout import full_extents
 from helixctl.verify.findings import partial_text
-from helixctl.verify.rule import Made, RuleError, axis_of, interval, op_of, whole_sum, without
+from helixctl.verify.rule import (
+    Made,
+    RuleError,
+    axis_of,
+    extents_of,
+    interval,
+    op_of,
+    summed,
+    whole_sum,
+    without,
+)
 from helixctl.verify.tiling import bounding, untiled
 
 
@@ -80,6 +90,16 @@ def _reduce_scatter(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
     return [Made(its, whole.partial, whole.dtype) for its in _shares(dag, task, whole.region, axis)]
 
 
+def _packed(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    """Every move by its own rule."""
+    parts = task.parts
+    return [
+        made
+        for part, its in zip(parts, shares(values, len(parts)), strict=True)
+        for made in EXCHANGED[part.kind](dag, part, list(its))
+    ]
+
+
 def _narrow(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     """A part of one dim, which the output tells, if the input has it."""
     (value,), out = values, dag.value[task.outputs[0]]
@@ -107,12 +127,14 @@ def _sum(dag: Dag, task: Task, pieces: list[Value]) -> Made:
             )
             raise RuleError(msg)
     boxes = [tuple(interval for _, interval in piece.partial) for piece in pieces]
+    for term in summed(dag, dims):
+        of_term = [tuple(box[dims.index(dim)] for dim in term) for box in boxes]
+        if len(set(of_term)) < len(of_term) or untiled(of_term, bounding(of_term), term):
+            text = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
+            msg = f"the partial sums do not meet without gap or overlap: {text}"
+            raise RuleError(msg)
     whole = bounding(boxes)
-    if len(set(boxes)) < len(boxes) or untiled(boxes, whole, dims):
-        summed = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
-        msg = f"the partial sums do not meet without gap or overlap: {summed}"
-        raise RuleError(msg)
-    extents = full_extents(dag.plan.model, dag.work)
+    extents = extents_of(dag, first.tensor)
     if unknown := [dim for dim in dims if dim not in extents]:
         raise RuleError(f"{first.id} is {partial_text(first.partial)}, and the model has no {unknown[0]}")
     partial = tuple((dim, iv) for dim, iv in zip(dims, whole, strict=True) if iv != (0, extents[dim]))
@@ -125,6 +147,7 @@ EXCHANGED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "all_gather": _all_gather,
     "all_reduce": _all_reduce,
     "reduce_scatter": _reduce_scatter,
+    "packed": _packed,
     "narrow": _narrow,
     "send_receive": _send_receive,
 }

@@ -27,12 +27,14 @@ def check_function(dag: Dag) -> Iterator[Diagnostic]:
                 "HX411", f"tensor {tensor.name} is not the model's: {_difference(tensor, function)}", path=tensor.name
             )
     for task in dag.tasks:
+        if task.moves:
+            for part in task.parts:
+                mixed = sorted({dag.value[v].tensor for v in (*part.inputs, *part.outputs)})
+                if len(mixed) != 1:
+                    yield finding("HX411", dag, task, f"mixes the tensors {', '.join(mixed)}")
+            continue
         ins = tuple(dag.value[v].tensor for v in task.inputs)
         outs = tuple(dag.value[v].tensor for v in task.outputs)
-        if task.moves:
-            if len({*ins, *outs}) != 1:
-                yield finding("HX411", dag, task, f"mixes the tensors {', '.join(sorted({*ins, *outs}))}")
-            continue
         equation = function.defining.get(outs[0])
         if equation is not None and (equation.layer, equation.level) != (task.layer, task.level):
             labels = f"says layer {task.layer}, {task.level}"

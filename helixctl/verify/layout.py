@@ -17,7 +17,7 @@ from helixctl.dag.function import TOKEN, Function, function_of
 from helixctl.dag.levels import level_moved
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan
-from helixctl.plan.sharding import Region, Shares, kind_of
+from helixctl.plan.sharding import Region, kind_of, layer_of, shares_of_blocks
 from helixctl.verify.findings import finding, region_text
 
 Part = tuple[str, int]  # a tensor on a rank
@@ -38,10 +38,9 @@ def check_layout(dag: Dag) -> Iterator[Diagnostic]:
             yield Diagnostic("HX414", message, path=_row(dag, name, rank))
     if wrong:
         return  # what follows asks for the microbatch of a task
-    for task in dag.tasks:
-        if task.moves:
-            yield from _named(dag, function, task)
-            yield from _gathered(dag, task)
+    for task in (part for whole in dag.tasks if whole.moves for part in whole.parts):
+        yield from _named(dag, function, task)
+        yield from _gathered(dag, task)
     for rank in range(dag.plan.layout.devices):
         yield from _in_turns(dag, rank)
 
@@ -67,21 +66,24 @@ def _had(dag: Dag) -> dict[Part, list[Region]]:
 def _due(dag: Dag, function: Function) -> dict[Part, list[Region]]:
     """What they would be by the layout's table of shardings."""
     plan, work = dag.plan, dag.work
-    layout, shares = plan.layout, Shares(plan.layout, plan.model, work)
+    layout, model = plan.layout, plan.model
+    shares = shares_of_blocks(layout, model, work)
     stages = _stages(plan, function)
     found: dict[Part, list[Region]] = {}
     for rank in range(layout.devices):
         stage, replica = layout.team_of(rank)
         first = rank == layout.team(stage, replica)[0]
         parts = [layout.batch(replica, i, work) for i in range(layout.microbatches)]
-        alike: dict[str, list[Region]] = {}  # the regions of a tensor are those of its likes in other layers
+        # The regions of a tensor are those of its likes in other layers of its block.
+        alike: dict[tuple[str, str], list[Region]] = {}
         for name, tensor in function.tensors.items():
-            made = shares.of(name).made
+            block = model.kind(layer_of(name))
+            made = shares[block].of(name).made
             if stage in stages[name] and (first or made.owner == "all"):
-                kind = kind_of(name)
+                kind = (block, kind_of(name))
                 if kind not in alike:
                     each = parts if "batch" in tensor.dims else parts[:1]
-                    alike[kind] = sorted(shares.region(tensor.dims, made, rank, part) for part in each)
+                    alike[kind] = sorted(shares[block].region(tensor.dims, made, rank, part) for part in each)
                 found[name, rank] = alike[kind]
     return found
 
@@ -123,7 +125,8 @@ def _gathered(dag: Dag, task: Task) -> Iterator[Diagnostic]:
     attention = kind_of(dag.value[task.inputs[0]].tensor) == "attention"
     if maker is None or maker.moves or not attention or not isinstance(task.op, AllGather):
         return
-    shared = "head_dim" if layout.shared_dim == "key" else layout.shared_dim  # of merged lanes
+    own = dag.tensor[dag.value[task.inputs[0]].tensor].dims[-1]
+    shared = own if layout.shared_dim in {"key", "head_dim"} else layout.shared_dim  # by key: of merged lanes
     first = shared if layout.gather_order == "slices_first" else "head"
     if min(layout.groups, layout.slices) > 1 and task.op.dim != first:
         yield finding("HX414", dag, task, f"gathers {task.op.dim} first; the layout {layout} gathers {first} first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from helixctl.dag import (
@@ -10,6 +11,7 @@ from helixctl.dag import (
     Attention,
     CachedAttention,
     Dag,
+    HeadLinear,
     Linear,
     Narrow,
     Norm,
@@ -20,8 +22,11 @@ from helixctl.dag import (
     Tensor,
     Value,
 )
+from helixctl.dag.function import function_of
 from helixctl.dag.ops import made_dtype
 from helixctl.plan import Interval
+from helixctl.plan.layout import full_extents
+from helixctl.plan.sharding import layer_of
 from helixctl.spec import Dtype
 from helixctl.verify.findings import partial_text
 
@@ -43,7 +48,25 @@ class RuleError(Exception):
         self.value = value
 
 
-T = TypeVar("T", AllGather, AllToAll, Attention, CachedAttention, Linear, Narrow, Norm, PartialAttention, ReduceScatter)
+def extents_of(dag: Dag, tensor: str) -> dict[str, int]:
+    """The size of every named dim in the layer of a tensor, those over which it is summed among them."""
+    model = dag.plan.model
+    return full_extents(model.alike(model.kind(layer_of(tensor))), dag.work)
+
+
+T = TypeVar(
+    "T",
+    AllGather,
+    AllToAll,
+    Attention,
+    CachedAttention,
+    HeadLinear,
+    Linear,
+    Narrow,
+    Norm,
+    PartialAttention,
+    ReduceScatter,
+)
 
 
 def op_of(task: Task, kind: type[T]) -> T:
@@ -75,6 +98,22 @@ def same_tokens(length: Value, x: Value, *, axis: int = 0) -> None:
     if not first <= batch[0] < batch[1] <= last:
         msg = f"{length.id} has batch {interval(length.region[0])}; {x.id} has batch {interval(batch)}"
         raise RuleError(msg)
+
+
+def summed(dag: Dag, dims: Sequence[str]) -> list[list[str]]:
+    """The terms of a partial sum over these dims: those that one equation of the model sums over are one term.
+
+    A sum of partial sums has a term of each; the parts of every term must meet by themselves.
+    """
+    together = function_of(dag.plan.model, dag.work).sums
+    terms: list[list[str]] = []
+    for dim in dims:
+        its = next((term for term in terms if any({dim, other} <= {*its} for its in together for other in term)), None)
+        if its is None:
+            terms.append([dim])
+        else:
+            its.append(dim)
+    return terms
 
 
 def axis_of(tensor: Tensor, dim: str) -> int:

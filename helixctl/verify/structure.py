@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from helixctl.dag import Broadcast, Dag, Op, SendReceive, Task
+from helixctl.dag import Broadcast, Dag, Op, Packed, SendReceive, Task
 from helixctl.dag.document import GIVEN
 from helixctl.dag.ops import (
     Add,
@@ -18,16 +18,21 @@ from helixctl.dag.ops import (
     Choose,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
     Multiply,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
     Sample,
+    SquareSums,
+    TokenGate,
 )
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
@@ -35,13 +40,15 @@ from helixctl.verify.findings import finding
 # Inputs and outputs of computing tasks; others have one of each.
 _ENDS: Final[dict[type, tuple[int, int]]] = {
     Embed: (2, 1),
-    Norm: (2, 1),
+    NormBySums: (5, 2),
+    SquareSums: (2, 1),
     Attention: (3, 1),
     Add: (2, 1),
     Multiply: (2, 1),
-    Route: (2, 1),
+    TokenGate: (3, 1),
     LastToken: (2, 1),
-    CacheWrite: (6, 2),
+    HeadLinear: (2, 1),
+    Join: (2, 1),
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
@@ -120,7 +127,8 @@ def check_producers(dag: Dag) -> Iterator[Diagnostic]:
             message = f"value {value.id} is made by no task, and its tensor is not an input, a weight or a state"
             yield Diagnostic("HX404", message, path=value.id)
     for task in dag.tasks:
-        for value_id, rank in (*_placed(task, task.inputs, task.ranks), *_placed(task, task.outputs, task.receivers)):
+        senders = task.receivers if isinstance(task.op, Packed) else task.ranks
+        for value_id, rank in (*_placed(task, task.inputs, senders), *_placed(task, task.outputs, task.receivers)):
             if dag.value[value_id].rank != rank:
                 yield finding(
                     "HX404", dag, task, f"uses {value_id} on rank {rank}; it is on rank {dag.value[value_id].rank}"
@@ -139,6 +147,8 @@ def _wrong_ends(task: Task) -> str | None:
     if task.is_collective:
         senders = 1 if isinstance(task.op, Broadcast | SendReceive) else ranks
         wanted = (senders, 1 if isinstance(task.op, SendReceive) else ranks)
+        if isinstance(task.op, Packed):
+            wanted = (ranks * len(task.op.moves),) * 2
         if isinstance(task.op, SendReceive) and ranks != 2:  # noqa: PLR2004
             return f"sends between {ranks} ranks"
         if ranks < 2:  # noqa: PLR2004  a collective of one rank is no task
@@ -152,7 +162,7 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  one a kind
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():
@@ -163,8 +173,17 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case CacheWrite():
+            return 2 * outs + 2, outs
+        case Attention() | CachedAttention() | Merge():
+            least, made = _ENDS[type(op)]
+            return min(max(ins, least), least + 1), made  # with or without sinks
+        case Norm():
+            return min(max(ins, 1), 3), 1  # with or without weight and bias
+        case Route():
+            return 2 + op.router.bias + op.router.choice_bias, 1
         case Experts():
-            return min(max(ins, 4), 5), 1  # with or without w_gate
+            return min((4, 5, 6, 8), key=lambda fits: abs(fits - ins)), 1  # with or without w_gate, and with biases
         case _:
             return _ENDS.get(type(op), (1, 1))
 

@@ -20,6 +20,7 @@ from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.ranks import Rank, run_ranks
 from helixctl_runtime.ranks.launchers.environment import detect
 from helixctl_runtime.report.comparison import comparison
+from helixctl_runtime.report.generations import Generations, comparison_of_generations
 from helixctl_runtime.report.result import Result
 from helixctl_runtime.session import Asked, Generation
 from helixctl_runtime.tensors.inputs import read_ids
@@ -33,6 +34,7 @@ __all__ = [
     "Result",
     "chats",
     "comparison",
+    "comparison_of_generations",
     "generate",
     "prints_output",
     "run",
@@ -92,18 +94,20 @@ def run(
 
 
 def generate(
-    dags: Sequence[Dag],
+    plans: Sequence[Sequence[Dag]],
+    names: Sequence[str],
     asked: Asked,
     *,
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
     on_progress: Callable[[str, int], None] | None = None,
-) -> dict[str, Any] | None:
-    """Continue prompts by the steps of a plan.
+) -> Generations | None:
+    """Continue prompts by the steps of a plan; or by those of several on the same ranks, a step of each in turn.
 
     Args:
-        dags: of the prefill and of the decode step.
+        plans: of each plan the dags of the prefill and of the decode step.
+        names: their names in messages, where they are several.
         asked: the prompts, and what to do with them.
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
@@ -111,14 +115,20 @@ def generate(
         on_progress: as of ``run``.
 
     Returns:
-        The report, with the tokens; None where another process is rank 0.
+        The report of each plan, with the tokens; None where another process is rank 0.
 
     Raises:
         HelixError: HX5xx, as ``run``.
     """
     options = Options(seed=asked.seed, weights=asked.weights, weights_prefix=asked.weights_prefix)
-    prefix, _ = _check_files(dags[:1], options)
-    numbering = TaskNumbering(tuple(dags), tuple(dag.step for dag in dags))
+    prefix, _ = _check_files([dags[0] for dags in plans], options)
+    dags = tuple(dag for its in plans for dag in its)
+    steps = [
+        (f"{name}, " if len(plans) > 1 else "") + dag.step
+        for name, its in zip(names, plans, strict=True)
+        for dag in its
+    ]
+    numbering = TaskNumbering(dags, tuple(steps))
     work = Generation(numbering, replace(asked, weights_prefix=prefix), tuple(dag.digest for dag in dags))
     return _on_ranks(work, numbering, device, timeout, log_dir, on_progress)
 

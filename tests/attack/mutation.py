@@ -85,7 +85,7 @@ class Victim:
         return str(self.tensors[value["tensor"]]["role"])
 
 
-COLLECTIVES = ("broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive")
+COLLECTIVES = ("broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive", "packed")
 Mutate = Callable[[Victim], object]
 
 

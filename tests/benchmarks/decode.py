@@ -24,23 +24,18 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 import helixctl  # noqa: E402
 from helixctl import collector  # noqa: E402
-from helixctl.cost.collectives import collective_cost  # noqa: E402
-from helixctl.cost.origin import Cost  # noqa: E402
-from helixctl.dag import Task  # noqa: E402
 from helixctl.emit import emit  # noqa: E402
 from helixctl.plan import Layout  # noqa: E402
 from helixctl.solve.objective import simplicity  # noqa: E402
 from helixctl.solve.problem import LayoutProblem, Specs  # noqa: E402
 from helixctl.solve.search import BUDGET, search  # noqa: E402
 from helixctl.solve.space import space  # noqa: E402
-from helixctl.spec import ClusterSpec  # noqa: E402
 from helixctl.spec.load import load_specs  # noqa: E402
 from helixctl.units import human_bytes, human_seconds  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
@@ -82,8 +77,6 @@ FAMILIES: Final[dict[str, Callable[[Layout], bool]]] = {
     "key": lambda layout: layout.slices > 1 and layout.slicing == "key",
 }
 NAMES: Final = {"tp": "TP", "batch": "batch slicing", "key": "key slicing"}
-# What key slicing exchanges beside q and the outputs, in collectives of its own; one exchange could carry it with them.
-BESIDE: Final = (".exchange.k.", ".exchange.v.", ".attend.lse.")
 Row = dict[str, Any]
 
 
@@ -98,7 +91,7 @@ def main() -> None:
         return
     with collector.paused():
         rows = list(every())
-        few = {"shown": shown(rows, [packed(*place) for place in SHOWN])}
+        few = {"shown": shown(rows)}
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     made = tables(rows)
@@ -209,25 +202,13 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def packed(model: str, cluster: str, context: str, batch: int) -> Row:
-    """A row as if k and v travelled with q, and log-sum-exps with the outputs, for nothing: two exchanges, not five."""
-
-    def cost(task: Task, its: ClusterSpec) -> Cost:
-        found = collective_cost(task, its)
-        return Cost(0.0, found.origins) if any(part in task.id for part in BESIDE) else found
-
-    with patch("helixctl.cost.tasks.collective_cost", cost):
-        return row(model, cluster, context, batch)
-
-
-def shown(rows: list[Row], if_packed: list[Row]) -> str:
+def shown(rows: list[Row]) -> str:
     """The rows of docs/decode.md, with the layout of every family."""
-    names = ["model", "cluster", "context", "batch", *NAMES.values(), "key slicing, packed"]
+    names = ["model", "cluster", "context", "batch", *NAMES.values()]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     places = {(r["model"], r["cluster"], r["context"], r["batch"]): r for r in rows}
-    for place, other in zip(SHOWN, if_packed, strict=True):
+    for place in SHOWN:
         cells = [described(places[place], family) for family in FAMILIES]
-        cells.append(human_seconds(seconds(other, "key")))
         lines.append("| " + " | ".join([*map(str, place), *cells]) + " |")
     return "\n".join(lines)
 

@@ -157,7 +157,7 @@ def decode_s(cluster: ClusterSpec, shape: Shape) -> float:
 
 def collective_s(cluster: ClusterSpec, shape: Shape) -> float:
     kind, ranks, nbytes = shape
-    task: Any = SimpleNamespace(kind=kind, ranks=tuple(range(ranks)), nbytes=nbytes, op=None)
+    task: Any = SimpleNamespace(ranks=tuple(range(ranks)), nbytes=nbytes, op=SimpleNamespace(kind=kind))
     return collective_cost(task, cluster).seconds
 
 

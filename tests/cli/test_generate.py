@@ -218,8 +218,7 @@ def added(text: str, token: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--trace", "t.json"), "--trace is of a plan of one pass"),
-        (("--cuda-graph",), "--cuda-graph is of a plan of one pass"),
+        (("--cuda-graph",), "--cuda-graph is for CUDA devices, and these ranks are on cpu"),
         (("--chat",), "--chat is of messages that --prompt gives"),
         (("--prompt", "x", "--input", "y.safetensors"), "--prompt gives the prompts, and so does --input"),
         (("--generate", "0"), "Invalid value for '--generate'"),
@@ -284,10 +283,128 @@ s.uniform = lambda state, number: uniform(state + 1, number)
 """
 
 
-def test_two_generations_are_not_compared(plans: Path) -> None:
-    done = helixctl("run", "--compare", plans / "one.plan.json", plans / "one.plan.json")
-    assert done.status == 2
-    assert "--compare is of a plan of one pass" in done.err
+def test_two_generations_side_by_side(known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """Both make transformers' tokens of the same prompts, also where one sequence ends and replicas stop apart."""
+    folder = shutil.copytree(known.folder, tmp_path / "little")
+    whole = [known.continued(prompt, NEW) for prompt in (LONG, QUICK)]
+    end = next(token for token in whole[0] if token not in whole[1])
+    at = whole[0].index(end)
+    ends_with(folder, end)
+    both = [plans / f"{name}.plan.json" for name in ("replicas", "two")]
+    prompts = ("--weights", folder, "--prompt", LONG, "--prompt", QUICK, "--check", "--report", tmp_path / "r.json")
+    done = helixctl("run", "--compare", *both, *prompts)
+    assert done.status == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["generation"]
+    due = [whole[0][: at + 1] + [-1] * (NEW - at - 1), whole[1]]
+    assert [its["tokens"] for its in report["methods"]] == [due, due]
+    assert [its["text"][1] for its in report["methods"]] == [known.text(whole[1])] * 2
+    first, second = report["comparison"]
+    assert [first["method"], second["method"]] == ["2 x 1, data 2", "2 x 2, slicing key"]
+    assert first["parted"] == second["parted"] == []
+    assert (first["ttft_change"], first["time_per_output_token_change"]) == (0, 0)
+    each = [its["time_per_output_token_ms"] for its in report["methods"]]
+    assert [its["n"] for its in each] == [NEW - 1] * 2
+    change = each[1]["p50"] / each[0]["p50"] - 1
+    assert second["time_per_output_token_change"] == pytest.approx(change)
+    assert f"{change:+.1%}" in done.said
+    assert "2 x 2, slicing key: the tokens of 2 x 1, data 2" in done.said
+    assert done.said.count("check passed") == 2
+    assert done.said.startswith(f"[1] {LONG}{known.text(due[0][: at + 1])}")
+
+
+def test_drawn_generations_side_by_side(plans: Path, tmp_path: Path) -> None:
+    """The same seed gives every plan the same tokens, also in the traced steps, which run after the measured ones."""
+    files = [plans / f"{name}.plan.json" for name in ("replicas", "two", "stages")]
+    how = ("--temperature", "0.9", "--top-k", "50", "--seed", "5", "--generate", "5", "--ignore-eos", "--check")
+    prompts = ("--weights", plans / "little", "--prompt", LONG, "--prompt", QUICK)
+    outputs = ("--report", tmp_path / "r.json", "--trace", tmp_path / "t.json")
+    done = helixctl("run", "--compare", *files, *prompts, *how, *outputs)
+    assert done.status == 0, done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [row["parted"] for row in report["comparison"]] == [[]] * 3
+    assert [its["check"]["wrong_tokens"] for its in report["methods"]] == [0] * 3
+    assert "drawn: temperature 0.9, top_k 50, seed 5; a step of each plan in turn" in done.said
+    assert "replace the choice of tokens of 2 x 2, slicing key (greedy)" in done.said
+    traced = {event["name"] for event in json.loads((tmp_path / "t.json").read_text())["traceEvents"]}
+    assert any("head.sample" in name for name in traced)
+    alone = run(plans, "two", tmp_path, "--prompt", LONG, "--prompt", QUICK, *how)
+    assert alone["tokens"] == report["methods"][0]["tokens"]
+
+
+def test_where_drawn_tokens_part_is_said_by_scores(plans: Path, tmp_path: Path) -> None:
+    """One plan draws, and the other is greedy: the workloads differ, and each has margins of its own choice."""
+    drawing = tmp_path / "drawing.plan.json"
+    sizes = ("--batch", "2", "--input-len", "52", "--output-len", "12", "--layout", "groups=4,slices=1")
+    sets = ("--set", "devices_per_host=4", "-q", "--temperature", "3")
+    made = helixctl("plan", plans / "little", SMALL[1], *sizes, *sets, "-o", drawing)
+    assert made.status == 0, made.err
+    prompts = ("--weights", plans / "little", "--prompt", LONG, "--prompt", QUICK, "--ignore-eos")
+    given = (*prompts, "--generate", "6", "--warmup", "0", "--report", tmp_path / "r.json")
+    done = helixctl("run", "--compare", plans / "two.plan.json", drawing, *given)
+    assert done.status == 0, done.err
+    assert "not the same workload" in done.said
+    assert "greedy | drawn: temperature 3, seed 0; a step of each plan in turn" in done.said
+    parted = json.loads((tmp_path / "r.json").read_text())["comparison"][1]["parted"]
+    assert len(parted) == 2
+    assert all(margin > 0 for its in parted for margin in its["margins"])
+    assert "there the best two scores are" in done.said
+
+
+@pytest.mark.parametrize("new", [1, 4])
+def test_a_step_of_each_kind_is_traced(new: int, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
+    """Every task of every rank once; the tokens are those of the run that is measured."""
+    trace = tmp_path / "t.json"
+    prompts = ("--prompt", LONG, "--prompt", QUICK, "--ignore-eos", "--generate", str(new), "--trace", trace)
+    report = run(plans, "stages", tmp_path, *prompts)
+    assert report["tokens"] == [known.continued(prompt, new) for prompt in (LONG, QUICK)]
+    found = json.loads(trace.read_text())
+    plan = load_planned(str(plans / "stages.plan.json"))
+    assert isinstance(plan, Plan)
+    dags = [lower(plan, step=step) for step in plan.steps[:new]]
+    spans = [(event["pid"], event["name"]) for event in found["traceEvents"] if event["ph"] == "X"]
+    due = [
+        (4 * which + r, name) for which, dag in enumerate(dags) for r, names in enumerate(dag.order) for name in names
+    ]
+    assert sorted(spans) == sorted(due)
+    titles = [f"little, 1 x 2, slicing key, pipeline 2, reduce: a measured {dag.step} step" for dag in dags]
+    assert found["otherData"] == {"times": "measured", "plans": "; ".join(titles)}
+    assert all(event["dur"] >= 0 for event in found["traceEvents"] if event["ph"] == "X")
+
+
+def test_where_tokens_part_is_said(tmp_path: Path) -> None:
+    """Of another model they do; the margins are those of the logits that --check would compare."""
+    sizes = ("--input-len", "6", "--output-len", "5", "--batch", "2", "--layout", "groups=4,slices=1", "--quiet")
+    sets = ("--set", "vocabulary.size=97", "--set", "layers=2", "--set", "devices_per_host=4")
+    files = [tmp_path / f"{name}.plan.json" for name in ("true", "false")]
+    for file, causal in zip(files, ("true", "false"), strict=True):
+        other = ("--set", f"attention.causal={causal}", "-o", file)
+        assert helixctl("plan", *SMALL, *sizes, *sets, *other).status == 0
+    done = helixctl("run", "--compare", *files, "--warmup", "0", "--report", tmp_path / "r.json")
+    assert done.status == 0, done.err
+    assert "not the same model: the methods do different work" in done.said
+    report = json.loads((tmp_path / "r.json").read_text())
+    mine, others = (its["tokens"] for its in report["methods"])
+    parted = report["comparison"][1]["parted"]
+    assert [its["sequence"] for its in parted] == [b for b in range(2) if mine[b] != others[b]] != []
+    for its in parted:
+        b, at = its["sequence"], its["token"]
+        assert mine[b][:at] == others[b][:at]
+        assert its["chosen"] == [mine[b][at], others[b][at]]
+        assert min(its["margins"]) > 0
+        assert f"sequence {b}, token {at}: {others[b][at]}, not {mine[b][at]}; there the best two" in done.said
+
+
+def test_prompts_fit_every_plan_that_is_compared(plans: Path) -> None:
+    for names in (("one", "two"), ("two", "one")):
+        files = [plans / f"{name}.plan.json" for name in names]
+        assert (
+            f"HX509 {files[0]} is for {2 if names[0] == 'one' else 4} ranks" in helixctl("run", "--compare", *files).err
+        )
+    done = helixctl("run", "--compare", plans / "two.plan.json", plans / "groups.plan.json")
+    assert "HX507 2 prompts, and the plan is for 1" in done.err
+    done = helixctl("run", "--compare", plans / "two.plan.json", "plans/small/dense.4x4.plan.json")
+    assert "dense.4x4.plan.json is of one pass, and others have a prefill and a decode step" in done.err
 
 
 def test_documents_that_make_no_tokens(plans: Path, tmp_path: Path) -> None:

@@ -114,3 +114,36 @@ def test_a_report_of_a_pass_is_not_held_against_steps(tmp_path: Path) -> None:
     made, report = plan(tmp_path), tmp_path / "r.json"
     report.write_text("{}")
     assert helixctl("simulate", made, "--against", report).status != 0
+
+
+def test_the_time_per_output_token_grows_with_the_context(tmp_path: Path) -> None:
+    """Percentiles over the decode steps: those of as many plans of one decode step, one for each context."""
+    many, steps = 9, 8
+    fixed = ("--layout", "groups=2,slices=2,slicing=key,pipeline=1,data=1", "--set", "workload.prefill_tokens=160")
+    document = plan(tmp_path, *fixed, "--json", str(tmp_path / "r.json"))
+    found = json.loads((tmp_path / "r.json").read_text())["decode"]
+    each = []
+    for made in range(steps):
+        room = ("--input-len", str(40 + made), "--output-len", "2")
+        one = tmp_path / f"{made}.json"
+        helixctl("plan", *SMALL, *GENERATION, *fixed, *room, "--json", one, "-q")
+        each.append(json.loads(one.read_text())["decode"])
+    assert [its["contexts"] for its in each] == [[41 + made] * 2 for made in range(steps)]
+    assert all(its["mean_s"] == its["p50_s"] == its["p99_s"] for its in each)
+    assert found["contexts"] == [41, 40 + many - 1]
+    times = [its["mean_s"] for its in each]
+    assert times == sorted(times)
+    assert times[0] < times[-1]
+    for name, place in (("p50_s", 4), ("p90_s", 7), ("p99_s", 7)):
+        assert found[name] == pytest.approx(times[place], rel=1e-9)
+    assert found["mean_s"] == found["p50_s"] < found["p90_s"]
+    said = helixctl("simulate", document, "--json", tmp_path / "s.json").said
+    prefill, decode = json.loads((tmp_path / "s.json").read_text())["plans"]
+    assert prefill["time_per_output_token_ms"] is None
+    for name in ("mean", "p50", "p90", "p99"):
+        assert decode["time_per_output_token_ms"][name] == pytest.approx(found[f"{name}_s"] * 1e3)
+    for text in (said, helixctl("plan", *SMALL, *GENERATION, *fixed).said):
+        assert "time per output token: mean " in text
+        assert "over contexts of 41 to 48 tokens" in text
+    helixctl("plan", *SMALL, *GENERATION, *fixed, "--output-len", "1", "--json", tmp_path / "1.json", "-q")
+    assert json.loads((tmp_path / "1.json").read_text())["decode"] is None

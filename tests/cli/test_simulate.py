@@ -245,3 +245,14 @@ def test_exit_status(args: tuple[str, ...], status: int, text: str) -> None:
 def test_simulating_imports_nothing_heavy(plans: dict[str, Path]) -> None:
     loaded = modules(f"from helixctl.cli.main import _status\n_status(['simulate', {str(plans['small'])!r}, '-q'])")
     assert not {"torch", "numpy", "networkx", "simpy"} & loaded
+
+
+def test_a_trace_of_both_steps_of_a_generation(tmp_path: Path) -> None:
+    plan, path = tmp_path / "x.plan.json", tmp_path / "t.json"
+    sizes = ("--input-len", "6", "--output-len", "5", "--batch", "2", "--layout", "groups=4,slices=1")
+    sets = ("--set", "vocabulary.size=97", "--set", "layers=2", "--set", "devices_per_host=4")
+    assert helixctl("plan", *SMALL, *sizes, *sets, "-o", plan).status == 0
+    assert helixctl("simulate", plan, "--trace", path).status == 0
+    found = json.loads(path.read_text())
+    assert found["otherData"] == {"times": "simulated", "plans": "x.plan.json, prefill; x.plan.json, decode"}
+    assert {event["pid"] for event in found["traceEvents"]} == set(range(8))

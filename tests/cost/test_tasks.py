@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from helixctl.cost import constants as c
 from helixctl.cost.compute import _Device
 from helixctl.cost.memory import peak_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts, seconds
+from helixctl.dag import AllGather, AllToAll, Packed
 from helixctl.simulate import forecast
 from tests.documents import PAPER, SMALL, dag_of
 
@@ -68,6 +71,17 @@ def test_a_gather_inside_a_host_follows_the_fitted_table() -> None:
     assert task.nbytes == size * 3 // 4
     assert not crosses_hosts(task, CLUSTER)
     assert time_of(task.id) == pytest.approx(21.3e-6 + size / 347e9, rel=1e-6)
+
+
+def test_a_packed_exchange_costs_what_one_collective_of_all_its_bytes_costs() -> None:
+    """Of gathers a gather, else an all-to-all: one start-up."""
+    gather = DAG.task["l0.concat.slices.g0"]
+    both = replace(gather, op=Packed((AllGather("head_dim"), AllGather("head"))), nbytes=2 * gather.nbytes)
+    assert seconds(DAG, both) == pytest.approx(21.3e-6 + 2 * gather.nbytes * 4 / 3 / 347e9, rel=1e-6)
+    assert seconds(DAG, both) == seconds(DAG, replace(both, op=AllGather("head_dim")))
+    exchange = AllToAll("head_dim", "key_lane")
+    mixed = replace(both, op=Packed((exchange, AllGather("key_lane"))))
+    assert seconds(DAG, mixed) == seconds(DAG, replace(mixed, op=exchange)) != seconds(DAG, both)
 
 
 def test_a_gather_between_hosts_is_bound_by_its_nics() -> None:

@@ -20,6 +20,12 @@ DECODE = {
     # 9 of the 53 logits; of every one of the 6 shares a logit and a token.
     "l0.head.best.g0s0": (0, 4 * 9 * 8 + 2 * 32),
     "l0.head.choose.g0s0": (0, 2 * 6 * 32 + 32),
+    # Five elements of 2 heads and of a head of keys and values: 320, 160 and 160 bytes from the other slice.
+    "l0.exchange.q_k_v.g0": (0, 320 + 160 + 160),
+    # Of the parts 5 elements of 2 heads, and their log-sum-exps.
+    "l0.attend.part_lse.g0": (0, 320 + 64),
+    # A logit and a token of 4 sequences from each of 5 ranks.
+    "l0.head.best_logit_best_token": (0, 5 * (32 + 32)),
 }
 # Prefill, not causal: 2 new tokens, 2 held on the mean of 3 chunks. 2 groups of 2 slices: 4 heads on 2 KV heads.
 PREFILL = {

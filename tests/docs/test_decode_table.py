@@ -37,7 +37,7 @@ def test_more_rows(model: str, cluster: str, context: str, batch: int) -> None:
 
 @pytest.mark.sweep
 def test_the_rows_of_the_page_that_explains() -> None:
-    made = decode.shown([row(*place) for place in SHOWN], [decode.packed(*place) for place in SHOWN])
+    made = decode.shown([row(*place) for place in SHOWN])
     assert f"\n{made}\n" in decode.PAGE.read_text(encoding="utf-8"), "run python tests/benchmarks/decode.py --update"
 
 

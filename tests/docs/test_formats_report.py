@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from helixctl_runtime.generate.margins import Margins
 from helixctl_runtime.report.comparison import comparison
+from helixctl_runtime.report.generations import Generations, comparison_of_generations
 from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.cli.command import helixctl
 from tests.documents import ROOT, SMALL, TINY, plan_of, tiny
@@ -93,6 +95,15 @@ def test_every_key_of_a_generation_is_named(tmp_path: Path) -> None:
     assert report["time_per_output_token_ms"]
     assert set(keys(report)) - named(SECTIONS["Report"]) == set()
     assert report.keys() | {"text"} == rows(SECTIONS["Report"], 2)
+    both = comparison_of_generations(["a", "b"], Generations([report, other_tokens(report)], [Margins(4, 3)] * 2, []))
+    assert both["comparison"][1]["parted"]
+    assert set(keys(both)) - named(SECTIONS["Report"]) == set()
+    assert both.keys() == rows(SECTIONS["Report"], 3)
+
+
+def other_tokens(report: dict[str, Any]) -> dict[str, Any]:
+    """The report of a plan that makes another last token in every sequence."""
+    return report | {"tokens": [[*row[:-1], row[-1] + 1] for row in report["tokens"]]}
 
 
 def test_every_key_of_a_prediction_is_named(prediction: dict[str, Any]) -> None:

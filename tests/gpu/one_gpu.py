@@ -4,7 +4,8 @@
 
 Kernels at the real shapes of one partition (times, rates, errors against float64), fused attention by backend and
 width, the whole dag walked rank by rank on one device against the float64 reference, and that walk as a CUDA graph,
-whose replay must be bit-equal to the eager walk; the same of small models with all that real ones have. Times are of
+whose replay must be bit-equal to the eager walk; the same of small models with all that real ones have; a generation
+whose decode steps are walked, and replayed from a CUDA graph with the same tokens. Times are of
 replayed graphs where a kernel can be captured. On CPU (for a
 trial of this script) the graph is left out.
 """
@@ -18,6 +19,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
@@ -34,6 +36,7 @@ from helixctl.cli.documents import load_dag  # noqa: E402
 from helixctl.dag import Attention, Dag, Linear, Task, Tensor  # noqa: E402
 from helixctl.dag.retype import retyped  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
+from helixctl.plan import Plan  # noqa: E402
 from helixctl.spec import Dtype  # noqa: E402
 from helixctl_runtime import kernels  # noqa: E402
 from helixctl_runtime.check.reference import evaluate, relative_error  # noqa: E402
@@ -43,6 +46,7 @@ from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.measure.cuda_graph import capture_step  # noqa: E402
 from helixctl_runtime.measure.walk import fused, walk_together  # noqa: E402
 from helixctl_runtime.report.environment import environment  # noqa: E402
+from helixctl_runtime.run import Asked, generate, seeded_prompts  # noqa: E402
 from helixctl_runtime.tensors.rotary import rotations  # noqa: E402
 from helixctl_runtime.tensors.tensor_source import TensorSource  # noqa: E402
 from tests.runtime.models import REAL, merged, plan_for, real  # noqa: E402
@@ -75,6 +79,7 @@ def main() -> int:
         "dtypes": small_walks,
         "real_kernels": real_kernel_rows,
         "real": real_walks,
+        "generations": generations,
     }
     for name, part in parts.items():
         begin = time.perf_counter()
@@ -359,6 +364,33 @@ def real_walks(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
         small = lower(plan_for(merged(REAL, merged(REAL_HEADS, changes)), work, *mesh, **axes))
         dtypes: tuple[Dtype, ...] = ("float16", "bfloat16", "float32")
         rows += [{"dtype": dtype} | walk(retyped(small, dtype), device) for dtype in dtypes]
+    return rows
+
+
+def generations(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
+    """A small model decodes on one rank: checked against float64; replayed from a CUDA graph, the same tokens."""
+    del dag
+    rows = []
+    for dtype in ("bfloat16", "float32"):
+        model = merged(REAL, merged(REAL_HEADS, {"dtype": dtype}))
+        one = plan_for(model, (3, 40), 1, 1, logits="last")
+        plan = Plan.of(one.model, one.cluster, one.workload.model_copy(update={"output_len": 24}), one.layout)
+        dags = [lower(plan, step=step) for step in plan.steps]
+        asked = Asked(seeded_prompts(dags[0], 0), 24, check=True)
+
+        def run(asked: Asked, dags: list[Dag] = dags) -> dict[str, Any]:
+            found = generate([dags], ["one"], asked, device=device.type, timeout=120)  # type: ignore[arg-type]
+            assert found
+            return found.reports[0]
+
+        walked = run(asked)
+        row: dict[str, Any] = {"dtype": dtype, "check": walked["check"], "passed": walked["check"]["passed"]}
+        row["walked_ms"] = walked["time_per_output_token_ms"]["p50"]
+        if device.type == "cuda":
+            replayed = run(replace(asked, cuda_graph=True))
+            row["replayed_ms"] = replayed["time_per_output_token_ms"]["p50"]
+            row["passed"] &= replayed["cuda_graph"] and replayed["tokens"] == walked["tokens"]
+        rows.append(row)
     return rows
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,8 @@ def test_the_script_on_cpu(tmp_path: Path) -> None:
     assert found["passed"]
     dense = {"linear", "norm", "activation", "add"}
     assert {row["kind"] for row in found["kernels"]} == dense
+    generations: Any = found["generations"]
+    assert [row["check"]["passed"] for row in generations] == [True, True]
     assert {row["kind"] for row in found["real_kernels"]} == dense | {"embed", "bias", "rotate", "multiply"}
 
 

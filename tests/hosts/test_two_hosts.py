@@ -28,6 +28,6 @@ TIMEOUT, BUSY = 3, 8
 def test_two_hosts(case: Case, tmp_path: Path) -> None:
     slow = slowness()
     ends = run(case, tmp_path, 2, TIMEOUT * slow if case.act else 30)
-    assert wrong(case, ends, 2) == [], "\n----\n".join(end.text for end in ends)
+    assert wrong(case, ends, 2, tmp_path) == [], "\n----\n".join(end.text for end in ends)
     if case.act:
         assert max(end.seconds for end in ends) < TIMEOUT * slow + 2 + BUSY * max(slow, slowness())

@@ -9,6 +9,7 @@ where this machine cannot have such hosts.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -21,21 +22,27 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
+from helixctl.plan import Layout, Plan  # noqa: E402
+from helixctl.spec import WorkloadSpec  # noqa: E402
+from helixctl.spec.load import load_model, load_specs  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
-from tests.documents import SMALL, dag_of, plan_of  # noqa: E402
+from tests.cli.small_language_model import written  # noqa: E402
+from tests.documents import SMALL, dag_of  # noqa: E402
 from tests.faults.observed_run import ObservedRun, RunEnd  # noqa: E402
 from tests.hosts.network import NAMES, Network, missing  # noqa: E402
 
 PAGE = ROOT / "docs/reliability.md"
 LAYOUTS = {2: (2, 2), 8: (4, 4)}  # by ranks per host
 PORT = "29500"
+PROMPTS, NEW = ("The quick brown fox", "Ein Fuchs läuft über die Brücke und über die"), 12
 
 
 @dataclass(frozen=True)
 class Case:
     """What happens to a run, and what each host must print; ``{a}`` and ``{b}`` are the ranks of the hosts.
 
-    ``generates``: the plan has a prefill and decode steps, with a KV cache by key.
+    ``generates``: the plan has a prefill and decode steps, with a KV cache by key; both hosts are given a model with a
+    tokenizer and two prompts, and what they make must be the tokens of transformers.
     """
 
     name: str
@@ -63,7 +70,12 @@ TASK = r"(?:l\d\.\S+|the start) of step \d+"
 CASES = (
     Case("--check", ("--warmup", "1", "--iters", "5", "--check"), None, 0, ("check passed: relative error ", "")),
     Case(
-        "prompts are continued", ("--warmup", "0"), None, 0, ("96 tokens of 16 sequences, greedy", ""), generates=True
+        "two prompts are continued: the tokens of transformers",
+        ("--warmup", "0", "--ignore-eos"),
+        None,
+        0,
+        (f"{2 * NEW} tokens of 2 sequences, greedy", ""),
+        generates=True,
     ),
     Case(
         "the link is cut",
@@ -89,9 +101,9 @@ CASES = (
 def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd, RunEnd]:
     """Run a case on two hosts; how it ends on each."""
     document, stepped = folder / "x.json", folder / "stepped"
+    arguments = case.arguments
     if case.generates:
-        sets = ("layers=2", "vocabulary.size=97", "workload.seq_len=8", "workload.output_len=6")
-        document.write_text(plan_of(SMALL, *LAYOUTS[per_host], *sets, slicing="key").to_json())
+        arguments = (*arguments, *generation(document, folder, per_host))
     else:
         document.write_text(dag_of(SMALL, *LAYOUTS[per_host], "layers=2").to_json())
     stepped.mkdir()
@@ -104,8 +116,8 @@ def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd
         # The host names do not resolve to an address here, so gloo needs the name of the interface.
         environ = {"GLOO_SOCKET_IFNAME": network.interface, "OMP_NUM_THREADS": "1"}
         with (
-            ObservedRun([*made[0], *case.arguments], **environ) as a,
-            ObservedRun([*made[1], *case.arguments], **environ) as b,
+            ObservedRun([*made[0], *arguments], **environ) as a,
+            ObservedRun([*made[1], *arguments], **environ) as b,
         ):
             if case.act:
                 a.until_files(stepped, 2 * per_host, seconds=180)
@@ -113,6 +125,19 @@ def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd
                 b.fault()
                 case.act(network, b, per_host)
             return a.ended(180), b.ended(180)
+
+
+def generation(document: Path, folder: Path, per_host: int) -> list[str]:
+    """Write a plan of a small language model, and what transformers makes of the prompts; the options of the run."""
+    known = written(folder / "little")
+    (folder / "due.json").write_text(json.dumps([known.continued(prompt, NEW) for prompt in PROMPTS]))
+    groups, slices = LAYOUTS[per_host]
+    layout = Layout(groups=groups, slices=slices, slicing="key")
+    _, cluster = load_specs(*SMALL, (f"devices_per_host={layout.devices}",))
+    work = WorkloadSpec(batch=len(PROMPTS), seq_len=64 - NEW, output_len=NEW, logits="last")
+    document.write_text(Plan.of(load_model(str(known.folder)).model, cluster, work, layout).to_json())
+    report = ("--report", str(folder / "r.json"))
+    return [*report, "--weights", str(known.folder), *(word for prompt in PROMPTS for word in ("--prompt", prompt))]
 
 
 def torchrun(host: int, per_host: int, address: str) -> list[str]:
@@ -131,9 +156,13 @@ def torchrun(host: int, per_host: int, address: str) -> list[str]:
     ]
 
 
-def wrong(case: Case, ends: tuple[RunEnd, RunEnd], per_host: int) -> list[str]:
+def wrong(case: Case, ends: tuple[RunEnd, RunEnd], per_host: int, folder: Path) -> list[str]:
     """How the ends differ from what the case requires, except for the time."""
     found = []
+    if case.generates and not ends[0].status:
+        tokens, due = (json.loads((folder / name).read_text()) for name in ("r.json", "due.json"))
+        if tokens["tokens"] != due:
+            found.append(f"tokens {tokens['tokens']}, and transformers makes {due}")
     ranks = {"a": f"0-{per_host - 1}", "b": f"{per_host}-{2 * per_host - 1}", "last": str(2 * per_host - 1)}
     for name, end, line in zip(NAMES, ends, case.lines, strict=True):
         wanted = re.sub(r"\{(\w+)\}", lambda m: ranks[m[1]], line)
@@ -168,7 +197,7 @@ def main() -> int:
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
             ends = run(case, Path(folder), options.per_host, options.timeout)
-        problems = wrong(case, ends, options.per_host)
+            problems = wrong(case, ends, options.per_host, Path(folder))
         slowest = max(end.seconds for end in ends)
         if case.act and slowest > (options.timeout if case.waits else 0) + 5:
             problems.append(f"{slowest:.1f} s")

@@ -8,10 +8,21 @@ from typing import Any
 import pytest
 
 from helixctl.dag import Dag
+from helixctl.dag.ops import wire_kind
+from helixctl.lower import lower
+from helixctl.plan import Plan
 from helixctl.program import Exchange, program_of
+from helixctl.spec import StepName
 from tests.documents import SMALL, dag_of
-from tests.runtime.models import real
+from tests.runtime.models import REAL, plan_for, real
 from tests.runtime.unusual import put_off_uses
+
+
+def steps(groups: int, slices: int, step: StepName, **axes: Any) -> Dag:
+    plan = plan_for(REAL, (5, 4), groups, slices, **axes)
+    work = plan.workload.model_copy(update={"output_len": 3})
+    return lower(Plan.of(plan.model, plan.cluster, work, plan.layout), step=step)
+
 
 DAGS: list[tuple[str, Dag]] = [
     ("4 x 4", dag_of(SMALL, 4, 4, "layers=2")),
@@ -20,6 +31,9 @@ DAGS: list[tuple[str, Dag]] = [
     ("query", real(2, 3, slicing="query")),
     ("batch", real(3, 2, slicing="batch", microbatches=2, interleave=2)),
     ("stages", real(2, 1, pipeline=2, microbatches=3)),
+    ("decode by key", steps(1, 3, "decode", slicing="key")),
+    ("prefill by key", steps(2, 2, "prefill", slicing="key")),
+    ("decode by batch", steps(2, 2, "decode", slicing="batch")),
 ]
 
 
@@ -56,7 +70,7 @@ def test_what_is_sent_is_received(name: str, dag: Dag) -> None:
                 sent.setdefault(action.task.id, {})[rank] = action
     for task_id, exchanges in sent.items():
         assert tuple(sorted(exchanges)) == tuple(sorted(dag.task[task_id].ranks)), name
-        check(dag.task[task_id].kind, [exchanges[rank] for rank in dag.task[task_id].ranks])
+        check(wire_kind(dag.task[task_id].op), [exchanges[rank] for rank in dag.task[task_id].ranks])
 
 
 def check(kind: str, exchanges: list[Exchange]) -> None:

@@ -32,7 +32,38 @@ REAL: dict[str, Any] = {
     "vocabulary": {"size": 53},
     "dtype": "float32",
 }
+# The widths of queries, values and both vectors are all different, and no two of them divide each other.
+LATENT: dict[str, Any] = {
+    "name": "latent",
+    "layers": 2,
+    "hidden_size": 37,
+    "attention": {
+        "heads": 5,
+        "kv_heads": 1,
+        "head_dim": 13,
+        "v_head_dim": 9,
+        "causal": True,
+        "rotary": {"theta": 500.0},
+        "latent": {"q_rank": 11, "kv_rank": 7, "rope_dim": 6},
+    },
+    "feed_forward": {"intermediate_size": 41, "activation": "silu", "gated": True},
+    "vocabulary": {"size": 53},
+    "dtype": "float32",
+}
 EXPERTS = {"experts": {"count": 5, "top_k": 2, "renormalise": False}}
+# DeepSeek V3's router and a shared expert that Qwen 2 scores; gpt-oss's experts.
+GROUPED: dict[str, Any] = {
+    "experts": {
+        "count": 6, "top_k": 2, "shared": {"intermediate_size": 9, "scored": True},
+        "router": {"scores": "sigmoid", "choice_bias": True, "groups": {"count": 3, "top_k": 2}, "scale": 2.5,
+                   "sum_eps": 1e-20},
+    }
+}  # fmt: skip
+BIASED: dict[str, Any] = {
+    "experts": {"count": 5, "router": {"bias": True}},
+    "bias": True,
+    "clamp": {"limit": 7.0, "alpha": 1.702},
+}
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helixctl import program
-from helixctl.dag import AllGather, AllToAll, Dag, ReduceScatter, Task, Value
+from helixctl.dag import Dag, Task, Value
+from helixctl.dag.ops import wire_kind
 from helixctl_runtime.comm.collectives import issue
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import Compute, Exchange
@@ -267,14 +268,14 @@ def call(
 
 def exchanged(exchange: Exchange, rank: int) -> list[str]:
     """The reasons why NCCL would refuse an exchange, or misread its data."""
-    send, receive, op = exchange.send, exchange.receive, exchange.task.op
+    send, receive, kind = exchange.send, exchange.receive, wire_kind(exchange.task.op)
     found = [f"{n} has holes" for n, t in (("send", send), ("receive", receive)) if not t.is_contiguous()]
     ranks, both = len(exchange.task.ranks), (send.numel(), receive.numel())
-    if isinstance(op, AllGather):
+    if kind == "all_gather":
         due = (both[0], both[0] * ranks)
-    elif isinstance(op, ReduceScatter):
+    elif kind == "reduce_scatter":
         due = (both[1] * ranks, both[1])
-    elif isinstance(op, AllToAll) and exchange.leave:
+    elif kind == "all_to_all" and exchange.leave:
         due = (sum(exchange.leave), sum(exchange.arrive))
     else:
         due = (both[0], both[0])

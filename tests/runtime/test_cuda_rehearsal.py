@@ -29,7 +29,7 @@ from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime import cuda_rules
 from tests.runtime.families import FAMILIES
-from tests.runtime.models import EXPERTS, REAL, merged
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, REAL, merged
 from tests.runtime.rehearsal import CUDA, Rehearsed, _item, call, empty, exchanged, rehearse, stage
 from tests.runtime.unusual import VALID
 
@@ -102,6 +102,18 @@ LAYOUTS: dict[str, tuple[int, int, dict[str, Any]]] = {
 }
 ODD_MIXTURE = {"feed_forward": EXPERTS}
 MIXTURE = {"hidden_size": 40, "feed_forward": EXPERTS | {"intermediate_size": 48}}
+ROUTED: dict[str, dict[str, Any]] = {
+    "groups and a shared expert": GROUPED | {"intermediate_size": 48},
+    "biases and a clamp": BIASED | {"intermediate_size": 48},
+    "two gates of a sparse mixer": {
+        "intermediate_size": 48,
+        "experts": {"count": 6, "renormalise": False, "router": {"scores": "sparse_mixer", "jitter": 0.01}},
+    },
+    "gates on inputs": {
+        "intermediate_size": 48,
+        "experts": {"count": 6, "top_k": 1, "renormalise": False, "gates_on": "input", "router": {"scores": "sigmoid"}},
+    },
+}
 UNPADDED, TIED = {"attention": {"head_dim": 10}}, {"vocabulary": {"tied": True}}
 OFTEN = {(dtype, "sharded") for dtype in DTYPES} | {("float16", layout) for layout in LAYOUTS}
 
@@ -125,6 +137,13 @@ def test_a_model_with_all_that_real_ones_have(dtype: str, layout: str) -> None:
 )
 def test_a_mixture_of_experts(groups: int, slices: int, axes: dict[str, Any], dtype: str) -> None:
     check(real(groups, slices, MIXTURE | {"dtype": dtype}, **axes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ROUTED)
+def test_a_mixture_with_a_router_of_its_own(name: str, dtype: str) -> None:
+    """No router asks the host, nor does what stands beside the experts."""
+    check(real(2, 1, {"hidden_size": 40, "feed_forward": ROUTED[name], "dtype": dtype}, experts=2, residual="sharded"))
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -545,6 +564,35 @@ def test_drawing_a_token(how: dict[str, Any], dtype: str) -> None:
     dag = lower(sketched(model, work, groups, slices, **axes), step="decode")
     assert "sample" in {task.kind for task in dag.tasks}
     check(dag)
+
+
+# Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.
+SCORES: dict[str, dict[str, Any]] = {
+    "window": {"sliding_window": 5},
+    "window and sinks": {"sliding_window": 5, "sinks": True},
+    "chunks": {"chunk": 6},
+    "cap": {"scale": 0.3, "soft_cap": 30.0},
+    "values": {"v_head_dim": 24},
+}
+
+
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+@pytest.mark.parametrize("layout", ["whole", "by key"])
+@pytest.mark.parametrize("name", SCORES)
+def test_other_scores_over_a_cache(name: str, layout: str, step: StepName) -> None:
+    """What a window reaches is copied together where it lies, and nothing waits for the host."""
+    groups, slices, axes = CACHES[layout]
+    changes = {"layers": 1, "dtype": "bfloat16", "attention": {"head_dim": 16, **SCORES[name]}}
+    work = WorkloadSpec(batch=2, seq_len=24, output_len=100, prefill_tokens=16, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
+    check(lower(plan, step=step))
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("layout", ["groups", "query"])
+def test_other_scores(name: str, layout: str) -> None:
+    groups, slices, axes = LAYOUTS[layout]
+    check(real(groups, slices, {"dtype": "bfloat16", "attention": SCORES[name]}, **axes))
 
 
 def test_a_cache_of_the_paper_s_model() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter
+from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, Packed, ReduceScatter
 from helixctl.dag.retype import retyped
 from helixctl.program.part import Pieces
 from helixctl.verify import verify
@@ -97,6 +97,50 @@ def test_little_data_goes_in_one_round(
     for at, rank in enumerate(members):
         due = {"all_reduce": total, "reduce_scatter": total.chunk(len(members))[at], "all_gather": whole.flatten()}
         assert torch.equal(received[rank], due[op.kind])
+
+
+GATHERS = Packed((AllGather("x"), AllGather("y")))
+MIXED = Packed((AllToAll("x", "y"), AllGather("z")))
+
+
+def parcels(rank: int, members: tuple[int, ...], op: Packed, numel: int) -> Exchange:
+    """A member's exchange of words: the same to all, or of every size to each."""
+    at, n = members.index(rank), len(members)
+    task = replace(next(t for t in real(n, 1).tasks if isinstance(t.op, AllGather)), op=op, ranks=members)
+    if op == GATHERS:
+        return Exchange(0, task, torch.arange(numel) - 7 * rank, torch.zeros(n * numel, dtype=torch.int64))
+    leave, arrive = (PARTS[at][:n], [PARTS[i][at] for i in range(n)])
+    receive = torch.zeros(sum(arrive), dtype=torch.int64)
+    return Exchange(0, task, numbers(rank, leave, torch.int64), receive, tuple(leave), tuple(arrive))
+
+
+@pytest.mark.parametrize("numel", [3, MOST_NBYTES // 8 + 1], ids=["little", "much"])
+@pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (1, 3), (0, 2, 3)], ids=str)
+@pytest.mark.parametrize("op", [GATHERS, MIXED], ids=["gathers", "mixed"])
+def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], numel: int) -> None:
+    """On gloo, in one round where that is better, and in one process."""
+
+    def worker(rank: Rank) -> torch.Tensor | None:
+        rank.init_process_group()
+        groups = rank.new_groups([members])
+        if rank.rank not in members:
+            return None
+        exchange = parcels(rank.rank, members, op, numel)
+        quick = op == GATHERS and len(members) > 2 and numel == 3
+        assert (one_round(exchange, groups[members]) is not None) == quick
+        issue(exchange, rank.rank, groups[members])().wait()
+        return exchange.receive
+
+    received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
+    together = [parcels(rank, members, op, numel) for rank in members]
+    exchange_together(together)
+    for at, rank in enumerate(members):
+        if op == GATHERS:
+            due = torch.cat([e.send for e in together])
+        else:
+            due = torch.cat([e.send.split([*e.leave])[at] for e in together])
+        assert torch.equal(together[at].receive, due)
+        assert torch.equal(received[rank], due)
 
 
 def test_much_data_goes_around_a_ring_but_where_that_is_an_all_reduce() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import PAPER, SMALL, dag_of
 from tests.interpreter import execute
 from tests.runtime.models import plan_for
+from tests.runtime.random_mixtures import CLAMP, mixtures
 from tests.runtime.together import run_together
 
 
@@ -52,7 +54,30 @@ def test_the_small_twin(dtype: str) -> None:
 
 
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_seq_len": 8}
-ROTARY = [None, {"theta": 50.0}, {"scaling": {"kind": "linear", "factor": 3.7}}, {"theta": 9.0, "scaling": LLAMA3}]
+YARN = {"kind": "yarn", "factor": 4.0, "original_seq_len": 5, "attention_factor": 1.2}
+ACTIVATIONS = ["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
+ROTARY = [
+    None,
+    {"theta": 50.0},
+    {"scaling": {"kind": "linear", "factor": 3.7}},
+    {"theta": 9.0, "scaling": LLAMA3},
+    {"theta": 9.0, "scaling": YARN, "interleaved": True},
+    {"theta": 9.0, "dims": 2, "scaling": {
+        "kind": "longrope", "short_factors": [1.5], "long_factors": [2.5], "original_seq_len": 4,
+    }},
+]  # fmt: skip
+NORMS = [
+    {},
+    {"place": "around", "unit_offset": True},
+    {"place": "after", "eps": 1e-3},
+    {"function": "layer_norm", "bias": True, "place": "around"},
+    {"function": "layer_norm"},
+]
+MULTIPLIERS = [
+    None,
+    {"embedding": 3.3, "residual": 0.7, "logits": 0.3},
+    {"embedding": 1.3, "embedding_in_dtype": True, "logits_cap": 1.5},
+]
 
 
 @st.composite
@@ -74,38 +99,76 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
     data, pipeline, rounds, turns = (size(1, 1) for _ in range(4))
     slicing = draw(st.sampled_from(["head_dim", "batch", "query"]))
     cut = slicing == "head_dim" and slices > 1  # the dims of a head
-    rotary = None if cut else draw(st.sampled_from(ROTARY))
-    softmax_slices = slices * size(1, 1) if cut else size(1, 2)
-    head_dim = softmax_slices * size(-(-max(slices, least) // softmax_slices)) * (1 + bool(rotary))
-    kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
-    count = size(max(ways, 2), 2)
-    experts = {"count": count, "top_k": size(1, count - 1), "renormalise": either()} if either() else None
-    model = {
-        "name": "random",
-        "layers": size(pipeline, 1),
-        "hidden_size": size(max(partitions, 5, 2 * least), 9),
-        "attention": {
+    causal = either()
+    norm = draw(st.sampled_from(NORMS))
+
+    def qk_norm() -> dict[str, Any]:
+        kinds = ["projection"] if cut else ["head", "projection"]
+        over = draw(st.sampled_from([kind for kind in kinds if kind == "head" or "function" not in norm]))
+        weights = ["shared", "per_head", "none"] if over == "head" else ["shared"]
+        return {"qk_norm": True, "qk_norm_over": over, "qk_norm_weight": draw(st.sampled_from(weights))}
+
+    def attention() -> dict[str, Any]:
+        rotary = None if cut else draw(st.sampled_from(ROTARY))
+        softmax_slices = slices * size(1, 1) if cut else size(1, 2)
+        kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
+        reaches = [{}, {"sliding_window": size(1, 4)}, {"chunk": size(1, 4)}]
+        one = {"sinks": either(), "v_head_dim": size(max(slices, least))} if softmax_slices == 1 else {}
+        return {
             "heads": kv_heads * size(-(-groups // kv_heads), 2),
             "kv_heads": kv_heads,
-            "head_dim": head_dim,
+            "head_dim": softmax_slices * size(-(-max(slices, least) // softmax_slices)) * (1 + bool(rotary)),
             "softmax_slices": softmax_slices,
-            "causal": either(),
+            "causal": causal,
             "qkv_bias": either(),
             "output_bias": either(),
-            "qk_norm": not cut and either(),
             "rotary": rotary,
-        },
-        "feed_forward": {
+            "scale": draw(st.sampled_from([None, 0.3])),
+            "soft_cap": draw(st.sampled_from([None, 0.7])),
+            **one,
+            **(draw(st.sampled_from(reaches)) if causal else {}),
+            **(qk_norm() if either() and not (cut and "function" in norm) else {}),
+        }
+
+    def feed_forward() -> dict[str, Any]:
+        experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
+        alone = experts is None or "shared" not in experts
+        clamped = experts is not None and alone and either()
+        return {
             "intermediate_size": size(max(partitions, 2 * least), 9),
-            "activation": draw(st.sampled_from(["gelu", "relu", "silu"])),
-            "gated": either(),
+            "activation": "silu" if clamped else draw(st.sampled_from(ACTIVATIONS)),
+            "gated": clamped or either(),
             "experts": experts,
-        },
+            "bias": alone and either(),
+            "clamp": CLAMP if clamped else None,
+        }
+
+    blocks: list[dict[str, Any]] = []
+    for name in draw(st.sampled_from([[], [], ["a"], ["a", "b"]])):
+        parts = {"attention": attention, "feed_forward": feed_forward}
+        blocks.append({"name": name} | {part: make() for part, make in parts.items() if either()})
+    layers = max(size(pipeline, 1), len(blocks))
+    others = draw(st.permutations([block["name"] for block in blocks] + ["main"] * (layers - len(blocks))))
+    own = feed_forward()
+    model = {
+        "name": "random",
+        "layers": layers,
+        "hidden_size": size(max(partitions, 5, 2 * least), 9),
+        "attention": attention(),
+        "feed_forward": own,
         "vocabulary": draw(st.sampled_from([None, {"size": 11, "tied": False}, {"size": 17, "tied": True}])),
         "dtype": "float64",
+        "norm": norm,
+        "multipliers": draw(st.sampled_from(MULTIPLIERS)),
+        "side_by_side": "place" not in norm and either(),
+        "blocks": blocks or None,
+        "pattern": others if blocks else None,
     }
+    spread = any("experts" in its.get("feed_forward", own) for its in [{}, *blocks])
     residual, rows = draw(st.sampled_from(["replicated", "sharded"])), max(least, slices if slicing == "query" else 1)
     each = slices if slicing == "batch" else 1  # sequences of a microbatch
+    if norm.get("place") == "after":
+        residual = "replicated"
     if residual == "sharded":
         if either():
             rows = max(rows, partitions)
@@ -115,7 +178,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
     plan = plan_for(
         model, (batch, size(rows, 6)), groups, slices, slicing=slicing,
         logits=draw(st.sampled_from(["all", "last"])) if model["vocabulary"] else "all",
-        experts=ways if experts else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
+        experts=ways if spread else 1, data=data, pipeline=pipeline, microbatches=rounds * turns, interleave=turns,
         placement="-".join(draw(st.permutations(MESH_AXES))),
         reduction_dtype=draw(st.sampled_from(["accumulator", "model"])),
         combine=draw(st.sampled_from(["concat", "reduce"])),

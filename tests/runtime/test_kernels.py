@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from helixctl.dag import Norm
 from helixctl.errors import HelixError
 from helixctl_runtime import kernels
 from helixctl_runtime.kernels import FUSED_ATTENTION, fused, fused_attention
@@ -85,7 +86,7 @@ def test_half_precision_rounds_once(dtype: torch.dtype) -> None:
     normed, activated, summed = (torch.empty(64, 256, dtype=dtype) for _ in range(3))
     kernels.linear(x, w, product)()
     kernels.linear(x, w, partial)()
-    kernels.norm(x, norm_weight, 1e-5, normed)()
+    kernels.norm(Norm("rms_norm", "hidden", 1e-5), x, [norm_weight], normed)()
     kernels.activation("gelu", x, activated)()
     kernels.add(x, b, summed)()
     d = x.double()

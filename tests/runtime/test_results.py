@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helixctl.cli.measurements import _different
+from helixctl.cli.measurements import different_work
 from helixctl.cli.run import _names
 from helixctl.dag import Attention, Dag
 from helixctl.errors import HelixError
@@ -134,7 +134,7 @@ def test_compare(tmp_path: Path) -> None:
     assert "not the same" not in done.err
 
 
-def test_dags_for_different_ranks_are_not_compared(tmp_path: Path) -> None:
+def test_dags_fordifferent_work_ranks_are_not_compared(tmp_path: Path) -> None:
     one, other = write(tmp_path / "a.dag.json", 2, 1), write(tmp_path / "b.dag.json", 1, 1)
     done = helixctl("run", "--compare", one, other)
     assert done.status == 2
@@ -144,9 +144,9 @@ def test_dags_for_different_ranks_are_not_compared(tmp_path: Path) -> None:
 
 def test_other_work_is_named() -> None:
     one = dag_of(SMALL, 2, 1, LAYERS)
-    assert _different([one, dag_of(SMALL, 1, 2, LAYERS)]) == ""
-    assert _different([one, dag_of(SMALL, 2, 1, "layers=1")]) == "model"
-    assert _different([one, one, dag_of(SMALL, 2, 1, "layers=1", "workload.batch=4")]) == "model and workload"
+    assert different_work([one, dag_of(SMALL, 1, 2, LAYERS)]) == ""
+    assert different_work([one, dag_of(SMALL, 2, 1, "layers=1")]) == "model"
+    assert different_work([one, one, dag_of(SMALL, 2, 1, "layers=1", "workload.batch=4")]) == "model and workload"
 
 
 def test_dags_are_told_apart_by_layout_or_file() -> None:

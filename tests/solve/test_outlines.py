@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,11 +12,13 @@ from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag, Task
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.steps import step_of
 from helixctl.solve import space
 from helixctl.solve.bound import Bounds
 from helixctl.solve.outlines import Outlines
 from helixctl.solve.problem import Specs
 from helixctl.solve.work import LayoutCosts
+from helixctl.spec import StepName
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL_MOE, specs
 
 MODELS = ROOT / "plans/models"
@@ -25,7 +28,13 @@ PROBLEMS = [
     (SMALL_MOE, ("workload.batch=12",)),
     ((str(MODELS / "Qwen2.5-7B"), PAPER[1]), ("workload.batch=16", "workload.seq_len=33", "workload.logits=all")),
     ((str(MODELS / "Qwen3-30B-A3B"), PAPER[1]), ("workload.batch=9", "workload.seq_len=12")),
-]
+    # Prefills whose tokens depend on the replicas, and caches in as many lanes as there are slices.
+    ((str(MODELS / "Qwen2.5-7B"), PAPER[1]), ("workload.batch=16", "workload.seq_len=700", "workload.output_len=9",
+                                              "workload.prefill_tokens=900")),
+    ((str(MODELS / "Mixtral-8x7B-v0.1"), PAPER[1]), ("workload.batch=40", "workload.seq_len=90",
+                                                     "workload.output_len=300")),
+]  # fmt: skip
+STEPS = [(n, step) for n, (_, sets) in enumerate(PROBLEMS) for step in (("prefill", "decode") if n > 4 else (None,))]
 
 
 def sampled(specs_: Specs, count: int) -> list[Layout]:
@@ -34,21 +43,23 @@ def sampled(specs_: Specs, count: int) -> list[Layout]:
 
 
 def tasks_of_a_layer(dag: Dag) -> Iterator[Task]:
-    """All but those that bring the input."""
+    """All but those that bring the input, and those that bring next tokens from stage to stage."""
     for task in dag.tasks:
-        if not (task.moves and dag.tensor[dag.value[task.outputs[0]].tensor].role == "input"):
+        if task.kind != "send_receive" and not (
+            task.moves and dag.tensor[dag.value[task.outputs[0]].tensor].role == "input"
+        ):
             yield task
 
 
-@pytest.mark.parametrize("number", range(len(PROBLEMS)))
-def test_prices_are_those_of_lowered_tasks(number: int) -> None:
+@pytest.mark.parametrize(("number", "name"), STEPS)
+def test_prices_are_those_of_lowered_tasks(number: int, name: StepName | None) -> None:
     """One table of prices for all layouts, beside a dag of one layer for each, on the first and on the last rank."""
     problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
     model, cluster, workload = problem
-    outlines = Outlines(*problem)
+    outlines = Outlines(*problem, name)
     for layout in sampled(problem, 30):
         start, stop = layout.batch(0, 0, workload)
-        batch = workload.model_copy(update={"batch": (stop - start) * layout.data * layout.microbatches})
+        batch = replace(step_of(workload, layout, name), batch=(stop - start) * layout.data * layout.microbatches)
         for ends, its in ((False, outlines.body), (True, model.model_copy(update={"layers": 1}))):
             for last in (False, True):
                 rank = layout.team(0, 0)[-1 if last else 0]
@@ -68,13 +79,14 @@ def weighs(dag: Dag, value: str) -> bool:
     return dag.tensor[dag.value[value].tensor].role == "weight"
 
 
-@pytest.mark.parametrize("number", [0, 1, 3])
-def test_what_layouts_share_is_what_each_has_alone(number: int) -> None:
+@pytest.mark.parametrize(("number", "name"), [STEPS[n] for n in (0, 1, 3, *range(5, len(STEPS)))])
+def test_what_layouts_share_is_what_each_has_alone(number: int, name: StepName | None) -> None:
     problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
-    together = Bounds(LayoutCosts(*problem))
+    together = Bounds(LayoutCosts(*problem, name))
     for layout in sampled(problem, 40):
-        alone = Bounds(LayoutCosts(*problem))
+        alone = Bounds(LayoutCosts(*problem, name))
         assert together(layout) == alone(layout)
+        assert together.with_turns(layout) == alone.with_turns(layout)
         assert together.quick(layout) == alone.quick(layout)
 
 
@@ -84,5 +96,5 @@ def test_which_axis_stays_inside_a_host_is_priced() -> None:
     costs = LayoutCosts(*problem)
     slices_inside = Layout(groups=4, slices=4)
     groups_inside = slices_inside.model_copy(update={"placement": "groups-slices-data-pipeline"})
-    one, other = (costs.with_communication(x, 1024).layer.communication_s for x in (slices_inside, groups_inside))
-    assert other == LayoutCosts(*problem).with_communication(groups_inside, 1024).layer.communication_s != one
+    one, other = (costs.with_communication(x, 1024).layers[0].communication_s for x in (slices_inside, groups_inside))
+    assert other == LayoutCosts(*problem).with_communication(groups_inside, 1024).layers[0].communication_s != one

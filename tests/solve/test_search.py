@@ -15,7 +15,7 @@ from helixctl.solve.candidate import representatives, simulated
 from helixctl.solve.objective import OF_A_GENERATION, key, least, simplicity
 from helixctl.solve.problem import LayoutProblem, Specs
 from helixctl.solve.work import LayoutCosts
-from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, specs
+from tests.documents import BLOCKS, PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, specs
 
 LLAMA_8B = (str(ROOT / "plans/models/Llama-3.1-8B"), PAPER[1])
 
@@ -43,8 +43,11 @@ SMALL_SPECS = [
     (SMALL, ("hosts=1", *STEPS, "devices_per_host=4", "workload.logits=all", "layers=2", "workload.batch=4")),
     (SMALL, (*HOSTS, *REAL, *STEPS, *DRAWN, "devices_per_host=2", "device.kind=cuda", "workload.batch=5")),
     (SMALL, ("hosts=1", *REAL, *STEPS, *DRAWN, "devices_per_host=3", "layers=2", "workload.batch=4")),
+    # Layers of several kinds.
+    (BLOCKS, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "layers=4")),
+    (BLOCKS, ("hosts=1", *STEPS, "devices_per_host=3", "workload.batch=3")),
 ]
-GENERATIONS = (11, 12, 13, 14, 15)
+GENERATIONS = (11, 12, 13, 14, 15, 17)
 
 
 def forecast_of(plan: Plan) -> Forecast:
@@ -109,11 +112,15 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
     for layout in list(space(model, cluster, workload, {}))[::step]:
         whole = forecast_of(Plan.sketch(model, cluster, workload, layout))
         for objective in objectives(number):
-            assert least(objective, bounds(layout)) <= key(objective, whole), layout
+            for bound in (bounds.quick(layout), bounds(layout), bounds.with_turns(layout)):
+                assert least(objective, bound) <= key(objective, whole), layout
         part = simulated(model, cluster, workload, layout).forecast
         assert part is not None
         assert part.step_s == pytest.approx(whole.step_s, rel=1e-9), layout
-        assert part.memory_nbytes == whole.memory_nbytes, layout
+        if model.pattern:  # smaller pieces of several kinds of layers may be packed a little worse than the largest
+            assert 0.999 * whole.memory_nbytes <= part.memory_nbytes <= whole.memory_nbytes, layout
+        else:
+            assert part.memory_nbytes == whole.memory_nbytes, layout
         assert part.received_nbytes == whole.received_nbytes, layout
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from helixctl.spec.explain import Finding
 from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder
-
-EXPERTS_KEYS: Final = ("num_local_experts", "num_experts")
 
 
 def other_family(config: Mapping[str, Any]) -> Finding:
@@ -28,8 +26,14 @@ def other_family(config: Mapping[str, Any]) -> Finding:
     return Finding("HX111", message, hint, ("model_type",), of_key=False)
 
 
-def architecture_findings(config: Mapping[str, Any], family: str) -> Iterator[Finding]:
-    """The class that the weights are for: a family's language model, not a classifier or a variant of it."""
+def architecture_findings(config: Mapping[str, Any], family: str, also: Sequence[str] = ()) -> Iterator[Finding]:
+    """The class that the weights are for: a family's language model, not a classifier or a variant of it.
+
+    Args:
+        config: the config.
+        family: its model_type.
+        also: further names of the family's language model.
+    """
     names = config.get("architectures")
     if names is None:
         return
@@ -39,7 +43,7 @@ def architecture_findings(config: Mapping[str, Any], family: str) -> Iterator[Fi
         yield Finding("HX105", message, None, ("architectures",), of_key=True)
         return
     # Llama's first configs have LLaMAForCausalLM.
-    others = [name for name in names if name.lower() != expected.lower()]
+    others = [name for name in names if name.lower() not in {expected.lower(), *map(str.lower, also)}]
     if others:
         message = f"architecture {', '.join(others)}: not modelled; of model_type {shown(family)} it is {expected}"
         yield Finding("HX111", message, None, ("architectures",), of_key=True)
@@ -48,20 +52,22 @@ def architecture_findings(config: Mapping[str, Any], family: str) -> Iterator[Fi
 def contradictions(decoder: Decoder) -> Iterator[Finding]:
     """Keys of one config that cannot both hold; those of our own specs are found with them."""
     given = decoder.model_fields_set
-    if decoder.head_dim is None and decoder.hidden_size % decoder.num_attention_heads:
+    own = "qk_rope_head_dim" in type(decoder).model_fields  # of a latent: heads have widths of their own
+    if not own and decoder.head_dim is None and decoder.hidden_size % decoder.num_attention_heads:
         message = (
             f"head_dim is not given, and {decoder.num_attention_heads} num_attention_heads do not divide "
             f"hidden_size {decoder.hidden_size}"
         )
         yield Finding("HX109", message, "give head_dim", ("num_attention_heads",), of_key=True)
-    if "num_experts_per_tok" in type(decoder).model_fields:
-        counts = {key: getattr(decoder, key) for key in EXPERTS_KEYS if getattr(decoder, key) is not None}
+    if decoder.top_k_key in type(decoder).model_fields:
+        keys = decoder.experts_keys
+        counts = {key: getattr(decoder, key) for key in keys if getattr(decoder, key) is not None}
         if not counts:
-            hint = f"{EXPERTS_KEYS[0]} is a whole number from 2 to 4096"
-            yield Finding("HX104", f"missing key {EXPERTS_KEYS[0]!r}", hint, (EXPERTS_KEYS[0],), of_key=True)
+            hint = f"{keys[0]} is a whole number from 2 to 4096"
+            yield Finding("HX104", f"missing key {keys[0]!r}", hint, (keys[0],), of_key=True)
         elif len(set(counts.values())) > 1:
             message = f"{' and '.join(counts)} differ"
-            yield Finding("HX109", message, "keep one", ("num_experts",), of_key=True)
+            yield Finding("HX109", message, "keep one", (keys[-1],), of_key=True)
     if {"dtype", "torch_dtype"} <= given and None is not decoder.dtype != decoder.torch_dtype is not None:
         message = f"dtype {decoder.dtype} and torch_dtype {decoder.torch_dtype} differ"
         yield Finding("HX109", message, "keep one", ("torch_dtype",), of_key=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
     "two rotary embeddings": ("rope_local_base_freq local_rope_theta swa_rope_theta", _given),
     "layers without a rotary embedding": ("no_rope_layers no_rope_layer_interval", _given),
     "rotary embedding of a part of the head": ("partial_rotary_factor rotary_pct rotary_dim", _NOT_ONE),
-    "multimodal rotary embedding": ("use_mrope mrope_section", _given),
+    "multimodal rotary embedding": ("use_mrope mrope_section mrope_interleaved", _given),
     "a rotary embedding of neighbouring dims": (
         "rope_interleaved rope_interleave rotary_interleaved interleaved_rope use_interleaved_rope",
         _given,
@@ -80,15 +80,16 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
     "an encoder": ("is_encoder_decoder add_cross_attention cross_attention_hidden_size", _given),
     "pruned heads": ("pruned_heads", _given),
     "projections computed in slices": ("pretraining_tp", _OVER_ONE),
-    "quantised weights": ("quantization_config quantization compression_config", _given),
     "code of the model's own": ("auto_map", _given),
     "several modalities": ("text_config vision_config audio_config speech_config llm_config", _given),
 }
 _TOLD: Final = {key: (name, when) for name, (keys, when) in _BY_KEY.items() for key in keys.split()}
 # What no key of the config tells.
 _BY_TYPE: Final = {"gpt_oss": "attention sinks", "gpt_oss_puzzle": "attention sinks"}
+# Keys that say that weights are stored in another form: planned in the dtype of the computation, and said so.
+QUANTISED: Final = ("quantization_config", "quantization", "compression_config")
 _LAYER_TYPES: Final = {"full_attention", "sliding_attention"}
-_ACTIVATIONS: Final = {"silu", "gelu", "relu"}
+_ACTIVATIONS: Final = {"silu", "gelu", "relu", "gelu_pytorch_tanh", "relu2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +106,16 @@ class Feature:
         return Finding("HX111", message, None, path, of_key=True)
 
 
-def features_of(config: Mapping[str, Any], *, slides: bool = False) -> list[Feature]:
+def features_of(config: Mapping[str, Any], reads: Collection[str] = (), *, slides: bool = False) -> list[Feature]:
     """All features of a config that are not modelled, those of the configs nested in it as well.
 
     Args:
         config: a Hugging Face config.
+        reads: keys that the config's family reads, which are therefore modelled.
         slides: it is of a family whose windows are read, so that some layers may have one.
     """
     found: dict[str, dict[DocumentPath, str]] = {}
-    for name, path, value in _told(config, (), slides=slides):
+    for name, path, value in _told(config, (), reads, slides=slides):
         said = "" if isinstance(value, dict | list) else f" {shown(value)}"
         found.setdefault(name, {}).setdefault(path, dotted(path) + said)
     return [Feature(name, told_by) for name, told_by in found.items()]
@@ -129,14 +131,16 @@ def _feature(key: str) -> tuple[str, Predicate]:
     return _TOLD.get(key) or _TOLD.get(f"{key.partition('_')[0]}_*") or ("", _given)
 
 
-def _told(config: Mapping[str, Any], at: DocumentPath, *, slides: bool) -> Iterator[tuple[str, DocumentPath, Any]]:
+def _told(
+    config: Mapping[str, Any], at: DocumentPath, reads: Collection[str] = (), *, slides: bool
+) -> Iterator[tuple[str, DocumentPath, Any]]:
     for key, value in config.items():
         path = (*at, key)
         name, when = _feature(key)
-        if name and when(value):
+        if name and when(value) and key not in reads:
             yield name, path, value
         if key in ROPE_KEYS and isinstance(value, dict):
-            yield from _of_rope(value, path)
+            yield from _of_rope(value, path, reads)
         elif key == "layer_types" and isinstance(value, list):
             yield from _of_layers(value, path, slides=slides)
         elif key in {"hidden_act", "hidden_activation"} and isinstance(value, str) and value not in _ACTIVATIONS:
@@ -147,11 +151,13 @@ def _told(config: Mapping[str, Any], at: DocumentPath, *, slides: bool) -> Itera
             yield from _told(value, path, slides=False)
 
 
-def _of_rope(rope: Mapping[str, Any], at: DocumentPath) -> Iterator[tuple[str, DocumentPath, Any]]:
+def _of_rope(
+    rope: Mapping[str, Any], at: DocumentPath, reads: Collection[str]
+) -> Iterator[tuple[str, DocumentPath, Any]]:
     for key, value in rope.items():
         path = (*at, key)
         name, when = _TOLD.get(key, ("", _given))
-        if name and when(value):
+        if name and when(value) and key not in reads:
             yield name, path, value
         elif isinstance(value, dict):
             yield "rotary embeddings that differ by layer", path, value

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding, examined
-from helixctl.spec.hugging_face.checks import EXPERTS_KEYS, architecture_findings, contradictions, other_family
-from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Qwen2
-from helixctl.spec.hugging_face.features import features_of
+from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
+from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived
+from helixctl.spec.hugging_face.features import QUANTISED, features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
+from helixctl.spec.hugging_face.text_model import text_model
 from helixctl.spec.hugging_face.without_effect import said_again, without_effect
 from helixctl.spec.origins import Origin
 
@@ -21,23 +23,50 @@ _WORKLOAD_SEQ_LEN: Final = 2048
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
-def model_of_config(
-    config: Mapping[str, Any], file: str
-) -> tuple[tuple[dict[str, Any], tuple[Origin, ...]], list[Finding]]:
-    """The data of a model document and the origins of its fields; or what is wrong, and then the first is empty.
+class ReadConfig(NamedTuple):
+    """What a config says.
+
+    Attributes:
+        data: of a model document.
+        origins: of its fields.
+        notes: what a person should know beside them: what of the whole model is left out, and how weights are stored.
+    """
+
+    data: dict[str, Any]
+    origins: tuple[Origin, ...]
+    notes: tuple[str, ...] = ()
+
+
+_NOTHING: Final = ReadConfig({}, ())
+
+
+def model_of_config(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Finding]]:
+    """What a config says; or what is wrong, and then the first is empty.
 
     Args:
         config: the config, read from its file.
         file: the file's path, which names a model that has no name of its own; "-" is standard input.
     """
-    features = features_of(config, slides=_slides(config))
-    refused = {path for feature in features for path in feature.told_by}
-    findings = [feature.finding() for feature in features]
+    text = text_model(config)
+    found, findings = _model_of(text.config, file)
+    if findings:
+        return _NOTHING, text.placed(findings)
+    left_out = [f"left out: {what}" for what in text.left_out]
+    origins = tuple(replace(origin, key=text.path(origin.key)) for origin in found.origins)
+    return ReadConfig(found.data, origins, (*left_out, *found.notes)), []
+
+
+def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Finding]]:
+    """The same of a config of a text model alone."""
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
+    config = cls.flattened(config) if cls else config
+    features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and cls.slides)
+    refused = {path for feature in features for path in feature.told_by}
+    findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):
-        return ({}, ()), [other_family(config), *findings]
-    findings += architecture_findings(config, family)
+        return _NOTHING, [other_family(config), *findings]
+    findings += architecture_findings(config, family, cls.architectures)
     known = {key: value for key, value in config.items() if (key,) not in refused and _counts(key, value, cls, family)}
     decoder, wrong = examined(cls, known)
     findings += [unknown_key(item, cls) if item.code == "HX103" else item for item in wrong]
@@ -46,14 +75,29 @@ def model_of_config(
     if decoder is not None:
         findings += [*contradictions(decoder), *said_again(config, decoder)]
     if findings or decoder is None:
-        return ({}, ()), findings
-    origins = tuple(_origins(config, decoder, family, file))
-    return (_nested(origins), origins), []
+        return _NOTHING, findings
+    # Those of the family itself replace what the rules for all families give.
+    by_field = {origin.field: origin for origin in _origins(config, decoder, family, file)}
+    attention = _nested(tuple(by_field.values()))["attention"]
+    by_field |= {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
+    origins = tuple(by_field.values())
+    left_out = [f"left out: {what}" for what in decoder.left_out()]
+    return ReadConfig(_nested(origins), origins, (*left_out, *_of_storage(config, str(_nested(origins)["dtype"])))), []
 
 
-def _slides(config: Mapping[str, Any]) -> bool:
-    family = config.get("model_type")
-    return isinstance(family, str) and issubclass(FAMILIES.get(family, Decoder), Qwen2)
+def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
+    for item in fields:
+        yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
+
+
+def _of_storage(config: Mapping[str, Any], dtype: str) -> Iterator[str]:
+    """That weights are stored in another form than the one that is planned."""
+    for key in QUANTISED:
+        if how := config.get(key):
+            method = how.get("quant_method") or how.get("quant_algo") if isinstance(how, dict) else None
+            said = f" by {method}" if method else ""
+            yield f"weights are quantised{said} ({key}); planned, and computed, in {dtype}"
+            return
 
 
 def _counts(key: str, value: object, cls: type[Decoder], family: str) -> bool:
@@ -90,19 +134,25 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
         yield of("attention.output_bias", "attention_bias")
     for field, value in decoder.always.items():
         yield fixed(field, value)
-    yield from rope_origins(config, family, decoder.default_theta)
+    yield from rope_origins(config, family, decoder)
     yield _window(decoder, every, default)
     yield of("feed_forward.intermediate_size", decoder.width_key)
-    yield of("feed_forward.activation", "hidden_act")
-    yield fixed("feed_forward.gated", True)  # noqa: FBT003
+    activation = getattr(decoder, decoder.act_key)
+    yield of("feed_forward.activation", decoder.act_key, decoder.activations.get(activation, activation))
+    if "feed_forward.gated" not in decoder.always:
+        yield fixed("feed_forward.gated", True)  # noqa: FBT003
     yield from _experts(decoder, given, of, fixed)
-    yield fixed("norm.function", "rms_norm")
-    yield of("norm.eps", "rms_norm_eps")
+    if "norm.function" not in decoder.always:
+        yield fixed("norm.function", "rms_norm")
+    yield of("norm.eps", decoder.eps_key)
     yield of("vocabulary.size", "vocab_size")
     yield of("vocabulary.tied", "tie_word_embeddings")
     dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
     yield of("dtype", dtype) if dtype else Origin(("dtype",), default, (), "float32")
     yield of("max_positions", "max_position_embeddings")
+    for field, key in decoder.keys.items():
+        yield of(field, key)
+    yield from _derived(decoder.derived(), every)
     yield Origin(("workload", "batch"), "ours for a Hugging Face model", (), _WORKLOAD_BATCH)
     seq_len = min(_WORKLOAD_SEQ_LEN, decoder.max_position_embeddings)
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"
@@ -119,7 +169,7 @@ def _head_dim(decoder: Decoder) -> Origin | None:
 
 
 def _window(decoder: Decoder, every: str, default: str) -> Origin:
-    field, (key, window) = ("attention", "sliding_window"), decoder.window()
+    field, (key, window) = ("attention", "sliding_window"), decoder.main_window()
     if key is None:
         return Origin(field, every, (), window)
     written = key in decoder.model_fields_set
@@ -127,11 +177,11 @@ def _window(decoder: Decoder, every: str, default: str) -> Origin:
 
 
 def _experts(decoder: Decoder, given: set[str], of: Any, fixed: Any) -> Iterator[Origin]:
-    if "num_experts_per_tok" not in type(decoder).model_fields:
+    if decoder.top_k_key not in type(decoder).model_fields:
         yield fixed("feed_forward.experts", None)
         return
-    yield of("feed_forward.experts.count", next(key for key in EXPERTS_KEYS if key in given))
-    yield of("feed_forward.experts.top_k", "num_experts_per_tok")
+    yield of("feed_forward.experts.count", next(key for key in decoder.experts_keys if key in given))
+    yield of("feed_forward.experts.top_k", decoder.top_k_key)
     if "norm_topk_prob" in type(decoder).model_fields:
         yield of("feed_forward.experts.renormalise", "norm_topk_prob")
     else:

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count, Spec
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.fields import did_you_mean, shown
+from helixctl.spec.hugging_face.families import Decoder
 from helixctl.spec.origins import Origin
+from helixctl.spec.yaml_reader import DocumentPath
 
 ROPE_KEYS: Final = ("rope_scaling", "rope_parameters")
 _ROTARY: Final = ("attention", "rotary")
@@ -26,7 +29,9 @@ class _Rope(Spec):
     rope_type: str | None = None
     type: str | None = None
     rope_theta: Positive | None = None
-    partial_rotary_factor: float | None = None  # 1, or refused as a feature
+    partial_rotary_factor: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None  # 1 where no family reads it
+    mrope_section: list[Count] | None = None  # of families that read it; it says nothing of tokens alone
+    mrope_interleaved: bool | None = None
 
 
 class _Linear(_Rope):
@@ -39,7 +44,31 @@ class _Llama3(_Linear):
     original_max_position_embeddings: Count
 
 
-ROPE_TYPES: Final[dict[str, type[_Rope]]] = {"default": _Rope, "linear": _Linear, "llama3": _Llama3}
+class _Yarn(_Linear):
+    original_max_position_embeddings: Count | None = None
+    beta_fast: Positive | None = None
+    beta_slow: Positive | None = None
+    truncate: bool | None = None
+    attention_factor: Positive | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+
+
+class _LongRope(_Rope):
+    factor: Positive | None = None
+    short_factor: list[Positive]
+    long_factor: list[Positive]
+    original_max_position_embeddings: Count | None = None
+    attention_factor: Positive | None = None
+
+
+ROPE_TYPES: Final[dict[str, type[_Rope]]] = {
+    "default": _Rope,
+    "linear": _Linear,
+    "llama3": _Llama3,
+    "yarn": _Yarn,
+    "longrope": _LongRope,
+}
 
 
 def rope_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -86,8 +115,9 @@ def _kind(rope: Mapping[str, Any]) -> Any:
     return rope.get("rope_type", rope.get("type", "default"))
 
 
-def rope_origins(config: Mapping[str, Any], family: str, default_theta: float) -> Iterator[Origin]:
+def rope_origins(config: Mapping[str, Any], family: str, decoder: Decoder) -> Iterator[Origin]:
     """The fields of our rotary embedding, from a config without ``rope_findings``."""
+    default_theta = decoder.default_theta
     key = next((key for key in ROPE_KEYS if config.get(key)), None)
     rope = {name: value for name, value in (config[key] if key else {}).items() if value is not None}
     theta = (*_ROTARY, "theta")
@@ -97,6 +127,7 @@ def rope_origins(config: Mapping[str, Any], family: str, default_theta: float) -
         yield Origin(theta, "rope_theta", ("rope_theta",), config["rope_theta"])
     else:
         yield Origin(theta, f"default of {family}", (), default_theta)
+    yield from _turned_dims(decoder, key, rope)
     scaling = (*_ROTARY, "scaling")
     kind = _kind(rope)
     if key is None or kind == "default":
@@ -106,7 +137,65 @@ def rope_origins(config: Mapping[str, Any], family: str, default_theta: float) -
         return
     tag = "rope_type" if "rope_type" in rope else "type"
     yield Origin((*scaling, "kind"), f"{key}.{tag}", (key, tag), kind)
+    if kind in {"yarn", "longrope"}:
+        for name, value in (_yarn if kind == "yarn" else _longrope)(rope, decoder).items():
+            yield Origin((*scaling, name), key, (key,), value)
+        return
     for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
         if name in rope:
             ours = "original_seq_len" if name == "original_max_position_embeddings" else name
             yield Origin((*scaling, ours), f"{key}.{name}", (key, name), rope[name])
+
+
+def _turned_dims(decoder: Decoder, key: str | None, rope: Mapping[str, Any]) -> Iterator[Origin]:
+    """How many dims are turned, of families that turn a part of a head."""
+    if "partial_rotary_factor" not in type(decoder).model_fields:
+        return
+    head_dim = decoder.head_dim or decoder.hidden_size // decoder.num_attention_heads
+    share: float = getattr(decoder, "partial_rotary_factor", 1.0)
+    path: DocumentPath = ("partial_rotary_factor",)
+    if key and "partial_rotary_factor" in rope:
+        share, path = rope["partial_rotary_factor"], (key, "partial_rotary_factor")
+    dims = int(head_dim * share)
+    if dims < head_dim:
+        yield Origin((*_ROTARY, "dims"), f"head_dim x {share}", path, dims)
+
+
+def _original(rope: Mapping[str, Any], decoder: Decoder) -> int:
+    """Tokens of the original context: a family's own key comes first."""
+    own: int | None = getattr(decoder, "original_max_position_embeddings", None)
+    found: int = own or rope.get("original_max_position_embeddings") or decoder.max_position_embeddings
+    return found
+
+
+def _yarn(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
+    """As transformers reads it: the attention factor follows from the factor where it is not given."""
+    factor, mscale, over_all = rope["factor"], rope.get("mscale"), rope.get("mscale_all_dim")
+
+    def scale(by: float) -> float:
+        return 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    attention = rope.get("attention_factor")
+    if attention is None:
+        attention = scale(mscale) / scale(over_all) if mscale and over_all else scale(1)
+    return {
+        "factor": factor,
+        "original_seq_len": _original(rope, decoder),
+        "beta_fast": rope.get("beta_fast") or 32.0,
+        "beta_slow": rope.get("beta_slow") or 1.0,
+        "truncate": rope.get("truncate", True),
+        "attention_factor": attention,
+    }
+
+
+def _longrope(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
+    original = _original(rope, decoder)
+    factor, attention = rope.get("factor") or decoder.max_position_embeddings / original, rope.get("attention_factor")
+    if attention is None:
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return {
+        "short_factors": rope["short_factor"],
+        "long_factors": rope["long_factor"],
+        "original_seq_len": original,
+        "attention_factor": attention,
+    }

@@ -17,6 +17,7 @@ from helixctl.spec.hugging_face.features import lacks
 _BY_PURPOSE: Final = {
     "what the file is": """
         transformers.js_config base_model_tp_plan base_model_pp_plan base_model_ep_plan
+        quantization_config quantization compression_config
         $schema architectures model_type name_or_path transformers_version tokenizer_class model_name base_model
         unsloth_version unsloth_fixed prefix task_specific_params finetuning_task problem_type id2label label2id
         num_labels is_decoder tie_encoder_decoder is_llama_config license language tags
@@ -49,8 +50,8 @@ _BY_PURPOSE: Final = {
 }
 _WITHOUT_EFFECT: Final = frozenset(key for keys in _BY_PURPOSE.values() for key in keys.split())
 _TOKENIZER: Final = "tokenizer_"
-# Qwen 3 with experts: the width of dense layers, which are refused; its window is of all layers or of none.
-_IN_ONE_FAMILY: Final = {"qwen3_moe": {"intermediate_size", "max_window_layers"}}
+# Qwen 3 with experts: its window is of all layers or of none.
+_IN_ONE_FAMILY: Final = {"qwen3_moe": {"max_window_layers"}, "qwen3_vl_moe_text": {"intermediate_size"}}
 
 # Keys that other programs have for one of the family's; transformers does not read them.
 _AGAIN: Final = {
@@ -71,13 +72,24 @@ _GATED: Final = {"silu": {"swiglu", "swish", "silu"}, "gelu": {"geglu", "gelu"},
 _FLAG: Final = re.compile(r"(?:use|is|has|with|enable|add|apply|do|share|fuse)_")
 _OURS: Final = re.compile(r"causal|rope|rotary|norm|gate|glu|scal|softmax|residual|embed|attention$|bias$")
 _QK_NORM: Final = {"use_qk_norm", "qk_norm", "qk_layernorm", "use_qk_layernorm"}
-_BIASES: Final = {"bias", "use_bias", "add_bias_linear", "attn_bias", "attention_bias", "lm_head_bias", "head_bias"}
+_BIASES: Final = {
+    "bias",
+    "use_bias",
+    "qkv_bias",
+    "add_bias_linear",
+    "attn_bias",
+    "attention_bias",
+    "lm_head_bias",
+    "head_bias",
+}
 
 
 def without_effect(key: str, value: Any, family: str) -> bool:
     """Whether a key of a family's config can be passed over."""
     if value is None or key.startswith(("_", _TOKENIZER)) or key in _WITHOUT_EFFECT or key in _KEY_OF:
         return True
+    if key in _QK_NORM and value is FAMILIES[family].always["attention.qk_norm"]:
+        return True  # a flag of what every model of the family has
     return key in _IN_ONE_FAMILY.get(family, ()) or lacks(key, value) or (value is False and _is_lacking(key, family))
 
 
@@ -94,7 +106,7 @@ def said_again(config: Mapping[str, Any], decoder: Decoder) -> Iterator[Finding]
     """Keys without effect that contradict the key which has it, given or by default."""
     for other, key in _KEY_OF.items():
         mine, theirs = getattr(decoder, key, None), config.get(other)
-        if mine is None or theirs is None or theirs == mine:
+        if mine is None or theirs is None or theirs == mine or other in type(decoder).model_fields:
             continue
         if isinstance(mine, str) and isinstance(theirs, str) and theirs.lower() in _GATED.get(mine, ()):
             continue

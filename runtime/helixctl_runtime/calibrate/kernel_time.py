@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch.nn.attention import sdpa_kernel
 
-from helixctl.dag import Attention
+from helixctl.dag import Attention, Norm
 from helixctl.spec import DTYPE_NBYTES, Dtype
 from helixctl_runtime import kernels
 from helixctl_runtime.calibrate.points import KernelPoint, Sizes
@@ -111,7 +111,7 @@ class KernelTimer:
                 return [kernels.attention(_op(point), (q, k, v), 0, out)]
             case "norm":
                 x, out = self._random(point), self._random(point)
-                return [kernels.norm(x, x[0].clone(), _EPS, out)]
+                return [kernels.norm(Norm("rms_norm", "hidden", _EPS), x, [x[0].clone()], out)]
             case "activation":
                 return [kernels.activation("gelu", self._random(point), self._random(point))]
             case "copy":

@@ -14,17 +14,22 @@ from helixctl.dag import (
     Bias,
     Embed,
     Experts,
+    Join,
     LastToken,
     Linear,
     Multiply,
     Norm,
+    NormBySums,
     Rotate,
     Route,
+    Scale,
+    SquareSums,
     Tensor,
+    TokenGate,
 )
 from helixctl.dag.function import Equation, function_of, input_of, output_of
 from helixctl.plan import Plan
-from helixctl_runtime.dtypes import HALF
+from helixctl_runtime.dtypes import HALF, TORCH
 from helixctl_runtime.tensors.rotary import rotations
 
 _LARGEST_SCORES = 2**27  # elements of the score matrices that are made at once
@@ -51,8 +56,14 @@ def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
         operands = [live[n] if n in live else load(function.tensors[n]) for n in equation.inputs]
         if equation.inputs[0] == given:
             live[given] = operands[0]
-        results = _apply(equation, operands, wide, function.tensors)
-        kept = wide if isinstance(equation.op, Route) else dtype  # gates are never rounded to half precision
+        if isinstance(equation.op, Embed):
+            ids, table = operands
+            results = [_embedded(equation.op, ids, table, TORCH[plan.model.dtype])]
+        else:
+            results = _apply(equation, operands, wide, function.tensors)
+        kept = (
+            wide if isinstance(equation.op, Route | SquareSums) else dtype
+        )  # gates are never rounded to half precision
         live.update(zip(equation.outputs, (y.to(kept) for y in results), strict=True))
         live = {name: x for name, x in live.items() if uses.get(name, i + 1) > i}
     return live[made]
@@ -79,12 +90,13 @@ def _parts(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, tor
         yield from _parts(*pair)
 
 
-def _apply(  # noqa: C901  one case a kind
+def _apply(  # noqa: C901, PLR0912  one case a kind
     equation: Equation, operands: list[torch.Tensor], wide: torch.dtype, tensors: dict[str, Tensor]
 ) -> list[torch.Tensor]:
     op = equation.op
-    if isinstance(op, Embed | LastToken):
-        return [_rows(op, *operands)]  # numbers are moved, so that none need be widened
+    if isinstance(op, LastToken):
+        rows, length = operands  # numbers are moved, so that none need be widened
+        return [rows[torch.arange(len(length), device=length.device), length - 1]]
     x = [operand.to(wide) for operand in operands]
     match op:
         case Linear(contract):
@@ -97,16 +109,31 @@ def _apply(  # noqa: C901  one case a kind
             return [_rotated(op, each) for each in x]
         case Attention():
             made = _attention(op, *x)
-        case Norm(_, _, eps):
-            made = x[0] / torch.sqrt(x[0].square().mean(dim=-1, keepdim=True) + eps) * x[1]
+        case Join():
+            made = torch.cat((x[0], x[1].expand(*x[0].shape[:3], -1)), dim=-1)
+        case Norm():
+            made = _normed(op, *x)
+        case SquareSums():
+            made = torch.stack([each.square().sum(dim=(2, 3)) for each in x], dim=-1)
+        case NormBySums(eps, unit_offset):
+            q, k, sums, *weights = x
+            return [
+                each / torch.sqrt(sums[..., i, None, None] / weight.numel() + eps) * (weight + unit_offset)
+                for i, (each, weight) in enumerate(zip((q, k), weights, strict=True))
+            ]
+        case Scale(multiplier, cap):
+            made = x[0] * multiplier
+            made = made if cap is None else cap * torch.tanh(made / cap)
         case Activation(function):
-            made = getattr(torch.nn.functional, function)(x[0])
+            made = _activated(function, x[0])
         case Route():
-            made = _gates(op, x[0] @ x[1])
-        case Experts(function):
-            made = _experts(function, *x)
-        case Add():
-            made = x[0] + x[1]
+            made = _gates(op, x[0] @ x[1], x[2:])
+        case Experts():
+            made = _experts(op, *x)
+        case TokenGate():
+            made = x[0] * torch.sigmoid(x[1] @ x[2]).unsqueeze(-1)
+        case Add(multiplier):
+            made = x[0] + multiplier * x[1]
         case Multiply():
             made = x[0] * x[1]
         case _:
@@ -114,65 +141,154 @@ def _apply(  # noqa: C901  one case a kind
     return [made]
 
 
-def _rows(op: Embed | LastToken, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The rows of a table that ids name, or the last real row of every sequence."""
-    if isinstance(op, Embed):
-        return b[a]
-    return a[torch.arange(len(b), device=b.device), b - 1]
+def _embedded(op: Embed, ids: torch.Tensor, table: torch.Tensor, model: torch.dtype) -> torch.Tensor:
+    """The rows of a table that ids name, times a number, which may be one of the model's dtype."""
+    multiplier = float(torch.tensor(op.multiplier, dtype=model)) if op.in_dtype else op.multiplier
+    return table[ids] if multiplier == 1 else table[ids] * multiplier
+
+
+def _activated(function: str, x: torch.Tensor) -> torch.Tensor:
+    match function:
+        case "gelu_tanh":
+            return x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        case "relu_squared":
+            return torch.nn.functional.relu(x) ** 2
+        case _:
+            made: torch.Tensor = getattr(torch.nn.functional, function)(x)
+            return made
+
+
+def _normed(op: Norm, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+    """Over the last dim; then a product with the weight, and the sum with the bias."""
+    if op.function == "layer_norm":
+        x = x - x.mean(dim=-1, keepdim=True)
+    made = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + op.eps)
+    if weights:
+        made = made * (weights[0] + op.unit_offset)
+    return made + weights[1] if weights[1:] else made
 
 
 def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
-    """Every pair of dims i and i + head_dim / 2 turned by its angle, as complex numbers are multiplied."""
+    """Every pair of dims turned by its angle, as complex numbers are multiplied."""
+    if op.last is not None and op.last < x.shape[3]:
+        return torch.cat((x[..., : -op.last], _rotated(op, x[..., -op.last :])), dim=-1)
     seq, head_dim = x.shape[1], x.shape[3]
-    cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in rotations(op.rotary, head_dim, (0, seq)))
-    a, b = x[..., : head_dim // 2], x[..., head_dim // 2 :]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    tables = rotations(op.rotary, head_dim, (0, seq), long=op.long)
+    cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in tables)
+    dims = op.rotary.dims or head_dim
+    turned, rest = x[..., :dims], x[..., dims:]
+    if op.rotary.interleaved:
+        a, b = turned.unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    else:
+        a, b = turned.chunk(2, dim=-1)
+        pairs = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((pairs, rest), dim=-1)
 
 
-def _gates(op: Route, logits: torch.Tensor) -> torch.Tensor:
-    """Softmax over the best ``top_k`` of the last dim, or over all of it; zero for all but the best.
-
-    Of equal logits the first are the best.
-    """
-    order = torch.argsort(logits, dim=-1, descending=True, stable=True)
-    place = torch.arange(logits.shape[-1], device=logits.device).expand_as(order)
-    worse = torch.empty_like(order).scatter_(-1, order, place) >= op.top_k
+def _gates(op: Route, logits: torch.Tensor, biases: list[torch.Tensor]) -> torch.Tensor:
+    """The scores of the best ``top_k`` of the last dim, renormalised and scaled; zero for all but the best."""
+    router = op.router
+    if router.bias:
+        logits = logits + biases[0]
+    if router.scores == "sparse_mixer":
+        return router.scale * _sparse_mixer(logits, router.jitter)
+    scores = torch.softmax(logits, dim=-1) if router.scores == "softmax" else torch.sigmoid(logits)
+    choice = scores if router.choice_bias or router.groups else logits
+    if router.choice_bias:
+        choice = choice + biases[-1]
+    if router.groups:
+        best = choice.unflatten(-1, (router.groups.count, -1)).sort(dim=-1, descending=True).values
+        of_groups = best[..., 0] + (best[..., 1] if router.groups.score == "sum_of_two" else 0)
+        outside = ~_best(of_groups, router.groups.top_k)
+        choice = choice.masked_fill(outside.repeat_interleave(best.shape[-1], dim=-1), float("-inf"))
+    chosen = _best(choice, op.top_k)
+    if op.renormalise and not (router.choice_bias or router.groups or router.scores == "sigmoid"):
+        return router.scale * torch.softmax(logits.masked_fill(~chosen, float("-inf")), dim=-1)
+    gates = scores.masked_fill(~chosen, 0)
     if op.renormalise:
-        return torch.softmax(logits.masked_fill(worse, float("-inf")), dim=-1)
-    return torch.softmax(logits, dim=-1).masked_fill(worse, 0)
+        gates = gates / (gates.sum(dim=-1, keepdim=True) + router.sum_eps).clamp(min=router.least_sum)
+    return router.scale * gates
+
+
+def _best(x: torch.Tensor, count: int) -> torch.Tensor:
+    """Which are the best ``count`` of the last dim; of equal ones the first are."""
+    order = torch.argsort(x, dim=-1, descending=True, stable=True)
+    place = torch.arange(x.shape[-1], device=x.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, place) < count
+
+
+def _sparse_mixer(logits: torch.Tensor, jitter: float) -> torch.Tensor:
+    """Gates of the best two, each the best's part of a softmax over those of the left ones that are near it."""
+    gates, chosen = torch.zeros_like(logits), torch.zeros_like(logits, dtype=torch.bool)
+    for _ in range(2):
+        left = logits.masked_fill(chosen, float("-inf"))
+        its, most = _best(left, 1), left.amax(dim=-1, keepdim=True)
+        near = ~((most - logits) / torch.maximum(logits.abs(), most) > 2 * jitter)
+        gates += torch.softmax(left.masked_fill(~near, float("-inf")), dim=-1).masked_fill(~its, 0)
+        chosen = chosen | its
+    return gates
 
 
 def _experts(
-    function: str,
+    op: Experts,
     x: torch.Tensor,
     gates: torch.Tensor,
     w_up: torch.Tensor,
     w_down: torch.Tensor,
-    w_gate: torch.Tensor | None = None,
+    *others: torch.Tensor,
 ) -> torch.Tensor:
     """Every expert over every token, weighted by its gate: no routing to get wrong."""
-    activation = getattr(torch.nn.functional, function)
+    gated = len(others) in {1, 4}  # of three matrices, and of as many biases
+    w_gate, biases = others[: int(gated)], others[int(gated) :]
     total = torch.zeros_like(x)
     for expert in range(w_up.shape[0]):
-        up = x @ w_up[expert]
-        inner = activation(up) if w_gate is None else activation(x @ w_gate[expert]) * up
-        total += gates[..., expert : expert + 1] * (inner @ w_down[expert])
+        gate = gates[..., expert : expert + 1]
+        row = x * gate if op.gates_on == "input" else x
+        up = row @ w_up[expert] + (biases[0][expert] if biases else 0)
+        inner = _activated(op.function, up)
+        if w_gate:
+            slope = row @ w_gate[0][expert] + (biases[2][expert] if biases else 0)
+            if op.clamp:
+                slope, up = slope.clamp(max=op.clamp.limit), up.clamp(-op.clamp.limit, op.clamp.limit)
+                inner = slope * torch.sigmoid(op.clamp.alpha * slope) * (up + 1)
+            else:
+                inner = _activated(op.function, slope) * up
+        made = inner @ w_down[expert] + (biases[1][expert] if biases else 0)
+        total += made * (gate != 0) if op.gates_on == "input" else gate * made
     return total
 
 
-def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(q k^T / sqrt(width)) v for every sequence, head and softmax slice."""
-    batch, seq, heads, head_dim = q.shape
+def _attention(
+    op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Softmax(q k^T scale) v for every sequence, head and softmax slice; a sink is one more score, without a value."""
+    batch, seq, heads, _ = q.shape
     # Head h attends with the head h // (heads / kv_heads) of keys and values.
     k, v = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (k, v))
-    q, k, v = (t.reshape(batch, seq, -1, op.softmax_width).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
-    mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril() if op.causal else None
+    parts = q.shape[3] // op.softmax_width
+    q, k, v = (t.unflatten(3, (parts, -1)).flatten(2, 3).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    mask = _seen(op, seq, q.device) if op.causal else None
+    own = None if sinks is None else sinks.repeat(batch).view(-1, 1, 1).expand(-1, seq, 1)
     chunk = max(1, _LARGEST_SCORES // (seq * seq))
     outputs = []
     for first in range(0, q.shape[0], chunk):
         part = slice(first, first + chunk)
-        scores = q[part] @ k[part].transpose(-1, -2) / op.softmax_width**0.5
+        scores = q[part] @ k[part].transpose(-1, -2) * op.factor
+        if op.soft_cap is not None:
+            scores = op.soft_cap * torch.tanh(scores / op.soft_cap)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        outputs.append(torch.softmax(scores, dim=-1) @ v[part])
-    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, head_dim)
+        if own is not None:
+            scores = torch.cat((scores, own[part]), dim=-1)
+        outputs.append(torch.softmax(scores, dim=-1)[..., :seq] @ v[part])
+    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, -1)
+
+
+def _seen(op: Attention, seq: int, device: torch.device) -> torch.Tensor:
+    """Which positions (columns) a causal token (row) attends to."""
+    i, j = torch.arange(seq, device=device).unsqueeze(1), torch.arange(seq, device=device)
+    seen = j <= i
+    if op.window is not None:
+        seen &= j > i - op.window
+    return seen if op.chunk is None else seen & (j // op.chunk == i // op.chunk)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, ReduceScatter, SendReceive
+from helixctl.dag import Dag, SendReceive
+from helixctl.dag.ops import wire_kind
 from helixctl_runtime.comm.one_round import Work, one_round
 from helixctl_runtime.compile.bound import Exchange
 
@@ -35,25 +36,27 @@ def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Iss
     Returns:
         A call that returns the running work, to be waited for.
     """
-    send, receive, op = exchange.send, exchange.receive, exchange.task.op
+    send, receive = exchange.send, exchange.receive
     if quick := one_round(exchange, group):
         return quick
-    if isinstance(op, AllGather):
-        flat = send.view(-1)
-        return lambda: _all_gather(receive, flat, group=group, async_op=True)
-    if isinstance(op, AllToAll):
-        leave, arrive = [*exchange.leave], [*exchange.arrive]
-        return lambda: dist.all_to_all_single(receive, send.view(-1), arrive, leave, group=group, async_op=True)
-    if isinstance(op, AllReduce):
-        return lambda: dist.all_reduce(receive, group=group, async_op=True)
-    if isinstance(op, ReduceScatter):
-        return lambda: _reduce_scatter(receive.view(-1), send.view(-1), group=group, async_op=True)
     root, *others = exchange.task.ranks
-    if isinstance(op, SendReceive):
-        if rank == root:
+    match wire_kind(exchange.task.op):
+        case "all_gather":
+            flat = send.view(-1)
+            return lambda: _all_gather(receive, flat, group=group, async_op=True)
+        case "all_to_all":
+            leave, arrive = [*exchange.leave], [*exchange.arrive]
+            return lambda: dist.all_to_all_single(receive, send.view(-1), arrive, leave, group=group, async_op=True)
+        case "all_reduce":
+            return lambda: dist.all_reduce(receive, group=group, async_op=True)
+        case "reduce_scatter":
+            return lambda: _reduce_scatter(receive.view(-1), send.view(-1), group=group, async_op=True)
+        case "send_receive" if rank == root:
             return lambda: _work(dist.isend(send, others[0]))
-        return lambda: _work(dist.irecv(receive, root))
-    return lambda: dist.broadcast(receive, root, group=group, async_op=True)
+        case "send_receive":
+            return lambda: _work(dist.irecv(receive, root))
+        case _:
+            return lambda: dist.broadcast(receive, root, group=group, async_op=True)
 
 
 def _work(work: dist.Work | None) -> dist.Work:
@@ -69,19 +72,19 @@ def exchange_together(exchanges: list[Exchange]) -> None:
     Args:
         exchanges: the part of every rank, in the order of the collective's ranks.
     """
-    op = exchanges[0].task.op
-    if isinstance(op, AllToAll):
-        _all_to_all(exchanges)
-        return
-    if isinstance(op, ReduceScatter):
-        _scatter_sum(exchanges)
-        return
-    if isinstance(op, AllGather):
-        whole = torch.cat([e.send.reshape(-1) for e in exchanges])
-    elif isinstance(op, AllReduce):
-        whole = torch.stack([e.send for e in exchanges]).sum(dim=0)
-    else:
-        whole = exchanges[0].send
+    match wire_kind(exchanges[0].task.op):
+        case "all_to_all":
+            _all_to_all(exchanges)
+            return
+        case "reduce_scatter":
+            _scatter_sum(exchanges)
+            return
+        case "all_gather":
+            whole = torch.cat([e.send.reshape(-1) for e in exchanges])
+        case "all_reduce":
+            whole = torch.stack([e.send for e in exchanges]).sum(dim=0)
+        case _:
+            whole = exchanges[0].send
     for e in exchanges:
         e.receive.view(-1).copy_(whole.view(-1))
 

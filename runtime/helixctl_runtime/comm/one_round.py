@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, ReduceScatter
+from helixctl.dag.ops import wire_kind
 from helixctl_runtime.compile.bound import Exchange
 
 # Of what one rank sends to each. Measured on one host: up to here one round is faster than the ring with 2, 4, 8 and 16
@@ -55,17 +55,17 @@ def one_round(exchange: Exchange, group: dist.ProcessGroup | None) -> Callable[[
     if send.device.type != "cpu":
         return None
     little = send.nbytes <= MOST_NBYTES
-    match exchange.task.op:
-        case AllReduce() if little:
+    match wire_kind(exchange.task.op):
+        case "all_reduce" if little:
             return lambda: _Summed(*_to_all(send, ranks, group), receive)
-        case ReduceScatter():
+        case "reduce_scatter":
 
             def start() -> Work:
                 pieces = torch.empty(ranks, receive.numel(), dtype=send.dtype)
                 return _Summed(_exchanged(pieces, send, group), pieces, receive)
 
             return start
-        case AllGather() if little and ranks > _PAIR:
+        case "all_gather" if little and ranks > _PAIR:
             return lambda: _to_all(send, ranks, group, receive)[0]
     return None
 

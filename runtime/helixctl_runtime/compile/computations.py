@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch.nn.attention import SDPBackend
 
@@ -18,18 +20,25 @@ from helixctl.dag import (
     Dag,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
     Multiply,
     Narrow,
     Norm,
+    NormBySums,
     PartialAttention,
     Rotate,
     RotateAt,
     Route,
     Sample,
+    Scale,
+    SquareSums,
+    TokenGate,
 )
+from helixctl.dag.formulas import expert_matrices
 from helixctl_runtime import kernels
 from helixctl_runtime.compile.memory import Memory
 from helixctl_runtime.compile.weights import LoadedWeights
@@ -48,7 +57,7 @@ class Kernels:
         self.attention: set[SDPBackend] = set()
         self.on_device = memory.device.type == "cuda"
 
-    def bind(self, action: program.Compute) -> kernels.Step:  # noqa: C901, PLR0911  one case a kind
+    def bind(self, action: program.Compute) -> kernels.Step:  # noqa: C901, PLR0911, PLR0912  one case a kind
         """The call that runs an action.
 
         Raises:
@@ -61,17 +70,25 @@ class Kernels:
                 return kernels.linear(reads[0], self._weights.matrix(action.weights[0]), out)
             case Bias():
                 return kernels.add(reads[0], self._weights.in_order(action.weights[0]), out)
-            case Rotate():
+            case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
-                return kernels.rotate(reads[0], cos, sin, out)
+                return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case Join():
+                return kernels.join(reads[0], reads[1], out)
             case Attention():
                 return self._attention(action, op, reads, out)
             case Activation(function):
                 return kernels.activation(function, reads[0], out)
+            case Scale():
+                return kernels.scale(op, reads[0], out)
+            case SquareSums():
+                return kernels.square_sums(reads[0], reads[1], self._key_share(action), out)
+            case NormBySums():
+                return self._norm_by_sums(action, op, reads, out)
             case Multiply():
                 return kernels.multiply(reads[0], reads[1], out)
-            case Add():
-                return kernels.add(reads[0], reads[1], out)
+            case Add(multiplier):
+                return kernels.add(reads[0], reads[1], out, multiplier)
             case LastToken():
                 value = self._dag.value[action.task.inputs[0]]
                 start, whole = value.region[1][0], value.region[1] == self._dag.tensor[value.tensor].full[1]
@@ -93,24 +110,26 @@ class Kernels:
         constants = [self._memory.tensor(self._program.constants[c]) for c in action.constants]
         first = self._dag.value[action.task.inputs[0]]
         match op := action.task.op:
-            case RotateAt():
-                x, length = reads
-                cos, sin = constants
-                return kernels.rotate_at(x, length, first.region[1][0], cos, sin, writes[0])
+            case RotateAt(rotary):
+                (x, length), (cos, sin) = reads, constants
+                start, interleaved = first.region[1][0], rotary.interleaved
+                return kernels.rotate_at(x, length, start, (cos, sin), writes[0], op.last, interleaved=interleaved)
             case CacheWrite():
-                k, v, length, count = reads
-                k_cache, v_cache = (_keys(t) for t in writes)
-                return kernels.cache_write((k, v), length, count, self._lane(action, constants[0]), (k_cache, v_cache))
+                *news, length, count = reads
+                caches = [_keys(t) for t in writes]
+                return kernels.cache_write(news, length, count, self._lane(action, constants[0]), caches)
             case CachedAttention() | PartialAttention():
                 q, k, v, length, count = reads
+                sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 lane, start = self._lane(action, constants[0]), first.region[1][0]
-                caches, counts = (_keys(k), _keys(v)), (length, count)
+                both, counts = (_keys(k), _keys(v)), (length, count)
                 if len(writes) == 1:
-                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0])
+                    return kernels.cached_attention(op, q, both, counts, lane, start, writes[0], None, sinks)
                 part, lse = (t.squeeze(1) for t in writes)
-                return kernels.cached_attention(op, q, caches, counts, lane, start, part, lse)
+                return kernels.cached_attention(op, q, both, counts, lane, start, part, lse)
             case Merge(width):
-                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0])
+                sinks = self._weights.raw(action.weights[0]) if action.weights else None
+                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0], sinks)
             case Best():
                 return kernels.best(reads[0], first.region[1][0], writes[0], writes[1])
         return kernels.choose(reads[0], reads[1], writes[0])
@@ -123,31 +142,68 @@ class Kernels:
 
     def _with_weights(self, action: program.Compute, reads: list[torch.Tensor], out: torch.Tensor) -> kernels.Step:
         weights = [self._weights.raw(each) for each in action.weights]
-        held = self._dag.value[action.weights[0].values[0]]
-        match action.task.op:
-            case Embed():
-                first, whole = held.region[0][0], held.region[0] == self._dag.tensor[held.tensor].full[0]
-                return kernels.embed(reads[0].flatten(), weights[0], first, out.flatten(0, 1), whole=whole)
-            case Norm(_, dim, eps):
+        held = self._dag.value[action.weights[0].values[0]] if weights else None
+        match op := action.task.op:
+            case Norm(_, dim):
                 axis = self._dims(action.task.inputs[0]).index(dim)
-                return kernels.norm(reads[0].movedim(axis, -1), weights[0], eps, out.movedim(axis, -1))
-            case Route(top_k, renormalise):
+                return kernels.norm(op, reads[0].movedim(axis, -1), weights, out.movedim(axis, -1))
+            case _ if held is None:
+                raise TypeError(action.task.kind)
+            case HeadLinear(contract):
+                dims = self._dims(action.task.inputs[1])
+                places = [dims.index("head"), dims.index(contract)]
+                third = next(i for i in range(3) if i not in places)
+                return kernels.head_linear(reads[0], weights[0].permute(*places, third), out)
+            case Embed(multiplier, in_dtype):
+                if in_dtype:
+                    multiplier = float(torch.tensor(multiplier, dtype=out.dtype))
+                first, whole = held.region[0][0], held.region[0] == self._dag.tensor[held.tensor].full[0]
+                return kernels.embed(reads[0].flatten(), weights[0], first, out.flatten(0, 1), multiplier, whole=whole)
+            case Route(top_k, renormalise, router):
                 x, gates = reads[0].flatten(0, 1), out.flatten(0, 1)
-                return kernels.route(x, weights[0], top_k, gates, renormalise=renormalise)
-            case Experts(function, top_k):
+                matrix, *biases = weights
+                return kernels.route(x, matrix, top_k, gates, renormalise=renormalise, router=router, biases=biases)
+            case TokenGate():
+                x, t = (each.flatten(0, 1) for each in reads)
+                return kernels.token_gate(x, t, weights[0], out.flatten(0, 1))
+            case Experts():
                 x, gates = (t.flatten(0, 1) for t in reads)
                 gates = gates[:, slice(*held.region[0])]
-                self.on_device &= kernels.on_device(x, weights)
-                return kernels.experts(function, x, gates, weights, out.flatten(0, 1), top_k)
+                matrices = weights[: len(expert_matrices([self._dag.value[v] for v in action.task.inputs]))]
+                self.on_device &= kernels.on_device(x, matrices)
+                of_products = None
+                if len(weights) > len(matrices):
+                    up, down, *gate = weights[len(matrices) :]
+                    # Of the parts of the width the first alone counts the bias of what they make together.
+                    of_products = kernels.ExpertBiases(up, down if held.region[2][0] == 0 else None, *gate)
+                return kernels.experts(op, x, gates, matrices, out.flatten(0, 1), of_products)
         raise TypeError(action.task.kind)  # a collective
+
+    def _key_share(self, action: program.Compute) -> float:
+        """How many of the heads of queries that attend with its heads of keys a rank has: 1, or less than 1."""
+        q, k = (self._dag.value[v] for v in action.task.inputs)
+        heads, keys = (self._dag.tensor[x.tensor].shape[2] for x in (q, k))
+        return q.shape[2] * keys / (k.shape[2] * heads)
+
+    def _norm_by_sums(
+        self, action: program.Compute, op: NormBySums, reads: list[torch.Tensor], out: torch.Tensor
+    ) -> kernels.Step:
+        weight = self._dag.value[action.weights[0].values[0]]
+        tensor = self._dag.tensor[weight.tensor]
+        sums = reads[1][..., 0 if tensor.dims[0] == "head" else 1]
+        return kernels.norm_by_sums(op, reads[0], sums, prod(tensor.shape), self._weights.raw(action.weights[0]), out)
 
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
-        mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
-        self.attention.add(kernels.backend_of(op, qkv[1], out, mask=mask is not None))
+        masks = [(c, self._memory.tensor(self._program.constants[c])) for c in action.constants]
+        mask = next(((c, numbers) for c, numbers in masks if isinstance(c, program.CausalMask)), None)
+        sinks = self._weights.raw(action.weights[0]) if action.weights else None
         start = self._dag.value[action.task.inputs[0]].region[1][0]
-        return kernels.attention(op, qkv, start, out, mask)
+        backend = kernels.backend_of(op, qkv, start, sinks=sinks is not None)
+        if backend is not None:
+            self.attention.add(backend)
+        return kernels.attention(op, qkv, start, out, mask, sinks)
 
     def _dims(self, value_id: str) -> tuple[str, ...]:
         return self._dag.tensor[self._dag.value[value_id].tensor].dims

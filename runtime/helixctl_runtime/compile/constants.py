@@ -12,11 +12,11 @@ from helixctl_runtime.tensors.rotary import rotations
 def fill(constant: Constant, target: torch.Tensor) -> None:
     """Write a constant's numbers into its memory."""
     match constant:
-        case RotaryTable(function, rotary, head_dim, positions):
-            cos, sin = rotations(rotary, head_dim, positions)
+        case RotaryTable(function, rotary, head_dim, positions, long=long):
+            cos, sin = rotations(rotary, head_dim, positions, long=long)
             target.copy_((cos if function == "cos" else sin).unsqueeze(1))
         case KeyPositions(cycles, lanes, lane, block):
             cycle, offset = torch.arange(cycles).unsqueeze(1), torch.arange(block)
             target.copy_(((cycle * lanes + lane) * block + offset).flatten())
-        case CausalMask(start, rows):
-            target.copy_(kernels.causal_mask(start, rows, target.dtype, target.device))
+        case CausalMask():
+            target.copy_(kernels.causal_mask(constant, target.dtype, target.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -32,6 +32,10 @@ class Feed:
         """Put the rank's regions of an output into the whole tensor; nothing where it has none."""
         for region, source in self._outputs.get(name, ()):
             whole[region] = source.to(whole.device, whole.dtype)
+
+    def parts(self, name: str) -> Sequence[tuple[tuple[slice, ...], torch.Tensor]]:
+        """The rank's regions of an output, each with its numbers; none where it has none."""
+        return self._outputs.get(name, ())
 
 
 _Regions = dict[str, list[tuple[tuple[slice, ...], torch.Tensor]]]

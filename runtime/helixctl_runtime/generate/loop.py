@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -59,6 +59,11 @@ class Stage:
         for feed in self.feeds:
             feed.take(TOKEN, token)
 
+    def logits(self) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
+        """The logits of the last step that ranks of this process have: their region in (batch, vocab), and numbers."""
+        for feed in self.feeds:
+            yield from feed.parts("logits")
+
     def give_seeds(self, seeds: torch.Tensor) -> None:
         """Give the ranks that draw tokens the seed of every sequence, int64 (batch), for all steps that follow."""
         for feed in self.feeds:
@@ -72,6 +77,9 @@ class Stage:
         target[sequences] = held[sequences]
 
 
+Kept = Callable[[Stage, int, torch.Tensor], object]
+
+
 def generate(
     prefill: Stage,
     decode: Stage,
@@ -81,7 +89,6 @@ def generate(
     new: int,
     ends: Collection[int] = (),
     seed: int = 0,
-    said: Callable[[torch.Tensor], object] | None = None,
     logits: torch.Tensor | None = None,
 ) -> Generated:
     """Continue prompts.
@@ -94,12 +101,49 @@ def generate(
         new: tokens after each prompt, at most.
         ends: tokens that end a sequence; it keeps the token.
         seed: of the random numbers, where the steps draw tokens.
-        said: called after every step with its tokens, int64 (batch), -1 where a sequence has ended.
         logits: (batch, new, vocab); takes those that each token was chosen by, as far as ranks of this process have
             them.
 
     Returns:
         The tokens of the sequences that ranks of this process know.
+    """
+    kept = None if logits is None else whole_logits(logits)
+    return in_turns([turns(prefill, decode, prompts, chunk=chunk, new=new, ends=ends, seed=seed, kept=kept)])[0]
+
+
+def whole_logits(target: torch.Tensor) -> Kept:
+    """For ``turns``: put the logits of every token into a tensor of (batch, new, vocab)."""
+    return lambda stage, step, sequences: stage.keep_logits(target[:, step], sequences)
+
+
+def turns(
+    prefill: Stage,
+    decode: Stage,
+    prompts: Prompts,
+    *,
+    chunk: int,
+    new: int,
+    ends: Collection[int] = (),
+    seed: int = 0,
+    said: Callable[[torch.Tensor], object] | None = None,
+    kept: Kept | None = None,
+) -> Generator[None, None, Generated]:
+    """Continue prompts; others may take a turn after the prefill and after every decode step.
+
+    Args:
+        prefill: the step that takes ``chunk`` tokens of every sequence.
+        decode: the step that takes one.
+        prompts: what to continue.
+        chunk: tokens of a sequence in a step of the prefill.
+        new: tokens after each prompt, at most.
+        ends: tokens that end a sequence; it keeps the token.
+        seed: of the random numbers, where the steps draw tokens.
+        said: called after every step with its tokens, int64 (batch), -1 where a sequence has ended.
+        kept: called after every step that chooses, outside its time, with the step, the number of the token, from 0,
+            and the sequences that it is chosen for, bool (batch).
+
+    Returns:
+        The tokens of the sequences that ranks of this process know, after at most ``new`` + 1 turns.
     """
     batch, longest = prompts.ids.shape
     tokens = torch.full((batch, new), -1, dtype=torch.int64)
@@ -107,8 +151,9 @@ def generate(
     made = torch.empty_like(token)
     for stage in (prefill, decode):
         stage.give_seeds(torch.full((batch,), signed(seed)))
-    begin = perf_counter()
+    prefill_s, decode_s = 0.0, list[float]()
     for start in range(0, longest, chunk):
+        moment = perf_counter()
         ids = torch.zeros(batch, chunk, dtype=torch.int64)
         part = prompts.ids[:, start : start + chunk]
         ids[:, : part.shape[1]] = part
@@ -117,12 +162,13 @@ def generate(
         prefill(ids, length, count, made)
         chosen = (count > 0) & (length + count == prompts.lengths)
         token = torch.where(chosen, made, token)
-        if logits is not None:
-            prefill.keep_logits(logits[:, 0], chosen)
-    decode_s, ended = list[float](), token < 0
-    moment = perf_counter()
-    prefill_s = moment - begin
+        prefill_s += perf_counter() - moment
+        if kept:
+            kept(prefill, 0, chosen)
+    ended = token < 0
     for step in range(new):
+        yield
+        moment = perf_counter()
         tokens[:, step] = token
         if said:
             said(token)
@@ -132,8 +178,34 @@ def generate(
         made.fill_(-1)
         decode(token.clamp(min=0).unsqueeze(1), prompts.lengths + step, (~ended).long(), made)
         token = torch.where(ended, -1, made)
-        if logits is not None:
-            decode.keep_logits(logits[:, step + 1], ~ended)
-        before, moment = moment, perf_counter()
-        decode_s.append(moment - before)
+        decode_s.append(perf_counter() - moment)
+        if kept:
+            kept(decode, step + 1, ~ended)
     return Generated(tokens, prefill_s, decode_s)
+
+
+def in_turns(
+    runs: Sequence[Generator[None, None, Generated]], together: Callable[[int], object] | None = None, rounds: int = 0
+) -> list[Generated]:
+    """Run several generations, a step of each in turn, so that the noise of the machine meets all alike.
+
+    Args:
+        runs: what ``turns`` gives.
+        together: called before every turn with the number of the run.
+        rounds: how often each has a turn at least, also where it is done: as often on every rank, where ranks meet in
+            ``together``.
+    """
+    made: dict[int, Generated] = {}
+    turn = 0
+    while turn < rounds or len(made) < len(runs):
+        for which, run in enumerate(runs):
+            if together:
+                together(which)
+            if which in made:
+                continue
+            try:
+                next(run)
+            except StopIteration as end:
+                made[which] = end.value
+        turn += 1
+    return [made[which] for which in range(len(runs))]

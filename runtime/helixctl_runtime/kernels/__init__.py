@@ -2,16 +2,21 @@
 
 from helixctl_runtime.kernels.basic import (
     Step,
+    activated,
     activation,
     add,
     copy,
     embed,
+    head_linear,
+    join,
     last_token,
     linear,
     multiply,
     norm,
+    norm_by_sums,
     rotate,
-    route,
+    scale,
+    square_sums,
 )
 from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
 from helixctl_runtime.kernels.fused import (
@@ -22,15 +27,18 @@ from helixctl_runtime.kernels.fused import (
     causal_mask,
     fused_attention,
 )
-from helixctl_runtime.kernels.grouped import experts, on_device
+from helixctl_runtime.kernels.grouped import ExpertBiases, experts, on_device
 from helixctl_runtime.kernels.lane_attention import cached_attention
+from helixctl_runtime.kernels.routing import route, token_gate
 from helixctl_runtime.kernels.sampling import sample
 
 __all__ = [
     "FUSED_ATTENTION",
+    "ExpertBiases",
     "FusedAttention",
     "Lane",
     "Step",
+    "activated",
     "activation",
     "add",
     "attention",
@@ -44,14 +52,20 @@ __all__ = [
     "embed",
     "experts",
     "fused_attention",
+    "head_linear",
+    "join",
     "last_token",
     "linear",
     "merge",
     "multiply",
     "norm",
+    "norm_by_sums",
     "on_device",
     "rotate",
     "rotate_at",
     "route",
     "sample",
+    "scale",
+    "square_sums",
+    "token_gate",
 ]

@@ -15,6 +15,7 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 
+from helixctl.dag import Norm, NormBySums, Scale
 from helixctl_runtime.dtypes import HALF
 
 Step = Callable[[], object]
@@ -30,11 +31,35 @@ def copy(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Step:
     return step
 
 
-def embed(ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor, *, whole: bool) -> Step:
+def in_turn(*steps: Step) -> Step:
+    """One call for several."""
+
+    def step() -> None:
+        for each in steps:
+            each()
+
+    return step
+
+
+def embed(
+    ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor, multiplier: float = 1.0, *, whole: bool
+) -> Step:
     """Rows of a table: ids (T) int64, table (V, H) -> out (T, H); zero for ids that are not in first, ..., first + V.
 
-    ``whole``: the table has them all.
+    ``whole``: the table has them all. A row is multiplied by ``multiplier`` and rounded.
     """
+    rows = _rows(ids, table, first, out, whole=whole)
+    if multiplier == 1:
+        return rows
+
+    def scaled() -> None:
+        rows()
+        out.mul_(multiplier)
+
+    return scaled
+
+
+def _rows(ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor, *, whole: bool) -> Step:
     if whole:
         return lambda: torch.index_select(table, 0, ids, out=out)
 
@@ -89,41 +114,175 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mm(x, weight, out=out)
 
 
-def norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> Step:
-    """Root-mean-square norm over the last dim."""
-    if x.is_cuda:
+def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
+    """A product in every head alone; of x the first dims, as many as the weight sums over.
+
+    Args:
+        x: (..., heads, D) contiguous; rounded to the weight's dtype.
+        weight: (heads, K, N), K at most D.
+        out: (..., heads, N), or (..., heads, N + D - K), where the rest of x follows; its dtype may be wider.
+    """
+    heads, depth, width = weight.shape
+    rows = x.numel() // (heads * x.shape[-1])
+    first, rest = x[..., :depth].reshape(rows, heads, depth).transpose(0, 1), x[..., depth:]
+    made = out[..., :width]
+    behind = out[..., width:] if out.shape[-1] > width else None
+    half = x.device.type == "cpu" and weight.dtype in HALF
+    wide_weight = weight.float() if half else weight
+
+    def step() -> None:
+        own = first.to(weight.dtype).to(wide_weight.dtype)
+        if out.is_cuda and out.dtype != weight.dtype:
+            # A CUDA product that keeps its float32 accumulator.
+            found = torch.ops.aten.bmm.dtype(own, wide_weight, out.dtype)
+        else:
+            found = torch.bmm(own, wide_weight)
+        made.copy_(found.transpose(0, 1).view(made.shape))
+        if behind is not None:
+            behind.copy_(rest)
+
+    return step
+
+
+def join(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
+    """The dims of a, (batch, seq, heads, A) or (batch, seq, A), then those of b, (batch, seq, 1, B), in every head."""
+    first, second = out.split([a.shape[-1], b.shape[-1]], dim=-1)
+    pairs = [(first, a if a.dim() == out.dim() else a.unsqueeze(2)), (second, b)]
+    return copy([(target, source.expand_as(target)) for target, source in pairs])
+
+
+def norm(op: Norm, x: torch.Tensor, weights: Sequence[torch.Tensor], out: torch.Tensor) -> Step:
+    """A norm over the last dim, then a product with a weight and the sum with a bias, if there are any.
+
+    Args:
+        op: which norm.
+        x: (..., D).
+        weights: the weight, and the bias, with the last dims of ``x``.
+        out: like ``x``; may be ``x`` itself.
+    """
+    if op.function == "layer_norm":
+        return _layer_norm(op, x, weights, out)
+    if x.is_cuda and weights and weights[0].dim() == 1 and not op.unit_offset and len(weights) == 1:
         kernels = streaming()
-        once = kernels and kernels.norm(x, weight, eps, out)
-        return once or (lambda: out.copy_(F.rms_norm(x, weight.shape, weight, eps)))
-    wide_weight, wide_out = weight.to(wide_of(x.dtype)), accumulator(out)
+        once = kernels and kernels.norm(x, weights[0], op.eps, out)
+        return once or (lambda: out.copy_(F.rms_norm(x, weights[0].shape, weights[0], op.eps)))
+    return _rms_norm(op, x, weights, out)
+
+
+def _rms_norm(op: Norm, x: torch.Tensor, weights: Sequence[torch.Tensor], out: torch.Tensor) -> Step:
+    (wide_weight, bias), wide_out, eps = wide_weights(weights, unit_offset=op.unit_offset), accumulator(out), op.eps
     scale = x.shape[-1] ** -0.5
 
     def step() -> None:
         wide = x.to(wide_out.dtype)
         inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).mul_(scale).square_().add_(eps).rsqrt_()
-        torch.mul(wide, inverse, out=wide_out).mul_(wide_weight)
+        torch.mul(wide, inverse, out=wide_out)
+        if wide_weight is not None:
+            wide_out.mul_(wide_weight)
+        if bias is not None:
+            wide_out.add_(bias)
         if wide_out is not out:
             out.copy_(wide_out)
 
     return step
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> Step:
-    """Turn dim i with dim i + D/2: x and out (batch, seq, heads, D), cos and sin (seq, 1, D/2), float32 or wider.
+def _layer_norm(op: Norm, x: torch.Tensor, weights: Sequence[torch.Tensor], out: torch.Tensor) -> Step:
+    (weight, bias), wide, width = wide_weights(weights, unit_offset=op.unit_offset), wide_of(x.dtype), x.shape[-1:]
 
-    ``out`` may be ``x``.
+    def step() -> None:
+        made = F.layer_norm(x.to(wide), width, eps=op.eps)
+        if weight is not None:
+            made.mul_(weight)
+        if bias is not None:
+            made.add_(bias)
+        out.copy_(made)
+
+    return step
+
+
+def wide_weights(
+    weights: Sequence[torch.Tensor], *, unit_offset: bool
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The weight of a norm (1 + weight with ``unit_offset``) and its bias, in float32 or wider; None: there is none."""
+    wide = [weight.to(wide_of(weight.dtype)) for weight in weights]
+    if unit_offset and wide:
+        wide[0] = wide[0] + 1
+    return (wide[0] if wide else None, wide[1] if wide[1:] else None)
+
+
+def square_sums(q: torch.Tensor, k: torch.Tensor, share: float, out: torch.Tensor) -> Step:
+    """Sums of squares: q and k (B, S, heads, D) -> out (B, S, 2), that of k times ``share``."""
+
+    def step() -> None:
+        for place, x in enumerate((q, k)):
+            wide = x.to(out.dtype)
+            torch.sum(wide.square(), dim=(2, 3), out=out[..., place])
+        if share != 1:
+            out[..., 1].mul_(share)
+
+    return step
+
+
+def norm_by_sums(
+    op: NormBySums, x: torch.Tensor, sums: torch.Tensor, numel: int, weight: torch.Tensor, out: torch.Tensor
+) -> Step:
+    """Root-mean-square norm: x (B, S, heads, D), sums of squares (B, S) of ``numel`` elements, weight (heads, D)."""
+    wide_weight = weight.to(wide_of(weight.dtype)) + op.unit_offset
+
+    def step() -> None:
+        inverse = (sums / numel).add_(op.eps).rsqrt_()[..., None, None]
+        out.copy_(x.to(inverse.dtype).mul(inverse).mul_(wide_weight))
+
+    return step
+
+
+def scale(op: Scale, x: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = x * multiplier``, or with a cap ``cap * tanh(x * multiplier / cap)``, rounded once; may be over ``x``."""
+    cap, wide = op.cap, wide_of(x.dtype)
+    if cap is None:
+        return lambda: torch.mul(x, op.multiplier, out=out)
+    return lambda: out.copy_(x.to(wide).mul(op.multiplier / cap).tanh_().mul_(cap))
+
+
+def rotate(
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    last: int | None = None,
+    *,
+    interleaved: bool = False,
+) -> Step:
+    """Turn pairs of the first R dims: x and out (batch, seq, heads, D), cos and sin (seq, 1, R/2), float32 or wider.
+
+    Dim i is turned with dim i + R/2, or 2i with 2i + 1 (``interleaved``); other dims stay. ``out`` may be ``x``.
+    ``last``: the last so many dims of a head are taken for all of them; those before stay.
     """
-    if x.is_cuda and (kernels := streaming()) and (once := kernels.rotate(x, cos, sin, out)):
+    if last is not None and last < x.shape[-1]:
+        turned = rotate(x[..., -last:], cos, sin, out[..., -last:], interleaved=interleaved)
+        return turned if begins_at(out) == begins_at(x) else in_turn(copy([(out[..., :-last], x[..., :-last])]), turned)
+    plain = not interleaved and 2 * cos.shape[-1] == x.shape[-1]
+    if plain and x.is_cuda and (kernels := streaming()) and (once := kernels.rotate(x, cos, sin, out)):
         return once
-    turn = turning(x, out)
+    turn = turning(x, out, 2 * cos.shape[-1], interleaved=interleaved)
     return lambda: turn(cos, sin)
 
 
-def turning(x: torch.Tensor, out: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], None]:
+def turning(
+    x: torch.Tensor, out: torch.Tensor, dims: int, *, interleaved: bool = False
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
     """``rotate`` in torch's own operations, for cos and sin that are known in the step; they are broadcast over x."""
-    lower, upper = x.chunk(2, dim=-1)
-    out_lower, out_upper = out.chunk(2, dim=-1)
-    over = _begins_at(out) == _begins_at(x)
+    (lower, upper), (out_lower, out_upper) = (_pairs(t[..., :dims], interleaved=interleaved) for t in (x, out))
+    over = begins_at(out) == begins_at(x)
+    if not over and dims < x.shape[-1]:
+        turn, rest = turning(x[..., :dims], out[..., :dims], dims, interleaved=interleaved), slice(dims, None)
+
+        def with_rest(cos: torch.Tensor, sin: torch.Tensor) -> None:
+            turn(cos, sin)
+            out[..., rest].copy_(x[..., rest])
+
+        return with_rest
     if out.dtype not in HALF:
 
         def whole(cos: torch.Tensor, sin: torch.Tensor) -> None:
@@ -143,21 +302,12 @@ def turning(x: torch.Tensor, out: torch.Tensor) -> Callable[[torch.Tensor, torch
     return half
 
 
-def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor, *, renormalise: bool = True) -> Step:
-    """Gates: (T, H) x (H, E) -> (T, E) in the dtype of ``out``, the accumulator's; of equal logits the first wins."""
-    half = x.is_cuda and x.dtype in HALF
-    wide_weight = weight if half else weight.to(out.dtype)
-
-    def step() -> None:
-        # Products of half-precision numbers are exact in float32, so that nothing need be widened for them on CUDA.
-        logits = torch.ops.aten.mm.dtype(x, weight, out.dtype) if half else x.to(out.dtype) @ wide_weight
-        # A stable sort, not topk: which of equal logits topk takes is not defined.
-        best = torch.sort(logits, dim=-1, descending=True, stable=True)
-        chosen = best.values[:, :top_k] if renormalise else best.values
-        gates = torch.softmax(chosen, dim=-1)[:, :top_k]
-        out.zero_().scatter_(1, best.indices[:, :top_k], gates)
-
-    return step
+def _pairs(x: torch.Tensor, *, interleaved: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first and the second dims of the pairs that are turned."""
+    if interleaved:
+        return x[..., 0::2], x[..., 1::2]
+    lower, upper = x.chunk(2, dim=-1)
+    return lower, upper
 
 
 def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
@@ -165,16 +315,36 @@ def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
     if x.is_cuda and (kernels := streaming()) and (once := kernels.activation(function, x, out)):
         return once
     aten = torch.ops.aten
-    if function == "gelu":
-        return lambda: aten.gelu.out(x, out=out)
-    if function == "silu":
-        return lambda: aten.silu.out(x, out=out)
-    return lambda: torch.clamp_min(x, 0, out=out)
+    match function:
+        case "gelu":
+            return lambda: aten.gelu.out(x, out=out)
+        case "gelu_tanh":
+            return lambda: aten.gelu.out(x, approximate="tanh", out=out)
+        case "silu":
+            return lambda: aten.silu.out(x, out=out)
+        case "relu_squared":
+            return lambda: out.copy_(x.to(wide_of(x.dtype)).clamp_min(0).square_())
+        case _:
+            return lambda: torch.clamp_min(x, 0, out=out)
 
 
-def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
-    """``out = a + b`` in the wider dtype of the two, rounded once; b may lack leading dims (a bias)."""
-    return lambda: torch.add(a, b, out=out)
+def activated(function: str, x: torch.Tensor) -> torch.Tensor:
+    """An elementwise function of new memory, in the dtype of ``x``."""
+    match function:
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "relu_squared":
+            return F.relu(x).square_()
+        case _:
+            made: torch.Tensor = getattr(F, function)(x)
+            return made
+
+
+def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, multiplier: float = 1.0) -> Step:
+    """``out = a + multiplier * b`` in the wider dtype of the two, rounded once; b may lack leading dims (a bias)."""
+    if multiplier != 1 and a.dtype in HALF and b.dtype in HALF:
+        return lambda: out.copy_(torch.add(a.float(), b, alpha=multiplier))
+    return lambda: torch.add(a, b, alpha=multiplier, out=out)
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
@@ -184,7 +354,7 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mul(a, b, out=out)
 
 
-def _begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int | torch.SymInt]:
+def begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int | torch.SymInt]:
     """The memory that a view is of, and its first byte there; known also where there is none (tests without a GPU)."""
     return t.untyped_storage(), t.storage_offset() * t.element_size()
 

@@ -9,11 +9,12 @@ the host: all keys for which there is room are looked at, and a bias leaves out 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from helixctl_runtime.kernels.basic import Step, rotate, turning
+from helixctl_runtime.kernels.basic import Step, begins_at, copy, in_turn, rotate, turning
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,37 @@ def alike(numbers: list[int]) -> bool:
 
 
 def rotate_at(
-    x: torch.Tensor, length: torch.Tensor, start: int, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor
+    x: torch.Tensor,
+    length: torch.Tensor,
+    start: int,
+    angles: tuple[torch.Tensor, torch.Tensor],
+    out: torch.Tensor,
+    last: int | None = None,
+    *,
+    interleaved: bool = False,
 ) -> Step:
     """Turn pairs of dims by the angles of positions ``length + start``, ...: x and out (batch, seq, heads, D).
 
-    ``cos`` and ``sin`` are (positions, 1, D/2), of all positions; tokens beyond them, which are padding, turn like the
-    last. ``out`` may be ``x``.
+    ``angles``: cosines and sines, (positions, 1, R/2), of all positions; tokens beyond them, which are padding, turn
+    like the last. R, ``last`` and ``interleaved`` are those of ``rotate``. ``out`` may be ``x``.
     """
+    if last is not None and last < x.shape[-1]:
+        turned = rotate_at(x[..., -last:], length, start, angles, out[..., -last:], interleaved=interleaved)
+        over = begins_at(out) == begins_at(x)
+        return turned if over else in_turn(copy([(out[..., :-last], x[..., :-last])]), turned)
     if not x.is_cuda:
-        return _rotate_on_cpu(x, length, start, (cos, sin), out)
+        return _rotate_on_cpu(x, length, start, angles, out, interleaved=interleaved)
+    cos, sin = angles
     batch, rows = x.shape[:2]
     after = torch.arange(start, start + rows, device=x.device)
     its_cos, its_sin = (torch.empty(batch * rows, *t.shape[1:], dtype=t.dtype, device=t.device) for t in (cos, sin))
     # As one sequence: every token has angles of its own.
     x, out = (t.view(1, batch * rows, *t.shape[2:]) for t in (x, out))
-    step = rotate(x, its_cos, its_sin, out)
-    last = cos.shape[0] - 1
+    step = rotate(x, its_cos, its_sin, out, interleaved=interleaved)
+    end = cos.shape[0] - 1
 
     def run() -> None:
-        places = (length.unsqueeze(1) + after).clamp_(max=last).flatten()
+        places = (length.unsqueeze(1) + after).clamp_(max=end).flatten()
         torch.index_select(cos, 0, places, out=its_cos)
         torch.index_select(sin, 0, places, out=its_sin)
         step()
@@ -74,12 +87,18 @@ def rotate_at(
 
 
 def _rotate_on_cpu(
-    x: torch.Tensor, length: torch.Tensor, start: int, angles: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor
+    x: torch.Tensor,
+    length: torch.Tensor,
+    start: int,
+    angles: tuple[torch.Tensor, torch.Tensor],
+    out: torch.Tensor,
+    *,
+    interleaved: bool,
 ) -> Step:
     """``rotate_at`` with a look at the lengths: sequences of one length read their angles where they lie."""
     batch, rows = x.shape[:2]
     after = torch.arange(start, start + rows)
-    turn, positions = turning(x, out), angles[0].shape[0]
+    turn, positions = turning(x, out, 2 * angles[0].shape[-1], interleaved=interleaved), angles[0].shape[0]
 
     def run() -> None:
         lengths = length.tolist()
@@ -94,11 +113,11 @@ def _rotate_on_cpu(
 
 
 def cache_write(
-    news: tuple[torch.Tensor, torch.Tensor],
+    news: Sequence[torch.Tensor],
     length: torch.Tensor,
     count: torch.Tensor,
     lane: Lane,
-    caches: tuple[torch.Tensor, torch.Tensor],
+    caches: Sequence[torch.Tensor],
 ) -> Step:
     """Put token t < count of each sequence at position ``length + t``, where the lane has it.
 
@@ -110,11 +129,11 @@ def cache_write(
 
 
 def _write_runs(
-    news: tuple[torch.Tensor, torch.Tensor],
+    news: Sequence[torch.Tensor],
     lengths: list[int],
     counts: list[int],
     lane: Lane,
-    caches: tuple[torch.Tensor, torch.Tensor],
+    caches: Sequence[torch.Tensor],
 ) -> None:
     """Copy runs of tokens that follow each other in the lane, of all sequences at once where they are of one length."""
     for b in (slice(None),) if alike(lengths) and alike(counts) else range(len(lengths)):
@@ -130,11 +149,11 @@ def _write_runs(
 
 
 def _write_windows(
-    news: tuple[torch.Tensor, torch.Tensor],
+    news: Sequence[torch.Tensor],
     length: torch.Tensor,
     count: torch.Tensor,
     lane: Lane,
-    caches: tuple[torch.Tensor, torch.Tensor],
+    caches: Sequence[torch.Tensor],
 ) -> Step:
     """Write again, of each sequence, the few cycles of its lane in which new tokens can fall: new ones, or as it was.
 
@@ -157,7 +176,14 @@ def _write_windows(
     return run
 
 
-def merge(part: torch.Tensor, lse: torch.Tensor, width: int, first: int, out: torch.Tensor) -> Step:
+def merge(
+    part: torch.Tensor,
+    lse: torch.Tensor,
+    width: int,
+    first: int,
+    out: torch.Tensor,
+    sinks: torch.Tensor | None = None,
+) -> Step:
     """The lanes' attentions, weighted by their sums of exponentials.
 
     Args:
@@ -166,14 +192,22 @@ def merge(part: torch.Tensor, lse: torch.Tensor, width: int, first: int, out: to
         width: dims of a softmax.
         first: the first dim of a head in ``part``.
         out: (batch, rows, heads, D); 0 where every lse is minus infinity.
+        sinks: (heads), a logit of each head that takes its share of the softmax and has no value.
     """
     dims = part.shape[-1]
     softmax = (torch.arange(first, first + dims, device=part.device) // width) if lse.shape[-1] > 1 else None
 
+    wide = None if sinks is None else sinks.to(lse.dtype).unsqueeze(-1)
+
     def run() -> None:
         most = lse.amax(1, keepdim=True)
+        if wide is not None:
+            most = torch.maximum(most, wide)
         weights = torch.exp(lse - most.masked_fill(most == float("-inf"), 0))
-        weights /= weights.sum(1, keepdim=True).clamp_(min=torch.finfo(weights.dtype).tiny)
+        total = weights.sum(1, keepdim=True)
+        if wide is not None:
+            total += torch.exp(wide - most)
+        weights /= total.clamp_(min=torch.finfo(weights.dtype).tiny)
         its = weights if softmax is None else weights.index_select(-1, softmax)
         out.copy_((part.to(weights.dtype) * its).sum(1))
 

@@ -38,17 +38,34 @@ def sample(
     seed, length, count = numbers
     vocab, device = logits.shape[1], logits.device
     sequence = torch.arange(first, first + logits.shape[0], device=device)
-    every = torch.arange(vocab, device=device).expand_as(logits)
-    ordered = sampling.leaves_out(vocab)
 
     def run() -> None:
-        scores, tokens = kept(sampling, logits) if ordered else (scaled(sampling, logits), every)
-        state = words(words(seed, sequence), length + count)
-        scores.sub_(uniform(state.unsqueeze(1), tokens).log_().neg_().log_())
+        scores, tokens = scored(sampling, logits, seed, sequence, length + count)
         best = scores.amax(1, keepdim=True)
         torch.amin(tokens.masked_fill(scores != best, vocab), 1, out=out)
 
     return run
+
+
+def scored(
+    sampling: SamplingSpec, logits: torch.Tensor, seed: torch.Tensor, sequence: torch.Tensor, position: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores of the tokens that may be drawn, and these: float64 and int64 (batch, at most vocab).
+
+    Args:
+        sampling: temperature, top_k and top_p.
+        logits: (batch, vocab), the whole vocabulary.
+        seed: of every sequence, int64 (batch).
+        sequence: its place in the whole batch, int64 (batch).
+        position: the next token's place in it, int64 (batch).
+    """
+    vocab = logits.shape[1]
+    if sampling.leaves_out(vocab):
+        scores, tokens = kept(sampling, logits)
+    else:
+        scores, tokens = scaled(sampling, logits), torch.arange(vocab, device=logits.device).expand_as(logits)
+    state = words(words(seed, sequence), position)
+    return scores.sub_(uniform(state.unsqueeze(1), tokens).log_().neg_().log_()), tokens
 
 
 def kept(sampling: SamplingSpec, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

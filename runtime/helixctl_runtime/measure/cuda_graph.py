@@ -30,7 +30,12 @@ def uses_cuda_graph(able: Sequence[bool], *, wanted: bool | None) -> bool:
     return all(able) and (len(able) == 1 if wanted is None else wanted)
 
 
-def capture_step(step: Callable[[], object], outputs: Sequence[torch.Tensor], what: str) -> Callable[[], None]:
+def capture_step(
+    step: Callable[[], object],
+    outputs: Sequence[torch.Tensor],
+    what: str,
+    unsettle: Callable[[], object] | None = None,
+) -> Callable[[], None]:
     """Capture a step, and replay it once to check that it writes the same bits.
 
     The launch of a kernel costs the host some microseconds, which short kernels do not hide; a graph launches all
@@ -40,6 +45,8 @@ def capture_step(step: Callable[[], object], outputs: Sequence[torch.Tensor], wh
         step: walks programs on the current device that never wait for the host (``BoundProgram.on_device``).
         outputs: the tensors that it writes.
         what: the name of the rank in messages.
+        unsettle: called before the replay; leaves what the step keeps for the next one as the walk has not left it, so
+            that a replay which does not write it is found.
 
     Returns:
         A call that replays the step.
@@ -61,8 +68,10 @@ def capture_step(step: Callable[[], object], outputs: Sequence[torch.Tensor], wh
     except RuntimeError as error:
         message = f"{what} cannot capture a step in a CUDA graph: {str(error).splitlines()[0]}"
         raise fail("HX514", message, "run it with --no-cuda-graph") from error
+    if unsettle:
+        unsettle()
     for output in outputs:
-        output.fill_(float("nan"))
+        output.fill_(float("nan") if output.is_floating_point() else -1)
     graph.replay()
     # Bits are compared, not numbers, because a step may have written NaN, which equals no number.
     if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(outputs, walked, strict=True)):

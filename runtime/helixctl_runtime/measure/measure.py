@@ -103,11 +103,11 @@ def measure(
     communication = [timer.lap() for timer in timers]
     records = [recorder.read(found) for recorder, found in zip(recorders, walk(traced, trace_steps), strict=True)]
     if graph:
-        communication = [iters * _exposed(traced) for traced in records]
+        communication = [iters * exposed_s(traced) for traced in records]
     return [StepTimes(*each) for each in zip(steps, communication, records, strict=True)]
 
 
-def _exposed(steps: Sequence[RankTrace]) -> float:
+def exposed_s(steps: Sequence[RankTrace]) -> float:
     """Seconds of exposed communication in a step, mean over the steps."""
     return sum(end - begin for step in steps for _, begin, end in step.exposed) / max(1, len(steps))
 

@@ -96,6 +96,24 @@ def merge_traces(dag: Dag, ranks: Sequence[RankTrace]) -> StepTrace:
     return StepTrace(tuple(spans.values()), tuple(exposed), duration, len(ranks))
 
 
+def typical_step(traced: Sequence[StepTrace]) -> StepTrace:
+    """The traced step of median duration."""
+    durations = [each.duration_s for each in traced]
+    return traced[durations.index(statistics.median_low(durations))]
+
+
+def typical_steps(dags: Sequence[Dag], ranks: Sequence[Sequence[Sequence[RankTrace]]]) -> list[tuple[Span, ...]]:
+    """The spans of a typical step of each dag that was traced.
+
+    Args:
+        dags: the steps of a plan.
+        ranks: of every rank, by rank, its traces of each dag: as many on all ranks.
+    """
+    each = zip(dags, zip(*ranks, strict=True), strict=True)
+    merged = [[merge_traces(dag, step) for step in zip(*its, strict=True)] for dag, its in each]
+    return [typical_step(traced).spans for traced in merged if traced]
+
+
 def times_by_kind(dag: Dag, traces: Sequence[StepTrace]) -> list[dict[str, Any]]:
     """Milliseconds by level and kind of task: mean over ranks, median over the steps, in the order of the dag.
 

@@ -30,11 +30,11 @@ def _row(name: str, report: dict[str, Any], first: dict[str, Any]) -> dict[str, 
         "tokens_per_s": report["tokens_per_s"],
         "sync_overhead_per_token_ms": report["sync_overhead_per_token_ms"],
         "step_time_ms": {key: step[key] for key in ("p10", "p50", "p90")},
-        "tokens_per_s_change": _change(report["tokens_per_s"], first["tokens_per_s"]),
-        "sync_overhead_change": _change(report["sync_overhead_per_token_ms"], first["sync_overhead_per_token_ms"]),
+        "tokens_per_s_change": change(report["tokens_per_s"], first["tokens_per_s"]),
+        "sync_overhead_change": change(report["sync_overhead_per_token_ms"], first["sync_overhead_per_token_ms"]),
     }
 
 
-def _change(number: float, before: float) -> float | None:
+def change(number: float, before: float) -> float | None:
     """The change as a fraction of the first number; None if that is 0 (a single rank does not communicate)."""
     return number / before - 1 if before else None

@@ -49,6 +49,7 @@ def generation(
     started_at: str,
     source: dict[str, Any] | None = None,
     weights: dict[str, Any] | None = None,
+    cuda_graph: bool = False,
 ) -> dict[str, Any]:
     """The report as JSON-ready data.
 
@@ -60,6 +61,7 @@ def generation(
         started_at: when the run began, ISO 8601.
         source: of which file the prompts are; None where of none.
         weights: what was read of which files; None where they are seeded.
+        cuda_graph: the decode steps were replayed from a CUDA graph.
     """
     plan = dags[0].plan
     tokens = torch.stack([rank.made.tokens for rank in ranks]).amax(0)
@@ -96,6 +98,7 @@ def generation(
             "cache_nbytes": sum(rank.cache_nbytes for rank in ranks),
         },
         "memory": {"allocated_nbytes": max(r.weight_nbytes + r.buffer_nbytes + r.cache_nbytes for r in ranks)},
+        "cuda_graph": cuda_graph,
         "input": source,
         "weights": weights and _weights(weights, [rank.weights_read_nbytes for rank in ranks]),
         "ranks": [_rank(rank) for rank in ranks],

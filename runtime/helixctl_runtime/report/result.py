@@ -15,7 +15,7 @@ from helixctl.dag import Dag
 from helixctl.dag.span import Span
 from helixctl_runtime.check.outputs import Check
 from helixctl_runtime.measure.measure import StepTimes
-from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind
+from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind, typical_step
 from helixctl_runtime.report.environment import environment
 
 
@@ -119,8 +119,7 @@ def result(
         weights: what was read from which files (``TensorSource.account``); None if the weights are seeded.
     """
     traced = [merge_traces(dag, steps) for steps in zip(*(r.measured.traced for r in ranks), strict=True)]
-    durations = [each.duration_s for each in traced]
-    typical = traced[durations.index(statistics.median_low(durations))]
+    typical = typical_step(traced)
     steps = _steps(ranks)
     exposed_ms = statistics.fmean(r.measured.communication_s for r in ranks) / len(steps) * 1e3
     work = dag.plan.workload

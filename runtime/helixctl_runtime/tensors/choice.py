@@ -89,7 +89,8 @@ def _with_prefix(files: TensorFiles, found: Sequence[str], requested: str) -> Hu
 
 
 def _names_after(files: TensorFiles, found: Sequence[str], prefix: str, *, alone: bool = False) -> HuggingFaceNames:
-    return HuggingFaceNames(files.names, prefix, [other for other in found if other != prefix], alone=alone)
+    others = [other for other in found if other != prefix]
+    return HuggingFaceNames(files.names, prefix, others, alone=alone, shape=files.shape)
 
 
 def _fits(files: TensorFiles, names: Names, tensors: Sequence[Tensor]) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from math import prod
 
 from helixctl.dag import Tensor
+from helixctl_runtime.tensors.expert_names import Axes, ExpertNames
 from helixctl_runtime.tensors.stored_tensor import StoredTensor, stored_as_is
 
-Axes = tuple[tuple[str, ...], ...]
-
-_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z]+|[a-z_]+_norm)|embedding|final_norm|w_head)")
+_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z_]+|[a-z_]+_norm(_bias)?)|embedding|final_norm(_bias)?|w_head)")
 _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
-_FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.input_layernorm\.weight")
+# Every layer has one of these norms; where norms come after blocks alone it is the second.
+_FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.(?:input|post_attention)_layernorm\.weight")
+# Layers that predict further tokens: no plan has them.
+_FURTHER = re.compile(r"(mtp_layers|mtp)\.")
 _EMBEDDING = "embed_tokens.weight"
 _HEAD = "lm_head.weight"
 # Names of modules that make logits; a tensor below one of them belongs to a language model.
@@ -38,38 +39,42 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "w_o": ("self_attn.o_proj.weight", (("hidden",), _QUERY)),
     "b_o": ("self_attn.o_proj.bias", _HIDDEN),
     "feed_forward_norm": ("post_attention_layernorm.weight", _HIDDEN),
+    "attention_post_norm": ("post_attention_layernorm.weight", _HIDDEN),
+    "feed_forward_post_norm": ("post_feedforward_layernorm.weight", _HIDDEN),
+    "attention_norm_bias": ("input_layernorm.bias", _HIDDEN),
+    "feed_forward_norm_bias": ("post_attention_layernorm.bias", _HIDDEN),
+    "b_gate": ("mlp.gate_proj.bias", (("ffn",),)),
+    "b_up": ("mlp.up_proj.bias", (("ffn",),)),
+    "b_down": ("mlp.down_proj.bias", _HIDDEN),
     "w_gate": ("mlp.gate_proj.weight", _IN),
     "w_up": ("mlp.up_proj.weight", _IN),
     "w_down": ("mlp.down_proj.weight", _OUT),
 }
+# Other names that some families have; one that is there comes before that of _LAYER.
+_OTHERWISE: dict[str, str] = {
+    "feed_forward_norm": "pre_feedforward_layernorm.weight",
+    "attention_post_norm": "post_self_attn_layernorm.weight",
+    "feed_forward_post_norm": "post_mlp_layernorm.weight",
+    "w_up": "mlp.c_fc.weight",
+    "b_up": "mlp.c_fc.bias",
+    "w_down": "mlp.c_proj.weight",
+    "b_down": "mlp.c_proj.bias",
+}
+# One stored matrix with the rows of several weights, in this order.
+_MERGED: dict[str, tuple[str, ...]] = {
+    "self_attn.qkv_proj.weight": ("w_q", "w_k", "w_v"),
+    "mlp.gate_up_proj.weight": ("w_gate", "w_up"),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class _Experts:
-    """The names of a layer's expert weights; ``{}`` is the number of the expert if each has its own matrices."""
-
-    router: str
-    w_gate: str
-    w_up: str
-    w_down: str
-
-
-_SPELLINGS = (
-    _Experts(
-        "mlp.gate.weight",
-        "mlp.experts.{}.gate_proj.weight",
-        "mlp.experts.{}.up_proj.weight",
-        "mlp.experts.{}.down_proj.weight",
-    ),
-    _Experts(
-        "block_sparse_moe.gate.weight",
-        "block_sparse_moe.experts.{}.w1.weight",
-        "block_sparse_moe.experts.{}.w3.weight",
-        "block_sparse_moe.experts.{}.w2.weight",
-    ),
-    # The names in transformers 5: one tensor holds gate and up of all experts, gate first.
-    _Experts("mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
-)
+# Of a latent (DeepSeek): queries of a rank, and the two pairs of weights that share a stored tensor.
+_LATENT: dict[str, tuple[str, Axes]] = {
+    "w_q_down": ("self_attn.q_a_proj.weight", (("q_rank",), ("hidden",))),
+    "q_down_norm": ("self_attn.q_a_layernorm.weight", (("q_rank",),)),
+    "w_q": ("self_attn.q_b_proj.weight", (_QUERY, ("q_rank",))),
+    "kv_down_norm": ("self_attn.kv_a_layernorm.weight", (("kv_rank",),)),
+}
+_DOWN, _UP = "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight"
 
 
 class NativeNames:
@@ -97,12 +102,18 @@ class NativeNames:
 
 
 class HuggingFaceNames:
-    """The names of transformers for llama, mistral, qwen2, qwen3, mixtral and qwen3_moe."""
+    """The names of transformers, whichever of its families has them."""
 
     hint: str | None = None
 
     def __init__(
-        self, names: Collection[str], prefix: str, others: Collection[str] = (), *, alone: bool = False
+        self,
+        names: Collection[str],
+        prefix: str,
+        others: Collection[str] = (),
+        *,
+        alone: bool = False,
+        shape: Callable[[str], tuple[int, ...]] | None = None,
     ) -> None:
         """Find the names of the experts and of the head of the model with a prefix.
 
@@ -111,7 +122,9 @@ class HuggingFaceNames:
             prefix: the text ahead of ``layers.0``, mostly ``model.``.
             others: the prefixes of other models in the same files.
             alone: the model is what has the prefix, and its head; tensors without the prefix do not belong to it.
+            shape: gives the shape of a stored tensor; where none of them holds several weights it is not needed.
         """
+        self._stored_names, self._shape_of = names, shape
         self.prefix = prefix
         above = prefix.split(".")[:-1]
         self._root = model_root(prefix)
@@ -124,7 +137,7 @@ class HuggingFaceNames:
         embedding = prefix + _EMBEDDING
         # If only the head is stored, transformers takes it for the embedding.
         self._embedding = self.head if embedding not in names and self.head in names else embedding
-        self._experts = next((s for s in _SPELLINGS if self._first(s.w_down) in names), _SPELLINGS[0])
+        self._experts = ExpertNames(names, prefix)
 
     def stored(self, tensor: Tensor) -> StoredTensor:
         """How a weight is stored."""
@@ -134,17 +147,42 @@ class HuggingFaceNames:
             name, axes = {
                 "embedding": (self._embedding, (("vocab",), ("hidden",))),
                 "final_norm": (self.prefix + "norm.weight", _HIDDEN),
+                "final_norm_bias": (self.prefix + "norm.bias", _HIDDEN),
                 "w_head": (self.head, (("vocab",), ("hidden",))),
             }[tensor.name]
             return StoredTensor((name,), axes, _shape(axes, size), (0,) * len(axes))
         folder = f"{self.prefix}layers.{layer[1:]}."
-        if part == "w_router":
-            axes = (("expert",), ("hidden",))
-            return StoredTensor((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
+        if {"q_rank", "kv_rank"} & size.keys() or part == "w_k_rope":
+            return self._of_a_latent(folder, tensor, part, size)
+        if of_mixture := self._experts.stored(folder, part, size):
+            return of_mixture
         name, axes = _LAYER[part]
-        if "expert" not in size:
-            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
-        return self._stored_experts(folder, part, axes, size)
+        if "v_dim" in size:  # values have a width of their own
+            axes = tuple(tuple("v_dim" if dim == "head_dim" else dim for dim in axis) for axis in axes)
+        if part in {"q_norm", "k_norm"} and len(tensor.dims) > 1:
+            # Of all heads: one axis for all dims (OLMo 2), or one a dim (Command R+).
+            merged = (
+                self._shape_of is not None
+                and folder + name in self._stored_names
+                and len(self._shape_of(folder + name)) == 1
+            )
+            axes = (tensor.dims,) if merged else tuple((dim,) for dim in tensor.dims)
+        if found := self._merged(folder, part, axes, size):
+            return found
+        other = _OTHERWISE.get(part)
+        name = other if other and folder + other in self._stored_names else name
+        return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
+
+    def _merged(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor | None:
+        """A weight whose rows are a part of a stored matrix; None where none is stored so."""
+        for name, parts in _MERGED.items():
+            if part in parts and folder + name in self._stored_names and self._shape_of is not None:
+                shape, rows = self._shape_of(folder + name), _shape(axes, size)[0]
+                # All but the first have as many rows.
+                behind = len(parts) - parts.index(part)
+                first = 0 if behind == len(parts) else shape[0] - behind * rows
+                return StoredTensor((folder + name,), axes, (shape[0], size["hidden"]), (first, 0))
+        return None
 
     def own_name(self, tensor: Tensor) -> str:
         """The tensor's own name, to follow its stored name in messages."""
@@ -171,7 +209,11 @@ class HuggingFaceNames:
         return any(n.startswith(f"{self.prefix}layers.") for n in self._unused(names, used))
 
     def _unused(self, names: Collection[str], used: Collection[str]) -> list[str]:
-        return [name for name in names if name not in used and not _BUFFER.fullmatch(name)]
+        return [name for name in names if name not in used and not self._never_used(name)]
+
+    def _never_used(self, name: str) -> bool:
+        """Whether a stored tensor is a buffer, or of layers that predict further tokens, which no plan has."""
+        return bool(_BUFFER.fullmatch(name)) or bool(_FURTHER.match(name.removeprefix(self.prefix)))
 
     def _belongs_to_model(self, name: str) -> bool:
         if self._belongs_to_another(name):
@@ -184,19 +226,26 @@ class HuggingFaceNames:
         near = len(self._root) if name.startswith(self._root) else -1
         return any(name.startswith(other) and len(other) > near for other in self._others)
 
-    def _stored_experts(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor:
-        name = folder + str(getattr(self._experts, part))
-        if "{}" in name:
-            names = tuple(name.format(expert) for expert in range(size["expert"]))
-            return StoredTensor(names, axes, _shape(axes, size), (0, 0), "expert")
-        axes = (("expert",), *axes)
-        shape, start = _shape(axes, size), (0, 0, 0)
-        if part != "w_down":
-            shape, start = (shape[0], 2 * shape[1], shape[2]), (0, shape[1] if part == "w_up" else 0, 0)
-        return StoredTensor((name,), axes, shape, start)
+    def _of_a_latent(self, folder: str, tensor: Tensor, part: str, size: dict[str, int]) -> StoredTensor:
+        """The weights that make a latent, and what is made of it.
 
-    def _first(self, name: str) -> str:
-        return f"{self.prefix}layers.0." + name.format(0)
+        The latent and the rotated key are rows of one stored tensor; so are, in every head, keys and values.
+        """
+        if part in _LATENT:
+            name, axes = _LATENT[part]
+            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
+        name = folder + (_UP if part in {"w_k", "w_v"} else _DOWN)
+        stored = self._shape_of(name)[0] if self._shape_of and name in self._stored_names else 0
+        if part in {"w_k", "w_v"}:
+            own, heads = size[tensor.dims[-1]], size["head"]
+            width = max(own, stored // heads)
+            begin = 0 if part == "w_k" else width - own
+            axes = (tensor.dims[1:], ("kv_rank",))
+            return StoredTensor((name,), axes, (heads * width, size["kv_rank"]), (0, 0), None, {0: (begin, width)})
+        axes = (tensor.dims[1:], ("hidden",))
+        rows, columns = _shape(axes, size)
+        width = max(rows, stored)
+        return StoredTensor((name,), axes, (width, columns), (0 if part == "w_kv_down" else width - rows, 0))
 
 
 Names = NativeNames | HuggingFaceNames
@@ -204,12 +253,12 @@ Names = NativeNames | HuggingFaceNames
 
 def has_native_names(names: Collection[str]) -> bool:
     """Whether the names are helixctl's own (docs/formats.md)."""
-    return "l0.attention_norm" in names
+    return "l0.w_q" in names
 
 
 def prefixes(names: Collection[str]) -> list[str]:
     """The texts ahead of each first layer, mostly ``model.``; the likeliest language model comes first."""
-    found = [match[1] for name in names if (match := _FIRST_NORM.fullmatch(name))]
+    found = {match[1] for name in names if (match := _FIRST_NORM.fullmatch(name))}
     return sorted(found, key=lambda each: (not reads_tokens(each, names), len(each), each))
 
 

@@ -12,44 +12,71 @@ import math
 import torch
 
 from helixctl.plan import Interval
-from helixctl.spec import LinearScaling, Llama3Scaling, RotarySpec
+from helixctl.spec import LinearScaling, Llama3Scaling, LongRopeScaling, RotarySpec, YarnScaling
 
 
-def frequencies(rotary: RotarySpec, head_dim: int) -> torch.Tensor:
+def frequencies(rotary: RotarySpec, head_dim: int, *, long: bool = False) -> torch.Tensor:
     """The angle by which each pair of dims turns from one position to the next.
 
     Args:
         rotary: the rotary embedding of the model.
         head_dim: the dims of a head.
+        long: whether the factors for long sequences hold, where it has such.
 
     Returns:
-        float32 of shape (head_dim / 2,), in radians.
+        float32 of shape (pairs,), in radians.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    found = 1.0 / (rotary.theta**exponents)
+    dims = rotary.dims or head_dim
+    exponents = torch.arange(0, dims, 2, dtype=torch.float32) / dims
+    powers = rotary.theta**exponents
+    found = 1.0 / powers
     match rotary.scaling:
         case LinearScaling():
             return found / rotary.scaling.factor
         case Llama3Scaling():
             return _llama3(found, rotary.scaling)
+        case YarnScaling():
+            return _yarn(powers, rotary.scaling, rotary.theta)
+        case LongRopeScaling(short_factors=short, long_factors=longer):
+            return 1.0 / (torch.tensor(longer if long else short, dtype=torch.float32) * powers)
         case _:
             return found
 
 
-def rotations(rotary: RotarySpec, head_dim: int, positions: Interval) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of the angles at some positions.
+def rotations(
+    rotary: RotarySpec, head_dim: int, positions: Interval, *, long: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of the angles at some positions, times the attention factor of the scaling, if it has one.
 
     Args:
         rotary: the rotary embedding of the model.
         head_dim: the dims of a head.
         positions: the first position, and the one after the last.
+        long: as in ``frequencies``.
 
     Returns:
-        Two float32 tensors of shape (positions, head_dim / 2).
+        Two float32 tensors of shape (positions, pairs).
     """
-    angles = torch.arange(*positions, dtype=torch.float32).unsqueeze(1) * frequencies(rotary, head_dim)
+    angles = torch.arange(*positions, dtype=torch.float32).unsqueeze(1) * frequencies(rotary, head_dim, long=long)
     exact = angles.double()
-    return exact.cos().float(), exact.sin().float()
+    factor = rotary.scaling.attention_factor if isinstance(rotary.scaling, YarnScaling | LongRopeScaling) else 1.0
+    return exact.cos().float() * factor, exact.sin().float() * factor
+
+
+def _yarn(powers: torch.Tensor, scaling: YarnScaling, theta: float) -> torch.Tensor:
+    pairs = len(powers)
+
+    def pair_of(waves: float) -> float:
+        """The pair of dims of which so many waves fit the original context."""
+        return pairs * math.log(scaling.original_seq_len / (waves * 2 * math.pi)) / math.log(theta)
+
+    low, high = pair_of(scaling.beta_fast), pair_of(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * pairs - 1)
+    high += 0.001 if low == high else 0
+    kept = 1 - ((torch.arange(pairs, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    return 1.0 / (scaling.factor * powers) * (1 - kept) + 1.0 / powers * kept
 
 
 def _llama3(found: torch.Tensor, scaling: Llama3Scaling) -> torch.Tensor:

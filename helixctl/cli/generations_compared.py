@@ -1,0 +1,95 @@
+"""How generations by several plans are printed: their figures side by side, and where their tokens part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from helixctl.cli.console import table
+from helixctl.cli.measurements import different_work
+from helixctl.cli.sampling import choice
+from helixctl.cli.sources import counted
+from helixctl.units import human_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from helixctl.dag import Dag
+
+_FEW: Final = 4  # sequences of which a plan's tokens are said to part
+
+
+def print_generations(out: Console, result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:
+    """What plans that took turns measured, and whether they made the same tokens.
+
+    Args:
+        out: where the answer goes.
+        result: the report of the comparison.
+        dags: of the prefill of each plan.
+        device: cpu or cuda.
+    """
+    reports, plan = result["methods"], dags[0].plan
+    environment, ranks = reports[0]["environment"], len(reports[0]["ranks"])
+    where = environment["gpu" if device == "cuda" else "processor"]
+    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
+    out.print(f"{plan.model.name}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(f"{plan.workload}; a static batch, without a queue")
+    if different := different_work(dags):
+        out.print(f"not the same {different}: the methods do different work")
+    out.print()
+    rows = table(
+        "method",
+        ">TTFT",
+        ">per output token",
+        ">p50 / p90 / p99",
+        ">tokens/s",
+        ">cache per rank",
+        ">all ranks",
+        ">p50 against the first",
+    )
+    for row in result["comparison"]:
+        each, cache, change = row["time_per_output_token_ms"], row["cache"], row["time_per_output_token_change"]
+        rows.add_row(
+            row["method"],
+            f"{row['ttft_ms']:.1f} ms",
+            f"{each['mean']:.3f} ms" if each else "-",
+            f"{each['p50']:.3f} / {each['p90']:.3f} / {each['p99']:.3f} ms" if each else "-",
+            f"{row['output_tokens_per_s']:,.1f}",
+            human_bytes(cache["cache_nbytes_per_rank"]),
+            human_bytes(cache["cache_nbytes"]),
+            "" if row is result["comparison"][0] or change is None else f"{change:+.1%}",
+        )
+    out.print(rows)
+    out.print()
+    made = counted(reports[0]["output_tokens"], "token")
+    how = " | ".join(dict.fromkeys(choice(dag.plan.workload.sampling, reports[0]["seed"]) for dag in dags))
+    out.print(f"{made} of {counted(reports[0]['sequences'], 'sequence')}, {how}; a step of each plan in turn")
+    drawn = any(dag.plan.workload.sampling is not None for dag in dags)
+    for line in _tokens(result["comparison"], reports[0]["sequences"], "scores" if drawn else "logits"):
+        out.print(line, markup=False)
+
+
+def _tokens(rows: Sequence[dict[str, Any]], sequences: int, numbers: str) -> Iterator[str]:
+    """Whether each plan made the tokens of the first; or where they part, and how near the choice was."""
+    first, *others = rows
+    for row in others:
+        parted = row["parted"]
+        if not parted:
+            yield f"{row['method']}: the tokens of {first['method']}"
+            continue
+        of = f"{len(parted)} of {counted(sequences, 'sequence')}"
+        yield f"{row['method']}: other tokens than {first['method']} in {of}"
+        for its in parted[:_FEW]:
+            a, b = its["chosen"]
+            near, other = (_apart(margin) for margin in its["margins"])
+            yield (
+                f"  sequence {its['sequence']}, token {its['token']}: {b}, not {a}; there the best two {numbers} are "
+                f"{near} apart in {first['method']}, {other} in {row['method']}"
+            )
+        if len(parted) > _FEW:
+            yield f"  and {len(parted) - _FEW} more sequences"
+
+
+def _apart(margin: float | None) -> str:
+    """A margin; without end where no second token may be drawn."""
+    return "infinitely far" if margin is None else f"{margin:.3g}"

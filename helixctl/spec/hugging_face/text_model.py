@@ -1,0 +1,59 @@
+"""The text model of a config of several modalities: planned by itself, the rest left out and named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from helixctl.spec.explain import Finding
+from helixctl.spec.yaml_reader import DocumentPath
+
+_INNER: Final = "text_config"
+# Outer model_type -> that of the text model.
+_TEXT_MODELS: Final = {"qwen3_vl": "qwen3_vl_text", "qwen3_vl_moe": "qwen3_vl_moe_text"}
+# Outer keys of the whole model that hold for its text model.
+_SHARED: Final = ("tie_word_embeddings", "dtype", "torch_dtype", "architectures", "_name_or_path", "name_or_path",
+                  "quantization_config")  # fmt: skip
+_LEFT_OUT: Final = {"vision_config": "the vision model", "audio_config": "the audio model"}
+# Tokens that stand for pictures and the like: none of them is in a text.
+_TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+class TextModel(NamedTuple):
+    """A config as if the text model were alone.
+
+    Attributes:
+        config: its keys, and those of the whole that hold for it.
+        left_out: what else the whole has.
+        inner: the keys that are in ``text_config``.
+    """
+
+    config: Mapping[str, Any]
+    left_out: tuple[str, ...] = ()
+    inner: frozenset[str] = frozenset()
+
+    def path(self, path: DocumentPath) -> DocumentPath:
+        """Where a path of ``config`` is in the file."""
+        return (_INNER, *path) if path and path[0] in self.inner else path
+
+    def placed(self, findings: list[Finding]) -> list[Finding]:
+        """Findings, with the paths of the file."""
+        return [replace(finding, path=self.path(finding.path)) for finding in findings]
+
+
+def text_model(config: Mapping[str, Any]) -> TextModel:
+    """The text model of a config; where its family has no other parts the config itself."""
+    kind, inner = config.get("model_type"), config.get(_INNER)
+    if not isinstance(kind, str) or kind not in _TEXT_MODELS or not isinstance(inner, dict):
+        return TextModel(config)
+    # The text model's own key says nothing: transformers ties the whole model's.
+    own = {key: value for key, value in inner.items() if key not in {"tie_word_embeddings", "model_type"}}
+    whole = {key: value for key, value in config.items() if key not in {_INNER, *_TOKENS, *_LEFT_OUT}}
+    shared = {key: value for key, value in whole.items() if key in _SHARED or key not in own}
+    merged = {**own, **shared, "model_type": _TEXT_MODELS[kind]}
+    return TextModel(merged, tuple(_left_out(config)), frozenset(own.keys() - shared.keys()))
+
+
+def _left_out(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{noun} ({key})" for key, noun in _LEFT_OUT.items() if config.get(key))
