@@ -219,7 +219,7 @@ def _norm_by_sums(call: Call) -> list[Array]:
     return made
 
 
-def _scale(call: Call) -> list[Array]:
+def _scaled(call: Call) -> list[Array]:
     """Multiply, and cap softly."""
     x = call.inputs[0] * call.inputs[0].dtype.type(call.op.get("multiplier", 1.0))
     cap = call.op.get("cap")
@@ -365,40 +365,43 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
     width, causal = call.op["softmax_width"], call.op["causal"]
     q, k, v = call.inputs[:3]
     length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (3, 4))
-    if any(call.start("head_dim", i) % width for i in range(3)) or call.start("seq", 0) < 0:
+    if any(call.places[i].region[-1][0] % width for i in range(2)) or call.start("seq", 0) < 0:
         raise ValueError(f"a softmax of width {width} is cut")
+    parts = q.shape[3] // width
+    wide = v.shape[-1] // parts
     p = _positions(call, 1).ravel()
     heads, keys = call.places[0].shape[2], call.places[1].shape[4]
     taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     t = call.start("seq") + np.arange(q.shape[1])
-    y, lse = np.zeros_like(q), np.full((*q.shape[:3], q.shape[3] // width), -np.inf, q.dtype)
+    y, lse = np.zeros((*q.shape[:3], v.shape[-1]), q.dtype), np.full((*q.shape[:3], parts), -np.inf, q.dtype)
     for b in range(len(q)):
         seen = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
         if causal:
-            seen = seen & (p <= length[b] + t[:, None])
+            seen = seen & _reached(call.op, length[b] + t[:, None], p)
         held = seen.any(axis=0)  # whatever the cache has elsewhere
         if not held.any():
             continue
         k_b, v_b = (x[b].reshape(len(p), *x.shape[4:])[held][:, taken] for x in (k, v))  # position, head, head_dim
         for i in range(lse.shape[-1]):
-            part = slice(i * width, (i + 1) * width)
-            scores = np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) / math.sqrt(width)
+            part, its = slice(i * width, (i + 1) * width), slice(i * wide, (i + 1) * wide)
+            scores = _capped(call.op, np.einsum("thd,phd->htp", q[b][..., part], k_b[..., part]) * _scale(call.op))
             scores = np.where(seen[:, held], scores, -np.inf)
             most = scores.max(axis=-1, keepdims=True)
             weights = np.exp(scores - np.where(np.isinf(most), 0, most))
             total = weights.sum(axis=-1, keepdims=True)
             shares = weights / np.where(total == 0, 1, total)
-            y[b][..., part] = np.einsum("htp,phd->thd", shares, v_b[..., part])
+            y[b][..., its] = np.einsum("htp,phd->thd", shares, v_b[..., its])
             with np.errstate(divide="ignore"):
                 lse[b][..., i] = np.where(total > 0, most + np.log(total), -np.inf)[..., 0].T
     return y, lse
 
 
 def _cached_attention(call: Call) -> list[Array]:
-    """Attend over all positions."""
-    return [_over_cache(call)[0]]
+    """Attend over all positions, and to the sinks."""
+    y, lse = _over_cache(call)
+    return [y * _beside_sinks(call, 5, lse[..., :1])]
 
 
 def _partial_attention(call: Call) -> list[Array]:
@@ -408,12 +411,15 @@ def _partial_attention(call: Call) -> list[Array]:
 
 def _merge(call: Call) -> list[Array]:
     """Weight what the lanes made by their shares of the sum of all exponentials."""
-    part, lse = call.inputs
+    part, lse = call.inputs[:2]
     most = lse.max(axis=1, keepdims=True)
     weights = np.exp(lse - np.where(np.isinf(most), 0, most))
     total = weights.sum(axis=1, keepdims=True)
+    if len(call.inputs) > 2:
+        with np.errstate(over="ignore"):
+            total = total + np.exp(_sinks(call, 2, 0, 3) - np.where(np.isinf(most), 0, most))
     shares = weights / np.where(total == 0, 1, total)
-    softmax = (call.start("head_dim") + np.arange(part.shape[-1])) // call.op["softmax_width"]
+    softmax = (call.places[0].region[-1][0] + np.arange(part.shape[-1])) // call.op["softmax_width"]
     return [(part * shares[..., softmax]).sum(axis=1)]
 
 
@@ -437,22 +443,63 @@ def _attention(call: Call) -> list[Array]:
     Of the heads of k and v every head takes the one that its place among all heads gives it.
     """
     width = call.op["softmax_width"]
-    if any(call.start("head_dim", i) % width for i in range(3)):
+    if any(call.start("head_dim", i) % width for i in range(2)):
         raise ValueError(f"a softmax of width {width} is cut")
     heads, keys = call.places[0].shape[2], call.places[1].shape[2]
     mine = call.start("head") + np.arange(call.inputs[0].shape[2])
     taken = mine // (heads // keys) - call.start("kv_head", 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
-    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:])]
-    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], -1, width), 1, 3) for x in inputs)  # batch, head, part, seq, w
-    scores = q @ np.swapaxes(k, -1, -2) / math.sqrt(width)
+    inputs = [call.inputs[0], *(x[:, :, taken] for x in call.inputs[1:3])]
+    parts = inputs[0].shape[3] // width
+    q, k, v = (np.moveaxis(x.reshape(*x.shape[:3], parts, -1), 1, 3) for x in inputs)  # batch, head, part, seq, w
+    scores = _capped(call.op, q @ np.swapaxes(k, -1, -2) * _scale(call.op))
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
-        scores = np.where(j > i[:, None], -np.inf, scores)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    y = weights / weights.sum(axis=-1, keepdims=True) @ v
-    return [np.moveaxis(y, 3, 1).reshape(call.inputs[0].shape)]
+        scores = np.where(_reached(call.op, i[:, None], j), scores, -np.inf)
+    most = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - most)
+    total = weights.sum(axis=-1, keepdims=True)
+    y = np.moveaxis(weights / total @ v, 3, 1).reshape(*call.inputs[0].shape[:3], -1)
+    lse = np.moveaxis((most + np.log(total))[:, :, 0], 2, 1)  # where there are sinks a head has one part
+    return [y * _beside_sinks(call, 3, lse)]
+
+
+def _scale(op: dict[str, Any]) -> float:
+    """Return what products of queries and keys are multiplied with."""
+    return float(op.get("scale") or 1 / math.sqrt(op["softmax_width"]))
+
+
+def _capped(op: dict[str, Any], scores: Array) -> Array:
+    """Bend scores towards a soft cap."""
+    cap = op.get("soft_cap")
+    return scores if cap is None else cap * np.tanh(scores / cap)
+
+
+def _reached(op: dict[str, Any], i: Array, j: Array) -> Array:
+    """Return whether a token at position i attends to position j: of its window, or of its chunk."""
+    seen = j <= i
+    if op.get("window") is not None:
+        seen = seen & (j > i - op["window"])
+    if op.get("chunk") is not None:
+        seen = seen & (j // op["chunk"] == i // op["chunk"])
+    return np.asarray(seen)
+
+
+def _sinks(call: Call, own: int, other: int, axis: int) -> Array:
+    """Return the sinks (input `own`) of the heads of input `other`, as (head, 1)."""
+    place, heads = call.places[own], call.places[other].region[axis]
+    if place.region != (heads,):
+        raise ValueError("sinks are of other heads")
+    return np.asarray(call.inputs[own][:, None])
+
+
+def _beside_sinks(call: Call, own: int, lse: Array) -> Array | float:
+    """Return which part of a softmax is not the sinks': (batch, seq, head, 1)."""
+    if len(call.inputs) <= own:
+        return 1.0
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(_sinks(call, own, 0, 2) - lse)))
 
 
 def _activation(call: Call) -> list[Array]:
@@ -478,24 +525,93 @@ def _activated(function: str, x: Array) -> Array:
 
 
 def _route(call: Call) -> list[Array]:
-    """Return the softmax over the best top_k experts of every token, or over all, and zero for all but the best."""
-    logits = call.inputs[0] @ call.inputs[1]
-    best = np.argsort(-logits, axis=-1, kind="stable")[..., : call.op["top_k"]]
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    kept = np.zeros_like(logits)
-    np.put_along_axis(kept, best, np.take_along_axis(weights, best, axis=-1), axis=-1)
-    return [kept / (kept if call.op["renormalise"] else weights).sum(axis=-1, keepdims=True)]
+    """Return the gates of every token: the scores of its best top_k experts, renormalised and scaled, zero for others.
+
+    Without `router` the scores are a softmax, chosen by the logits.
+    """
+    x, weight, *biases = call.inputs
+    router = {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0, "jitter": 0.0}
+    router |= call.op.get("router", {})
+    z = x @ weight
+    if router.get("bias"):
+        z = z + biases.pop(0)
+    if router["scores"] == "sparse_mixer":
+        return [router["scale"] * _sparse_mixer(z, router["jitter"])]
+    s = _softmax(z) if router["scores"] == "softmax" else 1 / (1 + np.exp(-z))
+    groups = router.get("groups")
+    c = s if groups or router.get("choice_bias") else z
+    if router.get("choice_bias"):
+        c = c + biases.pop(0)
+    if groups:
+        each = c.reshape(*c.shape[:-1], groups["count"], -1)
+        best = np.sort(each, axis=-1)
+        score = best[..., -1] + (best[..., -2] if groups["score"] == "sum_of_two" else 0)
+        c = np.where(_first(score, groups["top_k"])[..., None], each, -np.inf).reshape(c.shape)
+    gates = np.where(_first(c, call.op["top_k"]), s, 0)
+    if call.op["renormalise"]:
+        gates = gates / np.maximum(gates.sum(axis=-1, keepdims=True) + router["sum_eps"], router["least_sum"])
+    return [router["scale"] * gates]
+
+
+def _softmax(z: Array) -> Array:
+    """Return a softmax over the last dim."""
+    weights = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _first(x: Array, count: int) -> Array:
+    """Tell the largest numbers of the last dim, so many of them; of equal ones the first."""
+    best = np.argsort(-x, axis=-1, kind="stable")[..., :count]
+    found = np.zeros(x.shape, bool)
+    np.put_along_axis(found, best, np.True_, axis=-1)
+    return found
+
+
+def _sparse_mixer(z: Array, jitter: float) -> Array:
+    """Twice: of the logits that are left the largest m gets its part of a softmax over those near m."""
+    gates, left = np.zeros_like(z), z.copy()
+    for _ in range(2):
+        m = left.max(axis=-1, keepdims=True)
+        far = (m - z) / np.maximum(np.abs(z), m) > 2 * jitter
+        best = _first(left, 1)
+        gates = np.where(best, _softmax(np.where(far, -np.inf, left)), gates)
+        left = np.where(best, -np.inf, left)
+    return gates
 
 
 def _experts(call: Call) -> list[Array]:
-    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up)."""
-    x, gates, w_up, w_down, *w_gate = call.inputs
+    """Sum gate * f(x w_up) w_down over the experts that the weights hold, or with w_gate f(x w_gate) * (x w_up).
+
+    Biases are added to every product, that of w_down by the part of ffn that begins at 0.
+    """
+    x, gates, *weights = call.inputs
+    count = {2: 2, 3: 3, 4: 2, 6: 3}[len(weights)]
+    (w_up, w_down, *w_gate), biases = weights[:count], weights[count:]
     first, function, parts = call.start("expert", 2), call.op["function"], []
+    clamp, of_input = call.op.get("clamp"), call.op.get("gates_on") == "input"
     for e in range(len(w_up)):
-        up = x @ w_up[e]
-        inner = _activated(function, x @ w_gate[0][e]) * up if w_gate else _activated(function, up)
-        parts.append(gates[..., first + e, None] * (inner @ w_down[e]))
+        gate = gates[..., first + e, None]
+        row = gate * x if of_input else x
+        products = [row @ w[e] for w in (w_up, *w_gate)]
+        if biases:
+            products = [product + b[e] for product, b in zip(products, biases[::2], strict=True)]
+        if clamp:
+            g = np.minimum(products[1], clamp["limit"])
+            u = np.clip(products[0], -clamp["limit"], clamp["limit"])
+            inner = g / (1 + np.exp(-clamp["alpha"] * g)) * (u + 1)
+        else:
+            inner = _activated(function, products[-1]) * (products[0] if w_gate else 1)
+        made = inner @ w_down[e]
+        if biases and call.start("ffn", 2) == 0:
+            made = made + biases[1][e]
+        parts.append(np.where(gate == 0, 0, made) if of_input else gate * made)
     return [np.sum(parts, axis=0)]
+
+
+def _token_gate(call: Call) -> list[Array]:
+    """Multiply every token by the sigmoid of a product of its own."""
+    x, t, weight = call.inputs
+    return [x / (1 + np.exp(-(t @ weight)))[..., None]]
 
 
 def _add(call: Call) -> list[Array]:
@@ -575,7 +691,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "norm": _norm,
     "square_sums": _square_sums,
     "norm_by_sums": _norm_by_sums,
-    "scale": _scale,
+    "scale": _scaled,
     "linear": _linear,
     "bias": _bias,
     "rotate": _rotate,
@@ -583,6 +699,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "activation": _activation,
     "route": _route,
     "experts": _experts,
+    "token_gate": _token_gate,
     "add": _add,
     "last_token": _last_token,
     "multiply": _multiply,

@@ -38,11 +38,14 @@ from helixctl.dag import (
     Scale,
     SquareSums,
     Task,
+    TokenGate,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expert_rows
+from helixctl.dag.formulas import cached_keys, expert_matrices, expert_rows
+from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.errors import HelixError
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype
+from helixctl.program.row_blocks import row_blocks
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, RouterSpec
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
@@ -57,25 +60,64 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             rows = x.numel // depth
             cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
         case Attention(width):
-            queries, keys = (dag.value[v] for v in task.inputs[:2])
-            cost = device.attention(queries, keys.shape[1], width, task.flops, task.nbytes)
+            queries, keys, values = (dag.value[v] for v in task.inputs[:3])
+            if _composed(task.op, queries, values, device):
+                cost = device.composed(queries, values.shape[3], task.flops, capped=task.op.soft_cap is not None)
+            else:
+                flops = int(task.flops * _looked_at(task.op, queries))
+                cost = device.attention(queries, keys.shape[1], width, values.shape[3], flops, task.nbytes)
         case CachedAttention(width) | PartialAttention(width):
-            inputs = [dag.value[v] for v in task.inputs]
-            held, kv_heads = cached_keys(inputs, dag.tensor), inputs[1].shape[4]
-            cost = device.cached_attention(inputs[0], held, kv_heads, width, task.flops, task.nbytes)
+            cost = _over_a_cache(dag, task, task.op, width, device)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
+        case TokenGate():
+            cost = device.elementwise(task.kind, task.nbytes)
+            cost = Cost(cost.seconds + (_STEPS_OF_A_SCORE - 1) * device.task_overhead.value, cost.origins)
         case Route():
             x, gates = dag.value[task.inputs[0]], dag.value[task.outputs[0]]
-            cost = device.route(x.numel // x.shape[-1], gates.shape[-1], x.shape[-1], task.nbytes)
+            rows = x.numel // x.shape[-1]
+            cost = device.route(rows, gates.shape[-1], x.shape[-1], task.nbytes, _steps_of_a_route(task.op.router))
         case Experts():
             cost = _experts(dag, task, task.op, device)
         case _:
             raise TypeError(task.kind)  # a collective
     overhead = device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
+
+
+def _composed(op: AnyAttention, queries: Value, values: Value, device: _Device) -> bool:
+    """Whether an attention is made of products: no fused kernel computes it."""
+    return op.soft_cap is not None or (not device.cuda and values.shape[-1] != queries.shape[-1])
+
+
+def _looked_at(op: Attention, queries: Value) -> float:
+    """Pairs of a query and a key that are computed, to those that count: in blocks of rows under a mask there are more.
+
+    Without a window or chunks the masks that cut rows need are passed over.
+    """
+    if reaches_back(op) is None:
+        return 1.0
+    first, last = queries.region[1]
+    computed = 0
+    for block in row_blocks(op, first, last - first):
+        rows = block.last - block.first
+        computed += rows * (block.last - block.key) if block.masked else causal_pairs(op, block.first, rows)
+    return computed / causal_pairs(op, first, last - first)
+
+
+def _over_a_cache(dag: Dag, task: Task, op: CachedAttention | PartialAttention, width: int, device: _Device) -> Cost:
+    """Attention over a cache; on CUDA the keys that a window or a chunk reaches are copied together first."""
+    inputs = [dag.value[v] for v in task.inputs]
+    held, (queries, k, values) = cached_keys(op, inputs, dag.tensor), inputs[:3]
+    if _composed(op, queries, values, device):
+        return device.composed(queries, values.shape[-1], task.flops, capped=op.soft_cap is not None)
+    cost = device.cached_attention(queries, held, values, width, task.flops, task.nbytes)
+    if not device.cuda or reaches_back(op) is None:
+        return cost
+    row = (k.nbytes + values.nbytes) // (k.shape[1] * k.shape[3])  # of one position of all sequences
+    return Cost(cost.seconds + device.elementwise("copy", 2 * held * row).seconds, cost.origins)
 
 
 def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
@@ -113,14 +155,29 @@ def decode_attention_cost(
         HelixError: HX114, the device has no rate for the dtype.
     """
     device = _Device(cluster, dtype)
-    cost, overhead = device.decode(batch, heads, kv_heads, width, keys, queries), device.task_overhead
+    cost, overhead = device.decode(batch, heads, kv_heads, (width, width), keys, queries), device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
 # Sort the tokens by expert, collect them, and put together what the experts made of each.
 _STEPS_AROUND_EXPERTS = 10
 _STEPS_OF_A_ROUTE = 8
+_STEPS_OF_SCORES = 4  # where gates are not a softmax over the best: scores, gather, sum, quotient
+_STEPS_OF_GROUPS = 8
+_STEPS_OF_A_SCORE = 3
 _GATED = 3  # weights of a gated expert
+# How often a score is read or written where attention is made of products: made, scaled, masked, its maximum and sum
+# taken, subtracted from, raised, rounded and read; and divided, bent and multiplied by a soft cap.
+_PASSES_OVER_SCORES = 16
+_PASSES_OF_A_CAP = 6
+
+
+def _steps_of_a_route(router: RouterSpec) -> int:
+    """Kernels that make the gates from the logits."""
+    scored = router.scores != "softmax" or router.choice_bias or router.groups is not None
+    added = router.bias + router.choice_bias + (router.scale != 1)
+    twice = _STEPS_OF_A_ROUTE if router.scores == "sparse_mixer" else 0
+    return _STEPS_OF_A_ROUTE + added + twice + scored * _STEPS_OF_SCORES + bool(router.groups) * _STEPS_OF_GROUPS
 
 
 def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
@@ -129,7 +186,7 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     Where the device cannot group the products, one follows the other.
     """
     inputs = [dag.value[v] for v in task.inputs]
-    weights = inputs[2:]
+    weights, biases = expert_matrices(inputs), len(inputs[2:]) > _GATED
     held, hidden, ffn = weights[0].shape
     rows = expert_rows(op, inputs, dag.tensor)
     used = min(held, rows)
@@ -142,9 +199,19 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
     # Rows collected, and results scaled and added: read and written once each.
     moved = device.elementwise("add", 4 * rows * row_nbytes)
-    parts = (up, down, activation, moved, *gated)
+    more = []
+    if biases:  # collected by row, and added
+        more = [device.elementwise("add", 4 * rows * inner_nbytes)] * (len(weights) - 1)
+        more += [device.elementwise("add", 4 * rows * row_nbytes)]
+    if op.gates_on == "input":
+        more += [device.elementwise("multiply", 2 * rows * row_nbytes)]
+    if op.clamp:
+        more += [device.elementwise("activation", 4 * rows * inner_nbytes)]
+    parts = (up, down, activation, moved, *gated, *more)
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
-    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (_STEPS_AROUND_EXPERTS + len(gated))
+    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (
+        _STEPS_AROUND_EXPERTS + len(gated) + 2 * len(more)
+    )
     if not device.cuda:
         return Cost(seconds, origins)
     return Cost(seconds + c.SORTED_TOKENS.value, (*origins, c.SORTED_TOKENS))
@@ -239,12 +306,12 @@ class _Device:
             seconds = min(seconds, *(ceil(tiles * s / self.sms.value) * wave / s + partial[s] for s in c.SPLITS))
         return self._roofline(seconds, nbytes, self.matmul_share, self.sms)
 
-    def route(self, tokens: int, experts: int, depth: int, nbytes: int) -> Cost:
+    def route(self, tokens: int, experts: int, depth: int, nbytes: int, steps: int) -> Cost:
         """The logits of all experts, and the best of every token, which are sorted on CUDA row by row."""
         logits = self.matmul(tokens, experts, depth, nbytes)
         if not self.cuda:
             return logits
-        overhead = (_STEPS_OF_A_ROUTE - 1) * self.task_overhead.value
+        overhead = (steps - 1) * self.task_overhead.value
         return Cost(logits.seconds + tokens * c.SORTED_ROW.value + overhead, (*logits.origins, c.SORTED_ROW))
 
     def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
@@ -273,15 +340,17 @@ class _Device:
         arithmetic = ceil(tiles / self.sms.value) * self.sms.value * 2 * high * wide * depth / rate
         return Cost(max(arithmetic, traffic), (self.peak, self.matmul_share, self.sms, *shares))
 
-    def attention(self, queries: Value, keys: int, width: int, flops: int, nbytes: int) -> Cost:
+    def attention(self, queries: Value, keys: int, width: int, values: int, flops: int, nbytes: int) -> Cost:
         """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.
+
+        ``values``: dims of a head of values.
 
         Without a calibration, or where it has no softmax as wide as those of another kernel, on CUDA, the rate grows
         with the keys that a row sees, and a tile of queries takes its time however few keys there are. What the kernel
         makes is then copied into place.
         """
-        seen = flops / (4 * queries.numel)  # keys of a row, on average
         batch, rows, heads, head_dim = queries.shape
+        seen = flops / (2 * batch * rows * heads * (head_dim + values))  # keys of a row, on average
         table = self.calibration.attention.get(self.dtype) if self.calibration else None
         if table and (width <= c.WIDEST_FLASH_HEAD or table.width[-1] > c.WIDEST_FLASH_HEAD):
             # Measured causal: a row of s tokens sees (s + 1) / 2 keys on average. One that sees more takes as long
@@ -310,29 +379,52 @@ class _Device:
         seconds = max(flops / rate, tiles * c.ATTENTION_TILE.value / self.sms.value)
         seconds *= ceil(tiles / self.sms.value) * self.sms.value / tiles  # the last wave takes as long as a full one
         cost = self._roofline(seconds, nbytes, share, c.ATTENTION_HALF_KEYS, c.ATTENTION_TILE, self.sms)
-        return Cost(cost.seconds + self.elementwise("copy", 2 * queries.nbytes).seconds, cost.origins)
+        made = queries.nbytes // head_dim * values
+        return Cost(cost.seconds + self.elementwise("copy", 2 * made).seconds, cost.origins)
 
-    def cached_attention(self, queries: Value, keys: int, kv_heads: int, width: int, flops: int, nbytes: int) -> Cost:
-        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, of so many heads.
+    def composed(self, queries: Value, values: int, flops: int, *, capped: bool) -> Cost:
+        """Attention made of products, with a matrix of scores in float32 between them.
+
+        Args:
+            queries: (batch, rows, heads, head_dim).
+            values: dims of a head of values.
+            flops: of both products.
+            capped: whether scores have a soft cap.
+        """
+        scores = flops // (2 * (queries.shape[-1] + values))
+        share = self.matmul_share if self.cuda else c.CPU_MATMUL_SHARE
+        passes = _PASSES_OVER_SCORES + (_PASSES_OF_A_CAP if capped else 0)
+        streamed = self.elementwise("add", passes * scores * max(4, DTYPE_NBYTES[self.dtype]))
+        arithmetic = flops / (self.peak.value * share.value)
+        return Cost(arithmetic + streamed.seconds, (self.peak, share, *streamed.origins))
+
+    def cached_attention(self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int) -> Cost:
+        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
 
         A few rows read the cache and compute little; many are computed as ``attention`` is.
         """
         batch, rows, heads, head_dim = queries.shape
         if rows >= c.ATTENTION_ROWS:
-            return self.attention(queries, keys, width, flops, nbytes)
+            return self.attention(queries, keys, width, values.shape[-1], flops, nbytes)
         parts = head_dim // width
-        return self.decode(batch, heads * parts, kv_heads * parts, width, keys, rows)
+        widths = (width, values.shape[-1] // parts)
+        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows)
 
-    def decode(self, batch: int, heads: int, kv_heads: int, width: int, keys: int, queries: int = 1) -> Cost:
+    def decode(
+        self, batch: int, heads: int, kv_heads: int, widths: tuple[int, int], keys: int, queries: int = 1
+    ) -> Cost:
         """Attention of a few new tokens of every sequence over a cache; ``decode_attention_cost`` has the parameters.
+
+        ``widths``: dims of a softmax, of queries and keys, and of values.
 
         The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
         Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
         where there are too few of them to keep all SMs busy, the memory is not.
         """
-        cached = 2 * batch * kv_heads * keys * width * DTYPE_NBYTES[self.dtype]
+        width = widths[0]
+        cached = batch * kv_heads * keys * sum(widths) * DTYPE_NBYTES[self.dtype]
         share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
-        arithmetic = 4 * batch * heads * queries * keys * width / (self.peak.value * share.value)
+        arithmetic = 2 * batch * heads * queries * keys * sum(widths) / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None
         if table:
             caches = batch * kv_heads

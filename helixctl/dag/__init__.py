@@ -34,6 +34,7 @@ from helixctl.dag.ops import (
     Scale,
     SendReceive,
     SquareSums,
+    TokenGate,
 )
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "SquareSums",
     "Task",
     "Tensor",
+    "TokenGate",
     "Value",
     "dag_from_json",
 ]

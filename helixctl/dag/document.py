@@ -14,7 +14,7 @@ from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 from helixctl.dag.ops import COLLECTIVES, Narrow, Op, Packed, SendReceive
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
-from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName
+from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName, accumulator
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -65,7 +65,12 @@ class Tensor:
         return tuple((0, size) for size in self.shape)
 
     def given_dtype(self, model: Dtype) -> Dtype | Literal["int64"]:
-        """The dtype of an input or a weight of a model of this dtype: token ids and lengths are integers."""
+        """The dtype of an input or a weight of a model of this dtype.
+
+        Token ids and lengths are integers; what only the choice of experts looks at is held as scores are computed.
+        """
+        if self.name.endswith(".b_choice"):
+            return accumulator(model)
         return "int64" if self.name in _INTEGERS else model
 
 

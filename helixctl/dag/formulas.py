@@ -37,8 +37,11 @@ from helixctl.dag.ops import (
     Scale,
     SendReceive,
     SquareSums,
+    TokenGate,
 )
+from helixctl.dag.reach import causal_pairs, first_key, reaches_back
 
+_MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
@@ -53,50 +56,66 @@ def flops(  # noqa: PLR0911  one a kind
             depth = math.prod(x.shape[dims.index(dim)] for dim in op.contract)
             return 2 * depth * sum(y.numel for y in outputs)
         case Attention():
-            batch, rows, heads, width = inputs[0].shape
-            keys = inputs[1].shape[1]
-            first_row = inputs[0].region[1][0]
-            # A causal row r sees keys 0..r.
-            pairs = rows * first_row + rows * (rows + 1) // 2 if op.causal else rows * keys
-            return 4 * batch * heads * width * pairs
+            batch, rows, heads, _ = inputs[0].shape
+            pairs = causal_pairs(op, inputs[0].region[1][0], rows) if op.causal else rows * inputs[1].shape[1]
+            return 2 * batch * heads * _widths(inputs) * pairs
         case CachedAttention() | PartialAttention():
-            batch, rows, heads, width = inputs[0].shape
-            return 4 * batch * heads * width * _cached_pairs(op.causal, inputs, tensors)
+            batch, _, heads, _ = inputs[0].shape
+            return 2 * batch * heads * _widths(inputs) * _cached_pairs(op, inputs, tensors)
         case Merge():
             return 2 * inputs[0].numel
         case SquareSums():
             return 2 * sum(x.numel for x in inputs)
         case Route():
             return 2 * inputs[0].numel * outputs[0].shape[-1]
+        case TokenGate():
+            return inputs[0].numel + 2 * inputs[1].numel
         case Experts():
             x, w_up = inputs[0], inputs[2]
-            return 2 * len(inputs[2:]) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
+            return 2 * len(expert_matrices(inputs)) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
         case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
 
 
-def cached_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+def _widths(inputs: Sequence[Value]) -> int:
+    """Dims of a head of keys, and of one of values, together."""
+    return inputs[1].shape[-1] + inputs[2].shape[-1]
+
+
+def cached_keys(op: CachedAttention | PartialAttention, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
     """Keys of a sequence that a cached attention reads, of its lanes: those of the cache and the new ones.
 
     How many the cache holds is data; what ``length`` is seeded with counts.
     """
     q, k = inputs[:2]
+    held = _held(inputs, tensors)
+    read = held + tensors[q.tensor].shape[1] - first_key(op, held + q.region[1][0])
+    return -(-read * k.shape[2] // tensors[k.tensor].shape[2])
+
+
+def _held(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+    """Tokens of a sequence in the cache before the step, as they are counted."""
     init = tensors[inputs[3].tensor].init
-    held = (int(init[0]) if init else 0) + tensors[q.tensor].shape[1]
-    lanes = tensors[k.tensor].shape[2]
-    return -(-held * k.shape[2] // lanes)
+    return int(init[0]) if init else 0
 
 
-def _cached_pairs(causal: bool, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:  # noqa: FBT001
+def _cached_pairs(
+    op: CachedAttention | PartialAttention, inputs: Sequence[Value], tensors: Mapping[str, Tensor]
+) -> int:
     """Pairs of a new query of a sequence and a key of the cache that it attends to."""
     q, k = inputs[:2]
-    rows, (first, last), new = q.shape[1], q.region[1], tensors[q.tensor].shape[1]
-    init = tensors[inputs[3].tensor].init
-    held = int(init[0]) if init else 0
-    pairs = rows * held + ((first + 1 + last) * rows // 2 if causal else rows * new)
+    rows, held = q.shape[1], _held(inputs, tensors)
+    new = tensors[q.tensor].shape[1]
+    pairs = causal_pairs(op, held + q.region[1][0], rows) if op.causal else rows * (held + new)
     return -(-pairs * k.shape[2] // tensors[k.tensor].shape[2])
+
+
+def expert_matrices(inputs: Sequence[Value]) -> Sequence[Value]:
+    """The matrices among the inputs of a task of experts; biases stand behind them, one for each."""
+    weights = inputs[2:]
+    return weights[: len(weights) // 2] if len(weights) > _MOST_MATRICES else weights
 
 
 def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
@@ -122,10 +141,16 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             ids, table = inputs
             return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
         case CachedAttention() | PartialAttention():
-            q, k, v, *counts = inputs
+            q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
-            read = sum(x.nbytes for x in (k, v)) // positions * min(positions, cached_keys(inputs, tensors))
-            return q.nbytes + read + sum(x.nbytes for x in (*counts, *outputs))
+            read = sum(x.nbytes for x in (k, v)) // positions * min(positions, cached_keys(op, inputs, tensors))
+            return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
+        case Attention(causal=True) if reaches_back(op) is not None:
+            q, k, v, *others = inputs
+            start, stop = q.region[1]
+            seen, keys = min(k.shape[1], stop) - first_key(op, start), k.shape[1]
+            read = sum(x.nbytes for x in (k, v)) // keys * seen
+            return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
         case CacheWrite():
             k, v, cache, _, *counts = inputs
             written = -(-(k.nbytes + v.nbytes) * cache.shape[2] // tensors[cache.tensor].shape[2])

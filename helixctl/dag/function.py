@@ -7,6 +7,7 @@ unpartitioned. Nothing here knows of devices.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -37,9 +38,11 @@ from helixctl.dag.ops import (
     Route,
     Scale,
     SquareSums,
+    TokenGate,
+    contracted,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ModelSpec, MultipliersSpec, Step, VocabularySpec
+from helixctl.spec import ExpertsSpec, ModelSpec, MultipliersSpec, SharedExpertSpec, Step, VocabularySpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
@@ -48,8 +51,6 @@ COUNT = "count"  # real new tokens of every sequence in a step with a cache, whi
 _LENGTHS = (LENGTH, COUNT)
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
-_HEADS = ("head", "head_dim")
-_QKV = {"q": _HEADS, "k": ("kv_head", "head_dim"), "v": ("kv_head", "head_dim")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class Function:
     def defining(self) -> dict[str, Equation]:
         """The equation that defines each tensor; inputs and weights have none."""
         return {name: eq for eq in self.equations for name in eq.outputs}
+
+    @cached_property
+    def sums(self) -> frozenset[tuple[str, ...]]:
+        """The dims over which equations sum, those of one equation together."""
+        return frozenset(contracted(eq.op) for eq in self.equations)
 
     @cached_property
     def contracted(self) -> dict[str, tuple[str, ...]]:
@@ -198,6 +204,23 @@ class _Equations:
         self.equations.append(Equation(layer, cast("Level", level), name, op, inputs, outputs))
 
     @property
+    def qkv(self) -> dict[str, tuple[str, str]]:
+        """The dims of queries, keys and values beside those of tokens."""
+        return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in "qkv"}
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        """Those of what attention makes."""
+        return ("head", self.block.attention.value_dim_name)
+
+    @property
+    def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
+        """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
+        spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
+        window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+
+    @property
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
@@ -271,20 +294,23 @@ class _Equations:
         """What attention reads, and what it makes."""
         spec = self.block.attention
         norm = self.norm_weights(p + "attention_norm") if self.model.norm.before else ()
-        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in _QKV.items())
-        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in _QKV.items() if spec.qkv_bias)
+        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
+        biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
         shared = spec.qk_norm_over == "head" and spec.qk_norm_weight == "shared"
         weighted = spec.qk_norm and spec.qk_norm_weight != "none"
-        norms = [self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else _QKV[n])) for n in "qk" if weighted]
-        w_o = self.weight(p + "w_o", (*_HEADS, "hidden"), _HEADS)
-        b_o = [self.weight(p + "b_o", ("hidden",), _HEADS)] if spec.output_bias else []
+        norms = [
+            self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else self.qkv[n])) for n in "qk" if weighted
+        ]
+        w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
+        b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
+        sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
 
         normed = self.normed_before(i, "distribute.norm", x, norm, p + "attention_in")
-        q, k, v = (self.activation(p + n, *dims) for n, dims in _QKV.items())
+        q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
         self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
             unbiased = (q, k, v)
-            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in _QKV.items())
+            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items())
             self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
         if spec.qk_norm:
             q, k = self.normed_heads(i, p, q, k, norms)
@@ -292,15 +318,15 @@ class _Equations:
             long = spec.rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
             op, at = (RotateAt(spec.rotary, long), (LENGTH,)) if self.cached else (Rotate(spec.rotary, long), ())
             unrotated = (q, k, *at)
-            q, k = (self.activation(f"{p}{n}_rotated", *_QKV[n]) for n in "qk")
+            q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         if self.cached:
-            attention = self.cached_attention(i, p, q, k, v)
+            attention = self.cached_attention(i, p, (q, k, v), sinks)
         else:
-            attention = self.activation(p + "attention", *_HEADS)
-            self.define(i, "attend", Attention(spec.softmax_width, spec.causal), (q, k, v), attention)
+            attention = self.activation(p + "attention", *self.heads)
+            self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project.linear", Linear(_HEADS), (attention, w_o), projection)
+        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
         for bias in b_o:
             unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
             self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
@@ -309,7 +335,7 @@ class _Equations:
     def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
         """Queries and keys, normalised: every head alone, or all heads together."""
         spec, norm = self.block.attention, self.model.norm
-        targets = tuple(self.activation(f"{p}{n}_normed", *_QKV[n]) for n in "qk")
+        targets = tuple(self.activation(f"{p}{n}_normed", *self.qkv[n]) for n in "qk")
         if spec.qk_norm_over == "projection":
             sums = self.activation(p + "qk_squares", "qk")
             self.define(i, "distribute.squares", SquareSums(), (q, k), sums)
@@ -323,67 +349,110 @@ class _Equations:
                 self.define(i, f"attend.{n}_norm", per_head, (source, *own), target)
         return targets[0], targets[1]
 
-    def cached_attention(self, i: int, p: str, q: str, k: str, v: str) -> str:
+    def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec = self.block.attention
-        dims, init = ("batch", *_POSITION, "kv_head", "head_dim"), (0.0, 1.0)
-        caches = [self.tensor(f"{p}{n}_cache", "state", dims, init, f"{p}{n}_cached") for n in "kv"]
-        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims) for n in "kv")
+        spec, (q, k, v) = self.block.attention, qkv
+        dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
+        caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
+        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
         self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
         inputs = (q, k_cached, v_cached, *_LENGTHS)
         if self.step.lanes == 1:
-            attention = self.activation(p + "attention", *_HEADS)
-            self.define(i, "attend", CachedAttention(spec.softmax_width, spec.causal), inputs, attention)
+            attention = self.activation(p + "attention", *self.heads)
+            self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
             self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
-            for n, last in (("part", "head_dim"), ("lse", "softmax"))
+            for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
-        self.define(i, "attend", PartialAttention(spec.softmax_width, spec.causal), inputs, part, lse)
-        attention = self.activation(p + "attention", *_HEADS)
-        self.define(i, "attend.merge", Merge(spec.softmax_width), (part, lse), attention)
+        self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
 
     def feed_forward(self, i: int, p: str, x: str) -> str:
         """What the feed-forward network makes of what it reads."""
-        spec = self.block.feed_forward
-        experts = spec.experts
-        each = ("expert",) if experts else ()
+        experts = self.block.feed_forward.experts
         own_norm = self.model.norm.before and not self.model.side_by_side
         norm = self.norm_weights(p + "feed_forward_norm") if own_norm else ()
-        router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",)) if experts else ""
-        w_gate = [self.weight(p + "w_gate", (*each, "hidden", "ffn"), ("hidden",))] if spec.gated else []
-        w_up = self.weight(p + "w_up", (*each, "hidden", "ffn"), ("hidden",))
-        w_down = self.weight(p + "w_down", (*each, "ffn", "hidden"), ("ffn",))
-
-        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
         if experts:
-            gates = self.activation(p + "gates", "expert")
-            self.define(i, "feed_forward.route", Route(experts.top_k, experts.renormalise), (x, router), gates)
-            down = self.activation(p + "down", "hidden")
-            mixture = Experts(spec.activation, experts.top_k)
-            self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate), down)
-            return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
-        gate = [self.activation(p + "gate", "ffn")] if spec.gated else []
-        up, activated = self.activation(p + "up", "ffn"), self.activation(p + "activated", "ffn")
-        self.define(i, "feed_forward.up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
+            down = self.mixture(i, p, experts, x, norm)
+        else:
+            weights = self.network_weights(p)
+            x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+            down = self.network(i, p, x, weights)
+        return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
+
+    def network_weights(self, p: str, ffn: str = "ffn", of: str = "") -> tuple[list[str], str, str]:
+        """The weights of a network: the gate's, if it is gated, up, and down."""
+        gate = [self.weight(f"{p}w_{of}gate", ("hidden", ffn), ("hidden",))] if self.block.feed_forward.gated else []
+        up = self.weight(f"{p}w_{of}up", ("hidden", ffn), ("hidden",))
+        return gate, up, self.weight(f"{p}w_{of}down", (ffn, "hidden"), (ffn,))
+
+    def network(
+        self,
+        i: int,
+        p: str,
+        x: str,
+        weights: tuple[list[str], str, str],
+        shared: SharedExpertSpec | None = None,
+        score: Sequence[str] = (),
+    ) -> str:
+        """A network for all tokens: that of a layer, or its shared expert, with what scores a token."""
+        spec, of = self.block.feed_forward, "shared_" if shared else ""
+        ffn, (w_gate, w_up, w_down) = of + "ffn", weights
+        gate = [self.activation(f"{p}{of}gate", ffn)] if spec.gated else []
+        up, activated = self.activation(f"{p}{of}up", ffn), self.activation(f"{p}{of}activated", ffn)
+        self.define(i, f"feed_forward.{of}up", Linear(("hidden",)), (x, *w_gate, w_up), *gate, up)
         if spec.bias:
             unbiased = (*gate, up)
             biases = [self.weight(p + f"b_{n}", ("ffn",), ("hidden",)) for n in ("gate", "up")[2 - len(unbiased) :]]
             *gate, up = (self.activation(name + "_biased", "ffn") for name in unbiased)
             self.define(i, "feed_forward.bias", Bias(), (*unbiased, *biases), *gate, up)
-        self.define(i, "feed_forward.activation", Activation(spec.activation), (*gate, up)[:1], activated)
+        self.define(i, f"feed_forward.{of}activation", Activation(spec.activation), (*gate, up)[:1], activated)
         inner = activated
         if spec.gated:
-            inner = self.activation(p + "inner", "ffn")
-            self.define(i, "feed_forward.multiply", Multiply(), (activated, up), inner)
-        down = self.activation(p + "down", "hidden")
-        self.define(i, "feed_forward.down", Linear(("ffn",)), (inner, w_down), down)
+            inner = self.activation(f"{p}{of}inner", ffn)
+            self.define(i, f"feed_forward.{of}multiply", Multiply(), (activated, up), inner)
+        if score:
+            unscored, inner = inner, self.activation(f"{p}{of}scored", ffn)
+            self.define(i, f"feed_forward.{of}score", TokenGate(), (unscored, x, *score), inner)
+        down = self.activation(f"{p}{of}down", "hidden")
+        self.define(i, f"feed_forward.{of}down", Linear((ffn,)), (inner, w_down), down)
         if spec.bias:
-            b_down, biased = (
-                self.weight(p + "b_down", ("hidden",), ("ffn",)),
-                self.activation(p + "down_biased", "hidden"),
-            )
-            self.define(i, "feed_forward.down_bias", Bias(), (down, b_down), biased)
-            down = biased
-        return self.normed_after(i, "feed_forward.post_norm", down, p + "feed_forward_post_norm")
+            b_down = self.weight(p + "b_down", ("hidden",), ("ffn",))
+            unbiased_down, down = down, self.activation(p + "down_biased", "hidden")
+            self.define(i, "feed_forward.down_bias", Bias(), (unbiased_down, b_down), down)
+        return down
+
+    def mixture(self, i: int, p: str, experts: ExpertsSpec, x: str, norm: tuple[str, ...]) -> str:
+        """A mixture of experts, of the stream behind a norm if there is one; a shared expert is added to it."""
+        spec, router = self.block.feed_forward, experts.router
+        w_router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",))
+        b_router = [self.weight(p + "b_router", ("expert",), ("hidden",))] if router.bias else []
+        b_choice = [self.tensor(p + "b_choice", "weight", ("expert",), (0.0, 0.125))] if router.choice_bias else []
+        w_gate = [self.weight(p + "w_gate", ("expert", "hidden", "ffn"), ("hidden",))] if spec.gated else []
+        w_up = self.weight(p + "w_up", ("expert", "hidden", "ffn"), ("hidden",))
+        w_down = self.weight(p + "w_down", ("expert", "ffn", "hidden"), ("ffn",))
+        biases = []
+        if spec.bias:
+            its = {"b_up": "ffn", "b_down": "hidden", **({"b_gate": "ffn"} if spec.gated else {})}
+            biases = [self.weight(p + name, ("expert", dim), ("hidden",)) for name, dim in its.items()]
+        shared = experts.shared
+        shared_weights = self.network_weights(p, "shared_ffn", "shared_") if shared else None
+        scored = shared is not None and shared.scored
+        score = [self.weight(p + "w_shared_score", ("hidden",), ("hidden",))] if scored else []
+
+        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        gates = self.activation(p + "gates", "expert")
+        route = Route(experts.top_k, experts.renormalise, router)
+        self.define(i, "feed_forward.route", route, (x, w_router, *b_router, *b_choice), gates)
+        made = self.activation(p + ("routed" if shared else "down"), "hidden")
+        mixture = Experts(spec.activation, experts.top_k, spec.clamp, experts.gates_on)
+        self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate, *biases), made)
+        if shared is None or shared_weights is None:
+            return made
+        beside = self.network(i, p, x, shared_weights, shared, score)
+        down = self.activation(p + "down", "hidden")
+        self.define(i, "feed_forward.together", Add(), (made, beside), down)
+        return down

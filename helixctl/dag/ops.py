@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
-from helixctl.spec import Dtype, RotarySpec, accumulator
+from helixctl.spec import ClampSpec, Dtype, RotarySpec, RouterSpec, accumulator
 
 T = TypeVar("T")
 
@@ -19,7 +20,14 @@ def _unless(default: float | bool | None) -> Any:  # noqa: FBT001  a value
 
 Flag = Annotated[bool, _unless(default=False)]
 Factor = Annotated[float, _unless(1.0)]
+LaterCount = Annotated[int | None, Field(ge=1), _unless(None)]
+LaterNumber = Annotated[float | None, Field(gt=0), _unless(None)]
 Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
+
+
+def factor_of(scale: float | None, softmax_width: int) -> float:
+    """A scale of attention of its own, or that of the width of a softmax."""
+    return 1 / math.sqrt(softmax_width) if scale is None else scale
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -130,13 +138,31 @@ class Rotate:
 class Attention:
     """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
 
-    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim). Of H heads and G kv_heads, head h
-    attends with kv_head h // (H / G).
+    Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim); there may be a fourth, sinks
+    (head). Of H heads and G kv_heads, head h attends with kv_head h // (H / G). Where the heads of values have a width
+    of their own, v and the output have a dim v_dim instead of head_dim.
+
+    Attributes:
+        softmax_width: dims of a softmax.
+        causal: a token attends to itself and those before it.
+        window: causal alone; tokens that a token attends to at most, the last ones, itself among them.
+        chunk: causal alone; a token attends to those of its own chunk of so many positions: p // chunk is the same.
+        scale: what products are multiplied with; None: 1 / sqrt(softmax_width).
+        soft_cap: c, where scores x become c tanh(x / c), ahead of the mask; None: they stay.
     """
 
     kind: Literal["attention"] = field(default="attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -178,6 +204,15 @@ class CachedAttention:
     kind: Literal["cached_attention"] = field(default="cached_attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -192,6 +227,15 @@ class PartialAttention:
     kind: Literal["partial_attention"] = field(default="partial_attention", kw_only=True)
     softmax_width: Annotated[int, Field(strict=True, ge=1)]
     causal: Annotated[bool, Field(strict=True)]
+    window: LaterCount = None
+    chunk: LaterCount = None
+    scale: LaterNumber = None
+    soft_cap: LaterNumber = None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -215,17 +259,22 @@ class Activation:
     function: Function
 
 
+_PLAIN: Final = RouterSpec()
+
+
 @_op
 class Route:
-    """Gates of every token: a softmax, kept for its ``top_k`` best experts, zero for all others.
+    """Gates of every token: scores, kept for its ``top_k`` best experts, zero for all others.
 
-    Inputs: x (batch, seq, hidden), weight (hidden, expert). Of equal logits the lower expert is the better. The softmax
-    is over the ``top_k`` (``renormalise``), or else over all experts.
+    Inputs: x (batch, seq, hidden), weight (hidden, expert), bias (expert) where ``router`` has one, choice_bias
+    (expert) where it has one. Of equal numbers the lower expert is the better. A softmax is over the ``top_k``
+    (``renormalise``), or else over all experts.
     """
 
     kind: Literal["route"] = field(default="route", kw_only=True)
     top_k: Annotated[int, Field(strict=True, ge=1)]
     renormalise: Annotated[bool, Field(strict=True)] = True
+    router: Annotated[RouterSpec, Field(exclude_if=lambda router: router == _PLAIN)] = _PLAIN
 
 
 @_op
@@ -233,18 +282,36 @@ class Experts:
     """The sum over experts of gate * activation(x w_up) w_down; a token is computed where its gate is not zero.
 
     Inputs: x (batch, seq, hidden), gates (batch, seq, expert), w_up (expert, hidden, ffn), w_down (expert, ffn,
-    hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down.
-    ``top_k`` bounds the gates of a token that are not zero: an executor may look at so many of the largest.
+    hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down. Behind
+    them may stand biases of all of these products, in the same order: b_up (expert, ffn), b_down (expert, hidden), and
+    b_gate (expert, ffn) with w_gate; b_down counts where ffn begins. ``top_k`` bounds the gates of a token that are not
+    zero: an executor may look at so many of the largest. ``clamp`` bounds the activation. ``gates_on``: what a gate
+    multiplies.
     """
 
     kind: Literal["experts"] = field(default="experts", kw_only=True)
     function: Function
     top_k: Annotated[int, Field(strict=True, ge=1)]
+    clamp: Annotated[ClampSpec | None, Field(exclude_if=lambda clamp: clamp is None)] = None
+    gates_on: Annotated[Literal["output", "input"], Field(exclude_if=lambda on: on == "output")] = "output"
+
+
+@_op
+class TokenGate:
+    """Every token multiplied by a number of its own: y = x * sigmoid(t weight).
+
+    Inputs: x (batch, seq, shared_ffn), t (batch, seq, hidden) with all of hidden, weight (hidden).
+    """
+
+    kind: Literal["token_gate"] = field(default="token_gate", kw_only=True)
 
 
 @_op
 class Add:
-    """The elementwise sum of two values, the second times ``multiplier``."""
+    """The elementwise sum of two values, the second times ``multiplier``.
+
+    Both may be partial sums, over dims of their own.
+    """
 
     kind: Literal["add"] = field(default="add", kw_only=True)
     multiplier: Factor = 1.0
@@ -381,6 +448,7 @@ Op = Annotated[
     | Multiply
     | Route
     | Experts
+    | TokenGate
     | Add
     | LastToken
     | RotateAt

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
-from helixctl.dag import AllGather, AllToAll, Broadcast, Dag, Level, Narrow, Op, Packed, SendReceive, Task, Value
+from helixctl.dag import Add, AllGather, AllToAll, Broadcast, Dag, Level, Narrow, Op, Packed, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.dag.function import TOKEN, Equation, function_of, hidden_states
 from helixctl.dag.ops import contracted, made_dtype
@@ -186,17 +186,19 @@ class Builder:
 
         ``cut`` gives the interval of every dim that is not whole (``each``: of outputs that are cut otherwise). A dim
         that the equation contracts makes the output a partial sum, which is kept in float32 unless the layout says
-        otherwise (docs/adr/0004-reduction-dtype.md).
+        otherwise (docs/adr/0004-reduction-dtype.md). The sum of two partial sums is partial over the dims of both.
         """
         equation = self.function.defining[output]
+        inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         contract = contracted(equation.op)
         partial = tuple((dim, cut[dim]) for dim in contract if dim in cut and cut[dim] != (0, self._extents[dim]))
+        if isinstance(equation.op, Add):
+            partial = tuple(each for value in inputs for each in value.partial)
         outputs = []
         for place, tensor in enumerate(equation.outputs):
             dtype = made_dtype(equation.op, place, self.model.dtype, self._partial_dtype, partial=bool(partial))
             region = self._region(tensor, (each or {}).get(tensor, cut))
             outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
-        inputs = [self.held[tensor, rank] for tensor in equation.inputs]
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
         edges = self._edges(equation.op, 1, inputs, outputs)
         return self._add(Task(task_id, equation.layer, level, equation.op, (rank,), *edges))

@@ -50,7 +50,7 @@ def moves(layout: Layout, sharded: Sharded, dims: tuple[str, ...]) -> list[Move]
     found = []
     if made.owner != read.owner:
         found.append(Move(Broadcast(), "tensor", WHOLE))
-    if _cutting(layout, made.partial):
+    if _cutting(layout, made.partial) and read.partial != made.partial:
         if not want:
             return [Move(AllReduce(), "tensor", read)]
         (cut,) = want

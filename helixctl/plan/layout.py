@@ -299,8 +299,8 @@ def unsliced(  # noqa: PLR0911  one a slicing
     attention, slices = model.attention, layout.slices
     if slices == 1:
         return []
-    if attention.head_dim < slices:
-        return [f"{slices} slices for a head of {attention.head_dim} dims"]
+    if (least := min(attention.head_dim, attention.value_dim)) < slices:
+        return [f"{slices} slices for a head of {least} dims"]
     match layout.slicing:
         case "batch":
             smallest = workload.batch // (layout.data * layout.microbatches)
@@ -342,6 +342,9 @@ def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
 def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
     """Why there is not a piece of a feed-forward network for every device."""
     width, experts = block.feed_forward.intermediate_size, block.feed_forward.experts
+    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
+    if shared < layout.partitions:
+        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
     if layout.experts == 1 or experts is None:
         enough = width >= layout.partitions
         return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
@@ -380,8 +383,11 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         "head_dim": model.attention.head_dim,
         "ffn": model.feed_forward.intermediate_size,
     }
+    extents[model.attention.value_dim_name] = model.attention.value_dim
     if experts:
         extents["expert"] = experts.count
+        if experts.shared:
+            extents["shared_ffn"] = experts.shared.intermediate_size
     if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
         extents["qk"] = 2  # queries and keys, each with a sum of its own
     if vocabulary:

@@ -61,10 +61,10 @@ WHOLE: Final = Sharding()
 WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
 _HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
 _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
-_ROWS: Final = (_HEADS[0], Cut("head_dim", "slices"))  # of the output projection
 _COLUMNS: Final = (Cut("hidden", "tensor"),)
 _VOCABULARY: Final = (Cut("vocab", "tensor"),)
 _WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
+_SHARED_WIDTH: Final = (Cut("shared_ffn", "tensor"),)
 
 
 def kind_of(tensor: str) -> str:
@@ -87,10 +87,12 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         layout.shared_dim,
         layout.combine == "concat",
         residual(layout, step),
-        model.attention.causal,
+        _rows_of(model, step),
         model.attention.qkv_bias,
+        model.attention.value_dim_name,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
         step.logits == "last",
         step.cached is not None,
     )
@@ -103,10 +105,12 @@ class _Form(NamedTuple):
     shared_dim: str
     concat: bool
     stream: Sharding
-    causal: bool
+    rows: Rule
     qkv_bias: bool
+    value_dim: str
     squares: bool
     experts: bool
+    shared: bool
     last: bool
     cached: bool
 
@@ -115,6 +119,13 @@ class _Form(NamedTuple):
 def _table(form: _Form) -> Table:
     table = _attention(form) | _feed_forward(form) | _ends(form)
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
+
+
+def _rows_of(model: ModelSpec, step: Step) -> Rule:
+    """How query rows are dealt: evenly, too, where none of them attends to more than half of the others."""
+    attention = model.attention
+    reach = attention.sliding_window or attention.chunk
+    return "causal_rows" if attention.causal and (reach is None or 2 * reach > step.seq_len) else "even"
 
 
 def residual(layout: Layout, step: Step) -> Sharding:
@@ -134,33 +145,44 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     concat, stream = form.concat, form.stream
     queries, keys = _attended(form)
     bias = "_biased" if form.qkv_bias else ""
-    table = {f"{x}_{n}": _alike(*_SLICED_HEADS) for n in "qkv" for x in "wb"}
-    table |= {n: _alike(*_SLICED_HEADS) for n in "qkv"}
-    table |= {n + bias: Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qkv"}
+    sliced, values = Sharding(_SLICED_HEADS), _of_values(form, Sharding(_SLICED_HEADS))
+    made = {"q": sliced, "k": sliced, "v": values}
+    read = {"q": queries, "k": keys, "v": _of_values(form, keys)}
+    table = {f"{x}_{n}": Sharded(made[n], made[n]) for n in "qkv" for x in "wb"}
+    table |= {n: Sharded(made[n], made[n]) for n in "qkv"}
+    table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
     if form.squares:  # normalised as they are made, and then exchanged
-        table["qk_squares"] = Sharded(Sharding(partial=_ROWS), WHOLE)
+        table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
         table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
         table |= {f"{n}_normed": Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qk"}
     table |= {f"{n}_norm": _alike(*(_SLICED_HEADS if form.squares else _HEADS)) for n in "qk"}  # of every head, if any
-    attention = queries if form.shared_dim != "key" else Sharding(_SLICED_HEADS)  # of merged lanes
-    table["attention"] = Sharded(attention, WHOLE if concat else Sharding(_SLICED_HEADS))
+    attention = _of_values(form, queries) if form.shared_dim != "key" else values  # of merged lanes
+    table["attention"] = Sharded(attention, WHOLE if concat else values)
     if form.cached:
         table |= _cache(form)
-    table["w_o"] = _alike(*(_COLUMNS if concat else _SLICED_HEADS))
-    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=_ROWS), stream)
+    table["sinks"] = _alike(*_HEADS)
+    table["w_o"] = _alike(*(_COLUMNS if concat else values.cuts))
+    rows = tuple(cut for cut in values.cuts if cut.dim != "kv_head")
+    table["projection"] = Sharded(Sharding(_COLUMNS) if concat else Sharding(partial=rows), stream)
     table |= {n: Sharded(stream, stream) for n in ("projection_biased", "projection_normed", "residual")}
     table["attention_in"] = Sharded(stream, WHOLE)
     return table
 
 
+def _of_values(form: _Form, sharding: Sharding) -> Sharding:
+    """The sharding of values, whose heads may have a dim of their own."""
+    return Sharding(tuple(c._replace(dim=form.value_dim) if c.dim == "head_dim" else c for c in sharding.cuts))
+
+
 def _cache(form: _Form) -> dict[str, Sharded]:
     """The KV cache lies as attention takes keys and values; by key each slice has the positions of its lane."""
     lane = Cut("key_lane", "slices")
-    kept = (*_HEADS, lane) if form.shared_dim == "key" else _attended(form)[1].cuts
-    table = {f"{n}_{stage}": _alike(*kept) for n in "kv" for stage in ("cache", "cached")}
-    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_SLICED_HEADS))
+    keys = Sharding((*_HEADS, lane)) if form.shared_dim == "key" else _attended(form)[1]
+    kept = {"k": keys, "v": _of_values(form, keys)}
+    table = {f"{n}_{stage}": Sharded(kept[n], kept[n]) for n in "kv" for stage in ("cache", "cached")}
+    table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), _of_values(form, Sharding(_SLICED_HEADS)))
     table["attention_lse"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_HEADS))
     return table
 
@@ -174,7 +196,7 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
         case "seq":
-            rows = Cut("seq", "slices", "causal_rows" if form.causal else "even")
+            rows = Cut("seq", "slices", form.rows)
             return Sharding((*_HEADS, rows)), Sharding(_HEADS)
         case _:
             return Sharding(_SLICED_HEADS), Sharding(_SLICED_HEADS)
@@ -186,7 +208,16 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
     table |= {n: _alike(*width) for n in ("b_gate", "b_up", "gate_biased", "up_biased")}
     table |= {n: Sharded(form.stream, form.stream) for n in ("down_biased", "down_normed")}
-    table["down"] = Sharded(Sharding(partial=width), form.stream)
+    if form.experts:
+        table["b_down"] = _alike(*width[:1])
+    shared = _SHARED_WIDTH if form.shared else ()
+    if form.shared:
+        table |= {f"w_shared_{n}": _alike(*shared) for n in ("gate", "up", "down")}
+        table |= {f"shared_{n}": _alike(*shared) for n in ("gate", "up", "activated", "inner", "scored")}
+        # Both are partial sums; one reduction is of their sum.
+        table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
+        table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
+    table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table["output"] = Sharded(form.stream, form.stream)
     return table

@@ -29,11 +29,13 @@ from helixctl.dag import (
     Scale,
     SquareSums,
     Task,
+    TokenGate,
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
-from helixctl.program.constants import CausalMask, Constant, KeyPositions, RotaryTable, needs_mask
+from helixctl.program.constants import Constant, KeyPositions, RotaryTable
 from helixctl.program.draft import Draft
+from helixctl.program.row_blocks import mask_of
 from helixctl.program.view import Buffer, View, refined
 from helixctl.program.weights import held, side_by_side
 from helixctl.spec import RotarySpec
@@ -68,7 +70,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _square_sums(draft, task)
         case NormBySums():
             _norm_by_sums(draft, task)
-        case Embed() | Norm() | Route() | Experts() | Merge() | Best() | Choose():
+        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | Best() | Choose():
             _of_plain(draft, task)
 
 
@@ -196,14 +198,14 @@ def _cache_write(draft: Draft, task: Task) -> None:
 
 
 def _cached_attention(draft: Draft, task: Task) -> None:
-    q, k, v, *counts = task.inputs
+    q, k, v, *counts = task.inputs[:5]
     reads = [draft.plain(x).view for x in (q, k, v)] + [_of_sequences(draft, count, q) for count in counts]
     if len(task.outputs) > 1:
         writes = [draft.new(out_id).view for out_id in task.outputs]
     else:
         out = draft.new(task.outputs[0], draft.made_for_a_gather(task.outputs[0]))
         writes = [out.in_order([out.parts(d)[0] for d in draft.dims(task.outputs[0])])]
-    _kernel(draft, task, reads, writes, constants=(_positions(draft, k),))
+    _kernel(draft, task, reads, writes, _sinks(draft, task), (_positions(draft, k),))
 
 
 def _positions(draft: Draft, cache: str) -> Constant:
@@ -215,15 +217,19 @@ def _positions(draft: Draft, cache: str) -> Constant:
 
 def _attention(draft: Draft, task: Task, op: Attention) -> None:
     """The result is written as the gather that follows, if any, sends it."""
-    qkv = [draft.plain(v).view for v in task.inputs]
+    qkv = [draft.plain(v).view for v in task.inputs[:3]]
     start, stop = draft.dag.value[task.inputs[0]].region[1]
-    constants: tuple[Constant, ...] = ()
-    if needs_mask(op, start, stop - start):
-        constants = (draft.constant(CausalMask(start, stop - start, qkv[0].dtype)),)
+    mask = mask_of(op, start, stop - start, qkv[0].dtype)
+    constants = () if mask is None else (draft.constant(mask),)
     out_id = task.outputs[0]
     out = draft.new(out_id, draft.made_for_a_gather(out_id))
     in_order = out.in_order([out.parts(d)[0] for d in draft.dims(out_id)])
-    _kernel(draft, task, qkv, [in_order], constants=constants)
+    _kernel(draft, task, qkv, [in_order], _sinks(draft, task), constants)
+
+
+def _sinks(draft: Draft, task: Task) -> tuple[Weights, ...]:
+    """Those of an attention, if it has some."""
+    return tuple(held(draft, v) for v in task.inputs[3:] if draft.is_weight(v))
 
 
 def _activation(draft: Draft, task: Task) -> None:

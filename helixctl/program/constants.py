@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
-from helixctl.dag import Attention
 from helixctl.plan import Interval
 from helixctl.spec import RotarySpec
-
-MASKED_ROWS: Final = 1024  # query rows that are computed at once under a mask, which is as large as its block of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +28,21 @@ class RotaryTable:
 
 @dataclass(frozen=True, slots=True)
 class CausalMask:
-    """What query rows that begin at ``start`` see of the keys before them: 0 or minus infinity."""
+    """What the query rows of an attention see of the keys before them: 0 or minus infinity.
 
-    start: int
+    It is that of every block of rows: row i sees the key of column c if c - ``span`` is i at most and, where there is a
+    ``window``, more than i - ``window``.
+    """
+
     rows: int
+    span: int
+    window: int | None
     dtype: str
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of its axes."""
-        return mask_shape(self.start, self.rows)
+        return (self.rows, self.span + self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,3 @@ class KeyPositions:
 
 
 Constant = RotaryTable | CausalMask | KeyPositions
-
-
-def needs_mask(op: Attention, start: int, rows: int) -> bool:
-    """Whether a causal attention needs a mask of its own: its query rows are several, and not the first ones."""
-    return op.causal and start > 0 and rows > 1
-
-
-def blocks_of_rows(start: int, rows: int) -> list[Interval]:
-    """Rows in blocks for which a mask is small, and from whose end on no key is read."""
-    return [(first, min(first + MASKED_ROWS, start + rows)) for first in range(start, start + rows, MASKED_ROWS)]
-
-
-def mask_shape(start: int, rows: int) -> tuple[int, int]:
-    """The mask of the last block of rows, which holds that of any other: (rows of a block, keys up to its end)."""
-    block = min(rows, MASKED_ROWS)
-    return (block, blocks_of_rows(start, rows)[-1][0] + block)

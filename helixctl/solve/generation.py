@@ -98,6 +98,9 @@ class GenerationBounds:
     def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
         """Bytes of the cache of one layer on the first rank of a team."""
         shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
-        dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", "head_dim")
-        region = shares.region(dims, shares.of("k_cache").made, layout.team(0, 0)[0], (0, sequences))
-        return 2 * prod(stop - start for start, stop in region) * DTYPE_NBYTES[model.dtype]
+        rank, numel = layout.team(0, 0)[0], 0
+        for name, width in (("k_cache", "head_dim"), ("v_cache", model.attention.value_dim_name)):
+            dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", width)
+            region = shares.region(dims, shares.of(name).made, rank, (0, sequences))
+            numel += prod(stop - start for start, stop in region)
+        return numel * DTYPE_NBYTES[model.dtype]

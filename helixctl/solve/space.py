@@ -112,7 +112,10 @@ class _Space:
         """Sizes of the four mesh axes that make up the devices and may be legal."""
         left, constraints = self.cluster.devices, self.constraints
         attentions = [self.model.alike(kind).attention for kind in self.model.kinds]
-        most = {"groups": min(a.heads for a in attentions), "slices": min(a.head_dim for a in attentions)}
+        most = {
+            "groups": min(a.heads for a in attentions),
+            "slices": min(min(a.head_dim, a.value_dim) for a in attentions),
+        }
         sizes = [
             [int(constraints[axis])] if axis in constraints else [size for size in _divisors(left) if size <= whole]
             for axis, whole in {**most, "pipeline": self.model.layers}.items()

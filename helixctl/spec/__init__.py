@@ -11,9 +11,9 @@ from helixctl.spec.attention import (
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
     BlockSpec,
-    ExpertsSpec,
     FeedForwardSpec,
     ModelDocument,
     ModelSpec,
@@ -30,12 +30,14 @@ __all__ = [
     "AttentionTable",
     "BlockSpec",
     "CalibrationSpec",
+    "ClampSpec",
     "ClusterSpec",
     "CollectiveTable",
     "Count",
     "DecodeTable",
     "DeviceSpec",
     "Dtype",
+    "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",
     "LinearScaling",
@@ -49,6 +51,8 @@ __all__ = [
     "MultipliersSpec",
     "NormSpec",
     "RotarySpec",
+    "RouterSpec",
+    "SharedExpertSpec",
     "Spec",
     "Step",
     "StepName",

@@ -108,6 +108,14 @@ class RotarySpec(Spec):
         return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
 
 
+class TemperatureSpec(Spec):
+    """A factor of the queries that grows with their position p: 1 + scale log(1 + floor((p + offset) / every))."""
+
+    scale: Positive
+    every: Count
+    offset: Annotated[int, Field(strict=True, ge=0, le=1)] = 0
+
+
 class AttentionSpec(Spec):
     """Grouped-query attention; with as many ``kv_heads`` as ``heads``, multi-head attention.
 
@@ -118,13 +126,19 @@ class AttentionSpec(Spec):
     Attributes:
         heads, kv_heads: of queries; of keys and values, each for ``heads / kv_heads`` of the former (None: as many).
         head_dim: dims of every head; not always hidden_size / heads.
+        v_head_dim: dims of every head of values and of what attention makes of them (None: as many as head_dim).
         causal: a token attends to itself and those before it.
         qkv_bias, output_bias: biases of the projections.
         qk_norm: queries and keys are normalised, as the model's norms do it, before they are rotated.
         qk_norm_over: head: every head alone; projection: all heads together (OLMo 2), by rms_norm.
         qk_norm_weight: of norms of heads: shared by all heads; per_head: each head has its own (Command R+); none.
         rotary: the rotary embedding; None: none.
-        sliding_window: tokens that a token attends to, itself among them; longer sequences are refused.
+        sliding_window: tokens that a token attends to at most, the last ones, itself among them; None: all before it.
+        chunk: a token attends to those of its own chunk of so many positions, up to itself; None: there are no chunks.
+        scale: what products of queries and keys are multiplied with; None: 1/sqrt of the dims of a softmax.
+        soft_cap: c, where a score x becomes c tanh(x / c); None: scores stay.
+        sinks: every head attends to a learned logit besides, which has no value.
+        temperature: queries are scaled by their position; None: they are not.
     """
 
     heads: Count
@@ -139,11 +153,39 @@ class AttentionSpec(Spec):
     qk_norm_weight: Literal["shared", "per_head", "none"] = added("shared")
     rotary: RotarySpec | None = None
     sliding_window: Count | None = None
+    v_head_dim: Count | None = added(None)
+    chunk: Count | None = added(None)
+    scale: Positive | None = added(None)
+    soft_cap: Positive | None = added(None)
+    sinks: Annotated[bool, Field(strict=True)] = added(default=False)
+    temperature: TemperatureSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _what_is_masked_is_causal(self) -> Self:
+        for field, value in (("sliding_window", self.sliding_window), ("chunk", self.chunk)):
+            if value is not None and not self.causal:
+                raise Contradiction(f"{field} {value} of attention that is not causal", field)
+        if self.sliding_window is not None and self.chunk is not None:
+            raise Contradiction(f"sliding_window {self.sliding_window} and chunk {self.chunk}: give one", "chunk")
+        return self
+
+    @model_validator(mode="after")
+    def _a_sink_is_in_one_softmax(self) -> Self:
+        if self.sinks and self.softmax_slices > 1:
+            raise Contradiction(f"sinks of heads with softmax_slices {self.softmax_slices}", "sinks")
+        return self
 
     @model_validator(mode="after")
     def _softmax_slices_divide_the_head(self) -> Self:
         if self.head_dim % self.softmax_slices:
             msg = f"softmax_slices {self.softmax_slices} does not divide head_dim {self.head_dim}"
+            raise Contradiction(msg, "softmax_slices")
+        return self
+
+    @model_validator(mode="after")
+    def _one_softmax_for_values_of_another_width(self) -> Self:
+        if self.value_dim != self.head_dim and self.softmax_slices > 1:
+            msg = f"softmax_slices {self.softmax_slices} of heads whose values have {self.value_dim} dims"
             raise Contradiction(msg, "softmax_slices")
         return self
 
@@ -184,6 +226,16 @@ class AttentionSpec(Spec):
     def key_heads(self) -> int:
         """Heads of keys and values."""
         return self.kv_heads or self.heads
+
+    @property
+    def value_dim(self) -> int:
+        """Dims of a head of values."""
+        return self.v_head_dim or self.head_dim
+
+    @property
+    def value_dim_name(self) -> Literal["head_dim", "v_dim"]:
+        """The dim of tensors that these are: one of its own where they are not as many as those of keys."""
+        return "head_dim" if self.value_dim == self.head_dim else "v_dim"
 
     @property
     def queries_per_key(self) -> int:

@@ -14,7 +14,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.base import Dtype
 from helixctl.spec.cluster import ClusterSpec, no_peak
 from helixctl.spec.explain import Finding, examined
-from helixctl.spec.fields import dotted, shown
+from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.named import named_cluster
@@ -23,7 +23,6 @@ from helixctl.spec.origins import Origin, after_overrides
 from helixctl.spec.overrides import Override, apply_overrides, override, parse_overrides
 from helixctl.spec.parse import parse_mapping, read_text
 from helixctl.spec.placing import placed
-from helixctl.spec.sliding_window import window_that_bites
 
 __all__ = [
     "HUGGING_FACE_KEYS",
@@ -171,7 +170,7 @@ def validate_model(
         text: the file's text, to find the lines of errors.
         file: the file's name in diagnostics.
         overrides: ``--set`` texts to apply.
-        planned: the model is to be planned for its workload, so no sliding window may bite.
+        planned: the model is to be planned for its workload.
 
     Raises:
         HelixError: everything that is wrong, in the order of the file.
@@ -188,9 +187,6 @@ def validate_model(
     )
     if planned:
         model = _with_logits(model)
-    bite = window_that_bites(model, model.workload) if planned else None
-    if bite:
-        raise HelixError(placed([bite], text, file, overrides, origins))
     return Validated(model, after_overrides(origins, overrides) if origins else (), notes)
 
 
@@ -198,15 +194,10 @@ def for_planning(model: ModelDocument, cluster: ClusterSpec) -> ModelDocument:
     """A model as ``load_pair`` gives it to be planned on a cluster, where both were loaded or made otherwise.
 
     Raises:
-        HelixError: HX111, a sliding window bites; HX114, the devices have no rate for the model's dtype.
+        HelixError: HX114, the devices have no rate for the model's dtype.
     """
-    problems = []
-    if bite := window_that_bites(model, model.workload):
-        problems.append(Diagnostic(bite.code, bite.message, bite.hint, path=dotted(bite.path)))
     if model.dtype not in cluster.device.peak:
-        problems.append(no_peak(model.dtype, cluster.device))
-    if problems:
-        raise HelixError(problems)
+        raise HelixError(no_peak(model.dtype, cluster.device))
     return _with_logits(model)
 
 

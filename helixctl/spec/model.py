@@ -9,38 +9,22 @@ from pydantic import Field, model_validator
 
 from helixctl.spec.attention import AttentionSpec, Positive
 from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
+from helixctl.spec.experts import ClampSpec, ExpertsSpec
 from helixctl.spec.step import Step
 
 Activated = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
-
-
-class ExpertsSpec(Spec):
-    """A mixture of experts: a router gives every token the ``top_k`` best of ``count`` experts.
-
-    ``renormalise``: the gates of the ``top_k`` add up to 1 (Mixtral); else they are what a softmax over all experts
-    gives them.
-    """
-
-    count: Annotated[int, Field(strict=True, ge=2, le=4096)]
-    top_k: Count = 2
-    renormalise: Annotated[bool, Field(strict=True)] = True
-
-    @model_validator(mode="after")
-    def _top_k_are_there(self) -> Self:
-        if self.top_k > self.count:
-            raise Contradiction(f"top_k {self.top_k} of {self.count} experts", "top_k")
-        return self
 
 
 class FeedForwardSpec(Spec):
     """Two matrices with an activation between them; with ``experts``, so many of such networks and a router.
 
     Attributes:
-        intermediate_size: elements between the matrices.
+        intermediate_size: the width of the network, or of one expert.
         activation: gelu with erf, gelu_tanh its approximation, relu_squared relu(x)^2 (So et al. 2021).
         gated: a third matrix; its product, activated, multiplies that of the first (SwiGLU, Shazeer 2020).
         experts: the mixture; None: one network.
-        bias: every matrix has a bias.
+        bias: every matrix has a bias; with experts every matrix of each.
+        clamp: the bounds and the slope of a clamped activation; None: it is as it is. Of experts alone.
     """
 
     intermediate_size: Count
@@ -48,11 +32,20 @@ class FeedForwardSpec(Spec):
     gated: Annotated[bool, Field(strict=True)] = False
     experts: ExpertsSpec | None = None
     bias: Annotated[bool, Field(strict=True)] = added(default=False)
+    clamp: ClampSpec | None = added(None)
 
     @model_validator(mode="after")
-    def _experts_have_no_bias(self) -> Self:
-        if self.experts and self.bias:
-            raise Contradiction("experts with biases are not modelled", "bias")
+    def _clamp_is_of_gated_experts(self) -> Self:
+        plain = self.experts is None or not self.gated or self.activation != "silu"
+        if self.clamp is not None and plain:
+            raise Contradiction("a clamped activation is of gated experts with silu", "clamp")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_expert_is_plain(self) -> Self:
+        if self.experts and self.experts.shared and (self.bias or self.clamp):
+            field = "bias" if self.bias else "clamp"
+            raise Contradiction(f"{field} with a shared expert is not modelled", field)
         return self
 
 

@@ -6,10 +6,23 @@ from collections.abc import Callable
 from typing import Final
 
 from helixctl.dag import Attention, CachedAttention, Dag, Linear, Norm, PartialAttention, Task, Value
+from helixctl.dag.formulas import expert_matrices
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
 from helixctl.plan.layout import share
-from helixctl.verify.rule import Made, RuleError, all_of, axis_of, interval, made, op_of, same_tokens, whole_sum
+from helixctl.verify.findings import partial_text
+from helixctl.verify.rule import (
+    Made,
+    RuleError,
+    all_of,
+    axis_of,
+    interval,
+    made,
+    op_of,
+    same_tokens,
+    summed,
+    whole_sum,
+)
 
 
 def _embed(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -102,14 +115,13 @@ def _rotate(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 
 def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    q, k, v = values
+    q, k, v, *sinks = values
     softmax_width = op_of(task, Attention).softmax_width
+    _sinks_of(sinks, q.region[2])
     whole_sum(*values)
     keys = _key_heads(dag, q, k)
     for other in (k, v):
-        if (other.region[0], other.region[3]) != (q.region[0], q.region[3]):
-            msg = f"{q.id} and {other.id} differ in batch or head_dim"
-            raise RuleError(msg)
+        _same_part(dag, q, other)
         if other.region[2] != keys:
             have, need = interval(other.region[2]), interval(keys)
             msg = f"{other.id} has kv_head {have}; the heads {interval(q.region[2])} need {need}"
@@ -119,7 +131,28 @@ def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     if start % softmax_width or stop % softmax_width:
         msg = f"head_dim {start}:{stop} cuts a softmax of {softmax_width} dims"
         raise RuleError(msg)
-    return [made(dag, task.op, q.region)]
+    return [made(dag, task.op, (*q.region[:3], v.region[3]))]
+
+
+def _sinks_of(sinks: list[Value], heads: Interval) -> None:
+    """Refuse sinks of other heads."""
+    for sink in sinks:
+        if sink.region != (heads,):
+            msg = f"{sink.id} has head {interval(sink.region[0])}; the heads are {interval(heads)}"
+            raise RuleError(msg)
+
+
+def _same_part(dag: Dag, q: Value, other: Value) -> None:
+    """Refuse keys or values of other sequences than those of the queries, or of other dims.
+
+    Values that have a dim of their own must have all of it.
+    """
+    mine, its = (dag.tensor[value.tensor].dims[-1] for value in (q, other))
+    if other.region[0] != q.region[0] or (mine == its and other.region[-1] != q.region[-1]):
+        msg = f"{q.id} and {other.id} differ in batch or {its}"
+        raise RuleError(msg)
+    if mine != its:
+        all_of(dag, other, len(other.region) - 1, "a head of values has")
 
 
 def _key_heads(dag: Dag, q: Value, k: Value, axis: int = 2) -> Interval:
@@ -133,26 +166,59 @@ def _key_heads(dag: Dag, q: Value, k: Value, axis: int = 2) -> Interval:
     return keys
 
 
+def _add(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    """Of partial sums the sum has a term of each, if no dim is in both."""
+    first, second = values
+    if not (first.partial and second.partial):
+        return _elementwise(dag, task, values)
+    _alike(dag, values)
+    partial = (*first.partial, *second.partial)
+    dims = [dim for dim, _ in partial]
+    apart = summed(dag, [dim for dim, _ in first.partial]) + summed(dag, [dim for dim, _ in second.partial])
+    if summed(dag, dims) != apart or len(set(dims)) < len(dims):
+        msg = f"adds {first.id}, {partial_text(first.partial)}, and {second.id}, {partial_text(second.partial)}"
+        raise RuleError(msg)
+    return [made(dag, task.op, first.region, partial)]
+
+
 def _elementwise(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     whole_sum(*values)
+    _alike(dag, values)
+    return [made(dag, task.op, values[0].region)]
+
+
+def _alike(dag: Dag, values: list[Value]) -> None:
+    """Refuse values of other dims or of another region than the first."""
     first = values[0]
     for other in values[1:]:
         if dag.tensor[first.tensor].dims != dag.tensor[other.tensor].dims or first.region != other.region:
             msg = f"takes {first.id} and {other.id}, which are different regions"
             raise RuleError(msg)
-    return [made(dag, task.op, first.region)]
+
+
+def _token_gate(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, t, weight = values
+    whole_sum(*values)
+    for value, axis in ((t, 2), (weight, 0)):
+        all_of(dag, value, axis, "a token's score needs all")
+    if x.region[:2] != t.region[:2]:
+        msg = f"{x.id} and {t.id} are of different tokens"
+        raise RuleError(msg)
+    return [made(dag, task.op, x.region)]
 
 
 def _route(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    x, weight = values
-    whole_sum(x, weight)
-    for value, axis in ((x, 2), (weight, 0), (weight, 1)):
+    x, weight, *biases = values
+    whole_sum(*values)
+    for value, axis in ((x, 2), (weight, 0), (weight, 1), *((bias, 0) for bias in biases)):
         all_of(dag, value, axis, "a token's gates need all")
     return [made(dag, task.op, (*x.region[:2], weight.region[1]))]
 
 
 def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    x, gates, w_up, w_down, *w_gate = values
+    x, gates, *weights = values
+    w_up, w_down, *w_gate = expert_matrices(values)
+    biases = weights[2 + len(w_gate) :]
     whole_sum(*values)
     for value, axis in ((x, 2), (w_up, 1), (gates, 2)):
         all_of(dag, value, axis, "an expert needs all")
@@ -165,6 +231,10 @@ def _experts(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     if w_gate and w_gate[0].region != w_up.region:
         msg = f"{w_gate[0].id} and {w_up.id} are different regions"
         raise RuleError(msg)
+    for bias, weight in zip(biases, (w_up, w_down, *w_gate), strict=False):
+        if bias.region != (weight.region[0], weight.region[2]):
+            msg = f"{bias.id} and {weight.id} differ in more than the dim that is summed"
+            raise RuleError(msg)
     cuts = zip(contracted(task.op), w_down.region[:2], dag.tensor[w_down.tensor].full[:2], strict=True)
     partial = tuple((dim, iv) for dim, iv, whole in cuts if iv != whole)
     return [made(dag, task.op, (*x.region[:2], w_down.region[2]), partial)]
@@ -184,29 +254,32 @@ def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     whole_sum(*values)
     for x, cache in zip(pairs[:2], pairs[2:], strict=True):
         if (x.region[0], *x.region[2:]) != (cache.region[0], *cache.region[4:]):
-            msg = f"{x.id} and {cache.id} differ in batch, kv_head or head_dim"
+            msg = f"{x.id} and {cache.id} differ in batch, kv_head or {dag.tensor[x.tensor].dims[-1]}"
             raise RuleError(msg)
         all_of(dag, x, 1, "the cache takes all")
         for axis in (1, 3):
             all_of(dag, cache, axis, "a lane of the cache has all")
         same_tokens(length, x)
         same_tokens(count, x)
-    if pairs[2].region != pairs[3].region:
-        msg = f"{pairs[2].id} and {pairs[3].id} are different regions"
-        raise RuleError(msg)
+    _same_positions(*pairs[2:])
     return [made(dag, task.op, cache.region, output=i) for i, cache in enumerate(pairs[2:])]
+
+
+def _same_positions(k: Value, v: Value) -> None:
+    """Refuse caches of keys and of values that hold other sequences, positions or heads."""
+    if k.region[:5] != v.region[:5]:
+        msg = f"{k.id} and {v.id} are different regions"
+        raise RuleError(msg)
 
 
 def _over_cache(dag: Dag, values: list[Value], softmax_width: int) -> None:
     """What attention over a cache asks of its operands, lanes apart."""
-    q, k, v, length, count = values
+    q, k, v, length, count, *sinks = values
+    _sinks_of(sinks, q.region[2])
     whole_sum(*values)
-    if k.region != v.region:
-        msg = f"{k.id} and {v.id} are different regions"
-        raise RuleError(msg)
-    if (k.region[0], k.region[5]) != (q.region[0], q.region[3]):
-        msg = f"{q.id} and {k.id} differ in batch or head_dim"
-        raise RuleError(msg)
+    _same_positions(k, v)
+    for other in (k, v):
+        _same_part(dag, q, other)
     keys = _key_heads(dag, q, k, axis=4)
     if k.region[4] != keys:
         have, need = interval(k.region[4]), interval(keys)
@@ -225,30 +298,32 @@ def _over_cache(dag: Dag, values: list[Value], softmax_width: int) -> None:
 def _cached_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     _over_cache(dag, values, op_of(task, CachedAttention).softmax_width)
     all_of(dag, values[1], 2, "a softmax needs all")
-    return [made(dag, task.op, values[0].region)]
+    q, _, v = values[:3]
+    return [made(dag, task.op, (*q.region[:3], v.region[-1]))]
 
 
 def _partial_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    q, k = values[:2]
+    q, k, v = values[:3]
     _over_cache(dag, values, op_of(task, PartialAttention).softmax_width)
     all_of(dag, q, 3, "a lane attends with all")
     lane = k.region[2]
     if lane[1] - lane[0] != 1:
         msg = f"{k.id} has key_lane {interval(lane)}; a partial attention is over one lane"
         raise RuleError(msg)
-    batch, rows, heads, dims = q.region
+    batch, rows, heads, _ = q.region
     softmaxes = (0, dag.tensor[dag.value[task.outputs[1]].tensor].shape[-1])
-    part, lse = ((batch, lane, rows, heads, last) for last in (dims, softmaxes))
+    part, lse = ((batch, lane, rows, heads, last) for last in (v.region[-1], softmaxes))
     return [made(dag, task.op, part), made(dag, task.op, lse, output=1)]
 
 
 def _merge(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    part, lse = values
+    part, lse, *sinks = values
+    _sinks_of(sinks, part.region[3])
     whole_sum(*values)
     if (part.region[0], *part.region[2:4]) != (lse.region[0], *lse.region[2:4]):
         msg = f"{part.id} and {lse.id} differ in batch, seq or head"
         raise RuleError(msg)
-    for value in values:
+    for value in (part, lse):
         all_of(dag, value, 1, "a merge needs all")
     all_of(dag, lse, 4, "a merge needs all")
     return [made(dag, task.op, (part.region[0], *part.region[2:]))]
@@ -300,7 +375,8 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "multiply": _elementwise,
     "route": _route,
     "experts": _experts,
-    "add": _elementwise,
+    "token_gate": _token_gate,
+    "add": _add,
     "last_token": _last_token,
     "rotate_at": _rotate_at,
     "cache_write": _cache_write,

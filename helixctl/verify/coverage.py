@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from helixctl.dag import Dag, Tensor, Value
 from helixctl.dag.document import GIVEN
 from helixctl.errors import Diagnostic
-from helixctl.verify.rule import extents_of
+from helixctl.verify.rule import extents_of, summed
 from helixctl.verify.tiling import Box, Untiled, untiled
 
 
 def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
     """What the computing tasks make of every tensor tiles it once; replicas hold equal shares (HX407).
 
-    A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well.
+    A partial sum counts as a region with one more dim, the contracted one: partial sums tile it as well. So does each
+    term of a sum of partial sums by itself.
     """
     made: dict[str, list[Value]] = defaultdict(list)
     for task in dag.tasks:
@@ -32,12 +33,16 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
             message = f"tensor {tensor.name}: some of it is partial over other dims than the rest"
             yield Diagnostic("HX407", message, path=tensor.name)
             continue
-        summed = dims.pop() if dims else ()
-        extents = extents_of(dag, tensor.name) if summed else {}
-        full = tensor.full + tuple((0, extents[dim]) for dim in summed)
-        if problem := untiled(boxes, full, (*tensor.dims, *summed)):
-            path = _row(tensor, values, boxes, problem)
-            yield Diagnostic("HX407", f"tensor {tensor.name}: {problem.reason}", path=path)
+        contracted = dims.pop() if dims else ()
+        extents = extents_of(dag, tensor.name) if contracted else {}
+        for term in summed(dag, contracted) or [list[str]()]:
+            full = tensor.full + tuple((0, extents[dim]) for dim in term)
+            places = [*range(len(tensor.dims)), *(len(tensor.dims) + contracted.index(dim) for dim in term)]
+            of_term = [tuple(box[place] for place in places) for box in boxes] if len(term) < len(contracted) else boxes
+            if problem := untiled(of_term, full, (*tensor.dims, *term)):
+                path = _row(tensor, values, of_term, problem)
+                yield Diagnostic("HX407", f"tensor {tensor.name}: {problem.reason}", path=path)
+                break
 
 
 def check_ownership(dag: Dag) -> Iterator[Diagnostic]:

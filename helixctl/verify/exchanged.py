@@ -9,7 +9,17 @@ from helixctl.dag import AllGather, AllToAll, Dag, Narrow, ReduceScatter, Task, 
 from helixctl.dag.document import shares
 from helixctl.plan import Interval
 from helixctl.verify.findings import partial_text
-from helixctl.verify.rule import Made, RuleError, axis_of, extents_of, interval, op_of, whole_sum, without
+from helixctl.verify.rule import (
+    Made,
+    RuleError,
+    axis_of,
+    extents_of,
+    interval,
+    op_of,
+    summed,
+    whole_sum,
+    without,
+)
 from helixctl.verify.tiling import bounding, untiled
 
 
@@ -117,11 +127,13 @@ def _sum(dag: Dag, task: Task, pieces: list[Value]) -> Made:
             )
             raise RuleError(msg)
     boxes = [tuple(interval for _, interval in piece.partial) for piece in pieces]
+    for term in summed(dag, dims):
+        of_term = [tuple(box[dims.index(dim)] for dim in term) for box in boxes]
+        if len(set(of_term)) < len(of_term) or untiled(of_term, bounding(of_term), term):
+            text = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
+            msg = f"the partial sums do not meet without gap or overlap: {text}"
+            raise RuleError(msg)
     whole = bounding(boxes)
-    if len(set(boxes)) < len(boxes) or untiled(boxes, whole, dims):
-        summed = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
-        msg = f"the partial sums do not meet without gap or overlap: {summed}"
-        raise RuleError(msg)
     extents = extents_of(dag, first.tensor)
     if unknown := [dim for dim in dims if dim not in extents]:
         raise RuleError(f"{first.id} is {partial_text(first.partial)}, and the model has no {unknown[0]}")

@@ -42,7 +42,7 @@ def partial_text(partial: tuple[tuple[str, Interval], ...]) -> str:
 
 def op_text(op: Op) -> str:
     """``activation (function gelu)``."""
-    attributes = ", ".join(f"{k} {v}" for k, v in asdict(op).items() if k != "kind")
+    attributes = ", ".join(f"{k} {v}" for k, v in asdict(op).items() if k != "kind" and v is not None)
     return f"{op.kind} ({attributes})" if attributes else op.kind
 
 

@@ -125,7 +125,8 @@ def _gathered(dag: Dag, task: Task) -> Iterator[Diagnostic]:
     attention = kind_of(dag.value[task.inputs[0]].tensor) == "attention"
     if maker is None or maker.moves or not attention or not isinstance(task.op, AllGather):
         return
-    shared = "head_dim" if layout.shared_dim == "key" else layout.shared_dim  # of merged lanes
+    own = dag.tensor[dag.value[task.inputs[0]].tensor].dims[-1]
+    shared = own if layout.shared_dim in {"key", "head_dim"} else layout.shared_dim  # by key: of merged lanes
     first = shared if layout.gather_order == "slices_first" else "head"
     if min(layout.groups, layout.slices) > 1 and task.op.dim != first:
         yield finding("HX414", dag, task, f"gathers {task.op.dim} first; the layout {layout} gathers {first} first")

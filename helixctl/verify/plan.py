@@ -11,11 +11,10 @@ from helixctl.plan.document import FORMAT_VERSION
 from helixctl.plan.size import about, too_large
 from helixctl.plan.steps import steps_of
 from helixctl.spec.model import no_logits
-from helixctl.spec.sliding_window import window_that_bites
 
 
 def check_plan(plan: Plan) -> Iterator[Diagnostic]:
-    """Format version (HX304), digests (HX302), layout (HX303), size (HX305), logits (HX109) and windows (HX111)."""
+    """Format version (HX304), digests (HX302), layout (HX303), size (HX305) and logits (HX109)."""
     if plan.format_version != FORMAT_VERSION:
         yield Diagnostic("HX304", f"the plan's format_version {plan.format_version} is not {FORMAT_VERSION}")
     for name in ("model", "cluster", "workload"):
@@ -29,8 +28,6 @@ def check_plan(plan: Plan) -> Iterator[Diagnostic]:
         yield large
     if message := no_logits(plan.model, plan.workload):
         yield Diagnostic("HX109", message)
-    if bite := window_that_bites(plan.model, plan.workload):
-        yield Diagnostic(bite.code, bite.message, bite.hint)
 
 
 def check_embedded_plan(dag: Dag) -> Iterator[Diagnostic]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from helixctl.dag import (
@@ -20,6 +21,7 @@ from helixctl.dag import (
     Tensor,
     Value,
 )
+from helixctl.dag.function import function_of
 from helixctl.dag.ops import made_dtype
 from helixctl.plan import Interval
 from helixctl.plan.layout import full_extents
@@ -83,6 +85,22 @@ def same_tokens(length: Value, x: Value, *, axis: int = 0) -> None:
     if not first <= batch[0] < batch[1] <= last:
         msg = f"{length.id} has batch {interval(length.region[0])}; {x.id} has batch {interval(batch)}"
         raise RuleError(msg)
+
+
+def summed(dag: Dag, dims: Sequence[str]) -> list[list[str]]:
+    """The terms of a partial sum over these dims: those that one equation of the model sums over are one term.
+
+    A sum of partial sums has a term of each; the parts of every term must meet by themselves.
+    """
+    together = function_of(dag.plan.model, dag.work).sums
+    terms: list[list[str]] = []
+    for dim in dims:
+        its = next((term for term in terms if any({dim, other} <= {*its} for its in together for other in term)), None)
+        if its is None:
+            terms.append([dim])
+        else:
+            its.append(dim)
+    return terms
 
 
 def axis_of(tensor: Tensor, dim: str) -> int:

@@ -29,6 +29,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     SquareSums,
+    TokenGate,
 )
 from helixctl.errors import Diagnostic
 from helixctl.verify.findings import finding
@@ -41,7 +42,7 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     Attention: (3, 1),
     Add: (2, 1),
     Multiply: (2, 1),
-    Route: (2, 1),
+    TokenGate: (3, 1),
     LastToken: (2, 1),
     CacheWrite: (6, 2),
     CachedAttention: (5, 1),
@@ -167,10 +168,15 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  o
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case Attention() | CachedAttention() | Merge():
+            least, made = _ENDS[type(op)]
+            return min(max(ins, least), least + 1), made  # with or without sinks
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
+        case Route():
+            return 2 + op.router.bias + op.router.choice_bias, 1
         case Experts():
-            return min(max(ins, 4), 5), 1  # with or without w_gate
+            return min((4, 5, 6, 8), key=lambda fits: abs(fits - ins)), 1  # with or without w_gate, and with biases
         case _:
             return _ENDS.get(type(op), (1, 1))
 

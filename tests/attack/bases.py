@@ -11,7 +11,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
-from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, REAL, merged, plan_for
 
 # The paper's model, made so small that a dag fits on some pages.
 DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
@@ -87,6 +87,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),
+    "shared expert, chosen by groups": _real(
+        2, 2, {"feed_forward": GROUPED, "vocabulary": None}, slicing="batch", experts=2, combine="reduce"
+    ),
+    "experts with biases": _real(3, 1, {"feed_forward": BIASED}, experts=3, residual="sharded", combine="reduce"),
     "sharded, last tokens": _real(
         3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
     ),

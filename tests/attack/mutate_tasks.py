@@ -206,6 +206,7 @@ OPS: dict[str, Data] = {
     "multiply": {},
     "route": {"top_k": 2, "renormalise": True},
     "experts": {"function": "gelu", "top_k": 2},
+    "token_gate": {},
     "add": {},
     "last_token": {},
     "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
@@ -233,7 +234,7 @@ SIMILAR = (
     ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"), ("rotate_at", "rotate"), ("choose", "best"),
     ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
-    ("packed", "all_gather"), ("packed", "all_to_all"),
+    ("token_gate", "multiply"), ("token_gate", "add"), ("packed", "all_gather"), ("packed", "all_to_all"),
 )  # fmt: skip
 
 
@@ -346,6 +347,85 @@ def _renormalise(v: Victim) -> None:
     _attributes(v, "renormalise", ("route",), (True, False))
 
 
+@mutation("what a router makes of its logits", "HX109", "HX401", "HX411")
+def _router(v: Victim) -> None:
+    """A field of the router, in one op or in all that are equal; the first of its options is its default."""
+    options: dict[str, tuple[Any, ...]] = {
+        "scores": ("softmax", "sigmoid", "sparse_mixer", "tanh"),
+        "bias": (False, True, 1),
+        "choice_bias": (False, True),
+        "groups": (None, {"count": 2, "top_k": 1, "score": "best"}, {"count": 2, "top_k": 2, "score": "sum_of_two"}),
+        "scale": (1.0, 2.5, 2.5 * (1 + 2**-52), 0.0, -1.0),
+        "sum_eps": (0.0, 1e-20, 1e-12, -1.0),
+        "least_sum": (0.0, 1e-20, 1e-12),
+        "jitter": (0.0, 0.01, 0.02),
+    }
+    task = v.pick([t for t in v.data["tasks"] if t["op"]["kind"] == "route" and "router" in t["op"]])
+    old, name = copy(task["op"]), v.random.choice([*options])
+    new = {**old["router"], name: another(v.random, old["router"].get(name, options[name][0]), options[name])}
+    for other in v.data["tasks"] if v.random.random() < 0.5 else [task]:
+        if other["op"] == old:
+            other["op"] = {**old, "router": new}
+
+
+@mutation("a router left out, or added", "HX401", "HX411")
+def _router_or_none(v: Victim) -> None:
+    op = v.task_of_kind("route")["op"]
+    if op.pop("router", None) is None:
+        op["router"] = {"scores": "sigmoid"}
+
+
+@mutation("clamp of experts", "HX401", "HX411")
+def _clamp(v: Victim) -> None:
+    op = v.task_of_kind("experts")["op"]
+    old = op.pop("clamp", None)
+    if old is None or v.random.random() < 0.7:
+        limit, alpha = old.values() if old else (7.0, 1.702)
+        op["clamp"] = v.random.choice(({"limit": limit + 1, "alpha": alpha}, {"limit": limit, "alpha": alpha + 2**-20}))
+
+
+@mutation("what gates multiply", "HX401", "HX411")
+def _gates_on(v: Victim) -> None:
+    op = v.task_of_kind("experts")["op"]
+    op["gates_on"] = another(v.random, op.get("gates_on", "output"), ("output", "input", "both"))
+
+
+@mutation("a bias of experts left out, or two exchanged", "HX401", "HX406", "HX411")
+def _bias_of_experts(v: Victim) -> None:
+    task = v.pick([t for t in v.data["tasks"] if t["op"]["kind"] == "experts" and len(t["inputs"]) > 5])
+    if v.random.random() < 0.5:
+        task["inputs"].pop()
+    else:
+        task["inputs"][-1], task["inputs"][-2] = task["inputs"][-2], task["inputs"][-1]
+
+
+@mutation("a term of a sum left out, or added twice", "HX401", "HX406", "HX411")
+def _term(v: Victim) -> None:
+    """A shared expert that is not added, or added in the place of the others."""
+    task = v.pick(
+        [t for t in v.data["tasks"] if t["op"]["kind"] == "add" and all(v.values[i]["partial"] for i in t["inputs"])]
+    )
+    i = v.random.randrange(2)
+    task["inputs"][i] = task["inputs"][1 - i]
+
+
+@mutation("partial dims of a sum of two sums", "HX401", "HX406", "HX407")
+def _terms(v: Victim) -> None:
+    """Of one of its terms, or all of them in another order."""
+    task = v.pick(
+        [t for t in v.data["tasks"] if t["op"]["kind"] == "add" and all(v.values[i]["partial"] for i in t["inputs"])]
+    )
+    partial = v.values[task["outputs"][0]]["partial"]
+    match v.random.randrange(3):
+        case 0:
+            partial.pop(v.random.randrange(len(partial)))
+        case 1:
+            partial.reverse()
+        case _:
+            ends = partial[v.random.randrange(len(partial))][1]
+            ends[1] += 1
+
+
 @mutation("dim of a gather, a scatter or a part", "HX406")
 def _gather_dim(v: Victim) -> None:
     _attributes(
@@ -371,7 +451,7 @@ def _attribute(v: Victim) -> None:
     key = v.random.choice(("x", *op))
     if key == "x":
         op["x"] = 1
-    elif key == "renormalise":  # which may be left out
+    elif key in {"renormalise", "router", "clamp", "gates_on"}:  # which may be left out
         raise InapplicableError
     else:
         del op[key]

@@ -33,6 +33,19 @@ REAL: dict[str, Any] = {
     "dtype": "float32",
 }
 EXPERTS = {"experts": {"count": 5, "top_k": 2, "renormalise": False}}
+# DeepSeek V3's router and a shared expert that Qwen 2 scores; gpt-oss's experts.
+GROUPED: dict[str, Any] = {
+    "experts": {
+        "count": 6, "top_k": 2, "shared": {"intermediate_size": 9, "scored": True},
+        "router": {"scores": "sigmoid", "choice_bias": True, "groups": {"count": 3, "top_k": 2}, "scale": 2.5,
+                   "sum_eps": 1e-20},
+    }
+}  # fmt: skip
+BIASED: dict[str, Any] = {
+    "experts": {"count": 5, "router": {"bias": True}},
+    "bias": True,
+    "clamp": {"limit": 7.0, "alpha": 1.702},
+}
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

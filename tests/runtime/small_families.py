@@ -33,10 +33,16 @@ _VISION: Final = {
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
+    "gemma2": ("gemma2", {**_WIDE, "query_pre_attn_scalar": 20, "sliding_window": 6, "final_logit_softcapping": 2.0}),
     "olmo2": ("olmo2", {}),
     "glm4": ("glm4", _WIDE),
     "cohere": ("cohere", {}),
     "cohere with q and k norms": ("cohere", {"use_qk_norm": True}),
+    "cohere2": ("cohere2", {"sliding_window": 6, "num_hidden_layers": 4}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "logits_scaling": 6.0, "attention_multiplier": 0.2},
+    ),
     "seed_oss": ("seed_oss", {**_WIDE, "mlp_bias": True, "attention_out_bias": True}),
     "ernie4_5": ("ernie4_5", {**_WIDE, "use_bias": True}),
     "starcoder2": ("starcoder2", {}),
@@ -66,7 +72,7 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
                 if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
-                    around = 0.0 if "bias" in parameter_name or kind == "gemma" else 1.0
+                    around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)

@@ -29,7 +29,7 @@ from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime import cuda_rules
 from tests.runtime.families import FAMILIES
-from tests.runtime.models import EXPERTS, REAL, merged
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, REAL, merged
 from tests.runtime.rehearsal import CUDA, Rehearsed, _item, call, empty, exchanged, rehearse, stage
 from tests.runtime.unusual import VALID
 
@@ -102,6 +102,18 @@ LAYOUTS: dict[str, tuple[int, int, dict[str, Any]]] = {
 }
 ODD_MIXTURE = {"feed_forward": EXPERTS}
 MIXTURE = {"hidden_size": 40, "feed_forward": EXPERTS | {"intermediate_size": 48}}
+ROUTED: dict[str, dict[str, Any]] = {
+    "groups and a shared expert": GROUPED | {"intermediate_size": 48},
+    "biases and a clamp": BIASED | {"intermediate_size": 48},
+    "two gates of a sparse mixer": {
+        "intermediate_size": 48,
+        "experts": {"count": 6, "renormalise": False, "router": {"scores": "sparse_mixer", "jitter": 0.01}},
+    },
+    "gates on inputs": {
+        "intermediate_size": 48,
+        "experts": {"count": 6, "top_k": 1, "renormalise": False, "gates_on": "input", "router": {"scores": "sigmoid"}},
+    },
+}
 UNPADDED, TIED = {"attention": {"head_dim": 10}}, {"vocabulary": {"tied": True}}
 OFTEN = {(dtype, "sharded") for dtype in DTYPES} | {("float16", layout) for layout in LAYOUTS}
 
@@ -125,6 +137,13 @@ def test_a_model_with_all_that_real_ones_have(dtype: str, layout: str) -> None:
 )
 def test_a_mixture_of_experts(groups: int, slices: int, axes: dict[str, Any], dtype: str) -> None:
     check(real(groups, slices, MIXTURE | {"dtype": dtype}, **axes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ROUTED)
+def test_a_mixture_with_a_router_of_its_own(name: str, dtype: str) -> None:
+    """No router asks the host, nor does what stands beside the experts."""
+    check(real(2, 1, {"hidden_size": 40, "feed_forward": ROUTED[name], "dtype": dtype}, experts=2, residual="sharded"))
 
 
 @pytest.mark.parametrize("dtype", HALF)

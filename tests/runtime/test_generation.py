@@ -21,7 +21,7 @@ from helixctl_runtime.check.reference import evaluate, relative_error
 from helixctl_runtime.generate import Prompts, generate
 from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.runtime.generation import CPU, session_of
-from tests.runtime.test_transformers import ALWAYS, SIZES, cluster
+from tests.runtime.test_transformers import ALWAYS, SIZES, cluster, fill
 
 LENGTHS = (1, 7, 13, 13)
 LONG = 64  # tokens after each prompt in the sweep
@@ -57,12 +57,7 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         torch.manual_seed(1)
         config = transformers.AutoConfig.for_model(request.param, **sizes)
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "norm" in name or "bias" in name:
-                    parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
-                elif parameter.dim() > 1:
-                    parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
+        fill(model)
         model.save_pretrained(folder)
         ids = torch.randint(1, sizes["vocab_size"], (len(LENGTHS), max(LENGTHS)))
         tokens = []

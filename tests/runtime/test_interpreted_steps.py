@@ -34,6 +34,9 @@ LENGTHS = np.array([11, 1, 4, 7, 8])
 CHUNK = 4
 COUNTS = [np.clip(LENGTHS - first, 0, CHUNK) for first in range(0, LONGEST, CHUNK)]  # of the steps of the prefill
 # The dims of a head are cut, so that it is neither rotated nor normalised.
+CAPPED: dict[str, Any] = {"attention": {"scale": 0.61, "soft_cap": 0.9}}
+SINKS: dict[str, Any] = {"attention": {"sinks": True, "sliding_window": 4}}
+NARROW: dict[str, Any] = {"attention": {"v_head_dim": 7}}
 CUT: dict[str, Any] = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 
 
@@ -116,6 +119,22 @@ LAYOUTS: dict[str, Plan] = {
     "sharded": steps_for(3, 1, residual="sharded", combine="reduce"),
     "sharded, key, tied": steps_for(2, 2, {"vocabulary": {"tied": True}}, slicing="key", residual="sharded"),
     "experts": steps_for(2, 1, {"feed_forward": EXPERTS}, experts=2),
+    "window, key": steps_for(3, 2, {"attention": {"sliding_window": 5}}, slicing="key"),
+    "window, lanes out of reach": steps_for(1, 4, {"attention": {"sliding_window": 3}}, slicing="key", key_block=4),
+    "window of one, batch": steps_for(1, 2, {"attention": {"sliding_window": 1}}, slicing="batch"),
+    "window": steps_for(6, 1, {"attention": {"sliding_window": 6}}, combine="reduce"),
+    "chunks, key": steps_for(1, 3, {"attention": {"chunk": 6}}, slicing="key"),
+    "chunks": steps_for(2, 1, {"attention": {"chunk": 5}}, pipeline=2),
+    "scale and cap, key": steps_for(3, 2, CAPPED, slicing="key"),
+    "scale and cap": steps_for(1, 2, {**CUT, "attention": {**CUT["attention"], **CAPPED["attention"]}}),
+    "sinks, key": steps_for(2, 3, SINKS, slicing="key", combine="reduce"),
+    "sinks of keys held twice": steps_for(6, 1, SINKS),
+    "sinks, batch": steps_for(2, 2, SINKS, slicing="batch"),
+    "narrow values, key": steps_for(3, 2, NARROW, slicing="key"),
+    "narrow values, key, groups first": steps_for(2, 2, NARROW, slicing="key", gather_order="groups_first"),
+    "narrow values, batch": steps_for(1, 2, NARROW, slicing="batch", combine="reduce"),
+    "narrow values": steps_for(3, 1, NARROW, combine="reduce"),
+    "wide values, key": steps_for(1, 3, {"attention": {"v_head_dim": 13}}, slicing="key", combine="reduce"),
 }
 
 

@@ -24,6 +24,7 @@ from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.documents import PAPER, SMALL, dag_of
 from tests.interpreter import execute
 from tests.runtime.models import plan_for
+from tests.runtime.random_mixtures import CLAMP, mixtures
 from tests.runtime.together import run_together
 
 
@@ -110,6 +111,8 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         rotary = None if cut else draw(st.sampled_from(ROTARY))
         softmax_slices = slices * size(1, 1) if cut else size(1, 2)
         kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
+        reaches = [{}, {"sliding_window": size(1, 4)}, {"chunk": size(1, 4)}]
+        one = {"sinks": either(), "v_head_dim": size(max(slices, least))} if softmax_slices == 1 else {}
         return {
             "heads": kv_heads * size(-(-groups // kv_heads), 2),
             "kv_heads": kv_heads,
@@ -119,16 +122,27 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "qkv_bias": either(),
             "output_bias": either(),
             "rotary": rotary,
-        } | (qk_norm() if either() and not (cut and "function" in norm) else {})
+            "scale": draw(st.sampled_from([None, 0.3])),
+            "soft_cap": draw(st.sampled_from([None, 0.7])),
+            **one,
+            **(draw(st.sampled_from(reaches)) if causal else {}),
+            **(qk_norm() if either() and not (cut and "function" in norm) else {}),
+        }
 
     def feed_forward() -> dict[str, Any]:
-        count = size(max(ways, 2), 2)
-        experts = {"count": count, "top_k": size(1, count - 1), "renormalise": either()}
+        experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
+        alone = experts is None or "shared" not in experts
+        clamped = experts is not None and alone and either()
         return {
             "intermediate_size": size(max(partitions, 2 * least), 9),
-            "activation": draw(st.sampled_from(["gelu", "relu", "silu", "gelu_tanh", "relu_squared"])),
-            "gated": either(),
-        } | draw(st.sampled_from([{"experts": experts}, {}, {"bias": True}]))
+            "activation": "silu"
+            if clamped
+            else draw(st.sampled_from(["gelu", "relu", "silu", "gelu_tanh", "relu_squared"])),
+            "gated": clamped or either(),
+            "experts": experts,
+            "bias": alone and either(),
+            "clamp": CLAMP if clamped else None,
+        }
 
     blocks: list[dict[str, Any]] = []
     for name in draw(st.sampled_from([[], [], ["a"], ["a", "b"]])):
@@ -151,7 +165,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         "blocks": blocks or None,
         "pattern": others if blocks else None,
     }
-    spread = any("experts" in its.get("feed_forward", own) for its in [{}, *blocks])
+    spread = any(its.get("feed_forward", own)["experts"] for its in [{}, *blocks])
     residual, rows = draw(st.sampled_from(["replicated", "sharded"])), max(least, slices if slicing == "query" else 1)
     each = slices if slicing == "batch" else 1  # sequences of a microbatch
     if norm.get("place") == "after":

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch.nn.attention import sdpa_kernel
 
 from helixctl.dag import Attention
-from helixctl.program import constants
-from helixctl.program.constants import needs_mask
+from helixctl.program import row_blocks
+from helixctl.program.row_blocks import mask_of
 from helixctl.spec import RotarySpec
 from helixctl_runtime import kernels
 from helixctl_runtime.kernels import grouped
@@ -101,7 +101,7 @@ def by_the_formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, op: Attent
 
 def attention_is_right(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int) -> None:
     out = torch.empty(q.shape, dtype=q.dtype)
-    mask = needs_mask(op, start, q.shape[1])
+    mask = mask_of(op, start, q.shape[1], "") is not None
     with sdpa_kernel([kernels.fused_attention("cpu", q.dtype, op.softmax_width, mask=mask)]):
         kernels.attention(op, (q, k, v), start, out)()
     exact = by_the_formula(q, k, v, op, start)
@@ -143,17 +143,23 @@ def test_attention_of_some_rows(causal: bool, start: int, stop: int, kv_heads: i
 def test_rows_under_a_mask_are_computed_in_blocks(
     block: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(constants, "MASKED_ROWS", block)
+    monkeypatch.setattr(row_blocks, "MASKED_ROWS", block)
     q, k, v = (torch.randn(2, 12, n, 8).to(dtype) for n in (4, 2, 2))
     for start, stop in (5, 12), (1, 8), (4, 6):
         attention_is_right(Attention(8, causal=True), q[:, start:stop], k, v, start)
-    assert kernels.causal_mask(5, 7, dtype, torch.device("cpu")).shape[0] == block
+    made = mask_of(Attention(8, causal=True), 5, 7, "")
+    if block == 1:  # one row sees all keys that it is given
+        assert made is None
+        return
+    assert made is not None
+    assert kernels.causal_mask(made, dtype, torch.device("cpu")).shape == made.shape
+    assert made.rows == block
 
 
 @pytest.mark.parametrize(("start", "rows", "needed"), [(0, 8, False), (3, 5, True), (7, 1, False)])
 def test_rows_that_need_a_mask(start: int, rows: int, needed: bool) -> None:
-    assert needs_mask(Attention(8, causal=True), start, rows) is needed
-    assert not needs_mask(Attention(8, causal=False), start, rows)
+    assert (mask_of(Attention(8, causal=True), start, rows, "") is not None) is needed
+    assert mask_of(Attention(8, causal=False), start, rows, "") is None
 
 
 @pytest.mark.parametrize("renormalise", [False, True])

@@ -37,6 +37,13 @@ SIZES: dict[str, dict[str, Any]] = {
                 "intermediate_size": 448, "num_local_experts": 8, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 16, "hidden_size": 128,
                   "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    "qwen2_moe": {"num_attention_heads": 12, "num_key_value_heads": 4, "hidden_size": 192, "num_experts": 12,
+                  "num_experts_per_tok": 4, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 176,
+                  "intermediate_size": 144, "mlp_only_layers": [0], "num_hidden_layers": 2},
+    "dots1": {"num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 20, "hidden_size": 128,
+              "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "n_shared_experts": 2,
+              "n_group": 4, "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
+              "intermediate_size": 112, "first_k_dense_replace": 1, "num_hidden_layers": 2},
 }  # fmt: skip
 
 
@@ -59,17 +66,23 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         model = transformers.AutoModelForCausalLM.from_config(
             transformers.AutoConfig.for_model(request.param, **sizes)
         ).eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "norm" in name or "bias" in name:  # made constant, which would hide what they do
-                    parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
-                elif parameter.dim() > 1:
-                    parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
+        fill(model)
         model.save_pretrained(folder)
         ids = torch.randint(sizes["vocab_size"], (WORK.batch, WORK.seq_len))
         with torch.no_grad():
             torch.save({"ids": ids, "logits": model(ids).logits}, folder / "expected.pt")
     return folder
+
+
+def fill(model: torch.nn.Module) -> None:
+    """Give every weight numbers; norms and biases are constant as they are made, which would hide what they do."""
+    stored = [*model.named_parameters(), *((name, b) for name, b in model.named_buffers() if "correction_bias" in name)]
+    with torch.no_grad():
+        for name, weight in stored:
+            if "norm" in name or "bias" in name:
+                weight.normal_(1.0 if "norm" in name else 0.0, 0.2)
+            elif weight.dim() > 1:
+                weight.normal_(0.0, weight.shape[-1] ** -0.5)
 
 
 def test_logits_of_every_cut(family: Path) -> None:

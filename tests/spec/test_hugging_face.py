@@ -35,6 +35,12 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 4096,
 }
 MOE = SIZES | {"num_experts_per_tok": 3, "num_local_experts": 8}
+OF_DEEPSEEK = SIZES | {
+    "num_experts_per_tok": 3,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 48,
+}
 MINIMAL: dict[str, dict[str, Any]] = {
     "llama": SIZES,
     "mistral": SIZES,
@@ -42,8 +48,18 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "qwen3": SIZES,
     "mixtral": MOE,
     "qwen3_moe": MOE | {"moe_intermediate_size": 48},
+    "qwen2_moe": SIZES
+    | {
+        "num_experts_per_tok": 3,
+        "num_experts": 8,
+        "moe_intermediate_size": 48,
+        "shared_expert_intermediate_size": 56,
+    },
+    "dots1": OF_DEEPSEEK,
 }
 CLASSES = {
+    "dots1": "Dots1Config",
+    "qwen2_moe": "Qwen2MoeConfig",
     "llama": "LlamaConfig",
     "mistral": "MistralConfig",
     "mixtral": "MixtralConfig",
@@ -105,8 +121,8 @@ class TestFamilies:
         assert attention.rotary.theta == config.rope_parameters["rope_theta"]
         assert attention.rotary.scaling is None
         assert attention.sliding_window == (4096 if family == "mistral" else None)
-        assert attention.qk_norm == family.startswith("qwen3")
-        assert (attention.qkv_bias, attention.output_bias) == (family == "qwen2", False)
+        assert attention.qk_norm == (family.startswith("qwen3") or family == "dots1")
+        assert (attention.qkv_bias, attention.output_bias) == (family.startswith("qwen2"), False)
         assert model.feed_forward.gated
         assert model.feed_forward.activation == "silu"
         assert model.norm.eps == config.rms_norm_eps
@@ -125,7 +141,7 @@ class TestFamilies:
             if field.is_required() or field.default is None or not hasattr(config, key):
                 continue
             # Its own constructor takes the window away where it is switched off.
-            if key != "sliding_window" or config.sliding_window is not None:
+            if key != "sliding_window" or config.sliding_window:
                 assert getattr(config, key) == field.default, key
 
     def test_every_key_that_transformers_writes_is_known(self, family: str) -> None:
@@ -172,6 +188,37 @@ class TestFamilies:
             # transformers 4 writes num_experts for Qwen, 5 num_local_experts.
             other = write(tmp_path, family, num_experts=8, num_local_experts=..., **changes)
             assert load_model(other).feed_forward == model.feed_forward
+
+    @pytest.mark.parametrize(
+        ("family", "changes", "pattern"),
+        [
+            ("qwen3_moe", {}, None),
+            ("qwen3_moe", {"mlp_only_layers": [1]}, ["main", "dense", "main"]),
+            ("qwen3_moe", {"decoder_sparse_step": 2}, ["dense", "main", "dense"]),
+            ("qwen2_moe", {"decoder_sparse_step": 2, "num_hidden_layers": 4}, ["dense", "main"]),
+            ("dots1", {"first_k_dense_replace": 2}, ["dense", "dense", "main"]),
+            ("dots1", {"first_k_dense_replace": 0}, None),
+        ],
+    )
+    def test_dense_layers(
+        self, family: str, changes: dict[str, Any], pattern: list[str] | None, tmp_path: Path
+    ) -> None:
+        _, model = self.saved(family, tmp_path, **changes)
+        assert (list(model.pattern) if model.pattern else None) == pattern
+        if model.blocks is not None:
+            network = model.alike("dense").feed_forward
+            assert (network.intermediate_size, network.experts, network.gated) == (160, None, True)
+
+    def test_the_router_and_the_shared_expert_of_dots1(self, tmp_path: Path) -> None:
+        _, model = self.saved("dots1", tmp_path, n_group=4, topk_group=2, routed_scaling_factor=2.5)
+        experts = model.feed_forward.experts
+        assert experts is not None
+        assert experts.shared is not None
+        assert (experts.shared.intermediate_size, experts.shared.scored) == (2 * 48, False)
+        router = experts.router
+        assert (router.scores, router.choice_bias, router.scale, router.sum_eps) == ("sigmoid", True, 2.5, 1e-20)
+        assert router.groups is not None
+        assert (router.groups.count, router.groups.top_k, router.groups.score) == (4, 2, "sum_of_two")
 
     @pytest.mark.parametrize("family", ["llama", "qwen3", "qwen3_moe"])
     def test_biases_of_attention_are_of_all_projections(self, family: str, tmp_path: Path) -> None:
@@ -364,8 +411,8 @@ class TestRefusals:
             ("llama", {"pretraining_tp": 4}, "projections computed in slices"),
             ("qwen2", {"use_mrope": True}, "multimodal rotary embedding"),
             ("mixtral", {"n_shared_experts": 1}, "shared experts"),
-            ("qwen3_moe", {"mlp_only_layers": [0]}, "dense layers among layers of experts"),
-            ("qwen3_moe", {"decoder_sparse_step": 2}, "experts in some layers"),
+            ("mixtral", {"mlp_only_layers": [0]}, "dense layers among layers of experts"),
+            ("mixtral", {"decoder_sparse_step": 2}, "experts in some layers"),
             ("qwen3_moe", {"shared_expert_intermediate_size": 8}, "shared experts"),
         ],
     )
@@ -406,8 +453,8 @@ class TestRefusals:
         ("config", "code", "text"),
         [
             ({"architectures": ["LlamaForCausalLM"]}, "HX104", "missing key 'model_type'"),
-            ({"model_type": 7}, "HX105", "model_type must be one of llama"),
-            ({"model_type": "opt"}, "HX111", "model_type 'opt' is not modelled; modelled are llama, mistral,"),
+            ({"model_type": 7}, "HX105", "model_type must be one of dots1"),
+            ({"model_type": "opt"}, "HX111", "model_type 'opt' is not modelled; modelled are dots1, llama,"),
         ],
     )
     def test_model_types(self, config: dict[str, Any], code: str, text: str, tmp_path: Path) -> None:
@@ -422,7 +469,7 @@ class TestRefusals:
         path.write_text(json.dumps({"model_type": "llava", "text_config": inner, "vision_config": {}}, indent=1))
         found = diagnostics(str(path))
         assert [(d.line, d.message.partition(":")[0]) for d in found] == [
-            (2, "model_type 'llava' is not modelled; modelled are llama, mistral, mixtral, qwen2, qwen3, qwen3_moe"),
+            (2, f"model_type 'llava' is not modelled; modelled are {', '.join(FAMILIES)}"),
             (3, "several modalities"),
             (5, "multi-head latent attention"),
         ]

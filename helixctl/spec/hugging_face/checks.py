@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from helixctl.spec.explain import Finding
 from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder
-
-EXPERTS_KEYS: Final = ("num_local_experts", "num_experts")
 
 
 def other_family(config: Mapping[str, Any]) -> Finding:
@@ -60,14 +58,15 @@ def contradictions(decoder: Decoder) -> Iterator[Finding]:
             f"hidden_size {decoder.hidden_size}"
         )
         yield Finding("HX109", message, "give head_dim", ("num_attention_heads",), of_key=True)
-    if "num_experts_per_tok" in type(decoder).model_fields:
-        counts = {key: getattr(decoder, key) for key in EXPERTS_KEYS if getattr(decoder, key) is not None}
+    if decoder.top_k_key in type(decoder).model_fields:
+        keys = decoder.experts_keys
+        counts = {key: getattr(decoder, key) for key in keys if getattr(decoder, key) is not None}
         if not counts:
-            hint = f"{EXPERTS_KEYS[0]} is a whole number from 2 to 4096"
-            yield Finding("HX104", f"missing key {EXPERTS_KEYS[0]!r}", hint, (EXPERTS_KEYS[0],), of_key=True)
+            hint = f"{keys[0]} is a whole number from 2 to 4096"
+            yield Finding("HX104", f"missing key {keys[0]!r}", hint, (keys[0],), of_key=True)
         elif len(set(counts.values())) > 1:
             message = f"{' and '.join(counts)} differ"
-            yield Finding("HX109", message, "keep one", ("num_experts",), of_key=True)
+            yield Finding("HX109", message, "keep one", (keys[-1],), of_key=True)
     if {"dtype", "torch_dtype"} <= given and None is not decoder.dtype != decoder.torch_dtype is not None:
         message = f"dtype {decoder.dtype} and torch_dtype {decoder.torch_dtype} differ"
         yield Finding("HX109", message, "keep one", ("torch_dtype",), of_key=True)

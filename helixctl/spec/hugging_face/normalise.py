@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding, examined
-from helixctl.spec.hugging_face.checks import EXPERTS_KEYS, architecture_findings, contradictions, other_family
+from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived
 from helixctl.spec.hugging_face.families.dense import Qwen2
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
@@ -61,7 +61,9 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     """The same of a config of a text model alone."""
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
-    features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and issubclass(cls, Qwen2))
+    features = features_of(
+        config, cls.model_fields if cls else (), slides=cls is not None and (cls.alternates or issubclass(cls, Qwen2))
+    )
     refused = {path for feature in features for path in feature.told_by}
     findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):
@@ -137,8 +139,9 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     yield from rope_origins(config, family, decoder)
     yield _window(decoder, every, default)
     yield of("feed_forward.intermediate_size", decoder.width_key)
-    ours = decoder.activations.get(decoder.hidden_act, decoder.hidden_act)
-    yield of("feed_forward.activation", "hidden_act", ours)
+    its = getattr(decoder, decoder.act_key)
+    ours = decoder.activations.get(its, its)
+    yield of("feed_forward.activation", decoder.act_key, ours)
     if "feed_forward.gated" not in decoder.always:
         yield fixed("feed_forward.gated", True)  # noqa: FBT003
     yield from _experts(decoder, given, of, fixed)
@@ -177,11 +180,11 @@ def _window(decoder: Decoder, every: str, default: str) -> Origin:
 
 
 def _experts(decoder: Decoder, given: set[str], of: Any, fixed: Any) -> Iterator[Origin]:
-    if "num_experts_per_tok" not in type(decoder).model_fields:
+    if decoder.top_k_key not in type(decoder).model_fields:
         yield fixed("feed_forward.experts", None)
         return
-    yield of("feed_forward.experts.count", next(key for key in EXPERTS_KEYS if key in given))
-    yield of("feed_forward.experts.top_k", "num_experts_per_tok")
+    yield of("feed_forward.experts.count", next(key for key in decoder.experts_keys if key in given))
+    yield of("feed_forward.experts.top_k", decoder.top_k_key)
     if "norm_topk_prob" in type(decoder).model_fields:
         yield of("feed_forward.experts.renormalise", "norm_topk_prob")
     else:

@@ -50,11 +50,8 @@ _BY_PURPOSE: Final = {
 }
 _WITHOUT_EFFECT: Final = frozenset(key for keys in _BY_PURPOSE.values() for key in keys.split())
 _TOKENIZER: Final = "tokenizer_"
-# Qwen 3 with experts: the width of dense layers, which are refused; its window is of all layers or of none.
-_IN_ONE_FAMILY: Final = {
-    "qwen3_moe": {"intermediate_size", "max_window_layers"},
-    "qwen3_vl_moe_text": {"intermediate_size"},
-}
+# Qwen 3 with experts: its window is of all layers or of none.
+_IN_ONE_FAMILY: Final = {"qwen3_moe": {"max_window_layers"}, "qwen3_vl_moe_text": {"intermediate_size"}}
 
 # Keys that other programs have for one of the family's; transformers does not read them.
 _AGAIN: Final = {

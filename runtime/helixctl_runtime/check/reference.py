@@ -24,6 +24,7 @@ from helixctl.dag import (
     Scale,
     SquareSums,
     Tensor,
+    TokenGate,
 )
 from helixctl.dag.function import Equation, function_of, input_of, output_of
 from helixctl.plan import Plan
@@ -123,9 +124,11 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
         case Activation(function):
             made = _activated(function, x[0])
         case Route():
-            made = _gates(op, x[0] @ x[1])
-        case Experts(function):
-            made = _experts(function, *x)
+            made = _gates(op, x[0] @ x[1], x[2:])
+        case Experts():
+            made = _experts(op, *x)
+        case TokenGate():
+            made = x[0] * torch.sigmoid(x[1] @ x[2]).unsqueeze(-1)
         case Add(multiplier):
             made = x[0] + multiplier * x[1]
         case Multiply():
@@ -178,49 +181,109 @@ def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
     return torch.cat((pairs, rest), dim=-1)
 
 
-def _gates(op: Route, logits: torch.Tensor) -> torch.Tensor:
-    """Softmax over the best ``top_k`` of the last dim, or over all of it; zero for all but the best.
-
-    Of equal logits the first are the best.
-    """
-    order = torch.argsort(logits, dim=-1, descending=True, stable=True)
-    place = torch.arange(logits.shape[-1], device=logits.device).expand_as(order)
-    worse = torch.empty_like(order).scatter_(-1, order, place) >= op.top_k
+def _gates(op: Route, logits: torch.Tensor, biases: list[torch.Tensor]) -> torch.Tensor:
+    """The scores of the best ``top_k`` of the last dim, renormalised and scaled; zero for all but the best."""
+    router = op.router
+    if router.bias:
+        logits = logits + biases[0]
+    if router.scores == "sparse_mixer":
+        return router.scale * _sparse_mixer(logits, router.jitter)
+    scores = torch.softmax(logits, dim=-1) if router.scores == "softmax" else torch.sigmoid(logits)
+    choice = scores if router.choice_bias or router.groups else logits
+    if router.choice_bias:
+        choice = choice + biases[-1]
+    if router.groups:
+        best = choice.unflatten(-1, (router.groups.count, -1)).sort(dim=-1, descending=True).values
+        of_groups = best[..., 0] + (best[..., 1] if router.groups.score == "sum_of_two" else 0)
+        outside = ~_best(of_groups, router.groups.top_k)
+        choice = choice.masked_fill(outside.repeat_interleave(best.shape[-1], dim=-1), float("-inf"))
+    chosen = _best(choice, op.top_k)
+    if op.renormalise and not (router.choice_bias or router.groups or router.scores == "sigmoid"):
+        return router.scale * torch.softmax(logits.masked_fill(~chosen, float("-inf")), dim=-1)
+    gates = scores.masked_fill(~chosen, 0)
     if op.renormalise:
-        return torch.softmax(logits.masked_fill(worse, float("-inf")), dim=-1)
-    return torch.softmax(logits, dim=-1).masked_fill(worse, 0)
+        gates = gates / (gates.sum(dim=-1, keepdim=True) + router.sum_eps).clamp(min=router.least_sum)
+    return router.scale * gates
+
+
+def _best(x: torch.Tensor, count: int) -> torch.Tensor:
+    """Which are the best ``count`` of the last dim; of equal ones the first are."""
+    order = torch.argsort(x, dim=-1, descending=True, stable=True)
+    place = torch.arange(x.shape[-1], device=x.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, place) < count
+
+
+def _sparse_mixer(logits: torch.Tensor, jitter: float) -> torch.Tensor:
+    """Gates of the best two, each the best's part of a softmax over those of the left ones that are near it."""
+    gates, chosen = torch.zeros_like(logits), torch.zeros_like(logits, dtype=torch.bool)
+    for _ in range(2):
+        left = logits.masked_fill(chosen, float("-inf"))
+        its, most = _best(left, 1), left.amax(dim=-1, keepdim=True)
+        near = ~((most - logits) / torch.maximum(logits.abs(), most) > 2 * jitter)
+        gates += torch.softmax(left.masked_fill(~near, float("-inf")), dim=-1).masked_fill(~its, 0)
+        chosen = chosen | its
+    return gates
 
 
 def _experts(
-    function: str,
+    op: Experts,
     x: torch.Tensor,
     gates: torch.Tensor,
     w_up: torch.Tensor,
     w_down: torch.Tensor,
-    w_gate: torch.Tensor | None = None,
+    *others: torch.Tensor,
 ) -> torch.Tensor:
     """Every expert over every token, weighted by its gate: no routing to get wrong."""
+    gated = len(others) in {1, 4}  # of three matrices, and of as many biases
+    w_gate, biases = others[: int(gated)], others[int(gated) :]
     total = torch.zeros_like(x)
     for expert in range(w_up.shape[0]):
-        up = x @ w_up[expert]
-        inner = _activated(function, up) if w_gate is None else _activated(function, x @ w_gate[expert]) * up
-        total += gates[..., expert : expert + 1] * (inner @ w_down[expert])
+        gate = gates[..., expert : expert + 1]
+        row = x * gate if op.gates_on == "input" else x
+        up = row @ w_up[expert] + (biases[0][expert] if biases else 0)
+        inner = _activated(op.function, up)
+        if w_gate:
+            slope = row @ w_gate[0][expert] + (biases[2][expert] if biases else 0)
+            if op.clamp:
+                slope, up = slope.clamp(max=op.clamp.limit), up.clamp(-op.clamp.limit, op.clamp.limit)
+                inner = slope * torch.sigmoid(op.clamp.alpha * slope) * (up + 1)
+            else:
+                inner = _activated(op.function, slope) * up
+        made = inner @ w_down[expert] + (biases[1][expert] if biases else 0)
+        total += made * (gate != 0) if op.gates_on == "input" else gate * made
     return total
 
 
-def _attention(op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(q k^T / sqrt(width)) v for every sequence, head and softmax slice."""
-    batch, seq, heads, head_dim = q.shape
+def _attention(
+    op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Softmax(q k^T scale) v for every sequence, head and softmax slice; a sink is one more score, without a value."""
+    batch, seq, heads, _ = q.shape
     # Head h attends with the head h // (heads / kv_heads) of keys and values.
     k, v = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (k, v))
-    q, k, v = (t.reshape(batch, seq, -1, op.softmax_width).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
-    mask = torch.ones(seq, seq, dtype=torch.bool, device=q.device).tril() if op.causal else None
+    parts = q.shape[3] // op.softmax_width
+    q, k, v = (t.unflatten(3, (parts, -1)).flatten(2, 3).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    mask = _seen(op, seq, q.device) if op.causal else None
+    own = None if sinks is None else sinks.repeat(batch).view(-1, 1, 1).expand(-1, seq, 1)
     chunk = max(1, _LARGEST_SCORES // (seq * seq))
     outputs = []
     for first in range(0, q.shape[0], chunk):
         part = slice(first, first + chunk)
-        scores = q[part] @ k[part].transpose(-1, -2) / op.softmax_width**0.5
+        scores = q[part] @ k[part].transpose(-1, -2) * op.factor
+        if op.soft_cap is not None:
+            scores = op.soft_cap * torch.tanh(scores / op.soft_cap)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        outputs.append(torch.softmax(scores, dim=-1) @ v[part])
-    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, head_dim)
+        if own is not None:
+            scores = torch.cat((scores, own[part]), dim=-1)
+        outputs.append(torch.softmax(scores, dim=-1)[..., :seq] @ v[part])
+    return torch.cat(outputs).unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, seq, heads, -1)
+
+
+def _seen(op: Attention, seq: int, device: torch.device) -> torch.Tensor:
+    """Which positions (columns) a causal token (row) attends to."""
+    i, j = torch.arange(seq, device=device).unsqueeze(1), torch.arange(seq, device=device)
+    seen = j <= i
+    if op.window is not None:
+        seen &= j > i - op.window
+    return seen if op.chunk is None else seen & (j // op.chunk == i // op.chunk)

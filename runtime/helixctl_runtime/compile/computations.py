@@ -33,7 +33,9 @@ from helixctl.dag import (
     Route,
     Scale,
     SquareSums,
+    TokenGate,
 )
+from helixctl.dag.formulas import expert_matrices
 from helixctl_runtime import kernels
 from helixctl_runtime.compile.memory import Memory
 from helixctl_runtime.compile.weights import LoadedWeights
@@ -109,14 +111,16 @@ class Kernels:
                 return kernels.cache_write((k, v), length, count, self._lane(action, constants[0]), (k_cache, v_cache))
             case CachedAttention() | PartialAttention():
                 q, k, v, length, count = reads
+                sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 lane, start = self._lane(action, constants[0]), first.region[1][0]
                 caches, counts = (_keys(k), _keys(v)), (length, count)
                 if len(writes) == 1:
-                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0])
+                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0], None, sinks)
                 part, lse = (t.squeeze(1) for t in writes)
                 return kernels.cached_attention(op, q, caches, counts, lane, start, part, lse)
             case Merge(width):
-                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0])
+                sinks = self._weights.raw(action.weights[0]) if action.weights else None
+                return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0], sinks)
             case Best():
                 return kernels.best(reads[0], first.region[1][0], writes[0], writes[1])
         return kernels.choose(reads[0], reads[1], writes[0])
@@ -141,14 +145,24 @@ class Kernels:
                     multiplier = float(torch.tensor(multiplier, dtype=out.dtype))
                 first, whole = held.region[0][0], held.region[0] == self._dag.tensor[held.tensor].full[0]
                 return kernels.embed(reads[0].flatten(), weights[0], first, out.flatten(0, 1), multiplier, whole=whole)
-            case Route(top_k, renormalise):
+            case Route(top_k, renormalise, router):
                 x, gates = reads[0].flatten(0, 1), out.flatten(0, 1)
-                return kernels.route(x, weights[0], top_k, gates, renormalise=renormalise)
-            case Experts(function, top_k):
+                matrix, *biases = weights
+                return kernels.route(x, matrix, top_k, gates, renormalise=renormalise, router=router, biases=biases)
+            case TokenGate():
+                x, t = (each.flatten(0, 1) for each in reads)
+                return kernels.token_gate(x, t, weights[0], out.flatten(0, 1))
+            case Experts():
                 x, gates = (t.flatten(0, 1) for t in reads)
                 gates = gates[:, slice(*held.region[0])]
-                self.on_device &= kernels.on_device(x, weights)
-                return kernels.experts(function, x, gates, weights, out.flatten(0, 1), top_k)
+                matrices = weights[: len(expert_matrices([self._dag.value[v] for v in action.task.inputs]))]
+                self.on_device &= kernels.on_device(x, matrices)
+                of_products = None
+                if len(weights) > len(matrices):
+                    up, down, *gate = weights[len(matrices) :]
+                    # Of the parts of the width the first alone counts the bias of what they make together.
+                    of_products = kernels.ExpertBiases(up, down if held.region[2][0] == 0 else None, *gate)
+                return kernels.experts(op, x, gates, matrices, out.flatten(0, 1), of_products)
         raise TypeError(action.task.kind)  # a collective
 
     def _key_share(self, action: program.Compute) -> float:
@@ -168,10 +182,14 @@ class Kernels:
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
-        mask = self._memory.tensor(self._program.constants[action.constants[0]]) if action.constants else None
-        self.attention.add(kernels.backend_of(op, qkv[1], out, mask=mask is not None))
+        masks = [(c, self._memory.tensor(self._program.constants[c])) for c in action.constants]
+        mask = next(((c, numbers) for c, numbers in masks if isinstance(c, program.CausalMask)), None)
+        sinks = self._weights.raw(action.weights[0]) if action.weights else None
         start = self._dag.value[action.task.inputs[0]].region[1][0]
-        return kernels.attention(op, qkv, start, out, mask)
+        backend = kernels.backend_of(op, qkv, start, sinks=sinks is not None)
+        if backend is not None:
+            self.attention.add(backend)
+        return kernels.attention(op, qkv, start, out, mask, sinks)
 
     def _dims(self, value_id: str) -> tuple[str, ...]:
         return self._dag.tensor[self._dag.value[value_id].tensor].dims

@@ -18,5 +18,5 @@ def fill(constant: Constant, target: torch.Tensor) -> None:
         case KeyPositions(cycles, lanes, lane, block):
             cycle, offset = torch.arange(cycles).unsqueeze(1), torch.arange(block)
             target.copy_(((cycle * lanes + lane) * block + offset).flatten())
-        case CausalMask(start, rows):
-            target.copy_(kernels.causal_mask(start, rows, target.dtype, target.device))
+        case CausalMask():
+            target.copy_(kernels.causal_mask(constant, target.dtype, target.device))

@@ -13,7 +13,6 @@ from helixctl_runtime.kernels.basic import (
     norm,
     norm_by_sums,
     rotate,
-    route,
     scale,
     square_sums,
 )
@@ -26,11 +25,13 @@ from helixctl_runtime.kernels.fused import (
     causal_mask,
     fused_attention,
 )
-from helixctl_runtime.kernels.grouped import experts, on_device
+from helixctl_runtime.kernels.grouped import ExpertBiases, experts, on_device
 from helixctl_runtime.kernels.lane_attention import cached_attention
+from helixctl_runtime.kernels.routing import route, token_gate
 
 __all__ = [
     "FUSED_ATTENTION",
+    "ExpertBiases",
     "FusedAttention",
     "Lane",
     "Step",
@@ -60,4 +61,5 @@ __all__ = [
     "route",
     "scale",
     "square_sums",
+    "token_gate",
 ]

@@ -253,23 +253,6 @@ def _pairs(x: torch.Tensor, *, interleaved: bool) -> tuple[torch.Tensor, torch.T
     return lower, upper
 
 
-def route(x: torch.Tensor, weight: torch.Tensor, top_k: int, out: torch.Tensor, *, renormalise: bool = True) -> Step:
-    """Gates: (T, H) x (H, E) -> (T, E) in the dtype of ``out``, the accumulator's; of equal logits the first wins."""
-    half = x.is_cuda and x.dtype in HALF
-    wide_weight = weight if half else weight.to(out.dtype)
-
-    def step() -> None:
-        # Products of half-precision numbers are exact in float32, so that nothing need be widened for them on CUDA.
-        logits = torch.ops.aten.mm.dtype(x, weight, out.dtype) if half else x.to(out.dtype) @ wide_weight
-        # A stable sort, not topk: which of equal logits topk takes is not defined.
-        best = torch.sort(logits, dim=-1, descending=True, stable=True)
-        chosen = best.values[:, :top_k] if renormalise else best.values
-        gates = torch.softmax(chosen, dim=-1)[:, :top_k]
-        out.zero_().scatter_(1, best.indices[:, :top_k], gates)
-
-    return step
-
-
 def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
     """An elementwise function; torch computes it in float32 and rounds once."""
     if x.is_cuda and (kernels := streaming()) and (once := kernels.activation(function, x, out)):

@@ -170,7 +170,14 @@ def _write_windows(
     return run
 
 
-def merge(part: torch.Tensor, lse: torch.Tensor, width: int, first: int, out: torch.Tensor) -> Step:
+def merge(
+    part: torch.Tensor,
+    lse: torch.Tensor,
+    width: int,
+    first: int,
+    out: torch.Tensor,
+    sinks: torch.Tensor | None = None,
+) -> Step:
     """The lanes' attentions, weighted by their sums of exponentials.
 
     Args:
@@ -179,14 +186,22 @@ def merge(part: torch.Tensor, lse: torch.Tensor, width: int, first: int, out: to
         width: dims of a softmax.
         first: the first dim of a head in ``part``.
         out: (batch, rows, heads, D); 0 where every lse is minus infinity.
+        sinks: (heads), a logit of each head that takes its share of the softmax and has no value.
     """
     dims = part.shape[-1]
     softmax = (torch.arange(first, first + dims, device=part.device) // width) if lse.shape[-1] > 1 else None
 
+    wide = None if sinks is None else sinks.to(lse.dtype).unsqueeze(-1)
+
     def run() -> None:
         most = lse.amax(1, keepdim=True)
+        if wide is not None:
+            most = torch.maximum(most, wide)
         weights = torch.exp(lse - most.masked_fill(most == float("-inf"), 0))
-        weights /= weights.sum(1, keepdim=True).clamp_(min=torch.finfo(weights.dtype).tiny)
+        total = weights.sum(1, keepdim=True)
+        if wide is not None:
+            total += torch.exp(wide - most)
+        weights /= total.clamp_(min=torch.finfo(weights.dtype).tiny)
         its = weights if softmax is None else weights.index_select(-1, softmax)
         out.copy_((part.to(weights.dtype) * its).sum(1))
 

@@ -13,9 +13,11 @@ from torch.nn.attention import SDPBackend
 
 from helixctl.dag import Attention
 from helixctl.errors import fail
-from helixctl.program.constants import blocks_of_rows, mask_shape, needs_mask
+from helixctl.program import CausalMask
+from helixctl.program.row_blocks import RowBlock, mask_of, part_of_mask, row_blocks
 from helixctl_runtime.dtypes import HALF
 from helixctl_runtime.kernels.basic import Step
+from helixctl_runtime.kernels.with_sums import attend
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class FusedAttention:
         widest, multiple: dims of a softmax at most, and what their number is a multiple of.
         masks: it takes a mask.
         groups: it takes fewer heads of keys and values than of queries.
+        sums: it gives the log-sum-exps as well, or takes values of another width than queries and keys (on CPU
+            products do the latter).
         fewest: rows of queries, and of keys, at least.
         capability: of the CUDA device at least, (major, minor).
         cudnn: the version of cuDNN at least, as ``torch.backends.cudnn.version()`` gives it.
@@ -40,6 +44,7 @@ class FusedAttention:
     backend: SDPBackend
     masks: bool = True
     groups: bool = True
+    sums: bool = False
     fewest: int = 1
     capability: tuple[int, int] = (0, 0)
     cudnn: int = 0
@@ -51,15 +56,17 @@ class FusedAttention:
 # tests/runtime/test_kernels.py tries each. On a Hopper GPU torch's flash kernel is FlashAttention-2; cuDNN's is faster
 # there, with the same errors, but for very short sequences (docs/measurements/gpu.md).
 FUSED_ATTENTION: Final = (
-    FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION),
+    FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION, sums=True),
     FusedAttention("cuda", HALF, 256, 8, SDPBackend.CUDNN_ATTENTION, fewest=128, capability=(9, 0), cudnn=91900),
     FusedAttention("cuda", HALF, 256, 1, SDPBackend.FLASH_ATTENTION, masks=False),
-    FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION, groups=False),
-    FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION, groups=False),
+    FusedAttention("cuda", HALF, 2**16, 8, SDPBackend.EFFICIENT_ATTENTION, groups=False, sums=True),
+    FusedAttention("cuda", (torch.float32,), 2**16, 4, SDPBackend.EFFICIENT_ATTENTION, groups=False, sums=True),
 )
 
 
-def fused_attention(device: str, dtype: torch.dtype, width: int, *, rows: int = 1, mask: bool = False) -> SDPBackend:
+def fused_attention(
+    device: str, dtype: torch.dtype, width: int, *, rows: int = 1, mask: bool = False, sums: bool = False
+) -> SDPBackend:
     """The kernel that runs an attention.
 
     Args:
@@ -67,29 +74,39 @@ def fused_attention(device: str, dtype: torch.dtype, width: int, *, rows: int = 
         dtype: of queries, keys, values and the output.
         width: dims of a softmax.
         rows: of queries or of keys, whichever are fewer.
-        mask: whether it has a mask of its own, because query rows are cut.
+        mask: whether it has a mask of its own, because query rows are cut or a window moves with them.
+        sums: whether log-sum-exps are asked for, or values have another width.
 
     Raises:
         HelixError: HX508, no row of the table fits.
     """
-    return _row(device, dtype, width, rows=rows, mask=mask).backend
+    return _row(device, dtype, width, rows=rows, mask=mask, sums=sums).backend
 
 
-def backend_of(op: Attention, keys: torch.Tensor, out: torch.Tensor, *, mask: bool) -> SDPBackend:
-    """The kernel that ``attention`` takes for these keys and this output.
+def backend_of(op: Attention, qkv: Sequence[torch.Tensor], start: int, *, sinks: bool = False) -> SDPBackend | None:
+    """The kernel that ``attention`` takes for these operands; None: it is made of products.
 
     Raises:
         HelixError: HX508, no row of the table fits.
     """
-    return _row_of(op, keys, out, mask=mask).backend
+    row = _row_of(op, qkv, row_blocks(op, start, qkv[0].shape[1]), sinks=sinks)
+    return None if row is None else row.backend
 
 
-def _row_of(op: Attention, keys: torch.Tensor, out: torch.Tensor, *, mask: bool) -> FusedAttention:
-    rows = min(out.shape[1], keys.shape[1])
-    return _row(out.device.type, out.dtype, op.softmax_width, rows=rows, mask=mask)
+def _row_of(
+    op: Attention, qkv: Sequence[torch.Tensor], blocks: Sequence[RowBlock], *, sinks: bool
+) -> FusedAttention | None:
+    q, k, v = qkv
+    other_width = v.shape[3] != q.shape[3]
+    if op.soft_cap is not None or (other_width and not q.is_cuda):
+        return None
+    fewest = min(b.last - b.key for b in blocks) if op.causal else k.shape[1]
+    mask = any(block.masked for block in blocks)
+    rows, sums = min(q.shape[1], fewest), sinks or other_width
+    return _row(q.device.type, q.dtype, op.softmax_width, rows=rows, mask=mask, sums=sums)
 
 
-def _row(device: str, dtype: torch.dtype, width: int, *, rows: int, mask: bool) -> FusedAttention:
+def _row(device: str, dtype: torch.dtype, width: int, *, rows: int, mask: bool, sums: bool) -> FusedAttention:
     """The row of the table that is used.
 
     Raises:
@@ -97,7 +114,8 @@ def _row(device: str, dtype: torch.dtype, width: int, *, rows: int, mask: bool) 
     """
     for row in FUSED_ATTENTION:
         fits = row.device == device and dtype in row.dtypes and width <= row.widest and width % row.multiple == 0
-        if fits and rows >= row.fewest and (row.masks or not mask) and (device == "cpu" or _has(row)):
+        takes = rows >= row.fewest and (row.masks or not mask) and (row.sums or not sums)
+        if fits and takes and (device == "cpu" or _has(row)):
             return row
     name = str(dtype).removeprefix("torch.")
     hint = "use --dtype float16 or bfloat16" if device == "cuda" and dtype not in HALF else None
@@ -119,64 +137,83 @@ def cuda_device() -> tuple[tuple[int, int], int]:
 
 
 def attention(
-    op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor, mask: torch.Tensor | None = None
+    op: Attention,
+    qkv: Sequence[torch.Tensor],
+    start: int,
+    out: torch.Tensor,
+    mask: tuple[CausalMask, torch.Tensor] | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> Step:
-    """Fused attention; q, k, v and out are (batch, seq, heads, head_dim) views, and q begins at position ``start``.
+    """Attention of query rows that begin at position ``start``, block of rows by block.
 
     Every ``softmax_width`` dims of a head are a head of their own to the kernel: see "attention" in docs/formats.md.
-    Of k and v a causal attention reads the positions up to that of the last query. ``mask``: the ``causal_mask`` that
-    ``needs_mask`` asks for, where the caller has it.
+    Of k and v a causal attention reads the positions up to that of the last query, and of a window none before it.
+
+    Args:
+        op: what is computed.
+        qkv: (batch, seq, heads, head_dim) views.
+        start: the position of the first row of q.
+        out: (batch, rows, heads, dims of a head of values).
+        mask: the ``mask_of`` the rows and its numbers, where the caller has them.
+        sinks: (heads), a logit that each head attends to beside its keys, which has no value.
     """
-    rows, heads, head_dim = out.shape[1:]
-    if mask is None and needs_mask(op, start, rows):
-        mask = causal_mask(start, rows, out.dtype, out.device)
-    row = _row_of(op, qkv[1], out, mask=mask is not None)
-    parts, each = head_dim // op.softmax_width, heads // qkv[1].shape[2]
+    rows, heads = out.shape[1:3]
+    mask = mask or _mask(op, start, out)
+    blocks = row_blocks(op, start, rows)
+    row = _row_of(op, qkv, blocks, sinks=sinks is not None)
+    parts, each = qkv[0].shape[3] // op.softmax_width, heads // qkv[1].shape[2]
     # Cut in parts, the heads that share one of keys no longer follow each other.
-    grouped = each > 1 and parts == 1 and row.groups
-    # The kernels' own causal mask is for all rows; one row alone sees all keys that it is given.
-    causal = op.causal and mask is None and rows > 1
-    q = _by_softmax(qkv[0], op.softmax_width)
-    # (batch, head * part, seq, width) -> (batch, seq, head, head_dim), copied into place.
-    target = out.unflatten(3, (parts, op.softmax_width)).permute(0, 2, 3, 1, 4)
+    grouped = each > 1 and parts == 1 and (row is None or row.groups)
+    q, end = _by_softmax(qkv[0], parts), qkv[1].shape[1]
+    # (batch, head * part, seq, width) -> (batch, seq, head, dims), copied into place.
+    target = out.unflatten(3, (parts, -1)).permute(0, 2, 3, 1, 4)
+    wide = None if sinks is None else sinks.to(torch.promote_types(sinks.dtype, torch.float32)).view(-1, 1)
     calls = []
-    for first, last in blocks_of_rows(start, rows) if mask is not None else [(start, start + rows)]:
-        own = slice(first - start, last - start)
-        keys = [t[:, :last] if op.causal else t for t in qkv[1:]]
-        calls.append((q[:, :, own], keys, _seen(mask, first, last), target[:, :, :, own]))
+    for block in blocks:
+        own = slice(block.first - start, block.last - start)
+        keys = [t[:, block.key : block.last if op.causal else end] for t in qkv[1:]]
+        seen = mask[1][part_of_mask(mask[0], block)] if block.masked and mask is not None else None
+        # The kernels' own causal mask is for all rows; one row alone sees all keys that it is given.
+        causal = op.causal and not block.masked and block.last - block.first > 1
+        calls.append((q[:, :, own], keys, seen, causal, target[:, :, :, own]))
 
     def step() -> None:
-        for part, keys, seen, place in calls:
-            k, v = (_by_softmax(t if grouped else _each(t, each), op.softmax_width) for t in keys)
+        for part, keys, seen, causal, place in calls:
+            k, v = (_by_softmax(t if grouped else _each(t, each), parts) for t in keys)
             bias = None if seen is None else seen.contiguous()
-            made = F.scaled_dot_product_attention(part, k, v, attn_mask=bias, is_causal=causal, enable_gqa=grouped)
+            if row is not None and wide is None:
+                made = F.scaled_dot_product_attention(
+                    part, k, v, attn_mask=bias, is_causal=causal, scale=op.factor, enable_gqa=grouped
+                )
+            else:
+                above = None if bias is None else bias[None, None]
+                made, sums = attend(part, k, v, above, causal=causal, scale=op.factor, soft_cap=op.soft_cap)
+                if wide is not None:
+                    made = made * torch.sigmoid(sums - wide).unsqueeze(-1)
             place.copy_(made.view(place.shape))
 
     return step
 
 
-def causal_mask(start: int, rows: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What rows from ``start`` on see of the keys before them: 0 or minus infinity, to be added.
+def _mask(op: Attention, start: int, out: torch.Tensor) -> tuple[CausalMask, torch.Tensor] | None:
+    made = mask_of(op, start, out.shape[1], "")
+    return None if made is None else (made, causal_mask(made, out.dtype, out.device))
 
-    It is that of the last of the blocks in which the rows are computed, and a part of it that of any other. (Of a mask
-    of booleans the kernels make one like this anew in every step.)
+
+def causal_mask(mask: CausalMask, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The numbers of a mask: 0 or minus infinity, to be added.
+
+    (Of a mask of booleans the kernels make one like this anew in every step.)
     """
-    shape = mask_shape(start, rows)
-    unseen = torch.full(shape, float("-inf"), dtype=dtype, device=device)
-    return unseen.triu_(shape[1] - shape[0] + 1)
+    unseen = torch.full(mask.shape, float("-inf"), dtype=dtype, device=device).triu_(mask.span + 1)
+    if mask.window is not None:
+        unseen += torch.full(mask.shape, float("-inf"), dtype=dtype, device=device).tril_(mask.span - mask.window)
+    return unseen
 
 
-def _seen(mask: torch.Tensor | None, first: int, last: int) -> torch.Tensor | None:
-    """The part of a ``causal_mask`` for a block of rows and the keys before its end."""
-    if mask is None:
-        return None
-    before = mask.shape[1] - mask.shape[0] - first  # by how many keys the last block begins later
-    return mask[: last - first, before : before + last]
-
-
-def _by_softmax(t: torch.Tensor, width: int) -> torch.Tensor:
+def _by_softmax(t: torch.Tensor, parts: int) -> torch.Tensor:
     """(batch, seq, head, head_dim) -> (batch, head * part, seq, width), as the kernels want it."""
-    return t.unflatten(3, (-1, width)).flatten(2, 3).transpose(1, 2)
+    return t.unflatten(3, (parts, -1)).flatten(2, 3).transpose(1, 2)
 
 
 def _each(t: torch.Tensor, times: int) -> torch.Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 
+from helixctl.dag import Experts
+from helixctl.spec import ClampSpec
 from helixctl_runtime.dtypes import HALF
-from helixctl_runtime.kernels.basic import Step, accumulator, activated, linear, streaming
+from helixctl_runtime.kernels.basic import Step, accumulator, activated, linear, streaming, wide_of
 from helixctl_runtime.kernels.fused import cuda_device
 
 # torch's grouped product on CUDA (aten/src/ATen/native/cuda/GroupedBlas.cpp): where these hold the device finds the
@@ -20,13 +21,27 @@ _GROUPED_DTYPE: Final = torch.bfloat16
 _ALIGNMENT_NBYTES: Final = 16
 
 
+class ExpertBiases(NamedTuple):
+    """Biases of experts.
+
+    Attributes:
+        up: (E, F).
+        down: (E, H); None: they are counted elsewhere.
+        gate: (E, F) in the gated form.
+    """
+
+    up: torch.Tensor
+    down: torch.Tensor | None = None
+    gate: torch.Tensor | None = None
+
+
 def experts(
-    function: str,
+    op: Experts,
     x: torch.Tensor,
     gates: torch.Tensor,
     weights: Sequence[torch.Tensor],
     out: torch.Tensor,
-    top_k: int,
+    biases: ExpertBiases | None = None,
 ) -> Step:
     """The gated sum over experts: x (T, H), gates (T, E), weights (E, H, F), (E, F, H) [, (E, H, F)] -> out (T, H).
 
@@ -36,20 +51,22 @@ def experts(
     token is rounded to the dtype of ``x`` before it is scaled: torch's grouped product keeps no wider result.
 
     Args:
-        function: the activation.
+        op: the activation, and what the gates multiply. Here may be fewer experts than its ``top_k``, as others are
+            held elsewhere.
         x: tokens.
         gates: of each token and expert, in the accumulator's dtype; at most ``top_k`` of a token are not zero.
         weights: up, down and, in the gated form, the gate's.
         out: the result.
-        top_k: see ``gates``; here may be fewer experts, as others are held elsewhere.
+        biases: of the experts; None: they have none.
     """
     cpu_half = x.device.type == "cpu" and x.dtype in HALF
     w_up, w_down, *w_gate = (w.float() if cpu_half else w for w in weights)
-    held, total, apply = w_up.shape[0], accumulator(out), partial(activated, function)
-    each = min(top_k, held)
+    held, total = w_up.shape[0], accumulator(out)
+    each = min(op.top_k, held)
     product = _grouped if on_device(x, weights) else _one_by_one
     numbers, rows = (torch.arange(count, device=x.device) for count in (held, x.shape[0] * each))
     once = streaming() if x.is_cuda and out.is_contiguous() and gates.dtype == torch.float32 else None
+    inner_of = _clamped(op.clamp) if op.clamp else _activated(op.function)
 
     def step() -> None:
         best = torch.topk(gates, each, dim=1)
@@ -58,21 +75,50 @@ def experts(
         chosen = best.indices.masked_fill(absent, held).flatten()
         by_expert, order = torch.sort(chosen, stable=True)
         ends = torch.searchsorted(by_expert, numbers, right=True, out_int32=True)
-        routed = (x.float() if cpu_half else x).index_select(0, order // each)
-        inner = apply(product(routed, (*w_gate, w_up)[0], ends, routed.dtype))
-        if w_gate:
-            inner.mul_(product(routed, w_up, ends, routed.dtype))
-        made = product(inner, w_down, ends, total.dtype)
+        routed, scales = (x.float() if cpu_half else x).index_select(0, order // each), best.values
+        if op.gates_on == "input":
+            routed = (routed * scales.flatten().index_select(0, order).unsqueeze(1)).to(routed.dtype)
+            scales = absent.logical_not().to(scales.dtype)
+        gate = product(routed, w_gate[0], ends, routed.dtype) if w_gate else None
+        up = product(routed, w_up, ends, routed.dtype)
+        if biases:
+            row_of = by_expert.clamp(max=held - 1)
+            up = up + biases.up.index_select(0, row_of)
+            gate = gate + biases.gate.index_select(0, row_of) if gate is not None and biases.gate is not None else None
+        made = product(inner_of(gate, up).to(routed.dtype), w_down, ends, total.dtype)
+        if biases and biases.down is not None:
+            made = (made + biases.down.index_select(0, row_of)).to(made.dtype)
         place = torch.empty_like(order).scatter_(0, order, rows).view(-1, each)
         if once:
-            once.combine(made, place, best.values, out)
+            once.combine(made, place, scales, out)
             return
-        scaled = made.index_select(0, place.flatten()).view(*place.shape, -1) * best.values.unsqueeze(2)
+        scaled = made.index_select(0, place.flatten()).view(*place.shape, -1) * scales.unsqueeze(2)
         torch.sum(scaled.masked_fill_(absent.unsqueeze(2), 0), dim=1, out=total)
         if total is not out:
             out.copy_(total)
 
     return step
+
+
+_Inner = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
+
+
+def _activated(function: str) -> _Inner:
+    """The activation of up, or in the gated form that of the gate times up."""
+    return lambda gate, up: activated(function, up) if gate is None else activated(function, gate).mul_(up)
+
+
+def _clamped(clamp: ClampSpec) -> _Inner:
+    """Of gate and up, both within bounds, g * sigmoid(alpha * g) * (u + 1), in float32 or wider."""
+
+    def inner(gate: torch.Tensor | None, up: torch.Tensor) -> torch.Tensor:
+        if gate is None:
+            raise TypeError
+        g = gate.to(wide_of(gate.dtype)).clamp(max=clamp.limit)
+        u = up.to(wide_of(up.dtype)).clamp(-clamp.limit, clamp.limit)
+        return torch.sigmoid(g * clamp.alpha).mul_(g).mul_(u.add_(1))
+
+    return inner
 
 
 def on_device(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:

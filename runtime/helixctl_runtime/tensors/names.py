@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from math import prod
 
 from helixctl.dag import Tensor
+from helixctl_runtime.tensors.expert_names import Axes, ExpertNames
 from helixctl_runtime.tensors.stored_tensor import StoredTensor, stored_as_is
 
-Axes = tuple[tuple[str, ...], ...]
-
-_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z]+|[a-z_]+_norm(_bias)?)|embedding|final_norm(_bias)?|w_head)")
+_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z_]+|[a-z_]+_norm(_bias)?)|embedding|final_norm(_bias)?|w_head)")
 _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 # Every layer has one of these norms; where norms come after blocks alone it is the second.
 _FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.(?:input|post_attention)_layernorm\.weight")
@@ -67,34 +65,6 @@ _MERGED: dict[str, tuple[str, ...]] = {
     "self_attn.qkv_proj.weight": ("w_q", "w_k", "w_v"),
     "mlp.gate_up_proj.weight": ("w_gate", "w_up"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Experts:
-    """The names of a layer's expert weights; ``{}`` is the number of the expert if each has its own matrices."""
-
-    router: str
-    w_gate: str
-    w_up: str
-    w_down: str
-
-
-_SPELLINGS = (
-    _Experts(
-        "mlp.gate.weight",
-        "mlp.experts.{}.gate_proj.weight",
-        "mlp.experts.{}.up_proj.weight",
-        "mlp.experts.{}.down_proj.weight",
-    ),
-    _Experts(
-        "block_sparse_moe.gate.weight",
-        "block_sparse_moe.experts.{}.w1.weight",
-        "block_sparse_moe.experts.{}.w3.weight",
-        "block_sparse_moe.experts.{}.w2.weight",
-    ),
-    # The names in transformers 5: one tensor holds gate and up of all experts, gate first.
-    _Experts("mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
-)
 
 
 class NativeNames:
@@ -157,7 +127,7 @@ class HuggingFaceNames:
         embedding = prefix + _EMBEDDING
         # If only the head is stored, transformers takes it for the embedding.
         self._embedding = self.head if embedding not in names and self.head in names else embedding
-        self._experts = next((s for s in _SPELLINGS if self._first(s.w_down) in names), _SPELLINGS[0])
+        self._experts = ExpertNames(names, prefix)
 
     def stored(self, tensor: Tensor) -> StoredTensor:
         """How a weight is stored."""
@@ -172,10 +142,11 @@ class HuggingFaceNames:
             }[tensor.name]
             return StoredTensor((name,), axes, _shape(axes, size), (0,) * len(axes))
         folder = f"{self.prefix}layers.{layer[1:]}."
-        if part == "w_router":
-            axes = (("expert",), ("hidden",))
-            return StoredTensor((folder + self._experts.router,), axes, _shape(axes, size), (0, 0))
+        if of_mixture := self._experts.stored(folder, part, size):
+            return of_mixture
         name, axes = _LAYER[part]
+        if "v_dim" in size:  # values have a width of their own
+            axes = tuple(tuple("v_dim" if dim == "head_dim" else dim for dim in axis) for axis in axes)
         if part in {"q_norm", "k_norm"} and len(tensor.dims) > 1:
             # Of all heads: one axis for all dims (OLMo 2), or one a dim (Command R+).
             merged = (
@@ -184,13 +155,11 @@ class HuggingFaceNames:
                 and len(self._shape_of(folder + name)) == 1
             )
             axes = (tensor.dims,) if merged else tuple((dim,) for dim in tensor.dims)
-        if "expert" not in size:
-            if found := self._merged(folder, part, axes, size):
-                return found
-            other = _OTHERWISE.get(part)
-            name = other if other and folder + other in self._stored_names else name
-            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
-        return self._stored_experts(folder, part, axes, size)
+        if found := self._merged(folder, part, axes, size):
+            return found
+        other = _OTHERWISE.get(part)
+        name = other if other and folder + other in self._stored_names else name
+        return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
 
     def _merged(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor | None:
         """A weight whose rows are a part of a stored matrix; None where none is stored so."""
@@ -244,20 +213,6 @@ class HuggingFaceNames:
         """Whether a name is below the root of another model, and that root is nearer than this model's."""
         near = len(self._root) if name.startswith(self._root) else -1
         return any(name.startswith(other) and len(other) > near for other in self._others)
-
-    def _stored_experts(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor:
-        name = folder + str(getattr(self._experts, part))
-        if "{}" in name:
-            names = tuple(name.format(expert) for expert in range(size["expert"]))
-            return StoredTensor(names, axes, _shape(axes, size), (0, 0), "expert")
-        axes = (("expert",), *axes)
-        shape, start = _shape(axes, size), (0, 0, 0)
-        if part != "w_down":
-            shape, start = (shape[0], 2 * shape[1], shape[2]), (0, shape[1] if part == "w_up" else 0, 0)
-        return StoredTensor((name,), axes, shape, start)
-
-    def _first(self, name: str) -> str:
-        return f"{self.prefix}layers.0." + name.format(0)
 
 
 Names = NativeNames | HuggingFaceNames

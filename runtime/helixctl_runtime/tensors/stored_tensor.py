@@ -24,6 +24,8 @@ class StoredTensor:
         shape: the shape of each stored tensor.
         start: where the model's tensor begins along each stored axis; not 0 if several share a stored tensor.
         expert_dim: the dim whose indices have a stored tensor each; None if there is a single stored tensor.
+        steps: from one index of the model's tensor to the next along each stored axis; more than 1 where several share
+            it in turn. None: 1 along all.
     """
 
     names: tuple[str, ...]
@@ -31,6 +33,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: tuple[int, ...]
     expert_dim: str | None = None
+    steps: tuple[int, ...] | None = None
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -69,13 +72,16 @@ def read_region(
     interval, size = dict(zip(tensor.dims, region, strict=True)), dict(zip(tensor.dims, tensor.shape, strict=True))
     first, last = interval[stored.expert_dim] if stored.expert_dim else (0, 1)
     along = [_runs([interval[d] for d in axis], [size[d] for d in axis]) for axis in stored.axes]
+    steps = stored.steps or (1,) * len(stored.axes)
     places = [list(pairwise(accumulate((b - a for a, b in runs), initial=0))) for runs in along]
     found = torch.empty([last - first, *(runs[-1][1] for runs in places)], dtype=dtype, device=device)
     for into, name in zip(found, stored.names[first:last], strict=True):
         for which in product(*(range(len(runs)) for runs in along)):
-            box = [(runs[i][0] + at, runs[i][1] + at) for runs, i, at in zip(along, which, stored.start, strict=True)]
+            ends = [runs[i] for runs, i in zip(along, which, strict=True)]
+            places_of = zip(ends, stored.start, steps, strict=True)
+            box = [(a * step + at, (b - 1) * step + at + 1) for (a, b), at, step in places_of]
             place = tuple(slice(*runs[i]) for runs, i in zip(places, which, strict=True))
-            into[place].copy_(files.part(name, box))
+            into[place].copy_(files.part(name, box)[tuple(slice(None, None, step) for step in steps)])
     dims = stored.dims
     whole = found.view([interval[d][1] - interval[d][0] for d in dims])
     # The copy above keeps the stored order, so that a GPU, not the host, transposes.
@@ -88,7 +94,12 @@ def used_numel(stored: StoredTensor, tensor: Tensor) -> int:
 
 
 def _runs(intervals: Sequence[Interval], sizes: Sequence[int]) -> list[Interval]:
-    """The runs of indices along an axis that merges dims: a single run if only the outermost dim is cut."""
+    """The runs of indices along an axis that merges dims: a single run if only the outermost dim is cut.
+
+    An axis of no dims has one index.
+    """
+    if not intervals:
+        return [(0, 1)]
     runs, inner = [intervals[-1]], sizes[-1]
     for (start, stop), size in zip(intervals[-2::-1], sizes[-2::-1], strict=True):
         if runs == [(0, inner)]:

@@ -8,27 +8,33 @@ from __future__ import annotations
 from typing import Final
 
 from helixctl.spec.hugging_face.families.biased import Ernie45, MiMo, SeedOss, SmolLM3, Starcoder2
-from helixctl.spec.hugging_face.families.cohere import Cohere
+from helixctl.spec.hugging_face.families.cohere import Cohere, Cohere2
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
-from helixctl.spec.hugging_face.families.gemma import Gemma
+from helixctl.spec.hugging_face.families.gemma import Gemma, Gemma2
 from helixctl.spec.hugging_face.families.glm import Glm4
-from helixctl.spec.hugging_face.families.mixtures import Mixtral, Qwen3Moe
+from helixctl.spec.hugging_face.families.granite import Granite
+from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2
 from helixctl.spec.hugging_face.families.phi import Phi3
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
+    "dots1": Dots1,
     "llama": Llama,
     "mistral": Mistral,
     "mixtral": Mixtral,
     "qwen2": Qwen2,
+    "qwen2_moe": Qwen2Moe,
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
     "gemma": Gemma,
+    "gemma2": Gemma2,
     "olmo2": Olmo2,
     "glm4": Glm4,
     "cohere": Cohere,
+    "cohere2": Cohere2,
+    "granite": Granite,
     "seed_oss": SeedOss,
     "ernie4_5": Ernie45,
     "starcoder2": Starcoder2,

@@ -12,6 +12,7 @@ from helixctl.spec.base import Count, Dtype, Spec
 
 Flag = Annotated[bool, Field(strict=True)]
 Layers = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Activation = Literal["gelu", "relu", "silu", "gelu_pytorch_tanh", "relu2"]
@@ -40,9 +41,13 @@ class Decoder(Spec):
         default_theta: of the rotary embedding.
         eps_key: the key of the number that norms add.
         activations: our names of activations.
+        act_key: the key of the activation.
+        alternates: some layers have the sliding window and others have not, by ``layer_types``.
         width_key: the key of the feed-forward network's width, or of an expert's.
         keys: fields of ours that only some families have, and the key that gives each.
         architectures: names of the class in transformers beside that of the family, as configs have them.
+        experts_keys: the keys of the number of experts, of which one is given.
+        top_k_key: the key of a token's experts; a family without it has no experts.
     """
 
     model_config = ConfigDict(defer_build=True)  # one family of all is read, if any: the others need no validator
@@ -55,9 +60,13 @@ class Decoder(Spec):
     default_theta: ClassVar[float] = 10000.0
     eps_key: ClassVar[str] = "rms_norm_eps"
     activations: ClassVar[Mapping[str, str]] = {"gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu_squared"}
+    act_key: ClassVar[str] = "hidden_act"
+    alternates: ClassVar[bool] = False
     width_key: ClassVar[str] = "intermediate_size"
     keys: ClassVar[Mapping[str, str]] = {}
     architectures: ClassVar[tuple[str, ...]] = ()
+    experts_keys: ClassVar[tuple[str, ...]] = ("num_local_experts", "num_experts")
+    top_k_key: ClassVar[str] = "num_experts_per_tok"
 
     hidden_size: Count
     num_hidden_layers: Layers
@@ -91,6 +100,19 @@ class Decoder(Spec):
             attention: that of the model's document, with which a block's own begins.
         """
         yield from ()
+
+    def full_apart(self, kinds: Sequence[str], full: Mapping[str, Any]) -> Iterator[Derived]:
+        """A block of the layers with full attention beside those with a sliding window, which are the model's own.
+
+        Args:
+            kinds: full_attention or sliding_attention of every layer, where ``layer_types`` does not say it.
+            full: the attention of the former.
+        """
+        keys = () if self.layer_types is None else ("layer_types",)
+        blocks = ["full" if kind == "full_attention" else "main" for kind in self.layer_types or kinds]
+        if "full" in blocks:
+            yield Derived("blocks", [{"name": "full", "attention": dict(full)}], keys)
+            yield Derived("pattern", pattern_of(blocks), keys)
 
     def left_out(self) -> Iterator[str]:
         """What the model has besides, which is not planned."""

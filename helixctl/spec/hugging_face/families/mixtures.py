@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count
-from helixctl.spec.hugging_face.families.decoder import Decoder, Experts, Flag
+from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Experts, Flag, Whole, pattern_of
 from helixctl.spec.hugging_face.families.dense import Mistral
+
+DENSE = "dense"  # the block of layers with one network for all tokens
+
+
+class Mixture(Decoder):
+    """What families with experts have in common: where their layers are dense, and the experts' further features.
+
+    Attributes:
+        dense_width_key: the key of the width of the network of dense layers.
+    """
+
+    dense_width_key: ClassVar[str] = "intermediate_size"
+
+    def dense_layers(self) -> tuple[Collection[int], tuple[str, ...]]:
+        """The layers with one network for all tokens, and the keys that say so."""
+        return (), ()
+
+    def mixture(self) -> Iterator[Derived]:
+        """What the experts have beyond those of Mixtral."""
+        yield from ()
+
+    def derived(self) -> Iterator[Derived]:
+        """The experts' features, and the pattern of layers if some of them are dense."""
+        yield from self.mixture()
+        dense, keys = self.dense_layers()
+        if not dense:
+            return
+        width = getattr(self, self.dense_width_key)
+        network = {"intermediate_size": width, "activation": self.hidden_act, "gated": True}
+        kinds = [DENSE if layer in dense else "main" for layer in range(self.num_hidden_layers)]
+        yield Derived("blocks", [{"name": DENSE, "feed_forward": network}], (*keys, self.dense_width_key))
+        yield Derived("pattern", pattern_of(kinds), keys)
 
 
 class Mixtral(Mistral):
@@ -23,23 +57,133 @@ class Mixtral(Mistral):
     num_experts_per_tok: Count
 
 
-class Qwen3Moe(Decoder):
-    """Qwen 3 with experts in every layer."""
+class OfQwen(Mixture):
+    """What the mixtures of Qwen have in common."""
 
-    always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}
     width_key: ClassVar[str] = "moe_intermediate_size"
 
-    num_key_value_heads: Count | None = 4
     max_position_embeddings: Count = 32768
-    attention_bias: Flag = False
+    intermediate_size: Count
     moe_intermediate_size: Count
-    num_local_experts: Experts | None = None
+    decoder_sparse_step: Count = 1
+    mlp_only_layers: list[Whole] | None = None
     num_experts: Experts | None = None
     num_experts_per_tok: Count
     norm_topk_prob: Flag = False
     use_sliding_window: Flag = False
+
+    def dense_layers(self) -> tuple[Collection[int], tuple[str, ...]]:
+        """Those that are listed, and all but every ``decoder_sparse_step``-th."""
+        listed, step = set(self.mlp_only_layers or ()), self.decoder_sparse_step
+        found = {n for n in range(self.num_hidden_layers) if n in listed or (n + 1) % step}
+        return found, ("mlp_only_layers", "decoder_sparse_step")
+
+
+class Qwen3Moe(OfQwen):
+    """Qwen 3 with experts."""
+
+    always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}
+
+    num_key_value_heads: Count | None = 4
+    attention_bias: Flag = False
+    intermediate_size: Count = 6144
+    num_local_experts: Experts | None = None
     sliding_window: Count | None = 4096
 
     def window(self) -> tuple[str | None, int | None]:
         """The one of all layers; ``max_window_layers`` is not looked at."""
         return ("sliding_window", self.sliding_window) if self.use_sliding_window else ("use_sliding_window", None)
+
+
+class Qwen2Moe(OfQwen):
+    """Qwen 1.5 and 2 with experts, and a shared one whose result every token scores."""
+
+    always: ClassVar[dict[str, Any]] = {"attention.output_bias": False, "attention.qk_norm": False}
+    keys: ClassVar[dict[str, str]] = {"attention.qkv_bias": "qkv_bias"}
+    experts_keys: ClassVar[tuple[str, ...]] = ("num_experts",)
+
+    num_key_value_heads: Count | None = 16
+    sliding_window: Whole | None = 4096  # transformers writes 0 where use_sliding_window is false
+    qkv_bias: Flag = True
+    intermediate_size: Count = 5632
+    shared_expert_intermediate_size: Count = 5632
+    max_window_layers: Whole = 28
+
+    def window(self) -> tuple[str | None, int | None]:
+        """The one of every other of the first ``max_window_layers``, or of those that ``layer_types`` says."""
+        if not self.use_sliding_window:
+            return "use_sliding_window", None
+        if self.layer_types is not None:
+            slides = "sliding_attention" in self.layer_types
+            return ("sliding_window", self.sliding_window) if slides else ("layer_types", None)
+        return ("sliding_window", self.sliding_window) if self.max_window_layers else ("max_window_layers", None)
+
+    def mixture(self) -> Iterator[Derived]:
+        """The shared expert."""
+        key = "shared_expert_intermediate_size"
+        yield Derived("feed_forward.experts.shared.intermediate_size", getattr(self, key), (key,))
+        yield Derived("feed_forward.experts.shared.scored", True)  # noqa: FBT003  a value
+
+
+class OfDeepSeek(Mixture):
+    """What DeepSeek V3's mixture has, in whatever model: sigmoids, a bias of the choice, groups and a shared expert."""
+
+    width_key: ClassVar[str] = "moe_intermediate_size"
+    experts_keys: ClassVar[tuple[str, ...]] = ("n_routed_experts", "num_local_experts")
+
+    intermediate_size: Count
+    moe_intermediate_size: Count
+    n_routed_experts: Experts | None = None
+    num_local_experts: Experts | None = None
+    n_shared_experts: Count = 1
+    num_experts_per_tok: Count
+    n_group: Count = 1
+    topk_group: Count = 1
+    norm_topk_prob: Flag = True
+    routed_scaling_factor: Positive = 1.0
+    first_k_dense_replace: Whole = 1
+
+    def dense_layers(self) -> tuple[Collection[int], tuple[str, ...]]:
+        """The first ``first_k_dense_replace``."""
+        return range(min(self.first_k_dense_replace, self.num_hidden_layers)), ("first_k_dense_replace",)
+
+    def mixture(self) -> Iterator[Derived]:
+        """The router and the shared expert."""
+        router = "feed_forward.experts.router"
+        yield Derived(f"{router}.scores", "sigmoid")
+        yield Derived(f"{router}.choice_bias", True)  # noqa: FBT003  a value
+        yield Derived(f"{router}.sum_eps", 1e-20)
+        if self.routed_scaling_factor != 1:
+            yield Derived(f"{router}.scale", self.routed_scaling_factor, ("routed_scaling_factor",))
+        if self.n_group > 1:
+            groups = {"count": self.n_group, "top_k": self.topk_group, "score": "sum_of_two"}
+            yield Derived(f"{router}.groups", groups, ("n_group", "topk_group"))
+        width = self.n_shared_experts * self.moe_intermediate_size
+        keys = ("n_shared_experts", "moe_intermediate_size")
+        yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
+
+
+class Dots1(OfDeepSeek):
+    """dots.llm1: the mixture of DeepSeek V3 on attention with norms of queries and keys."""
+
+    always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}
+
+    num_key_value_heads: Count | None = 32
+    max_position_embeddings: Count = 2048
+    attention_bias: Flag = False
+    n_shared_experts: Count
+    norm_topk_prob: Flag = False
+    first_k_dense_replace: Whole = 0
+    sliding_window: Count | None = 4096
+    max_window_layers: Whole = 62
+
+    def window(self) -> tuple[str | None, int | None]:
+        """The one of the layers after the first ``max_window_layers``, or of those that ``layer_types`` says."""
+        if self.sliding_window is None:
+            return "sliding_window", None
+        if self.layer_types is not None:
+            slides = "sliding_attention" in self.layer_types
+            return ("sliding_window", self.sliding_window) if slides else ("layer_types", None)
+        if self.num_hidden_layers <= self.max_window_layers:
+            return "max_window_layers", None
+        return "sliding_window", self.sliding_window
