@@ -44,7 +44,16 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "mistral with a window": ("mistral", {"sliding_window": 7}),
     "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
     "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),
-    "gemma2": ("gemma2", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0}),
+    "gemma2": (
+        "gemma2",
+        {
+            **_WIDE,
+            "sliding_window": 7,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 2.0,
+        },
+    ),
     "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
     "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
@@ -53,6 +62,10 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "glm4": ("glm4", _WIDE),
     "cohere": ("cohere", {}),
     "cohere with q and k norms": ("cohere", {"use_qk_norm": True}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "logits_scaling": 6.0, "attention_multiplier": 0.2},
+    ),
     "seed_oss": ("seed_oss", {**_WIDE, "mlp_bias": True, "attention_out_bias": True}),
     "ernie4_5": ("ernie4_5", {**_WIDE, "use_bias": True}),
     "starcoder2": ("starcoder2", {}),

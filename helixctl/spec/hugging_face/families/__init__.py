@@ -15,6 +15,7 @@ from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwe
 from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
+from helixctl.spec.hugging_face.families.granite import Granite
 from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
@@ -43,6 +44,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "glm4": Glm4,
     "cohere": Cohere,
     "cohere2": Cohere2,
+    "granite": Granite,
     "seed_oss": SeedOss,
     "ernie4_5": Ernie45,
     "starcoder2": Starcoder2,
