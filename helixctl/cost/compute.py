@@ -24,6 +24,8 @@ from helixctl.dag import (
     Dag,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -41,7 +43,7 @@ from helixctl.dag import (
     TokenGate,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expert_matrices, expert_rows
+from helixctl.dag.formulas import cached_keys, expert_matrices, expert_rows, product_width
 from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
@@ -50,7 +52,7 @@ from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
 
-def compute_cost(dag: Dag, task: Task) -> Cost:
+def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901  one case a kind
     """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
     device = _Device(dag.plan.cluster, _dtype(dag, task))
     match task.op:
@@ -59,6 +61,12 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             depth = prod(size for dim, size in _sizes(dag, x) if dim in contract)
             rows = x.numel // depth
             cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
+        case HeadLinear(contract):
+            x, w = (dag.value[v] for v in task.inputs)
+            depth, wide = w.shape[dag.tensor[w.tensor].dims.index(contract)], product_width(task.op, w, dag.tensor)
+            # A product a head, side by side: as many tiles as one with all heads' columns.
+            heads = x.shape[-2]
+            cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes)
         case Attention(width):
             queries, keys, values = (dag.value[v] for v in task.inputs[:3])
             if _composed(task.op, queries, values, device):
@@ -70,7 +78,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:
             cost = _over_a_cache(dag, task, task.op, width, device)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
-        case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | SquareSums() | NormBySums() | Scale():
+        case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)
@@ -113,7 +121,8 @@ def _over_a_cache(dag: Dag, task: Task, op: CachedAttention | PartialAttention, 
     held, (queries, k, values) = cached_keys(op, inputs, dag.tensor), inputs[:3]
     if _composed(op, queries, values, device):
         return device.composed(queries, values.shape[-1], task.flops, capped=op.soft_cap is not None)
-    cost = device.cached_attention(queries, held, values, width, task.flops, task.nbytes)
+    once = k.id == values.id
+    cost = device.cached_attention(queries, held, values, width, task.flops, task.nbytes, once=once)
     if not device.cuda or reaches_back(op) is None:
         return cost
     row = (k.nbytes + values.nbytes) // (k.shape[1] * k.shape[3])  # of one position of all sequences
@@ -398,8 +407,12 @@ class _Device:
         arithmetic = flops / (self.peak.value * share.value)
         return Cost(arithmetic + streamed.seconds, (self.peak, share, *streamed.origins))
 
-    def cached_attention(self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int) -> Cost:
+    def cached_attention(
+        self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int, *, once: bool
+    ) -> Cost:
         """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
+
+        ``once``: the keys are the values.
 
         A few rows read the cache and compute little; many are computed as ``attention`` is.
         """
@@ -408,21 +421,29 @@ class _Device:
             return self.attention(queries, keys, width, values.shape[-1], flops, nbytes)
         parts = head_dim // width
         widths = (width, values.shape[-1] // parts)
-        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows)
+        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows, once=once)
 
     def decode(
-        self, batch: int, heads: int, kv_heads: int, widths: tuple[int, int], keys: int, queries: int = 1
+        self,
+        batch: int,
+        heads: int,
+        kv_heads: int,
+        widths: tuple[int, int],
+        keys: int,
+        queries: int = 1,
+        *,
+        once: bool = False,
     ) -> Cost:
         """Attention of a few new tokens of every sequence over a cache; ``decode_attention_cost`` has the parameters.
 
-        ``widths``: dims of a softmax, of queries and keys, and of values.
+        ``widths``: dims of a softmax, of queries and keys, and of values. ``once``: the keys are the values.
 
         The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
         Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
         where there are too few of them to keep all SMs busy, the memory is not.
         """
         width = widths[0]
-        cached = batch * kv_heads * keys * sum(widths) * DTYPE_NBYTES[self.dtype]
+        cached = batch * kv_heads * keys * (width if once else sum(widths)) * DTYPE_NBYTES[self.dtype]
         share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
         arithmetic = 2 * batch * heads * queries * keys * sum(widths) / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None

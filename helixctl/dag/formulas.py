@@ -20,6 +20,7 @@ from helixctl.dag.ops import (
     CacheWrite,
     Embed,
     Experts,
+    HeadLinear,
     LastToken,
     Linear,
     Merge,
@@ -45,7 +46,7 @@ _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the 
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
-def flops(  # noqa: PLR0911  one a kind
+def flops(  # noqa: C901, PLR0911  one a kind
     op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Floating-point operations of a task, a multiply-add counted as two; 0 for a collective."""
@@ -55,6 +56,10 @@ def flops(  # noqa: PLR0911  one a kind
             dims = tensors[x.tensor].dims
             depth = math.prod(x.shape[dims.index(dim)] for dim in op.contract)
             return 2 * depth * sum(y.numel for y in outputs)
+        case HeadLinear(contract):
+            x, w = inputs
+            depth = w.shape[tensors[w.tensor].dims.index(contract)]
+            return 2 * x.numel // x.shape[-1] * depth * product_width(op, w, tensors)
         case Attention():
             batch, rows, heads, _ = inputs[0].shape
             pairs = causal_pairs(op, inputs[0].region[1][0], rows) if op.causal else rows * inputs[1].shape[1]
@@ -77,6 +82,11 @@ def flops(  # noqa: PLR0911  one a kind
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
+
+
+def product_width(op: HeadLinear, w: Value, tensors: Mapping[str, Tensor]) -> int:
+    """How many dims the product with a head's part of a weight has."""
+    return math.prod(w.shape[i] for i, d in enumerate(tensors[w.tensor].dims) if d not in {"head", op.contract})
 
 
 def _widths(inputs: Sequence[Value]) -> int:
@@ -143,7 +153,8 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case CachedAttention() | PartialAttention():
             q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
-            read = sum(x.nbytes for x in (k, v)) // positions * min(positions, cached_keys(op, inputs, tensors))
+            caches = {x.id: x.nbytes for x in (k, v)}  # one alone may be both
+            read = sum(caches.values()) // positions * min(positions, cached_keys(op, inputs, tensors))
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
         case Attention(causal=True) if reaches_back(op) is not None:
             q, k, v, *others = inputs
@@ -152,9 +163,10 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             read = sum(x.nbytes for x in (k, v)) // keys * seen
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
         case CacheWrite():
-            k, v, cache, _, *counts = inputs
-            written = -(-(k.nbytes + v.nbytes) * cache.shape[2] // tensors[cache.tensor].shape[2])
-            return k.nbytes + v.nbytes + written + sum(x.nbytes for x in counts)
+            *kept, length, count = inputs
+            news, cache = sum(new.nbytes for new in kept[: len(kept) // 2]), kept[-1]
+            written = -(-news * cache.shape[2] // tensors[cache.tensor].shape[2])
+            return news + written + length.nbytes + count.nbytes
         case Narrow():
             return 2 * outputs[0].nbytes
         case LastToken():
@@ -170,8 +182,8 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case AllGather():
             return (ranks - 1) * max(piece.nbytes for piece in inputs)
         case AllToAll():
-            kept = max(_common(piece, out) for piece, out in zip(inputs, outputs, strict=True))
-            return (ranks - 1) * kept
+            most = max(_common(piece, out) for piece, out in zip(inputs, outputs, strict=True))
+            return (ranks - 1) * most
         case ReduceScatter():
             return (ranks - 1) * max(share.nbytes for share in outputs)
         case Packed(moves):

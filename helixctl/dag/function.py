@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import cast
 
+from helixctl.dag import latent
 from helixctl.dag.document import Level, Role, Tensor
 from helixctl.dag.ops import (
     Activation,
@@ -42,13 +43,12 @@ from helixctl.dag.ops import (
     contracted,
 )
 from helixctl.plan.layout import full_extents
-from helixctl.spec import ExpertsSpec, ModelSpec, MultipliersSpec, SharedExpertSpec, Step, VocabularySpec
+from helixctl.spec import ExpertsSpec, ModelSpec, MultipliersSpec, RotarySpec, SharedExpertSpec, Step, VocabularySpec
 
 _TOKENS = ("batch", "seq")
 _HIDDEN = (*_TOKENS, "hidden")
 LENGTH = "length"  # real tokens of every sequence, which come first; in a step with a cache those that it holds
 COUNT = "count"  # real new tokens of every sequence in a step with a cache, which come first
-_LENGTHS = (LENGTH, COUNT)
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 
@@ -214,6 +214,21 @@ class _Equations:
         return ("head", self.block.attention.value_dim_name)
 
     @property
+    def held(self) -> tuple[str, ...]:
+        """With a cache, how many tokens of every sequence it holds."""
+        return (LENGTH,) if self.cached else ()
+
+    @property
+    def lengths(self) -> tuple[str, str]:
+        """How many tokens of every sequence the cache holds, and how many are new."""
+        return (LENGTH, COUNT)
+
+    def rotation(self, rotary: RotarySpec, last: int | None = None) -> Rotate | RotateAt:
+        """A rotation of the step; ``last``: of the last so many dims of every head."""
+        long = rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
+        return (RotateAt if self.cached else Rotate)(rotary, long, last)
+
+    @property
     def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
@@ -294,7 +309,11 @@ class _Equations:
         """What attention reads, and what it makes."""
         spec = self.block.attention
         norm = self.norm_weights(p + "attention_norm") if self.model.norm.before else ()
-        weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
+        weights: tuple[str, ...] = ()
+        if spec.latent:
+            latent.add_weights(self, p, spec.latent)
+        else:
+            weights = tuple(self.weight(p + f"w_{n}", ("hidden", *dims), ("hidden",)) for n, dims in self.qkv.items())
         biases = tuple(self.weight(p + f"b_{n}", dims, ("hidden",)) for n, dims in self.qkv.items() if spec.qkv_bias)
         shared = spec.qk_norm_over == "head" and spec.qk_norm_weight == "shared"
         weighted = spec.qk_norm and spec.qk_norm_weight != "none"
@@ -306,6 +325,29 @@ class _Equations:
         sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
 
         normed = self.normed_before(i, "distribute.norm", x, norm, p + "attention_in")
+        if spec.latent:
+            attention = latent.attend(self, i, p, normed, spec.latent)
+        else:
+            attention = self.attend(i, p, normed, weights, biases, norms, sinks)
+        projection = self.activation(p + "projection", "hidden")
+        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
+        for bias in b_o:
+            unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
+            self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
+        return normed, self.normed_after(i, "project.norm", projection, p + "attention_post_norm")
+
+    def attend(
+        self,
+        i: int,
+        p: str,
+        normed: str,
+        weights: tuple[str, ...],
+        biases: tuple[str, ...],
+        norms: list[str],
+        sinks: tuple[str, ...],
+    ) -> str:
+        """What attention makes of what it reads, with keys and values that are products of it."""
+        spec = self.block.attention
         q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
         self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
         if biases:
@@ -315,22 +357,15 @@ class _Equations:
         if spec.qk_norm:
             q, k = self.normed_heads(i, p, q, k, norms)
         if spec.rotary:
-            long = spec.rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
-            op, at = (RotateAt(spec.rotary, long), (LENGTH,)) if self.cached else (Rotate(spec.rotary, long), ())
-            unrotated = (q, k, *at)
+            op = self.rotation(spec.rotary)
+            unrotated = (q, k, *self.held)
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         if self.cached:
-            attention = self.cached_attention(i, p, (q, k, v), sinks)
-        else:
-            attention = self.activation(p + "attention", *self.heads)
-            self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
-        projection = self.activation(p + "projection", "hidden")
-        self.define(i, "project.linear", Linear(self.heads), (attention, w_o), projection)
-        for bias in b_o:
-            unbiased_projection, projection = projection, self.activation(p + "projection_biased", "hidden")
-            self.define(i, "project.bias", Bias(), (unbiased_projection, bias), projection)
-        return normed, self.normed_after(i, "project.norm", projection, p + "attention_post_norm")
+            return self.cached_attention(i, p, (q, k, v), sinks)
+        attention = self.activation(p + "attention", *self.heads)
+        self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
+        return attention
 
     def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
         """Queries and keys, normalised: every head alone, or all heads together."""
@@ -352,23 +387,34 @@ class _Equations:
     def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
         spec, (q, k, v) = self.block.attention, qkv
-        dims = {n: ("batch", *_POSITION, *self.qkv[n]) for n in "kv"}
-        caches = [self.tensor(f"{p}{n}_cache", "state", dims[n], (0.0, 1.0), f"{p}{n}_cached") for n in "kv"]
-        k_cached, v_cached = (self.tensor(f"{p}{n}_cached", "activation", dims[n]) for n in "kv")
-        self.define(i, "attend.cache", CacheWrite(), (k, v, *caches, *_LENGTHS), k_cached, v_cached)
-        inputs = (q, k_cached, v_cached, *_LENGTHS)
+        inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.qkv["v"])}), *self.lengths)
         if self.step.lanes == 1:
             attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
-            self.tensor(f"{p}attention_{n}", "activation", ("batch", "key_lane", "seq", "head", last))
-            for n, last in (("part", self.heads[1]), ("lse", "softmax"))
+            self.of_lanes(p + f"attention_{n}", last) for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
         self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
+
+    def add_cache(self, i: int, p: str, kept: dict[str, tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+        """What a layer leaves in its cache, by name: what is put in, and the dims of it that are kept."""
+        caches, cached = [], []
+        for name, (_, dims) in kept.items():
+            where = ("batch", *_POSITION, *dims)
+            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
+        for name, (_, dims) in kept.items():
+            cached.append(self.tensor(f"{p}{name}_cached", "activation", ("batch", *_POSITION, *dims)))
+        news = [new for new, _ in kept.values()]
+        self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
+        return tuple(cached)
+
+    def of_lanes(self, name: str, last: str) -> str:
+        """What attention over the keys of one lane makes."""
+        return self.tensor(name, "activation", ("batch", "key_lane", "seq", "head", last))
 
     def feed_forward(self, i: int, p: str, x: str) -> str:
         """What the feed-forward network makes of what it reads."""

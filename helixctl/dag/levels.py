@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helixctl.dag.document import Level
 from helixctl.dag.function import TOKEN, Function
-from helixctl.dag.ops import AllToAll, Op, PartialAttention, SendReceive, SquareSums
+from helixctl.dag.ops import AllToAll, HeadLinear, Op, PartialAttention, SendReceive, SquareSums
 
 
 def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
@@ -22,7 +22,9 @@ def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
     if isinstance(op, SendReceive) and tensor != TOKEN:
         return maker.layer + 1, "transfer"
     match maker.level:
-        case "attend" if isinstance(maker.op, PartialAttention):
+        case "attend" if isinstance(maker.op, PartialAttention) or (
+            isinstance(maker.op, HeadLinear) and maker.op.parts
+        ):
             return maker.layer, "attend"
         case "distribute" if maker.name != "norm" and not isinstance(maker.op, SquareSums):
             return maker.layer, "exchange"

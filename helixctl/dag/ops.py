@@ -112,6 +112,33 @@ class Linear:
 
 
 @_op
+class HeadLinear:
+    """A product in every head alone, with the head's part of a weight.
+
+    Inputs: x, whose last two dims are head and another, d; w, which has the dims head, ``contract`` and a third. Of d
+    the first dims, as many as w has along ``contract``, are summed with these; what is left of d follows the product
+    (``rest``), or else is left out. The dims of the output are those of x, but for its last. x is rounded to the
+    model's dtype first. ``parts``: x is of a part of the keys, so that the product is one of those that are merged.
+    """
+
+    kind: Literal["head_linear"] = field(default="head_linear", kw_only=True)
+    contract: str
+    rest: Annotated[bool, Field(strict=True)] = False
+    parts: Annotated[bool, Field(strict=True)] = False
+
+
+@_op
+class Join:
+    """Each head's dims of two inputs, those of the second behind those of the first.
+
+    Inputs: a (batch, seq, head, A), or (batch, seq, A) which is of all heads; b (batch, seq, kv_head, B) of one head,
+    which is of all heads. Output: (batch, seq, head, A + B), or with kv_head where a has no heads.
+    """
+
+    kind: Literal["join"] = field(default="join", kw_only=True)
+
+
+@_op
 class Bias:
     """Adds to each input its own vector (or matrix), the same at all tokens.
 
@@ -127,11 +154,13 @@ class Rotate:
 
     Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim. Outputs: y_1, ..., y_k. ``long``: of
     a rotary embedding with factors for short and for long sequences, the latter.
+    Of a head the last ``last`` dims are turned, as if they were all; None: all are.
     """
 
     kind: Literal["rotate"] = field(default="rotate", kw_only=True)
     rotary: RotarySpec
     long: Flag = False
+    last: LaterCount = None
 
 
 @_op
@@ -170,12 +199,13 @@ class RotateAt:
     """The rotary embedding of each input, with a token's place behind what the cache holds as position.
 
     Inputs: x_1, ..., x_k, each (batch, seq, heads, head_dim) with all of head_dim, and length (batch) int64. Outputs:
-    y_1, ..., y_k. Token t of sequence b has position length[b] + t.
+    y_1, ..., y_k. Token t of sequence b has position length[b] + t. ``last``: as ``rotate`` has it.
     """
 
     kind: Literal["rotate_at"] = field(default="rotate_at", kw_only=True)
     rotary: RotarySpec
     long: Flag = False
+    last: LaterCount = None
 
 
 @_op
@@ -183,7 +213,8 @@ class CacheWrite:
     """Put the new keys and values into the cache, behind what it holds.
 
     Inputs: k and v (batch, seq, kv_head, head_dim); k_cache and v_cache (batch, key_cycle, key_lane, key_offset,
-    kv_head, head_dim); length and count (batch) int64. Outputs: k_cached and v_cached, the cache afterwards. Token t of
+    kv_head, head_dim); length and count (batch) int64. Outputs: k_cached and v_cached, the cache afterwards. There may
+    be one tensor and its cache alone, whose heads are both keys and values. Token t of
     sequence b, where t < count[b], goes to position length[b] + t = (key_cycle x lanes + key_lane) x block +
     key_offset; all other positions keep what they have.
     """
@@ -441,6 +472,8 @@ Op = Annotated[
     | Embed
     | Norm
     | Linear
+    | HeadLinear
+    | Join
     | Bias
     | Rotate
     | Attention
@@ -514,6 +547,8 @@ def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bo
             return accumulator(model)
         case PartialAttention():
             return reduced if output == 0 else accumulator(model)
+        case HeadLinear():
+            return reduced if op.parts else model
         case Best():
             return accumulator(model) if output == 0 else "int64"
         case Choose():

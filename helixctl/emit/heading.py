@@ -49,7 +49,9 @@ def _layers(model: ModelSpec) -> str:
 def _parts(model: ModelSpec) -> str:
     """Heads and feed-forward network of a layer."""
     heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
-    if model.attention.key_heads < model.attention.heads:
+    if latent := model.attention.latent:
+        heads += f" over a latent of {latent.kv_rank} + {latent.rope_dim}"
+    elif model.attention.key_heads < model.attention.heads:
         heads += f" for {model.attention.key_heads} of keys and values"
     if model.attention.softmax_slices > 1:
         heads += f" in {model.attention.softmax_slices} softmax slices"

@@ -241,12 +241,14 @@ class Builder:
         edges = self._edges(op, len(ranks), inputs, outputs)
         self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
 
-    def narrow(self, layer: int, level: Level, op: Narrow, tensor: str, stage: str, cut: Callable[[int], Cut]) -> None:
+    def narrow(
+        self, layer: int, level: Level, name: str, op: Narrow, tensor: str, stage: str, cut: Callable[[int], Cut]
+    ) -> None:
         """Add, on every rank, the task that keeps, of what it holds of a tensor, the region that ``cut`` gives it."""
         for rank in self.ranks:
             whole = self.held[tensor, rank]
             kept = self._left(tensor, stage, rank, cut(rank), whole.dtype)
-            task_id = f"l{layer}.{level}.narrow.{self.place(rank)}"
+            task_id = f"l{layer}.{level}.{name}.{self.place(rank)}"
             self._add(Task(task_id, layer, level, op, (rank,), *self._edges(op, 1, [whole], [kept])))
 
     def _left(self, tensor: str, stage: str, rank: int, cut: Cut, dtype: Dtype | Literal["int64"]) -> Value:

@@ -121,7 +121,7 @@ def _move(b: Builder, moved: Sequence[tuple[str, Move]]) -> None:
     layer, level = level_moved(b.function, tensor, move.op)
     names = [_named(tensor, level, move, b.layout) for tensor, move in moved]
     if isinstance(move.op, Narrow):
-        b.narrow(layer, level, move.op, tensor, names[0][1], partial(b.cut, move.left))
+        b.narrow(layer, level, names[0][0], move.op, tensor, names[0][1], partial(b.cut, move.left))
         return
     its = [
         Moved(move.op, tensor, stage, partial(b.cut, move.left))
@@ -169,12 +169,16 @@ _NAMES: Final = {
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
-def _named(tensor: str, level: str, move: Move, layout: Layout) -> tuple[str, str]:
+def _named(  # noqa: PLR0911  one case a level
+    tensor: str, level: str, move: Move, layout: Layout
+) -> tuple[str, str]:
     """The name of a move's tasks, and what is added to the tensor's name for what it leaves."""
     kind = kind_of(tensor)
     match level:
+        case "exchange" if isinstance(move.op, Narrow):
+            return f"narrow_{kind}", "shard"
         case "exchange":
-            return kind[0], "whole"
+            return kind.removesuffix("_biased"), "whole"
         case "attend":  # attention_part, attention_lse
             return kind.removeprefix("attention_"), "whole"
         case "head" if kind.startswith("best_"):

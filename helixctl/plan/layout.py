@@ -384,6 +384,15 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         "ffn": model.feed_forward.intermediate_size,
     }
     extents[model.attention.value_dim_name] = model.attention.value_dim
+    if latent := model.attention.latent:
+        extents |= {
+            "nope_dim": model.attention.unrotated_dim,
+            "rope_dim": latent.rope_dim,
+            "kv_rank": latent.kv_rank,
+            "latent": latent.kv_rank + latent.rope_dim,
+        }
+        if latent.q_rank is not None:
+            extents["q_rank"] = latent.q_rank
     if experts:
         extents["expert"] = experts.count
         if experts.shared:

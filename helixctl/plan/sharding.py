@@ -90,6 +90,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         _rows_of(model, step),
         model.attention.qkv_bias,
         model.attention.value_dim_name,
+        model.attention.latent is not None,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
@@ -108,6 +109,7 @@ class _Form(NamedTuple):
     rows: Rule
     qkv_bias: bool
     value_dim: str
+    latent: bool
     squares: bool
     experts: bool
     shared: bool
@@ -117,7 +119,7 @@ class _Form(NamedTuple):
 
 @cache
 def _table(form: _Form) -> Table:
-    table = _attention(form) | _feed_forward(form) | _ends(form)
+    table = _attention(form) | (_latent(form) if form.latent else {}) | _feed_forward(form) | _ends(form)
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
 
 
@@ -184,6 +186,26 @@ def _cache(form: _Form) -> dict[str, Sharded]:
     table = {f"{n}_{stage}": Sharded(kept[n], kept[n]) for n in "kv" for stage in ("cache", "cached")}
     table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), _of_values(form, Sharding(_SLICED_HEADS)))
     table["attention_lse"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_HEADS))
+    return table
+
+
+def _latent(form: _Form) -> dict[str, Sharded]:
+    """The latent and the rotated key are of all heads: no group cuts them, or the weights that make them.
+
+    Queries are cut as ever. What one head makes of the latent is cut by heads alone, and so are its weights.
+    """
+    heads, lane = _HEADS[:1], Cut("key_lane", "slices")
+    queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"head", "batch", "seq"}))
+    keys = tuple(cut for cut in queries.cuts if cut.dim == "batch")
+    kept = (lane,) if form.shared_dim == "key" else keys
+    table = {n: Sharded(WHOLE, Sharding(keys)) for n in ("kv_down", "k_rope")}
+    table |= {n: _alike(*keys) for n in ("kv_latent", "k_rope_rotated", "latent")}
+    table |= {n: _alike(*heads) for n in ("w_k", "w_v")}
+    table |= {n: _alike(*heads, *keys) for n in ("k_nope", "k", "v")}
+    table |= {f"latent_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_absorbed", "attention_latent")}
+    if form.cached and form.shared_dim == "key":
+        table["attention_latent"] = _alike(*heads, lane)
     return table
 
 

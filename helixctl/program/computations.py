@@ -15,6 +15,8 @@ from helixctl.dag import (
     Choose,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -38,7 +40,6 @@ from helixctl.program.draft import Draft
 from helixctl.program.row_blocks import mask_of
 from helixctl.program.view import Buffer, View, refined
 from helixctl.program.weights import held, side_by_side
-from helixctl.spec import RotarySpec
 
 
 def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one case a kind
@@ -48,8 +49,12 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _linear(draft, task, contract)
         case Bias():
             _bias(draft, task)
-        case Rotate(rotary, long):
-            _rotate(draft, task, rotary, long=long)
+        case HeadLinear():
+            _head_linear(draft, task)
+        case Join():
+            _join(draft, task)
+        case Rotate():
+            _rotate(draft, task, task.op)
         case Attention():
             _attention(draft, task, task.op)
         case Activation() | Scale():
@@ -60,8 +65,8 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _narrow(draft, task, dim)
         case LastToken():
             _last_token(draft, task)
-        case RotateAt(rotary, long):
-            _rotate_at(draft, task, rotary, long=long)
+        case RotateAt():
+            _rotate_at(draft, task, task.op)
         case CacheWrite():
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
@@ -149,6 +154,24 @@ def _bias(draft: Draft, task: Task) -> None:
         _kernel(draft, task, [x.in_order(cut.axes)], [cut.view], (weight,))
 
 
+def _head_linear(draft: Draft, task: Task) -> None:
+    """A product a head, all at once; the result is written as the gather that follows, if any, sends it."""
+    x, weight = task.inputs
+    _kernel(draft, task, [draft.packed(x).view], [_for_a_gather(draft, task.outputs[0])], (held(draft, weight),))
+
+
+def _join(draft: Draft, task: Task) -> None:
+    """Both inputs are copied into their places."""
+    reads = [draft.plain(v).view for v in task.inputs]
+    _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
+
+
+def _for_a_gather(draft: Draft, value_id: str) -> View:
+    """A new block for a value in the order in which the gather that follows, if any, sends it; a dim an axis."""
+    out = draft.new(value_id, draft.made_for_a_gather(value_id))
+    return out.in_order([out.parts(d)[0] for d in draft.dims(value_id)])
+
+
 def _square_sums(draft: Draft, task: Task) -> None:
     reads = [draft.plain(x).view for x in task.inputs]
     _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
@@ -163,26 +186,28 @@ def _norm_by_sums(draft: Draft, task: Task) -> None:
         _kernel(draft, task, [buffer.view, draft.plain(sums).view], [out.view], (held(draft, weight_id),))
 
 
-def _rotate(draft: Draft, task: Task, rotary: RotarySpec, *, long: bool) -> None:
+def _rotate(draft: Draft, task: Task, op: Rotate) -> None:
     """Each operand is a kernel of its own."""
     for x_id, out_id in zip(task.inputs, task.outputs, strict=True):
         buffer = draft.plain(x_id)
         x = buffer.view
         positions, dtype = draft.dag.value[x_id].region[1], _wide(x.dtype)
-        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, dtype, long) for f in ("cos", "sin")]
+        width = op.last or x.sizes[-1]
+        tables = [RotaryTable(f, op.rotary, width, positions, dtype, op.long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x], [out.view], constants=constants)
 
 
-def _rotate_at(draft: Draft, task: Task, rotary: RotarySpec, *, long: bool) -> None:
+def _rotate_at(draft: Draft, task: Task, op: RotateAt) -> None:
     """Each operand is a kernel of its own. The tables are of all positions of the cache."""
     *xs, length = task.inputs
     positions = (0, draft.dag.work.positions)
     for x_id, out_id in zip(xs, task.outputs, strict=True):
         buffer = draft.plain(x_id)
         x = buffer.view
-        tables = [RotaryTable(f, rotary, x.sizes[-1], positions, _wide(x.dtype), long) for f in ("cos", "sin")]
+        width = op.last or x.sizes[-1]
+        tables = [RotaryTable(f, op.rotary, width, positions, _wide(x.dtype), op.long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
         _kernel(draft, task, [x, _of_sequences(draft, length, x_id)], [out.view], constants=constants)
@@ -190,9 +215,10 @@ def _rotate_at(draft: Draft, task: Task, rotary: RotarySpec, *, long: bool) -> N
 
 def _cache_write(draft: Draft, task: Task) -> None:
     """Over the cache, which is nowhere else."""
-    k, v, *caches = task.inputs[:4]
-    news = [draft.plain(x).view for x in (k, v)]
-    counts = [_of_sequences(draft, count, k) for count in task.inputs[4:]]
+    *pairs, length, count = task.inputs
+    kept, caches = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+    news = [draft.plain(x).view for x in kept]
+    counts = [_of_sequences(draft, its, kept[0]) for its in (length, count)]
     writes = [draft.hold(out, draft.state(cache)).view for out, cache in zip(task.outputs, caches, strict=True)]
     _kernel(draft, task, [*news, *counts], writes, constants=(_positions(draft, caches[0]),))
 
@@ -203,8 +229,7 @@ def _cached_attention(draft: Draft, task: Task) -> None:
     if len(task.outputs) > 1:
         writes = [draft.new(out_id).view for out_id in task.outputs]
     else:
-        out = draft.new(task.outputs[0], draft.made_for_a_gather(task.outputs[0]))
-        writes = [out.in_order([out.parts(d)[0] for d in draft.dims(task.outputs[0])])]
+        writes = [_for_a_gather(draft, task.outputs[0])]
     _kernel(draft, task, reads, writes, _sinks(draft, task), (_positions(draft, k),))
 
 
@@ -221,10 +246,7 @@ def _attention(draft: Draft, task: Task, op: Attention) -> None:
     start, stop = draft.dag.value[task.inputs[0]].region[1]
     mask = mask_of(op, start, stop - start, qkv[0].dtype)
     constants = () if mask is None else (draft.constant(mask),)
-    out_id = task.outputs[0]
-    out = draft.new(out_id, draft.made_for_a_gather(out_id))
-    in_order = out.in_order([out.parts(d)[0] for d in draft.dims(out_id)])
-    _kernel(draft, task, qkv, [in_order], _sinks(draft, task), constants)
+    _kernel(draft, task, qkv, [_for_a_gather(draft, task.outputs[0])], _sinks(draft, task), constants)
 
 
 def _sinks(draft: Draft, task: Task) -> tuple[Weights, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
+from helixctl.dag.function import function_of
 from helixctl.plan import Layout
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import chunk, step_of
@@ -98,9 +99,9 @@ class GenerationBounds:
     def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
         """Bytes of the cache of one layer on the first rank of a team."""
         shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
+        layer = function_of(model.model_copy(update={"layers": 1, "vocabulary": None}), step)
         rank, numel = layout.team(0, 0)[0], 0
-        for name, width in (("k_cache", "head_dim"), ("v_cache", model.attention.value_dim_name)):
-            dims = ("batch", "key_cycle", "key_lane", "key_offset", "kv_head", width)
-            region = shares.region(dims, shares.of(name).made, rank, (0, sequences))
+        for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:
+            region = shares.region(state.dims, shares.of(state.name).made, rank, (0, sequences))
             numel += prod(stop - start for start, stop in region)
         return numel * DTYPE_NBYTES[model.dtype]

@@ -54,7 +54,7 @@ def _cache(layout: Layout, nbytes: Callable[[Layout], int], model: ModelSpec) ->
     keys, partitions = model.attention.key_heads, layout.partitions
     own = human_bytes(nbytes(layout))
     if layout.groups > keys:
-        held = f"{layout.groups} groups hold each of {keys} KV heads {layout.groups // keys} times"
+        held = f"{layout.groups} groups hold {_kept(model)} {layout.groups // keys} times"
         return (f"{held}: {own} of KV cache a device",)
     if layout.slices == 1:
         return ()
@@ -62,9 +62,15 @@ def _cache(layout: Layout, nbytes: Callable[[Layout], int], model: ModelSpec) ->
     text = f"{layout.slices} slices share the KV cache by {layout.slicing}: {own} a device"
     if partitions > keys and partitions % keys == 0 and partitions <= model.attention.heads:
         copies = layout.model_copy(update={"groups": partitions, "slices": 1, "slicing": "head_dim"})
-        times = f"{partitions} groups would hold each KV head {partitions // keys} times"
+        one = "the latent" if model.attention.latent else "each KV head"
+        times = f"{partitions} groups would hold {one} {partitions // keys} times"
         return (f"{text}; {times}, {human_bytes(nbytes(copies))}",)
     return (f"{text} instead of {human_bytes(nbytes(whole))}",)
+
+
+def _kept(model: ModelSpec) -> str:
+    """What the cache holds of a token: a latent is one for all heads."""
+    return "the latent" if model.attention.latent else f"each of {model.attention.key_heads} KV heads"
 
 
 def _cuts(
@@ -83,10 +89,10 @@ def _cuts(
         return (f"{fits}; {beside('partition', lambda x: x.partitions > 1)}",)
     keys = model.attention.key_heads
     if layout.groups > keys:
-        held = f"m = {layout.slices}: each of {keys} KV heads is held by {layout.groups // keys} groups"
+        held = f"m = {layout.slices}: {_kept(model)} is held by {layout.groups // keys} groups"
         return (f"{held}; {beside('layout that holds each once', lambda x: x.groups <= keys)}",)
     if layout.partitions > keys:
-        once = f"m = {layout.slices}: each of {keys} KV heads is held once"
+        once = f"m = {layout.slices}: {_kept(model)} is held once"
         return (f"{once}; {beside('layout that holds them several times', lambda x: x.groups > keys)}",)
     if layout.partitions > 1 and layout.slices == 1:
         sliced = beside("slicing", lambda x: x.slices > 1)

@@ -2,6 +2,7 @@
 
 from helixctl.spec.attention import (
     AttentionSpec,
+    LatentSpec,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
@@ -40,6 +41,7 @@ __all__ = [
     "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",
+    "LatentSpec",
     "LinearScaling",
     "LinkSpec",
     "Llama3Scaling",

@@ -108,12 +108,23 @@ class RotarySpec(Spec):
         return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
 
 
-class TemperatureSpec(Spec):
-    """A factor of the queries that grows with their position p: 1 + scale log(1 + floor((p + offset) / every))."""
+class LatentSpec(Spec):
+    """Multi-head latent attention (DeepSeek-V2, 2024): what heads attend with is made of two small vectors a token.
 
-    scale: Positive
-    every: Count
-    offset: Annotated[int, Field(strict=True, ge=0, le=1)] = 0
+    The last ``rope_dim`` dims of a head of queries are rotated; the other ones, ``head_dim - rope_dim``, are not. A
+    head's keys are as wide: those that are not rotated are a product of the latent, the rotated ones are of all heads.
+
+    Attributes:
+        q_rank: dims of the vector, behind a norm, that queries are made of; None: of the hidden state itself.
+        kv_rank: dims of the latent, behind a norm, that keys and values are made of.
+        rope_dim: dims of the rotated key, which all heads share.
+        norm_eps: of the norms of both vectors.
+    """
+
+    q_rank: Count | None = None
+    kv_rank: Count
+    rope_dim: Count
+    norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
 
 
 class AttentionSpec(Spec):
@@ -138,7 +149,8 @@ class AttentionSpec(Spec):
         scale: what products of queries and keys are multiplied with; None: 1/sqrt of the dims of a softmax.
         soft_cap: c, where a score x becomes c tanh(x / c); None: scores stay.
         sinks: every head attends to a learned logit besides, which has no value.
-        temperature: queries are scaled by their position; None: they are not.
+        latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
+            so that kv_heads is 1; None: of the hidden state.
     """
 
     heads: Count
@@ -158,7 +170,7 @@ class AttentionSpec(Spec):
     scale: Positive | None = added(None)
     soft_cap: Positive | None = added(None)
     sinks: Annotated[bool, Field(strict=True)] = added(default=False)
-    temperature: TemperatureSpec | None = added(None)
+    latent: LatentSpec | None = added(None)
 
     @model_validator(mode="after")
     def _what_is_masked_is_causal(self) -> Self:
@@ -203,7 +215,7 @@ class AttentionSpec(Spec):
 
     @model_validator(mode="after")
     def _rotary_pairs_dims(self) -> Self:
-        if self.rotary is None:
+        if self.rotary is None or self.latent:
             return self
         if self.rotary.dims is None and self.head_dim % 2:
             raise Contradiction(f"a rotary embedding turns pairs of dims; head_dim is {self.head_dim}", "head_dim")
@@ -215,6 +227,24 @@ class AttentionSpec(Spec):
             counts = {len(scaling.short_factors), len(scaling.long_factors)}
             if counts != {turned // 2}:
                 raise Contradiction(f"{turned // 2} pairs of dims are turned, each by a factor of its own", "rotary")
+        return self
+
+    @model_validator(mode="after")
+    def _latent_is_of_all_heads(self) -> Self:
+        if self.latent is None:
+            return self
+        if self.key_heads != 1:
+            raise Contradiction(f"a latent is of all heads, so that kv_heads is 1, not {self.key_heads}", "kv_heads")
+        if self.softmax_slices != 1:
+            raise Contradiction(f"softmax_slices {self.softmax_slices} would cut a latent", "softmax_slices")
+        rope = self.latent.rope_dim
+        if rope % 2 or rope >= self.head_dim:
+            msg = f"latent.rope_dim {rope} is no even number below head_dim {self.head_dim}"
+            raise Contradiction(msg, "latent")
+        if unknown := [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]:
+            raise Contradiction(f"{unknown[0]}: queries and keys of a latent have none", unknown[0])
+        if self.rotary is None:
+            raise Contradiction("a latent has a rotated key, and there is no rotary embedding", "latent")
         return self
 
     @property
@@ -236,6 +266,11 @@ class AttentionSpec(Spec):
     def value_dim_name(self) -> Literal["head_dim", "v_dim"]:
         """The dim of tensors that these are: one of its own where they are not as many as those of keys."""
         return "head_dim" if self.value_dim == self.head_dim else "v_dim"
+
+    @property
+    def unrotated_dim(self) -> int:
+        """Dims of a head that are not rotated, which come first."""
+        return self.head_dim - self.latent.rope_dim if self.latent else 0
 
     @property
     def queries_per_key(self) -> int:

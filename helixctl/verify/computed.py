@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from helixctl.dag import Attention, CachedAttention, Dag, Linear, Norm, PartialAttention, Task, Value
+from helixctl.dag import Attention, CachedAttention, Dag, HeadLinear, Linear, Norm, PartialAttention, Task, Value
 from helixctl.dag.formulas import expert_matrices
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
@@ -96,6 +96,40 @@ def _product(dag: Dag, op: Linear, x: Value, weight: Value) -> Made:
     return made(dag, op, tuple(kept), tuple(partial))
 
 
+def _head_linear(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, w = values
+    whole_sum(x, w)
+    op, tensor = op_of(task, HeadLinear), dag.tensor[w.tensor]
+    heads, summed = axis_of(tensor, "head"), axis_of(tensor, op.contract)
+    (third,) = (axis for axis in range(len(tensor.dims)) if axis not in {heads, summed})
+    if x.region[-2] != w.region[heads]:
+        have, other = interval(x.region[-2]), interval(w.region[heads])
+        msg = f"{x.id} has head {have}, its weight {w.id} head {other}"
+        raise RuleError(msg)
+    for value, axis in ((x, len(x.region) - 1), (w, summed), (w, third)):
+        all_of(dag, value, axis, "a head's product needs all")
+    over = x.shape[-1] - w.shape[summed]
+    if over < 0:
+        msg = f"sums {w.shape[summed]} dims of {x.id}, which has {x.shape[-1]}"
+        raise RuleError(msg)
+    return [made(dag, op, (*x.region[:-1], (0, w.shape[third] + (over if op.rest else 0))))]
+
+
+def _join(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    a, b = values
+    whole_sum(*values)
+    if a.region[:2] != b.region[:2]:
+        msg = f"{a.id} and {b.id} are of different tokens"
+        raise RuleError(msg)
+    for value, axis in ((a, len(a.region) - 1), (b, 3), (b, 2)):
+        all_of(dag, value, axis, "every head takes all")
+    if b.shape[2] != 1:
+        msg = f"{b.id} has {b.shape[2]} heads; one of all heads is joined"
+        raise RuleError(msg)
+    heads = a.region[2:-1] or b.region[2:3]
+    return [made(dag, task.op, (*a.region[:2], *heads, (0, a.shape[-1] + b.shape[-1])))]
+
+
 def _bias(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     whole_sum(*values)
     xs, biases = values[: len(values) // 2], values[len(values) // 2 :]
@@ -110,7 +144,7 @@ def _bias(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 def _rotate(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     whole_sum(*values)
     for x in values:
-        all_of(dag, x, axis_of(dag.tensor[x.tensor], "head_dim"), "a rotation needs all")
+        all_of(dag, x, 3, "a rotation needs all")
     return [made(dag, task.op, x.region) for x in values]
 
 
@@ -244,7 +278,7 @@ def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     *xs, length = values
     whole_sum(*values)
     for x in xs:
-        all_of(dag, x, axis_of(dag.tensor[x.tensor], "head_dim"), "a rotation needs all")
+        all_of(dag, x, 3, "a rotation needs all")
         same_tokens(length, x)
     return [made(dag, task.op, x.region) for x in xs]
 
@@ -252,7 +286,8 @@ def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     *pairs, length, count = values
     whole_sum(*values)
-    for x, cache in zip(pairs[:2], pairs[2:], strict=True):
+    news, caches = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+    for x, cache in zip(news, caches, strict=True):
         if (x.region[0], *x.region[2:]) != (cache.region[0], *cache.region[4:]):
             msg = f"{x.id} and {cache.id} differ in batch, kv_head or {dag.tensor[x.tensor].dims[-1]}"
             raise RuleError(msg)
@@ -261,8 +296,9 @@ def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
             all_of(dag, cache, axis, "a lane of the cache has all")
         same_tokens(length, x)
         same_tokens(count, x)
-    _same_positions(*pairs[2:])
-    return [made(dag, task.op, cache.region, output=i) for i, cache in enumerate(pairs[2:])]
+    for cache in caches[1:]:
+        _same_positions(caches[0], cache)
+    return [made(dag, task.op, cache.region, output=i) for i, cache in enumerate(caches)]
 
 
 def _same_positions(k: Value, v: Value) -> None:
@@ -368,6 +404,8 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "norm_by_sums": _norm_by_sums,
     "scale": _elementwise,
     "linear": _linear,
+    "head_linear": _head_linear,
+    "join": _join,
     "bias": _bias,
     "rotate": _rotate,
     "attention": _attention,

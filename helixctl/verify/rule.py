@@ -11,6 +11,7 @@ from helixctl.dag import (
     Attention,
     CachedAttention,
     Dag,
+    HeadLinear,
     Linear,
     Narrow,
     Norm,
@@ -53,7 +54,19 @@ def extents_of(dag: Dag, tensor: str) -> dict[str, int]:
     return full_extents(model.alike(model.kind(layer_of(tensor))), dag.work)
 
 
-T = TypeVar("T", AllGather, AllToAll, Attention, CachedAttention, Linear, Narrow, Norm, PartialAttention, ReduceScatter)
+T = TypeVar(
+    "T",
+    AllGather,
+    AllToAll,
+    Attention,
+    CachedAttention,
+    HeadLinear,
+    Linear,
+    Narrow,
+    Norm,
+    PartialAttention,
+    ReduceScatter,
+)
 
 
 def op_of(task: Task, kind: type[T]) -> T:

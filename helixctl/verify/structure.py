@@ -18,6 +18,8 @@ from helixctl.dag.ops import (
     Choose,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -44,7 +46,8 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     Multiply: (2, 1),
     TokenGate: (3, 1),
     LastToken: (2, 1),
-    CacheWrite: (6, 2),
+    HeadLinear: (2, 1),
+    Join: (2, 1),
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
@@ -168,6 +171,8 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  o
             return outs, outs
         case RotateAt():
             return outs + 1, outs
+        case CacheWrite():
+            return 2 * outs + 2, outs
         case Attention() | CachedAttention() | Merge():
             least, made = _ENDS[type(op)]
             return min(max(ins, least), least + 1), made  # with or without sinks

@@ -11,7 +11,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
-from tests.runtime.models import BIASED, EXPERTS, GROUPED, REAL, merged, plan_for
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, LATENT, REAL, merged, plan_for
 
 # The paper's model, made so small that a dag fits on some pages.
 DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
@@ -52,6 +52,19 @@ def _steps(
     return made
 
 
+def _latent(groups: int, slices: int, *, steps: bool = False, **axes: Any) -> Callable[[], Plan]:
+    """A model with latent attention: one pass, or with ``steps`` 6 tokens after each prompt."""
+
+    def made() -> Plan:
+        plan = plan_for(merged(LATENT, {"layers": 1, "dtype": "float64"}), (4, 5), groups, slices, **axes)
+        if not steps:
+            return plan
+        work = plan.workload.model_copy(update={"output_len": 6, "prefill_tokens": 8})
+        return Plan.of(plan.model, plan.cluster, work, plan.layout)
+
+    return made
+
+
 # The step that a dag is; of all others the plan has one alone.
 STEPS: dict[str, StepName] = {
     "decode, by key": "decode",
@@ -60,12 +73,18 @@ STEPS: dict[str, StepName] = {
     "decode, in stages": "decode",
     "decode, by head_dim": "decode",
     "decode, sharded": "decode",
+    "decode, sinks by key": "decode",
+    "decode, chunks": "decode",
     "decode, in half": "decode",
     "decode, hidden states": "decode",
     "prefill, by key": "prefill",
     "prefill, in stages, by key": "prefill",
     "prefill, sharded": "prefill",
+    "decode, latent by key": "decode",
+    "prefill, latent by batch": "prefill",
 }
+WINDOW = {"sliding_window": 3, "sinks": True}
+CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -101,6 +120,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
         3, 1, {"layers": 2, "attention": {"rotary": {"scaling": {"kind": "linear", "factor": 4.0}}, "causal": False}},
         pipeline=2, data=2, microbatches=2,
     ),
+    "window and sinks": _real(3, 1, {"layers": 2, "attention": WINDOW}, slicing="query"),
+    "capped, narrow values": _real(1, 2, {"attention": CAPPED}, slicing="query", combine="reduce"),
+    "decode, sinks by key": _steps(3, 2, {"layers": 2, "attention": WINDOW}, slicing="key"),
+    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6}}, slicing="batch"),
     "decode, by key": _steps(3, 2, slicing="key"),
     "decode, by key of three": _steps(
         1, 3, {"layers": 2, "attention": {"softmax_slices": 2}}, slicing="key", combine="reduce"
@@ -116,6 +139,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
         1, 2, {"layers": 2}, 8, slicing="key", pipeline=2, microbatches=2, interleave=2
     ),
     "prefill, sharded": _steps(3, 1, prefill_tokens=16, residual="sharded"),
+    "latent, by query": _latent(2, 2, slicing="query"),
+    "latent, by batch": _latent(2, 2, slicing="batch", combine="reduce"),
+    "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
+    "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
 }  # fmt: skip
 
 

@@ -23,7 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from tests.attack import (  # noqa: E402
     bases,
+    mutate_attention,
     mutate_documents,
+    mutate_latent,
     mutate_order,
     mutate_packed,
     mutate_plans,
@@ -46,7 +48,9 @@ _FILES = (
     mutate_documents,
     mutate_rows,
     mutate_steps,
+    mutate_latent,
     mutate_packed,
+    mutate_attention,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"

@@ -13,10 +13,14 @@ from tests.attack.mutate_tasks import again
 from tests.attack.mutation import Data, InapplicableError, MutationRegistry, Victim, another, copy, redigest
 
 mutation = MutationRegistry()
-CACHES = ("k_cache", "v_cache", "k_cached", "v_cached")
+CACHES = ("k_cache", "v_cache", "latent_cache", "k_cached", "v_cached", "latent_cached")
 PARTS = ("attention_part", "attention_lse")
 OVER_CACHE = ("cached_attention", "partial_attention")
-COUNTED = {"cache_write": (4, 5), "cached_attention": (3, 4), "partial_attention": (3, 4)}  # places of length and count
+COUNTED = {
+    "cache_write": (-2, -1),
+    "cached_attention": (3, 4),
+    "partial_attention": (3, 4),
+}  # places of length and count
 LOWERED = "the dag may be what the other plan is lowered to"
 
 
@@ -49,7 +53,7 @@ def _size(v: Victim, value: Data, dim: str) -> int:
 
 def _cut_cache(v: Victim) -> Data:
     """A state of which the rank has one lane of several."""
-    return v.pick([x for x in _of(v, CACHES[:2]) if _size(v, x, "key_lane") > 1])
+    return v.pick([x for x in _of(v, CACHES[:3]) if _size(v, x, "key_lane") > 1])
 
 
 # --- positions -------------------------------------------------------------------------------------------------------
@@ -81,7 +85,7 @@ def _lanes_exchanged(v: Victim) -> None:
 @mutation("a slice reads a lane more", "HX401", "HX406", "HX407", "HX408")
 def _lane_more(v: Victim) -> None:
     cache = _cut_cache(v)
-    for value in _alike(v, cache, v.random.choice((CACHES, CACHES[:2], (*CACHES, *PARTS)))):
+    for value in _alike(v, cache, v.random.choice((CACHES, CACHES[:3], (*CACHES, *PARTS)))):
         lane = _interval(v, value, "key_lane")
         lane[v.random.randrange(2)] = v.random.choice((0, _size(v, value, "key_lane")))
 
@@ -89,7 +93,7 @@ def _lane_more(v: Victim) -> None:
 @mutation("cycles or offsets of a cache left out", "HX401", "HX406", "HX408")
 def _positions_left_out(v: Victim) -> None:
     """The positions are written by nobody."""
-    cache = v.pick(_of(v, CACHES[:2]))
+    cache = v.pick(_of(v, CACHES[:3]))
     dim = v.random.choice(("key_cycle", "key_offset"))
     for value in _alike(v, cache, CACHES):
         _interval(v, value, dim)[1] -= 1
@@ -112,8 +116,8 @@ def _part_of_lane(v: Victim) -> None:
 @mutation("cache of other sequences or heads", "HX401", "HX406", "HX407", "HX408", "HX414")
 def _other_region(v: Victim) -> None:
     """Two ranks exchange their regions of it."""
-    a = v.pick(_of(v, CACHES[:2]))
-    b = v.pick([x for x in _of(v, CACHES[:2]) if x["tensor"] == a["tensor"] and x["region"] != a["region"]])
+    a = v.pick(_of(v, CACHES[:3]))
+    b = v.pick([x for x in _of(v, CACHES[:3]) if x["tensor"] == a["tensor"] and x["region"] != a["region"]])
     for x, y in zip(_alike(v, a, CACHES), _alike(v, b, CACHES), strict=True):
         x["region"], y["region"] = y["region"], x["region"]
 
@@ -297,13 +301,16 @@ def _as_it_was(v: Victim) -> None:
     """Without the new keys, or the new values."""
     task = v.task_of_kind(*OVER_CACHE)
     write = v.maker[task["inputs"][1]]
-    i = v.random.randrange(2)
-    task["inputs"][1 + i] = write["inputs"][2 + i]
+    each = len(write["outputs"])
+    i = v.random.randrange(each)
+    task["inputs"][1 + i] = write["inputs"][each + i]
 
 
 @mutation("keys and values exchanged in a cache", "HX411")
 def _keys_for_values(v: Victim) -> None:
     task = v.task_of_kind("cache_write", *OVER_CACHE)
+    if "latent_cache" in {_kind(v.values[name]) for name in task["inputs"]} or task["inputs"][1] == task["inputs"][2]:
+        raise InapplicableError  # one is both
     i = v.random.choice((0, 2)) if task["op"]["kind"] == "cache_write" else 1
     task["inputs"][i], task["inputs"][i + 1] = task["inputs"][i + 1], task["inputs"][i]
 
@@ -374,7 +381,7 @@ def _along_another(v: Victim) -> None:
     op = v.pick(task["op"].get("moves", [task["op"]]))
     for key in [key for key in op if key != "kind"]:
         if v.random.random() < 0.6:
-            op[key] = another(v.random, op[key], ("seq", "head", "batch", "head_dim", "softmax"))
+            op[key] = another(v.random, op[key], ("seq", "head", "batch", "head_dim", "v_dim", "softmax"))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -482,7 +489,7 @@ def _passed_on(v: Victim) -> None:
 @mutation("dtype of parts, log-sum-exps, logits or tokens", "HX413")
 def _dtype(v: Victim) -> None:
     """Of all of them alike: they agree among themselves."""
-    name = v.random.choice((*PARTS, "best_logit", "best_token", "token", *CACHES[:2], "length", "count"))
+    name = v.random.choice((*PARTS, "best_logit", "best_token", "token", *CACHES[:3], "length", "count"))
     values = _of(v, (name,), made=False)
     dtype = another(v.random, v.pick(values)["dtype"], ("float16", "bfloat16", "float32", "float64", "int64"))
     layer = v.pick(values)["tensor"]

@@ -199,6 +199,8 @@ OPS: dict[str, Data] = {
     "embed": {},
     "norm": {"function": "rms_norm", "dim": "hidden", "eps": 1e-5},
     "linear": {"contract": ["hidden"]},
+    "head_linear": {"contract": "kv_rank", "rest": False, "parts": False},
+    "join": {},
     "bias": {},
     "rotate": {"rotary": {"theta": 10000.0, "scaling": None}},
     "attention": {"softmax_width": 2, "causal": False},

@@ -32,6 +32,24 @@ REAL: dict[str, Any] = {
     "vocabulary": {"size": 53},
     "dtype": "float32",
 }
+# The widths of queries, values and both vectors are all different, and no two of them divide each other.
+LATENT: dict[str, Any] = {
+    "name": "latent",
+    "layers": 2,
+    "hidden_size": 37,
+    "attention": {
+        "heads": 5,
+        "kv_heads": 1,
+        "head_dim": 13,
+        "v_head_dim": 9,
+        "causal": True,
+        "rotary": {"theta": 500.0},
+        "latent": {"q_rank": 11, "kv_rank": 7, "rope_dim": 6},
+    },
+    "feed_forward": {"intermediate_size": 41, "activation": "silu", "gated": True},
+    "vocabulary": {"size": 53},
+    "dtype": "float32",
+}
 EXPERTS = {"experts": {"count": 5, "top_k": 2, "renormalise": False}}
 # DeepSeek V3's router and a shared expert that Qwen 2 scores; gpt-oss's experts.
 GROUPED: dict[str, Any] = {

@@ -24,6 +24,8 @@ _LONGROPE: Final = {
 }  # fmt: skip
 _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
+_WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
+_MIXED: Final = {"layer_types": ["sliding_attention", "full_attention"]}
 _EXPERTS: Final = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _OF_DEEPSEEK: Final = {
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
@@ -33,10 +35,24 @@ _VISION: Final = {
     "depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 48,
     "deepstack_visual_indexes": [0],
 }  # fmt: skip
+_MSCALE: Final = {**_YARN, "mscale": 0.7, "mscale_all_dim": 1.3}
+_LATENT: Final = {
+    "num_key_value_heads": 6, "kv_lora_rank": 20, "q_lora_rank": 22, "qk_nope_head_dim": 10, "qk_rope_head_dim": 8,
+    "v_head_dim": 14, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 12,
+    "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
+}  # fmt: skip
 
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
+    "mistral with a window": ("mistral", {"sliding_window": 7}),
+    "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
+    "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),
+    "gemma2": ("gemma2", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0}),
+    "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
+    "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
+    "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
+    "cohere2": ("cohere2", {"sliding_window": 7, **_MIXED}),
     "olmo2": ("olmo2", {}),
     "glm4": ("glm4", _WIDE),
     "cohere": ("cohere", {}),
@@ -48,6 +64,10 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "phi3": ("phi3", {"rope_parameters": _LONGROPE, "original_max_position_embeddings": 128}),
     "phi3, long": ("phi3", {"rope_parameters": _LONGROPE, "original_max_position_embeddings": 8}),
     "qwen3 with yarn": ("qwen3", {**_WIDE, "rope_parameters": _YARN}),
+    "deepseek_v2": ("deepseek_v2", {**_LATENT, "topk_method": "group_limited_greedy", "routed_scaling_factor": 1.5}),
+    "deepseek_v2 without a rank of queries": ("deepseek_v2", {**_LATENT, "q_lora_rank": None}),
+    "deepseek_v3": ("deepseek_v3", {**_LATENT, "rope_parameters": _MSCALE}),
+    "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
     "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),
@@ -76,15 +96,21 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
             config = transformers.AutoConfig.for_model(kind, text_config=sizes, vision_config=_VISION)
             model = transformers.AutoModelForImageTextToText.from_config(config).eval()
         else:
-            model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **sizes))
+            # The other ways of transformers pass over a soft cap.
+            how = {"attn_implementation": "eager"} if kind == "gemma2" else {}
+            config = transformers.AutoConfig.for_model(kind, **sizes)
+            model = transformers.AutoModelForCausalLM.from_config(config, **how)
         model = model.eval()
         with torch.no_grad():
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
             for parameter_name, parameter in [*model.named_parameters(), *biases]:
                 if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
-                    around = 0.0 if "bias" in parameter_name or kind == "gemma" else 1.0
+                    around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
+            for buffer_name, buffer in model.named_buffers():
+                if buffer_name.endswith("correction_bias"):
+                    buffer.normal_(0.0, 0.2)
         model.save_pretrained(folder)
     return model

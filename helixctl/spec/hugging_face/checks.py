@@ -52,7 +52,8 @@ def architecture_findings(config: Mapping[str, Any], family: str, also: Sequence
 def contradictions(decoder: Decoder) -> Iterator[Finding]:
     """Keys of one config that cannot both hold; those of our own specs are found with them."""
     given = decoder.model_fields_set
-    if decoder.head_dim is None and decoder.hidden_size % decoder.num_attention_heads:
+    own = "qk_rope_head_dim" in type(decoder).model_fields  # of a latent: heads have widths of their own
+    if not own and decoder.head_dim is None and decoder.hidden_size % decoder.num_attention_heads:
         message = (
             f"head_dim is not given, and {decoder.num_attention_heads} num_attention_heads do not divide "
             f"hidden_size {decoder.hidden_size}"

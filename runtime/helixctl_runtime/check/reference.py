@@ -14,6 +14,7 @@ from helixctl.dag import (
     Bias,
     Embed,
     Experts,
+    Join,
     LastToken,
     Linear,
     Multiply,
@@ -108,6 +109,8 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
             return [_rotated(op, each) for each in x]
         case Attention():
             made = _attention(op, *x)
+        case Join():
+            made = torch.cat((x[0], x[1].expand(*x[0].shape[:3], -1)), dim=-1)
         case Norm():
             made = _normed(op, *x)
         case SquareSums():
@@ -167,6 +170,8 @@ def _normed(op: Norm, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
 
 def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
     """Every pair of dims turned by its angle, as complex numbers are multiplied."""
+    if op.last is not None and op.last < x.shape[3]:
+        return torch.cat((x[..., : -op.last], _rotated(op, x[..., -op.last :])), dim=-1)
     seq, head_dim = x.shape[1], x.shape[3]
     tables = rotations(op.rotary, head_dim, (0, seq), long=op.long)
     cos, sin = (t.to(x.device, x.dtype).unsqueeze(1) for t in tables)

@@ -20,6 +20,8 @@ from helixctl.dag import (
     Dag,
     Embed,
     Experts,
+    HeadLinear,
+    Join,
     LastToken,
     Linear,
     Merge,
@@ -69,7 +71,9 @@ class Kernels:
                 return kernels.add(reads[0], self._weights.in_order(action.weights[0]), out)
             case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
-                return kernels.rotate(reads[0], cos, sin, out, interleaved=rotary.interleaved)
+                return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case Join():
+                return kernels.join(reads[0], reads[1], out)
             case Attention():
                 return self._attention(action, op, reads, out)
             case Activation(function):
@@ -104,20 +108,20 @@ class Kernels:
             case RotateAt(rotary):
                 (x, length), (cos, sin) = reads, constants
                 start, interleaved = first.region[1][0], rotary.interleaved
-                return kernels.rotate_at(x, length, start, cos, sin, writes[0], interleaved=interleaved)
+                return kernels.rotate_at(x, length, start, (cos, sin), writes[0], op.last, interleaved=interleaved)
             case CacheWrite():
-                k, v, length, count = reads
-                k_cache, v_cache = (_keys(t) for t in writes)
-                return kernels.cache_write((k, v), length, count, self._lane(action, constants[0]), (k_cache, v_cache))
+                *news, length, count = reads
+                caches = [_keys(t) for t in writes]
+                return kernels.cache_write(news, length, count, self._lane(action, constants[0]), caches)
             case CachedAttention() | PartialAttention():
                 q, k, v, length, count = reads
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 lane, start = self._lane(action, constants[0]), first.region[1][0]
-                caches, counts = (_keys(k), _keys(v)), (length, count)
+                both, counts = (_keys(k), _keys(v)), (length, count)
                 if len(writes) == 1:
-                    return kernels.cached_attention(op, q, caches, counts, lane, start, writes[0], None, sinks)
+                    return kernels.cached_attention(op, q, both, counts, lane, start, writes[0], None, sinks)
                 part, lse = (t.squeeze(1) for t in writes)
-                return kernels.cached_attention(op, q, caches, counts, lane, start, part, lse)
+                return kernels.cached_attention(op, q, both, counts, lane, start, part, lse)
             case Merge(width):
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0], sinks)
@@ -140,6 +144,11 @@ class Kernels:
                 return kernels.norm(op, reads[0].movedim(axis, -1), weights, out.movedim(axis, -1))
             case _ if held is None:
                 raise TypeError(action.task.kind)
+            case HeadLinear(contract):
+                dims = self._dims(action.task.inputs[1])
+                places = [dims.index("head"), dims.index(contract)]
+                third = next(i for i in range(3) if i not in places)
+                return kernels.head_linear(reads[0], weights[0].permute(*places, third), out)
             case Embed(multiplier, in_dtype):
                 if in_dtype:
                     multiplier = float(torch.tensor(multiplier, dtype=out.dtype))

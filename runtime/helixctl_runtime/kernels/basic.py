@@ -31,6 +31,16 @@ def copy(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Step:
     return step
 
 
+def in_turn(*steps: Step) -> Step:
+    """One call for several."""
+
+    def step() -> None:
+        for each in steps:
+            each()
+
+    return step
+
+
 def embed(
     ids: torch.Tensor, table: torch.Tensor, first: int, out: torch.Tensor, multiplier: float = 1.0, *, whole: bool
 ) -> Step:
@@ -102,6 +112,43 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
         # A CUDA product that keeps its float32 accumulator.
         return lambda: torch.ops.aten.mm.dtype_out(x, weight, out.dtype, out=out)
     return lambda: torch.mm(x, weight, out=out)
+
+
+def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
+    """A product in every head alone; of x the first dims, as many as the weight sums over.
+
+    Args:
+        x: (..., heads, D) contiguous; rounded to the weight's dtype.
+        weight: (heads, K, N), K at most D.
+        out: (..., heads, N), or (..., heads, N + D - K), where the rest of x follows; its dtype may be wider.
+    """
+    heads, depth, width = weight.shape
+    rows = x.numel() // (heads * x.shape[-1])
+    first, rest = x[..., :depth].reshape(rows, heads, depth).transpose(0, 1), x[..., depth:]
+    made = out[..., :width]
+    behind = out[..., width:] if out.shape[-1] > width else None
+    half = x.device.type == "cpu" and weight.dtype in HALF
+    wide_weight = weight.float() if half else weight
+
+    def step() -> None:
+        own = first.to(weight.dtype).to(wide_weight.dtype)
+        if out.is_cuda and out.dtype != weight.dtype:
+            # A CUDA product that keeps its float32 accumulator.
+            found = torch.ops.aten.bmm.dtype(own, wide_weight, out.dtype)
+        else:
+            found = torch.bmm(own, wide_weight)
+        made.copy_(found.transpose(0, 1).view(made.shape))
+        if behind is not None:
+            behind.copy_(rest)
+
+    return step
+
+
+def join(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
+    """The dims of a, (batch, seq, heads, A) or (batch, seq, A), then those of b, (batch, seq, 1, B), in every head."""
+    first, second = out.split([a.shape[-1], b.shape[-1]], dim=-1)
+    pairs = [(first, a if a.dim() == out.dim() else a.unsqueeze(2)), (second, b)]
+    return copy([(target, source.expand_as(target)) for target, source in pairs])
 
 
 def norm(op: Norm, x: torch.Tensor, weights: Sequence[torch.Tensor], out: torch.Tensor) -> Step:
@@ -199,12 +246,22 @@ def scale(op: Scale, x: torch.Tensor, out: torch.Tensor) -> Step:
 
 
 def rotate(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, *, interleaved: bool = False
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    last: int | None = None,
+    *,
+    interleaved: bool = False,
 ) -> Step:
     """Turn pairs of the first R dims: x and out (batch, seq, heads, D), cos and sin (seq, 1, R/2), float32 or wider.
 
     Dim i is turned with dim i + R/2, or 2i with 2i + 1 (``interleaved``); other dims stay. ``out`` may be ``x``.
+    ``last``: the last so many dims of a head are taken for all of them; those before stay.
     """
+    if last is not None and last < x.shape[-1]:
+        turned = rotate(x[..., -last:], cos, sin, out[..., -last:], interleaved=interleaved)
+        return turned if begins_at(out) == begins_at(x) else in_turn(copy([(out[..., :-last], x[..., :-last])]), turned)
     plain = not interleaved and 2 * cos.shape[-1] == x.shape[-1]
     if plain and x.is_cuda and (kernels := streaming()) and (once := kernels.rotate(x, cos, sin, out)):
         return once
@@ -217,7 +274,7 @@ def turning(
 ) -> Callable[[torch.Tensor, torch.Tensor], None]:
     """``rotate`` in torch's own operations, for cos and sin that are known in the step; they are broadcast over x."""
     (lower, upper), (out_lower, out_upper) = (_pairs(t[..., :dims], interleaved=interleaved) for t in (x, out))
-    over = _begins_at(out) == _begins_at(x)
+    over = begins_at(out) == begins_at(x)
     if not over and dims < x.shape[-1]:
         turn, rest = turning(x[..., :dims], out[..., :dims], dims, interleaved=interleaved), slice(dims, None)
 
@@ -297,7 +354,7 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mul(a, b, out=out)
 
 
-def _begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int | torch.SymInt]:
+def begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int | torch.SymInt]:
     """The memory that a view is of, and its first byte there; known also where there is none (tests without a GPU)."""
     return t.untyped_storage(), t.storage_offset() * t.element_size()
 

@@ -9,11 +9,12 @@ the host: all keys for which there is room are looked at, and a bias leaves out 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from helixctl_runtime.kernels.basic import Step, rotate, turning
+from helixctl_runtime.kernels.basic import Step, begins_at, copy, in_turn, rotate, turning
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +51,34 @@ def rotate_at(
     x: torch.Tensor,
     length: torch.Tensor,
     start: int,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    angles: tuple[torch.Tensor, torch.Tensor],
     out: torch.Tensor,
+    last: int | None = None,
     *,
     interleaved: bool = False,
 ) -> Step:
     """Turn pairs of dims by the angles of positions ``length + start``, ...: x and out (batch, seq, heads, D).
 
-    ``cos`` and ``sin`` are (positions, 1, R/2), of all positions; tokens beyond them, which are padding, turn like the
-    last. R and ``interleaved`` are those of ``rotate``. ``out`` may be ``x``.
+    ``angles``: cosines and sines, (positions, 1, R/2), of all positions; tokens beyond them, which are padding, turn
+    like the last. R, ``last`` and ``interleaved`` are those of ``rotate``. ``out`` may be ``x``.
     """
+    if last is not None and last < x.shape[-1]:
+        turned = rotate_at(x[..., -last:], length, start, angles, out[..., -last:], interleaved=interleaved)
+        over = begins_at(out) == begins_at(x)
+        return turned if over else in_turn(copy([(out[..., :-last], x[..., :-last])]), turned)
     if not x.is_cuda:
-        return _rotate_on_cpu(x, length, start, (cos, sin), out, interleaved=interleaved)
+        return _rotate_on_cpu(x, length, start, angles, out, interleaved=interleaved)
+    cos, sin = angles
     batch, rows = x.shape[:2]
     after = torch.arange(start, start + rows, device=x.device)
     its_cos, its_sin = (torch.empty(batch * rows, *t.shape[1:], dtype=t.dtype, device=t.device) for t in (cos, sin))
     # As one sequence: every token has angles of its own.
     x, out = (t.view(1, batch * rows, *t.shape[2:]) for t in (x, out))
     step = rotate(x, its_cos, its_sin, out, interleaved=interleaved)
-    last = cos.shape[0] - 1
+    end = cos.shape[0] - 1
 
     def run() -> None:
-        places = (length.unsqueeze(1) + after).clamp_(max=last).flatten()
+        places = (length.unsqueeze(1) + after).clamp_(max=end).flatten()
         torch.index_select(cos, 0, places, out=its_cos)
         torch.index_select(sin, 0, places, out=its_sin)
         step()
@@ -107,11 +113,11 @@ def _rotate_on_cpu(
 
 
 def cache_write(
-    news: tuple[torch.Tensor, torch.Tensor],
+    news: Sequence[torch.Tensor],
     length: torch.Tensor,
     count: torch.Tensor,
     lane: Lane,
-    caches: tuple[torch.Tensor, torch.Tensor],
+    caches: Sequence[torch.Tensor],
 ) -> Step:
     """Put token t < count of each sequence at position ``length + t``, where the lane has it.
 
@@ -123,11 +129,11 @@ def cache_write(
 
 
 def _write_runs(
-    news: tuple[torch.Tensor, torch.Tensor],
+    news: Sequence[torch.Tensor],
     lengths: list[int],
     counts: list[int],
     lane: Lane,
-    caches: tuple[torch.Tensor, torch.Tensor],
+    caches: Sequence[torch.Tensor],
 ) -> None:
     """Copy runs of tokens that follow each other in the lane, of all sequences at once where they are of one length."""
     for b in (slice(None),) if alike(lengths) and alike(counts) else range(len(lengths)):
@@ -143,11 +149,11 @@ def _write_runs(
 
 
 def _write_windows(
-    news: tuple[torch.Tensor, torch.Tensor],
+    news: Sequence[torch.Tensor],
     length: torch.Tensor,
     count: torch.Tensor,
     lane: Lane,
-    caches: tuple[torch.Tensor, torch.Tensor],
+    caches: Sequence[torch.Tensor],
 ) -> Step:
     """Write again, of each sequence, the few cycles of its lane in which new tokens can fall: new ones, or as it was.
 

@@ -67,6 +67,16 @@ _MERGED: dict[str, tuple[str, ...]] = {
 }
 
 
+# Of a latent (DeepSeek): queries of a rank, and the two pairs of weights that share a stored tensor.
+_LATENT: dict[str, tuple[str, Axes]] = {
+    "w_q_down": ("self_attn.q_a_proj.weight", (("q_rank",), ("hidden",))),
+    "q_down_norm": ("self_attn.q_a_layernorm.weight", (("q_rank",),)),
+    "w_q": ("self_attn.q_b_proj.weight", (_QUERY, ("q_rank",))),
+    "kv_down_norm": ("self_attn.kv_a_layernorm.weight", (("kv_rank",),)),
+}
+_DOWN, _UP = "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight"
+
+
 class NativeNames:
     """helixctl's own names (docs/formats.md). Files may also hold tensors that are no weights."""
 
@@ -142,6 +152,8 @@ class HuggingFaceNames:
             }[tensor.name]
             return StoredTensor((name,), axes, _shape(axes, size), (0,) * len(axes))
         folder = f"{self.prefix}layers.{layer[1:]}."
+        if {"q_rank", "kv_rank"} & size.keys() or part == "w_k_rope":
+            return self._of_a_latent(folder, tensor, part, size)
         if of_mixture := self._experts.stored(folder, part, size):
             return of_mixture
         name, axes = _LAYER[part]
@@ -213,6 +225,27 @@ class HuggingFaceNames:
         """Whether a name is below the root of another model, and that root is nearer than this model's."""
         near = len(self._root) if name.startswith(self._root) else -1
         return any(name.startswith(other) and len(other) > near for other in self._others)
+
+    def _of_a_latent(self, folder: str, tensor: Tensor, part: str, size: dict[str, int]) -> StoredTensor:
+        """The weights that make a latent, and what is made of it.
+
+        The latent and the rotated key are rows of one stored tensor; so are, in every head, keys and values.
+        """
+        if part in _LATENT:
+            name, axes = _LATENT[part]
+            return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
+        name = folder + (_UP if part in {"w_k", "w_v"} else _DOWN)
+        stored = self._shape_of(name)[0] if self._shape_of and name in self._stored_names else 0
+        if part in {"w_k", "w_v"}:
+            own, heads = size[tensor.dims[-1]], size["head"]
+            width = max(own, stored // heads)
+            begin = 0 if part == "w_k" else width - own
+            axes = (tensor.dims[1:], ("kv_rank",))
+            return StoredTensor((name,), axes, (heads * width, size["kv_rank"]), (0, 0), None, {0: (begin, width)})
+        axes = (tensor.dims[1:], ("hidden",))
+        rows, columns = _shape(axes, size)
+        width = max(rows, stored)
+        return StoredTensor((name,), axes, (width, columns), (0 if part == "w_kv_down" else width - rows, 0))
 
 
 Names = NativeNames | HuggingFaceNames

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise, product
 from math import prod
 
@@ -24,6 +24,8 @@ class StoredTensor:
         shape: the shape of each stored tensor.
         start: where the model's tensor begins along each stored axis; not 0 if several share a stored tensor.
         expert_dim: the dim whose indices have a stored tensor each; None if there is a single stored tensor.
+        inside: by stored axis, if its innermost dim is a part of a longer one: where it begins there, and how long that
+            is.
         steps: from one index of the model's tensor to the next along each stored axis; more than 1 where several share
             it in turn. None: 1 along all.
     """
@@ -33,6 +35,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: tuple[int, ...]
     expert_dim: str | None = None
+    inside: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     steps: tuple[int, ...] | None = None
 
     @property
@@ -71,7 +74,12 @@ def read_region(
     """
     interval, size = dict(zip(tensor.dims, region, strict=True)), dict(zip(tensor.dims, tensor.shape, strict=True))
     first, last = interval[stored.expert_dim] if stored.expert_dim else (0, 1)
-    along = [_runs([interval[d] for d in axis], [size[d] for d in axis]) for axis in stored.axes]
+    along = []
+    for i, axis in enumerate(stored.axes):
+        begin, length = stored.inside.get(i, (0, size[axis[-1]]))
+        start, stop = interval[axis[-1]]
+        sizes = [*[size[d] for d in axis[:-1]], length]
+        along.append(_runs([*[interval[d] for d in axis[:-1]], (begin + start, begin + stop)], sizes))
     steps = stored.steps or (1,) * len(stored.axes)
     places = [list(pairwise(accumulate((b - a for a, b in runs), initial=0))) for runs in along]
     found = torch.empty([last - first, *(runs[-1][1] for runs in places)], dtype=dtype, device=device)

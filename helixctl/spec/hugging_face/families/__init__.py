@@ -10,6 +10,7 @@ from typing import Final
 from helixctl.spec.hugging_face.families.biased import Ernie45, MiMo, SeedOss, SmolLM3, Starcoder2
 from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
+from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
@@ -19,8 +20,12 @@ from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Mo
 from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
 from helixctl.spec.hugging_face.families.phi import Phi3, Phimoe
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
+from helixctl.spec.hugging_face.families.windows import Cohere2, Exaone4, Gemma2, Gemma3Text, Olmo3
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
+    "deepseek_v2": DeepseekV2,
+    "deepseek_v3": DeepseekV3,
+    "kimi_k2": KimiK2,
     "dots1": Dots1,
     "llama": Llama,
     "mistral": Mistral,
@@ -30,9 +35,14 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
     "gemma": Gemma,
+    "gemma2": Gemma2,
+    "gemma3_text": Gemma3Text,
     "olmo2": Olmo2,
+    "olmo3": Olmo3,
+    "exaone4": Exaone4,
     "glm4": Glm4,
     "cohere": Cohere,
+    "cohere2": Cohere2,
     "seed_oss": SeedOss,
     "ernie4_5": Ernie45,
     "starcoder2": Starcoder2,

@@ -1,0 +1,108 @@
+"""Multi-head latent attention as equations: expanded in a pass without a cache, absorbed over one.
+
+Expanded, every head has keys and values of its own, products of the latent. Over a cache, which holds the latent and
+the rotated key alone, a head's queries are multiplied with its part of the keys' weight instead, and what it attends to
+with its part of the values' weight: the same sums in another order, and one head of keys for all heads of queries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from helixctl.dag.ops import (
+    Attention,
+    CachedAttention,
+    HeadLinear,
+    Join,
+    Linear,
+    Merge,
+    Norm,
+    PartialAttention,
+)
+from helixctl.spec import LatentSpec
+
+if TYPE_CHECKING:
+    from helixctl.dag.function import _Equations
+
+_QUERY = ("head", "head_dim")
+_ROTATED = ("kv_head", "rope_dim")
+_SHARED = ("kv_head", "latent")
+_SCORE = "latent"  # the dim over which queries and keys of the cache are multiplied
+
+
+def add_weights(f: _Equations, p: str, latent: LatentSpec) -> None:
+    """Declare the weights that make queries, keys and values."""
+    source = "hidden"
+    if latent.q_rank is not None:
+        f.weight(p + "w_q_down", ("hidden", "q_rank"), ("hidden",))
+        f.norm_weight(p + "q_down_norm", "q_rank")
+        source = "q_rank"
+    f.weight(p + "w_q", (source, *_QUERY), (source,))
+    f.weight(p + "w_kv_down", ("hidden", "kv_rank"), ("hidden",))
+    f.weight(p + "w_k_rope", ("hidden", *_ROTATED), ("hidden",))
+    f.norm_weight(p + "kv_down_norm", "kv_rank")
+    f.weight(p + "w_k", ("kv_rank", "head", "nope_dim"), ("kv_rank",))
+    f.weight(p + "w_v", ("kv_rank", *f.heads), ("kv_rank",))
+
+
+def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> str:
+    """What attention makes of a layer's normalised input: (batch, seq, head, v_dim)."""
+    spec = f.block.attention
+    down = p + "w_kv_down", p + "w_k_rope"
+    made = f.activation(p + "kv_down", "kv_rank"), f.activation(p + "k_rope", *_ROTATED)
+    q = f.activation(p + "q", *_QUERY)
+    if latent.q_rank is None:
+        f.define(i, "distribute.q", Linear(("hidden",)), (normed, p + "w_q", *down), q, *made)
+    else:
+        q_down, q_latent = (f.activation(p + name, "q_rank") for name in ("q_down", "q_latent"))
+        f.define(i, "distribute.down", Linear(("hidden",)), (normed, p + "w_q_down", *down), q_down, *made)
+        norm = Norm("rms_norm", "q_rank", latent.norm_eps)
+        f.define(i, "distribute.q_norm", norm, (q_down, p + "q_down_norm"), q_latent)
+        f.define(i, "distribute.q", Linear(("q_rank",)), (q_latent, p + "w_q"), q)
+    kv, rope = made
+    shared = f.activation(p + "kv_latent", "kv_rank")
+    f.define(i, "attend.kv_norm", Norm("rms_norm", "kv_rank", latent.norm_eps), (kv, p + "kv_down_norm"), shared)
+    if spec.rotary is None:
+        raise TypeError(spec)  # the spec has seen to it
+    rotation = f.rotation(spec.rotary, latent.rope_dim)
+    turned = f.activation(p + "q_rotated", *_QUERY), f.activation(p + "k_rope_rotated", *_ROTATED)
+    f.define(i, "attend.rotate", rotation, (q, rope, *f.held), *turned)
+    form = _absorbed if f.cached else _expanded
+    return form(f, i, p, turned[0], shared, turned[1])
+
+
+def _expanded(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
+    """Keys and values of every head."""
+    spec = f.block.attention
+    k_nope, v = f.activation(p + "k_nope", "head", "nope_dim"), f.activation(p + "v", *f.heads)
+    f.define(i, "attend.expand", Linear(("kv_rank",)), (shared, p + "w_k", p + "w_v"), k_nope, v)
+    k, attention = f.activation(p + "k", *_QUERY), f.activation(p + "attention", *f.heads)
+    f.define(i, "attend.join", Join(), (k_nope, rope), k)
+    f.define(i, "attend", Attention(spec.head_dim, spec.causal, scale=spec.scale), (q, k, v), attention)
+    return attention
+
+
+def _absorbed(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
+    """The latent and the rotated key are both key and value; of what is attended to the former is looked at."""
+    spec = f.block.attention
+    width, scale = f.extents[_SCORE], spec.scale or spec.head_dim**-0.5
+    absorbed, key = f.activation(p + "q_absorbed", "head", _SCORE), f.activation(p + "latent", *_SHARED)
+    f.define(i, "attend.absorb", HeadLinear("nope_dim", rest=True), (q, p + "w_k"), absorbed)
+    f.define(i, "attend.join", Join(), (shared, rope), key)
+    cached = f.add_cache(i, p, {"latent": (key, _SHARED)})
+    inputs = (absorbed, *cached, *cached, *f.lengths)
+    attention = f.activation(p + "attention", *f.heads)
+    if f.step.lanes == 1:
+        attended = f.activation(p + "attention_latent", "head", _SCORE)
+        f.define(i, "attend", CachedAttention(width, spec.causal, scale=scale), inputs, attended)
+        f.define(i, "attend.values", HeadLinear("kv_rank"), (attended, p + "w_v"), attention)
+        return attention
+    attended, part, lse = (
+        f.of_lanes(p + f"attention_{name}", dim)
+        for name, dim in (("latent", _SCORE), ("part", f.heads[1]), ("lse", "softmax"))
+    )
+    f.define(i, "attend", PartialAttention(width, spec.causal, scale=scale), inputs, attended, lse)
+    # The values' weight ahead of the exchange: a part is then as wide as a value, not as the latent.
+    f.define(i, "attend.values", HeadLinear("kv_rank", parts=True), (attended, p + "w_v"), part)
+    f.define(i, "attend.merge", Merge(spec.value_dim), (part, lse), attention)
+    return attention
