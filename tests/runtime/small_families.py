@@ -75,6 +75,28 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "dots1": ("dots1", {**_WIDE, **_OF_DEEPSEEK, "n_shared_experts": 2}),
     "glm4_moe": ("glm4_moe", {**_WIDE, **_OF_DEEPSEEK, "use_qk_norm": True, "num_mtp_layers": 0}),
     "ernie4_5_moe": ("ernie4_5_moe", {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 16}),
+    "granitemoe": (
+        "granitemoe",
+        {
+            "num_local_experts": 6,
+            "intermediate_size": 16,
+            "embedding_multiplier": 1.5,
+            "residual_multiplier": 0.7,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "gpt_oss": (
+        "gpt_oss",
+        {
+            **_WIDE,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 16,
+            "sliding_window": 5,
+            "swiglu_limit": 0.5,
+        },
+    ),
     "olmoe": ("olmoe", {"num_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16}),
     "phimoe": ("phimoe", {"num_local_experts": 6, "intermediate_size": 16, "router_jitter_noise": 0.2}),
     "minimax_m2": (
