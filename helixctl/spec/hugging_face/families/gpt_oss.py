@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from helixctl.spec.attention import Positive
-from helixctl.spec.base import Count
+from helixctl.spec.base import Contradiction, Count
 from helixctl.spec.hugging_face.families.alternating import Alternating
 from helixctl.spec.hugging_face.families.decoder import Derived, Experts, Flag
 
@@ -36,6 +36,16 @@ class GptOss(Alternating):
     num_experts_per_tok: Count = 4
     swiglu_alpha: Positive = 1.702
     swiglu_limit: Positive = 7.0
+    initial_context_length: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_original_context(self) -> Self:
+        """``initial_context_length`` is not read by transformers: it says again what the rotary embedding has."""
+        said = (self.rope_parameters or self.rope_scaling or {}).get("original_max_position_embeddings")
+        if None is not self.initial_context_length != said is not None:
+            message = f"initial_context_length {self.initial_context_length} and {said} of the rotary embedding differ"
+            raise Contradiction(message, "initial_context_length")
+        return self
 
     def derived(self) -> Iterator[Derived]:
         """The router's bias and the clamped activation."""
