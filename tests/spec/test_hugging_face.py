@@ -78,6 +78,8 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "olmoe": MOE | {"num_experts": 8},
     "phimoe": MOE | {"num_experts_per_tok": 2},
     "minimax_m2": MOE,
+    "granitemoe": MOE,
+    "gpt_oss": MOE,
     "ernie4_5_moe": SIZES | {"moe_k": 3, "moe_num_experts": 8, "moe_intermediate_size": 48},
 }
 CLASSES = {
@@ -486,7 +488,6 @@ class TestRefusals:
         ("name", "features"),
         [
             ("Qwen3NextConfig", {"linear attention", "shared experts", "layers of linear_attention"}),
-            ("GptOssConfig", {"attention sinks", "alternating sliding and full attention", "a clamped activation"}),
             ("NemotronHConfig", {"state-space layers (Mamba)"}),
         ],
     )
