@@ -13,7 +13,7 @@ from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, patter
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.glm import Glm4
-from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
+from helixctl.spec.hugging_face.families.mixtures import Dots1, GptOss, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2
 from helixctl.spec.hugging_face.families.phi import Phi3
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
@@ -28,6 +28,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "qwen2_moe": Qwen2Moe,
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
+    "gpt_oss": GptOss,
     "gemma": Gemma,
     "gemma2": Gemma2,
     "gemma3_text": Gemma3Text,

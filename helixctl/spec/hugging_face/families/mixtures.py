@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count
+from helixctl.spec.hugging_face.families.alternating import FULL, SLIDING, Alternating
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Experts, Flag, Whole, pattern_of
 from helixctl.spec.hugging_face.families.dense import Mistral
 
@@ -95,7 +96,7 @@ class Qwen3Moe(OfQwen):
         return ("sliding_window", self.sliding_window) if self.use_sliding_window else ("use_sliding_window", None)
 
 
-class Qwen2Moe(OfQwen):
+class Qwen2Moe(Alternating, OfQwen):
     """Qwen 1.5 and 2 with experts, and a shared one whose result every token scores."""
 
     always: ClassVar[dict[str, Any]] = {"attention.output_bias": False, "attention.qk_norm": False}
@@ -108,6 +109,13 @@ class Qwen2Moe(OfQwen):
     intermediate_size: Count = 5632
     shared_expert_intermediate_size: Count = 5632
     max_window_layers: Whole = 28
+
+    def kinds(self) -> Sequence[str]:
+        """A window in every other of the first ``max_window_layers``."""
+        if self.layer_types is not None:
+            return self.layer_types
+        windows = self.max_window_layers if self.use_sliding_window else 0
+        return [FULL if layer % 2 or layer >= windows else SLIDING for layer in range(self.num_hidden_layers)]
 
     def window(self) -> tuple[str | None, int | None]:
         """The one of every other of the first ``max_window_layers``, or of those that ``layer_types`` says."""
@@ -163,7 +171,7 @@ class OfDeepSeek(Mixture):
         yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
 
 
-class Dots1(OfDeepSeek):
+class Dots1(Alternating, OfDeepSeek):
     """dots.llm1: the mixture of DeepSeek V3 on attention with norms of queries and keys."""
 
     always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}
@@ -177,6 +185,13 @@ class Dots1(OfDeepSeek):
     sliding_window: Count | None = 4096
     max_window_layers: Whole = 62
 
+    def kinds(self) -> Sequence[str]:
+        """A window in the layers after the first ``max_window_layers``."""
+        if self.layer_types is not None:
+            return self.layer_types
+        first = self.max_window_layers if self.sliding_window is not None else self.num_hidden_layers
+        return [FULL if layer < first else SLIDING for layer in range(self.num_hidden_layers)]
+
     def window(self) -> tuple[str | None, int | None]:
         """The one of the layers after the first ``max_window_layers``, or of those that ``layer_types`` says."""
         if self.sliding_window is None:
@@ -187,3 +202,34 @@ class Dots1(OfDeepSeek):
         if self.num_hidden_layers <= self.max_window_layers:
             return "max_window_layers", None
         return "sliding_window", self.sliding_window
+
+
+class GptOss(Alternating):
+    """gpt-oss: sinks, biases of everything, clamped experts, a window in every second layer.
+
+    ``attention_bias`` is of all four projections.
+    """
+
+    always: ClassVar[dict[str, Any]] = {"attention.qk_norm": False, "attention.sinks": True, "feed_forward.bias": True}
+    default_theta: ClassVar[float] = 150000.0
+    full_every: ClassVar[int] = 2
+    experts_keys: ClassVar[tuple[str, ...]] = ("num_local_experts", "num_experts")
+
+    head_dim: Count = 64
+    num_key_value_heads: Count | None = 8
+    max_position_embeddings: Count = 131072
+    intermediate_size: Count
+    rms_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
+    sliding_window: Count | None = 128
+    attention_bias: Flag = True
+    num_local_experts: Experts | None = None
+    num_experts: Experts | None = None
+    num_experts_per_tok: Count = 4
+    swiglu_alpha: Positive = 1.702
+    swiglu_limit: Positive = 7.0
+
+    def derived(self) -> Iterator[Derived]:
+        """Gates of the logits with their bias, renormalised; a clamped activation."""
+        yield Derived("feed_forward.experts.router.bias", True)  # noqa: FBT003  a value
+        yield Derived("feed_forward.clamp.limit", self.swiglu_limit, ("swiglu_limit",))
+        yield Derived("feed_forward.clamp.alpha", self.swiglu_alpha, ("swiglu_alpha",))
