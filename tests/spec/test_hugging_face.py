@@ -12,12 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.plan import Layout, Plan
 from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec
 from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.hugging_face.without_effect import without_effect
-from helixctl.spec.load import load_cluster, load_model, load_pair, parse_overrides
-from helixctl.verify.plan import check_plan
+from helixctl.spec.load import load_model, load_pair, parse_overrides
 from tests.cli.command import helixctl
 
 ROOT = Path(__file__).parent.parent.parent
@@ -352,33 +350,17 @@ class TestOverrides:
 
 
 class TestWindow:
-    def test_it_is_refused_where_it_bites(self, tmp_path: Path) -> None:
+    def test_sequences_may_be_longer(self, tmp_path: Path) -> None:
         path = write(tmp_path, "mistral", sliding_window=128)
-        assert load_model(path).attention.sliding_window == 128
-        (found,) = diagnostics(path)
-        assert str(found) == (
-            f"{path}:10:2: HX111 a sliding window of 128 tokens bites at 2048 tokens a sequence (sliding_window)\n"
-            "  hint: windows are not modelled; plan for at most 128 tokens: --seq-len 128"
-        )
-        assert load_pair(path, CLUSTER_FILE, ["workload.seq_len=128"]).model.workload.seq_len == 128
-        assert diagnostics(path, "workload.seq_len=129")[0].code == "HX111"
-        assert load_pair(path, CLUSTER_FILE, ["attention.sliding_window=null"]).model.attention.sliding_window is None
+        model = load_pair(path, CLUSTER_FILE, ["workload.seq_len=2048"]).model
+        assert (model.attention.sliding_window, model.blocks) == (128, None)
 
-    def test_of_a_model_of_ours(self, tmp_path: Path) -> None:
-        path = tmp_path / "m.yaml"
-        text = (ROOT / "plans/small/dense.model.yaml").read_text()
-        path.write_text(text.replace("  softmax_slices: 4", "  sliding_window: 4"))
-        (found,) = diagnostics(str(path))
-        assert (found.code, found.line, found.path) == ("HX111", 9, "attention.sliding_window")
-
-    def test_in_a_plan(self, tmp_path: Path) -> None:
-        loaded = load_pair(write(tmp_path, "mistral", sliding_window=128), CLUSTER_FILE, ["workload.seq_len=64"])
-        model, work = loaded.model.model, loaded.model.workload
-        cluster = load_cluster(CPU_FILE, parse_overrides(["devices_per_host=2"]))
-        for seq_len, codes in ((128, []), (256, ["HX111"])):
-            longer = work.model_copy(update={"seq_len": seq_len})
-            plan = Plan.of(model, cluster, longer, Layout(groups=2, slices=1))
-            assert [d.code for d in check_plan(plan)] == codes
+    def test_some_layers_have_none(self, tmp_path: Path) -> None:
+        kinds = ["full_attention", "sliding_attention"]
+        changes = {"use_sliding_window": True, "sliding_window": 128, "num_hidden_layers": 2, "layer_types": kinds}
+        model = load_model(write(tmp_path, "qwen2", **changes))
+        windows = [model.alike(model.kind(layer)).attention.sliding_window for layer in range(2)]
+        assert windows == [None, 128]
 
 
 class TestRefusals:
@@ -479,8 +461,6 @@ class TestRefusals:
         ("name", "features"),
         [
             ("Qwen3NextConfig", {"linear attention", "shared experts", "layers of linear_attention"}),
-            ("GptOssConfig", {"attention sinks", "alternating sliding and full attention", "a clamped activation"}),
-            ("Gemma2Config", {"soft-capped logits", "a scale of its own for attention"}),
             ("DeepseekV3Config", {"multi-head latent attention", "shared experts"}),
             ("NemotronHConfig", {"state-space layers (Mamba)"}),
         ],

@@ -17,7 +17,6 @@ from helixctl.spec.hugging_face.text_model import text_model
 from helixctl.spec.hugging_face.without_effect import said_again, without_effect
 from helixctl.spec.model import MAIN
 from helixctl.spec.origins import Origin
-from helixctl.spec.yaml_reader import DocumentPath
 
 CONFIG_NAME: Final = "config.json"
 _WORKLOAD_BATCH: Final = 8
@@ -39,7 +38,7 @@ class ReadConfig(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-_Origins = dict[DocumentPath, Origin]
+_Origins = dict[tuple[str, ...], Origin]
 _NOTHING: Final = ReadConfig({}, ())
 
 
@@ -89,7 +88,7 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     return ReadConfig(_nested(origins), origins, (*left_out, *_of_storage(config, str(_nested(origins)["dtype"])))), []
 
 
-def _of_both(by_field: Mapping[DocumentPath, Origin], apart: Mapping[DocumentPath, Origin], layers: int) -> _Origins:
+def _of_both(by_field: _Origins, apart: _Origins, layers: int) -> _Origins:
     """What ``apart`` gives; where layers differ in their networks already, each block is of one kind of either."""
     if ("blocks",) not in by_field or ("blocks",) not in apart:
         return dict(apart)
