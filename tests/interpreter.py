@@ -182,16 +182,48 @@ def _embed(call: Call) -> list[Array]:
     ids, table = call.inputs
     row = ids - call.start("vocab", 1)
     held = (row >= 0) & (row < len(table))
-    return [np.where(held[..., None], table[np.where(held, row, 0)], 0)]
+    multiplier = np.float64(call.op.get("multiplier", 1.0))
+    if call.op.get("in_dtype"):
+        multiplier = rounded(multiplier[None], call.made[0].dtype)[0]
+    return [np.where(held[..., None], table[np.where(held, row, 0)] * table.dtype.type(multiplier), 0)]
 
 
 def _norm(call: Call) -> list[Array]:
-    """Apply rms_norm, the one function: x / sqrt(mean(x^2 over dim) + eps) * weight."""
-    if call.op["function"] != "rms_norm":
-        raise ValueError(f"no norm {call.op['function']}")
-    (x, weight), axis = call.inputs, call.axis(call.op["dim"])
-    weight = weight.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-    return [x / np.sqrt(np.mean(x * x, axis=axis, keepdims=True) + call.op["eps"]) * weight]
+    """Apply rms_norm or layer_norm over the last dim; then the weight and the bias, if they are there."""
+    x, *weights = call.inputs
+    if call.op["function"] not in {"rms_norm", "layer_norm"} or call.axis(call.op["dim"]) != x.ndim - 1:
+        raise ValueError(f"no norm {call.op['function']} over {call.op['dim']}")
+    if call.op["function"] == "layer_norm":
+        x = x - np.mean(x, axis=-1, keepdims=True)
+    y = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + call.op["eps"])
+    if weights:
+        y = y * (weights[0] + call.op.get("unit_offset", False))
+    return [y + weights[1] if weights[1:] else y]
+
+
+def _square_sums(call: Call) -> list[Array]:
+    """Sum the squares of q and of k over heads and their dims; of k by the share of queries that are here."""
+    q, k = call.inputs
+    heads, keys = call.places[0].shape[2], call.places[1].shape[2]
+    share = q.shape[2] * keys / (k.shape[2] * heads)
+    return [np.stack([(q * q).sum(axis=(2, 3)), (k * k).sum(axis=(2, 3)) * q.dtype.type(share)], axis=-1)]
+
+
+def _norm_by_sums(call: Call) -> list[Array]:
+    """Divide q and k by the roots of their sums over N, and apply their weights."""
+    sums, made = call.inputs[2], []
+    for i in range(2):
+        whole = call.places[3 + i].shape[0] * call.places[3 + i].shape[1]
+        root = np.sqrt(sums[..., i, None, None] / whole + call.op["eps"])
+        made.append(call.inputs[i] / root * (call.inputs[3 + i] + call.op.get("unit_offset", False)))
+    return made
+
+
+def _scale(call: Call) -> list[Array]:
+    """Multiply, and cap softly."""
+    x = call.inputs[0] * call.inputs[0].dtype.type(call.op.get("multiplier", 1.0))
+    cap = call.op.get("cap")
+    return [x if cap is None else cap * np.tanh(x / cap)]
 
 
 def _linear(call: Call) -> list[Array]:
@@ -226,35 +258,62 @@ def _bias(call: Call) -> list[Array]:
 
 
 def _rotate(call: Call) -> list[Array]:
-    """Turn dim i with dim i + D / 2 of every head, by the position's multiple of a frequency."""
+    """Turn the pairs of dims of every head, by the position's multiple of a frequency."""
     made = []
-    for i, (kept, x) in enumerate(_turned(call, j) for j in range(len(call.inputs))):
-        half = x.shape[-1] // 2
-        positions = call.start("seq", i) + np.arange(x.shape[1])
-        angles = positions.astype(np.float32)[:, None] * frequencies(call.op["rotary"], x.shape[-1])
-        cos, sin = (f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, None] for f in (np.cos, np.sin))
-        a, b = x[..., :half], x[..., half:]
-        made.append(np.concatenate([kept, a * cos - b * sin, b * cos + a * sin], axis=-1))
+    for i in range(len(call.inputs)):
+        kept, x = _parted(call, i)
+        positions = (call.start("seq", i) + np.arange(x.shape[1]))[None]
+        made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
 
 
-def _turned(call: Call, i: int) -> tuple[Array, Array]:
+def _parted(call: Call, i: int) -> tuple[Array, Array]:
     """Return the dims of input i that stay as they are, and the last ones, which are turned."""
     x, place = call.inputs[i], call.places[i]
     width = call.op.get("last") or x.shape[-1]
-    if place.region[-1] != (0, place.shape[-1]) or width % 2:
+    if place.region[-1] != (0, place.shape[-1]):
         raise ValueError("a rotation needs whole heads")
     return x[..., : x.shape[-1] - width], x[..., x.shape[-1] - width :]
 
 
-def frequencies(rotary: dict[str, Any], width: int) -> Array:
+def _turned(call: Call, x: Array, positions: Array) -> Array:
+    """Turn x (batch, seq, heads, D) by the angles of positions (batch or 1, seq)."""
+    rotary = call.op["rotary"]
+    dims = rotary.get("dims") or x.shape[-1]
+    if dims % 2 or dims > x.shape[-1]:
+        raise ValueError("a rotation turns pairs of dims")
+    f = frequencies(rotary, x.shape[-1], call.op.get("long", False))
+    angles = positions.astype(np.float32)[..., None] * f
+    factor = np.float32((rotary["scaling"] or {}).get("attention_factor", 1.0))
+    cos, sin = (
+        (g(angles.astype(np.float64)).astype(np.float32) * factor).astype(x.dtype)[:, :, None] for g in (np.cos, np.sin)
+    )
+    y = x.copy()
+    first, second = (
+        (slice(0, dims, 2), slice(1, dims, 2))
+        if rotary.get("interleaved")
+        else (slice(dims // 2), slice(dims // 2, dims))
+    )
+    a, b = x[..., first], x[..., second]
+    y[..., first], y[..., second] = a * cos - b * sin, b * cos + a * sin
+    return y
+
+
+def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array:
     """Return the frequencies of a head: float32, every operation rounded."""
     one, theta = np.float32(1), torch.tensor(rotary["theta"], dtype=torch.float32)
+    width = rotary.get("dims") or width
     exponents = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
-    f = one / torch.pow(theta, torch.from_numpy(exponents)).numpy()
+    powers = torch.pow(theta, torch.from_numpy(exponents)).numpy()
+    f = one / powers
     scaling = rotary["scaling"]
     if scaling is None:
         return np.asarray(f)
+    if scaling["kind"] == "longrope":
+        factors = np.array(scaling["long_factors" if long else "short_factors"], np.float32)
+        return np.asarray(one / (factors * powers))
+    if scaling["kind"] == "yarn":
+        return _yarn(powers, scaling, rotary["theta"])
     factor = np.float32(scaling["factor"])
     if scaling["kind"] == "linear":
         return np.asarray(f / factor)
@@ -266,20 +325,31 @@ def frequencies(rotary: dict[str, Any], width: int) -> Array:
     return np.where(between, (one - s) * g / factor + s * g, g)
 
 
+def _yarn(powers: Array, scaling: dict[str, Any], theta: float) -> Array:
+    pairs, one = len(powers), np.float32(1)
+    low, high = (
+        pairs * math.log(scaling["original_seq_len"] / (waves * 2 * math.pi)) / math.log(theta)
+        for waves in (scaling["beta_fast"], scaling["beta_slow"])
+    )
+    if scaling["truncate"]:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * pairs - 1)
+    if low == high:
+        high += 0.001
+    ramp = (np.arange(pairs, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
+    kept = one - np.clip(ramp, np.float32(0), one)
+    return np.asarray(one / (np.float32(scaling["factor"]) * powers) * (one - kept) + one / powers * kept)
+
+
 def _rotate_at(call: Call) -> list[Array]:
     """Rotate as `rotate`, token t of sequence b by length[b] + t."""
     *xs, length = call.inputs
     made = []
-    for i, (kept, x) in enumerate(_turned(call, j) for j in range(len(xs))):
-        half = x.shape[-1] // 2
+    for i in range(len(xs)):
+        kept, x = _parted(call, i)
         first = _of_sequences(call, length, len(xs), i)
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
-        angles = positions.astype(np.float32)[..., None] * frequencies(call.op["rotary"], x.shape[-1])
-        cos, sin = (
-            f(angles.astype(np.float64)).astype(np.float32).astype(x.dtype)[:, :, None] for f in (np.cos, np.sin)
-        )
-        a, b = x[..., :half], x[..., half:]
-        made.append(np.concatenate([kept, a * cos - b * sin, b * cos + a * sin], axis=-1))
+        made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
 
 
@@ -470,8 +540,12 @@ def _activated(function: str, x: Array) -> Array:
     if function == "gelu":
         erf = np.vectorize(math.erf, otypes=[np.float64])
         return np.asarray(x * (1 + erf(x / math.sqrt(2)).astype(x.dtype)) / 2)
+    if function == "gelu_tanh":
+        return np.asarray(x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) / 2)
     if function == "relu":
         return np.maximum(x, 0)
+    if function == "relu_squared":
+        return np.maximum(x, 0) ** 2
     if function == "silu":
         with np.errstate(over="ignore"):
             return np.asarray(x / (1 + np.exp(-x)))
@@ -569,8 +643,8 @@ def _token_gate(call: Call) -> list[Array]:
 
 
 def _add(call: Call) -> list[Array]:
-    """Add two values of equal regions."""
-    return [call.inputs[0] + call.inputs[1]]
+    """Add two values of equal regions, the second times a number."""
+    return [call.inputs[0] + call.inputs[1] * call.inputs[1].dtype.type(call.op.get("multiplier", 1.0))]
 
 
 def _last_token(call: Call) -> list[Array]:
@@ -643,6 +717,9 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "broadcast": _broadcast,
     "embed": _embed,
     "norm": _norm,
+    "square_sums": _square_sums,
+    "norm_by_sums": _norm_by_sums,
+    "scale": _scale,
     "linear": _linear,
     "head_linear": _head_linear,
     "join": _join,

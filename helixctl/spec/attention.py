@@ -108,14 +108,6 @@ class RotarySpec(Spec):
         return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
 
 
-class TemperatureSpec(Spec):
-    """A factor of the queries that grows with their position p: 1 + scale log(1 + floor((p + offset) / every))."""
-
-    scale: Positive
-    every: Count
-    offset: Annotated[int, Field(strict=True, ge=0, le=1)] = 0
-
-
 class LatentSpec(Spec):
     """Multi-head latent attention (DeepSeek-V2, 2024): what heads attend with is made of two small vectors a token.
 
@@ -157,7 +149,6 @@ class AttentionSpec(Spec):
         scale: what products of queries and keys are multiplied with; None: 1/sqrt of the dims of a softmax.
         soft_cap: c, where a score x becomes c tanh(x / c); None: scores stay.
         sinks: every head attends to a learned logit besides, which has no value.
-        temperature: queries are scaled by their position; None: they are not.
         latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
             so that kv_heads is 1; None: of the hidden state.
     """
@@ -179,7 +170,6 @@ class AttentionSpec(Spec):
     scale: Positive | None = added(None)
     soft_cap: Positive | None = added(None)
     sinks: Annotated[bool, Field(strict=True)] = added(default=False)
-    temperature: TemperatureSpec | None = added(None)
     latent: LatentSpec | None = added(None)
 
     @model_validator(mode="after")

@@ -73,6 +73,8 @@ STEPS: dict[str, StepName] = {
     "decode, in stages": "decode",
     "decode, by head_dim": "decode",
     "decode, sharded": "decode",
+    "decode, sinks by key": "decode",
+    "decode, chunks": "decode",
     "decode, in half": "decode",
     "decode, hidden states": "decode",
     "prefill, by key": "prefill",
@@ -81,6 +83,8 @@ STEPS: dict[str, StepName] = {
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
 }
+WINDOW = {"sliding_window": 3, "sinks": True}
+CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -116,6 +120,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
         3, 1, {"layers": 2, "attention": {"rotary": {"scaling": {"kind": "linear", "factor": 4.0}}, "causal": False}},
         pipeline=2, data=2, microbatches=2,
     ),
+    "window and sinks": _real(3, 1, {"layers": 2, "attention": WINDOW}, slicing="query"),
+    "capped, narrow values": _real(1, 2, {"attention": CAPPED}, slicing="query", combine="reduce"),
+    "decode, sinks by key": _steps(3, 2, {"layers": 2, "attention": WINDOW}, slicing="key"),
+    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6}}, slicing="batch"),
     "decode, by key": _steps(3, 2, slicing="key"),
     "decode, by key of three": _steps(
         1, 3, {"layers": 2, "attention": {"softmax_slices": 2}}, slicing="key", combine="reduce"

@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from tests.attack import (  # noqa: E402
     bases,
+    mutate_attention,
     mutate_documents,
     mutate_latent,
     mutate_order,
@@ -49,6 +50,7 @@ _FILES = (
     mutate_steps,
     mutate_latent,
     mutate_packed,
+    mutate_attention,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"

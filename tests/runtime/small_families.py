@@ -24,6 +24,8 @@ _LONGROPE: Final = {
 }  # fmt: skip
 _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
+_WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
+_MIXED: Final = {"layer_types": ["sliding_attention", "full_attention"]}
 _EXPERTS: Final = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _VISION: Final = {
     "depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 48,
@@ -39,6 +41,14 @@ _LATENT: Final = {
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
+    "mistral with a window": ("mistral", {"sliding_window": 7}),
+    "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
+    "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),
+    "gemma2": ("gemma2", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0}),
+    "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
+    "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
+    "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
+    "cohere2": ("cohere2", {"sliding_window": 7, **_MIXED}),
     "olmo2": ("olmo2", {}),
     "glm4": ("glm4", _WIDE),
     "cohere": ("cohere", {}),
@@ -71,12 +81,15 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
             config = transformers.AutoConfig.for_model(kind, text_config=sizes, vision_config=_VISION)
             model = transformers.AutoModelForImageTextToText.from_config(config).eval()
         else:
-            model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **sizes))
+            # The other ways of transformers pass over a soft cap.
+            how = {"attn_implementation": "eager"} if kind == "gemma2" else {}
+            config = transformers.AutoConfig.for_model(kind, **sizes)
+            model = transformers.AutoModelForCausalLM.from_config(config, **how)
         model = model.eval()
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
                 if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
-                    around = 0.0 if "bias" in parameter_name or kind == "gemma" else 1.0
+                    around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from helixctl.dag import CachedAttention, PartialAttention
 from helixctl.spec import RotarySpec
 from helixctl_runtime import kernels
+from helixctl_runtime.kernels import composed, lane_attention
 from helixctl_runtime.kernels.cached import Lane, _write_windows
 from helixctl_runtime.tensors.rotary import rotations
 
@@ -60,7 +62,8 @@ def attended(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The formula: q (B, T, H, D), k and v (B, K, G, D), seen (B, T, K); output and log-sum-exps (B, T, H, S)."""
     each = q.shape[2] // k.shape[2]
-    k, v = (t.repeat_interleave(each, 2).unflatten(3, (-1, width)) for t in (k, v))
+    parts = q.shape[3] // width
+    k, v = (t.repeat_interleave(each, 2).unflatten(3, (parts, -1)) for t in (k, v))
     scores = torch.einsum("bthsw,bkhsw->bthsk", q.unflatten(3, (-1, width)), k) / width**0.5
     scores = scores.masked_fill(~seen[:, :, None, None], float("-inf"))
     lse = torch.logsumexp(scores, -1)
@@ -169,3 +172,55 @@ def test_of_equal_logits_the_lowest_token_is_chosen() -> None:
     chosen = torch.empty(2, dtype=torch.int64)
     kernels.choose(torch.cat([p[0] for p in pairs], 1), torch.cat([p[1] for p in pairs], 1), chosen)()
     assert chosen.tolist() == [1, 0]
+
+
+REACHES = [{"window": 1}, {"window": 3}, {"window": 40}, {"chunk": 5}]
+
+
+@pytest.mark.parametrize("on_cuda", [False, True], ids=["as on CPU", "as on CUDA"])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("reach", REACHES, ids=str)
+def test_only_the_keys_in_reach_are_attended_to(
+    reach: dict[str, int], rows: int, on_cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every lane, by the way of each device; lanes without any such key have weight 0."""
+    op = PartialAttention(8, True, **reach)
+    if on_cuda:
+        monkeypatch.setattr(lane_attention, "_on_cpu", _as_on_cuda)
+    for length, count, lanes, block in every():
+        new = count.clamp(max=rows)
+        for own in range(lanes):
+            lane = lane_of(lanes, own, block)
+            q, k, v = numbers(3, rows, 4, 8), numbers(3, lane.size, 2, 8, seed=1), numbers(3, lane.size, 2, 6, seed=2)
+            seen = seen_by(op, lane.positions, length, new, rows)
+            row = length[:, None, None] + torch.arange(rows)[:, None]
+            seen &= lane.positions > row - op.window if op.window else lane.positions // 5 == row // 5
+            due, logs = attended(q, k, v, seen, 8)
+            out, lse = torch.full((3, rows, 4, 6), torch.nan, dtype=DOUBLE), torch.empty(3, rows, 4, 1).double()
+            kernels.cached_attention(op, q, (k, v), (length, new), lane, 0, out, lse)()
+            real = torch.arange(rows) < new[:, None]  # of all other tokens nothing is used
+            torch.testing.assert_close(out[real], due[real], rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(lse[real], logs[real], rtol=1e-12, atol=1e-12)
+
+
+def _as_on_cuda(
+    op: PartialAttention, bound: Any, counts: tuple[torch.Tensor, torch.Tensor], lane: Lane, start: int
+) -> kernels.Step:
+    caches = tuple(t.transpose(1, 2) for t in (bound._keys, bound._values))  # (batch, keys, kv_heads, width)
+    return lane_attention._on_cuda(op, bound, caches, counts, lane, start)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("soft_cap", [None, 0.8])
+def test_tiles_of_products_are_the_formula(soft_cap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the size of a tile: of all sequences, of one, and of some rows of one."""
+    q, k, v = numbers(3, 4, 6, 8), numbers(3, 2, 6, 8, seed=1), numbers(3, 2, 6, 5, seed=2)
+    bias = torch.zeros(3, 1, 6, 6, dtype=DOUBLE).masked_fill(numbers(3, 1, 6, 6, seed=3) > 0.9, float("-inf"))
+    scores = 0.3 * q @ k.repeat_interleave(2, 1).transpose(2, 3)
+    scores = scores if soft_cap is None else soft_cap * torch.tanh(scores / soft_cap)
+    below = torch.ones(6, 6, dtype=torch.bool).tril()
+    for tile, causal in product((10**6, 100, 30), (False, True)):
+        monkeypatch.setattr(composed, "_SCORES", tile)
+        due = scores.masked_fill(~below, float("-inf")) if causal else scores + bias
+        out, sums = composed.composed(q, k, v, None if causal else bias, causal=causal, scale=0.3, soft_cap=soft_cap)
+        torch.testing.assert_close(out, torch.softmax(due, -1) @ v.repeat_interleave(2, 1), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(sums, torch.logsumexp(due, -1), rtol=1e-12, atol=1e-12)

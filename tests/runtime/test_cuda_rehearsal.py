@@ -585,6 +585,35 @@ def test_a_latent_absorbed(dtype: str, layout: str, step: StepName) -> None:
     check(lower(plan, step=step))
 
 
+# Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.
+SCORES: dict[str, dict[str, Any]] = {
+    "window": {"sliding_window": 5},
+    "window and sinks": {"sliding_window": 5, "sinks": True},
+    "chunks": {"chunk": 6},
+    "cap": {"scale": 0.3, "soft_cap": 30.0},
+    "values": {"v_head_dim": 24},
+}
+
+
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+@pytest.mark.parametrize("layout", ["whole", "by key"])
+@pytest.mark.parametrize("name", SCORES)
+def test_other_scores_over_a_cache(name: str, layout: str, step: StepName) -> None:
+    """What a window reaches is copied together where it lies, and nothing waits for the host."""
+    groups, slices, axes = CACHES[layout]
+    changes = {"layers": 1, "dtype": "bfloat16", "attention": {"head_dim": 16, **SCORES[name]}}
+    work = WorkloadSpec(batch=2, seq_len=24, output_len=100, prefill_tokens=16, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
+    check(lower(plan, step=step))
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("layout", ["groups", "query"])
+def test_other_scores(name: str, layout: str) -> None:
+    groups, slices, axes = LAYOUTS[layout]
+    check(real(groups, slices, {"dtype": "bfloat16", "attention": SCORES[name]}, **axes))
+
+
 def test_a_cache_of_the_paper_s_model() -> None:
     """Softmaxes of a part of a head, and hidden states instead of tokens."""
     changes = {"vocabulary": None, "attention": {"head_dim": 16, "softmax_slices": 2, "rotary": None, "qk_norm": False}}

@@ -54,7 +54,30 @@ def test_the_small_twin(dtype: str) -> None:
 
 
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_seq_len": 8}
-ROTARY = [None, {"theta": 50.0}, {"scaling": {"kind": "linear", "factor": 3.7}}, {"theta": 9.0, "scaling": LLAMA3}]
+YARN = {"kind": "yarn", "factor": 4.0, "original_seq_len": 5, "attention_factor": 1.2}
+ACTIVATIONS = ["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
+ROTARY = [
+    None,
+    {"theta": 50.0},
+    {"scaling": {"kind": "linear", "factor": 3.7}},
+    {"theta": 9.0, "scaling": LLAMA3},
+    {"theta": 9.0, "scaling": YARN, "interleaved": True},
+    {"theta": 9.0, "dims": 2, "scaling": {
+        "kind": "longrope", "short_factors": [1.5], "long_factors": [2.5], "original_seq_len": 4,
+    }},
+]  # fmt: skip
+NORMS = [
+    {},
+    {"place": "around", "unit_offset": True},
+    {"place": "after", "eps": 1e-3},
+    {"function": "layer_norm", "bias": True, "place": "around"},
+    {"function": "layer_norm"},
+]
+MULTIPLIERS = [
+    None,
+    {"embedding": 3.3, "residual": 0.7, "logits": 0.3},
+    {"embedding": 1.3, "embedding_in_dtype": True, "logits_cap": 1.5},
+]
 
 
 @st.composite
@@ -77,6 +100,13 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
     slicing = draw(st.sampled_from(["head_dim", "batch", "query"]))
     cut = slicing == "head_dim" and slices > 1  # the dims of a head
     causal = either()
+    norm = draw(st.sampled_from(NORMS))
+
+    def qk_norm() -> dict[str, Any]:
+        kinds = ["projection"] if cut else ["head", "projection"]
+        over = draw(st.sampled_from([kind for kind in kinds if kind == "head" or "function" not in norm]))
+        weights = ["shared", "per_head", "none"] if over == "head" else ["shared"]
+        return {"qk_norm": True, "qk_norm_over": over, "qk_norm_weight": draw(st.sampled_from(weights))}
 
     def attention() -> dict[str, Any]:
         rotary = None if cut else draw(st.sampled_from(ROTARY))
@@ -92,12 +122,12 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "causal": causal,
             "qkv_bias": either(),
             "output_bias": either(),
-            "qk_norm": not cut and either(),
             "rotary": rotary,
             "scale": draw(st.sampled_from([None, 0.3])),
             "soft_cap": draw(st.sampled_from([None, 0.7])),
             **one,
             **(draw(st.sampled_from(reaches)) if causal else {}),
+            **(qk_norm() if either() and not (cut and "function" in norm) else {}),
         }
 
     def feed_forward() -> dict[str, Any]:
@@ -106,7 +136,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         clamped = experts is not None and alone and either()
         return {
             "intermediate_size": size(max(partitions, 2 * least), 9),
-            "activation": "silu" if clamped else draw(st.sampled_from(["gelu", "relu", "silu"])),
+            "activation": "silu" if clamped else draw(st.sampled_from(ACTIVATIONS)),
             "gated": clamped or either(),
             "experts": experts,
             "bias": alone and either(),
@@ -128,12 +158,17 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         "feed_forward": own,
         "vocabulary": draw(st.sampled_from([None, {"size": 11, "tied": False}, {"size": 17, "tied": True}])),
         "dtype": "float64",
+        "norm": norm,
+        "multipliers": draw(st.sampled_from(MULTIPLIERS)),
+        "side_by_side": "place" not in norm and either(),
         "blocks": blocks or None,
         "pattern": others if blocks else None,
     }
-    spread = any(its.get("feed_forward", own)["experts"] for its in [{}, *blocks])
+    spread = any("experts" in its.get("feed_forward", own) for its in [{}, *blocks])
     residual, rows = draw(st.sampled_from(["replicated", "sharded"])), max(least, slices if slicing == "query" else 1)
     each = slices if slicing == "batch" else 1  # sequences of a microbatch
+    if norm.get("place") == "after":
+        residual = "replicated"
     if residual == "sharded":
         if either():
             rows = max(rows, partitions)

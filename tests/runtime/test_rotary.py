@@ -16,7 +16,15 @@ from helixctl_runtime.tensors.rotary import frequencies, rotations
 from tests import interpreter
 
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_seq_len": 8192}
-SCALINGS = [None, {"kind": "linear", "factor": 3.7}, LLAMA3, {**LLAMA3, "factor": 32.3, "low_freq_factor": 1.1}]
+YARN = {"kind": "yarn", "factor": 4.0, "original_seq_len": 4096, "attention_factor": 1.1}
+SCALINGS = [
+    None,
+    {"kind": "linear", "factor": 3.7},
+    LLAMA3,
+    {**LLAMA3, "factor": 32.3, "low_freq_factor": 1.1},
+    YARN,
+    {**YARN, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False},
+]
 WIDTHS = [2, 6, 64, 80, 128, 256]
 
 
@@ -46,7 +54,9 @@ def test_the_frequencies_are_those_of_transformers(theta: float, scaling: dict[s
     wanted = theirs(torch.zeros(1), torch.arange(3000, 3100).unsqueeze(0))
     for mine, whole in zip(rotations(rotary, width, (3000, 3100)), wanted, strict=True):
         assert mine.dtype == torch.float32
-        assert float((mine - whole[0, :, : width // 2]).abs().max()) <= 2.0**-24
+        # Below 1, and with an attention factor below 2, where numbers lie twice as far apart.
+        apart = 2.0**-23 if scaling and scaling["kind"] == "yarn" else 2.0**-24
+        assert float((mine - whole[0, :, : width // 2]).abs().max()) <= apart
 
 
 @pytest.mark.parametrize("width", WIDTHS)

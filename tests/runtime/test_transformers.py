@@ -44,6 +44,18 @@ SIZES: dict[str, dict[str, Any]] = {
               "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "n_shared_experts": 2,
               "n_group": 4, "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
               "intermediate_size": 112, "first_k_dense_replace": 1, "num_hidden_layers": 2},
+    "olmoe": {"num_attention_heads": 16, "num_key_value_heads": 16, "hidden_size": 256, "num_experts": 12,
+              "num_experts_per_tok": 3, "intermediate_size": 40},
+    "glm4_moe": {"num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 24, "hidden_size": 128,
+                 "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "n_group": 4,
+                 "topk_group": 2, "routed_scaling_factor": 2.5, "intermediate_size": 112, "use_qk_norm": True,
+                 "attention_bias": True, "first_k_dense_replace": 1, "num_hidden_layers": 2},
+    "ernie4_5_moe": {"num_attention_heads": 12, "num_key_value_heads": 4, "hidden_size": 240, "moe_num_experts": 12,
+                     "moe_k": 3, "moe_intermediate_size": 40, "intermediate_size": 112, "num_hidden_layers": 2},
+    "phimoe": {"num_attention_heads": 12, "num_key_value_heads": 4, "hidden_size": 240, "num_local_experts": 12,
+               "intermediate_size": 40, "router_jitter_noise": 0.2},
+    "minimax_m2": {"num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 24, "hidden_size": 128,
+                   "num_local_experts": 12, "num_experts_per_tok": 3, "intermediate_size": 40, "rotary_dim": 12},
 }  # fmt: skip
 
 

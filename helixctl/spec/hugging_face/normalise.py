@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived
-from helixctl.spec.hugging_face.families.dense import Qwen2
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
 from helixctl.spec.hugging_face.text_model import text_model
@@ -61,7 +60,8 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     """The same of a config of a text model alone."""
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
-    features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and issubclass(cls, Qwen2))
+    config = cls.flattened(config) if cls else config
+    features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and cls.slides)
     refused = {path for feature in features for path in feature.told_by}
     findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):
@@ -137,8 +137,8 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     yield from rope_origins(config, family, decoder)
     yield _window(decoder, every, default)
     yield of("feed_forward.intermediate_size", decoder.width_key)
-    ours = decoder.activations.get(decoder.hidden_act, decoder.hidden_act)
-    yield of("feed_forward.activation", "hidden_act", ours)
+    activation = getattr(decoder, decoder.act_key)
+    yield of("feed_forward.activation", decoder.act_key, decoder.activations.get(activation, activation))
     if "feed_forward.gated" not in decoder.always:
         yield fixed("feed_forward.gated", True)  # noqa: FBT003
     yield from _experts(decoder, given, of, fixed)
@@ -169,7 +169,7 @@ def _head_dim(decoder: Decoder) -> Origin | None:
 
 
 def _window(decoder: Decoder, every: str, default: str) -> Origin:
-    field, (key, window) = ("attention", "sliding_window"), decoder.window()
+    field, (key, window) = ("attention", "sliding_window"), decoder.main_window()
     if key is None:
         return Origin(field, every, (), window)
     written = key in decoder.model_fields_set

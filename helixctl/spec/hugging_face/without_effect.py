@@ -106,7 +106,7 @@ def said_again(config: Mapping[str, Any], decoder: Decoder) -> Iterator[Finding]
     """Keys without effect that contradict the key which has it, given or by default."""
     for other, key in _KEY_OF.items():
         mine, theirs = getattr(decoder, key, None), config.get(other)
-        if mine is None or theirs is None or theirs == mine:
+        if mine is None or theirs is None or theirs == mine or other in type(decoder).model_fields:
             continue
         if isinstance(mine, str) and isinstance(theirs, str) and theirs.lower() in _GATED.get(mine, ()):
             continue

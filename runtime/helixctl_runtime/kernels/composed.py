@@ -52,9 +52,10 @@ def composed(
                 scores += its[:, :, part]
             if causal:
                 scores += torch.full(scores.shape[2:], float("-inf"), dtype=wide, device=q.device).triu_(first + 1)
-            sums[b, :, part] = torch.logsumexp(scores, -1)
-            scores -= sums[b, :, part, None]
-            out[b, :, part] = _weighted(scores.exp_(), v[b, :, seen])
+            its_sums = torch.logsumexp(scores, -1)
+            sums[b, :, part].copy_(its_sums)
+            scores -= its_sums.unsqueeze(-1)
+            out[b, :, part].copy_(_weighted(scores.exp_(), v[b, :, seen]))
     return out, sums
 
 

@@ -12,12 +12,15 @@ from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
+from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
-from helixctl.spec.hugging_face.families.glm import Glm4
+from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
+from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
-from helixctl.spec.hugging_face.families.olmo import Olmo2
-from helixctl.spec.hugging_face.families.phi import Phi3
+from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
+from helixctl.spec.hugging_face.families.phi import Phi3, Phimoe
 from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
+from helixctl.spec.hugging_face.families.windows import Cohere2, Exaone4, Gemma2, Gemma3Text, Olmo3
 
 FAMILIES: Final[dict[str, type[Decoder]]] = {
     "deepseek_v2": DeepseekV2,
@@ -32,15 +35,25 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
     "gemma": Gemma,
+    "gemma2": Gemma2,
+    "gemma3_text": Gemma3Text,
     "olmo2": Olmo2,
+    "olmo3": Olmo3,
+    "exaone4": Exaone4,
     "glm4": Glm4,
     "cohere": Cohere,
+    "cohere2": Cohere2,
     "seed_oss": SeedOss,
     "ernie4_5": Ernie45,
     "starcoder2": Starcoder2,
     "smollm3": SmolLM3,
     "mimo": MiMo,
     "phi3": Phi3,
+    "olmoe": Olmoe,
+    "phimoe": Phimoe,
+    "glm4_moe": Glm4Moe,
+    "ernie4_5_moe": Ernie45Moe,
+    "minimax_m2": MiniMaxM2,
     "qwen3_vl_text": Qwen3VLText,
     "qwen3_vl_moe_text": Qwen3VLMoeText,
 }

@@ -39,6 +39,8 @@ class Decoder(Spec):
     Attributes:
         always: fields of ours that no key gives; every model of the family has them so.
         default_theta: of the rotary embedding.
+        slides: some layers may have a window, others not.
+        act_key: the key of the activation.
         eps_key: the key of the number that norms add.
         activations: our names of activations.
         width_key: the key of the feed-forward network's width, or of an expert's.
@@ -56,6 +58,8 @@ class Decoder(Spec):
         "attention.qk_norm": False,
     }
     default_theta: ClassVar[float] = 10000.0
+    slides: ClassVar[bool] = False
+    act_key: ClassVar[str] = "hidden_act"
     eps_key: ClassVar[str] = "rms_norm_eps"
     activations: ClassVar[Mapping[str, str]] = {"gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu_squared"}
     width_key: ClassVar[str] = "intermediate_size"
@@ -81,9 +85,18 @@ class Decoder(Spec):
     rope_parameters: dict[str, Any] | None = None
     layer_types: list[LayerType] | None = None
 
+    @classmethod
+    def flattened(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A config with what is nested in it where this class looks for it."""
+        return config
+
     def window(self) -> tuple[str | None, int | None]:
         """The key that decides on the sliding window, if the family has one, and the window of any layer."""
         return None, None
+
+    def main_window(self) -> tuple[str | None, int | None]:
+        """The same of the layers of the ``main`` block."""
+        return self.window()
 
     def derived(self) -> Iterator[Derived]:
         """Further fields, from several keys or in the family's own way; they replace what the rules for all give."""

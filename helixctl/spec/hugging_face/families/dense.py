@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from helixctl.spec.base import Count
+from helixctl.spec.hugging_face.families.alternating import FULL, Alternating
 from helixctl.spec.hugging_face.families.decoder import Decoder, Flag
 
 
@@ -33,7 +35,7 @@ class Mistral(Decoder):
         return "sliding_window", self.sliding_window
 
 
-class Qwen2(Decoder):
+class Qwen2(Alternating):
     """Qwen 2 and 2.5: biases of queries, keys and values."""
 
     always: ClassVar[dict[str, Any]] = {
@@ -48,6 +50,14 @@ class Qwen2(Decoder):
     use_sliding_window: Flag = False
     sliding_window: Count | None = 4096
     max_window_layers: Annotated[int, Field(strict=True, ge=0, le=2**40)] = 28
+
+    def kinds(self) -> Sequence[str]:
+        """A window in the layers after the first ``max_window_layers``, or in those that ``layer_types`` says."""
+        if self.layer_types is not None:
+            return self.layer_types
+        layers = self.num_hidden_layers
+        first = min(self.max_window_layers, layers) if self.use_sliding_window else layers
+        return [FULL] * first + ["sliding_attention"] * (layers - first)
 
     def window(self) -> tuple[str | None, int | None]:
         """The one of the layers after the first ``max_window_layers``, or of those that ``layer_types`` says."""

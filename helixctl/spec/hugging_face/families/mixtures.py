@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -33,13 +33,16 @@ class Mixture(Decoder):
         yield from ()
 
     def derived(self) -> Iterator[Derived]:
-        """The experts' features, and the pattern of layers if some of them are dense."""
+        """The experts' features."""
         yield from self.mixture()
+
+    def apart(self, attention: Mapping[str, Any]) -> Iterator[Derived]:  # noqa: ARG002  that of all layers
+        """Layers with one network for all tokens."""
         dense, keys = self.dense_layers()
         if not dense:
             return
-        width = getattr(self, self.dense_width_key)
-        network = {"intermediate_size": width, "activation": self.hidden_act, "gated": True}
+        width, activation = getattr(self, self.dense_width_key), self.activations.get(self.hidden_act, self.hidden_act)
+        network = {"intermediate_size": width, "activation": activation, "gated": True}
         kinds = [DENSE if layer in dense else "main" for layer in range(self.num_hidden_layers)]
         yield Derived("blocks", [{"name": DENSE, "feed_forward": network}], (*keys, self.dense_width_key))
         yield Derived("pattern", pattern_of(kinds), keys)
