@@ -51,6 +51,12 @@ LATENT = {
     "topk_group": 2,
 }
 MINIMAL: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        ("gemma", "gemma2", "olmo2", "glm4", "cohere", "cohere2", "granite", "seed_oss", "ernie4_5", "starcoder2"),
+        SIZES,
+    ),
+    **dict.fromkeys(("smollm3", "mimo", "phi3", "qwen3_vl_text"), SIZES),
+    "qwen3_vl_moe_text": SIZES | {"moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok": 2},
     "llama": SIZES,
     "mistral": SIZES,
     "qwen2": SIZES,
@@ -72,8 +78,9 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "olmoe": MOE | {"num_experts": 8},
     "phimoe": MOE | {"num_experts_per_tok": 2},
     "minimax_m2": MOE,
+    "granitemoe": MOE,
+    "gpt_oss": MOE,
     "ernie4_5_moe": SIZES | {"moe_k": 3, "moe_num_experts": 8, "moe_intermediate_size": 48},
-    "qwen3_vl_moe_text": MOE | {"moe_intermediate_size": 48},
 }
 CLASSES = {
     "dots1": "Dots1Config",
@@ -481,8 +488,6 @@ class TestRefusals:
         ("name", "features"),
         [
             ("Qwen3NextConfig", {"linear attention", "shared experts", "layers of linear_attention"}),
-            ("GptOssConfig", {"attention sinks", "alternating sliding and full attention", "a clamped activation"}),
-            ("Gemma2Config", {"soft-capped logits", "a scale of its own for attention"}),
             ("NemotronHConfig", {"state-space layers (Mamba)"}),
         ],
     )

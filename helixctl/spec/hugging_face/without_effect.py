@@ -60,6 +60,7 @@ _AGAIN: Final = {
     "num_attention_heads": "num_heads n_head n_heads",
     "num_key_value_heads": "num_kv_heads n_kv_heads n_head_kv multi_query_group_num",
     "intermediate_size": "ffn_dim ffn_hidden_size n_inner d_ff",
+    "num_experts_per_tok": "experts_per_token",
     "head_dim": "kv_channels attention_head_dim",
     "hidden_act": "activation activation_function hidden_activation act_fn mlp_activation",
     "rms_norm_eps": "norm_eps layer_norm_eps layer_norm_epsilon layernorm_epsilon",

@@ -15,6 +15,8 @@ from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwe
 from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
+from helixctl.spec.hugging_face.families.gpt_oss import GptOss
+from helixctl.spec.hugging_face.families.granite import Granite, GraniteMoe
 from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
@@ -43,6 +45,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "glm4": Glm4,
     "cohere": Cohere,
     "cohere2": Cohere2,
+    "granite": Granite,
     "seed_oss": SeedOss,
     "ernie4_5": Ernie45,
     "starcoder2": Starcoder2,
@@ -50,6 +53,8 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "mimo": MiMo,
     "phi3": Phi3,
     "olmoe": Olmoe,
+    "granitemoe": GraniteMoe,
+    "gpt_oss": GptOss,
     "phimoe": Phimoe,
     "glm4_moe": Glm4Moe,
     "ernie4_5_moe": Ernie45Moe,
