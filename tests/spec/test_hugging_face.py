@@ -575,3 +575,10 @@ class TestRefusals:
             assert all(d.file == path for d in error.diagnostics)  # noqa: PT017
         else:
             assert ModelSpec.model_validate(model.model.model_dump()) == model.model
+
+
+def test_the_dtype_of_quantised_weights_without_one(tmp_path: Path) -> None:
+    quantised = {"quantization_config": {"quant_method": "mxfp4"}}
+    assert load_model(write(tmp_path, "gpt_oss")).dtype == "float32"
+    assert load_model(write(tmp_path, "gpt_oss", **quantised)).dtype == "bfloat16"
+    assert load_model(write(tmp_path, "gpt_oss", **quantised, dtype="float16")).dtype == "float16"

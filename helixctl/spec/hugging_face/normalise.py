@@ -167,7 +167,7 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     yield of("vocabulary.size", "vocab_size")
     yield of("vocabulary.tied", "tie_word_embeddings")
     dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
-    yield of("dtype", dtype) if dtype else Origin(("dtype",), default, (), "float32")
+    yield of("dtype", dtype) if dtype else _default_dtype(config, default)
     yield of("max_positions", "max_position_embeddings")
     for field, key in decoder.keys.items():
         yield of(field, key)
@@ -177,6 +177,14 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"
     yield Origin(("workload", "seq_len"), source, ("max_position_embeddings",), seq_len)
     yield Origin(("workload", "logits"), "ours for a Hugging Face model", (), "last")
+
+
+def _default_dtype(config: Mapping[str, Any], default: str) -> Origin:
+    """The dtype where the config names none: float32 is that of weights that are stored in it, not of quantised ones."""
+    quantised = next((key for key in QUANTISED if config.get(key)), None)
+    if quantised:
+        return Origin(("dtype",), f"ours for {quantised} without a dtype", (quantised,), "bfloat16")
+    return Origin(("dtype",), default, (), "float32")
 
 
 def _head_dim(decoder: Decoder) -> Origin | None:
