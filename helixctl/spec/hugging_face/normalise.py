@@ -180,7 +180,7 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
 
 
 def _default_dtype(config: Mapping[str, Any], default: str) -> Origin:
-    """The dtype where the config names none: float32 is that of weights that are stored in it, not of quantised ones."""
+    """The dtype where the config names none: float32 is that of weights stored in it, not of quantised ones."""
     quantised = next((key for key in QUANTISED if config.get(key)), None)
     if quantised:
         return Origin(("dtype",), f"ours for {quantised} without a dtype", (quantised,), "bfloat16")
