@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec
+from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, YarnScaling
 from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.hugging_face.without_effect import without_effect
 from helixctl.spec.load import load_model, load_pair, parse_overrides
@@ -72,6 +73,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "deepseek_v2": OF_DEEPSEEK | LATENT,
     "deepseek_v3": OF_DEEPSEEK | LATENT,
     "kimi_k2": OF_DEEPSEEK | LATENT,
+    "kimi_k25_text": OF_DEEPSEEK | LATENT,
     "glm4_moe": OF_DEEPSEEK,
     "olmoe": MOE | {"num_experts": 8},
     "phimoe": MOE | {"num_experts_per_tok": 2},
@@ -390,6 +392,39 @@ class TestWindow:
         model = load_model(write(tmp_path, "qwen2", **changes))
         windows = [model.alike(model.kind(layer)).attention.sliding_window for layer in range(2)]
         assert windows == [None, 128]
+
+
+class TestLatent:
+    def test_of_the_published_config(self, tmp_path: Path) -> None:
+        """DeepSeek V3's: yarn's mscale enters the scale twice, and no cosine; its auto_map is its own class."""
+        rope = {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+                "original_max_position_embeddings": 4096}  # fmt: skip
+        code = {"AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"}
+        spec = load_model(write(tmp_path, "deepseek_v3", rope_scaling=rope, auto_map=code)).attention
+        assert spec.latent
+        assert spec.rotary
+        assert (spec.kv_heads, spec.head_dim, spec.rotary.interleaved) == (
+            1,
+            spec.unrotated_dim + spec.latent.rope_dim,
+            True,
+        )
+        assert spec.scale == pytest.approx((0.1 * math.log(40) + 1) ** 2 / math.sqrt(spec.head_dim), rel=1e-15)
+        assert isinstance(spec.rotary.scaling, YarnScaling)
+        assert spec.rotary.scaling.attention_factor == 1.0
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"auto_map": {"AutoModel": "modeling_mine.Mine"}},
+            {"attention_bias": True},
+            {"num_key_value_heads": 1},
+            {"head_dim": 64},
+            {"scoring_func": "softmax"},
+            {"index_topk": 2048},
+        ],
+    )
+    def test_what_is_refused(self, changes: dict[str, Any], tmp_path: Path) -> None:
+        assert diagnostics(write(tmp_path, "deepseek_v3", **changes))
 
 
 class TestRefusals:

@@ -10,7 +10,7 @@ from typing import Final
 from helixctl.spec.hugging_face.families.biased import Ernie45, MiMo, SeedOss, SmolLM3, Starcoder2
 from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
-from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2
+from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2, KimiK25Text
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
@@ -28,6 +28,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "deepseek_v2": DeepseekV2,
     "deepseek_v3": DeepseekV3,
     "kimi_k2": KimiK2,
+    "kimi_k25_text": KimiK25Text,
     "dots1": Dots1,
     "llama": Llama,
     "mistral": Mistral,
