@@ -26,6 +26,11 @@ _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "orig
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
 _WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
 _MIXED: Final = {"layer_types": ["sliding_attention", "full_attention"]}
+_DENSE_AND_WINDOWS: Final = {
+    "num_hidden_layers": 4, "first_k_dense_replace": 2, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1,
+    "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "sliding_window": 7,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}  # fmt: skip
 _EXPERTS: Final = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _OF_DEEPSEEK: Final = {
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
@@ -62,6 +67,7 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
     "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
     "cohere2": ("cohere2", {"sliding_window": 7, **_MIXED}),
+    "dots1 with windows": ("dots1", _DENSE_AND_WINDOWS),
     "olmo2": ("olmo2", {}),
     "glm4": ("glm4", _WIDE),
     "cohere": ("cohere", {}),
@@ -131,8 +137,8 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
             config = transformers.AutoConfig.for_model(kind, text_config=sizes, vision_config=_VISION)
             model = transformers.AutoModelForImageTextToText.from_config(config).eval()
         else:
-            # The other ways of transformers pass over a soft cap.
-            how = {"attn_implementation": "eager"} if kind == "gemma2" else {}
+            # The other ways of transformers pass over a soft cap, and sinks.
+            how = {"attn_implementation": "eager"} if kind in {"gemma2", "gpt_oss"} else {}
             config = transformers.AutoConfig.for_model(kind, **sizes)
             model = transformers.AutoModelForCausalLM.from_config(config, **how)
         model = model.eval()
@@ -142,6 +148,8 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
                 if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
                     around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
                     parameter.normal_(around, 0.2)
+                elif parameter_name.endswith("sinks"):
+                    parameter.normal_()
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
             for buffer_name, buffer in model.named_buffers():

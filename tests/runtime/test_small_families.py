@@ -30,7 +30,7 @@ NEW = 32  # tokens after each prompt
 # Those that together have every feature: the others differ from them in what their config says alone.
 _ALWAYS = (
     "gemma2", "qwen3 with windows", "olmo3", "gemma", "olmo2", "glm4", "cohere with q and k norms", "starcoder2",
-    "glm4_moe",
+    "glm4_moe", "gpt_oss",
 )  # fmt: skip
 _NAMES = [name if name in _ALWAYS else pytest.param(name, marks=pytest.mark.sweep) for name in SMALL_FAMILIES]
 _HALF = WorkloadSpec(batch=2, seq_len=9)

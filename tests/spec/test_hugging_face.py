@@ -12,12 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.plan import Layout, Plan
 from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, YarnScaling
 from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.hugging_face.without_effect import without_effect
-from helixctl.spec.load import load_cluster, load_model, load_pair, parse_overrides
-from helixctl.verify.plan import check_plan
+from helixctl.spec.load import load_model, load_pair, parse_overrides
 from tests.cli.command import helixctl
 
 ROOT = Path(__file__).parent.parent.parent
@@ -376,22 +374,24 @@ class TestOverrides:
 
 
 class TestWindow:
-    def test_it_is_read_and_longer_sequences_are_planned(self, tmp_path: Path) -> None:
-        path = write(tmp_path, "mistral", sliding_window=128)
-        loaded = load_pair(path, CLUSTER_FILE)
-        assert loaded.model.attention.sliding_window == 128
-        cluster = load_cluster(CPU_FILE, parse_overrides(["devices_per_host=2"]))
-        plan = Plan.of(loaded.model.model, cluster, loaded.model.workload, Layout(groups=2, slices=1))
-        assert plan.workload.seq_len > 128
-        assert list(check_plan(plan)) == []
-        assert load_pair(path, CLUSTER_FILE, ["attention.sliding_window=null"]).model.attention.sliding_window is None
-
     def test_a_model_that_is_not_causal_has_none(self, tmp_path: Path) -> None:
         path = tmp_path / "m.yaml"
         text = (ROOT / "plans/small/dense.model.yaml").read_text()
         path.write_text(text.replace("  softmax_slices: 4", "  sliding_window: 4"))
         (found,) = diagnostics(str(path))
         assert (found.code, found.line, found.path) == ("HX109", 9, "attention.sliding_window")
+
+    def test_sequences_may_be_longer(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "mistral", sliding_window=128)
+        model = load_pair(path, CLUSTER_FILE, ["workload.seq_len=2048"]).model
+        assert (model.attention.sliding_window, model.blocks) == (128, None)
+
+    def test_some_layers_have_none(self, tmp_path: Path) -> None:
+        kinds = ["full_attention", "sliding_attention"]
+        changes = {"use_sliding_window": True, "sliding_window": 128, "num_hidden_layers": 2, "layer_types": kinds}
+        model = load_model(write(tmp_path, "qwen2", **changes))
+        windows = [model.alike(model.kind(layer)).attention.sliding_window for layer in range(2)]
+        assert windows == [None, 128]
 
 
 class TestLatent:
@@ -610,3 +610,10 @@ class TestRefusals:
             assert all(d.file == path for d in error.diagnostics)  # noqa: PT017
         else:
             assert ModelSpec.model_validate(model.model.model_dump()) == model.model
+
+
+def test_the_dtype_of_quantised_weights_without_one(tmp_path: Path) -> None:
+    quantised = {"quantization_config": {"quant_method": "mxfp4"}}
+    assert load_model(write(tmp_path, "gpt_oss")).dtype == "float32"
+    assert load_model(write(tmp_path, "gpt_oss", **quantised)).dtype == "bfloat16"
+    assert load_model(write(tmp_path, "gpt_oss", **quantised, dtype="float16")).dtype == "float16"
