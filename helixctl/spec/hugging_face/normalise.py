@@ -81,6 +81,7 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     # Those of the family itself replace what the rules for all families give.
     by_field = {origin.field: origin for origin in _origins(config, decoder, family, file)}
     attention = _nested(tuple(by_field.values()))["attention"]
+    by_field |= {o.field: o for o in _derived(decoder.networks(), f"every {family}")}
     apart = {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
     by_field |= _of_both(by_field, apart, decoder.num_hidden_layers)
     origins = tuple(by_field.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -37,7 +37,7 @@ class Mixture(Decoder):
         """The experts' features."""
         yield from self.mixture()
 
-    def apart(self, attention: Mapping[str, Any]) -> Iterator[Derived]:  # noqa: ARG002  that of all layers
+    def networks(self) -> Iterator[Derived]:
         """Layers with one network for all tokens."""
         dense, keys = self.dense_layers()
         if not dense:
