@@ -224,7 +224,7 @@ def _norm_by_sums(call: Call) -> list[Array]:
     return made
 
 
-def _scale(call: Call) -> list[Array]:
+def _scaled(call: Call) -> list[Array]:
     """Multiply, and cap softly."""
     x = call.inputs[0] * call.inputs[0].dtype.type(call.op.get("multiplier", 1.0))
     cap = call.op.get("cap")
@@ -747,7 +747,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "norm": _norm,
     "square_sums": _square_sums,
     "norm_by_sums": _norm_by_sums,
-    "scale": _scale,
+    "scale": _scaled,
     "linear": _linear,
     "head_linear": _head_linear,
     "join": _join,

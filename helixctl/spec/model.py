@@ -90,11 +90,11 @@ class MultipliersSpec(Spec):
         logits_cap: c: the logits, multiplied, become c tanh(z / c) (Gemma 2's soft cap); None: they stay as they are.
     """
 
-    embedding: Positive = 1.0
-    embedding_in_dtype: Annotated[bool, Field(strict=True)] = False
-    residual: Positive = 1.0
-    logits: Positive = 1.0
-    logits_cap: Positive | None = None
+    embedding: Positive = added(1.0)
+    embedding_in_dtype: Annotated[bool, Field(strict=True)] = added(default=False)
+    residual: Positive = added(1.0)
+    logits: Positive = added(1.0)
+    logits_cap: Positive | None = added(None)
 
 
 class VocabularySpec(Spec):

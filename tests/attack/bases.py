@@ -82,6 +82,7 @@ STEPS: dict[str, StepName] = {
     "decode, chunks": "decode",
     "decode, in half": "decode",
     "decode, hidden states": "decode",
+    "decode, around": "decode",
     "prefill, by key": "prefill",
     "prefill, in stages, by key": "prefill",
     "prefill, sharded": "prefill",
@@ -93,6 +94,16 @@ STEPS: dict[str, StepName] = {
 WINDOW = {"sliding_window": 3, "sinks": True}
 CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
+# Over all heads of queries and keys together, with KV heads that several groups hold.
+OVER_ALL = {
+    "attention": {"qk_norm_over": "projection", "rotary": {"theta": 50.0, "scaling": None, "interleaved": True}},
+    "norm": {"place": "after"}, "multipliers": {"embedding": 3.0, "residual": 0.25, "logits_cap": 4.0},
+}  # fmt: skip
+SIDE_BY_SIDE = {
+    "attention": {"qk_norm_weight": "per_head", "rotary": {"theta": 50.0, "scaling": None, "dims": 4}},
+    "norm": {"function": "layer_norm", "bias": True}, "side_by_side": True, "feed_forward": {"bias": True},
+    "multipliers": {"embedding": 3.3, "embedding_in_dtype": True, "logits": 0.5},
+}  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -111,6 +122,10 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "real, by query": _real(3, 2, {"vocabulary": {"size": 53, "tied": True}}, slicing="query", combine="reduce"),
     "real, by query of two": _real(2, 2, {"layers": 2}, (5, 4), slicing="query", microbatches=2, interleave=2),
     "keys held twice": _real(6, 1, {"attention": {"rotary": {"theta": 50.0, "scaling": None}}}),
+    "norms over all heads": _real(6, 1, OVER_ALL, combine="reduce"),
+    "norms over all heads, sliced": _real(2, 2, OVER_ALL, slicing="batch"),
+    "side by side": _real(3, 1, SIDE_BY_SIDE, residual="sharded"),
+    "decode, around": _steps(3, 2, {"norm": {"place": "around", "unit_offset": True}}, slicing="key"),
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),

@@ -198,6 +198,9 @@ OPS: dict[str, Data] = {
     "broadcast": {},
     "embed": {},
     "norm": {"function": "rms_norm", "dim": "hidden", "eps": 1e-5},
+    "square_sums": {},
+    "norm_by_sums": {"eps": 1e-5},
+    "scale": {"multiplier": 2.0},
     "linear": {"contract": ["hidden"]},
     "head_linear": {"contract": "kv_rank", "rest": False, "parts": False},
     "join": {},
@@ -292,12 +295,37 @@ def _attributes(v: Victim, name: str, kinds: tuple[str, ...], options: tuple[Any
 
 @mutation("eps of a norm", "HX411")
 def _eps(v: Victim) -> None:
-    _attributes(v, "eps", ("norm",), (1e-6, 1e-5 * (1 + 2**-52), 0.0, 1e300, 1e-5 + 1e-12))
+    _attributes(v, "eps", ("norm", "norm_by_sums"), (1e-6, 1e-5 * (1 + 2**-52), 0.0, 1e300, 1e-5 + 1e-12))
 
 
 @mutation("dim of a norm", "HX411")
 def _dim(v: Victim) -> None:
     _attributes(v, "dim", ("norm",), ("batch", "seq", "head_dim", "hidden", "head", ""))
+
+
+@mutation("function of a norm", "HX411", "HX401")
+def _norm_function(v: Victim) -> None:
+    _attributes(v, "function", ("norm",), ("rms_norm", "layer_norm", "batch_norm"))
+
+
+@mutation("an attribute that documents leave out at its default", "HX109", "HX401", "HX411")
+def _left_out(v: Victim) -> None:
+    """Given another value, or taken away."""
+    rotary = {"dims": (None, 2, 4, 6), "interleaved": (False, True)}
+    options: dict[str, dict[str, tuple[Any, ...]]] = {
+        "norm": {"unit_offset": (False, True, 1)},
+        "norm_by_sums": {"unit_offset": (False, True)},
+        "embed": {"multiplier": (1.0, 2.0, 1 + 2**-52), "in_dtype": (False, True)},
+        "add": {"multiplier": (1.0, 0.5, 0.0)},
+        "scale": {"multiplier": (1.0, 0.3, 3.0), "cap": (None, 1.0, 30.0)},
+        "rotate": {"long": (False, True), **rotary},
+        "rotate_at": {"long": (False, True), **rotary},
+    }
+    op = v.task_of_kind(*options)["op"]
+    its = options[op["kind"]]
+    name = v.random.choice([*its])
+    target = op["rotary"] if name in rotary else op
+    target[name] = another(v.random, target.get(name, its[name][0]), its[name])
 
 
 @mutation("dims that a product contracts", "HX401", "HX411")

@@ -103,13 +103,6 @@ def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
     assert helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "prefill").status == 2
 
 
-def test_a_window_that_generated_tokens_reach_is_refused() -> None:
-    done = helixctl("plan", *SMALL, *GENERATION, "--set", "attention.sliding_window=45")
-    assert done.status == 2
-    assert "a sliding window of 45 tokens bites at 49 tokens a sequence" in done.err
-    assert "--input-len and --output-len together 45" in done.err
-
-
 def test_a_report_of_a_pass_is_not_held_against_steps(tmp_path: Path) -> None:
     made, report = plan(tmp_path), tmp_path / "r.json"
     report.write_text("{}")

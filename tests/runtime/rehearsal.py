@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helixctl import program
-from helixctl.dag import Dag, Task, Value
+from helixctl.dag import Dag, Rotate, RotateAt, Task, Value
 from helixctl.dag.ops import wire_kind
 from helixctl_runtime.comm.collectives import issue
 from helixctl_runtime.compile import compile_rank
@@ -233,8 +233,18 @@ def _spans(made: program.Program, action: Any) -> list[Span]:
             continue
         start = made.arena.offsets[view.block] // TORCH[view.dtype].itemsize + view.start
         like = torch.empty_strided(view.sizes, view.strides, dtype=TORCH[view.dtype], device="meta")
-        found.append(_span(like, start))
+        first, last, count = _span(like, start)
+        found.append((first, last, count * _turned(action, view) // view.sizes[-1]))
     return found
+
+
+def _turned(action: Any, view: program.View) -> int:
+    """How much of the last dim must be written: over its operand a rotation leaves some of it as it is."""
+    whole: int = view.sizes[-1]
+    if not isinstance(action, program.Compute) or view not in action.reads:
+        return whole
+    op = action.task.op
+    return min(whole, op.last or op.rotary.dims or whole) if isinstance(op, Rotate | RotateAt) else whole
 
 
 def _span(t: torch.Tensor, start: int) -> Span:

@@ -26,7 +26,16 @@ _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "orig
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
 _WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
 _MIXED: Final = {"layer_types": ["sliding_attention", "full_attention"]}
+_DENSE_AND_WINDOWS: Final = {
+    "num_hidden_layers": 4, "first_k_dense_replace": 2, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1,
+    "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "sliding_window": 7,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}  # fmt: skip
 _EXPERTS: Final = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_OF_DEEPSEEK: Final = {
+    "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
+    "norm_topk_prob": True, "routed_scaling_factor": 2.5, "first_k_dense_replace": 1,
+}  # fmt: skip
 _VISION: Final = {
     "depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 48,
     "deepstack_visual_indexes": [0],
@@ -44,15 +53,29 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "mistral with a window": ("mistral", {"sliding_window": 7}),
     "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
     "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),
-    "gemma2": ("gemma2", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0}),
+    "gemma2": (
+        "gemma2",
+        {
+            **_WIDE,
+            "sliding_window": 7,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 2.0,
+        },
+    ),
     "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
     "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
     "cohere2": ("cohere2", {"sliding_window": 7, **_MIXED}),
+    "dots1 with windows": ("dots1", _DENSE_AND_WINDOWS),
     "olmo2": ("olmo2", {}),
     "glm4": ("glm4", _WIDE),
     "cohere": ("cohere", {}),
     "cohere with q and k norms": ("cohere", {"use_qk_norm": True}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "logits_scaling": 6.0, "attention_multiplier": 0.2},
+    ),
     "seed_oss": ("seed_oss", {**_WIDE, "mlp_bias": True, "attention_out_bias": True}),
     "ernie4_5": ("ernie4_5", {**_WIDE, "use_bias": True}),
     "starcoder2": ("starcoder2", {}),
@@ -66,6 +89,39 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
+    "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),
+    "qwen3_moe with dense layers": ("qwen3_moe", {**_WIDE, **_EXPERTS, "decoder_sparse_step": 2}),
+    "dots1": ("dots1", {**_WIDE, **_OF_DEEPSEEK, "n_shared_experts": 2}),
+    "glm4_moe": ("glm4_moe", {**_WIDE, **_OF_DEEPSEEK, "use_qk_norm": True, "num_mtp_layers": 0}),
+    "ernie4_5_moe": ("ernie4_5_moe", {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 16}),
+    "granitemoe": (
+        "granitemoe",
+        {
+            "num_local_experts": 6,
+            "intermediate_size": 16,
+            "embedding_multiplier": 1.5,
+            "residual_multiplier": 0.7,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "gpt_oss": (
+        "gpt_oss",
+        {
+            **_WIDE,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 16,
+            "sliding_window": 5,
+            "swiglu_limit": 0.5,
+        },
+    ),
+    "olmoe": ("olmoe", {"num_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16}),
+    "phimoe": ("phimoe", {"num_local_experts": 6, "intermediate_size": 16, "router_jitter_noise": 0.2}),
+    "minimax_m2": (
+        "minimax_m2",
+        {**_WIDE, "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16, "rotary_dim": 8},
+    ),
 }
 
 
@@ -81,16 +137,19 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
             config = transformers.AutoConfig.for_model(kind, text_config=sizes, vision_config=_VISION)
             model = transformers.AutoModelForImageTextToText.from_config(config).eval()
         else:
-            # The other ways of transformers pass over a soft cap.
-            how = {"attn_implementation": "eager"} if kind == "gemma2" else {}
+            # The other ways of transformers pass over a soft cap, and sinks.
+            how = {"attn_implementation": "eager"} if kind in {"gemma2", "gpt_oss"} else {}
             config = transformers.AutoConfig.for_model(kind, **sizes)
             model = transformers.AutoModelForCausalLM.from_config(config, **how)
         model = model.eval()
         with torch.no_grad():
-            for parameter_name, parameter in model.named_parameters():
+            biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
+            for parameter_name, parameter in [*model.named_parameters(), *biases]:
                 if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
                     around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
                     parameter.normal_(around, 0.2)
+                elif parameter_name.endswith("sinks"):
+                    parameter.normal_()
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
             for buffer_name, buffer in model.named_buffers():

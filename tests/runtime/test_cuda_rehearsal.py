@@ -29,7 +29,7 @@ from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime import cuda_rules
 from tests.runtime.families import FAMILIES
-from tests.runtime.models import BIASED, EXPERTS, GROUPED, REAL, merged
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, LATENT, REAL, merged
 from tests.runtime.rehearsal import CUDA, Rehearsed, _item, call, empty, exchanged, rehearse, stage
 from tests.runtime.unusual import VALID
 
@@ -564,6 +564,37 @@ def test_drawing_a_token(how: dict[str, Any], dtype: str) -> None:
     dag = lower(sketched(model, work, groups, slices, **axes), step="decode")
     assert "sample" in {task.kind for task in dag.tasks}
     check(dag)
+
+
+# Widths as the kernels take them: rows of whole pieces of 16 bytes.
+WIDE_LATENT: dict[str, Any] = merged(
+    LATENT,
+    {
+        "hidden_size": 40,
+        "attention": {
+            "heads": 6, "head_dim": 24, "v_head_dim": 16, "latent": {"q_rank": 24, "kv_rank": 32, "rope_dim": 8},
+        },
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["one", "batch", "reduce"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
+def test_a_latent_expanded(dtype: str, layout: str) -> None:
+    groups, slices, axes = LAYOUTS[layout]
+    model = ModelSpec.model_validate(merged(WIDE_LATENT, {"layers": 1, "dtype": dtype}))
+    check(lower(sketched(model, WorkloadSpec(batch=7, seq_len=8), groups, slices, **axes)))
+
+
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
+def test_a_latent_absorbed(dtype: str, layout: str, step: StepName) -> None:
+    """One cache, which is keys and values."""
+    groups, slices, axes = CACHES[layout]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(WIDE_LATENT, {"dtype": dtype})), work, groups, slices, **axes)
+    check(lower(plan, step=step))
 
 
 # Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.

@@ -164,7 +164,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         "blocks": blocks or None,
         "pattern": others if blocks else None,
     }
-    spread = any("experts" in its.get("feed_forward", own) for its in [{}, *blocks])
+    spread = any(its.get("feed_forward", own)["experts"] for its in [{}, *blocks])
     residual, rows = draw(st.sampled_from(["replicated", "sharded"])), max(least, slices if slicing == "query" else 1)
     each = slices if slicing == "batch" else 1  # sequences of a microbatch
     if norm.get("place") == "after":

@@ -28,7 +28,10 @@ from tests.runtime.test_transformers import WORK, cluster, cuts, output_of_all_r
 
 NEW = 32  # tokens after each prompt
 # Those that together have every feature: the others differ from them in what their config says alone.
-_ALWAYS = ("gemma2", "qwen3 with windows", "olmo3", "gemma", "olmo2", "glm4", "cohere with q and k norms", "starcoder2")
+_ALWAYS = (
+    "gemma2", "qwen3 with windows", "olmo3", "gemma", "olmo2", "glm4", "cohere with q and k norms", "starcoder2",
+    "glm4_moe", "gpt_oss",
+)  # fmt: skip
 _NAMES = [name if name in _ALWAYS else pytest.param(name, marks=pytest.mark.sweep) for name in SMALL_FAMILIES]
 _HALF = WorkloadSpec(batch=2, seq_len=9)
 
@@ -107,6 +110,7 @@ _OTHER_SIZE = {
     "num_key_value_heads": 3,
     "head_dim": 16,
     "hidden_size": 96,
+    "intermediate_size": 64,  # torch's grouped product in transformers takes rows of whole pieces of 16 bytes
     "moe_intermediate_size": 32,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.plan import Layout, Plan
-from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec
+from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, YarnScaling
 from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.hugging_face.without_effect import without_effect
-from helixctl.spec.load import load_cluster, load_model, load_pair, parse_overrides
-from helixctl.verify.plan import check_plan
+from helixctl.spec.load import load_model, load_pair, parse_overrides
 from tests.cli.command import helixctl
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,6 +50,12 @@ LATENT = {
     "topk_group": 2,
 }
 MINIMAL: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        ("gemma", "gemma2", "olmo2", "glm4", "cohere", "cohere2", "granite", "seed_oss", "ernie4_5", "starcoder2"),
+        SIZES,
+    ),
+    **dict.fromkeys(("smollm3", "mimo", "phi3", "qwen3_vl_text"), SIZES),
+    "qwen3_vl_moe_text": SIZES | {"moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok": 2},
     "llama": SIZES,
     "mistral": SIZES,
     "qwen2": SIZES,
@@ -68,12 +73,14 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "deepseek_v2": OF_DEEPSEEK | LATENT,
     "deepseek_v3": OF_DEEPSEEK | LATENT,
     "kimi_k2": OF_DEEPSEEK | LATENT,
+    "kimi_k25_text": OF_DEEPSEEK | LATENT,
     "glm4_moe": OF_DEEPSEEK,
     "olmoe": MOE | {"num_experts": 8},
     "phimoe": MOE | {"num_experts_per_tok": 2},
     "minimax_m2": MOE,
+    "granitemoe": MOE,
+    "gpt_oss": MOE,
     "ernie4_5_moe": SIZES | {"moe_k": 3, "moe_num_experts": 8, "moe_intermediate_size": 48},
-    "qwen3_vl_moe_text": MOE | {"moe_intermediate_size": 48},
 }
 CLASSES = {
     "dots1": "Dots1Config",
@@ -367,22 +374,57 @@ class TestOverrides:
 
 
 class TestWindow:
-    def test_it_is_read_and_longer_sequences_are_planned(self, tmp_path: Path) -> None:
-        path = write(tmp_path, "mistral", sliding_window=128)
-        loaded = load_pair(path, CLUSTER_FILE)
-        assert loaded.model.attention.sliding_window == 128
-        cluster = load_cluster(CPU_FILE, parse_overrides(["devices_per_host=2"]))
-        plan = Plan.of(loaded.model.model, cluster, loaded.model.workload, Layout(groups=2, slices=1))
-        assert plan.workload.seq_len > 128
-        assert list(check_plan(plan)) == []
-        assert load_pair(path, CLUSTER_FILE, ["attention.sliding_window=null"]).model.attention.sliding_window is None
-
     def test_a_model_that_is_not_causal_has_none(self, tmp_path: Path) -> None:
         path = tmp_path / "m.yaml"
         text = (ROOT / "plans/small/dense.model.yaml").read_text()
         path.write_text(text.replace("  softmax_slices: 4", "  sliding_window: 4"))
         (found,) = diagnostics(str(path))
         assert (found.code, found.line, found.path) == ("HX109", 9, "attention.sliding_window")
+
+    def test_sequences_may_be_longer(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "mistral", sliding_window=128)
+        model = load_pair(path, CLUSTER_FILE, ["workload.seq_len=2048"]).model
+        assert (model.attention.sliding_window, model.blocks) == (128, None)
+
+    def test_some_layers_have_none(self, tmp_path: Path) -> None:
+        kinds = ["full_attention", "sliding_attention"]
+        changes = {"use_sliding_window": True, "sliding_window": 128, "num_hidden_layers": 2, "layer_types": kinds}
+        model = load_model(write(tmp_path, "qwen2", **changes))
+        windows = [model.alike(model.kind(layer)).attention.sliding_window for layer in range(2)]
+        assert windows == [None, 128]
+
+
+class TestLatent:
+    def test_of_the_published_config(self, tmp_path: Path) -> None:
+        """DeepSeek V3's: yarn's mscale enters the scale twice, and no cosine; its auto_map is its own class."""
+        rope = {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+                "original_max_position_embeddings": 4096}  # fmt: skip
+        code = {"AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"}
+        spec = load_model(write(tmp_path, "deepseek_v3", rope_scaling=rope, auto_map=code)).attention
+        assert spec.latent
+        assert spec.rotary
+        assert (spec.kv_heads, spec.head_dim, spec.rotary.interleaved) == (
+            1,
+            spec.unrotated_dim + spec.latent.rope_dim,
+            True,
+        )
+        assert spec.scale == pytest.approx((0.1 * math.log(40) + 1) ** 2 / math.sqrt(spec.head_dim), rel=1e-15)
+        assert isinstance(spec.rotary.scaling, YarnScaling)
+        assert spec.rotary.scaling.attention_factor == 1.0
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"auto_map": {"AutoModel": "modeling_mine.Mine"}},
+            {"attention_bias": True},
+            {"num_key_value_heads": 1},
+            {"head_dim": 64},
+            {"scoring_func": "softmax"},
+            {"index_topk": 2048},
+        ],
+    )
+    def test_what_is_refused(self, changes: dict[str, Any], tmp_path: Path) -> None:
+        assert diagnostics(write(tmp_path, "deepseek_v3", **changes))
 
 
 class TestRefusals:
@@ -481,8 +523,6 @@ class TestRefusals:
         ("name", "features"),
         [
             ("Qwen3NextConfig", {"linear attention", "shared experts", "layers of linear_attention"}),
-            ("GptOssConfig", {"attention sinks", "alternating sliding and full attention", "a clamped activation"}),
-            ("Gemma2Config", {"soft-capped logits", "a scale of its own for attention"}),
             ("NemotronHConfig", {"state-space layers (Mamba)"}),
         ],
     )
@@ -570,3 +610,10 @@ class TestRefusals:
             assert all(d.file == path for d in error.diagnostics)  # noqa: PT017
         else:
             assert ModelSpec.model_validate(model.model.model_dump()) == model.model
+
+
+def test_the_dtype_of_quantised_weights_without_one(tmp_path: Path) -> None:
+    quantised = {"quantization_config": {"quant_method": "mxfp4"}}
+    assert load_model(write(tmp_path, "gpt_oss")).dtype == "float32"
+    assert load_model(write(tmp_path, "gpt_oss", **quantised)).dtype == "bfloat16"
+    assert load_model(write(tmp_path, "gpt_oss", **quantised, dtype="float16")).dtype == "float16"

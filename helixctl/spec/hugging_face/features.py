@@ -85,7 +85,7 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
 }
 _TOLD: Final = {key: (name, when) for name, (keys, when) in _BY_KEY.items() for key in keys.split()}
 # What no key of the config tells.
-_BY_TYPE: Final = {"gpt_oss": "attention sinks", "gpt_oss_puzzle": "attention sinks"}
+_BY_TYPE: Final = {"gpt_oss_puzzle": "attention sinks"}
 # Keys that say that weights are stored in another form: planned in the dtype of the computation, and said so.
 QUANTISED: Final = ("quantization_config", "quantization", "compression_config")
 _LAYER_TYPES: Final = {"full_attention", "sliding_attention"}

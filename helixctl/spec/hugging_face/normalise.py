@@ -10,11 +10,12 @@ from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
-from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived
+from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
 from helixctl.spec.hugging_face.text_model import text_model
 from helixctl.spec.hugging_face.without_effect import said_again, without_effect
+from helixctl.spec.model import MAIN
 from helixctl.spec.origins import Origin
 
 CONFIG_NAME: Final = "config.json"
@@ -37,6 +38,7 @@ class ReadConfig(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+_Origins = dict[tuple[str, ...], Origin]
 _NOTHING: Final = ReadConfig({}, ())
 
 
@@ -79,10 +81,28 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     # Those of the family itself replace what the rules for all families give.
     by_field = {origin.field: origin for origin in _origins(config, decoder, family, file)}
     attention = _nested(tuple(by_field.values()))["attention"]
-    by_field |= {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
+    by_field |= {o.field: o for o in _derived(decoder.networks(), f"every {family}")}
+    apart = {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
+    by_field |= _of_both(by_field, apart, decoder.num_hidden_layers)
     origins = tuple(by_field.values())
     left_out = [f"left out: {what}" for what in decoder.left_out()]
     return ReadConfig(_nested(origins), origins, (*left_out, *_of_storage(config, str(_nested(origins)["dtype"])))), []
+
+
+def _of_both(by_field: _Origins, apart: _Origins, layers: int) -> _Origins:
+    """What ``apart`` gives; where layers differ in their networks already, each block is of one kind of either."""
+    if ("blocks",) not in by_field or ("blocks",) not in apart:
+        return dict(apart)
+    networks, attentions = ({MAIN: {}} | {b["name"]: b for b in of["blocks",].value} for of in (by_field, apart))
+    kinds = [
+        tuple(of["pattern",].value[layer % len(of["pattern",].value)] for of in (by_field, apart))
+        for layer in range(layers)
+    ]
+    names = {pair: "_".join(kind for kind in pair if kind != MAIN) or MAIN for pair in dict.fromkeys(kinds)}
+    blocks = [{**networks[a], **attentions[b], "name": name} for (a, b), name in names.items() if name != MAIN]
+    keys = (*by_field["blocks",].key, *apart["blocks",].key)
+    found = {"blocks": blocks, "pattern": pattern_of([names[pair] for pair in kinds])}
+    return {(field,): Origin((field,), " and ".join(map(str, keys)), keys, value) for field, value in found.items()}
 
 
 def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
@@ -148,7 +168,7 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     yield of("vocabulary.size", "vocab_size")
     yield of("vocabulary.tied", "tie_word_embeddings")
     dtype = next((key for key in ("dtype", "torch_dtype") if key in given), None)
-    yield of("dtype", dtype) if dtype else Origin(("dtype",), default, (), "float32")
+    yield of("dtype", dtype) if dtype else _default_dtype(config, default)
     yield of("max_positions", "max_position_embeddings")
     for field, key in decoder.keys.items():
         yield of(field, key)
@@ -158,6 +178,14 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"
     yield Origin(("workload", "seq_len"), source, ("max_position_embeddings",), seq_len)
     yield Origin(("workload", "logits"), "ours for a Hugging Face model", (), "last")
+
+
+def _default_dtype(config: Mapping[str, Any], default: str) -> Origin:
+    """The dtype where the config names none: float32 is that of weights stored in it, not of quantised ones."""
+    quantised = next((key for key in QUANTISED if config.get(key)), None)
+    if quantised:
+        return Origin(("dtype",), f"ours for {quantised} without a dtype", (quantised,), "bfloat16")
+    return Origin(("dtype",), default, (), "float32")
 
 
 def _head_dim(decoder: Decoder) -> Origin | None:

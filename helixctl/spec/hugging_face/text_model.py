@@ -11,13 +11,19 @@ from helixctl.spec.yaml_reader import DocumentPath
 
 _INNER: Final = "text_config"
 # Outer model_type -> that of the text model.
-_TEXT_MODELS: Final = {"qwen3_vl": "qwen3_vl_text", "qwen3_vl_moe": "qwen3_vl_moe_text"}
+_TEXT_MODELS: Final = {
+    "kimi_k25": "kimi_k25_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
+}
 # Outer keys of the whole model that hold for its text model.
 _SHARED: Final = ("tie_word_embeddings", "dtype", "torch_dtype", "architectures", "_name_or_path", "name_or_path",
                   "quantization_config")  # fmt: skip
 _LEFT_OUT: Final = {"vision_config": "the vision model", "audio_config": "the audio model"}
-# Tokens that stand for pictures and the like: none of them is in a text.
-_TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+# Tokens that stand for pictures and the like, none of which is in a text, and sizes of what makes them.
+_TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
+                  "media_placeholder_token_id", "video_placeholder", "ignore_index", "use_unified_vision_chunk",
+                  "projection_hidden_size", "projection_layer_norm_eps")  # fmt: skip
 
 
 class TextModel(NamedTuple):

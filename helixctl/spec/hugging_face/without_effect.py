@@ -51,13 +51,17 @@ _BY_PURPOSE: Final = {
 _WITHOUT_EFFECT: Final = frozenset(key for keys in _BY_PURPOSE.values() for key in keys.split())
 _TOKENIZER: Final = "tokenizer_"
 # Qwen 3 with experts: its window is of all layers or of none.
-_IN_ONE_FAMILY: Final = {"qwen3_moe": {"max_window_layers"}, "qwen3_vl_moe_text": {"intermediate_size"}}
+_IN_ONE_FAMILY: Final = {
+    "qwen3_moe": {"max_window_layers"},
+    "qwen3_vl_moe_text": {"intermediate_size"},
+}
 
 # Keys that other programs have for one of the family's; transformers does not read them.
 _AGAIN: Final = {
     "hidden_size": "dim d_model n_embd n_embed embed_dim",
     "num_hidden_layers": "num_layers n_layer n_layers",
     "num_attention_heads": "num_heads n_head n_heads",
+    "num_experts_per_tok": "experts_per_token",
     "num_key_value_heads": "num_kv_heads n_kv_heads n_head_kv multi_query_group_num",
     "intermediate_size": "ffn_dim ffn_hidden_size n_inner d_ff",
     "head_dim": "kv_channels attention_head_dim",

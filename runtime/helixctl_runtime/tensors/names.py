@@ -10,7 +10,7 @@ from helixctl.dag import Tensor
 from helixctl_runtime.tensors.expert_names import Axes, ExpertNames
 from helixctl_runtime.tensors.stored_tensor import StoredTensor, stored_as_is
 
-_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z_]+|[a-z_]+_norm(_bias)?)|embedding|final_norm(_bias)?|w_head)")
+_WEIGHT = re.compile(r"(l[0-9]+\.([wb]_[a-z_]+|[a-z_]+_norm(_bias)?|sinks)|embedding|final_norm(_bias)?|w_head)")
 _BUFFER = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 # Every layer has one of these norms; where norms come after blocks alone it is the second.
 _FIRST_NORM = re.compile(r"((?:.+\.)?)layers\.0\.(?:input|post_attention)_layernorm\.weight")
@@ -36,6 +36,7 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "b_v": ("self_attn.v_proj.bias", (_KEY,)),
     "q_norm": ("self_attn.q_norm.weight", (_DIM,)),
     "k_norm": ("self_attn.k_norm.weight", (_DIM,)),
+    "sinks": ("self_attn.sinks", (("head",),)),
     "w_o": ("self_attn.o_proj.weight", (("hidden",), _QUERY)),
     "b_o": ("self_attn.o_proj.bias", _HIDDEN),
     "feed_forward_norm": ("post_attention_layernorm.weight", _HIDDEN),

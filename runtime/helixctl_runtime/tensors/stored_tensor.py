@@ -76,6 +76,9 @@ def read_region(
     first, last = interval[stored.expert_dim] if stored.expert_dim else (0, 1)
     along = []
     for i, axis in enumerate(stored.axes):
+        if not axis:
+            along.append(_runs((), ()))
+            continue
         begin, length = stored.inside.get(i, (0, size[axis[-1]]))
         start, stop = interval[axis[-1]]
         sizes = [*[size[d] for d in axis[:-1]], length]

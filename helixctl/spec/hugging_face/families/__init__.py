@@ -10,11 +10,13 @@ from typing import Final
 from helixctl.spec.hugging_face.families.biased import Ernie45, MiMo, SeedOss, SmolLM3, Starcoder2
 from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
-from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2
+from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2, KimiK25Text
 from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
 from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
 from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
+from helixctl.spec.hugging_face.families.gpt_oss import GptOss
+from helixctl.spec.hugging_face.families.granite import Granite, GraniteMoe
 from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
 from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
 from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
@@ -26,6 +28,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "deepseek_v2": DeepseekV2,
     "deepseek_v3": DeepseekV3,
     "kimi_k2": KimiK2,
+    "kimi_k25_text": KimiK25Text,
     "dots1": Dots1,
     "llama": Llama,
     "mistral": Mistral,
@@ -34,6 +37,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "qwen2_moe": Qwen2Moe,
     "qwen3": Qwen3,
     "qwen3_moe": Qwen3Moe,
+    "gpt_oss": GptOss,
     "gemma": Gemma,
     "gemma2": Gemma2,
     "gemma3_text": Gemma3Text,
@@ -43,6 +47,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "glm4": Glm4,
     "cohere": Cohere,
     "cohere2": Cohere2,
+    "granite": Granite,
     "seed_oss": SeedOss,
     "ernie4_5": Ernie45,
     "starcoder2": Starcoder2,
@@ -50,6 +55,7 @@ FAMILIES: Final[dict[str, type[Decoder]]] = {
     "mimo": MiMo,
     "phi3": Phi3,
     "olmoe": Olmoe,
+    "granitemoe": GraniteMoe,
     "phimoe": Phimoe,
     "glm4_moe": Glm4Moe,
     "ernie4_5_moe": Ernie45Moe,

@@ -102,8 +102,12 @@ class Decoder(Spec):
         """Further fields, from several keys or in the family's own way; they replace what the rules for all give."""
         yield from ()
 
+    def networks(self) -> Iterator[Derived]:
+        """The blocks and the pattern of a model whose layers differ in their feed-forward networks."""
+        yield from ()
+
     def apart(self, attention: Mapping[str, Any]) -> Iterator[Derived]:  # noqa: ARG002
-        """The blocks and the pattern of a model whose layers differ.
+        """The blocks and the pattern of a model whose layers differ in their attention.
 
         Args:
             attention: that of the model's document, with which a block's own begins.

@@ -130,6 +130,16 @@ class DeepseekV3(OfLatent, OfDeepSeek):
     scoring_func: Literal["sigmoid"] = "sigmoid"
     topk_method: Literal["noaux_tc"] = "noaux_tc"
     num_nextn_predict_layers: Whole = 1
+    auto_map: dict[str, str] | None = None  # of the published configs, which are older than transformers' class
+
+    @model_validator(mode="after")
+    def _code_is_deepseeks(self) -> Self:
+        others = [
+            name for name in (self.auto_map or {}).values() if not name.rpartition(".")[2].startswith("DeepseekV3")
+        ]
+        if others:
+            raise Contradiction(f"code of the model's own: not modelled ({', '.join(others)})", "auto_map")
+        return self
 
     @model_validator(mode="after")
     def _head_dim_is_rotated(self) -> Self:
@@ -160,3 +170,13 @@ class KimiK2(DeepseekV3):
     """Kimi K2: DeepSeek V3's class under a name of its own."""
 
     architectures: ClassVar[tuple[str, ...]] = ("DeepseekV3ForCausalLM",)
+
+
+class KimiK25Text(KimiK2):
+    """The text model of Kimi K2.5, which is Kimi K2."""
+
+    architectures: ClassVar[tuple[str, ...]] = (
+        "DeepseekV3ForCausalLM",
+        "KimiK25ForConditionalGeneration",
+        "Kimi_K25ForConditionalGeneration",
+    )

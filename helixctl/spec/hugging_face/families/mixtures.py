@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count
+from helixctl.spec.hugging_face.families.alternating import FULL, SLIDING, Alternating
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Experts, Flag, Whole, pattern_of
 from helixctl.spec.hugging_face.families.dense import Mistral
 
@@ -36,7 +37,7 @@ class Mixture(Decoder):
         """The experts' features."""
         yield from self.mixture()
 
-    def apart(self, attention: Mapping[str, Any]) -> Iterator[Derived]:  # noqa: ARG002  that of all layers
+    def networks(self) -> Iterator[Derived]:
         """Layers with one network for all tokens."""
         dense, keys = self.dense_layers()
         if not dense:
@@ -98,7 +99,7 @@ class Qwen3Moe(OfQwen):
         return ("sliding_window", self.sliding_window) if self.use_sliding_window else ("use_sliding_window", None)
 
 
-class Qwen2Moe(OfQwen):
+class Qwen2Moe(Alternating, OfQwen):
     """Qwen 1.5 and 2 with experts, and a shared one whose result every token scores."""
 
     always: ClassVar[dict[str, Any]] = {"attention.output_bias": False, "attention.qk_norm": False}
@@ -111,6 +112,13 @@ class Qwen2Moe(OfQwen):
     intermediate_size: Count = 5632
     shared_expert_intermediate_size: Count = 5632
     max_window_layers: Whole = 28
+
+    def kinds(self) -> Sequence[str]:
+        """A window in every other of the first ``max_window_layers``."""
+        if self.layer_types is not None:
+            return self.layer_types
+        windows = self.max_window_layers if self.use_sliding_window else 0
+        return [FULL if layer % 2 or layer >= windows else SLIDING for layer in range(self.num_hidden_layers)]
 
     def window(self) -> tuple[str | None, int | None]:
         """The one of every other of the first ``max_window_layers``, or of those that ``layer_types`` says."""
@@ -166,7 +174,7 @@ class OfDeepSeek(Mixture):
         yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
 
 
-class Dots1(OfDeepSeek):
+class Dots1(Alternating, OfDeepSeek):
     """dots.llm1: the mixture of DeepSeek V3 on attention with norms of queries and keys."""
 
     always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}
@@ -179,6 +187,13 @@ class Dots1(OfDeepSeek):
     first_k_dense_replace: Whole = 0
     sliding_window: Count | None = 4096
     max_window_layers: Whole = 62
+
+    def kinds(self) -> Sequence[str]:
+        """A window in the layers after the first ``max_window_layers``."""
+        if self.layer_types is not None:
+            return self.layer_types
+        first = self.max_window_layers if self.sliding_window is not None else self.num_hidden_layers
+        return [FULL if layer < first else SLIDING for layer in range(self.num_hidden_layers)]
 
     def window(self) -> tuple[str | None, int | None]:
         """The one of the layers after the first ``max_window_layers``, or of those that ``layer_types`` says."""

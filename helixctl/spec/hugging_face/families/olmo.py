@@ -30,6 +30,7 @@ class Olmoe(Decoder):
 
     always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True, "attention.qk_norm_over": "projection"}
 
+    head_dim: None = None  # transformers gives its norms hidden_size numbers, whatever the heads
     max_position_embeddings: Count = 4096
     intermediate_size: Count
     rms_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5

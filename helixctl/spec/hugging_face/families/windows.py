@@ -11,7 +11,7 @@ from helixctl.spec.attention import Positive
 from helixctl.spec.base import Contradiction, Count
 from helixctl.spec.hugging_face.families.alternating import Alternating, TwoRotaries
 from helixctl.spec.hugging_face.families.cohere import Cohere
-from helixctl.spec.hugging_face.families.decoder import Activation, Derived
+from helixctl.spec.hugging_face.families.decoder import Activation, Decoder, Derived
 from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.olmo import Olmo2
 
@@ -26,6 +26,7 @@ class Gemma2(Alternating, Gemma):
     }
     full_every: ClassVar[int] = 2
     act_key: ClassVar[str] = "hidden_activation"
+    activations: ClassVar[dict[str, str]] = {**Decoder.activations}  # its gelu is the one with erf
 
     hidden_activation: Activation | None = "gelu_pytorch_tanh"
     num_key_value_heads: Count | None = 4
