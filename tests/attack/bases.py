@@ -104,6 +104,10 @@ SIDE_BY_SIDE = {
     "norm": {"function": "layer_norm", "bias": True}, "side_by_side": True, "feed_forward": {"bias": True},
     "multipliers": {"embedding": 3.3, "embedding_in_dtype": True, "logits": 0.5},
 }  # fmt: skip
+DIFFERENT = {
+    "layers": 3, "pattern": ["main", "mixture"],
+    "blocks": [{"name": "mixture", "feed_forward": {"intermediate_size": 7, "gated": True, **EXPERTS}}],
+}  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -143,6 +147,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
         3, 1, {"layers": 2, "attention": {"rotary": {"scaling": {"kind": "linear", "factor": 4.0}}, "causal": False}},
         pipeline=2, data=2, microbatches=2,
     ),
+    "layers that differ, in stages": _real(2, 1, DIFFERENT, pipeline=2, stages="1-2", experts=2),
     "window and sinks": _real(3, 1, {"layers": 2, "attention": WINDOW}, slicing="query"),
     "capped, narrow values": _real(1, 2, {"attention": CAPPED}, slicing="query", combine="reduce"),
     "decode, sinks by key": _steps(3, 2, {"layers": 2, "attention": WINDOW}, slicing="key"),

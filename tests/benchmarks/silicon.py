@@ -146,7 +146,7 @@ def prompt_s(cluster: ClusterSpec, shape: Shape) -> float:
     queries = Value("q", "q", 0, ((0, sequences), (0, tokens), (0, heads), (0, width)), DTYPE)
     flops = 2 * sequences * heads * width * tokens * (tokens + 1)
     nbytes = 2 * DTYPE_NBYTES * sequences * tokens * width * (heads + kv_heads)
-    return device.attention(queries, tokens, width, flops, nbytes).seconds + device.task_overhead.value
+    return device.attention(queries, tokens, width, width, flops, nbytes).seconds + device.task_overhead.value
 
 
 def decode_s(cluster: ClusterSpec, shape: Shape) -> float:

@@ -152,13 +152,13 @@ def test_rotation_goes_on_behind_the_cache(dtype: torch.dtype, lengths: tuple[in
     cos, sin = (t.unsqueeze(1) for t in rotations(RotarySpec(), 8, (0, 40)))
     x = numbers(3, 4, 2, 8).to(dtype)
     out = torch.empty_like(x)
-    kernels.rotate_at(x, torch.tensor(lengths), 1, cos, sin, out)()
+    kernels.rotate_at(x, torch.tensor(lengths), 1, (cos, sin), out)()
     for b, t in product(range(3), range(4)):
         at = min(lengths[b] + 1 + t, 39)
         due = torch.empty(1, 1, 2, 8, dtype=dtype)
         kernels.rotate(x[b : b + 1, t : t + 1], cos[at : at + 1], sin[at : at + 1], due)()
         assert torch.equal(out[b, t], due[0, 0])
-    kernels.rotate_at(x, torch.tensor(lengths), 1, cos, sin, x)()  # over its operand
+    kernels.rotate_at(x, torch.tensor(lengths), 1, (cos, sin), x)()  # over its operand
     assert torch.equal(x, out)
 
 

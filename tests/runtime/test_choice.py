@@ -102,7 +102,7 @@ def test_a_draft_beside_the_model(held: Weights, tmp_path: Path) -> None:
     draft = {"mtp.layers.0.input_layernorm.weight": torch.ones(32), "mtp.fc.weight": torch.ones(32, 64)}
     stored(tmp_path, held, draft, {"v_head.summary.weight": torch.ones(1, 32)})
     text = said(tmp_path, LLAMA)
-    assert "does not use: mtp.fc.weight, mtp.layers.0.input_layernorm.weight, v_head.summary.weight" in text
+    assert "does not use: v_head.summary.weight" in text  # layers that predict further tokens are left out
     assert "--weights-prefix 'model.' reads the model alone" in text
     check_asked(tmp_path, "model.", held)
 

@@ -444,10 +444,10 @@ def test_a_fault_is_found_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
     both = found("activation", lambda function, x, out: lambda: (x.nonzero(), fake(4, 3) @ fake(4, 4), out.zero_()))
     assert (len(both.faults), both.waits) == (2, {"activation": {"nonzero"}})
-    lost = found("add", lambda a, b, out: lambda: torch.add(a, b))
+    lost = found("add", lambda a, b, out, _: lambda: torch.add(a, b))
     assert lost.faults
     assert all("does not write all" in each for each in lost.faults)
-    over = found("norm", lambda x, weight, eps, out: lambda: (out.copy_(x), x.zero_()))
+    over = found("norm", lambda op, x, weights, out: lambda: (out.copy_(x), x.zero_()))
     assert over.faults
     assert all("which are not its own" in each for each in over.faults)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import sdpa_kernel
 
-from helixctl.dag import Attention
+from helixctl.dag import Attention, Experts, Norm
 from helixctl.program import row_blocks
 from helixctl.program.row_blocks import mask_of
 from helixctl.spec import RotarySpec
@@ -182,7 +182,7 @@ def test_gated_experts(dtype: torch.dtype, function: str) -> None:
     gates[gates < 0.4] = 0
     w_up, w_gate, w_down = (torch.randn(3, *dims).to(dtype) / 4 for dims in ((16, 12), (16, 12), (12, 16)))
     out = torch.empty(20, 16, dtype=dtype)
-    kernels.experts(function, x, gates, (w_up, w_down, w_gate), out, 3)()
+    kernels.experts(Experts(function, 3), x, gates, (w_up, w_down, w_gate), out)()
     act, exact = getattr(F, function), torch.zeros(20, 16, dtype=torch.float64)
     for e in range(3):
         inner = act(x.double() @ w_gate[e].double()) * (x.double() @ w_up[e].double())
@@ -195,7 +195,7 @@ def test_experts_without_tokens_and_tokens_without_experts() -> None:
     x, gates = torch.randn(6, 8), torch.zeros(6, 4)
     gates[1, 2], gates[4, 0], gates[4, 2] = 0.5, 0.25, 0.75
     w_up, w_down, out = torch.randn(4, 8, 12), torch.randn(4, 12, 8), torch.full((6, 8), 7.0)
-    kernels.experts("relu", x, gates, (w_up, w_down), out, 2)()
+    kernels.experts(Experts("relu", 2), x, gates, (w_up, w_down), out)()
     exact = [(gates[:, e : e + 1] * (torch.relu(x @ w_up[e]) @ w_down[e])) for e in range(4)]
     near(out, sum(exact))
     assert not out[[0, 2, 3, 5]].any()
@@ -203,7 +203,7 @@ def test_experts_without_tokens_and_tokens_without_experts() -> None:
 
 def test_a_gate_that_is_not_a_number_is_seen() -> None:
     x, gates, out = torch.randn(2, 8), torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]), torch.empty(2, 8)
-    kernels.experts("relu", x, gates, (torch.randn(2, 8, 4), torch.randn(2, 4, 8)), out, 1)()
+    kernels.experts(Experts("relu", 1), x, gates, (torch.randn(2, 8, 4), torch.randn(2, 4, 8)), out)()
     assert out.isfinite().all(dim=1).tolist() == [True, False]
 
 
@@ -221,6 +221,6 @@ def test_norm_of_heads(dtype: torch.dtype) -> None:
     """Over head_dim, of a view with holes."""
     x, weight = torch.randn(2, 5, 6, 8).to(dtype)[:, :, 1:4], (1 + torch.rand(8) / 4).to(dtype)
     out = torch.empty(2, 5, 3, 8, dtype=dtype)
-    kernels.norm(x, weight, 1e-6, out)()
+    kernels.norm(Norm("rms_norm", "head_dim", 1e-6), x, (weight,), out)()
     d = x.double()
     near(out, d / (d.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double())

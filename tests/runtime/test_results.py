@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,9 +93,9 @@ def test_a_failure_names_the_task_and_its_dag(monkeypatch: pytest.MonkeyPatch) -
     plain = kernels.attention
 
     def attention(
-        op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor, mask: torch.Tensor | None
+        op: Attention, qkv: Sequence[torch.Tensor], start: int, out: torch.Tensor, *more: Any
     ) -> kernels.Step:
-        run, narrow = plain(op, qkv, start, out, mask), out.shape[-1] < 32
+        run, narrow = plain(op, qkv, start, out, *more), out.shape[-1] < 32
 
         def step() -> None:
             if narrow:

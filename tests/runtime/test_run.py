@@ -170,7 +170,7 @@ def test_another_function_fails_the_check(tmp_path: Path, monkeypatch: pytest.Mo
     from helixctl_runtime import kernels
 
     plain = kernels.add
-    monkeypatch.setattr(kernels, "add", lambda a, b, out: plain(a, b * 1.001, out))
+    monkeypatch.setattr(kernels, "add", lambda a, b, out, multiplier=1.0: plain(a, b, out, multiplier * 1.001))
     ran = run_together(retyped(dag_of(SMALL, 2, 1, "layers=1"), "float32"), steps=1)
     assert ran.error > 2 * ran.unpartitioned
 
