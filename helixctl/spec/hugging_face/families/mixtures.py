@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from helixctl.spec.attention import Positive
-from helixctl.spec.base import Count
+from helixctl.spec.base import Contradiction, Count
 from helixctl.spec.hugging_face.families.alternating import FULL, SLIDING, Alternating
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Experts, Flag, Whole, pattern_of
 from helixctl.spec.hugging_face.families.dense import Mistral
@@ -153,6 +153,12 @@ class OfDeepSeek(Mixture):
     norm_topk_prob: Flag = True
     routed_scaling_factor: Positive = 1.0
     first_k_dense_replace: Whole = 1
+
+    @model_validator(mode="after")
+    def _groups_are_there(self) -> Self:
+        if self.topk_group > self.n_group:
+            raise Contradiction(f"topk_group {self.topk_group} of {self.n_group} n_group", "topk_group")
+        return self
 
     def dense_layers(self) -> tuple[Collection[int], tuple[str, ...]]:
         """The first ``first_k_dense_replace``."""
