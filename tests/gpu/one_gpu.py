@@ -216,7 +216,7 @@ def standalone(
         call, exact = kernels.linear(x, w, out), x.double() @ w.double()
     elif task.kind == "norm":
         out, x = outs[0], ins[0].double()
-        call = kernels.norm(ins[0], ins[1], task.op.eps, out)  # type: ignore[union-attr]
+        call = kernels.norm(task.op, ins[0], [ins[1]], out)  # type: ignore[arg-type]
         exact = x / (x.square().mean(-1, keepdim=True) + task.op.eps).sqrt() * ins[1].double()  # type: ignore[union-attr]
     elif task.kind == "activation":
         out = outs[0]

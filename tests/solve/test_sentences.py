@@ -235,15 +235,15 @@ def big_model(hosts: int, **more: Any) -> Decision:
 
 @pytest.mark.sweep
 def test_405b_on_64_and_256_devices() -> None:
-    """The budget ends both searches. On 64 the choice is the best there is: ten budgets close the search."""
+    """A search that its budget ends says so, and by how much the choice may be surpassed."""
     for hosts, tokens_per_s in ((8, 55_722), (32, 200_089)):
         decision = big_model(hosts)
         text = " ".join([*decision.reasons, decision.searched, *(r.verdict for r in decision.rows)])
         chosen = next(r for r in decision.rows if r.chosen)
-        assert chosen.verdict == "chosen: the fastest found that fits"
+        ended = decision.open_bound is not None
+        assert chosen.verdict == f"chosen: the fastest {'found' if ended else 'searched'} that fits"
         assert chosen.candidate.forecast.tokens_per_s > tokens_per_s
-        assert "may be up to " in decision.searched
-        assert decision.open_bound is not None
+        assert ("may be up to " in decision.searched) is ended
         assert "no slicing is legal" not in text
         assert "0.766" not in text
         assert all(not r.fits for r in decision.rows if r.verdict.startswith("does not fit"))
