@@ -5,63 +5,71 @@ Sizes have no default here, though transformers gives them those of one checkpoi
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Final, cast
 
-from helixctl.spec.hugging_face.families.biased import Ernie45, MiMo, SeedOss, SmolLM3, Starcoder2
-from helixctl.spec.hugging_face.families.cohere import Cohere
 from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
-from helixctl.spec.hugging_face.families.deepseek import DeepseekV2, DeepseekV3, KimiK2, KimiK25Text
-from helixctl.spec.hugging_face.families.dense import Llama, Mistral, Qwen2, Qwen3
-from helixctl.spec.hugging_face.families.ernie import Ernie45Moe
-from helixctl.spec.hugging_face.families.gemma import Gemma
-from helixctl.spec.hugging_face.families.glm import Glm4, Glm4Moe
-from helixctl.spec.hugging_face.families.gpt_oss import GptOss
-from helixctl.spec.hugging_face.families.granite import Granite, GraniteMoe
-from helixctl.spec.hugging_face.families.minimax import MiniMaxM2
-from helixctl.spec.hugging_face.families.mixtures import Dots1, Mixtral, Qwen2Moe, Qwen3Moe
-from helixctl.spec.hugging_face.families.olmo import Olmo2, Olmoe
-from helixctl.spec.hugging_face.families.phi import Phi3, Phimoe
-from helixctl.spec.hugging_face.families.qwen3_vl import Qwen3VLMoeText, Qwen3VLText
-from helixctl.spec.hugging_face.families.windows import Cohere2, Exaone4, Gemma2, Gemma3Text, Olmo3
 
-FAMILIES: Final[dict[str, type[Decoder]]] = {
-    "deepseek_v2": DeepseekV2,
-    "deepseek_v3": DeepseekV3,
-    "kimi_k2": KimiK2,
-    "kimi_k25_text": KimiK25Text,
-    "dots1": Dots1,
-    "llama": Llama,
-    "mistral": Mistral,
-    "mixtral": Mixtral,
-    "qwen2": Qwen2,
-    "qwen2_moe": Qwen2Moe,
-    "qwen3": Qwen3,
-    "qwen3_moe": Qwen3Moe,
-    "gpt_oss": GptOss,
-    "gemma": Gemma,
-    "gemma2": Gemma2,
-    "gemma3_text": Gemma3Text,
-    "olmo2": Olmo2,
-    "olmo3": Olmo3,
-    "exaone4": Exaone4,
-    "glm4": Glm4,
-    "cohere": Cohere,
-    "cohere2": Cohere2,
-    "granite": Granite,
-    "seed_oss": SeedOss,
-    "ernie4_5": Ernie45,
-    "starcoder2": Starcoder2,
-    "smollm3": SmolLM3,
-    "mimo": MiMo,
-    "phi3": Phi3,
-    "olmoe": Olmoe,
-    "granitemoe": GraniteMoe,
-    "phimoe": Phimoe,
-    "glm4_moe": Glm4Moe,
-    "ernie4_5_moe": Ernie45Moe,
-    "minimax_m2": MiniMaxM2,
-    "qwen3_vl_text": Qwen3VLText,
-    "qwen3_vl_moe_text": Qwen3VLMoeText,
+# model_type -> the module here, and the class in it.
+_CLASSES: Final = {
+    "deepseek_v2": "deepseek.DeepseekV2",
+    "deepseek_v3": "deepseek.DeepseekV3",
+    "kimi_k2": "deepseek.KimiK2",
+    "kimi_k25_text": "deepseek.KimiK25Text",
+    "dots1": "mixtures.Dots1",
+    "llama": "dense.Llama",
+    "mistral": "dense.Mistral",
+    "mixtral": "mixtures.Mixtral",
+    "qwen2": "dense.Qwen2",
+    "qwen2_moe": "mixtures.Qwen2Moe",
+    "qwen3": "dense.Qwen3",
+    "qwen3_moe": "mixtures.Qwen3Moe",
+    "gpt_oss": "gpt_oss.GptOss",
+    "gemma": "gemma.Gemma",
+    "gemma2": "windows.Gemma2",
+    "gemma3_text": "windows.Gemma3Text",
+    "olmo2": "olmo.Olmo2",
+    "olmo3": "windows.Olmo3",
+    "exaone4": "windows.Exaone4",
+    "glm4": "glm.Glm4",
+    "cohere": "cohere.Cohere",
+    "cohere2": "windows.Cohere2",
+    "granite": "granite.Granite",
+    "seed_oss": "biased.SeedOss",
+    "ernie4_5": "biased.Ernie45",
+    "starcoder2": "biased.Starcoder2",
+    "smollm3": "biased.SmolLM3",
+    "mimo": "biased.MiMo",
+    "phi3": "phi.Phi3",
+    "olmoe": "olmo.Olmoe",
+    "granitemoe": "granite.GraniteMoe",
+    "phimoe": "phi.Phimoe",
+    "glm4_moe": "glm.Glm4Moe",
+    "ernie4_5_moe": "ernie.Ernie45Moe",
+    "minimax_m2": "minimax.MiniMaxM2",
+    "qwen3_vl_text": "qwen3_vl.Qwen3VLText",
+    "qwen3_vl_moe_text": "qwen3_vl.Qwen3VLMoeText",
 }
+
+
+class _Families(Mapping[str, type[Decoder]]):
+    """The class of each model_type, imported when it is asked for: a command reads one config, if any."""
+
+    def __getitem__(self, family: str) -> type[Decoder]:
+        module, _, name = _CLASSES[family].partition(".")
+        return cast("type[Decoder]", getattr(import_module(f"{__name__}.{module}"), name))
+
+    def __contains__(self, family: object) -> bool:
+        return family in _CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+FAMILIES: Final = _Families()
 
 __all__ = ["FAMILIES", "Decoder", "Derived", "pattern_of"]
