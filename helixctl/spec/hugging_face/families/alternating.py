@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count
-from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, pattern_of
+from helixctl.spec.hugging_face.families.decoder import Derived, Windowed, pattern_of
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-class Alternating(Decoder):
+class Alternating(Windowed):
     """Layers with and without a window, as ``layer_types`` says, or else every so many-th without.
 
     The layers with a window are the model's ``main`` block, those without it the block ``full``.
@@ -29,10 +29,6 @@ class Alternating(Decoder):
             return self.layer_types
         every = getattr(self, "sliding_window_pattern", None) or self.full_every
         return [FULL if (layer + 1) % every == 0 else SLIDING for layer in range(self.num_hidden_layers)]
-
-    def window(self) -> tuple[str | None, int | None]:
-        """That of the layers that have one."""
-        return "sliding_window", self.sliding_window
 
     def full(self, attention: Mapping[str, Any]) -> dict[str, Any]:
         """The attention of the layers without a window."""

@@ -8,7 +8,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from helixctl.spec.base import Count
-from helixctl.spec.hugging_face.families.decoder import Activation, Decoder, Derived, Flag, pattern_of
+from helixctl.spec.hugging_face.families.decoder import (
+    Activation,
+    Decoder,
+    Derived,
+    Flag,
+    Windowed,
+    further_tokens,
+    pattern_of,
+)
 
 
 class SeedOss(Decoder):
@@ -47,7 +55,7 @@ class Ernie45(Decoder):
     use_bias: Flag = False
 
 
-class Starcoder2(Decoder):
+class Starcoder2(Windowed):
     """StarCoder 2: layer norms with biases, and a network of two matrices. ``use_bias`` is of all projections."""
 
     always: ClassVar[dict[str, Any]] = {
@@ -71,11 +79,6 @@ class Starcoder2(Decoder):
     rms_norm_eps: None = None  # type: ignore[assignment]
     tie_word_embeddings: Flag = True
     use_bias: Flag = True
-    sliding_window: Count | None = None
-
-    def window(self) -> tuple[str | None, int | None]:
-        """The one of all layers."""
-        return "sliding_window", self.sliding_window
 
 
 class MiMo(Decoder):
@@ -99,9 +102,7 @@ class MiMo(Decoder):
 
     def left_out(self) -> Iterator[str]:
         """Its layers that predict further tokens."""
-        if count := self.num_nextn_predict_layers:
-            what = "a layer that predicts" if count == 1 else f"{count} layers that predict"
-            yield f"{what} further tokens (num_nextn_predict_layers)"
+        yield from further_tokens("num_nextn_predict_layers", self.num_nextn_predict_layers)
 
 
 class SmolLM3(Decoder):

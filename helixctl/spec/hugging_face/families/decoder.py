@@ -119,6 +119,16 @@ class Decoder(Spec):
         yield from ()
 
 
+class Windowed(Decoder):
+    """What families have whose ``sliding_window`` is of all layers."""
+
+    sliding_window: Count | None = None
+
+    def window(self) -> tuple[str | None, int | None]:
+        """The one of all layers."""
+        return "sliding_window", self.sliding_window
+
+
 def pattern_of(kinds: Sequence[str]) -> list[str]:
     """The shortest start of a list of blocks, one a layer, that gives all of it when it is repeated."""
     whole = list(kinds)
@@ -126,3 +136,10 @@ def pattern_of(kinds: Sequence[str]) -> list[str]:
         if all(kind == whole[at % length] for at, kind in enumerate(whole)):
             return whole[:length]
     return whole
+
+
+def further_tokens(key: str, count: int) -> Iterator[str]:
+    """That so many layers, as a key of the config says, predict further tokens; nothing where there are none."""
+    if count:
+        what = "a layer that predicts" if count == 1 else f"{count} layers that predict"
+        yield f"{what} further tokens ({key})"

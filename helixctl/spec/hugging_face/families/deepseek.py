@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Contradiction, Count
-from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Flag, Whole
+from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Flag, Whole, further_tokens
 from helixctl.spec.hugging_face.families.mixtures import Mixture, OfDeepSeek
 
 _NORM_EPS: Final = 1e-6  # of the norms of both vectors; transformers takes no key for it
@@ -96,8 +96,9 @@ class DeepseekV2(OfLatent, Mixture):
         """The first ``first_k_dense_replace``."""
         return range(min(self.first_k_dense_replace, self.num_hidden_layers)), ("first_k_dense_replace",)
 
-    def mixture(self) -> Iterator[Derived]:
-        """The router and the shared experts, which are one."""
+    def derived(self) -> Iterator[Derived]:
+        """Heads, the router and the shared experts, which are one."""
+        yield from self.heads()
         router = "feed_forward.experts.router"
         yield Derived("feed_forward.experts.renormalise", False)  # noqa: FBT003  a value
         if self.routed_scaling_factor != 1:
@@ -108,11 +109,6 @@ class DeepseekV2(OfLatent, Mixture):
         width = self.n_shared_experts * self.moe_intermediate_size
         keys = ("n_shared_experts", "moe_intermediate_size")
         yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
-
-    def derived(self) -> Iterator[Derived]:
-        """Heads, then experts."""
-        yield from self.heads()
-        yield from super().derived()
 
 
 class DeepseekV3(OfLatent, OfDeepSeek):
@@ -161,9 +157,7 @@ class DeepseekV3(OfLatent, OfDeepSeek):
 
     def left_out(self) -> Iterator[str]:
         """Its layers that predict further tokens."""
-        if count := self.num_nextn_predict_layers:
-            what = "a layer that predicts" if count == 1 else f"{count} layers that predict"
-            yield f"{what} further tokens (num_nextn_predict_layers)"
+        yield from further_tokens("num_nextn_predict_layers", self.num_nextn_predict_layers)
 
 
 class KimiK2(DeepseekV3):

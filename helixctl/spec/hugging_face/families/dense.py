@@ -9,7 +9,7 @@ from pydantic import Field
 
 from helixctl.spec.base import Count
 from helixctl.spec.hugging_face.families.alternating import FULL, Alternating
-from helixctl.spec.hugging_face.families.decoder import Decoder, Flag
+from helixctl.spec.hugging_face.families.decoder import Decoder, Flag, Windowed
 
 
 class Llama(Decoder):
@@ -22,17 +22,13 @@ class Llama(Decoder):
     attention_bias: Flag = False
 
 
-class Mistral(Decoder):
+class Mistral(Windowed):
     """Mistral: Llama with a sliding window in every layer."""
 
     num_key_value_heads: Count | None = 8
     max_position_embeddings: Count = 131072
     intermediate_size: Count
     sliding_window: Count | None = 4096
-
-    def window(self) -> tuple[str | None, int | None]:
-        """The one of all layers."""
-        return "sliding_window", self.sliding_window
 
 
 class Qwen2(Alternating):

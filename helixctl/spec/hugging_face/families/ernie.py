@@ -52,7 +52,7 @@ class Ernie45Moe(Mixture):
         found = [n for n in layers if not first <= n <= last or (n + 1) % step]
         return found, ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval")
 
-    def mixture(self) -> Iterator[Derived]:
+    def derived(self) -> Iterator[Derived]:
         """The router and the shared experts."""
         router = "feed_forward.experts.router"
         yield Derived(f"{router}.choice_bias", True)  # noqa: FBT003  a value

@@ -45,7 +45,7 @@ class MiniMaxM2(Mixture):
     num_mtp_modules: Whole = 0
     mtp_transformer_layers: Whole = 0
 
-    def mixture(self) -> Iterator[Derived]:
+    def derived(self) -> Iterator[Derived]:
         """The router; and the dims that are turned, in the spelling of published configs."""
         yield Derived("feed_forward.experts.router.scores", "sigmoid")
         yield Derived("feed_forward.experts.router.choice_bias", True)  # noqa: FBT003  a value

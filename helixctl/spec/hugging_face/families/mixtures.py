@@ -29,14 +29,6 @@ class Mixture(Decoder):
         """The layers with one network for all tokens, and the keys that say so."""
         return (), ()
 
-    def mixture(self) -> Iterator[Derived]:
-        """What the experts have beyond those of Mixtral."""
-        yield from ()
-
-    def derived(self) -> Iterator[Derived]:
-        """The experts' features."""
-        yield from self.mixture()
-
     def networks(self) -> Iterator[Derived]:
         """Layers with one network for all tokens."""
         dense, keys = self.dense_layers()
@@ -129,7 +121,7 @@ class Qwen2Moe(Alternating, OfQwen):
             return ("sliding_window", self.sliding_window) if slides else ("layer_types", None)
         return ("sliding_window", self.sliding_window) if self.max_window_layers else ("max_window_layers", None)
 
-    def mixture(self) -> Iterator[Derived]:
+    def derived(self) -> Iterator[Derived]:
         """The shared expert."""
         key = "shared_expert_intermediate_size"
         yield Derived("feed_forward.experts.shared.intermediate_size", getattr(self, key), (key,))
@@ -164,7 +156,7 @@ class OfDeepSeek(Mixture):
         """The first ``first_k_dense_replace``."""
         return range(min(self.first_k_dense_replace, self.num_hidden_layers)), ("first_k_dense_replace",)
 
-    def mixture(self) -> Iterator[Derived]:
+    def derived(self) -> Iterator[Derived]:
         """The router and the shared expert."""
         router = "feed_forward.experts.router"
         yield Derived(f"{router}.scores", "sigmoid")

@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from helixctl.spec.base import Count
-from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Experts, Flag, Share
+from helixctl.spec.hugging_face.families.decoder import Derived, Experts, Flag, Share, Windowed
 from helixctl.spec.hugging_face.families.mixtures import Mixture
 
 
-class Phi3(Decoder):
+class Phi3(Windowed):
     """Phi-3, Phi-3.5 and Phi-4, dense."""
 
     always: ClassVar[dict[str, Any]] = {
@@ -26,14 +26,9 @@ class Phi3(Decoder):
     intermediate_size: Count
     rms_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     partial_rotary_factor: Share = 1.0
-    sliding_window: Count | None = None
-
-    def window(self) -> tuple[str | None, int | None]:
-        """The one of all layers."""
-        return "sliding_window", self.sliding_window
 
 
-class Phimoe(Mixture):
+class Phimoe(Windowed, Mixture):
     """Phi-3.5-MoE: layer norms, and the two gates of a sparse mixer. ``attention_bias`` is of all four projections.
 
     ``short_mscale`` and ``long_mscale`` of its longrope are not modelled.
@@ -53,18 +48,13 @@ class Phimoe(Mixture):
     rms_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     attention_bias: Flag = False
     lm_head_bias: Literal[False] = False
-    sliding_window: Count | None = None
     num_local_experts: Experts | None = None
     num_experts: None = None
     num_experts_per_tok: Literal[2] = 2
     router_jitter_noise: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.01
     input_jitter_noise: Annotated[float, Field(strict=True, ge=0)] = 0.0  # of training
 
-    def window(self) -> tuple[str | None, int | None]:
-        """The one of all layers."""
-        return "sliding_window", self.sliding_window
-
-    def mixture(self) -> Iterator[Derived]:
+    def derived(self) -> Iterator[Derived]:
         """The router."""
         router = "feed_forward.experts.router"
         yield Derived("feed_forward.experts.renormalise", False)  # noqa: FBT003  a value
