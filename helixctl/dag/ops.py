@@ -25,15 +25,23 @@ LaterNumber = Annotated[float | None, Field(gt=0), _unless(None)]
 Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
 
 
-def factor_of(scale: float | None, softmax_width: int) -> float:
-    """A scale of attention of its own, or that of the width of a softmax."""
-    return 1 / math.sqrt(softmax_width) if scale is None else scale
-
-
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def _op(cls: type[T]) -> type[T]:
     """An op: an immutable record that refuses keys it does not know; ``kind`` is its tag in documents."""
     return with_config(ConfigDict(extra="forbid"))(dataclass(frozen=True, slots=True)(cls))
+
+
+class _Scores:
+    """What all kinds of attention have in common."""
+
+    __slots__ = ()
+    softmax_width: int
+    scale: float | None
+
+    @property
+    def factor(self) -> float:
+        """What products of queries and keys are multiplied with: a scale of its own, or that of a softmax's width."""
+        return 1 / math.sqrt(self.softmax_width) if self.scale is None else self.scale
 
 
 @_op
@@ -164,7 +172,7 @@ class Rotate:
 
 
 @_op
-class Attention:
+class Attention(_Scores):
     """softmax(Q K^T / sqrt(softmax_width)) V, alone in every head and every ``softmax_width`` dims of it.
 
     Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim); there may be a fourth, sinks
@@ -187,11 +195,6 @@ class Attention:
     chunk: LaterCount = None
     scale: LaterNumber = None
     soft_cap: LaterNumber = None
-
-    @property
-    def factor(self) -> float:
-        """What products of queries and keys are multiplied with."""
-        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
@@ -223,7 +226,7 @@ class CacheWrite:
 
 
 @_op
-class CachedAttention:
+class CachedAttention(_Scores):
     """As ``attention``, of new queries over the keys and values of a cache.
 
     Inputs: q (batch, seq, head, head_dim); k_cached and v_cached (batch, key_cycle, key_lane, key_offset, kv_head,
@@ -240,14 +243,9 @@ class CachedAttention:
     scale: LaterNumber = None
     soft_cap: LaterNumber = None
 
-    @property
-    def factor(self) -> float:
-        """What products of queries and keys are multiplied with."""
-        return factor_of(self.scale, self.softmax_width)
-
 
 @_op
-class PartialAttention:
+class PartialAttention(_Scores):
     """As ``cached_attention``, over the positions of one lane alone.
 
     Inputs: those of ``cached_attention``, the cache of one key_lane. Outputs: part (batch, key_lane, seq, head,
@@ -262,11 +260,6 @@ class PartialAttention:
     chunk: LaterCount = None
     scale: LaterNumber = None
     soft_cap: LaterNumber = None
-
-    @property
-    def factor(self) -> float:
-        """What products of queries and keys are multiplied with."""
-        return factor_of(self.scale, self.softmax_width)
 
 
 @_op
