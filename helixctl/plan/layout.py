@@ -232,6 +232,10 @@ class Layout(Spec):
         sizes = self.layers_of_stages
         return range(sum(sizes[:stage]), sum(sizes[: stage + 1]))
 
+    def has_unlike_stages(self, model: ModelSpec) -> bool:
+        """Whether stages may differ in more than one layer, or in the kinds of their layers."""
+        return self.stages is not None or model.pattern is not None
+
     @property
     def layers_of_stages(self) -> tuple[int, ...]:
         """The sizes that ``stages`` gives; none where it gives none."""

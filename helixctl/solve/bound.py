@@ -41,9 +41,12 @@ class Bounds:
     _layers: dict[tuple[int, str | None, int] | None, tuple[int, ...]] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
+    _narrowest: int = field(init=False)  # width of a feed-forward network, or of an expert
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
+        model = self.costs.model
+        self._narrowest = min(model.alike(kind).feed_forward.intermediate_size for kind in model.kinds)
         self._transfers = Transfers(self.costs.model, self.costs.cluster, self.costs.workload, self.costs.step)
 
     def __call__(self, layout: Layout) -> Bound:
@@ -176,7 +179,7 @@ class Bounds:
         turn, parts = self._mean_turn(layout), layout.microbatches
         step = latency = whole = self._whole(work, links)
         # Of layers that are alike: without links a stage between two others takes no longer than the first.
-        every = links or layout.pipeline == 1 or self._unlike(layout)
+        every = links or layout.pipeline == 1 or layout.has_unlike_stages(self.costs.model)
         stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
         for stage in stages:
             held, alone = self._passing(layout, work, links, stage)
@@ -239,7 +242,9 @@ class Bounds:
             both = work.embed.weight_nbytes + work.head.weight_nbytes
             fixed = held(0) - both + self.costs.ends_nbytes(work) + given
         else:
-            fixed = max(held(stage) for stage in (range(last + 1) if self._unlike(layout) else (0, last)))
+            fixed = max(
+                held(stage) for stage in (range(last + 1) if layout.has_unlike_stages(self.costs.model) else (0, last))
+            )
         fits = fixed + work.values_nbytes <= self.costs.cluster.device.available
         if not work.values_nbytes or (fits and not self.exact_memory):
             return fixed
@@ -253,12 +258,6 @@ class Bounds:
         layers = [of_kind[model.kind(layer)] for layer in range(model.layers)]
         return layers, work.embed.alone_s, work.head.alone_s
 
-    def _unlike(self, layout: Layout) -> bool:
-        """Whether stages may differ in more than one layer of one kind."""
-        return layout.stages is not None or self.costs.model.pattern is not None
-
     def _spread_alike(self, layout: Layout) -> bool:
         """Whether what is exchanged and live would be the same if all devices held an equal share of every expert."""
-        model = self.costs.model
-        narrowest = min(model.alike(kind).feed_forward.intermediate_size for kind in model.kinds)
-        return layout.experts > 1 and narrowest >= layout.partitions
+        return layout.experts > 1 and self._narrowest >= layout.partitions

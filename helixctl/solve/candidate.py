@@ -69,9 +69,8 @@ def step_forecast(
 
 def priced(plan: Plan, step: StepName | None = None) -> Dag:
     """A part of the dag of a plan's step, by default the first, with tasks of every kind: its forecast rests on it."""
-    model = shallow(plan.model, plan.layout, 1)
+    model, layout = shallow(plan.model, plan.layout, 1)
     ranks = representatives(plan.layout, plan.model, plan.cluster, plan.workload)
-    layout = plan.layout.model_copy(update={"stages": None}) if model.layers != plan.model.layers else plan.layout
     sketch = Plan.sketch(model, plan.cluster, plan.workload, layout)
     return lower(sketch, ranks, microbatches=range(1), step=step)
 
@@ -111,7 +110,7 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
 
     Those between are like the second, with as many layers or one less; but where layers are of several kinds.
     """
-    unlike = model.pattern is not None or layout.stages is not None
+    unlike = layout.has_unlike_stages(model)
     stages = set(range(layout.pipeline)) if unlike else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
     slices = _largest_slices(layout, model, workload)
     # Of several kinds the buffers of the smallest pieces may be packed a little worse than those of the largest.

@@ -26,17 +26,20 @@ Work = WorkloadSpec | Step
 Forecaster = Callable[[ModelSpec, Layout, Work], Forecast]
 
 
-def shallow(model: ModelSpec, layout: Layout, layers: int) -> ModelSpec:
-    """The model with so many layers in the stage that has fewest, and all stages cut by the same number.
+def shallow(model: ModelSpec, layout: Layout, layers: int) -> tuple[ModelSpec, Layout]:
+    """The model with so many layers in the stage that has fewest, and all stages cut by the same number; its layout.
 
-    Of layers of several kinds every stage has so many of each kind, one after the other.
+    Of layers of several kinds every stage has so many of each kind, one after the other. Stages of chosen sizes are
+    as even as can be in the smaller model; a model with no more layers than that is left as it is.
     """
+    fewer = model.layers - layout.pipeline * max(0, model.layers // layout.pipeline - layers)
+    update: dict[str, object] = {}
     if model.pattern:
         pattern = tuple([kind for kind in model.kinds for _ in range(layers)])
-        fewer = len(pattern) * layout.pipeline
-        return model.model_copy(update={"layers": fewer, "pattern": pattern}) if fewer < model.layers else model
-    fewest = model.layers // layout.pipeline
-    return model.model_copy(update={"layers": model.layers - layout.pipeline * max(0, fewest - layers)})
+        fewer, update = len(pattern) * layout.pipeline, {"pattern": pattern}
+    if fewer >= model.layers:
+        return model, layout
+    return model.model_copy(update={"layers": fewer, **update}), layout.model_copy(update={"stages": None})
 
 
 def depths(model: ModelSpec, layout: Layout, workload: Work) -> tuple[int, ...]:
@@ -49,7 +52,7 @@ def depths(model: ModelSpec, layout: Layout, workload: Work) -> tuple[int, ...]:
     if layout.pipeline > 1 and _unequal(layout, workload):
         a_layer = TASKS_OF_A_LAYER * layout.microbatches * layout.pipeline
         deeper = max(deeper, _MOST_TASKS // a_layer)
-    return (fewest,) if model.pattern or layout.stages or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
+    return (fewest,) if layout.has_unlike_stages(model) or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
 
 
 def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]:
@@ -68,7 +71,7 @@ def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]
 def work_simulated(model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool) -> int:
     """Layers times microbatches that are simulated for a forecast."""
     simulated = depths(model, layout, workload)
-    layers = model.layers if len(simulated) == 1 else sum(shallow(model, layout, few).layers for few in simulated)
+    layers = model.layers if len(simulated) == 1 else sum(shallow(model, layout, few)[0].layers for few in simulated)
     return layers * layout.interleave * sum(rounds(layout, workload, replicas=replicas))
 
 
@@ -125,7 +128,7 @@ def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work
     few = depths(model, layout, workload)
     if len(few) == 1:
         return forecast(model, layout, workload)
-    a, b = (forecast(shallow(model, layout, layers), layout, workload) for layers in few)
+    a, b = (forecast(*shallow(model, layout, layers), workload) for layers in few)
     more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on.
     return replace(_line(a, b, more), memory_nbytes=b.memory_nbytes + (_held(b) - _held(a)) * more)
@@ -173,9 +176,9 @@ def extrapolated_memory(peak: Callable[[ModelSpec], tuple[int, int]], model: Mod
         layout: how it is cut.
     """
     fewest = model.layers // layout.pipeline
-    if model.pattern or layout.stages or fewest <= _SHALLOW[1]:
+    if layout.has_unlike_stages(model) or fewest <= _SHALLOW[1]:
         return peak(model)[0]
-    (_, weights), (memory, more) = (peak(shallow(model, layout, layers)) for layers in _SHALLOW)
+    (_, weights), (memory, more) = (peak(shallow(model, layout, layers)[0]) for layers in _SHALLOW)
     return memory + (more - weights) * (fewest - _SHALLOW[1])
 
 

@@ -81,8 +81,8 @@ class GenerationBounds:
         if key not in self._cache:
             step = step_of(work, layout, "decode")
             each = {kind: self._of_a_layer(layout, model.alike(kind), step) for kind in model.kinds}
-            unlike = model.pattern is not None or layout.stages is not None
-            held = [layout.layers(stage, model) for stage in range(layout.pipeline if unlike else 1)]
+            several = range(layout.pipeline if layout.has_unlike_stages(model) else 1)
+            held = [layout.layers(stage, model) for stage in several]
             self._cache[key] = max(sum(each[model.kind(layer)] for layer in layers) for layers in held)
         return self._cache[key]
 

@@ -91,10 +91,8 @@ def together(dags: Sequence[Dag]) -> int:
 def part_of(plan: Plan) -> Plan:
     """The plan with fewer layers, microbatches and replicas: all others are copies. The plan itself if none repeats."""
     layout = plan.layout
-    model = shallow(plan.model, layout, _FEW)
-    workload, fewer = _fewer_sequences(plan.workload, layout)
-    if model.layers != plan.model.layers:  # every stage has as many
-        fewer = fewer.model_copy(update={"stages": None})
+    model, shallower = shallow(plan.model, layout, _FEW)
+    workload, fewer = _fewer_sequences(plan.workload, shallower)
     if (model.layers, fewer) == (plan.model.layers, layout):
         return plan
     # What is proved does not depend on where the devices are, only on how many there are.
