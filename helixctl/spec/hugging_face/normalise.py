@@ -85,8 +85,9 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     apart = {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
     by_field |= _of_both(by_field, apart, decoder.num_hidden_layers)
     origins = tuple(by_field.values())
+    data = _nested(origins)
     left_out = [f"left out: {what}" for what in decoder.left_out()]
-    return ReadConfig(_nested(origins), origins, (*left_out, *_of_storage(config, str(_nested(origins)["dtype"])))), []
+    return ReadConfig(data, origins, (*left_out, *_of_storage(config, str(data["dtype"])))), []
 
 
 def _of_both(by_field: _Origins, apart: _Origins, layers: int) -> _Origins:
