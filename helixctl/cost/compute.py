@@ -39,6 +39,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     SquareSums,
     Task,
     TokenGate,
@@ -80,6 +81,8 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
+            cost = device.elementwise(task.kind, task.nbytes)
+        case ScaleQueries():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)

@@ -68,7 +68,7 @@ def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> st
     turned = f.activation(p + "q_rotated", *_QUERY), f.activation(p + "k_rope_rotated", *_ROTATED)
     f.define(i, "attend.rotate", rotation, (q, rope, *f.held), *turned)
     form = _absorbed if f.cached else _expanded
-    return form(f, i, p, turned[0], shared, turned[1])
+    return form(f, i, p, f.scaled_queries(i, p, turned[0]), shared, turned[1])
 
 
 def _expanded(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:

@@ -15,6 +15,7 @@ from helixctl.dag import (
     Rotate,
     RotateAt,
     Sample,
+    ScaleQueries,
     Value,
 )
 from helixctl.dag.function import function_of
@@ -63,7 +64,9 @@ class Programs:
                 yield number[name]
             if task.is_collective:
                 yield self._exchange(own)
-            elif isinstance(task.op, Rotate | Attention | RotateAt | CachedAttention):  # on where the rows stand
+            elif isinstance(
+                task.op, Rotate | Attention | RotateAt | ScaleQueries | CachedAttention
+            ):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
             elif isinstance(task.op, CacheWrite | PartialAttention):  # on the lane as well
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])

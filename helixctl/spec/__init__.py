@@ -6,6 +6,7 @@ from helixctl.spec.attention import (
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    PositionScalingSpec,
     RotarySpec,
     YarnScaling,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "ModelSpec",
     "MultipliersSpec",
     "NormSpec",
+    "PositionScalingSpec",
     "RotarySpec",
     "RouterSpec",
     "SamplingSpec",

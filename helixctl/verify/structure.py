@@ -31,6 +31,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Sample,
+    ScaleQueries,
     SquareSums,
     TokenGate,
 )
@@ -52,6 +53,7 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
+    ScaleQueries: (1, 1),
     Best: (1, 2),
     Choose: (2, 1),
     Sample: (4, 1),
@@ -175,9 +177,9 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  o
             return outs + 1, outs
         case CacheWrite():
             return 2 * outs + 2, outs
-        case Attention() | CachedAttention() | Merge():
+        case Attention() | CachedAttention() | Merge() | ScaleQueries():
             least, made = _ENDS[type(op)]
-            return min(max(ins, least), least + 1), made  # with or without sinks
+            return min(max(ins, least), least + 1), made  # with or without sinks, or a length
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():

@@ -215,6 +215,7 @@ OPS: dict[str, Data] = {
     "add": {},
     "last_token": {},
     "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
+    "scale_queries": {"scaling": {"factor": 0.5, "tokens": 2, "first": 1}},
     "cache_write": {},
     "cached_attention": {"softmax_width": 10, "causal": True},
     "partial_attention": {"softmax_width": 10, "causal": True},
@@ -242,6 +243,7 @@ SIMILAR = (
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
     ("sample", "choose"), ("sample", "best"),
     ("token_gate", "multiply"), ("token_gate", "add"), ("packed", "all_gather"), ("packed", "all_to_all"),
+    ("scale_queries", "scale"), ("scale_queries", "rotate_at"),
 )  # fmt: skip
 
 

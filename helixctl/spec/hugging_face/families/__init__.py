@@ -19,6 +19,7 @@ _CLASSES: Final = {
     "kimi_k25_text": "deepseek.KimiK25Text",
     "dots1": "mixtures.Dots1",
     "llama": "dense.Llama",
+    "llama4_text": "llama4.Llama4Text",
     "mistral": "dense.Mistral",
     "mixtral": "mixtures.Mixtral",
     "qwen2": "dense.Qwen2",

@@ -9,7 +9,7 @@ from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count
 from helixctl.spec.hugging_face.families.decoder import Derived, Windowed, pattern_of
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
 class Alternating(Windowed):
@@ -18,7 +18,7 @@ class Alternating(Windowed):
     The layers with a window are the model's ``main`` block, those without it the block ``full``.
     """
 
-    slides: ClassVar[bool] = True
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({FULL, SLIDING})
     full_every: ClassVar[int] = 4
 
     sliding_window: Count | None = 4096

@@ -91,7 +91,7 @@ class Qwen3Moe(OfQwen):
         return ("sliding_window", self.sliding_window) if self.use_sliding_window else ("use_sliding_window", None)
 
 
-class Qwen2Moe(Alternating, OfQwen):
+class Qwen2Moe(OfQwen, Alternating):
     """Qwen 1.5 and 2 with experts, and a shared one whose result every token scores."""
 
     always: ClassVar[dict[str, Any]] = {"attention.output_bias": False, "attention.qk_norm": False}
@@ -172,7 +172,7 @@ class OfDeepSeek(Mixture):
         yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
 
 
-class Dots1(Alternating, OfDeepSeek):
+class Dots1(OfDeepSeek, Alternating):
     """dots.llm1: the mixture of DeepSeek V3 on attention with norms of queries and keys."""
 
     always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}
