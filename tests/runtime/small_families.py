@@ -44,6 +44,10 @@ _OF_QWEN: Final = {
 _BESIDE: Final[dict[str, dict[str, Any]]] = {
     "qwen3_vl": _OF_QWEN,
     "qwen3_vl_moe": _OF_QWEN,
+    "mistral3": {
+        "model_type": "pixtral", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2,
+        "intermediate_size": 64, "image_size": 28, "patch_size": 14,
+    },
     "llama4": {
         "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
         "patch_size": 14, "projector_input_dim": 16, "projector_output_dim": 16, "vision_output_dim": 16,
@@ -60,6 +64,7 @@ _LLAMA3: Final = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
+_SCALED: Final = {**_YARN, "original_max_position_embeddings": 4, "llama_4_scaling_beta": 0.4}
 _LLAMA4: Final = {
     **_WIDE, "intermediate_size": 16, "intermediate_size_mlp": 56, "num_local_experts": 6, "num_experts_per_tok": 2,
     "attention_chunk_size": 5, "floor_scale": 3, "attn_scale": 0.5,
@@ -156,6 +161,12 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "rope_parameters": _LLAMA3,
         },
     ),
+    "ministral3": ("ministral3", {**_WIDE, "rope_parameters": _SCALED}),
+    "mistral3 with a window": (
+        "mistral3",
+        {**_WIDE, "model_type": "ministral3", "rope_parameters": _SCALED, "sliding_window": 7},
+    ),
+    "mistral4": ("mistral4", {**_LATENT, "rope_parameters": {**_SCALED, "mscale_all_dim": 1.3}}),
     "minimax_m2": (
         "minimax_m2",
         {**_WIDE, "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16, "rotary_dim": 8},
@@ -178,7 +189,10 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
             # The other ways of transformers pass over a soft cap, and sinks.
             how = {"attn_implementation": "eager"} if kind in {"gemma2", "gpt_oss"} else {}
             config = transformers.AutoConfig.for_model(kind, **sizes)
-            model = transformers.AutoModelForCausalLM.from_config(config, **how)
+            if kind == "mistral4":  # which AutoModelForCausalLM does not know
+                model = transformers.Mistral4ForCausalLM(config)
+            else:
+                model = transformers.AutoModelForCausalLM.from_config(config, **how)
         model = model.eval()
         with torch.no_grad():
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]

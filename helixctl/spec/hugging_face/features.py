@@ -63,7 +63,7 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
         "parallel_attn use_parallel_residual parallel_residual",
         _given,
     ),
-    "attention scaled by the length": ("use_logn_attn use_dynamic_ntk", _given),
+    "attention scaled by the length": ("use_logn_attn use_dynamic_ntk llama_4_scaling_beta", _given),
     "heads of several widths": ("global_head_dim num_global_key_value_heads swa_head_dim", _given),
     "keys and values shared between layers": ("num_kv_shared_layers attention_k_eq_v", _given),
     "embeddings of every layer": ("hidden_size_per_layer_input", _given),

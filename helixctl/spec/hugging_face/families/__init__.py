@@ -21,6 +21,8 @@ _CLASSES: Final = {
     "llama": "dense.Llama",
     "llama4_text": "llama4.Llama4Text",
     "mistral": "dense.Mistral",
+    "ministral3": "mistral.Ministral3",
+    "mistral4": "mistral.Mistral4",
     "mixtral": "mixtures.Mixtral",
     "qwen2": "dense.Qwen2",
     "qwen2_moe": "mixtures.Qwen2Moe",

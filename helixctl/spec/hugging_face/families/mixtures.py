@@ -129,7 +129,13 @@ class Qwen2Moe(OfQwen, Alternating):
 
 
 class OfDeepSeek(Mixture):
-    """What DeepSeek V3's mixture has, in whatever model: sigmoids, a bias of the choice, groups and a shared expert."""
+    """What DeepSeek V3's mixture has, in whatever model: sigmoids, a bias of the choice, groups and a shared expert.
+
+    Attributes:
+        scores: of the router's logits; a bias of the choice goes with sigmoids.
+    """
+
+    scores: ClassVar[str] = "sigmoid"
 
     width_key: ClassVar[str] = "moe_intermediate_size"
     experts_keys: ClassVar[tuple[str, ...]] = ("n_routed_experts", "num_local_experts")
@@ -159,8 +165,8 @@ class OfDeepSeek(Mixture):
     def derived(self) -> Iterator[Derived]:
         """The router and the shared expert."""
         router = "feed_forward.experts.router"
-        yield Derived(f"{router}.scores", "sigmoid")
-        yield Derived(f"{router}.choice_bias", True)  # noqa: FBT003  a value
+        yield Derived(f"{router}.scores", self.scores)
+        yield Derived(f"{router}.choice_bias", self.scores == "sigmoid")
         yield Derived(f"{router}.sum_eps", 1e-20)
         if self.routed_scaling_factor != 1:
             yield Derived(f"{router}.scale", self.routed_scaling_factor, ("routed_scaling_factor",))
