@@ -381,6 +381,9 @@ class _Equations:
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
         q = self.scaled_queries(i, p, q)
+        if spec.value_scale != 1:
+            unscaled, v = v, self.activation(p + "v_scaled", *self.qkv["v"])
+            self.define(i, "attend.value_scale", Scale(spec.value_scale), (unscaled,), v)
         if self.cached:
             return self.cached_attention(i, p, (q, k, v), sinks)
         attention = self.activation(p + "attention", *self.heads)

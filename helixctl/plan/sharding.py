@@ -157,6 +157,7 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated", "_scaled")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
+    table["v_scaled"] = Sharded(read["v"], read["v"])
     if form.squares:  # normalised as they are made, and then exchanged
         table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
         table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}

@@ -171,6 +171,7 @@ class AttentionSpec(Spec):
         sinks: every head attends to a learned logit besides, which has no value.
         latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
             so that kv_heads is 1; None: of the hidden state.
+        value_scale: what values are multiplied by.
         position_scaling: a number of its position that every query is multiplied by, rotated or not; None: none.
     """
 
@@ -193,6 +194,7 @@ class AttentionSpec(Spec):
     sinks: Annotated[bool, Field(strict=True)] = added(default=False)
     latent: LatentSpec | None = added(None)
     position_scaling: PositionScalingSpec | None = added(None)
+    value_scale: Positive = added(1.0)
 
     @model_validator(mode="after")
     def _what_is_masked_is_causal(self) -> Self:
@@ -263,8 +265,10 @@ class AttentionSpec(Spec):
         if rope % 2 or rope >= self.head_dim:
             msg = f"latent.rope_dim {rope} is no even number below head_dim {self.head_dim}"
             raise Contradiction(msg, "latent")
-        if unknown := [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]:
-            raise Contradiction(f"{unknown[0]}: queries and keys of a latent have none", unknown[0])
+        unknown = [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]
+        unknown += ["value_scale"] if self.value_scale != 1 else []
+        if unknown:
+            raise Contradiction(f"{unknown[0]}: what is made of a latent has none", unknown[0])
         if self.rotary is None:
             raise Contradiction("a latent has a rotated key, and there is no rotary embedding", "latent")
         return self

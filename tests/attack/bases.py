@@ -93,7 +93,7 @@ STEPS: dict[str, StepName] = {
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
 SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
-CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, **SCALED}
+CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, "value_scale": 0.7, **SCALED}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
 # Over all heads of queries and keys together, with KV heads that several groups hold.
 OVER_ALL = {

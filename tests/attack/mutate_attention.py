@@ -75,10 +75,11 @@ def _position_scaling(v: Victim) -> None:
             other["op"]["scaling"] = {**old, name: new}
 
 
-@mutation("queries that are not scaled by their positions", "HX411")
+@mutation("queries or values that are not scaled", "HX411")
 def _not_scaled(v: Victim) -> None:
     """What reads them takes what they are made of."""
-    task = v.task_of_kind("scale_queries")
+    scaled = [t for t in v.computations if v.values[t["outputs"][0]]["tensor"].endswith(("q_scaled", "v_scaled"))]
+    task = v.pick(scaled)
     reading = [other for other in v.data["tasks"] if task["outputs"][0] in other["inputs"]]
     for other in reading:
         other["inputs"][other["inputs"].index(task["outputs"][0])] = task["inputs"][0]

@@ -60,6 +60,10 @@ _LATENT: Final = {
     "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
 }  # fmt: skip
 
+_MIMO: Final = {
+    "num_hidden_layers": 3, "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
+    "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
+}  # fmt: skip
 _LLAMA3: Final = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
     "original_max_position_embeddings": 16,
@@ -167,6 +171,21 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {**_WIDE, "model_type": "ministral3", "rope_parameters": _SCALED, "sliding_window": 7},
     ),
     "mistral4": ("mistral4", {**_LATENT, "rope_parameters": {**_SCALED, "mscale_all_dim": 1.3}}),
+    "mimo_v2_flash": ("mimo_v2_flash", _MIMO),
+    "mimo_v2_flash, layers listed": (
+        "mimo_v2_flash",
+        {
+            **_MIMO,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "attention_bias": True,
+            "attention_value_scale": None,
+            "rope_parameters": {
+                "full_attention": {**_YARN, "partial_rotary_factor": 0.5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.7},
+            },
+        },
+    ),
     "minimax_m2": (
         "minimax_m2",
         {**_WIDE, "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16, "rotary_dim": 8},

@@ -533,7 +533,7 @@ def test_kernels_on_cuda_are_read_off_torch() -> None:
     assert not any(cuda_rules.on_cuda(op) for op in unknown)
 
 
-SCALED: dict[str, Any] = {"position_scaling": {"factor": 0.1, "tokens": 8}}
+SCALED: dict[str, Any] = {"position_scaling": {"factor": 0.1, "tokens": 8}, "value_scale": 0.7}
 CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "whole": (2, 1, {"combine": "reduce"}),
     "by key": (1, 3, {"slicing": "key"}),

@@ -75,6 +75,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "kimi_k2": OF_DEEPSEEK | LATENT,
     "kimi_k25_text": OF_DEEPSEEK | LATENT,
     "glm4_moe": OF_DEEPSEEK,
+    "mimo_v2_flash": OF_DEEPSEEK | {"n_shared_experts": None, "num_key_value_heads": 3},
     "mistral4": OF_DEEPSEEK | LATENT,
     "llama4_text": MOE | {"intermediate_size_mlp": 200},
     "olmoe": MOE | {"num_experts": 8},

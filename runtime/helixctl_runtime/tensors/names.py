@@ -56,6 +56,7 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "feed_forward_norm": ("pre_feedforward_layernorm.weight",),
     "attention_post_norm": ("post_self_attn_layernorm.weight",),
     "feed_forward_post_norm": ("post_mlp_layernorm.weight",),
+    "sinks": ("self_attn.attention_sink_bias",),
     "w_gate": ("feed_forward.gate_proj.weight",),
     "w_up": ("mlp.c_fc.weight", "feed_forward.up_proj.weight"),
     "b_up": ("mlp.c_fc.bias",),

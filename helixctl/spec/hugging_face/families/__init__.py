@@ -44,6 +44,7 @@ _CLASSES: Final = {
     "starcoder2": "biased.Starcoder2",
     "smollm3": "biased.SmolLM3",
     "mimo": "biased.MiMo",
+    "mimo_v2_flash": "mimo_v2.MiMoV2Flash",
     "phi3": "phi.Phi3",
     "olmoe": "olmo.Olmoe",
     "granitemoe": "granite.GraniteMoe",

@@ -168,14 +168,15 @@ class OfDeepSeek(Mixture):
         yield Derived(f"{router}.scores", self.scores)
         yield Derived(f"{router}.choice_bias", self.scores == "sigmoid")
         yield Derived(f"{router}.sum_eps", 1e-20)
-        if self.routed_scaling_factor != 1:
+        if self.routed_scaling_factor not in {None, 1}:
             yield Derived(f"{router}.scale", self.routed_scaling_factor, ("routed_scaling_factor",))
         if self.n_group > 1:
             groups = {"count": self.n_group, "top_k": self.topk_group, "score": "sum_of_two"}
             yield Derived(f"{router}.groups", groups, ("n_group", "topk_group"))
-        width = self.n_shared_experts * self.moe_intermediate_size
-        keys = ("n_shared_experts", "moe_intermediate_size")
-        yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
+        if self.n_shared_experts:
+            width = self.n_shared_experts * self.moe_intermediate_size
+            keys = ("n_shared_experts", "moe_intermediate_size")
+            yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
 
 
 class Dots1(OfDeepSeek, Alternating):
