@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding
+from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.yaml_reader import DocumentPath
 
 _INNER: Final = "text_config"
@@ -33,6 +34,11 @@ _TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "
                   "boi_token_index", "eoi_token_index", "image_token_index", "vision_feature_layer",
                   "projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size",
                   "projection_hidden_size", "projection_layer_norm_eps")  # fmt: skip
+
+
+def model_types() -> list[str]:
+    """What a config may say in ``model_type``, in alphabetical order."""
+    return sorted({*FAMILIES, *_TEXT_MODELS})
 
 
 class TextModel(NamedTuple):
