@@ -28,7 +28,7 @@ DRAWN = ("workload.sampling.temperature=0.7", "workload.sampling.top_p=0.9")
 SMALL_SPECS = [
     (SMALL, (*HOSTS, "devices_per_host=2", "device.kind=cuda")),
     (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=8", "device.memory=20 MB")),
-    (SMALL, (*HOSTS, "devices_per_host=3", "device.kind=cuda", "attention.heads=12", "workload.batch=6", "layers=3")),
+    (SMALL, (*HOSTS, "devices_per_host=3", "device.kind=cuda", "attention.heads=12", "workload.batch=3", "layers=3")),
     (SMALL, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "attention.softmax_slices=1", "nics_per_host=1")),
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "feed_forward.experts.top_k=1")),
     (SMALL_MOE, (*HOSTS, "devices_per_host=4", "device.kind=cuda", "workload.batch=4", "layers=2")),
@@ -39,7 +39,7 @@ SMALL_SPECS = [
     # By measured rates, which leap where tiles and waves end.
     ((SMALL[0], "a100:2x2"), ("device.kind=cuda", "dtype=bfloat16", "layers=2", "workload.batch=4")),
     (SMALL, ("hosts=1", *REAL, *STEPS, "devices_per_host=4", "layers=2", "workload.batch=4")),
-    (SMALL_MOE, (*HOSTS, *REAL, *STEPS, "devices_per_host=2", "device.kind=cuda", "layers=3", "workload.batch=5")),
+    (SMALL_MOE, (*HOSTS, *REAL, *STEPS, "devices_per_host=2", "device.kind=cuda", "layers=3", "workload.batch=3")),
     (SMALL, ("hosts=1", *STEPS, "devices_per_host=4", "workload.logits=all", "layers=2", "workload.batch=4")),
     (SMALL, (*HOSTS, *REAL, *STEPS, *DRAWN, "devices_per_host=2", "device.kind=cuda", "workload.batch=5")),
     (SMALL, ("hosts=1", *REAL, *STEPS, *DRAWN, "devices_per_host=3", "layers=2", "workload.batch=4")),
@@ -77,7 +77,7 @@ def problem(number: int):  # type: ignore[no-untyped-def]
 
 
 # Every layout is simulated whole: most of the problems take long.
-QUICK = (0, 6, 11)
+QUICK = (0,)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,11 @@ def test_the_optimum_of_brute_force(number: int) -> None:
             assert decision.simulated < len(everything)
 
 
-# Most layouts are of six devices and three layers: every seventh of these in the sweep.
+# One layout of many is enough to find a wrong bound in every run; the sweep tries three times as many.
 @pytest.mark.parametrize(
     ("number", "step"),
-    [*((n, 35 if n == 2 else 7) for n in range(len(SMALL_SPECS))), pytest.param(2, 7, marks=pytest.mark.sweep)],
+    [(n, 35) for n in range(len(SMALL_SPECS))]
+    + [pytest.param(n, 11, marks=pytest.mark.sweep) for n in range(len(SMALL_SPECS))],
 )
 def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
     model, cluster, workload = problem(number)
