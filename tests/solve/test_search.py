@@ -23,6 +23,9 @@ HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 
          "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=4")  # fmt: skip
 REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
         "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
+LATENT = ("attention.kv_heads=1", "attention.latent.q_rank=96", "attention.latent.kv_rank=64", "attention.latent.rope_dim=16",
+          "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
+          "vocabulary.size=301")  # fmt: skip
 STEPS = ("workload.seq_len=96", "workload.output_len=5", "workload.prefill_tokens=160", "workload.logits=last")
 DRAWN = ("workload.sampling.temperature=0.7", "workload.sampling.top_p=0.9")
 SMALL_SPECS = [
@@ -46,8 +49,12 @@ SMALL_SPECS = [
     # Layers of several kinds.
     (BLOCKS, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "layers=4")),
     (BLOCKS, ("hosts=1", *STEPS, "devices_per_host=3", "workload.batch=3")),
+    # A latent is read once, as keys and as values; queries are projected while others are exchanged.
+    (SMALL, (*HOSTS, *LATENT, *STEPS, "devices_per_host=2", "device.kind=cuda")),
+    # Attention exchanges while experts compute.
+    (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "side_by_side=true", "workload.batch=2")),
 ]
-GENERATIONS = (11, 12, 13, 14, 15, 17)
+GENERATIONS = (11, 12, 13, 14, 15, 17, 18)
 
 
 def forecast_of(plan: Plan) -> Forecast:
