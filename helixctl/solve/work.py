@@ -19,6 +19,7 @@ from helixctl.solve.turns import Part, part_of, rank_seconds
 from helixctl.solve.wires import wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
+
 class LaneCosts(NamedTuple):
     """Costs of one microbatch on one rank: seconds by lane, of both where it is alone, bytes of weights.
 
