@@ -24,8 +24,8 @@ HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 
 REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
         "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
 LATENT = ("attention.kv_heads=1", "attention.latent.q_rank=96", "attention.latent.kv_rank=64",
-          "attention.latent.rope_dim=16", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
-          "vocabulary.size=301")  # fmt: skip
+          "attention.latent.rope_dim=16", "attention.softmax_slices=1", "attention.causal=true",
+          "attention.rotary.theta=1e4", "vocabulary.size=301")  # fmt: skip
 STEPS = ("workload.seq_len=96", "workload.output_len=5", "workload.prefill_tokens=160", "workload.logits=last")
 DRAWN = ("workload.sampling.temperature=0.7", "workload.sampling.top_p=0.9")
 SMALL_SPECS = [
