@@ -19,7 +19,9 @@ from helixctl.solve.turns import Part, part_of
 from helixctl.solve.wires import wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
-ATTENTIONS: Final = ("attention", "cached_attention", "partial_attention")
+ATTENTIONS: Final = (
+    "attention", "cached_attention", "partial_attention", "select", "cached_select", "partial_select", "merge_select",
+)  # fmt: skip
 
 
 class LaneCosts(NamedTuple):
