@@ -77,7 +77,11 @@ def _of_chosen(
     lse: torch.Tensor | None,
     selected: torch.Tensor,
 ) -> Step:
-    """Over the keys that were chosen: collected for every row where this is less than all, else all under a mask."""
+    """Over the keys that were chosen: collected for every row where this is less than all, else all under a mask.
+
+    What the cache holds elsewhere, which may be no number, is not looked at: in the place of a key of another lane
+    stands one that is attended to, and keys that no row attends to are zeros.
+    """
     (batch, rows, heads, _), top_k = q.shape, selected.shape[-1]
     apart = rows * top_k < lane.size
     block = 1 if apart else max(1, _MASKED // (batch * heads * lane.size))
@@ -85,17 +89,25 @@ def _of_chosen(
     bound = [_Attention(op, q[:, s], caches, out[:, s], None if lse is None else lse[:, s], None) for s in parts]
     both = caches[0].data_ptr() == caches[1].data_ptr()
 
-    def run() -> None:
+    held = caches[:1] if both else caches
+
+    def collected() -> None:
         places = slots(selected, lane)
         for part, its in zip(parts, bound, strict=True):
-            if not apart:
-                its.over(None, slice(0, lane.size), named(places[:, part], lane.size))
-                continue
-            keys = places[:, part.start].clamp(max=lane.size - 1)[..., None, None]
-            found = [t.gather(1, keys.expand(-1, -1, *t.shape[2:])) for t in caches[: 1 if both else 2]]
-            its.over(None, slice(0, top_k), places[:, part] < lane.size, [found[0], found[-1]])
+            mine = places[:, part.start]
+            inside = mine < lane.size
+            keys = torch.where(inside, mine, mine.amin(1, keepdim=True).clamp_(max=lane.size - 1))[..., None, None]
+            found = [t.gather(1, keys.expand(-1, -1, *t.shape[2:])) for t in held]
+            its.over(None, slice(0, top_k), inside.unsqueeze(1), [found[0], found[-1]])
 
-    return run
+    def masked() -> None:
+        admitted = named(slots(selected, lane), lane.size)
+        unseen = torch.logical_not(admitted.any(1))[..., None, None]
+        found = [t.masked_fill(unseen, 0) for t in held]
+        for part, its in zip(parts, bound, strict=True):
+            its.over(None, slice(0, lane.size), admitted[:, part], [found[0], found[-1]])
+
+    return collected if apart else masked
 
 
 def _on_cuda(
