@@ -247,6 +247,11 @@ class _Equations:
         return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
 
     @property
+    def top_k(self) -> int | None:
+        """The size of a sparse choice of keys: no more than there are positions; None where there is none."""
+        return self.extents["choice"] if self.block.attention.sparse else None
+
+    @property
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None

@@ -28,6 +28,9 @@ _SHORT_KINDS: Final = {
     "rotate_at": "rotate",
     "cached_attention": "attend",
     "partial_attention": "attend",
+    "cached_select": "select",
+    "partial_select": "select",
+    "merge_select": "select",
 }
 
 

@@ -9,12 +9,15 @@ from helixctl.dag import (
     Attention,
     Best,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Dag,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Sample,
+    Select,
     Value,
 )
 from helixctl.dag.function import function_of
@@ -63,9 +66,11 @@ class Programs:
                 yield number[name]
             if task.is_collective:
                 yield self._exchange(own)
-            elif isinstance(task.op, Rotate | Attention | RotateAt | CachedAttention):  # on where the rows stand
+            elif isinstance(
+                task.op, Rotate | Attention | RotateAt | CachedAttention | Select | CachedSelect
+            ):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
-            elif isinstance(task.op, CacheWrite | PartialAttention):  # on the lane as well
+            elif isinstance(task.op, CacheWrite | PartialAttention | PartialSelect):  # on the lane as well
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
             elif isinstance(task.op, Best):  # on the first token of the share
                 yield self._dag.value[own.inputs[0]].region[1]

@@ -7,6 +7,7 @@ from helixctl.spec.attention import (
     Llama3Scaling,
     LongRopeScaling,
     RotarySpec,
+    SparseSpec,
     YarnScaling,
 )
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
@@ -57,6 +58,7 @@ __all__ = [
     "RouterSpec",
     "SamplingSpec",
     "SharedExpertSpec",
+    "SparseSpec",
     "Spec",
     "Step",
     "StepName",

@@ -216,6 +216,10 @@ OPS: dict[str, Data] = {
     "last_token": {},
     "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
     "cache_write": {},
+    "select": {"top_k": 3, "causal": True, "scale": 0.25},
+    "cached_select": {"top_k": 3, "causal": True, "scale": 0.25},
+    "partial_select": {"top_k": 3, "causal": True, "scale": 0.25},
+    "merge_select": {},
     "cached_attention": {"softmax_width": 10, "causal": True},
     "partial_attention": {"softmax_width": 10, "causal": True},
     "merge": {"softmax_width": 10},
@@ -241,6 +245,8 @@ SIMILAR = (
     ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
     ("sample", "choose"), ("sample", "best"),
+    ("select", "cached_select"), ("cached_select", "partial_select"), ("partial_select", "cached_select"),
+    ("merge_select", "choose"), ("merge_select", "merge"), ("choose", "merge_select"),
     ("token_gate", "multiply"), ("token_gate", "add"), ("packed", "all_gather"), ("packed", "all_to_all"),
 )  # fmt: skip
 

@@ -31,6 +31,8 @@ from helixctl_runtime.kernels.grouped import ExpertBiases, experts, on_device
 from helixctl_runtime.kernels.lane_attention import cached_attention
 from helixctl_runtime.kernels.routing import route, token_gate
 from helixctl_runtime.kernels.sampling import sample
+from helixctl_runtime.kernels.selecting import cached_select, merge_select, select
+from helixctl_runtime.kernels.sparse_attention import sparse_attention
 
 __all__ = [
     "FUSED_ATTENTION",
@@ -46,6 +48,7 @@ __all__ = [
     "best",
     "cache_write",
     "cached_attention",
+    "cached_select",
     "causal_mask",
     "choose",
     "copy",
@@ -57,6 +60,7 @@ __all__ = [
     "last_token",
     "linear",
     "merge",
+    "merge_select",
     "multiply",
     "norm",
     "norm_by_sums",
@@ -66,6 +70,8 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "select",
+    "sparse_attention",
     "square_sums",
     "token_gate",
 ]

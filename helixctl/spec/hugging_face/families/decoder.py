@@ -16,7 +16,7 @@ Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Activation = Literal["gelu", "relu", "silu", "gelu_pytorch_tanh", "relu2"]
-LayerType = Literal["full_attention", "sliding_attention"]
+LayerType = Literal["full_attention", "sliding_attention", "indexed_attention", "deepseek_sparse_attention"]
 
 
 class Derived(NamedTuple):
@@ -40,6 +40,7 @@ class Decoder(Spec):
         always: fields of ours that no key gives; every model of the family has them so.
         default_theta: of the rotary embedding.
         slides: some layers may have a window, others not.
+        layer_kinds: what ``layer_types`` may hold.
         act_key: the key of the activation.
         eps_key: the key of the number that norms add.
         activations: our names of activations.
@@ -59,6 +60,7 @@ class Decoder(Spec):
     }
     default_theta: ClassVar[float] = 10000.0
     slides: ClassVar[bool] = False
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention", "sliding_attention"})
     act_key: ClassVar[str] = "hidden_act"
     eps_key: ClassVar[str] = "rms_norm_eps"
     activations: ClassVar[Mapping[str, str]] = {"gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu_squared"}
