@@ -325,9 +325,11 @@ def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array
     low, high, length = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["original_seq_len"]
     wave = one / f * np.float32(2 * math.pi)
     g = np.where(wave > np.float32(length / low), f / factor, f)
-    s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where both factors are one
+        s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
     between = ~(wave < np.float32(length / high)) & ~(wave > np.float32(length / low))
-    return np.where(between, (one - s) * g / factor + s * g, g)
+    with np.errstate(invalid="ignore"):
+        return np.where(between, (one - s) * g / factor + s * g, g)
 
 
 def _yarn(powers: Array, scaling: dict[str, Any], theta: float) -> Array:
@@ -356,6 +358,17 @@ def _rotate_at(call: Call) -> list[Array]:
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
         made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
+
+
+def _scale_queries(call: Call) -> list[Array]:
+    """Multiply every query with the number of its position, a float32."""
+    x, *lengths = call.inputs
+    p = (call.start("seq") + np.arange(x.shape[1]))[None]
+    if lengths:
+        p = p + _of_sequences(call, lengths[0], 1, 0)[:, None]
+    scaling = call.op["scaling"]
+    numbers = 1 + scaling["factor"] * np.log(1.0 + (p + scaling.get("first", 0)) // scaling["tokens"])
+    return [x * numbers.astype(np.float32).astype(x.dtype)[..., None, None]]
 
 
 def _of_sequences(call: Call, counts: Array, own: int, other: int) -> Array:
@@ -839,6 +852,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "last_token": _last_token,
     "multiply": _multiply,
     "rotate_at": _rotate_at,
+    "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,

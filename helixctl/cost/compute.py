@@ -42,6 +42,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     Select,
     SquareSums,
     Task,
@@ -57,7 +58,7 @@ from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
 
-def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case a kind
+def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
     """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
     device = _Device(dag.plan.cluster, _dtype(dag, task))
     match task.op:
@@ -92,6 +93,8 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
+            cost = device.elementwise(task.kind, task.nbytes)
+        case ScaleQueries():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)

@@ -38,6 +38,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Scale,
+    ScaleQueries,
     Select,
     SendReceive,
     SquareSums,
@@ -86,7 +87,18 @@ def flops(  # noqa: C901, PLR0911  one a kind
         case Experts():
             x, w_up = inputs[0], inputs[2]
             return 2 * len(expert_matrices(inputs)) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
+        case (
+            Norm()
+            | NormBySums()
+            | Rotate()
+            | RotateAt()
+            | Bias()
+            | Activation()
+            | Multiply()
+            | Add()
+            | Scale()
+            | ScaleQueries()
+        ):
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0

@@ -39,6 +39,7 @@ from helixctl.dag.ops import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     SquareSums,
     TokenGate,
     contracted,
@@ -384,11 +385,24 @@ class _Equations:
             unrotated = (q, k, *self.held)
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
+        q = self.scaled_queries(i, p, q)
+        if spec.value_scale != 1:
+            unscaled, v = v, self.activation(p + "v_scaled", *self.qkv["v"])
+            self.define(i, "attend.value_scale", Scale(spec.value_scale), (unscaled,), v)
         if self.cached:
             return self.cached_attention(i, p, (q, k, v), sinks)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         return attention
+
+    def scaled_queries(self, i: int, p: str, q: str) -> str:
+        """Queries times the numbers of their positions, where any of them is not 1."""
+        scaling = self.block.attention.position_scaling
+        if scaling is None or not scaling.scales(max(self.step.seq_len, self.step.positions)):
+            return q
+        scaled = self.activation(p + "q_scaled", *self.qkv["q"])
+        self.define(i, "attend.scale", ScaleQueries(scaling), (q, *self.held), scaled)
+        return scaled
 
     def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
         """Queries and keys, normalised: every head alone, or all heads together."""

@@ -76,7 +76,7 @@ def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> st
     if spec.sparse and indexed:
         indexed = sparse.turned(f, i, p, indexed, spec.sparse)
     form = _absorbed if f.cached else _expanded
-    return form(f, i, p, turned[0], shared, turned[1], indexed)
+    return form(f, i, p, f.scaled_queries(i, p, turned[0]), shared, turned[1], indexed)
 
 
 def _selected(f: _Equations, i: int, p: str, indexed: tuple[str, str, str] | None) -> tuple[str, ...]:

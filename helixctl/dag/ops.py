@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
-from helixctl.spec import ClampSpec, Dtype, RotarySpec, RouterSpec, SamplingSpec, accumulator
+from helixctl.spec import ClampSpec, Dtype, PositionScalingSpec, RotarySpec, RouterSpec, SamplingSpec, accumulator
 
 T = TypeVar("T")
 
@@ -230,6 +230,18 @@ class RotateAt:
     rotary: RotarySpec
     long: Flag = False
     last: LaterCount = None
+
+
+@_op
+class ScaleQueries:
+    """Every query times a number of its position p: 1 + factor ln(1 + floor((p + first) / tokens)).
+
+    Inputs: q (batch, seq, head, head_dim), and in a step with a cache length (batch) int64. Output: as q. A token's
+    position is its place in its sequence, behind the length[b] tokens that the cache holds.
+    """
+
+    kind: Literal["scale_queries"] = field(default="scale_queries", kw_only=True)
+    scaling: PositionScalingSpec
 
 
 @_op
@@ -560,6 +572,7 @@ Op = Annotated[
     | Add
     | LastToken
     | RotateAt
+    | ScaleQueries
     | CacheWrite
     | CachedAttention
     | CachedSelect

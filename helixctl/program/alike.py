@@ -17,6 +17,7 @@ from helixctl.dag import (
     Rotate,
     RotateAt,
     Sample,
+    ScaleQueries,
     Select,
     Value,
 )
@@ -67,7 +68,7 @@ class Programs:
             if task.is_collective:
                 yield self._exchange(own)
             elif isinstance(
-                task.op, Rotate | Attention | RotateAt | CachedAttention | Select | CachedSelect
+                task.op, Rotate | Attention | RotateAt | ScaleQueries | CachedAttention | Select | CachedSelect
             ):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
             elif isinstance(task.op, CacheWrite | PartialAttention | PartialSelect):  # on the lane as well

@@ -312,6 +312,14 @@ def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, x.region) for x in xs]
 
 
+def _scale_queries(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    q, *lengths = values
+    whole_sum(*values)
+    for length in lengths:
+        same_tokens(length, q)
+    return [made(dag, task.op, q.region)]
+
+
 def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     *pairs, length, count = values
     whole_sum(*values)
@@ -505,6 +513,7 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "add": _add,
     "last_token": _last_token,
     "rotate_at": _rotate_at,
+    "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,

@@ -97,7 +97,8 @@ STEPS: dict[str, StepName] = {
     "prefill, latent by batch": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
-CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
+SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
+CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, "value_scale": 0.7, **SCALED}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
 # Over all heads of queries and keys together, with KV heads that several groups hold.
 OVER_ALL = {
@@ -159,7 +160,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "window and sinks": _real(3, 1, {"layers": 2, "attention": WINDOW}, slicing="query"),
     "capped, narrow values": _real(1, 2, {"attention": CAPPED}, slicing="query", combine="reduce"),
     "decode, sinks by key": _steps(3, 2, {"layers": 2, "attention": WINDOW}, slicing="key"),
-    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6}}, slicing="batch"),
+    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6, **SCALED}}, slicing="batch"),
     "decode, by key": _steps(3, 2, slicing="key"),
     "decode, by key of three": _steps(
         1, 3, {"layers": 2, "attention": {"softmax_slices": 2}}, slicing="key", combine="reduce"

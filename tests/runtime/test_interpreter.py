@@ -125,6 +125,8 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "rotary": rotary,
             "scale": draw(st.sampled_from([None, 0.3])),
             "soft_cap": draw(st.sampled_from([None, 0.7])),
+            "value_scale": draw(st.sampled_from([1.0, 0.7])),
+            "position_scaling": draw(st.sampled_from([None, {"factor": 0.7, "tokens": size(1), "first": size(0, 1)}])),
             **one,
             **(draw(st.sampled_from(reaches)) if causal else {}),
             **(qk_norm() if either() and not (cut and "function" in norm) else {}),

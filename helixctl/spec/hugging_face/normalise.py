@@ -63,8 +63,7 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
     config = cls.flattened(config) if cls else config
-    reads, slides, kinds = (cls.model_fields, cls.slides, cls.layer_kinds) if cls else ((), False, Decoder.layer_kinds)
-    features = features_of(config, reads, slides=slides, layer_kinds=kinds)
+    features = features_of(config, cls.model_fields if cls else (), cls.layer_kinds if cls else ())
     refused = {path for feature in features for path in feature.told_by}
     findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):

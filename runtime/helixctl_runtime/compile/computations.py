@@ -38,6 +38,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     Select,
     SquareSums,
     TokenGate,
@@ -77,6 +78,10 @@ class Kernels:
             case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case ScaleQueries():
+                (scales,) = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
+                start = self._dag.value[action.task.inputs[0]].region[1][0]
+                return kernels.scale_queries(reads[0], scales, out, reads[1] if reads[1:] else None, start)
             case Join():
                 return kernels.join(reads[0], reads[1], out)
             case Attention():

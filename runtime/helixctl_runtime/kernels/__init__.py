@@ -18,7 +18,7 @@ from helixctl_runtime.kernels.basic import (
     scale,
     square_sums,
 )
-from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
+from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at, scale_queries
 from helixctl_runtime.kernels.fused import (
     FUSED_ATTENTION,
     FusedAttention,
@@ -70,6 +70,7 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "scale_queries",
     "select",
     "sparse_attention",
     "square_sums",
