@@ -19,6 +19,7 @@ from helixctl.dag.ops import (
     CachedAttention,
     CacheWrite,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     LastToken,
@@ -67,6 +68,9 @@ def flops(  # noqa: C901, PLR0911  one a kind
         case CachedAttention() | PartialAttention():
             batch, _, heads, _ = inputs[0].shape
             return 2 * batch * heads * _widths(inputs) * _cached_pairs(op, inputs, tensors)
+        case Expand():
+            x, w_k, w_v, *_ = inputs
+            return 2 * x.shape[0] * expanded_keys(inputs, tensors) * (w_k.numel + w_v.numel)
         case Merge():
             return 2 * inputs[0].numel
         case SquareSums():
@@ -109,6 +113,13 @@ def _held(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
     """Tokens of a sequence in the cache before the step, as they are counted."""
     init = tensors[inputs[3].tensor].init
     return int(init[0]) if init else 0
+
+
+def expanded_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+    """Positions of a sequence whose latents are expanded, of a rank's lanes: those of the cache and the new ones."""
+    x, count = inputs[0], tensors[inputs[4].tensor]
+    read = _held(inputs, tensors) + int(count.init[0] if count.init else 0)
+    return min(math.prod(x.shape[1:4]), -(-read * x.shape[2] // tensors[x.tensor].shape[2]))
 
 
 def _cached_pairs(
@@ -162,6 +173,11 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             seen, keys = min(k.shape[1], stop) - first_key(op, start), k.shape[1]
             read = sum(x.nbytes for x in (k, v)) // keys * seen
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
+        case Expand():
+            x, *others = inputs
+            positions = math.prod(x.shape[1:4])
+            moved = (x.nbytes + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
+            return moved + sum(v.nbytes for v in others)
         case CacheWrite():
             *kept, length, count = inputs
             news, cache = sum(new.nbytes for new in kept[: len(kept) // 2]), kept[-1]

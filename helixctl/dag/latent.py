@@ -1,8 +1,9 @@
-"""Multi-head latent attention as equations: expanded in a pass without a cache, absorbed over one.
+"""Multi-head latent attention as equations: expanded, or absorbed over a cache.
 
-Expanded, every head has keys and values of its own, products of the latent. Over a cache, which holds the latent and
-the rotated key alone, a head's queries are multiplied with its part of the keys' weight instead, and what it attends to
-with its part of the values' weight: the same sums in another order, and one head of keys for all heads of queries.
+Expanded, every head has keys and values of its own, products of the latent. A cache holds the latent and the rotated
+key alone. Absorbed, a head's queries are multiplied with its part of the keys' weight instead, and what it attends to
+with its part of the values' weight: the same sums in another order, and one head of keys for all heads of queries. That
+is fewer operations for few new tokens. For many it pays to expand the cache, for which a step may ask.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from helixctl.dag.ops import (
     Attention,
     CachedAttention,
+    Expand,
     HeadLinear,
     Join,
     Linear,
@@ -67,8 +69,12 @@ def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> st
     rotation = f.rotation(spec.rotary, latent.rope_dim)
     turned = f.activation(p + "q_rotated", *_QUERY), f.activation(p + "k_rope_rotated", *_ROTATED)
     f.define(i, "attend.rotate", rotation, (q, rope, *f.held), *turned)
-    form = _absorbed if f.cached else _expanded
-    return form(f, i, p, turned[0], shared, turned[1])
+    if not f.cached:
+        return _expanded(f, i, p, turned[0], shared, turned[1])
+    key = f.activation(p + "latent", *_SHARED)
+    f.define(i, "attend.join", Join(), (shared, turned[1]), key)
+    (cached,) = f.add_cache(i, p, {"latent": (key, _SHARED)})
+    return (_expanded_cache if f.step.expanded else _absorbed)(f, i, p, turned[0], cached)
 
 
 def _expanded(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
@@ -82,15 +88,21 @@ def _expanded(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> 
     return attention
 
 
-def _absorbed(f: _Equations, i: int, p: str, q: str, shared: str, rope: str) -> str:
+def _expanded_cache(f: _Equations, i: int, p: str, q: str, cached: str) -> str:
+    """Keys and values of every head, of all positions that the cache holds."""
+    spec = f.block.attention
+    k, v = f.of_positions(p + "k_expanded", *_QUERY), f.of_positions(p + "v_expanded", *f.heads)
+    f.define(i, "attend.expand", Expand(), (cached, p + "w_k", p + "w_v", *f.lengths), k, v)
+    return f.attend_cache(i, p, (q, k, v, *f.lengths), (spec.head_dim, spec.causal, None, None, spec.scale, None))
+
+
+def _absorbed(f: _Equations, i: int, p: str, q: str, cached: str) -> str:
     """The latent and the rotated key are both key and value; of what is attended to the former is looked at."""
     spec = f.block.attention
     width, scale = f.extents[_SCORE], spec.scale or spec.head_dim**-0.5
-    absorbed, key = f.activation(p + "q_absorbed", "head", _SCORE), f.activation(p + "latent", *_SHARED)
+    absorbed = f.activation(p + "q_absorbed", "head", _SCORE)
     f.define(i, "attend.absorb", HeadLinear("nope_dim", rest=True), (q, p + "w_k"), absorbed)
-    f.define(i, "attend.join", Join(), (shared, rope), key)
-    cached = f.add_cache(i, p, {"latent": (key, _SHARED)})
-    inputs = (absorbed, *cached, *cached, *f.lengths)
+    inputs = (absorbed, cached, cached, *f.lengths)
     attention = f.activation(p + "attention", *f.heads)
     if f.step.lanes == 1:
         attended = f.activation(p + "attention_latent", "head", _SCORE)

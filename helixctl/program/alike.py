@@ -11,6 +11,7 @@ from helixctl.dag import (
     CachedAttention,
     CacheWrite,
     Dag,
+    Expand,
     PartialAttention,
     Rotate,
     RotateAt,
@@ -65,7 +66,7 @@ class Programs:
                 yield self._exchange(own)
             elif isinstance(task.op, Rotate | Attention | RotateAt | CachedAttention):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
-            elif isinstance(task.op, CacheWrite | PartialAttention):  # on the lane as well
+            elif isinstance(task.op, CacheWrite | Expand | PartialAttention):  # on the lane as well
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
             elif isinstance(task.op, Best):  # on the first token of the share
                 yield self._dag.value[own.inputs[0]].region[1]

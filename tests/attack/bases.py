@@ -90,6 +90,8 @@ STEPS: dict[str, StepName] = {
     "prefill, drawn in stages": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, latent expanded": "prefill",
+    "prefill, latent expanded by key": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
 CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
@@ -171,6 +173,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "latent, by batch": _latent(2, 2, slicing="batch", combine="reduce"),
     "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
     "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
+    "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
+    "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip

@@ -18,6 +18,7 @@ PARTS = ("attention_part", "attention_lse")
 OVER_CACHE = ("cached_attention", "partial_attention")
 COUNTED = {
     "cache_write": (-2, -1),
+    "expand": (3, 4),
     "cached_attention": (3, 4),
     "partial_attention": (3, 4),
 }  # places of length and count

@@ -216,6 +216,7 @@ OPS: dict[str, Data] = {
     "last_token": {},
     "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
     "cache_write": {},
+    "expand": {},
     "cached_attention": {"softmax_width": 10, "causal": True},
     "partial_attention": {"softmax_width": 10, "causal": True},
     "merge": {"softmax_width": 10},
@@ -240,7 +241,7 @@ SIMILAR = (
     ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"), ("rotate_at", "rotate"), ("choose", "best"),
     ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
-    ("sample", "choose"), ("sample", "best"),
+    ("expand", "linear"), ("expand", "cached_attention"), ("sample", "choose"), ("sample", "best"),
     ("token_gate", "multiply"), ("token_gate", "add"), ("packed", "all_gather"), ("packed", "all_to_all"),
 )  # fmt: skip
 

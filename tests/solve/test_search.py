@@ -23,6 +23,9 @@ HOSTS = ("hosts=2", "between_hosts.bandwidth=1 GB/s", "between_hosts.latency=20 
          "within_host.bandwidth=40 GB/s", "layers=2", "workload.batch=4")  # fmt: skip
 REAL = ("attention.kv_heads=4", "attention.softmax_slices=1", "attention.causal=true", "attention.rotary.theta=1e4",
         "attention.qkv_bias=true", "feed_forward.gated=true", "vocabulary.size=301")  # fmt: skip
+REAL_LATENT = ("attention.kv_heads=1", "attention.softmax_slices=1", "attention.causal=true",
+               "attention.rotary.theta=1e4", "attention.latent.kv_rank=64", "attention.latent.rope_dim=16",
+               "layers=2", "vocabulary.size=301")  # fmt: skip
 STEPS = ("workload.seq_len=96", "workload.output_len=5", "workload.prefill_tokens=160", "workload.logits=last")
 DRAWN = ("workload.sampling.temperature=0.7", "workload.sampling.top_p=0.9")
 SMALL_SPECS = [
@@ -46,8 +49,9 @@ SMALL_SPECS = [
     # Layers of several kinds.
     (BLOCKS, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "layers=4")),
     (BLOCKS, ("hosts=1", *STEPS, "devices_per_host=3", "workload.batch=3")),
+    (SMALL, ("hosts=1", *REAL_LATENT, *STEPS, "devices_per_host=2", "device.kind=cuda", "workload.batch=3")),
 ]
-GENERATIONS = (11, 12, 13, 14, 15, 17)
+GENERATIONS = (11, 12, 13, 14, 15, 17, 18)
 
 
 def forecast_of(plan: Plan) -> Forecast:
@@ -122,6 +126,21 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
         else:
             assert part.memory_nbytes == whole.memory_nbytes, layout
         assert part.received_nbytes == whole.received_nbytes, layout
+
+
+@pytest.mark.parametrize(("prefill_tokens", "form"), [(8192, "expanded"), (96, "absorbed")])
+def test_latents_are_expanded_where_that_is_priced_lower(prefill_tokens: int, form: str) -> None:
+    """Of many new tokens each expanded position serves all, of a few it costs more than it spares."""
+    sets = (*REAL_LATENT, "workload.batch=8", "hidden_size=2048", "attention.heads=32",
+            "attention.head_dim=192", "attention.v_head_dim=128", "attention.latent.kv_rank=512",
+            "attention.latent.rope_dim=64", "workload.seq_len=4096", "workload.output_len=4",
+            f"workload.prefill_tokens={prefill_tokens}")  # fmt: skip
+    model, cluster, workload = specs((SMALL[0], "h100:1x2"), *sets)
+    decision = decide(model, cluster, workload)
+    assert decision.plan.layout.latent_prefill == form
+    asked = {x: decide(model, cluster, workload, {"latent_prefill": x}).plan for x in ("absorbed", "expanded")}
+    ttft = {x: forecast(lower(plan, step="prefill")).step_s for x, plan in asked.items()}
+    assert min(ttft, key=lambda x: ttft[x]) == form
 
 
 @pytest.mark.parametrize("stages", [2, 4, 8])

@@ -19,6 +19,7 @@ from helixctl.dag import (
     Choose,
     Dag,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
@@ -100,7 +101,16 @@ class Kernels:
                 (first, _), _ = self._dag.value[action.task.inputs[0]].region
                 seed, length, count = reads[1:]
                 return kernels.sample(sampling, reads[0], (seed, length, count), first, out)
-            case RotateAt() | CacheWrite() | CachedAttention() | PartialAttention() | Merge() | Best() | Choose():
+            case (
+                RotateAt()
+                | CacheWrite()
+                | Expand()
+                | CachedAttention()
+                | PartialAttention()
+                | Merge()
+                | Best()
+                | Choose()
+            ):
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
         return self._with_weights(action, reads, out)
 
@@ -118,6 +128,11 @@ class Kernels:
                 *news, length, count = reads
                 caches = [_keys(t) for t in writes]
                 return kernels.cache_write(news, length, count, self._lane(action, constants[0]), caches)
+            case Expand():
+                x, length, count = reads
+                weights = tuple(self._weights.raw(each) for each in action.weights)
+                lane, (k, v) = self._lane(action, constants[0]), (_keys(t) for t in writes)
+                return kernels.expand(_keys(x), (weights[0], weights[1]), (length, count), lane, k, v)
             case CachedAttention() | PartialAttention():
                 q, k, v, length, count = reads
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
