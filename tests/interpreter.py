@@ -406,6 +406,17 @@ def _cache_write(call: Call) -> list[Array]:
     return made
 
 
+def _expand(call: Call) -> list[Array]:
+    """Multiply the latents of all positions with both weights; behind a head's keys stands what is rotated."""
+    x, w_k, w_v = call.inputs[0][..., 0, :], *call.inputs[1:3]
+    if call.places[1].region[:2] != call.places[2].region[:2]:
+        raise ValueError("keys and values are of other heads")
+    rank = len(w_k)
+    keys, values = (np.einsum("bclor,rhn->bclohn", x[..., :rank], w) for w in (w_k, w_v))
+    turned = np.broadcast_to(x[..., None, rank:], (*keys.shape[:-1], x.shape[-1] - rank))
+    return [np.concatenate([keys, turned], axis=-1), values]
+
+
 def _over_cache(call: Call) -> tuple[Array, Array]:
     """Attend over the positions that the cache has: (batch, seq, head, head_dim), log-sum-exps (..., head, part)."""
     width, causal = call.op["softmax_width"], call.op["causal"]
@@ -417,7 +428,8 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
     wide = v.shape[-1] // parts
     p = _positions(call, 1).ravel()
     heads, keys = call.places[0].shape[2], call.places[1].shape[4]
-    taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
+    of_keys = call.places[1].dims[4]  # kv_head; of an expanded cache head
+    taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start(of_keys, 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     t = call.start("seq") + np.arange(q.shape[1])
@@ -854,6 +866,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "rotate_at": _rotate_at,
     "scale_queries": _scale_queries,
     "cache_write": _cache_write,
+    "expand": _expand,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,
     "select": _select,

@@ -24,6 +24,7 @@ from helixctl.dag import (
     Choose,
     Dag,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
@@ -49,7 +50,14 @@ from helixctl.dag import (
     TokenGate,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expert_matrices, expert_rows, product_width, scored_pairs
+from helixctl.dag.formulas import (
+    cached_keys,
+    expanded_keys,
+    expert_matrices,
+    expert_rows,
+    product_width,
+    scored_pairs,
+)  # fmt: skip
 from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
@@ -73,6 +81,8 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
             # A product a head, side by side: as many tiles as one with all heads' columns.
             heads = x.shape[-2]
             cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes)
+        case Expand():
+            cost = _expand(dag, task, device)
         case Attention(top_k=int()):
             cost = _under_a_mask(dag, task, device)
         case CachedAttention(top_k=int()) | PartialAttention(top_k=int()):
@@ -146,6 +156,17 @@ def _over_a_cache(dag: Dag, task: Task, op: CachedAttention | PartialAttention, 
         return cost
     row = (k.nbytes + values.nbytes) // (k.shape[1] * k.shape[3])  # of one position of all sequences
     return Cost(cost.seconds + device.elementwise("copy", 2 * held * row).seconds, cost.origins)
+
+
+def _expand(dag: Dag, task: Task, device: _Device) -> Cost:
+    """A product with both weights side by side; what it makes of keys is copied beside what is rotated."""
+    inputs = [dag.value[v] for v in task.inputs]
+    x, w_k, w_v, *_ = inputs
+    rows, depth = x.shape[0] * expanded_keys(inputs, dag.tensor), w_k.shape[0]
+    product = device.matmul(rows, (w_k.numel + w_v.numel) // depth, depth, task.nbytes)
+    keys = dag.value[task.outputs[0]]
+    copied = device.elementwise("copy", 2 * rows * keys.shape[4] * keys.shape[5] * DTYPE_NBYTES[device.dtype])
+    return Cost(product.seconds + copied.seconds, tuple(dict.fromkeys((*product.origins, *copied.origins))))
 
 
 def _choice(dag: Dag, task: Task, op: Select | CachedSelect | PartialSelect, device: _Device) -> Cost:

@@ -20,6 +20,7 @@ from helixctl.dag.ops import (
     CachedSelect,
     CacheWrite,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     LastToken,
@@ -51,7 +52,7 @@ _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the 
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
-def flops(  # noqa: C901, PLR0911  one a kind
+def flops(  # noqa: C901, PLR0911, PLR0912  one a kind
     op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Floating-point operations of a task, a multiply-add counted as two; 0 for a collective."""
@@ -76,6 +77,9 @@ def flops(  # noqa: C901, PLR0911  one a kind
         case CachedAttention() | PartialAttention():
             batch, _, heads, _ = inputs[0].shape
             return 2 * batch * heads * _widths(inputs) * _cached_pairs(op, inputs, tensors)
+        case Expand():
+            x, w_k, w_v, *_ = inputs
+            return 2 * x.shape[0] * expanded_keys(inputs, tensors) * (w_k.numel + w_v.numel)
         case Merge():
             return 2 * inputs[0].numel
         case SquareSums():
@@ -154,6 +158,13 @@ def _held(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
     return int(init[0]) if init else 0
 
 
+def expanded_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+    """Positions of a sequence whose latents are expanded, of a rank's lanes: those of the cache and the new ones."""
+    x, count = inputs[0], tensors[inputs[4].tensor]
+    read = _held(inputs, tensors) + int(count.init[0] if count.init else 0)
+    return min(math.prod(x.shape[1:4]), -(-read * x.shape[2] // tensors[x.tensor].shape[2]))
+
+
 def _cached_pairs(
     op: CachedAttention | PartialAttention, inputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
@@ -209,6 +220,11 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             seen, keys = min(k.shape[1], stop) - first_key(op, start), k.shape[1]
             read = sum(x.nbytes for x in (k, v)) // keys * seen
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
+        case Expand():
+            x, *others = inputs
+            positions = math.prod(x.shape[1:4])
+            moved = (x.nbytes + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
+            return moved + sum(v.nbytes for v in others)
         case CachedSelect() | PartialSelect():
             q, k, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]

@@ -259,6 +259,20 @@ class CacheWrite:
 
 
 @_op
+class Expand:
+    """Keys and values of every head from the latents of a cache, for attention of many new tokens over it.
+
+    Inputs: latent_cached (batch, key_cycle, key_lane, key_offset, kv_head, latent), one head, which is of all heads;
+    w_k (kv_rank, head, nope_dim) and w_v (kv_rank, head, v_dim); length and count (batch) int64. Outputs: k (batch,
+    key_cycle, key_lane, key_offset, head, head_dim) and v (the same, v_dim). The first kv_rank elements of a latent are
+    multiplied with both; those behind them, the rotated key, stand behind a head's product with w_k. At positions from
+    length[b] + count[b] on, which no token attends to, anything may be.
+    """
+
+    kind: Literal["expand"] = field(default="expand", kw_only=True)
+
+
+@_op
 class CachedAttention(_Scores):
     """As ``attention``, of new queries over the keys and values of a cache.
 
@@ -574,6 +588,7 @@ Op = Annotated[
     | RotateAt
     | ScaleQueries
     | CacheWrite
+    | Expand
     | CachedAttention
     | CachedSelect
     | PartialSelect

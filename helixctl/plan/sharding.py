@@ -98,6 +98,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
+        step.expanded,
     )
     return _table(form)
 
@@ -119,6 +120,7 @@ class _Form(NamedTuple):
     last: bool
     cached: bool
     sampled: bool
+    expanded: bool
 
 
 @cache
@@ -214,6 +216,8 @@ def _latent(form: _Form) -> dict[str, Sharded]:
     table |= {n: _alike(*heads) for n in ("w_k", "w_v")}
     table |= {n: _alike(*heads, *keys) for n in ("k_nope", "k", "v")}
     table |= {f"latent_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    if form.expanded:
+        table |= {f"{n}_expanded": _alike(*heads, *kept) for n in "kv"}
     table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_scaled", "q_absorbed", "attention_latent")}
     if form.cached and form.shared_dim == "key":
         table["attention_latent"] = _alike(*heads, lane)

@@ -12,6 +12,7 @@ from helixctl.dag import (
     CachedSelect,
     CacheWrite,
     Dag,
+    Expand,
     PartialAttention,
     PartialSelect,
     Rotate,
@@ -71,7 +72,7 @@ class Programs:
                 task.op, Rotate | Attention | RotateAt | ScaleQueries | CachedAttention | Select | CachedSelect
             ):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
-            elif isinstance(task.op, CacheWrite | PartialAttention | PartialSelect):  # on the lane as well
+            elif isinstance(task.op, CacheWrite | Expand | PartialAttention | PartialSelect):  # on the lane as well
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
             elif isinstance(task.op, Best):  # on the first token of the share
                 yield self._dag.value[own.inputs[0]].region[1]

@@ -15,6 +15,7 @@ from helixctl.dag import (
     CacheWrite,
     Choose,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
@@ -75,6 +76,8 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _rotate_at(draft, task, task.op)
         case ScaleQueries():
             _scale_queries(draft, task, task.op)
+        case Expand():
+            _expand(draft, task)
         case CacheWrite():
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
@@ -244,6 +247,14 @@ def _cache_write(draft: Draft, task: Task) -> None:
     counts = [_of_sequences(draft, its, kept[0]) for its in (length, count)]
     writes = [draft.hold(out, draft.state(cache)).view for out, cache in zip(task.outputs, caches, strict=True)]
     _kernel(draft, task, [*news, *counts], writes, constants=(_positions(draft, caches[0]),))
+
+
+def _expand(draft: Draft, task: Task) -> None:
+    """The weights as they are loaded: a decode step takes them so."""
+    x, w_k, w_v, *counts = task.inputs
+    reads = [draft.plain(x).view] + [_of_sequences(draft, count, x) for count in counts]
+    writes = [draft.new(out_id).view for out_id in task.outputs]
+    _kernel(draft, task, reads, writes, (held(draft, w_k), held(draft, w_v)), (_positions(draft, x),))
 
 
 def _cached_attention(draft: Draft, task: Task) -> None:

@@ -95,6 +95,8 @@ STEPS: dict[str, StepName] = {
     "prefill, sparse by batch": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, latent expanded": "prefill",
+    "prefill, latent expanded by key": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
 SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
@@ -185,6 +187,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
+    "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip

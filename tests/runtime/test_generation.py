@@ -97,6 +97,7 @@ def layouts(model: ModelSpec, work: WorkloadSpec, most: int) -> Iterator[Layout]
         "residual": ("replicated", "sharded"),
         "gather_order": ("slices_first", "groups_first"),
         "experts": (1, 2),
+        "latent_prefill": ("absorbed", "expanded") if model.attention.latent else ("absorbed",),
     }
     for values in product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))

@@ -132,6 +132,21 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
         assert part.received_nbytes == whole.received_nbytes, layout
 
 
+@pytest.mark.parametrize(("prefill_tokens", "form"), [(8192, "expanded"), (96, "absorbed")])
+def test_latents_are_expanded_where_that_is_priced_lower(prefill_tokens: int, form: str) -> None:
+    """Of many new tokens each expanded position serves all, of a few it costs more than it spares."""
+    sets = (*LATENT, "layers=2", "workload.batch=8", "hidden_size=2048", "attention.heads=32",
+            "attention.head_dim=192", "attention.v_head_dim=128", "attention.latent.kv_rank=512",
+            "attention.latent.rope_dim=64", "workload.seq_len=4096", "workload.output_len=4",
+            f"workload.prefill_tokens={prefill_tokens}")  # fmt: skip
+    model, cluster, workload = specs((SMALL[0], "h100:1x2"), *sets)
+    decision = decide(model, cluster, workload)
+    assert decision.plan.layout.latent_prefill == form
+    asked = {x: decide(model, cluster, workload, {"latent_prefill": x}).plan for x in ("absorbed", "expanded")}
+    ttft = {x: forecast(lower(plan, step="prefill")).step_s for x, plan in asked.items()}
+    assert min(ttft, key=lambda x: ttft[x]) == form
+
+
 @pytest.mark.parametrize("stages", [2, 4, 8])
 def test_the_bound_of_whole_layers_in_stages_is_their_step(stages: int) -> None:
     """Nothing is exchanged but between stages: a stage between two others sends one and receives the next."""

@@ -19,6 +19,7 @@ from helixctl_runtime.kernels.basic import (
     square_sums,
 )
 from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at, scale_queries
+from helixctl_runtime.kernels.expand import expand
 from helixctl_runtime.kernels.fused import (
     FUSED_ATTENTION,
     FusedAttention,
@@ -53,6 +54,7 @@ __all__ = [
     "choose",
     "copy",
     "embed",
+    "expand",
     "experts",
     "fused_attention",
     "head_linear",
