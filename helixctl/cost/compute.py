@@ -19,33 +19,45 @@ from helixctl.dag import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Dag,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Narrow,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
     Scale,
     ScaleQueries,
+    Select,
     SquareSums,
     Task,
     TokenGate,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expert_matrices, expert_rows, product_width
+from helixctl.dag.formulas import (
+    cached_keys,
+    expanded_keys,
+    expert_matrices,
+    expert_rows,
+    product_width,
+    scored_pairs,
+)  # fmt: skip
 from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
@@ -54,7 +66,7 @@ from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
 
-def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case a kind
+def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
     """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
     device = _Device(dag.plan.cluster, _dtype(dag, task))
     match task.op:
@@ -69,6 +81,16 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case
             # A product a head, side by side: as many tiles as one with all heads' columns.
             heads = x.shape[-2]
             cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes)
+        case Expand():
+            cost = _expand(dag, task, device)
+        case Attention(top_k=int()):
+            cost = _under_a_mask(dag, task, device)
+        case CachedAttention(top_k=int()) | PartialAttention(top_k=int()):
+            cost = _over_chosen_keys(dag, task, task.op, device)
+        case Select() | CachedSelect() | PartialSelect():
+            cost = _choice(dag, task, task.op, device)
+        case MergeSelect():
+            cost = device.best_keys(dag.value[task.inputs[0]].numel, task.nbytes)
         case Attention(width):
             queries, keys, values = (dag.value[v] for v in task.inputs[:3])
             if _composed(task.op, queries, values, device):
@@ -136,6 +158,74 @@ def _over_a_cache(dag: Dag, task: Task, op: CachedAttention | PartialAttention, 
     return Cost(cost.seconds + device.elementwise("copy", 2 * held * row).seconds, cost.origins)
 
 
+def _expand(dag: Dag, task: Task, device: _Device) -> Cost:
+    """A product with both weights side by side; what it makes of keys is copied beside what is rotated."""
+    inputs = [dag.value[v] for v in task.inputs]
+    x, w_k, w_v, *_ = inputs
+    rows, depth = x.shape[0] * expanded_keys(inputs, dag.tensor), w_k.shape[0]
+    product = device.matmul(rows, (w_k.numel + w_v.numel) // depth, depth, task.nbytes)
+    keys = dag.value[task.outputs[0]]
+    copied = device.elementwise("copy", 2 * rows * keys.shape[4] * keys.shape[5] * DTYPE_NBYTES[device.dtype])
+    return Cost(product.seconds + copied.seconds, tuple(dict.fromkeys((*product.origins, *copied.origins))))
+
+
+def _choice(dag: Dag, task: Task, op: Select | CachedSelect | PartialSelect, device: _Device) -> Cost:
+    """A sparse choice of keys: products of all heads, which go through memory in float32, and the best of their sums.
+
+    Over a cache all keys for which there is room are scored: how many it holds is data.
+    """
+    inputs = [dag.value[v] for v in task.inputs]
+    (batch, rows, heads, width), k = inputs[0].shape, inputs[1]
+    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * k.shape[1] * k.shape[3]
+    share = device.matmul_share if device.cuda else c.CPU_MATMUL_SHARE
+    arithmetic = 2 * batch * pairs * heads * width / (device.peak.value * share.value)
+    wide = max(_WIDE_NBYTES, DTYPE_NBYTES[device.dtype])
+    scored = device.elementwise("add", _PASSES_OVER_PRODUCTS * batch * pairs * heads * wide)
+    best = device.best_keys(batch * pairs, task.nbytes)
+    steps = device.task_overhead.value * _STEPS_OF_SCORED_KEYS
+    return Cost(arithmetic + scored.seconds + best.seconds + steps, (device.peak, share, *best.origins))
+
+
+def _under_a_mask(dag: Dag, task: Task, device: _Device) -> Cost:
+    """Attention of a pass to chosen keys: over all keys, under a mask of its own."""
+    queries, keys, values, _ = (dag.value[v] for v in task.inputs)
+    batch, rows, heads, head_dim = queries.shape
+    dense = 2 * batch * heads * (head_dim + values.shape[-1]) * rows * keys.shape[1]
+    masked = _masks(batch * rows * keys.shape[1], device)
+    if not device.cuda and values.shape[-1] != head_dim:
+        cost = device.composed(queries, values.shape[-1], dense, capped=False)
+    else:
+        cost = device.attention(queries, keys.shape[1], head_dim, values.shape[-1], dense, task.nbytes)
+    return Cost(cost.seconds + masked.seconds, (*cost.origins, *masked.origins))
+
+
+def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttention, device: _Device) -> Cost:
+    """Attention over a cache to chosen keys, which are copied together for each query; or over all under a mask.
+
+    What lies in a lane is data: every lane has room for all chosen keys.
+    """
+    inputs = [dag.value[v] for v in task.inputs]
+    (queries, k, values), top_k = inputs[:3], op.top_k or 1
+    batch, rows, heads, width = queries.shape
+    positions, once = k.shape[1] * k.shape[3], k.id == values.id
+    if rows * top_k >= positions:
+        dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
+        cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)
+        masked = _masks(batch * rows * positions * heads, device)
+        copied = device.elementwise("copy", 2 * (k.nbytes if once else k.nbytes + values.nbytes))
+        return Cost(cost.seconds + masked.seconds + copied.seconds, (*cost.origins, *masked.origins))
+    cost = device.decode(batch, heads, k.shape[4], (width, values.shape[-1]), top_k, once=once)
+    row = (k.nbytes if once else k.nbytes + values.nbytes) // (batch * positions)
+    copied = device.elementwise("copy", 2 * batch * top_k * row)
+    steps = device.task_overhead.value * _STEPS_OF_CHOSEN_KEYS
+    return Cost(rows * (cost.seconds + copied.seconds + steps), (*cost.origins, *copied.origins))
+
+
+def _masks(keys: int, device: _Device) -> Cost:
+    """Masks of so many pairs, and what is added to their scores: each made, turned over and read."""
+    return device.elementwise("add", keys * (_PASSES_OVER_A_MASK + 2 * DTYPE_NBYTES[device.dtype]))
+
+
 def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
     """Seconds of a copy that reads and writes so many bytes, all together."""
     its = dag.plan.model.dtype if dtype == "int64" else cast("Dtype", dtype)
@@ -187,6 +277,15 @@ _GATED = 3  # weights of a gated expert
 # taken, subtracted from, raised, rounded and read; and divided, bent and multiplied by a soft cap.
 _PASSES_OVER_SCORES = 16
 _PASSES_OF_A_CAP = 6
+# Products of an indexer: made, cut off at 0 in place, and summed over the heads. Scores and positions as one number of
+# 8 bytes: made of the scores, and searched digit by digit for the best.
+_WIDE_NBYTES = 4
+_PASSES_OVER_PRODUCTS = 4
+_PASSES_OVER_KEYS = 8
+_KEY_NBYTES = 8
+_STEPS_OF_SCORED_KEYS = 16
+_STEPS_OF_CHOSEN_KEYS = 12
+_PASSES_OVER_A_MASK = 4
 
 
 def _steps_of_a_route(router: RouterSpec) -> int:
@@ -430,6 +529,10 @@ class _Device:
         streamed = self.elementwise("add", passes * scores * max(4, DTYPE_NBYTES[self.dtype]))
         arithmetic = flops / (self.peak.value * share.value)
         return Cost(arithmetic + streamed.seconds, (self.peak, share, *streamed.origins))
+
+    def best_keys(self, keys: int, nbytes: int) -> Cost:
+        """The best of so many keys, of all queries together."""
+        return self.elementwise("add", nbytes + _PASSES_OVER_KEYS * keys * _KEY_NBYTES)
 
     def cached_attention(
         self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int, *, once: bool

@@ -25,7 +25,7 @@ _STRICT = ConfigDict(extra="forbid")
 # The first bad row of a table is said, not a million: a dag is written by a program, and its rows are bad alike.
 _Rows = FailFast()
 _Number = Annotated[float, Field(strict=True)]  # not read from text
-_INTEGERS = {"input_ids", "length", "count", "seed"}  # inputs
+_INTEGERS = {"input_ids", "length", "count", "seed", "selected"}  # inputs
 Role = Literal["input", "weight", "state", "activation", "output"]
 GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]

@@ -63,6 +63,8 @@ COUNT = "count"  # real new tokens of every sequence in a step with a cache, whi
 SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
+# Of an attention: softmax_width, causal, window, chunk, scale and soft_cap.
+Scores = tuple[int, bool, int | None, int | None, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +243,16 @@ class _Equations:
         return (RotateAt if self.cached else Rotate)(rotary, long, last)
 
     @property
-    def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
+    def scores(self) -> Scores:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
         window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
         return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+
+    @property
+    def top_k(self) -> int | None:
+        """The size of a sparse choice of keys: no more than there are positions; None where there is none."""
+        return self.extents["choice"] if self.block.attention.sparse else None
 
     @property
     def cached(self) -> bool:
@@ -418,16 +425,21 @@ class _Equations:
 
     def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec, (q, k, v) = self.block.attention, qkv
+        q, k, v = qkv
         inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.qkv["v"])}), *self.lengths)
+        return self.attend_cache(i, p, inputs, self.scores, sinks)
+
+    def attend_cache(self, i: int, p: str, inputs: tuple[str, ...], scores: Scores, sinks: tuple[str, ...] = ()) -> str:
+        """Attention of queries over keys and values of all positions: of each lane alone where there are several."""
+        spec = self.block.attention
         if self.step.lanes == 1:
             attention = self.activation(p + "attention", *self.heads)
-            self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
+            self.define(i, "attend", CachedAttention(*scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
             self.of_lanes(p + f"attention_{n}", last) for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
-        self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
+        self.define(i, "attend", PartialAttention(*scores), inputs, part, lse)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
@@ -439,10 +451,14 @@ class _Equations:
             where = ("batch", *_POSITION, *dims)
             caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
         for name, (_, dims) in kept.items():
-            cached.append(self.tensor(f"{p}{name}_cached", "activation", ("batch", *_POSITION, *dims)))
+            cached.append(self.of_positions(f"{p}{name}_cached", *dims))
         news = [new for new, _ in kept.values()]
         self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
         return tuple(cached)
+
+    def of_positions(self, name: str, *dims: str) -> str:
+        """What there is of every position of the cache."""
+        return self.tensor(name, "activation", ("batch", *_POSITION, *dims))
 
     def of_lanes(self, name: str, last: str) -> str:
         """What attention over the keys of one lane makes."""

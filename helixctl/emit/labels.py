@@ -29,6 +29,9 @@ _SHORT_KINDS: Final = {
     "scale_queries": "scale",
     "cached_attention": "attend",
     "partial_attention": "attend",
+    "cached_select": "select",
+    "partial_select": "select",
+    "merge_select": "select",
 }
 
 

@@ -41,6 +41,7 @@ _IN_WORDS: Final = (
     "residual",
     "key_block",
     "stages",
+    "latent_prefill",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -79,6 +80,8 @@ class Layout(Spec):
             rows as devices, else of the sequences.
         key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
         stages: layers of each stage, ``10-11-11``; None: as even as can be, the first stages one more.
+        latent_prefill: how latent attention prefills. absorbed: over the latents of the cache, as it decodes; expanded:
+            over keys and values of every head, which each chunk makes of all latents that the cache holds.
     """
 
     groups: Count
@@ -96,6 +99,7 @@ class Layout(Spec):
     residual: Literal["replicated", "sharded"] = added("replicated")
     key_block: Count = added(16)
     stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
+    latent_prefill: Literal["absorbed", "expanded"] = added("absorbed")
 
     @field_validator("placement")
     @classmethod
@@ -115,6 +119,7 @@ class Layout(Spec):
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""
         texts = {
             "experts": f"experts {self.experts} x {self.partitions // self.experts}",
+            "latent_prefill": f"{self.latent_prefill} prefill",
             "combine": self.combine,
             "gather_order": self.gather_order,
             "reduction_dtype": f"reduced in the {self.reduction_dtype}'s dtype",
@@ -264,6 +269,8 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
+    reasons += _parted(layout, model)
+    reasons += _unexpanded(layout, blocks, workload)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -279,6 +286,17 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if layout.microbatches % layout.interleave:
         reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
     return reasons
+
+
+def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadSpec) -> list[str]:
+    """Why a prefill cannot expand latents."""
+    if layout.latent_prefill == "absorbed":
+        return []
+    if not any(block.attention.latent for block in blocks):
+        return ["an expanded prefill, and the model has no latents"]
+    if any(block.attention.sparse for block in blocks):
+        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
+    return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
 def _each(reasons: Iterable[list[str]]) -> list[str]:
@@ -332,6 +350,19 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
     cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
     return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
+
+
+def _parted(layout: Layout, model: ModelSpec) -> list[str]:
+    """Why stages cannot be parted so: a choice of keys that layers share stays with a stage."""
+    sizes = layout.layers_of_stages
+    if layout.pipeline == 1 or layout.pipeline > model.layers or (sizes and len(sizes) != layout.pipeline):
+        return []
+    for stage in range(1, layout.pipeline):
+        layers = layout.layers(stage, model)
+        sparse = model.alike(model.kind(layers.start)).attention.sparse
+        if sparse and sparse.shared:
+            return [f"stage {stage} would begin with layer {layers.start}, which shares the choice of keys before it"]
+    return []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
@@ -397,6 +428,13 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         }
         if latent.q_rank is not None:
             extents["q_rank"] = latent.q_rank
+    if sparse := model.attention.sparse:
+        positions = step.seq_len if step.cached is None else step.positions
+        extents |= {
+            "index_head": sparse.heads,
+            "index_dim": sparse.head_dim,
+            "choice": min(sparse.top_k, positions),
+        }
     if experts:
         extents["expert"] = experts.count
         if experts.shared:

@@ -91,12 +91,14 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.qkv_bias,
         model.attention.value_dim_name,
         model.attention.latent is not None,
+        model.attention.sparse is not None,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
+        step.expanded,
     )
     return _table(form)
 
@@ -111,17 +113,25 @@ class _Form(NamedTuple):
     qkv_bias: bool
     value_dim: str
     latent: bool
+    sparse: bool
     squares: bool
     experts: bool
     shared: bool
     last: bool
     cached: bool
     sampled: bool
+    expanded: bool
 
 
 @cache
 def _table(form: _Form) -> Table:
-    table = _attention(form) | (_latent(form) if form.latent else {}) | _feed_forward(form) | _ends(form)
+    table = (
+        _attention(form)
+        | (_latent(form) if form.latent else {})
+        | (_sparse(form) if form.sparse else {})
+        | _feed_forward(form)
+        | _ends(form)
+    )
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
 
 
@@ -206,9 +216,28 @@ def _latent(form: _Form) -> dict[str, Sharded]:
     table |= {n: _alike(*heads) for n in ("w_k", "w_v")}
     table |= {n: _alike(*heads, *keys) for n in ("k_nope", "k", "v")}
     table |= {f"latent_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    if form.expanded:
+        table |= {f"{n}_expanded": _alike(*heads, *kept) for n in "kv"}
     table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_scaled", "q_absorbed", "attention_latent")}
     if form.cached and form.shared_dim == "key":
         table["attention_latent"] = _alike(*heads, lane)
+    return table
+
+
+def _sparse(form: _Form) -> dict[str, Sharded]:
+    """The indexer is of all heads, so that no group cuts it; its cache lies as that of the latent does.
+
+    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice.
+    """
+    queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"batch", "seq"}))
+    keys, lane = tuple(cut for cut in queries.cuts if cut.dim == "batch"), (Cut("key_lane", "slices"),)
+    kept = lane if form.shared_dim == "key" else keys
+    table = {n: Sharded(WHOLE, queries) for n in ("index_q", "index_factor")}
+    table["index_k"] = Sharded(WHOLE, Sharding(keys))
+    table |= {n: _alike(*keys) for n in ("index_k_normed", "index_k_rotated")}
+    table |= {n: _alike(*queries.cuts) for n in ("index_q_rotated", "selected")}
+    table |= {f"index_k_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    table |= {n: Sharded(Sharding(lane), WHOLE) for n in ("best_score", "best_key")}
     return table
 
 

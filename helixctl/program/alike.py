@@ -9,13 +9,17 @@ from helixctl.dag import (
     Attention,
     Best,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Dag,
+    Expand,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Sample,
     ScaleQueries,
+    Select,
     Value,
 )
 from helixctl.dag.function import function_of
@@ -65,10 +69,10 @@ class Programs:
             if task.is_collective:
                 yield self._exchange(own)
             elif isinstance(
-                task.op, Rotate | Attention | RotateAt | ScaleQueries | CachedAttention
+                task.op, Rotate | Attention | RotateAt | ScaleQueries | CachedAttention | Select | CachedSelect
             ):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
-            elif isinstance(task.op, CacheWrite | PartialAttention):  # on the lane as well
+            elif isinstance(task.op, CacheWrite | Expand | PartialAttention | PartialSelect):  # on the lane as well
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
             elif isinstance(task.op, Best):  # on the first token of the share
                 yield self._dag.value[own.inputs[0]].region[1]

@@ -11,26 +11,31 @@ from helixctl.dag import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Narrow,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
     Scale,
     ScaleQueries,
+    Select,
     SquareSums,
     Task,
     TokenGate,
@@ -71,17 +76,21 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _rotate_at(draft, task, task.op)
         case ScaleQueries():
             _scale_queries(draft, task, task.op)
+        case Expand():
+            _expand(draft, task)
         case CacheWrite():
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
             _cached_attention(draft, task)
+        case Select() | CachedSelect() | PartialSelect():
+            _select(draft, task)
         case Sample():
             _sample(draft, task)
         case SquareSums():
             _square_sums(draft, task)
         case NormBySums():
             _norm_by_sums(draft, task)
-        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | Best() | Choose():
+        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | MergeSelect() | Best() | Choose():
             _of_plain(draft, task)
 
 
@@ -102,7 +111,7 @@ def _of_plain(draft: Draft, task: Task) -> None:
     Some kernels take several axes as one, so that their operands must have no holes.
     """
     weights = [v for v in task.inputs if draft.is_weight(v)]
-    lie = draft.plain if isinstance(task.op, Norm | Merge | Choose) else draft.packed
+    lie = draft.plain if isinstance(task.op, Norm | Merge | MergeSelect | Choose) else draft.packed
     reads = [lie(v).view for v in task.inputs if v not in weights]
     writes = [draft.new(value).view for value in task.outputs]
     _kernel(draft, task, reads, writes, tuple(held(draft, v) for v in weights))
@@ -240,14 +249,30 @@ def _cache_write(draft: Draft, task: Task) -> None:
     _kernel(draft, task, [*news, *counts], writes, constants=(_positions(draft, caches[0]),))
 
 
+def _expand(draft: Draft, task: Task) -> None:
+    """The weights as they are loaded: a decode step takes them so."""
+    x, w_k, w_v, *counts = task.inputs
+    reads = [draft.plain(x).view] + [_of_sequences(draft, count, x) for count in counts]
+    writes = [draft.new(out_id).view for out_id in task.outputs]
+    _kernel(draft, task, reads, writes, (held(draft, w_k), held(draft, w_v)), (_positions(draft, x),))
+
+
 def _cached_attention(draft: Draft, task: Task) -> None:
     q, k, v, *counts = task.inputs[:5]
     reads = [draft.plain(x).view for x in (q, k, v)] + [_of_sequences(draft, count, q) for count in counts]
+    reads += [draft.plain(x).view for x in task.inputs[5:] if not draft.is_weight(x)]  # the keys that were chosen
     if len(task.outputs) > 1:
         writes = [draft.new(out_id).view for out_id in task.outputs]
     else:
         writes = [_for_a_gather(draft, task.outputs[0])]
     _kernel(draft, task, reads, writes, _sinks(draft, task), (_positions(draft, k),))
+
+
+def _select(draft: Draft, task: Task) -> None:
+    q, k, factor, *counts = task.inputs
+    reads = [draft.plain(x).view for x in (q, k, factor)] + [_of_sequences(draft, count, q) for count in counts]
+    writes = [draft.new(out_id).view for out_id in task.outputs]
+    _kernel(draft, task, reads, writes, constants=(_positions(draft, k),) if counts else ())
 
 
 def _sample(draft: Draft, task: Task) -> None:
@@ -265,9 +290,9 @@ def _positions(draft: Draft, cache: str) -> Constant:
 
 def _attention(draft: Draft, task: Task, op: Attention) -> None:
     """The result is written as the gather that follows, if any, sends it."""
-    qkv = [draft.plain(v).view for v in task.inputs[:3]]
+    qkv = [draft.plain(v).view for v in task.inputs if not draft.is_weight(v)]  # and the keys that were chosen, if any
     start, stop = draft.dag.value[task.inputs[0]].region[1]
-    mask = mask_of(op, start, stop - start, qkv[0].dtype)
+    mask = mask_of(op, start, stop - start, qkv[0].dtype) if op.top_k is None else None
     constants = () if mask is None else (draft.constant(mask),)
     _kernel(draft, task, qkv, [_for_a_gather(draft, task.outputs[0])], _sinks(draft, task), constants)
 

@@ -8,6 +8,7 @@ from helixctl.spec.attention import (
     LongRopeScaling,
     PositionScalingSpec,
     RotarySpec,
+    SparseSpec,
     YarnScaling,
 )
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
@@ -59,6 +60,7 @@ __all__ = [
     "RouterSpec",
     "SamplingSpec",
     "SharedExpertSpec",
+    "SparseSpec",
     "Spec",
     "Step",
     "StepName",

@@ -147,6 +147,29 @@ class LatentSpec(Spec):
     norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
 
 
+class SparseSpec(Spec):
+    """A sparse choice of keys (DeepSeek Sparse Attention, 2025): an indexer scores them, and the best are attended to.
+
+    The indexer has heads of queries, made of the vector that the queries of a latent are made of, and one head of keys,
+    normalised by a layer norm. Of both the first ``rope_dim`` dims of the latent are rotated. A key's score is the sum
+    over the heads of relu(q k) times a factor that the token gives each head.
+
+    Attributes:
+        heads, head_dim: of the indexer.
+        top_k: keys that a token attends to at most.
+        interleaved: the rotary embedding turns neighbouring dims, whatever that of the heads does.
+        norm_eps: of the norm of the indexer's keys.
+        shared: the layer has no indexer and attends to the keys that the layer before has chosen, or shares.
+    """
+
+    heads: Count
+    head_dim: Count
+    top_k: Count
+    interleaved: Annotated[bool, Field(strict=True)] = False
+    norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
+    shared: Annotated[bool, Field(strict=True)] = False
+
+
 class AttentionSpec(Spec):
     """Grouped-query attention; with as many ``kv_heads`` as ``heads``, multi-head attention.
 
@@ -171,6 +194,7 @@ class AttentionSpec(Spec):
         sinks: every head attends to a learned logit besides, which has no value.
         latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
             so that kv_heads is 1; None: of the hidden state.
+        sparse: a token attends to the keys that an indexer chooses; None: to all that are not masked.
         value_scale: what values are multiplied by.
         position_scaling: a number of its position that every query is multiplied by, rotated or not; None: none.
     """
@@ -193,6 +217,7 @@ class AttentionSpec(Spec):
     soft_cap: Positive | None = added(None)
     sinks: Annotated[bool, Field(strict=True)] = added(default=False)
     latent: LatentSpec | None = added(None)
+    sparse: SparseSpec | None = added(None)
     position_scaling: PositionScalingSpec | None = added(None)
     value_scale: Positive = added(1.0)
 
@@ -271,6 +296,17 @@ class AttentionSpec(Spec):
             raise Contradiction(f"{unknown[0]}: what is made of a latent has none", unknown[0])
         if self.rotary is None:
             raise Contradiction("a latent has a rotated key, and there is no rotary embedding", "latent")
+        return self
+
+    @model_validator(mode="after")
+    def _an_indexer_reads_a_latent(self) -> Self:
+        if self.sparse is None:
+            return self
+        if self.latent is None or self.latent.q_rank is None:
+            raise Contradiction("a sparse choice of keys is of a latent with a q_rank", "sparse")
+        if self.latent.rope_dim > self.sparse.head_dim:
+            message = f"sparse.head_dim {self.sparse.head_dim} is less than latent.rope_dim {self.latent.rope_dim}"
+            raise Contradiction(message, "sparse")
         return self
 
     @property

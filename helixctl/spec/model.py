@@ -181,6 +181,19 @@ class ModelSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _shared_choices_are_made(self) -> Self:
+        """What a layer shares is there: the layer before chooses as many keys, or shares them."""
+        sparse = {kind: self.alike(kind).attention.sparse for kind in self.kinds}
+        before = None
+        for layer in range(self.layers):
+            its = sparse[self.kind(layer)]
+            if its and its.shared and (before is None or before.top_k != its.top_k):
+                what = f"layer {layer} shares a choice of {its.top_k} keys, and the layer before it makes none"
+                raise Contradiction(what, "pattern" if self.pattern else "attention")
+            before = its
+        return self
+
+    @model_validator(mode="after")
     def _blocks_mask_alike(self) -> Self:
         for block in self.blocks or ():
             if block.attention and block.attention.causal != self.attention.causal:

@@ -11,7 +11,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import SamplingSpec, StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
-from tests.runtime.models import BIASED, EXPERTS, GROUPED, LATENT, REAL, merged, plan_for
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, LATENT, REAL, SPARSE, merged, plan_for
 
 # The paper's model, made so small that a dag fits on some pages.
 DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
@@ -57,11 +57,13 @@ def _steps(
     return made
 
 
-def _latent(groups: int, slices: int, *, steps: bool = False, **axes: Any) -> Callable[[], Plan]:
+def _latent(
+    groups: int, slices: int, *, steps: bool = False, model: dict[str, Any] = LATENT, layers: int = 1, **axes: Any
+) -> Callable[[], Plan]:
     """A model with latent attention: one pass, or with ``steps`` 6 tokens after each prompt."""
 
     def made() -> Plan:
-        plan = plan_for(merged(LATENT, {"layers": 1, "dtype": "float64"}), (4, 5), groups, slices, **axes)
+        plan = plan_for(merged(model, {"layers": layers, "dtype": "float64"}), (4, 5), groups, slices, **axes)
         if not steps:
             return plan
         work = plan.workload.model_copy(update={"output_len": 6, "prefill_tokens": 8})
@@ -88,8 +90,13 @@ STEPS: dict[str, StepName] = {
     "prefill, sharded": "prefill",
     "decode, drawn": "decode",
     "prefill, drawn in stages": "prefill",
+    "decode, sparse by key": "decode",
+    "decode, sparse": "decode",
+    "prefill, sparse by batch": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, latent expanded": "prefill",
+    "prefill, latent expanded by key": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
 SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
@@ -109,6 +116,9 @@ DIFFERENT = {
     "layers": 3, "pattern": ["main", "mixture"],
     "blocks": [{"name": "mixture", "feed_forward": {"intermediate_size": 7, "gated": True, **EXPERTS}}],
 }  # fmt: skip
+# Two layers choose keys, and the one between them shares the choice of the first.
+_SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "shared": True}}
+SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -172,6 +182,13 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "latent, by batch": _latent(2, 2, slicing="batch", combine="reduce"),
     "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
     "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
+    "sparse, by query": _latent(2, 2, model=SPARSE, slicing="query"),
+    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=3, pipeline=2, stages="2-1"),
+    "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
+    "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
+    "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
+    "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip

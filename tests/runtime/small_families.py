@@ -59,6 +59,12 @@ _LATENT: Final = {
     "v_head_dim": 14, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 12,
     "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
 }  # fmt: skip
+# Rows of fewer tokens than index_topk and of more; layers that share a choice, and ones that make a second one.
+_SPARSE: Final = {**_LATENT, "index_n_heads": 7, "index_head_dim": 10, "index_topk": 8}
+_SHARING: Final = {
+    "num_hidden_layers": 4, "indexer_types": ["full", "shared", "full", "shared"],
+    "mlp_layer_types": ["dense", "sparse", "sparse", "dense"],
+}  # fmt: skip
 
 _MIMO: Final = {
     "num_hidden_layers": 3, "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
@@ -114,6 +120,9 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "deepseek_v2 without a rank of queries": ("deepseek_v2", {**_LATENT, "q_lora_rank": None}),
     "deepseek_v3": ("deepseek_v3", {**_LATENT, "rope_parameters": _MSCALE}),
     "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
+    "deepseek_v32": ("deepseek_v32", {**_SPARSE, "rope_parameters": _MSCALE}),
+    "glm_moe_dsa": ("glm_moe_dsa", _SPARSE),
+    "glm_moe_dsa, shared choices": ("glm_moe_dsa", {**_SPARSE, **_SHARING}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
     "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),

@@ -599,6 +599,19 @@ def test_a_latent_absorbed(dtype: str, layout: str, step: StepName) -> None:
     check(lower(plan, step=step))
 
 
+@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
+def test_a_cache_of_latents_expanded(dtype: str, layout: str) -> None:
+    """Keys and values of all positions for which there is room: nothing waits for the host."""
+    groups, slices, axes = CACHES[layout]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    model = ModelSpec.model_validate(merged(WIDE_LATENT, {"dtype": dtype}))
+    plan = sketched(model, work, groups, slices, **axes, latent_prefill="expanded")
+    dag = lower(plan, step="prefill")
+    assert "expand" in {task.kind for task in dag.tasks}
+    check(dag)
+
+
 # Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.
 SCORES: dict[str, dict[str, Any]] = {
     "window": {"sliding_window": 5},

@@ -215,9 +215,23 @@ def test_sequences_that_end(name: str) -> None:
     assert np.array_equal(tokens[tokens >= 0], all_tokens[tokens >= 0])
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, max_examples=15)
+TRIALS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+
+
+@settings(TRIALS, max_examples=6)
 @given(step_plans(), st.integers(0, 99))
 def test_random_plans(plan: Plan, seed: int) -> None:
+    generated_as_by_the_page(plan, seed)
+
+
+@pytest.mark.sweep
+@settings(TRIALS, max_examples=20)
+@given(step_plans(), st.integers(0, 99))
+def test_more_random_plans(plan: Plan, seed: int) -> None:
+    generated_as_by_the_page(plan, seed)
+
+
+def generated_as_by_the_page(plan: Plan, seed: int) -> None:
     """Models, layouts and lengths of which none divides another."""
     assume(plan.model.vocabulary is not None)
     random, work = np.random.default_rng(seed), plan.step("prefill")

@@ -38,6 +38,15 @@ STEPS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "key": (2, 2, {"slicing": "key"}),
     "key of three": (1, 3, {"slicing": "key", "combine": "reduce", "key_block": 4}),
     "key, empty lanes": (1, 4, {"slicing": "key", "key_block": 16}),
+    "expanded, one device": (1, 1, {"latent_prefill": "expanded"}),
+    "expanded, groups": (4, 1, {"combine": "reduce", "latent_prefill": "expanded"}),
+    "expanded, batch": (2, 2, {"slicing": "batch", "latent_prefill": "expanded"}),
+    "expanded, key": (2, 2, {"slicing": "key", "latent_prefill": "expanded"}),
+    "expanded, key, empty lanes": (
+        1,
+        4,
+        {"slicing": "key", "key_block": 16, "combine": "reduce", "latent_prefill": "expanded"},
+    ),
     "key, stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2, "residual": "sharded"}),
 }
 SCALED = {"position_scaling": {"factor": 0.6, "tokens": 4}}

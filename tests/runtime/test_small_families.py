@@ -85,6 +85,9 @@ def test_greedy_tokens(name: str, tmp_path: Path) -> None:
     chosen = every[:: len(every) // 4]
     slicings = {layout.slicing for layout in chosen}
     chosen += [next(x for x in every if x.slicing == other) for other in {"batch", "key"} - slicings]
+    # Latents are expanded in prefill as well, if the model has some: with groups alone, and in each slicing.
+    expanded = [x for x in every if x.latent_prefill == "expanded" and x.devices > 1]
+    chosen += [next(x for x in expanded if x.slicing == its) for its in dict.fromkeys(x.slicing for x in expanded)]
     for number, layout in enumerate(chosen):
         check(known, layout, NEW if number == 0 else 6)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, YarnScaling
+from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, SparseSpec, YarnScaling
 from helixctl.spec.hugging_face import model_types
 from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.hugging_face.without_effect import without_effect
@@ -73,6 +73,8 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "dots1": OF_DEEPSEEK,
     "deepseek_v2": OF_DEEPSEEK | LATENT,
     "deepseek_v3": OF_DEEPSEEK | LATENT,
+    "deepseek_v32": OF_DEEPSEEK | LATENT,
+    "glm_moe_dsa": OF_DEEPSEEK | LATENT,
     "kimi_k2": OF_DEEPSEEK | LATENT,
     "kimi_k25_text": OF_DEEPSEEK | LATENT,
     "glm4_moe": OF_DEEPSEEK,
@@ -465,6 +467,64 @@ class TestLatent:
     )
     def test_what_is_refused(self, changes: dict[str, Any], tmp_path: Path) -> None:
         assert diagnostics(write(tmp_path, "deepseek_v3", **changes))
+
+
+class TestSparse:
+    """A sparse choice of keys: DeepSeek V3.2 and GLM-5."""
+
+    INDEXER: ClassVar[dict[str, Any]] = {"index_n_heads": 5, "index_head_dim": 12, "index_topk": 9}
+
+    @pytest.mark.parametrize(("family", "neighbours"), [("deepseek_v32", False), ("glm_moe_dsa", True)])
+    def test_indexer(self, family: str, neighbours: bool, tmp_path: Path) -> None:
+        """The indexer of GLM turns neighbouring dims, that of DeepSeek halves; the heads of both turn neighbours."""
+        spec = load_model(write(tmp_path, family, **self.INDEXER)).attention
+        assert spec.sparse == SparseSpec(heads=5, head_dim=12, top_k=9, interleaved=neighbours)
+        assert spec.rotary
+        assert spec.rotary.interleaved
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"indexer_types": ["full", "full", "shared", "full", "shared"]},
+            {"index_topk_pattern": "FFSFS"},
+            {"index_topk_pattern": ["full", "full", "shared", "full", "shared"]},
+            {"index_topk_freq": 2},
+            {"index_topk_freq": 2, "index_skip_topk_offset": 4},
+            {"index_topk_freq": 3, "index_skip_topk_offset": 1},
+            {"index_topk_freq": 0},
+            {"index_topk_pattern": "FFFFF", "indexer_types": ["full", "shared", "shared", "shared", "full"]},
+        ],
+    )
+    def test_layers_that_share_are_those_of_transformers(self, changes: dict[str, Any], tmp_path: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        file = write(tmp_path, "glm_moe_dsa", num_hidden_layers=5, first_k_dense_replace=2, **self.INDEXER, **changes)
+        model = load_model(file)
+        theirs = transformers.AutoConfig.for_model(**json.loads(Path(file).read_text()))
+        alike = [model.alike(model.kind(layer)) for layer in range(5)]
+        assert all(layer.attention.sparse for layer in alike)
+        shared = ["shared" if its.attention.sparse and its.attention.sparse.shared else "full" for its in alike]
+        assert shared == theirs.indexer_types
+        assert ["sparse" if its.feed_forward.experts else "dense" for its in alike] == theirs.mlp_layer_types
+
+    @pytest.mark.parametrize(
+        ("family", "changes"),
+        [
+            ("glm_moe_dsa", {"indexer_types": ["shared", "full", "full"]}),
+            ("glm_moe_dsa", {"indexer_types": ["full"]}),
+            ("glm_moe_dsa", {"index_topk_pattern": "FX"}),
+            ("glm_moe_dsa", {"indexer_rope_interleave": False}),
+            ("deepseek_v32", {"rope_interleave": False}),
+            ("deepseek_v32", {"index_head_dim": 6}),
+            ("deepseek_v32", {"mlp_layer_types": ["dense"]}),
+            ("deepseek_v32", {"indexer_types": ["full"] * 3}),
+            ("deepseek_v32", {"layer_types": ["full_attention"] * 3}),
+            ("deepseek_v32", {"q_lora_rank": None}),
+            ("llama", {"layer_types": ["indexed_attention"] * 3}),
+        ],
+    )
+    def test_what_is_refused(self, family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+        own = self.INDEXER if family != "llama" else {}
+        assert diagnostics(write(tmp_path, family, **own | changes))
 
 
 class TestRefusals:

@@ -15,27 +15,32 @@ from helixctl.dag import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Dag,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Narrow,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
     Scale,
     ScaleQueries,
+    Select,
     SquareSums,
     TokenGate,
 )
@@ -105,7 +110,24 @@ class Kernels:
                 (first, _), _ = self._dag.value[action.task.inputs[0]].region
                 seed, length, count = reads[1:]
                 return kernels.sample(sampling, reads[0], (seed, length, count), first, out)
-            case RotateAt() | CacheWrite() | CachedAttention() | PartialAttention() | Merge() | Best() | Choose():
+            case Select():
+                q, k, factor = reads
+                start = self._dag.value[action.task.inputs[0]].region[1][0]
+                return kernels.select(op, (q, k, factor), start, out)
+            case MergeSelect():
+                return kernels.merge_select(reads[0], reads[1], out)
+            case (
+                RotateAt()
+                | CacheWrite()
+                | Expand()
+                | CachedAttention()
+                | PartialAttention()
+                | Merge()
+                | Best()
+                | Choose()
+            ):
+                return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
+            case CachedSelect() | PartialSelect():
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
         return self._with_weights(action, reads, out)
 
@@ -123,15 +145,27 @@ class Kernels:
                 *news, length, count = reads
                 caches = [_keys(t) for t in writes]
                 return kernels.cache_write(news, length, count, self._lane(action, constants[0]), caches)
+            case Expand():
+                x, length, count = reads
+                weights = tuple(self._weights.raw(each) for each in action.weights)
+                lane, (k, v) = self._lane(action, constants[0]), (_keys(t) for t in writes)
+                return kernels.expand(_keys(x), (weights[0], weights[1]), (length, count), lane, k, v)
             case CachedAttention() | PartialAttention():
-                q, k, v, length, count = reads
+                q, k, v, length, count, *chosen = reads
+                selected = chosen[0] if chosen else None
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 lane, start = self._lane(action, constants[0]), first.region[1][0]
                 both, counts = (_keys(k), _keys(v)), (length, count)
                 if len(writes) == 1:
-                    return kernels.cached_attention(op, q, both, counts, lane, start, writes[0], None, sinks)
+                    return kernels.cached_attention(op, q, both, counts, lane, start, writes[0], None, sinks, selected)
                 part, lse = (t.squeeze(1) for t in writes)
-                return kernels.cached_attention(op, q, both, counts, lane, start, part, lse)
+                return kernels.cached_attention(op, q, both, counts, lane, start, part, lse, None, selected)
+            case CachedSelect() | PartialSelect():
+                q, k, factor, length, count = reads
+                lane, start = self._lane(action, constants[0]), first.region[1][0]
+                *best, keys = (t.squeeze(1) if len(writes) > 1 else t for t in writes)
+                indexed = (q, _keys(k), factor)
+                return kernels.cached_select(op, indexed, (length, count), lane, start, keys, *best)
             case Merge(width):
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0], sinks)
@@ -201,10 +235,12 @@ class Kernels:
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
+        start = self._dag.value[action.task.inputs[0]].region[1][0]
+        if op.top_k is not None:
+            return kernels.sparse_attention(op, qkv[:3], qkv[3], start, out)
         masks = [(c, self._memory.tensor(self._program.constants[c])) for c in action.constants]
         mask = next(((c, numbers) for c, numbers in masks if isinstance(c, program.CausalMask)), None)
         sinks = self._weights.raw(action.weights[0]) if action.weights else None
-        start = self._dag.value[action.task.inputs[0]].region[1][0]
         backend = kernels.backend_of(op, qkv, start, sinks=sinks is not None)
         if backend is not None:
             self.attention.add(backend)

@@ -23,6 +23,7 @@ _HEADS = ("lm_head.", "head.", "output.", "output_layer.", "embed_out.", "unembe
 
 _HIDDEN: Axes = (("hidden",),)
 _QUERY, _KEY, _DIM = ("head", "head_dim"), ("kv_head", "head_dim"), ("head_dim",)
+_INDEX_KEY = ("kv_head", "index_dim")  # of an indexer
 _IN, _OUT = (("ffn",), ("hidden",)), (("hidden",), ("ffn",))
 
 # The stored name in a layer and the dims that each stored axis merges. Linear layers are stored (out, in).
@@ -37,6 +38,10 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "q_norm": ("self_attn.q_norm.weight", (_DIM,)),
     "k_norm": ("self_attn.k_norm.weight", (_DIM,)),
     "sinks": ("self_attn.sinks", (("head",),)),
+    "w_index_k": ("self_attn.indexer.wk.weight", (_INDEX_KEY, ("hidden",))),
+    "w_index_factor": ("self_attn.indexer.weights_proj.weight", (("index_head",), ("hidden",))),
+    "index_k_norm": ("self_attn.indexer.k_norm.weight", (("index_dim",),)),
+    "index_k_norm_bias": ("self_attn.indexer.k_norm.bias", (("index_dim",),)),
     "w_o": ("self_attn.o_proj.weight", (("hidden",), _QUERY)),
     "b_o": ("self_attn.o_proj.bias", _HIDDEN),
     "feed_forward_norm": ("post_attention_layernorm.weight", _HIDDEN),
@@ -75,6 +80,7 @@ _LATENT: dict[str, tuple[str, Axes]] = {
     "w_q_down": ("self_attn.q_a_proj.weight", (("q_rank",), ("hidden",))),
     "q_down_norm": ("self_attn.q_a_layernorm.weight", (("q_rank",),)),
     "w_q": ("self_attn.q_b_proj.weight", (_QUERY, ("q_rank",))),
+    "w_index_q": ("self_attn.indexer.wq_b.weight", (("index_head", "index_dim"), ("q_rank",))),
     "kv_down_norm": ("self_attn.kv_a_layernorm.weight", (("kv_rank",),)),
 }
 _DOWN, _UP = "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight"

@@ -17,6 +17,8 @@ _CLASSES: Final = {
     "deepseek_v3": "deepseek.DeepseekV3",
     "kimi_k2": "deepseek.KimiK2",
     "kimi_k25_text": "deepseek.KimiK25Text",
+    "deepseek_v32": "sparse.DeepseekV32",
+    "glm_moe_dsa": "sparse.GlmMoeDsa",
     "dots1": "mixtures.Dots1",
     "llama": "dense.Llama",
     "llama4_text": "llama4.Llama4Text",

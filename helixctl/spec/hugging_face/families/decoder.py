@@ -16,7 +16,7 @@ Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Activation = Literal["gelu", "relu", "silu", "gelu_pytorch_tanh", "relu2"]
-LayerType = Literal["full_attention", "sliding_attention"]
+LayerType = Literal["full_attention", "sliding_attention", "indexed_attention", "deepseek_sparse_attention"]
 
 
 class Derived(NamedTuple):
