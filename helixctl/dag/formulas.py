@@ -41,6 +41,7 @@ from helixctl.dag.ops import (
     TokenGate,
 )
 from helixctl.dag.reach import causal_pairs, first_key, reaches_back
+from helixctl.dag.storage import held_nbytes
 
 _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
@@ -149,7 +150,9 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     match op:
         case Embed():
             ids, table = inputs
-            return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+            held = held_nbytes(table, tensors)
+            read = min(outputs[0].nbytes * held // max(1, table.nbytes), held)
+            return ids.nbytes + outputs[0].nbytes + read
         case CachedAttention() | PartialAttention():
             q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
@@ -175,7 +178,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             x, gates, *weights = inputs
             held = weights[0].shape[0]
             used = min(held, math.prod(x.shape[:-1]) * op.top_k)
-            read = sum(w.nbytes for w in weights) // held * used
+            read = sum(held_nbytes(w, tensors) for w in weights) // held * used
             return x.nbytes + gates.nbytes + read + outputs[0].nbytes
         case Broadcast() | SendReceive():
             return (outputs or inputs)[0].nbytes
@@ -192,7 +195,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:
-            return sum(v.nbytes for v in (*inputs, *outputs))
+            return sum(held_nbytes(v, tensors) for v in inputs) + sum(v.nbytes for v in outputs)
 
 
 def _common(a: Value, b: Value) -> int:

@@ -25,9 +25,13 @@ from helixctl.spec.model import (
 )
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step, StepName
+from helixctl.spec.stored import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, StoredSpec, stored_as
 
 __all__ = [
     "DTYPE_NBYTES",
+    "GGUF_BLOCKS",
+    "NUMBER_BITS",
+    "SCALE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
     "BlockSpec",
@@ -60,9 +64,11 @@ __all__ = [
     "Spec",
     "Step",
     "StepName",
+    "StoredSpec",
     "VocabularySpec",
     "WorkloadSpec",
     "YarnScaling",
     "accumulator",
     "added",
+    "stored_as",
 ]

@@ -15,7 +15,7 @@ from helixctl.spec.base import Dtype
 from helixctl.spec.cluster import ClusterSpec, no_peak
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.fields import shown
-from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
+from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config, quantisation_beside
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.named import named_cluster
 from helixctl.spec.named_models import named_config
@@ -178,7 +178,9 @@ def validate_model(
     origins: tuple[Origin, ...] = ()
     notes: tuple[str, ...] = ()
     if _is_hugging_face(data):
-        found, findings = model_of_config(data, file)
+        beside = quantisation_beside(file)
+        more = parse_mapping(read_text(str(beside), wanted="model"), str(beside)) if beside else None
+        found, findings = model_of_config(data, file, more)
         if findings:
             raise HelixError(placed(findings, text, file))
         data, origins, notes = found
