@@ -16,6 +16,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.compare import model_differences
 from helixctl.spec import ModelSpec
+from helixctl.spec.gguf import is_gguf
 from helixctl.spec.hugging_face import CONFIG_NAME
 from helixctl.spec.load import load_model
 
@@ -39,7 +40,7 @@ def check_config(weights: str | None, plans: Sequence[Plan], *, as_planned: bool
     if weights is None:
         return
     path = Path(weights)
-    config = (path if path.is_dir() else path.parent) / CONFIG_NAME
+    config = path if is_gguf(weights) else (path if path.is_dir() else path.parent) / CONFIG_NAME
     if not config.is_file():
         return
     try:

@@ -12,7 +12,7 @@ from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
-from helixctl.spec.hugging_face.quantised import IN_A_FILE_OF_ITS_OWN, Quantisation, quantisation_of
+from helixctl.spec.hugging_face.quantised import IN_A_FILE_OF_ITS_OWN, Quantised, quantisation_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
 from helixctl.spec.hugging_face.stored_weights import stored_fields
 from helixctl.spec.hugging_face.text_model import text_model
@@ -46,7 +46,7 @@ _NOTHING: Final = ReadConfig({}, ())
 
 
 def model_of_config(
-    config: Mapping[str, Any], file: str, beside: Mapping[str, Any] | None = None
+    config: Mapping[str, Any], file: str, beside: Mapping[str, Any] | None = None, types: Quantised | None = None
 ) -> tuple[ReadConfig, list[Finding]]:
     """What a config says; or what is wrong, and then the first is empty.
 
@@ -54,9 +54,10 @@ def model_of_config(
         config: the config, read from its file.
         file: the file's path, which names a model that has no name of its own; "-" is standard input.
         beside: the hf_quant_config.json of its folder, which counts where the config itself has no quantisation.
+        types: how weights are stored, where it is not the config that says it.
     """
     text = text_model(config)
-    found, findings = _model_of(text.config, file, beside or {})
+    found, findings = _model_of(text.config, file, beside or {}, types)
     if findings:
         return _NOTHING, text.placed(findings)
     left_out = [f"left out: {what}" for what in text.left_out]
@@ -64,7 +65,9 @@ def model_of_config(
     return ReadConfig(found.data, origins, (*left_out, *found.notes)), []
 
 
-def _model_of(config: Mapping[str, Any], file: str, beside: Mapping[str, Any]) -> tuple[ReadConfig, list[Finding]]:
+def _model_of(
+    config: Mapping[str, Any], file: str, beside: Mapping[str, Any], types: Quantised | None
+) -> tuple[ReadConfig, list[Finding]]:
     """The same of a config of a text model alone."""
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
@@ -83,7 +86,8 @@ def _model_of(config: Mapping[str, Any], file: str, beside: Mapping[str, Any]) -
     if decoder is not None:
         findings += [*contradictions(decoder), *said_again(config, decoder)]
     key = next((key for key in QUANTISED if config.get(key)), None)
-    quantisation, unknown = quantisation_of(config, key) if key else quantisation_of(beside, IN_A_FILE_OF_ITS_OWN)
+    said, unknown = quantisation_of(config, key) if key else quantisation_of(beside, IN_A_FILE_OF_ITS_OWN)
+    quantisation = types or said
     findings += unknown if key else [replace(item, path=(), of_key=False) for item in unknown]
     if findings or decoder is None:
         return _NOTHING, findings
@@ -94,7 +98,7 @@ def _model_of(config: Mapping[str, Any], file: str, beside: Mapping[str, Any]) -
     apart = {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
     by_field |= _of_both(by_field, apart, decoder.num_hidden_layers)
     if quantisation:
-        where, path = (key, (key,)) if key else (QUANTISATION_NAME, ())
+        where, path = (key, (key,)) if key else (quantisation.method if types else QUANTISATION_NAME, ())
         fields = stored_fields(_nested(tuple(by_field.values())), quantisation)
         by_field |= {(name,): Origin((name,), str(where), path, value) for name, value in fields.items()}
     origins = tuple(by_field.values())
@@ -124,7 +128,7 @@ def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
         yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
 
 
-def _of_storage(quantisation: Quantisation | None, dtype: str) -> Iterator[str]:
+def _of_storage(quantisation: Quantised | None, dtype: str) -> Iterator[str]:
     """That weights are stored in another form than they are computed in."""
     if quantisation:
         yield (

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from helixctl.spec.explain import Finding
 from helixctl.spec.fields import dotted, shown
@@ -42,6 +42,21 @@ class Scheme:
         """(outputs, inputs) that share a scale."""
         outputs, inputs = self.stored.get("block", (None, None))
         return outputs, inputs
+
+
+class Quantised(Protocol):
+    """What says of each module how it is stored: a config's quantisation, or the types of a file's tensors."""
+
+    @property
+    def method(self) -> str:
+        """Its name."""
+
+    @property
+    def named(self) -> bool:
+        """Whether modules are quantised by their names alone, so that of several possible names one counts."""
+
+    def scheme(self, module: str) -> Scheme | None:
+        """How a module is stored, ``model.layers.0.self_attn.q_proj``; None: in the dtype of the model."""
 
 
 class Names:
@@ -99,9 +114,10 @@ class Quantisation:
 
     def scheme(self, module: str) -> Scheme | None:
         """How a module is stored, ``model.layers.0.self_attn.q_proj``; None: in the dtype of the model."""
-        if module in self._kept or (self.experts_only and ".experts" not in module):
+        name = module.rpartition(".")[2]
+        if name == "embed_tokens" or (name == "lm_head" and not self.heads):
             return None
-        if module.rpartition(".")[2] == "lm_head" and not self.heads:
+        if module in self._kept or (self.experts_only and ".experts" not in module):
             return None
         return next((scheme for names, scheme in self._targets if names is None or module in names), None)
 

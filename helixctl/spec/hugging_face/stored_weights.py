@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from helixctl.spec.hugging_face.families import pattern_of
-from helixctl.spec.hugging_face.quantised import Quantisation, Scheme
+from helixctl.spec.hugging_face.quantised import Quantised, Scheme
 from helixctl.spec.model import MAIN
 
 # The modules of transformers that have each matrix; of several names the first that the quantisation says anything of.
@@ -42,7 +42,7 @@ _SHARED: Final = {
 Stored = tuple[tuple[str, Scheme], ...]  # the matrices of a layer that are quantised
 
 
-def stored_fields(data: Mapping[str, Any], quantisation: Quantisation) -> dict[str, Any]:
+def stored_fields(data: Mapping[str, Any], quantisation: Quantised) -> dict[str, Any]:
     """The fields ``stored``, ``blocks`` and ``pattern`` of a model document, as far as a quantisation changes them.
 
     Layers that differ in how they are stored, and in nothing else, become blocks of their own.
@@ -64,7 +64,8 @@ def stored_fields(data: Mapping[str, Any], quantisation: Quantisation) -> dict[s
         names.append(kinds[key])
     # The model's own is that of its main block; where no layer is of it, that of the first.
     main = next((stored for (_, stored), name in kinds.items() if name == MAIN), next(iter(kinds))[1])
-    ends = [] if data["vocabulary"].get("tied") else [("w_head", quantisation.scheme("lm_head"))]
+    ends = [("embedding", quantisation.scheme("model.embed_tokens"))]
+    ends += [] if data["vocabulary"].get("tied") else [("w_head", quantisation.scheme("lm_head"))]
     found: dict[str, Any] = {}
     if stored := _specs((*main, *[(name, scheme) for name, scheme in ends if scheme])):
         found["stored"] = stored
@@ -79,7 +80,7 @@ def stored_fields(data: Mapping[str, Any], quantisation: Quantisation) -> dict[s
 
 
 def _of_layer(
-    data: Mapping[str, Any], block: Mapping[str, Any], quantisation: Quantisation, layer: int
+    data: Mapping[str, Any], block: Mapping[str, Any], quantisation: Quantised, layer: int
 ) -> Iterator[tuple[str, Scheme]]:
     attention, network = (block.get(part) or data[part] for part in ("attention", "feed_forward"))
     modules = dict(_ATTENTION)
@@ -96,7 +97,7 @@ def _of_layer(
             yield name, scheme
 
 
-def _scheme(quantisation: Quantisation, modules: list[str]) -> Scheme | None:
+def _scheme(quantisation: Quantised, modules: list[str]) -> Scheme | None:
     """That of the first module, unless what is kept has one of the other names of it."""
     found = [quantisation.scheme(module) for module in modules]
     return None if None in found and not quantisation.named else next(filter(None, found), None)

@@ -11,9 +11,11 @@ from typing import Any, Final
 import torch
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.spec.gguf import is_gguf
 from helixctl.spec.hugging_face import CONFIG_NAME, quantisation_beside
 from helixctl.spec.hugging_face.features import QUANTISED
 from helixctl.spec.hugging_face.quantised import IN_A_FILE_OF_ITS_OWN, Quantisation, quantisation_of
+from helixctl_runtime.tensors.gguf_files import GgufFiles
 from helixctl_runtime.tensors.quantised_matrix import LAYOUTS, QuantisedMatrix
 from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles
 
@@ -129,11 +131,13 @@ class QuantisedFiles(TensorFiles):
 
 
 def files_of(path: str) -> TensorFiles:
-    """The tensors under a path: dequantised as they are read where a config beside them says how they are quantised.
+    """The tensors under a path: dequantised as they are read where a config, or a GGUF file, says how they are stored.
 
     Raises:
         HelixError: HX507, the config's quantisation is not known.
     """
+    if is_gguf(path):
+        return GgufFiles(path)
     where = Path(path)
     config = (where if where.is_dir() else where.parent) / CONFIG_NAME
     quantisation = _quantisation(config)
