@@ -46,6 +46,7 @@ from helixctl.dag.ops import (
     TokenGate,
 )
 from helixctl.dag.reach import causal_pairs, first_key, pairs_of_all, reaches_back
+from helixctl.dag.storage import held_nbytes
 
 _WITHOUT_CACHE: Final = 3  # inputs of a choice of keys: queries, keys and factors
 _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
@@ -204,7 +205,9 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     match op:
         case Embed():
             ids, table = inputs
-            return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+            held = held_nbytes(table, tensors)
+            read = min(outputs[0].nbytes * held // max(1, table.nbytes), held)
+            return ids.nbytes + outputs[0].nbytes + read
         case CachedAttention() | PartialAttention():
             q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
@@ -224,7 +227,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             x, *others = inputs
             positions = math.prod(x.shape[1:4])
             moved = (x.nbytes + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
-            return moved + sum(v.nbytes for v in others)
+            return moved + sum(held_nbytes(v, tensors) for v in others)
         case CachedSelect() | PartialSelect():
             q, k, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
@@ -243,7 +246,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             x, gates, *weights = inputs
             held = weights[0].shape[0]
             used = min(held, math.prod(x.shape[:-1]) * op.top_k)
-            read = sum(w.nbytes for w in weights) // held * used
+            read = sum(held_nbytes(w, tensors) for w in weights) // held * used
             return x.nbytes + gates.nbytes + read + outputs[0].nbytes
         case Broadcast() | SendReceive():
             return (outputs or inputs)[0].nbytes
@@ -260,7 +263,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:
-            return sum(v.nbytes for v in (*inputs, *outputs))
+            return sum(held_nbytes(v, tensors) for v in inputs) + sum(v.nbytes for v in outputs)
 
 
 def _common(a: Value, b: Value) -> int:

@@ -44,6 +44,7 @@ from helixctl.dag.ops import (
     TokenGate,
     contracted,
 )
+from helixctl.dag.storage import Storage
 from helixctl.plan.layout import full_extents
 from helixctl.spec import (
     ExpertsSpec,
@@ -54,6 +55,7 @@ from helixctl.spec import (
     SharedExpertSpec,
     Step,
     VocabularySpec,
+    stored_as,
 )
 
 _TOKENS = ("batch", "seq")
@@ -191,15 +193,19 @@ class _Equations:
         dims: tuple[str, ...],
         init: tuple[float, float] | None = None,
         following: str | None = None,
+        inputs: tuple[str, ...] = (),
     ) -> str:
-        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following)
+        """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
+        spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
+        storage = Storage.of(spec, inputs) if spec else None
+        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
         return name
 
     def activation(self, name: str, *dims: str) -> str:
         return self.tensor(name, "activation", (*_TOKENS, *dims))
 
     def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
-        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)))
+        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)), inputs=contract)
 
     def norm_weight(self, name: str, *dims: str) -> str:
         around = 0.0 if self.model.norm.unit_offset else 1.0
@@ -266,7 +272,7 @@ class _Equations:
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
-        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
+        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init, inputs=("hidden",))
         op = Embed(self.multipliers.embedding, self.multipliers.embedding_in_dtype)
         self.define(0, "embed.lookup", op, (ids, table), self.activation("embedded", "hidden"))
 

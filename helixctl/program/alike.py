@@ -81,7 +81,7 @@ class Programs:
 
     def _kind(self, value: Value) -> object:
         tensor = self._dag.tensor[value.tensor]
-        return tensor.dims, tensor.role, value.shape, value.dtype
+        return tensor.dims, tensor.role, tensor.storage, value.shape, value.dtype
 
     def _exchange(self, own: Own) -> object:
         """What a program follows from of the other ranks' values in a collective."""

@@ -27,9 +27,13 @@ from helixctl.spec.model import (
 )
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step, StepName
+from helixctl.spec.stored import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, StoredSpec, stored_as
 
 __all__ = [
     "DTYPE_NBYTES",
+    "GGUF_BLOCKS",
+    "NUMBER_BITS",
+    "SCALE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
     "BlockSpec",
@@ -64,9 +68,11 @@ __all__ = [
     "Spec",
     "Step",
     "StepName",
+    "StoredSpec",
     "VocabularySpec",
     "WorkloadSpec",
     "YarnScaling",
     "accumulator",
     "added",
+    "stored_as",
 ]

@@ -96,8 +96,10 @@ def test_the_list_has_the_published_sizes() -> None:
                  "Qwen3-30B-A3B": "30.53", "Qwen3-235B-A22B": "235.09", "DeepSeek-V3": "671.03",
                  "Kimi-K2-Instruct": "1026.41", "gpt-oss-120b": "116.83"}  # fmt: skip
     for name, billions in published.items():
-        assert f" {billions} B  bfloat16" in rows[name]
+        assert f" {billions} B  " in rows[name]
     assert "48    2048      32/4  8 of 128" in rows["Qwen3-30B-A3B"]
+    stored = {"DeepSeek-V3": "float8", "gpt-oss-120b": "float4", "Llama-3.1-8B": "bfloat16"}
+    assert {name: rows[name].split()[-1] for name in stored} == stored
 
 
 @pytest.mark.sweep

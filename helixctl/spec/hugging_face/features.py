@@ -88,7 +88,6 @@ _TOLD: Final = {key: (name, when) for name, (keys, when) in _BY_KEY.items() for 
 _BY_TYPE: Final = {"gpt_oss_puzzle": "attention sinks"}
 # Keys that say that weights are stored in another form: planned in the dtype of the computation, and said so.
 QUANTISED: Final = ("quantization_config", "quantization", "compression_config")
-_LAYER_TYPES: Final = {"full_attention", "sliding_attention"}
 _ACTIVATIONS: Final = {"silu", "gelu", "relu", "gelu_pytorch_tanh", "relu2"}
 
 
@@ -174,7 +173,7 @@ def _tag(rope: Mapping[str, Any]) -> str:
 
 def _of_layers(kinds: list[Any], at: DocumentPath, known: Collection[str]) -> Iterator[tuple[str, DocumentPath, Any]]:
     names = {kind for kind in kinds if isinstance(kind, str)}
-    if others := names - _LAYER_TYPES - {*known}:
+    if others := names - ({*known} or {"full_attention"}) - {"sliding_attention"}:
         yield f"layers of {', '.join(sorted(others))}", at, kinds
     elif "sliding_attention" in names and "sliding_attention" not in known:
         yield "alternating sliding and full attention", at, kinds
