@@ -13,6 +13,7 @@ from helixctl.spec.yaml_reader import DocumentPath
 _INNER: Final = "text_config"
 # Outer model_type -> that of the text model, or those that ``text_config`` may have, the first where it does not say.
 _TEXT_MODELS: Final[dict[str, tuple[str, ...]]] = {
+    "gemma4": ("gemma4_text",),
     "kimi_k25": ("kimi_k25_text",),
     "llama4": ("llama4_text",),
     "mistral3": ("mistral", "ministral3", "mistral4"),
@@ -23,7 +24,7 @@ _TIE: Final = "tie_word_embeddings"
 # Whose text model is a whole language model, which ties its own head; elsewhere the whole model ties it.
 _TIED_INSIDE: Final = {"llama4"}
 # Whose whole model ties it where its config does not say.
-_TIED: Final = {"kimi_k25", "mistral3"}
+_TIED: Final = {"gemma4", "kimi_k25", "mistral3"}
 # Outer keys of the whole model that hold for its text model.
 _SHARED: Final = (_TIE, "dtype", "torch_dtype", "architectures", "_name_or_path", "name_or_path",
                   "quantization_config")  # fmt: skip
@@ -31,7 +32,9 @@ _LEFT_OUT: Final = {"vision_config": "the vision model", "audio_config": "the au
 # Tokens that stand for pictures and the like, none of which is in a text, and sizes of what makes them.
 _TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
                   "media_placeholder_token_id", "video_placeholder", "ignore_index", "use_unified_vision_chunk",
-                  "boi_token_index", "eoi_token_index", "image_token_index", "vision_feature_layer",
+                  "boi_token_index", "eoi_token_index", "boi_token_id", "eoi_token_id",
+                  "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id", "vision_soft_tokens_per_image",
+                  "image_token_index", "vision_feature_layer",
                   "projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size",
                   "projection_hidden_size", "projection_layer_norm_eps")  # fmt: skip
 
