@@ -48,6 +48,10 @@ _BESIDE: Final[dict[str, dict[str, Any]]] = {
         "model_type": "pixtral", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2,
         "intermediate_size": 64, "image_size": 28, "patch_size": 14,
     },
+    "gemma4": {
+        "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+        "intermediate_size": 16, "position_embedding_size": 16, "pooling_kernel_size": 1, "patch_size": 4,
+    },
     "llama4": {
         "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
         "patch_size": 14, "projector_input_dim": 16, "projector_output_dim": 16, "vision_output_dim": 16,
@@ -109,6 +113,17 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "num_global_key_value_heads": 3,
             "final_logit_softcapping": 2.0,
             "attention_bias": True,
+        },
+    ),
+    "gemma4 with experts": (
+        "gemma4",
+        {
+            **_GEMMA4,
+            **_MIXED,
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 16,
         },
     ),
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
@@ -239,7 +254,8 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
         with torch.no_grad():
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
             for parameter_name, parameter in [*model.named_parameters(), *biases]:
-                if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
+                if any(word in parameter_name for word in ("norm", "bias", "router.scale", "per_expert_scale")):
+                    # constant as they are made
                     around = 0.0 if "bias" in parameter_name or kind in {"gemma", "gemma2", "gemma3_text"} else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter_name.endswith("sinks"):

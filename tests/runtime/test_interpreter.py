@@ -145,7 +145,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         }
 
     def feed_forward() -> dict[str, Any]:
-        experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
+        experts = draw(mixtures(partitions, max(ways, 2), around=norm.get("place") == "around")) if either() else None
         alone = experts is None or "shared" not in experts
         clamped = experts is not None and alone and either()
         return {
