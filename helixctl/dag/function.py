@@ -252,8 +252,10 @@ class _Equations:
 
     def rotation(self, rotary: RotarySpec, last: int | None = None) -> Rotate | RotateAt:
         """A rotation of the step; ``last``: of the last so many dims of every head."""
-        long = rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
-        return (RotateAt if self.cached else Rotate)(rotary, long, last)
+        positions = self.step.positions if self.cached else self.step.seq_len
+        dims = rotary.dims or last or self.block.attention.head_dim
+        op = RotateAt if self.cached else Rotate
+        return op(rotary.resolved(dims, positions), rotary.is_long(positions), last)
 
     @property
     def scores(self) -> Scores:

@@ -22,6 +22,7 @@ _LONGROPE: Final = {
     "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.5],
     "long_factor": [2.0, 3.0],
 }  # fmt: skip
+_DYNAMIC: Final = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}
 _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
 _WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
@@ -88,6 +89,8 @@ _LLAMA4: Final = {
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
+    "llama with dynamic ntk": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC}),
+    "llama with dynamic ntk, long": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC, "max_position_embeddings": 6}),
     "mistral with a window": ("mistral", {"sliding_window": 7}),
     "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
     "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),

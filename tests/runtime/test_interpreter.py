@@ -62,6 +62,7 @@ ROTARY = [
     {"scaling": {"kind": "linear", "factor": 3.7}},
     {"theta": 9.0, "scaling": LLAMA3},
     {"theta": 9.0, "scaling": YARN, "interleaved": True},
+    {"theta": 9.0, "scaling": {"kind": "dynamic", "factor": 2.5, "original_seq_len": 3}},
     {"theta": 9.0, "scaling": {"kind": "proportional", "pairs": 1, "factor": 1.5}},
     {"theta": 9.0, "dims": 2, "scaling": {
         "kind": "longrope", "short_factors": [1.5], "long_factors": [2.5], "original_seq_len": 4,
