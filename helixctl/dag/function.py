@@ -127,6 +127,13 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
     return "output" if layer == model.layers and not model.vocabulary else f"l{layer - 1}.output"
 
 
+def entering(function: Function, model: ModelSpec, layer: int) -> tuple[str, ...]:
+    """What a layer reads of those before it: the residual stream, and a choice of keys that it shares."""
+    names = [name for equation in function.layers[layer] for name in equation.inputs]
+    made = [name for name in names if name in function.defining and function.defining[name].layer < layer]
+    return tuple(dict.fromkeys([hidden_states(model, layer), *made]))
+
+
 def input_of(model: ModelSpec) -> str:
     """The tensor that enters the first layer, or its embedding; a step may be given ``length`` besides."""
     return "input_ids" if model.vocabulary else "input"

@@ -264,7 +264,6 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
-    reasons += _parted(layout, model)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -333,19 +332,6 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
     cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
     return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
-
-
-def _parted(layout: Layout, model: ModelSpec) -> list[str]:
-    """Why stages cannot be parted so: a choice of keys that layers share stays with a stage."""
-    sizes = layout.layers_of_stages
-    if layout.pipeline == 1 or layout.pipeline > model.layers or (sizes and len(sizes) != layout.pipeline):
-        return []
-    for stage in range(1, layout.pipeline):
-        layers = layout.layers(stage, model)
-        sparse = model.alike(model.kind(layers.start)).attention.sparse
-        if sparse and sparse.shared:
-            return [f"stage {stage} would begin with layer {layers.start}, which shares the choice of keys before it"]
-    return []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
