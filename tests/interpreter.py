@@ -325,9 +325,11 @@ def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array
     low, high, length = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["original_seq_len"]
     wave = one / f * np.float32(2 * math.pi)
     g = np.where(wave > np.float32(length / low), f / factor, f)
-    s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where both factors are one
+        s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
     between = ~(wave < np.float32(length / high)) & ~(wave > np.float32(length / low))
-    return np.where(between, (one - s) * g / factor + s * g, g)
+    with np.errstate(invalid="ignore"):
+        return np.where(between, (one - s) * g / factor + s * g, g)
 
 
 def _yarn(powers: Array, scaling: dict[str, Any], theta: float) -> Array:
@@ -356,6 +358,17 @@ def _rotate_at(call: Call) -> list[Array]:
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
         made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
+
+
+def _scale_queries(call: Call) -> list[Array]:
+    """Multiply every query with the number of its position, a float32."""
+    x, *lengths = call.inputs
+    p = (call.start("seq") + np.arange(x.shape[1]))[None]
+    if lengths:
+        p = p + _of_sequences(call, lengths[0], 1, 0)[:, None]
+    scaling = call.op["scaling"]
+    numbers = 1 + scaling["factor"] * np.log(1.0 + (p + scaling.get("first", 0)) // scaling["tokens"])
+    return [x * numbers.astype(np.float32).astype(x.dtype)[..., None, None]]
 
 
 def _of_sequences(call: Call, counts: Array, own: int, other: int) -> Array:
@@ -393,6 +406,17 @@ def _cache_write(call: Call) -> list[Array]:
     return made
 
 
+def _expand(call: Call) -> list[Array]:
+    """Multiply the latents of all positions with both weights; behind a head's keys stands what is rotated."""
+    x, w_k, w_v = call.inputs[0][..., 0, :], *call.inputs[1:3]
+    if call.places[1].region[:2] != call.places[2].region[:2]:
+        raise ValueError("keys and values are of other heads")
+    rank = len(w_k)
+    keys, values = (np.einsum("bclor,rhn->bclohn", x[..., :rank], w) for w in (w_k, w_v))
+    turned = np.broadcast_to(x[..., None, rank:], (*keys.shape[:-1], x.shape[-1] - rank))
+    return [np.concatenate([keys, turned], axis=-1), values]
+
+
 def _over_cache(call: Call) -> tuple[Array, Array]:
     """Attend over the positions that the cache has: (batch, seq, head, head_dim), log-sum-exps (..., head, part)."""
     width, causal = call.op["softmax_width"], call.op["causal"]
@@ -404,7 +428,8 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
     wide = v.shape[-1] // parts
     p = _positions(call, 1).ravel()
     heads, keys = call.places[0].shape[2], call.places[1].shape[4]
-    taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start("kv_head", 1)
+    of_keys = call.places[1].dims[4]  # kv_head; of an expanded cache head
+    taken = (call.start("head") + np.arange(q.shape[2])) // (heads // keys) - call.start(of_keys, 1)
     if taken.min() < 0:
         raise ValueError("queries lack their heads of keys")
     t = call.start("seq") + np.arange(q.shape[1])
@@ -839,7 +864,9 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "last_token": _last_token,
     "multiply": _multiply,
     "rotate_at": _rotate_at,
+    "scale_queries": _scale_queries,
     "cache_write": _cache_write,
+    "expand": _expand,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,
     "select": _select,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 
 from helixctl.dag.ops import COLLECTIVES, Narrow, Op, Packed, SendReceive
+from helixctl.dag.storage import Storage
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName, accumulator
@@ -49,7 +50,7 @@ class Tensor:
 
     ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
     token ids the scale is their number, of lengths and seeds it is 0 and the offset is the number. ``next`` names, of
-    a state, the tensor that it is in the next step.
+    a state, the tensor that it is in the next step. ``storage`` says how a quantised weight is stored.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Tensor:
     shape: Annotated[tuple[Whole, ...], _Rows]
     init: tuple[_Number, _Number] | None = None
     next: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    storage: Annotated[Storage | None, Field(exclude_if=lambda storage: storage is None)] = None
 
     @property
     def full(self) -> tuple[Interval, ...]:

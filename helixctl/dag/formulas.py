@@ -20,6 +20,7 @@ from helixctl.dag.ops import (
     CachedSelect,
     CacheWrite,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     LastToken,
@@ -38,19 +39,21 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Scale,
+    ScaleQueries,
     Select,
     SendReceive,
     SquareSums,
     TokenGate,
 )
 from helixctl.dag.reach import causal_pairs, first_key, pairs_of_all, reaches_back
+from helixctl.dag.storage import held_nbytes
 
 _WITHOUT_CACHE: Final = 3  # inputs of a choice of keys: queries, keys and factors
 _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
-def flops(  # noqa: C901, PLR0911  one a kind
+def flops(  # noqa: C901, PLR0911, PLR0912  one a kind
     op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Floating-point operations of a task, a multiply-add counted as two; 0 for a collective."""
@@ -75,6 +78,9 @@ def flops(  # noqa: C901, PLR0911  one a kind
         case CachedAttention() | PartialAttention():
             batch, _, heads, _ = inputs[0].shape
             return 2 * batch * heads * _widths(inputs) * _cached_pairs(op, inputs, tensors)
+        case Expand():
+            x, w_k, w_v, *_ = inputs
+            return 2 * x.shape[0] * expanded_keys(inputs, tensors) * (w_k.numel + w_v.numel)
         case Merge():
             return 2 * inputs[0].numel
         case SquareSums():
@@ -86,7 +92,18 @@ def flops(  # noqa: C901, PLR0911  one a kind
         case Experts():
             x, w_up = inputs[0], inputs[2]
             return 2 * len(expert_matrices(inputs)) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
+        case (
+            Norm()
+            | NormBySums()
+            | Rotate()
+            | RotateAt()
+            | Bias()
+            | Activation()
+            | Multiply()
+            | Add()
+            | Scale()
+            | ScaleQueries()
+        ):
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
@@ -142,6 +159,13 @@ def _held(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
     return int(init[0]) if init else 0
 
 
+def expanded_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+    """Positions of a sequence whose latents are expanded, of a rank's lanes: those of the cache and the new ones."""
+    x, count = inputs[0], tensors[inputs[4].tensor]
+    read = _held(inputs, tensors) + int(count.init[0] if count.init else 0)
+    return min(math.prod(x.shape[1:4]), -(-read * x.shape[2] // tensors[x.tensor].shape[2]))
+
+
 def _cached_pairs(
     op: CachedAttention | PartialAttention, inputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
@@ -181,7 +205,9 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     match op:
         case Embed():
             ids, table = inputs
-            return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+            held = held_nbytes(table, tensors)
+            read = min(outputs[0].nbytes * held // max(1, table.nbytes), held)
+            return ids.nbytes + outputs[0].nbytes + read
         case CachedAttention() | PartialAttention():
             q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
@@ -197,6 +223,11 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             seen, keys = min(k.shape[1], stop) - first_key(op, start), k.shape[1]
             read = sum(x.nbytes for x in (k, v)) // keys * seen
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
+        case Expand():
+            x, *others = inputs
+            positions = math.prod(x.shape[1:4])
+            moved = (x.nbytes + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
+            return moved + sum(held_nbytes(v, tensors) for v in others)
         case CachedSelect() | PartialSelect():
             q, k, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
@@ -215,7 +246,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             x, gates, *weights = inputs
             held = weights[0].shape[0]
             used = min(held, math.prod(x.shape[:-1]) * op.top_k)
-            read = sum(w.nbytes for w in weights) // held * used
+            read = sum(held_nbytes(w, tensors) for w in weights) // held * used
             return x.nbytes + gates.nbytes + read + outputs[0].nbytes
         case Broadcast() | SendReceive():
             return (outputs or inputs)[0].nbytes
@@ -232,7 +263,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:
-            return sum(v.nbytes for v in (*inputs, *outputs))
+            return sum(held_nbytes(v, tensors) for v in inputs) + sum(v.nbytes for v in outputs)
 
 
 def _common(a: Value, b: Value) -> int:

@@ -39,10 +39,12 @@ from helixctl.dag.ops import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     SquareSums,
     TokenGate,
     contracted,
 )
+from helixctl.dag.storage import Storage
 from helixctl.plan.layout import full_extents
 from helixctl.spec import (
     ExpertsSpec,
@@ -53,6 +55,7 @@ from helixctl.spec import (
     SharedExpertSpec,
     Step,
     VocabularySpec,
+    stored_as,
 )
 
 _TOKENS = ("batch", "seq")
@@ -62,6 +65,8 @@ COUNT = "count"  # real new tokens of every sequence in a step with a cache, whi
 SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
+# Of an attention: softmax_width, causal, window, chunk, scale and soft_cap.
+Scores = tuple[int, bool, int | None, int | None, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +200,19 @@ class _Equations:
         dims: tuple[str, ...],
         init: tuple[float, float] | None = None,
         following: str | None = None,
+        inputs: tuple[str, ...] = (),
     ) -> str:
-        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following)
+        """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
+        spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
+        storage = Storage.of(spec, inputs) if spec else None
+        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
         return name
 
     def activation(self, name: str, *dims: str) -> str:
         return self.tensor(name, "activation", (*_TOKENS, *dims))
 
     def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
-        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)))
+        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)), inputs=contract)
 
     def norm_weight(self, name: str, *dims: str) -> str:
         around = 0.0 if self.model.norm.unit_offset else 1.0
@@ -247,7 +256,7 @@ class _Equations:
         return (RotateAt if self.cached else Rotate)(rotary, long, last)
 
     @property
-    def scores(self) -> tuple[int, bool, int | None, int | None, float | None, float | None]:
+    def scores(self) -> Scores:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
         window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
@@ -270,7 +279,7 @@ class _Equations:
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
-        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
+        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init, inputs=("hidden",))
         op = Embed(self.multipliers.embedding, self.multipliers.embedding_in_dtype)
         self.define(0, "embed.lookup", op, (ids, table), self.activation("embedded", "hidden"))
 
@@ -391,11 +400,24 @@ class _Equations:
             unrotated = (q, k, *self.held)
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
+        q = self.scaled_queries(i, p, q)
+        if spec.value_scale != 1:
+            unscaled, v = v, self.activation(p + "v_scaled", *self.qkv["v"])
+            self.define(i, "attend.value_scale", Scale(spec.value_scale), (unscaled,), v)
         if self.cached:
             return self.cached_attention(i, p, (q, k, v), sinks)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         return attention
+
+    def scaled_queries(self, i: int, p: str, q: str) -> str:
+        """Queries times the numbers of their positions, where any of them is not 1."""
+        scaling = self.block.attention.position_scaling
+        if scaling is None or not scaling.scales(max(self.step.seq_len, self.step.positions)):
+            return q
+        scaled = self.activation(p + "q_scaled", *self.qkv["q"])
+        self.define(i, "attend.scale", ScaleQueries(scaling), (q, *self.held), scaled)
+        return scaled
 
     def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
         """Queries and keys, normalised: every head alone, or all heads together."""
@@ -416,16 +438,21 @@ class _Equations:
 
     def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
-        spec, (q, k, v) = self.block.attention, qkv
+        q, k, v = qkv
         inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.qkv["v"])}), *self.lengths)
+        return self.attend_cache(i, p, inputs, self.scores, sinks)
+
+    def attend_cache(self, i: int, p: str, inputs: tuple[str, ...], scores: Scores, sinks: tuple[str, ...] = ()) -> str:
+        """Attention of queries over keys and values of all positions: of each lane alone where there are several."""
+        spec = self.block.attention
         if self.step.lanes == 1:
             attention = self.activation(p + "attention", *self.heads)
-            self.define(i, "attend", CachedAttention(*self.scores), (*inputs, *sinks), attention)
+            self.define(i, "attend", CachedAttention(*scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
             self.of_lanes(p + f"attention_{n}", last) for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
-        self.define(i, "attend", PartialAttention(*self.scores), inputs, part, lse)
+        self.define(i, "attend", PartialAttention(*scores), inputs, part, lse)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
@@ -437,10 +464,14 @@ class _Equations:
             where = ("batch", *_POSITION, *dims)
             caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
         for name, (_, dims) in kept.items():
-            cached.append(self.tensor(f"{p}{name}_cached", "activation", ("batch", *_POSITION, *dims)))
+            cached.append(self.of_positions(f"{p}{name}_cached", *dims))
         news = [new for new, _ in kept.values()]
         self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
         return tuple(cached)
+
+    def of_positions(self, name: str, *dims: str) -> str:
+        """What there is of every position of the cache."""
+        return self.tensor(name, "activation", ("batch", *_POSITION, *dims))
 
     def of_lanes(self, name: str, last: str) -> str:
         """What attention over the keys of one lane makes."""

@@ -1,8 +1,9 @@
-"""Multi-head latent attention as equations: expanded in a pass without a cache, absorbed over one.
+"""Multi-head latent attention as equations: expanded, or absorbed over a cache.
 
-Expanded, every head has keys and values of its own, products of the latent. Over a cache, which holds the latent and
-the rotated key alone, a head's queries are multiplied with its part of the keys' weight instead, and what it attends to
-with its part of the values' weight: the same sums in another order, and one head of keys for all heads of queries.
+Expanded, every head has keys and values of its own, products of the latent. A cache holds the latent and the rotated
+key alone. Absorbed, a head's queries are multiplied with its part of the keys' weight instead, and what it attends to
+with its part of the values' weight: the same sums in another order, and one head of keys for all heads of queries. That
+is fewer operations for few new tokens. For many it pays to expand the cache, for which a step may ask.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from helixctl.dag import sparse
 from helixctl.dag.ops import (
     Attention,
     CachedAttention,
+    Expand,
     HeadLinear,
     Join,
     Linear,
@@ -75,8 +77,21 @@ def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> st
     f.define(i, "attend.rotate", rotation, (q, rope, *f.held), *turned)
     if spec.sparse and indexed:
         indexed = sparse.turned(f, i, p, indexed, spec.sparse)
-    form = _absorbed if f.cached else _expanded
-    return form(f, i, p, turned[0], shared, turned[1], indexed)
+    queries = f.scaled_queries(i, p, turned[0])
+    if not f.cached:
+        return _expanded(f, i, p, queries, shared, turned[1], indexed)
+    key = f.activation(p + "latent", *_SHARED)
+    f.define(i, "attend.join", Join(), (shared, turned[1]), key)
+    kept: dict[str, tuple[str, tuple[str, ...]]] = {"latent": (key, _SHARED)}
+    if indexed is None:
+        (cached,) = f.add_cache(i, p, kept)
+    else:
+        index_q, index_k, factor = indexed
+        cached, index_k = f.add_cache(i, p, kept | {"index_k": (index_k, sparse.KEY)})
+        indexed = index_q, index_k, factor
+    if f.step.expanded:
+        return _expanded_cache(f, i, p, queries, cached)
+    return _absorbed(f, i, p, queries, cached, indexed)
 
 
 def _selected(f: _Equations, i: int, p: str, indexed: tuple[str, str, str] | None) -> tuple[str, ...]:
@@ -102,22 +117,20 @@ def _expanded(
     return attention
 
 
-def _absorbed(
-    f: _Equations, i: int, p: str, q: str, shared: str, rope: str, indexed: tuple[str, str, str] | None
-) -> str:
+def _expanded_cache(f: _Equations, i: int, p: str, q: str, cached: str) -> str:
+    """Keys and values of every head, of all positions that the cache holds."""
+    spec = f.block.attention
+    k, v = f.of_positions(p + "k_expanded", *_QUERY), f.of_positions(p + "v_expanded", *f.heads)
+    f.define(i, "attend.expand", Expand(), (cached, p + "w_k", p + "w_v", *f.lengths), k, v)
+    return f.attend_cache(i, p, (q, k, v, *f.lengths), (spec.head_dim, spec.causal, None, None, spec.scale, None))
+
+
+def _absorbed(f: _Equations, i: int, p: str, q: str, cached: str, indexed: tuple[str, str, str] | None) -> str:
     """The latent and the rotated key are both key and value; of what is attended to the former is looked at."""
     spec = f.block.attention
     how, scale = (f.extents[_SCORE], spec.causal), spec.scale or spec.head_dim**-0.5
-    absorbed, key = f.activation(p + "q_absorbed", "head", _SCORE), f.activation(p + "latent", *_SHARED)
+    absorbed = f.activation(p + "q_absorbed", "head", _SCORE)
     f.define(i, "attend.absorb", HeadLinear("nope_dim", rest=True), (q, p + "w_k"), absorbed)
-    f.define(i, "attend.join", Join(), (shared, rope), key)
-    kept: dict[str, tuple[str, tuple[str, ...]]] = {"latent": (key, _SHARED)}
-    if indexed is None:
-        (cached,) = f.add_cache(i, p, kept)
-    else:
-        index_q, index_k, factor = indexed
-        cached, index_k = f.add_cache(i, p, kept | {"index_k": (index_k, sparse.KEY)})
-        indexed = index_q, index_k, factor
     inputs = (absorbed, cached, cached, *f.lengths, *_selected(f, i, p, indexed))
     attention = f.activation(p + "attention", *f.heads)
     if f.step.lanes == 1:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
-from helixctl.spec import ClampSpec, Dtype, RotarySpec, RouterSpec, SamplingSpec, accumulator
+from helixctl.spec import ClampSpec, Dtype, PositionScalingSpec, RotarySpec, RouterSpec, SamplingSpec, accumulator
 
 T = TypeVar("T")
 
@@ -233,6 +233,18 @@ class RotateAt:
 
 
 @_op
+class ScaleQueries:
+    """Every query times a number of its position p: 1 + factor ln(1 + floor((p + first) / tokens)).
+
+    Inputs: q (batch, seq, head, head_dim), and in a step with a cache length (batch) int64. Output: as q. A token's
+    position is its place in its sequence, behind the length[b] tokens that the cache holds.
+    """
+
+    kind: Literal["scale_queries"] = field(default="scale_queries", kw_only=True)
+    scaling: PositionScalingSpec
+
+
+@_op
 class CacheWrite:
     """Put the new keys and values into the cache, behind what it holds.
 
@@ -244,6 +256,20 @@ class CacheWrite:
     """
 
     kind: Literal["cache_write"] = field(default="cache_write", kw_only=True)
+
+
+@_op
+class Expand:
+    """Keys and values of every head from the latents of a cache, for attention of many new tokens over it.
+
+    Inputs: latent_cached (batch, key_cycle, key_lane, key_offset, kv_head, latent), one head, which is of all heads;
+    w_k (kv_rank, head, nope_dim) and w_v (kv_rank, head, v_dim); length and count (batch) int64. Outputs: k (batch,
+    key_cycle, key_lane, key_offset, head, head_dim) and v (the same, v_dim). The first kv_rank elements of a latent are
+    multiplied with both; those behind them, the rotated key, stand behind a head's product with w_k. At positions from
+    length[b] + count[b] on, which no token attends to, anything may be.
+    """
+
+    kind: Literal["expand"] = field(default="expand", kw_only=True)
 
 
 @_op
@@ -560,7 +586,9 @@ Op = Annotated[
     | Add
     | LastToken
     | RotateAt
+    | ScaleQueries
     | CacheWrite
+    | Expand
     | CachedAttention
     | CachedSelect
     | PartialSelect

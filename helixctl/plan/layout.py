@@ -41,6 +41,7 @@ _IN_WORDS: Final = (
     "residual",
     "key_block",
     "stages",
+    "latent_prefill",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -79,6 +80,8 @@ class Layout(Spec):
             rows as devices, else of the sequences.
         key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
         stages: layers of each stage, ``10-11-11``; None: as even as can be, the first stages one more.
+        latent_prefill: how latent attention prefills. absorbed: over the latents of the cache, as it decodes; expanded:
+            over keys and values of every head, which each chunk makes of all latents that the cache holds.
     """
 
     groups: Count
@@ -96,6 +99,7 @@ class Layout(Spec):
     residual: Literal["replicated", "sharded"] = added("replicated")
     key_block: Count = added(16)
     stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
+    latent_prefill: Literal["absorbed", "expanded"] = added("absorbed")
 
     @field_validator("placement")
     @classmethod
@@ -115,6 +119,7 @@ class Layout(Spec):
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""
         texts = {
             "experts": f"experts {self.experts} x {self.partitions // self.experts}",
+            "latent_prefill": f"{self.latent_prefill} prefill",
             "combine": self.combine,
             "gather_order": self.gather_order,
             "reduction_dtype": f"reduced in the {self.reduction_dtype}'s dtype",
@@ -264,6 +269,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
+    reasons += _unexpanded(layout, blocks, workload)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -279,6 +285,17 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if layout.microbatches % layout.interleave:
         reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
     return reasons
+
+
+def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadSpec) -> list[str]:
+    """Why a prefill cannot expand latents."""
+    if layout.latent_prefill == "absorbed":
+        return []
+    if not any(block.attention.latent for block in blocks):
+        return ["an expanded prefill, and the model has no latents"]
+    if any(block.attention.sparse for block in blocks):
+        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
+    return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
 def _each(reasons: Iterable[list[str]]) -> list[str]:

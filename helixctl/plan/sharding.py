@@ -98,6 +98,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
+        step.expanded,
     )
     return _table(form)
 
@@ -119,6 +120,7 @@ class _Form(NamedTuple):
     last: bool
     cached: bool
     sampled: bool
+    expanded: bool
 
 
 @cache
@@ -163,8 +165,9 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table = {f"{x}_{n}": Sharded(made[n], made[n]) for n in "qkv" for x in "wb"}
     table |= {n: Sharded(made[n], made[n]) for n in "qkv"}
     table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
-    table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
+    table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated", "_scaled")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
+    table["v_scaled"] = Sharded(read["v"], read["v"])
     if form.squares:  # normalised as they are made, and then exchanged
         table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
         table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
@@ -213,7 +216,9 @@ def _latent(form: _Form) -> dict[str, Sharded]:
     table |= {n: _alike(*heads) for n in ("w_k", "w_v")}
     table |= {n: _alike(*heads, *keys) for n in ("k_nope", "k", "v")}
     table |= {f"latent_{stage}": _alike(*kept) for stage in ("cache", "cached")}
-    table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_absorbed", "attention_latent")}
+    if form.expanded:
+        table |= {f"{n}_expanded": _alike(*heads, *kept) for n in "kv"}
+    table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_scaled", "q_absorbed", "attention_latent")}
     if form.cached and form.shared_dim == "key":
         table["attention_latent"] = _alike(*heads, lane)
     return table

@@ -15,6 +15,7 @@ from helixctl.dag import (
     CacheWrite,
     Choose,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
@@ -33,6 +34,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     Select,
     SquareSums,
     Task,
@@ -40,7 +42,7 @@ from helixctl.dag import (
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
-from helixctl.program.constants import Constant, KeyPositions, RotaryTable
+from helixctl.program.constants import Constant, KeyPositions, QueryScales, RotaryTable
 from helixctl.program.draft import Draft
 from helixctl.program.row_blocks import mask_of
 from helixctl.program.view import Buffer, View, refined
@@ -72,6 +74,10 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _last_token(draft, task)
         case RotateAt():
             _rotate_at(draft, task, task.op)
+        case ScaleQueries():
+            _scale_queries(draft, task, task.op)
+        case Expand():
+            _expand(draft, task)
         case CacheWrite():
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
@@ -222,6 +228,17 @@ def _rotate_at(draft: Draft, task: Task, op: RotateAt) -> None:
         _kernel(draft, task, [x, _of_sequences(draft, length, x_id)], [out.view], constants=constants)
 
 
+def _scale_queries(draft: Draft, task: Task, op: ScaleQueries) -> None:
+    """Over the operand where it can be. With a cache the numbers are of all of its positions."""
+    (x_id, *lengths), (out_id,) = task.inputs, task.outputs
+    buffer = draft.plain(x_id)
+    positions = (0, draft.dag.work.positions) if lengths else draft.dag.value[x_id].region[1]
+    scales = draft.constant(QueryScales(op.scaling, positions, _wide(buffer.view.dtype)))
+    out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+    reads = [buffer.view, *(_of_sequences(draft, length, x_id) for length in lengths)]
+    _kernel(draft, task, reads, [out.view], constants=(scales,))
+
+
 def _cache_write(draft: Draft, task: Task) -> None:
     """Over the cache, which is nowhere else."""
     *pairs, length, count = task.inputs
@@ -230,6 +247,14 @@ def _cache_write(draft: Draft, task: Task) -> None:
     counts = [_of_sequences(draft, its, kept[0]) for its in (length, count)]
     writes = [draft.hold(out, draft.state(cache)).view for out, cache in zip(task.outputs, caches, strict=True)]
     _kernel(draft, task, [*news, *counts], writes, constants=(_positions(draft, caches[0]),))
+
+
+def _expand(draft: Draft, task: Task) -> None:
+    """The weights as they are loaded: a decode step takes them so."""
+    x, w_k, w_v, *counts = task.inputs
+    reads = [draft.plain(x).view] + [_of_sequences(draft, count, x) for count in counts]
+    writes = [draft.new(out_id).view for out_id in task.outputs]
+    _kernel(draft, task, reads, writes, (held(draft, w_k), held(draft, w_v)), (_positions(draft, x),))
 
 
 def _cached_attention(draft: Draft, task: Task) -> None:

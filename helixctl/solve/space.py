@@ -137,16 +137,16 @@ class _Space:
             "placement": _placements(mesh, self.cluster),
             "residual": ("replicated", "sharded") if mesh.partitions > 1 else ("replicated",),
         }
+        if self.workload.output_len is not None and any(self.model.alike(k).attention.latent for k in self.model.kinds):
+            choices["latent_prefill"] = ("absorbed", "expanded")
         turns = list(self._turns(mesh))
         values = ([self.constraints[axis]] if axis in self.constraints else choices[axis] for axis in choices)
-        for slicing, combine, ways, placement, residual in product(*values):
-            for gather_order, (microbatches, interleave) in product(self._gather_orders(mesh, combine), turns):
+        for chosen in product(*values):
+            inner = dict(zip(choices, chosen, strict=True))
+            gathers = self._gather_orders(mesh, inner["combine"])
+            for gather_order, (microbatches, interleave) in product(gathers, turns):
                 yield {
-                    "slicing": slicing,
-                    "combine": combine,
-                    "experts": ways,
-                    "placement": placement,
-                    "residual": residual,
+                    **inner,
                     "gather_order": gather_order,
                     "microbatches": microbatches,
                     "interleave": interleave,

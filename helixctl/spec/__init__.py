@@ -6,6 +6,7 @@ from helixctl.spec.attention import (
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    PositionScalingSpec,
     RotarySpec,
     SparseSpec,
     YarnScaling,
@@ -26,9 +27,13 @@ from helixctl.spec.model import (
 )
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step, StepName
+from helixctl.spec.stored import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, StoredSpec, stored_as
 
 __all__ = [
     "DTYPE_NBYTES",
+    "GGUF_BLOCKS",
+    "NUMBER_BITS",
+    "SCALE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
     "BlockSpec",
@@ -54,6 +59,7 @@ __all__ = [
     "ModelSpec",
     "MultipliersSpec",
     "NormSpec",
+    "PositionScalingSpec",
     "RotarySpec",
     "RouterSpec",
     "SamplingSpec",
@@ -62,9 +68,11 @@ __all__ = [
     "Spec",
     "Step",
     "StepName",
+    "StoredSpec",
     "VocabularySpec",
     "WorkloadSpec",
     "YarnScaling",
     "accumulator",
     "added",
+    "stored_as",
 ]

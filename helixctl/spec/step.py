@@ -25,6 +25,7 @@ class Step:
         block: positions that lie in one lane before the next lane has its turn.
         vocabulary_shares: shares of the vocabulary, each of which is searched for the best next token.
         sampling: how the next token is drawn; None: it is the best.
+        expanded: whether latent attention over the cache has keys and values of every head (else it is absorbed).
     """
 
     name: StepName
@@ -37,6 +38,7 @@ class Step:
     block: int = 1
     vocabulary_shares: int = 1
     sampling: SamplingSpec | None = None
+    expanded: bool = False
 
     @property
     def tokens(self) -> int:

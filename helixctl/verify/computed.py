@@ -312,6 +312,14 @@ def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, x.region) for x in xs]
 
 
+def _scale_queries(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    q, *lengths = values
+    whole_sum(*values)
+    for length in lengths:
+        same_tokens(length, q)
+    return [made(dag, task.op, q.region)]
+
+
 def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     *pairs, length, count = values
     whole_sum(*values)
@@ -328,6 +336,34 @@ def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     for cache in caches[1:]:
         _same_positions(caches[0], cache)
     return [made(dag, task.op, cache.region, output=i) for i, cache in enumerate(caches)]
+
+
+def _expand(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, *weights, length, count = values
+    whole_sum(*values)
+    for axis in (1, 3):
+        all_of(dag, x, axis, "a lane of the cache has all")
+    for axis in (4, 5):
+        all_of(dag, x, axis, "every head takes all")
+    if x.shape[4] != 1:
+        msg = f"{x.id} has {x.shape[4]} heads; one of all heads is expanded"
+        raise RuleError(msg)
+    for weight in weights:
+        for axis in (0, 2):
+            all_of(dag, weight, axis, "a head's product needs all")
+    w_k, w_v = weights
+    if w_k.region[:2] != w_v.region[:2]:
+        msg = f"{w_k.id} and {w_v.id} differ in {' or '.join(dag.tensor[w_k.tensor].dims[:2])}"
+        raise RuleError(msg)
+    over = x.shape[5] - w_k.shape[0]
+    if over < 0:
+        msg = f"sums {w_k.shape[0]} dims of {x.id}, which has {x.shape[5]}"
+        raise RuleError(msg)
+    for number in (length, count):
+        same_tokens(number, x)
+    where = (*x.region[:4], w_k.region[1])
+    widths = (w_k.shape[2] + over, w_v.shape[2])
+    return [made(dag, task.op, (*where, (0, width)), output=i) for i, width in enumerate(widths)]
 
 
 def _same_positions(k: Value, v: Value) -> None:
@@ -505,7 +541,9 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "add": _add,
     "last_token": _last_token,
     "rotate_at": _rotate_at,
+    "scale_queries": _scale_queries,
     "cache_write": _cache_write,
+    "expand": _expand,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,
     "select": _select,

@@ -18,6 +18,7 @@ from helixctl.dag.ops import (
     CacheWrite,
     Choose,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
@@ -34,6 +35,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Sample,
+    ScaleQueries,
     Select,
     SquareSums,
     TokenGate,
@@ -53,9 +55,11 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     LastToken: (2, 1),
     HeadLinear: (2, 1),
     Join: (2, 1),
+    Expand: (5, 2),
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
+    ScaleQueries: (1, 1),
     Select: (3, 1),
     CachedSelect: (5, 1),
     PartialSelect: (5, 2),
@@ -186,9 +190,9 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: C901, PLR0
         case Attention(top_k=int()) | CachedAttention(top_k=int()) | PartialAttention(top_k=int()):
             least, made = _ENDS[type(op)]
             return least + 1, made  # with the keys that were chosen, and without sinks
-        case Attention() | CachedAttention() | Merge():
+        case Attention() | CachedAttention() | Merge() | ScaleQueries():
             least, made = _ENDS[type(op)]
-            return min(max(ins, least), least + 1), made  # with or without sinks
+            return min(max(ins, least), least + 1), made  # with or without sinks, or a length
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from helixctl.dag import Dag, Value
+from helixctl_runtime.comm.group import Groups
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
@@ -25,7 +25,6 @@ from helixctl_runtime.report.generation import RankGeneration
 from helixctl_runtime.tensors.tensor_source import TensorSource
 
 Moments = list[tuple[Any, Any]]
-Groups = Mapping[tuple[int, ...], dist.ProcessGroup]
 
 
 class BoundPlan:
@@ -48,7 +47,7 @@ class BoundPlan:
             dags: of the prefill and of the decode step.
             first: the number of each dag's start.
             rank: this rank.
-            groups: the process group of every set of ranks.
+            groups: that of every set of ranks.
             numbers: where the weights come from.
         """
         self.dags, self.first, self._rank, self._groups = dags, first, rank, groups
@@ -89,7 +88,7 @@ class BoundPlan:
             HelixError: HX514, it cannot be captured, or the replay writes other bits than the walk.
         """
         dag, program, cell = self.dags[1], self.programs[1], self._rank.progress.cell
-        walker = Walker(program, dict(self._groups), cell, NoTimer(), self.first[1])
+        walker = Walker(program, self._groups, cell, NoTimer(), self.first[1])
         ids = [data for name, data in program.inputs.items() if dag.value[name].tensor == "input_ids"]
         vocabulary = dag.plan.model.vocabulary
         size = vocabulary.size if vocabulary else 1
@@ -127,7 +126,7 @@ class BoundPlan:
 
     def _stage(self, which: int, timer: ActionTimer, moments: Moments | None) -> Stage:
         cell = self._rank.progress.cell
-        walker = Walker(self.programs[which], dict(self._groups), cell, timer, self.first[which])
+        walker = Walker(self.programs[which], self._groups, cell, timer, self.first[which])
         return self._stage_of(which, walker, moments)
 
     def _stage_of(self, which: int, step: Walker | Replay, moments: Moments | None) -> Stage:

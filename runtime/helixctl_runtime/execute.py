@@ -13,6 +13,7 @@ from helixctl.dag import Dag, Value
 from helixctl_runtime.agree import agree
 from helixctl_runtime.check.outputs import check_output, is_finite, write_output_tensor
 from helixctl_runtime.comm.collectives import rank_sets
+from helixctl_runtime.comm.group import groups_of
 from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
@@ -86,7 +87,8 @@ class _Session:
         if self.rank.peers:  # else whoever started the ranks has done it
             for dag in self.dags:
                 self.numbers.check_heads(dag, (self.rank.rank, self.rank.world_size))
-        groups = self.rank.new_groups([ranks for dag in self.dags for ranks in rank_sets(dag)])
+        sets = [ranks for dag in self.dags for ranks in rank_sets(dag)]
+        groups = groups_of(self.rank.new_groups(sets), sets, self.rank.rank, self.rank.device, self.rank.timeout)
         loaded = [self._compile(dag) for dag in self.dags]
         programs = [program for program, _ in loaded]
         self.numbers.close()

@@ -18,6 +18,7 @@ from helixctl_runtime.agree import agree
 from helixctl_runtime.bound_plan import BoundPlan, TracedSteps
 from helixctl_runtime.check.generation import check_generation
 from helixctl_runtime.comm.collectives import rank_sets
+from helixctl_runtime.comm.group import groups_of
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate import Generated, Prompts
 from helixctl_runtime.generate.loop import Kept, Stage, in_turns, turns, whole_logits
@@ -120,7 +121,8 @@ class _Session:
         rank, asked = self.rank, self.asked
         rank.init_process_group()
         agree(rank, self.digests, _shared(asked), self.numbers)
-        groups = rank.new_groups([ranks for dag in self.places.dags for ranks in rank_sets(dag)])
+        sets = [ranks for dag in self.places.dags for ranks in rank_sets(dag)]
+        groups = groups_of(rank.new_groups(sets), sets, rank.rank, rank.device, rank.timeout)
         dags, plans = self.places.dags, list[BoundPlan]()
         for at in range(0, len(dags), 2):
             first = [self.places.first(which) for which in (at, at + 1)]

@@ -95,9 +95,12 @@ STEPS: dict[str, StepName] = {
     "prefill, sparse by batch": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, latent expanded": "prefill",
+    "prefill, latent expanded by key": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
-CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
+SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
+CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, "value_scale": 0.7, **SCALED}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
 # Over all heads of queries and keys together, with KV heads that several groups hold.
 OVER_ALL = {
@@ -159,7 +162,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "window and sinks": _real(3, 1, {"layers": 2, "attention": WINDOW}, slicing="query"),
     "capped, narrow values": _real(1, 2, {"attention": CAPPED}, slicing="query", combine="reduce"),
     "decode, sinks by key": _steps(3, 2, {"layers": 2, "attention": WINDOW}, slicing="key"),
-    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6}}, slicing="batch"),
+    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6, **SCALED}}, slicing="batch"),
     "decode, by key": _steps(3, 2, slicing="key"),
     "decode, by key of three": _steps(
         1, 3, {"layers": 2, "attention": {"softmax_slices": 2}}, slicing="key", combine="reduce"
@@ -184,6 +187,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
+    "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip

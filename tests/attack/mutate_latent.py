@@ -100,3 +100,43 @@ def _keys_alone(v: Victim) -> None:
     else:
         write = v.maker[task["inputs"][1]]
         task["inputs"][i] = write["inputs"][1]
+
+
+def _expands(v: Victim) -> Data:
+    return v.task_of_kind("expand")
+
+
+@mutation("expanded keys and values that are not the cache's, or of before it was written", "HX404", "HX411", "HX415")
+def _expanded_early(v: Victim) -> None:
+    task = _expands(v)
+    write = v.maker[task["inputs"][0]]
+    task["inputs"][0] = v.random.choice(write["inputs"][:2])
+
+
+@mutation("expanded keys in the place of values, or latents in the place of either", "HX411")
+def _unexpanded(v: Victim) -> None:
+    task = v.pick(
+        [
+            t
+            for t in v.computations
+            if t["op"]["kind"] in {"cached_attention", "partial_attention"}
+            and _tensor(v, t["inputs"][1]) == "k_expanded"
+        ]
+    )
+    i = v.random.choice((1, 2))
+    made = v.maker[task["inputs"][i]]
+    task["inputs"][i] = v.random.choice((task["inputs"][3 - i], made["inputs"][0]))
+
+
+@mutation("expanded positions of another lane, of other sequences, or for other heads", "HX405", "HX406", "HX407")
+def _expanded_elsewhere(v: Victim) -> None:
+    """What a rank makes of its latents is another region than they are."""
+    task = _expands(v)
+    value = v.values[v.random.choice(task["outputs"])]
+    name = v.random.choice(("batch", "key_lane", "head"))
+    axis = v.dims(value).index(name)
+    size = v.tensors[value["tensor"]]["shape"][axis]
+    value["region"][axis] = [end + v.random.choice((-1, 1)) for end in value["region"][axis]]
+    start, stop = value["region"][axis]
+    if not 0 <= start < stop <= size:
+        raise InapplicableError

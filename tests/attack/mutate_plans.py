@@ -14,8 +14,9 @@ AXES: dict[str, tuple[Any, ...]] = {
     "gather_order": ("slices_first", "groups_first"),
     "reduction_dtype": ("accumulator", "model"),
     "residual": ("replicated", "sharded"),
+    "latent_prefill": ("absorbed", "expanded"),
 }
-LATER = {"residual": "replicated", "key_block": 16}  # in their order
+LATER = {"residual": "replicated", "key_block": 16, "latent_prefill": "absorbed"}  # in their order
 MESH = ("groups", "slices", "data", "pipeline")
 # What another legal value of a field can lead to; HX401: it is not a legal value.
 ELSE = ("HX106", "HX109", "HX111", "HX303", "HX401", "HX404", "HX405", "HX410", "HX411", "HX413", "HX414")

@@ -19,6 +19,7 @@ PARTS = ("attention_part", "attention_lse", "best_score", "best_key")
 OVER_CACHE = ("cached_attention", "partial_attention")
 COUNTED = {
     "cache_write": (-2, -1),
+    "expand": (3, 4),
     "cached_attention": (3, 4),
     "partial_attention": (3, 4),
     "cached_select": (3, 4),

@@ -42,6 +42,7 @@ from helixctl.spec import WorkloadSpec  # noqa: E402
 from helixctl.spec.load import load_model  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
 from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
+from helixctl_runtime.comm.group import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.compile.bound import BoundProgram  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
@@ -85,7 +86,8 @@ class Side:
         """Seconds and seconds of CPU of every call, by step and by whose."""
         rank.init_process_group()
         sets = [ranks for pair in self.dags.values() for dag in pair for ranks in rank_sets(dag)]
-        groups = rank.new_groups(sets)
+        processes = rank.new_groups(sets)
+        groups = groups_of(processes, sets, rank.rank, rank.device, rank.timeout)
         with torch.inference_mode():
             theirs = _Transformers(self.folder, rank)
             prefills: dict[str, Callable[[], torch.Tensor]] = {"transformers": lambda: theirs.prefill(self.ids)}
@@ -97,7 +99,7 @@ class Side:
                 expected = prefills["transformers"]()
                 if not torch.equal(ours.prefill(self.ids), expected):
                     raise AssertionError(f"{name}: another token behind the prompt than transformers'")
-                decodes[f"by hand, {name}"] = ours.by_hand(groups)
+                decodes[f"by hand, {name}"] = ours.by_hand(processes)
             rank.progress.enter(Phase.CHECKING)
             decode = _in_turn(decodes, self.steps, expected.unsqueeze(1), theirs.settle)
             prefill = _in_turn({name: lambda _, run=run: run() for name, run in prefills.items()}, self.prefills)
@@ -164,7 +166,7 @@ class _Executor:
             self.stages[which](ids, *counts, self.made)
         return self.made.clone()
 
-    def by_hand(self, groups: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    def by_hand(self, processes: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         """The same decode step by hand, with the weights, and with a copy of the cache."""
         dag, layout, r = self.dags[1], self.dags[1].plan.layout, self.rank.rank
         value = {v.tensor: v for v in dag.values if v.rank == r and v.id not in dag.producer}
@@ -175,7 +177,7 @@ class _Executor:
                 return states[name]
             return self.numbers.value(dag, value[name], torch.float32, self.rank.device)
 
-        step = ByHand(dag, r, groups.get(layout.ranks_of_group(layout.group_of(r))), load)
+        step = ByHand(dag, r, processes.get(layout.ranks_of_group(layout.group_of(r))), load)
         return lambda ids: step(ids, CACHED)
 
 

@@ -27,6 +27,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from helixctl.dag import Dag  # noqa: E402
 from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
+from helixctl_runtime.comm.group import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
@@ -111,14 +112,18 @@ class Duel:
 
     def __call__(self, rank: Rank) -> tuple[list[float], list[float]]:
         rank.init_process_group()
-        groups = rank.new_groups(rank_sets(self.dag))
+        sets = rank_sets(self.dag)
+        processes = rank.new_groups(sets)
+        groups = groups_of(processes, sets, rank.rank, rank.device, rank.timeout)
         numbers, dtype = TensorSource(0, None, None), TORCH[self.dag.plan.model.dtype]
         program = compile_rank(
             self.dag, rank.rank, rank.device, lambda v: numbers.value(self.dag, v, TORCH[v.dtype], rank.device)
         )
         walker = Walker(program, groups, rank.progress.cell, CommunicationTimer(Clock(rank.device, rank.rank)))
         value = {v.tensor: v for v in self.dag.values if v.rank == rank.rank and v.id not in self.dag.producer}
-        by_hand = ByHand(self.dag, rank, groups, lambda name: numbers.value(self.dag, value[name], dtype, rank.device))
+        by_hand = ByHand(
+            self.dag, rank, processes, lambda name: numbers.value(self.dag, value[name], dtype, rank.device)
+        )
         rank.progress.enter(Phase.CHECKING)
         times: tuple[list[float], list[float]] = ([], [])
         with torch.inference_mode(), fused([program]):

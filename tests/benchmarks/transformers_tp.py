@@ -36,6 +36,7 @@ from helixctl.spec import WorkloadSpec  # noqa: E402
 from helixctl.spec.load import load_model  # noqa: E402
 from helixctl.verify import verify  # noqa: E402
 from helixctl_runtime.comm.collectives import rank_sets  # noqa: E402
+from helixctl_runtime.comm.group import groups_of  # noqa: E402
 from helixctl_runtime.compile import compile_rank  # noqa: E402
 from helixctl_runtime.dtypes import TORCH  # noqa: E402
 from helixctl_runtime.measure.action_timers import CommunicationTimer  # noqa: E402
@@ -64,7 +65,8 @@ class Side:
 
     def __call__(self, rank: Rank) -> dict[str, list[float]]:
         rank.init_process_group()
-        groups = rank.new_groups(list(dict.fromkeys(ranks for dag in self.dags.values() for ranks in rank_sets(dag))))
+        sets = list(dict.fromkeys(ranks for dag in self.dags.values() for ranks in rank_sets(dag)))
+        groups = groups_of(rank.new_groups(sets), sets, rank.rank, rank.device, rank.timeout)
         walks, programs = self._walkers(rank, groups)
         theirs = self._transformers(rank)
         rank.progress.enter(Phase.CHECKING)

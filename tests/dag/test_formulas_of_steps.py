@@ -35,10 +35,31 @@ PREFILL = {
 }
 # All keys in one lane, causal: 7 held and the new one, on a rank that has 2 of the 4 sequences and 2 of 3 KV heads.
 WHOLE = {"l0.attend.g0s0": (4 * 2 * 4 * 10 * 8, 640 + 2 * 8 * 320 + 2 * 32 + 640)}
+# Latents of 7 elements and rotated keys of 6, float64, 2 new tokens and 2 held on the mean of 3 chunks, 3 of 5 heads.
+# By batch: of 2 sequences all 4 positions; by key: of 4 sequences 2 of them, in a lane.
+EXPANDED = {
+    "l0.attend.expand.g0s0": (
+        2 * 2 * 4 * 7 * 3 * (7 + 9), 8 * (2 * 4 * (13 + 3 * 13 + 3 * 9) + 7 * 3 * (7 + 9)) + 2 * 32
+    ),
+    # Of 2 tokens 7 pairs, causal: 3 and 4 keys.
+    "l0.attend.g0s0": (2 * 2 * 3 * (13 + 9) * 7, 8 * (2 * 2 * 3 * (13 + 9) + 2 * 4 * 3 * (13 + 9)) + 2 * 32),
+}  # fmt: skip
+EXPANDED_BY_KEY = {
+    "l0.attend.expand.g0s0": (
+        2 * 4 * 2 * 7 * 3 * (7 + 9), 8 * (4 * 2 * (13 + 3 * 13 + 3 * 9) + 7 * 3 * (7 + 9)) + 2 * 32
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("name", "due"), [("decode, by key", DECODE), ("prefill, by key", PREFILL), ("decode, by batch", WHOLE)]
+    ("name", "due"),
+    [
+        ("prefill, latent expanded", EXPANDED),
+        ("prefill, latent expanded by key", EXPANDED_BY_KEY),
+        ("decode, by key", DECODE),
+        ("prefill, by key", PREFILL),
+        ("decode, by batch", WHOLE),
+    ],
 )
 def test_flops_and_bytes(name: str, due: dict[str, tuple[int, int]]) -> None:
     dag: Dag = bases.dag(name)

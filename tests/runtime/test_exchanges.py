@@ -1,4 +1,4 @@
-"""All-to-alls and gathers of uneven pieces, on gloo ranks and with all ranks in one process."""
+"""All-to-alls and gathers of uneven pieces: by gloo, by sockets between ranks, and with all ranks in one process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from helixctl.dag.retype import retyped
 from helixctl.program.part import Pieces
 from helixctl.verify import verify
 from helixctl_runtime.comm.collectives import exchange_together, issue
+from helixctl_runtime.comm.group import Group, groups_of
 from helixctl_runtime.comm.one_round import MOST_NBYTES, one_round
 from helixctl_runtime.compile.bound import Compute, Exchange, Wait
 from helixctl_runtime.ranks import Rank, run_ranks
@@ -25,6 +26,21 @@ WORLDS = [3, 4]
 PARTS = [[5 * i + j + 1 for j in range(4)] for i in range(4)]
 
 
+# The ways on which data go between ranks.
+WAYS = pytest.mark.parametrize("way", ["gloo", "links"])
+
+
+def group_of(rank: Rank, members: tuple[int, ...], way: str) -> Group | None:
+    """The group of some ranks, if this one belongs to it: with sockets between them, or without."""
+    rank.init_process_group()
+    processes = rank.new_groups([members])
+    group = groups_of(processes, [members], rank.rank, rank.device, rank.timeout).get(members)
+    if group is None:
+        return None
+    assert group.links is not None
+    return group if way == "links" else Group(group.process)
+
+
 def numbers(rank: int, parts: list[int], dtype: torch.dtype) -> torch.Tensor:
     return (torch.arange(sum(parts)) + 100 * rank).to(dtype)
 
@@ -32,24 +48,24 @@ def numbers(rank: int, parts: list[int], dtype: torch.dtype) -> torch.Tensor:
 def all_to_all(rank: int, members: tuple[int, ...], dtype: torch.dtype) -> Exchange:
     """What a member sends of every size to each."""
     at, dag = members.index(rank), real(1, len(members), slicing="batch")
-    task = next(t for t in dag.tasks if isinstance(t.op, AllToAll))
+    task = replace(next(t for t in dag.tasks if isinstance(t.op, AllToAll)), ranks=members)
     leave, arrive = (PARTS[at][: len(members)], [PARTS[i][at] for i in range(len(members))])
     receive = torch.zeros(sum(arrive), dtype=dtype)
     return Exchange(0, task, numbers(rank, leave, dtype), receive, tuple(leave), tuple(arrive))
 
 
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("members", [(0, 1, 2), (0, 1, 2, 3), (1, 3), (0, 2, 3)], ids=str)
-def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype: torch.dtype) -> None:
-    """gloo and one process alike; also in a group of some ranks."""
+def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype: torch.dtype, way: str) -> None:
+    """gloo, sockets and one process alike; also in a group of some ranks."""
 
     def worker(rank: Rank) -> torch.Tensor | None:
-        rank.init_process_group()
-        groups = rank.new_groups([members])
-        if rank.rank not in members:
+        group = group_of(rank, members, way)
+        if group is None:
             return None
         exchange = all_to_all(rank.rank, members, dtype)
-        issue(exchange, rank.rank, groups[members])().wait()
+        issue(exchange, rank.rank, group)().wait()
         return exchange.receive
 
     received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
@@ -62,11 +78,12 @@ def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype
         assert torch.equal(together[at].receive, wanted)
 
 
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (0, 1, 2, 3), (0, 2, 3)], ids=str)
 @pytest.mark.parametrize("op", [AllReduce(), ReduceScatter(dim="x"), AllGather(dim="x")], ids=lambda op: op.kind)
 def test_little_data_goes_in_one_round(
-    op: AllReduce | ReduceScatter | AllGather, members: tuple[int, ...], dtype: torch.dtype
+    op: AllReduce | ReduceScatter | AllGather, members: tuple[int, ...], dtype: torch.dtype, way: str
 ) -> None:
     """Sums are in the order of the ranks and rounded once, the same on all; gathered pieces are what was sent."""
     each = 6 * len(members)
@@ -75,9 +92,8 @@ def test_little_data_goes_in_one_round(
     task = replace(task, op=op, ranks=members)
 
     def worker(rank: Rank) -> torch.Tensor | None:
-        rank.init_process_group()
-        groups = rank.new_groups([members])
-        if rank.rank not in members:
+        group = group_of(rank, members, way)
+        if group is None:
             return None
         send = held[members.index(rank.rank)].clone()
         share = each // len(members)
@@ -87,8 +103,8 @@ def test_little_data_goes_in_one_round(
             "all_gather": send.new_empty(len(members) * each),
         }[op.kind]
         exchange = Exchange(0, task, send, receive)
-        assert (one_round(exchange, groups[members]) is None) == (op.kind == "all_gather" and len(members) == 2)
-        issue(exchange, rank.rank, groups[members])().wait()
+        assert (one_round(exchange, group.process) is None) == (op.kind == "all_gather" and len(members) == 2)
+        issue(exchange, rank.rank, group)().wait()
         return receive
 
     received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
@@ -114,21 +130,21 @@ def parcels(rank: int, members: tuple[int, ...], op: Packed, numel: int) -> Exch
     return Exchange(0, task, numbers(rank, leave, torch.int64), receive, tuple(leave), tuple(arrive))
 
 
+@WAYS
 @pytest.mark.parametrize("numel", [3, MOST_NBYTES // 8 + 1], ids=["little", "much"])
 @pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (1, 3), (0, 2, 3)], ids=str)
 @pytest.mark.parametrize("op", [GATHERS, MIXED], ids=["gathers", "mixed"])
-def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], numel: int) -> None:
-    """On gloo, in one round where that is better, and in one process."""
+def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], numel: int, way: str) -> None:
+    """On gloo, in one round where that is better, by sockets where it is little, and in one process."""
 
     def worker(rank: Rank) -> torch.Tensor | None:
-        rank.init_process_group()
-        groups = rank.new_groups([members])
-        if rank.rank not in members:
+        group = group_of(rank, members, way)
+        if group is None:
             return None
         exchange = parcels(rank.rank, members, op, numel)
         quick = op == GATHERS and len(members) > 2 and numel == 3
-        assert (one_round(exchange, groups[members]) is not None) == quick
-        issue(exchange, rank.rank, groups[members])().wait()
+        assert (one_round(exchange, group.process) is not None) == quick
+        issue(exchange, rank.rank, group)().wait()
         return exchange.receive
 
     received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")

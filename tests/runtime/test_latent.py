@@ -38,9 +38,19 @@ STEPS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "key": (2, 2, {"slicing": "key"}),
     "key of three": (1, 3, {"slicing": "key", "combine": "reduce", "key_block": 4}),
     "key, empty lanes": (1, 4, {"slicing": "key", "key_block": 16}),
+    "expanded, one device": (1, 1, {"latent_prefill": "expanded"}),
+    "expanded, groups": (4, 1, {"combine": "reduce", "latent_prefill": "expanded"}),
+    "expanded, batch": (2, 2, {"slicing": "batch", "latent_prefill": "expanded"}),
+    "expanded, key": (2, 2, {"slicing": "key", "latent_prefill": "expanded"}),
+    "expanded, key, empty lanes": (
+        1,
+        4,
+        {"slicing": "key", "key_block": 16, "combine": "reduce", "latent_prefill": "expanded"},
+    ),
     "key, stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2, "residual": "sharded"}),
 }
-OF_HIDDEN = {"attention": {"latent": {"q_rank": None}}}
+SCALED = {"position_scaling": {"factor": 0.6, "tokens": 4}}
+OF_HIDDEN = {"attention": {"latent": {"q_rank": None}, **SCALED}}
 
 
 def one_pass(name: str, changes: dict[str, Any] | None = None) -> Dag:

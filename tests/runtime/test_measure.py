@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from helixctl.dag import AllReduce, SendReceive, Task
+from helixctl_runtime.comm.group import Group
 from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange, Wait
 from helixctl_runtime.measure.measure import StepTimes, measure
 from helixctl_runtime.ranks import Rank, run_ranks
@@ -41,7 +42,8 @@ def on_ranks(make: Callable[[Rank], list[BoundProgram]], ranks: int = 2, **steps
 
     def work(rank: Rank) -> list[StepTimes]:
         rank.init_process_group()
-        groups = rank.new_groups([PAIR] if ranks > 1 else [])
+        processes = rank.new_groups([PAIR] if ranks > 1 else [])
+        groups = {its: Group(process) for its, process in processes.items()}
         programs = make(rank)
         first = [10 * which for which in range(len(programs))]
         return measure(programs, first, groups, rank, **{"warmup": 1, "iters": 3, "trace_steps": 2} | steps)

@@ -77,6 +77,9 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "kimi_k2": OF_DEEPSEEK | LATENT,
     "kimi_k25_text": OF_DEEPSEEK | LATENT,
     "glm4_moe": OF_DEEPSEEK,
+    "mimo_v2_flash": OF_DEEPSEEK | {"n_shared_experts": None, "num_key_value_heads": 3},
+    "mistral4": OF_DEEPSEEK | LATENT,
+    "llama4_text": MOE | {"intermediate_size_mlp": 200},
     "olmoe": MOE | {"num_experts": 8},
     "phimoe": MOE | {"num_experts_per_tok": 2},
     "minimax_m2": MOE,
@@ -149,19 +152,6 @@ class TestFamilies:
         assert (model.vocabulary.size, model.vocabulary.tied) == (1000, False)
         assert model.dtype == "float32"
         assert (model.workload.batch, model.workload.seq_len) == (8, 2048)
-
-    def test_defaults_are_those_of_transformers(self, family: str, tmp_path: Path) -> None:
-        import transformers
-
-        config = getattr(transformers, CLASSES[family])()
-        cls = FAMILIES[family]
-        assert cls.default_theta == config.rope_parameters["rope_theta"]
-        for key, field in cls.model_fields.items():
-            if field.is_required() or field.default is None or not hasattr(config, key):
-                continue
-            # Its own constructor takes the window away where it is switched off.
-            if key != "sliding_window" or config.sliding_window:
-                assert getattr(config, key) == field.default, key
 
     def test_every_key_that_transformers_writes_is_known(self, family: str) -> None:
         import transformers
@@ -271,6 +261,55 @@ class TestFamilies:
     def test_an_activation(self, family: str, tmp_path: Path) -> None:
         _, model = self.saved(family, tmp_path, hidden_act="relu")
         assert model.feed_forward.activation == "relu"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_config_leaves_out_is_as_in_transformers(family: str) -> None:
+    """The defaults of every family, its rotary embedding's among them."""
+    from transformers import CONFIG_MAPPING
+
+    if family not in CONFIG_MAPPING:
+        pytest.skip("transformers has no such class")
+    config, cls = CONFIG_MAPPING[family](), FAMILIES[family]
+    rope = config.rope_parameters
+    rope = rope.get("full_attention", rope)
+    if cls.default_rope is None:
+        assert (cls.default_theta, rope["rope_type"]) == (rope["rope_theta"], "default")
+    else:
+        assert cls.default_theta == config.default_theta  # of one that says something else
+        others = {"type", "max_position_embeddings", "partial_rotary_factor"}  # said again, or not looked at
+        assert cls.default_rope == {key: value for key, value in rope.items() if key not in others}
+    # Of these the constructor gives what it has worked out; the whole model, not its text model, ties the head.
+    worked_out = {"moe_layer_end_index", *(["tie_word_embeddings"] if family == "qwen3_vl_moe_text" else [])}
+    for key, field in cls.model_fields.items():
+        if field.is_required() or field.default is None or not hasattr(config, key) or key in worked_out:
+            continue
+        if key != "sliding_window" or config.sliding_window:  # which may be switched off
+            assert getattr(config, key) == field.default, key
+
+
+@pytest.mark.parametrize(
+    ("kind", "outer", "inner", "tied"),
+    [
+        ("llama4", True, False, False),
+        ("llama4", False, True, True),
+        ("llama4", None, None, False),
+        ("qwen3_vl", True, False, True),
+        ("qwen3_vl", None, True, False),
+        ("kimi_k25", None, None, True),
+        ("kimi_k25", False, True, False),
+    ],
+)
+def test_who_ties_the_head_of_a_text_model(
+    kind: str, outer: bool | None, inner: bool | None, tied: bool, tmp_path: Path
+) -> None:
+    """As in transformers: the whole model, by its own default; the text model where it is a whole language model."""
+    text, whole = (({} if said is None else {"tie_word_embeddings": said}) for said in (inner, outer))
+    config = {"model_type": kind, "text_config": MINIMAL[f"{kind}_text"] | text} | whole
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vocabulary = load_model(str(tmp_path)).vocabulary
+    assert vocabulary is not None
+    assert vocabulary.tied == tied
 
 
 class TestFiles:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -21,6 +21,7 @@ from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, ReduceSc
 from helixctl.dag.formulas import nbytes
 from helixctl_runtime.calibrate.points import Collective, CollectivePoint
 from helixctl_runtime.comm.collectives import Issue, issue
+from helixctl_runtime.comm.group import Groups
 from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.ranks import Rank
 
@@ -67,7 +68,7 @@ class CollectiveTimer:
     def __init__(
         self,
         rank: Rank,
-        groups: Mapping[tuple[int, ...], dist.ProcessGroup],
+        groups: Groups,
         task: Callable[[], object] | None,
     ) -> None:
         """Store the arguments; nothing runs yet."""

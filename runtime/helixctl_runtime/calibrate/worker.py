@@ -14,6 +14,7 @@ from helixctl.errors import fail
 from helixctl_runtime.calibrate.collective_time import CollectiveTimer, collective_load, collective_seconds
 from helixctl_runtime.calibrate.kernel_time import KernelTimer
 from helixctl_runtime.calibrate.points import CollectivePoint, KernelPoint, Sizes
+from helixctl_runtime.comm.group import groups_of
 from helixctl_runtime.ranks import Phase, Rank
 from helixctl_runtime.report.environment import environment
 
@@ -64,7 +65,8 @@ class CalibrationWorker:
         stretch = 1.0 if cores is None else max(1.0, per_host / cores)
         collectives = tuple(self.sizes.collectives(per_host))
         members = {k: _split(rank.world_size, k) for k in dict.fromkeys(p.ranks for p in collectives)}
-        groups = rank.new_groups([g for split in members.values() for g in split])
+        sets = [g for split in members.values() for g in split]
+        groups = groups_of(rank.new_groups(sets), sets, rank.rank, rank.device, rank.timeout)
         rank.progress.enter(Phase.RUNNING)
         with torch.inference_mode():
             timer = KernelTimer(self.sizes, rank)

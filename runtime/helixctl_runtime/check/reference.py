@@ -23,6 +23,7 @@ from helixctl.dag import (
     Rotate,
     Route,
     Scale,
+    ScaleQueries,
     Select,
     SquareSums,
     Tensor,
@@ -31,6 +32,7 @@ from helixctl.dag import (
 from helixctl.dag.function import Equation, function_of, input_of, output_of
 from helixctl.plan import Plan
 from helixctl_runtime.dtypes import HALF, TORCH
+from helixctl_runtime.tensors.position_scaling import query_scales
 from helixctl_runtime.tensors.rotary import rotations
 
 _LARGEST_SCORES = 2**27  # elements of the score matrices that are made at once
@@ -112,6 +114,8 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
             made = _selected(op, *x)
         case Attention():
             made = _attention(op, *x)
+        case ScaleQueries(scaling):
+            made = x[0] * query_scales(scaling, (0, x[0].shape[1])).to(x[0].device, wide)[:, None, None]
         case Join():
             made = torch.cat((x[0], x[1].expand(*x[0].shape[:3], -1)), dim=-1)
         case Norm():

@@ -9,6 +9,8 @@ import torch.distributed as dist
 
 from helixctl.dag import Dag, SendReceive
 from helixctl.dag.ops import wire_kind
+from helixctl_runtime.comm.by_links import by_links
+from helixctl_runtime.comm.group import Group
 from helixctl_runtime.comm.one_round import Work, one_round
 from helixctl_runtime.compile.bound import Exchange
 
@@ -25,18 +27,21 @@ def rank_sets(dag: Dag) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(met))
 
 
-def issue(exchange: Exchange, rank: int, group: dist.ProcessGroup | None) -> Issue:  # noqa: PLR0911  one a kind
+def issue(exchange: Exchange, rank: int, of: Group | None) -> Issue:  # noqa: PLR0911  one a kind
     """The call that starts a collective.
 
     Args:
         exchange: the collective, bound to memory.
         rank: this rank.
-        group: the process group of its ranks; None for sends.
+        of: the group of its ranks; None for sends.
 
     Returns:
         A call that returns the running work, to be waited for.
     """
     send, receive = exchange.send, exchange.receive
+    if of and of.links and (direct := by_links(exchange, rank, of.links)):
+        return direct
+    group = of.process if of else None
     if quick := one_round(exchange, group):
         return quick
     root, *others = exchange.task.ranks

@@ -20,6 +20,7 @@ from helixctl.dag import (
     Choose,
     Dag,
     Embed,
+    Expand,
     Experts,
     HeadLinear,
     Join,
@@ -38,6 +39,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     Select,
     SquareSums,
     TokenGate,
@@ -77,6 +79,10 @@ class Kernels:
             case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case ScaleQueries():
+                (scales,) = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
+                start = self._dag.value[action.task.inputs[0]].region[1][0]
+                return kernels.scale_queries(reads[0], scales, out, reads[1] if reads[1:] else None, start)
             case Join():
                 return kernels.join(reads[0], reads[1], out)
             case Attention():
@@ -110,7 +116,16 @@ class Kernels:
                 return kernels.select(op, (q, k, factor), start, out)
             case MergeSelect():
                 return kernels.merge_select(reads[0], reads[1], out)
-            case RotateAt() | CacheWrite() | CachedAttention() | PartialAttention() | Merge() | Best() | Choose():
+            case (
+                RotateAt()
+                | CacheWrite()
+                | Expand()
+                | CachedAttention()
+                | PartialAttention()
+                | Merge()
+                | Best()
+                | Choose()
+            ):
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
             case CachedSelect() | PartialSelect():
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
@@ -130,6 +145,11 @@ class Kernels:
                 *news, length, count = reads
                 caches = [_keys(t) for t in writes]
                 return kernels.cache_write(news, length, count, self._lane(action, constants[0]), caches)
+            case Expand():
+                x, length, count = reads
+                weights = tuple(self._weights.raw(each) for each in action.weights)
+                lane, (k, v) = self._lane(action, constants[0]), (_keys(t) for t in writes)
+                return kernels.expand(_keys(x), (weights[0], weights[1]), (length, count), lane, k, v)
             case CachedAttention() | PartialAttention():
                 q, k, v, length, count, *chosen = reads
                 selected = chosen[0] if chosen else None

@@ -18,7 +18,8 @@ from helixctl_runtime.kernels.basic import (
     scale,
     square_sums,
 )
-from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
+from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at, scale_queries
+from helixctl_runtime.kernels.expand import expand
 from helixctl_runtime.kernels.fused import (
     FUSED_ATTENTION,
     FusedAttention,
@@ -53,6 +54,7 @@ __all__ = [
     "choose",
     "copy",
     "embed",
+    "expand",
     "experts",
     "fused_attention",
     "head_linear",
@@ -70,6 +72,7 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "scale_queries",
     "select",
     "sparse_attention",
     "square_sums",

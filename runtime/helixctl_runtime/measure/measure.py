@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from helixctl_runtime.comm.group import Groups
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.measure.action_timers import CommunicationTimer, NoTimer, TraceRecorder
 from helixctl_runtime.measure.clock import Clock
@@ -37,7 +38,7 @@ class StepTimes:
 def measure(
     programs: Sequence[BoundProgram],
     first: Sequence[int],
-    groups: dict[tuple[int, ...], dist.ProcessGroup],
+    groups: Groups,
     rank: Rank,
     *,
     warmup: int,
@@ -53,7 +54,7 @@ def measure(
     Args:
         programs: this rank's program of each dag.
         first: the number of each dag's start (``TaskNumbering.first``).
-        groups: the process group of every set of ranks.
+        groups: that of every set of ranks.
         rank: this rank.
         warmup: steps of each program before the measurement.
         iters: measured steps of each.

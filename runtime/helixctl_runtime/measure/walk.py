@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch.distributed as dist
 from torch.nn.attention import sdpa_kernel
 
 from helixctl.dag import Dag
 from helixctl.dag.dry_run import dry_run
 from helixctl_runtime.comm.collectives import exchange_together, issue
+from helixctl_runtime.comm.group import Groups
 from helixctl_runtime.comm.one_round import Work
 from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange
 from helixctl_runtime.measure.action_timers import ActionTimer, Call
@@ -22,7 +22,7 @@ class Walker:
     def __init__(
         self,
         program: BoundProgram,
-        groups: dict[tuple[int, ...], dist.ProcessGroup],
+        groups: Groups,
         cell: memoryview[int],
         timer: ActionTimer,
         first: int = 0,
@@ -31,7 +31,7 @@ class Walker:
 
         Args:
             program: the actions.
-            groups: the process group of every set of ranks.
+            groups: that of every set of ranks.
             cell: ``cell[0]`` becomes ``first`` plus the number of tasks that this rank has begun, for the launcher.
             timer: times the actions.
             first: the number of this dag's start (``TaskNumbering.first``).
@@ -49,7 +49,7 @@ class Walker:
             cell[0] = begun
             run()
 
-    def _bind(self, action: Action, groups: dict[tuple[int, ...], dist.ProcessGroup], timer: ActionTimer) -> Call:
+    def _bind(self, action: Action, groups: Groups, timer: ActionTimer) -> Call:
         works, key = self._works, action.place
         if isinstance(action, Compute):
             return timer.compute(action.run)

@@ -57,14 +57,16 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "w_down": ("mlp.down_proj.weight", _OUT),
 }
 # Other names that some families have; one that is there comes before that of _LAYER.
-_OTHERWISE: dict[str, str] = {
-    "feed_forward_norm": "pre_feedforward_layernorm.weight",
-    "attention_post_norm": "post_self_attn_layernorm.weight",
-    "feed_forward_post_norm": "post_mlp_layernorm.weight",
-    "w_up": "mlp.c_fc.weight",
-    "b_up": "mlp.c_fc.bias",
-    "w_down": "mlp.c_proj.weight",
-    "b_down": "mlp.c_proj.bias",
+_OTHERWISE: dict[str, tuple[str, ...]] = {
+    "feed_forward_norm": ("pre_feedforward_layernorm.weight",),
+    "attention_post_norm": ("post_self_attn_layernorm.weight",),
+    "feed_forward_post_norm": ("post_mlp_layernorm.weight",),
+    "sinks": ("self_attn.attention_sink_bias",),
+    "w_gate": ("feed_forward.gate_proj.weight",),
+    "w_up": ("mlp.c_fc.weight", "feed_forward.up_proj.weight"),
+    "b_up": ("mlp.c_fc.bias",),
+    "w_down": ("mlp.c_proj.weight", "feed_forward.down_proj.weight"),
+    "b_down": ("mlp.c_proj.bias",),
 }
 # One stored matrix with the rows of several weights, in this order.
 _MERGED: dict[str, tuple[str, ...]] = {
@@ -176,8 +178,7 @@ class HuggingFaceNames:
             axes = (tensor.dims,) if merged else tuple((dim,) for dim in tensor.dims)
         if found := self._merged(folder, part, axes, size):
             return found
-        other = _OTHERWISE.get(part)
-        name = other if other and folder + other in self._stored_names else name
+        name = next((other for other in _OTHERWISE.get(part, ()) if folder + other in self._stored_names), name)
         return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
 
     def _merged(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor | None:

@@ -39,8 +39,9 @@ class Decoder(Spec):
     Attributes:
         always: fields of ours that no key gives; every model of the family has them so.
         default_theta: of the rotary embedding.
-        slides: some layers may have a window, others not.
-        layer_kinds: what ``layer_types`` may hold.
+        default_rope: the rotary embedding of a config that says nothing of it, as a config spells it; None: a plain
+            one.
+        layer_kinds: what ``layer_types`` may have of which the family makes layers that differ.
         act_key: the key of the activation.
         eps_key: the key of the number that norms add.
         activations: our names of activations.
@@ -59,8 +60,8 @@ class Decoder(Spec):
         "attention.qk_norm": False,
     }
     default_theta: ClassVar[float] = 10000.0
-    slides: ClassVar[bool] = False
-    layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention", "sliding_attention"})
+    default_rope: ClassVar[Mapping[str, Any] | None] = None
+    layer_kinds: ClassVar[frozenset[str]] = frozenset()
     act_key: ClassVar[str] = "hidden_act"
     eps_key: ClassVar[str] = "rms_norm_eps"
     activations: ClassVar[Mapping[str, str]] = {"gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu_squared"}
@@ -89,8 +90,9 @@ class Decoder(Spec):
 
     @classmethod
     def flattened(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A config with what is nested in it where this class looks for it."""
-        return config
+        """A config with what is nested in it, or left out, where this class looks for it."""
+        said = any(config.get(key) for key in ("rope_parameters", "rope_scaling"))
+        return config if said or cls.default_rope is None else {**config, "rope_parameters": dict(cls.default_rope)}
 
     def window(self) -> tuple[str | None, int | None]:
         """The key that decides on the sliding window, if the family has one, and the window of any layer."""
