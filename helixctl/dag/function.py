@@ -66,7 +66,7 @@ SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 # Of an attention: softmax_width, causal, window, chunk, scale and soft_cap.
-Scores = tuple[int, bool, int | None, int | None, float | None, float | None]
+Scores = tuple[int, bool, int | None, int | None, float | None, float | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class _Equations:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
         window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
-        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap, self.top_k
 
     @property
     def top_k(self) -> int | None:

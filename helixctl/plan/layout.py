@@ -293,8 +293,6 @@ def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadS
         return []
     if not any(block.attention.latent for block in blocks):
         return ["an expanded prefill, and the model has no latents"]
-    if any(block.attention.sparse for block in blocks):
-        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
     return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
