@@ -220,7 +220,7 @@ def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttenti
     if rows * top_k >= positions:
         dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
         cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)
-        masked = _masks(batch * rows * positions * heads, device)
+        masked = _masks(batch * rows * positions * heads // k.shape[4], device)
         copied = device.elementwise("copy", 2 * (k.nbytes if once else k.nbytes + values.nbytes))
         return Cost(cost.seconds + masked.seconds + copied.seconds, (*cost.origins, *masked.origins))
     cost = device.decode(batch, heads, k.shape[4], (width, values.shape[-1]), top_k, once=once)

@@ -66,7 +66,7 @@ SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 # Of an attention: softmax_width, causal, window, chunk, scale and soft_cap.
-Scores = tuple[int, bool, int | None, int | None, float | None, float | None]
+Scores = tuple[int, bool, int | None, int | None, float | None, float | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,13 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
     if layer == 0:
         return "embedded" if model.vocabulary else "input"
     return "output" if layer == model.layers and not model.vocabulary else f"l{layer - 1}.output"
+
+
+def entering(function: Function, model: ModelSpec, layer: int) -> tuple[str, ...]:
+    """What a layer reads of those before it: the residual stream, and a choice of keys that it shares."""
+    names = [name for equation in function.layers[layer] for name in equation.inputs]
+    made = [name for name in names if name in function.defining and function.defining[name].layer < layer]
+    return tuple(dict.fromkeys([hidden_states(model, layer), *made]))
 
 
 def input_of(model: ModelSpec) -> str:
@@ -253,7 +260,7 @@ class _Equations:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
         window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
-        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap, self.top_k
 
     @property
     def top_k(self) -> int | None:

@@ -269,7 +269,6 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
-    reasons += _parted(layout, model)
     reasons += _unexpanded(layout, blocks, workload)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
@@ -294,8 +293,6 @@ def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadS
         return []
     if not any(block.attention.latent for block in blocks):
         return ["an expanded prefill, and the model has no latents"]
-    if any(block.attention.sparse for block in blocks):
-        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
     return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
@@ -350,19 +347,6 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
     cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
     return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
-
-
-def _parted(layout: Layout, model: ModelSpec) -> list[str]:
-    """Why stages cannot be parted so: a choice of keys that layers share stays with a stage."""
-    sizes = layout.layers_of_stages
-    if layout.pipeline == 1 or layout.pipeline > model.layers or (sizes and len(sizes) != layout.pipeline):
-        return []
-    for stage in range(1, layout.pipeline):
-        layers = layout.layers(stage, model)
-        sparse = model.alike(model.kind(layers.start)).attention.sparse
-        if sparse and sparse.shared:
-            return [f"stage {stage} would begin with layer {layers.start}, which shares the choice of keys before it"]
-    return []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:

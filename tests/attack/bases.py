@@ -183,7 +183,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
     "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
     "sparse, by query": _latent(2, 2, model=SPARSE, slicing="query"),
-    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=3, pipeline=2, stages="2-1"),
+    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=2, pipeline=2),
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
