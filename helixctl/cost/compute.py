@@ -44,6 +44,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -107,7 +108,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
-        case ScaleQueries():
+        case ScaleBy() | ScaleQueries():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)

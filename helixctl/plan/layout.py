@@ -345,8 +345,9 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices would cut a softmax of {attention.softmax_width} dims"]
     if attention.rotary:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
-    cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
-    return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
+    if attention.qk_norm and attention.qk_norm_over == "head":
+        return [f"{slices} slices by head_dim would cut the q/k norm"]
+    return [f"{slices} slices by head_dim would cut the norm of values"] if attention.value_norm else []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
@@ -425,6 +426,8 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
             extents["shared_ffn"] = experts.shared.intermediate_size
     if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
         extents["qk"] = 2  # queries and keys, each with a sum of its own
+    if model.layer_scale:
+        extents["one"] = 1
     if vocabulary:
         extents["vocab"] = vocabulary.size
     if step.cached is not None:

@@ -119,6 +119,10 @@ DIFFERENT = {
 # Two layers choose keys, and the one between them shares the choice of the first.
 _SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "shared": True}}
 SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
+AROUND = {
+    "norm": {"place": "around", "unit_offset": True}, "layer_scale": True, "layers": 2,
+    "attention": {"value_norm": True, "values": "keys"},
+}  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -140,7 +144,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "norms over all heads": _real(6, 1, OVER_ALL, combine="reduce"),
     "norms over all heads, sliced": _real(2, 2, OVER_ALL, slicing="batch"),
     "side by side": _real(3, 1, SIDE_BY_SIDE, residual="sharded"),
-    "decode, around": _steps(3, 2, {"norm": {"place": "around", "unit_offset": True}}, slicing="key"),
+    "decode, around": _steps(3, 2, AROUND, slicing="key"),
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),
