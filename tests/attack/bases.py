@@ -90,6 +90,9 @@ STEPS: dict[str, StepName] = {
     "prefill, drawn in stages": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, by rows": "prefill",
+    "prefill, by rows, turns": "prefill",
+    "prefill, latent by rows": "prefill",
     "prefill, latent expanded": "prefill",
     "prefill, latent expanded by key": "prefill",
 }
@@ -173,6 +176,11 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "latent, by batch": _latent(2, 2, slicing="batch", combine="reduce"),
     "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
     "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
+    "prefill, by rows": _steps(3, 2, {"attention": WINDOW}, 8, slicing="key", key_prefill="query"),
+    "prefill, by rows, turns": _steps(
+        1, 2, {"layers": 2}, 16, slicing="key", microbatches=2, interleave=2, combine="reduce", key_prefill="query"
+    ),
+    "prefill, latent by rows": _latent(1, 2, slicing="key", key_block=2, steps=True, key_prefill="query"),
     "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
     "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
