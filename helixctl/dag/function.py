@@ -458,9 +458,9 @@ class _Equations:
         return self.attend_cache(i, p, inputs, self.scores, sinks)
 
     def attend_cache(self, i: int, p: str, inputs: tuple[str, ...], scores: Scores, sinks: tuple[str, ...] = ()) -> str:
-        """Attention of queries over keys and values of all positions: of each lane alone where there are several."""
+        """Attention of queries over keys and values of all positions, or of each lane alone."""
         spec = self.block.attention
-        if self.step.lanes == 1:
+        if not self.step.attends_to_lanes:
             attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", CachedAttention(*scores), (*inputs, *sinks), attention)
             return attention
