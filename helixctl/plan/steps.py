@@ -42,6 +42,7 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
         block=layout.key_block,
         vocabulary_shares=layout.partitions,
         sampling=workload.sampling,
+        cache_dtype=workload.cache_dtype,
         expanded=name == "prefill" and layout.latent_prefill == "expanded",
     )
 

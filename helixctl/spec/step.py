@@ -25,6 +25,7 @@ class Step:
         block: positions that lie in one lane before the next lane has its turn.
         vocabulary_shares: shares of the vocabulary, each of which is searched for the best next token.
         sampling: how the next token is drawn; None: it is the best.
+        cache_dtype: what the cache is stored in; None: the model's dtype.
         expanded: whether latent attention over the cache has keys and values of every head (else it is absorbed).
     """
 
@@ -39,6 +40,7 @@ class Step:
     vocabulary_shares: int = 1
     sampling: SamplingSpec | None = None
     expanded: bool = False
+    cache_dtype: Literal["float8"] | None = None
 
     @property
     def tokens(self) -> int:
