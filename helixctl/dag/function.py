@@ -202,10 +202,11 @@ class _Equations:
         init: tuple[float, float] | None = None,
         following: str | None = None,
         inputs: tuple[str, ...] = (),
+        storage: Storage | None = None,
     ) -> str:
         """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
         spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
-        storage = Storage.of(spec, inputs) if spec else None
+        storage = Storage.of(spec, inputs) if spec else storage
         self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
         return name
 
@@ -278,6 +279,11 @@ class _Equations:
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
+
+    @property
+    def kept(self) -> Storage | None:
+        """How a cache is stored, where that is not in the model's dtype."""
+        return Storage(self.step.cache_dtype, ()) if self.step.cache_dtype else None
 
     def count(self, name: str, number: int) -> str:
         """An input with a number of every sequence, which it is where no other numbers are given."""
@@ -477,9 +483,11 @@ class _Equations:
         caches, cached = [], []
         for name, (_, dims) in kept.items():
             where = ("batch", *_POSITION, *dims)
-            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
+            following = f"{p}{name}_cached"
+            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), following, storage=self.kept))
         for name, (_, dims) in kept.items():
-            cached.append(self.of_positions(f"{p}{name}_cached", *dims))
+            where = ("batch", *_POSITION, *dims)
+            cached.append(self.tensor(f"{p}{name}_cached", "activation", where, storage=self.kept))
         news = [new for new, _ in kept.values()]
         self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
         return tuple(cached)
