@@ -67,7 +67,7 @@ SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 # Of an attention: softmax_width, causal, window, chunk, scale and soft_cap.
-Scores = tuple[int, bool, int | None, int | None, float | None, float | None]
+Scores = tuple[int, bool, int | None, int | None, float | None, float | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,13 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
     return "output" if layer == model.layers and not model.vocabulary else f"l{layer - 1}.output"
 
 
+def entering(function: Function, model: ModelSpec, layer: int) -> tuple[str, ...]:
+    """What a layer reads of those before it: the residual stream, and a choice of keys that it shares."""
+    names = [name for equation in function.layers[layer] for name in equation.inputs]
+    made = [name for name in names if name in function.defining and function.defining[name].layer < layer]
+    return tuple(dict.fromkeys([hidden_states(model, layer), *made]))
+
+
 def input_of(model: ModelSpec) -> str:
     """The tensor that enters the first layer, or its embedding; a step may be given ``length`` besides."""
     return "input_ids" if model.vocabulary else "input"
@@ -195,10 +202,11 @@ class _Equations:
         init: tuple[float, float] | None = None,
         following: str | None = None,
         inputs: tuple[str, ...] = (),
+        storage: Storage | None = None,
     ) -> str:
         """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
         spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
-        storage = Storage.of(spec, inputs) if spec else None
+        storage = Storage.of(spec, inputs) if spec else storage
         self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
         return name
 
@@ -262,7 +270,7 @@ class _Equations:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
         window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
-        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap, self.top_k
 
     @property
     def top_k(self) -> int | None:
@@ -273,6 +281,11 @@ class _Equations:
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
+
+    @property
+    def kept(self) -> Storage | None:
+        """How a cache is stored, where that is not in the model's dtype."""
+        return Storage(self.step.cache_dtype, ()) if self.step.cache_dtype else None
 
     def count(self, name: str, number: int) -> str:
         """An input with a number of every sequence, which it is where no other numbers are given."""
@@ -453,9 +466,9 @@ class _Equations:
         return self.attend_cache(i, p, inputs, self.scores, sinks)
 
     def attend_cache(self, i: int, p: str, inputs: tuple[str, ...], scores: Scores, sinks: tuple[str, ...] = ()) -> str:
-        """Attention of queries over keys and values of all positions: of each lane alone where there are several."""
+        """Attention of queries over keys and values of all positions, or of each lane alone."""
         spec = self.block.attention
-        if self.step.lanes == 1:
+        if not self.step.attends_to_lanes:
             attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", CachedAttention(*scores), (*inputs, *sinks), attention)
             return attention
@@ -472,9 +485,11 @@ class _Equations:
         caches, cached = [], []
         for name, (_, dims) in kept.items():
             where = ("batch", *_POSITION, *dims)
-            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
+            following = f"{p}{name}_cached"
+            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), following, storage=self.kept))
         for name, (_, dims) in kept.items():
-            cached.append(self.of_positions(f"{p}{name}_cached", *dims))
+            where = ("batch", *_POSITION, *dims)
+            cached.append(self.tensor(f"{p}{name}_cached", "activation", where, storage=self.kept))
         news = [new for new, _ in kept.values()]
         self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
         return tuple(cached)

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/latent.py [--update] [--json FILE]
 
-Nothing here is measured. Weights are in bfloat16, also of models that are published in fp8. The latent of a token is one head wide, so that groups hold copies of it; the three families
-are those of tests/benchmarks/decode.py, each with as many groups as the search likes.
+Nothing here is measured. Weights are in bfloat16, also of models that are published in fp8. The latent of a token is
+one head wide, so that groups hold copies of it; the three families are those of tests/benchmarks/decode.py, each with
+as many groups as the search likes.
 """
 
 from __future__ import annotations

@@ -621,6 +621,35 @@ def test_a_cache_of_latents_expanded(dtype: str, layout: str) -> None:
     check(dag)
 
 
+WIDE_SPARSE: dict[str, Any] = merged(
+    WIDE_LATENT,
+    {"attention": {"sparse": {"heads": 4, "head_dim": 16, "top_k": 5}}},
+)
+
+
+@pytest.mark.parametrize("layout", ["batch", pytest.param("one", marks=pytest.mark.sweep)])
+def test_a_sparse_choice(layout: str) -> None:
+    groups, slices, axes = LAYOUTS[layout]
+    model = ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": "bfloat16"}))
+    check(lower(sketched(model, WorkloadSpec(batch=7, seq_len=8), groups, slices, **axes)))
+
+
+@pytest.mark.parametrize(
+    ("layout", "step", "dtype"),
+    [
+        ("by key", "decode", "bfloat16"),
+        ("whole", "prefill", "bfloat16"),
+        pytest.param("by key", "prefill", "float32", marks=pytest.mark.sweep),
+    ],
+)
+def test_a_sparse_choice_over_a_cache(layout: str, step: StepName, dtype: str) -> None:
+    """The keys are collected for every query, or are too many for that."""
+    groups, slices, axes = CACHES[layout]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": dtype})), work, groups, slices, **axes)
+    check(lower(plan, step=step))
+
+
 # Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.
 SCORES: dict[str, dict[str, Any]] = {
     "window": {"sliding_window": 5},
