@@ -134,7 +134,7 @@ def _absorbed(f: _Equations, i: int, p: str, q: str, cached: str, indexed: tuple
     f.define(i, "attend.absorb", HeadLinear("nope_dim", rest=True), (q, p + "w_k"), absorbed)
     inputs = (absorbed, cached, cached, *f.lengths, *_selected(f, i, p, indexed))
     attention = f.activation(p + "attention", *f.heads)
-    if f.step.lanes == 1:
+    if not f.step.attends_to_lanes:
         attended = f.activation(p + "attention_latent", "head", _SCORE)
         f.define(i, "attend", CachedAttention(*how, scale=scale, top_k=f.top_k), inputs, attended)
         f.define(i, "attend.values", HeadLinear("kv_rank"), (attended, p + "w_v"), attention)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from helixctl.dag.document import Level
 from helixctl.dag.function import TOKEN, Function
-from helixctl.dag.ops import AllToAll, HeadLinear, Op, PartialAttention, PartialSelect, SendReceive, SquareSums
+from helixctl.dag.ops import (
+    AllToAll,
+    CacheWrite,
+    HeadLinear,
+    Op,
+    PartialAttention,
+    PartialSelect,
+    SendReceive,
+    SquareSums,
+)
 
 
 def level_moved(function: Function, tensor: str, op: Op, to: int = 0) -> tuple[int, Level]:
@@ -13,7 +22,8 @@ def level_moved(function: Function, tensor: str, op: Op, to: int = 0) -> tuple[i
     What is made at one level moves at it, or at a level of its own: between ``distribute`` and ``attend`` lies
     ``exchange`` (the statistics of a norm stay at ``distribute``); after ``attend`` comes ``concat``, or, where heads
     are given back their dims, ``project``. What is given moves at the level of its first reader. Between stages it is
-    ``transfer``, of the layer that it goes to. What one lane attends to moves at ``attend``, which ends with the merge.
+    ``transfer``, of the layer that it goes to. What one lane attends to moves at ``attend``, which ends with the merge,
+    and so does what the lanes of a cache hold.
     """
     maker = function.defining.get(tensor)
     if maker is None:
@@ -22,7 +32,7 @@ def level_moved(function: Function, tensor: str, op: Op, to: int = 0) -> tuple[i
     if isinstance(op, SendReceive) and tensor != TOKEN:
         return to, "transfer"
     match maker.level:
-        case "attend" if isinstance(maker.op, PartialAttention | PartialSelect) or (
+        case "attend" if isinstance(maker.op, PartialAttention | PartialSelect | CacheWrite) or (
             isinstance(maker.op, HeadLinear) and maker.op.parts
         ):
             return maker.layer, "attend"
