@@ -301,8 +301,8 @@ _PASSES_OVER_A_MASK = 4
 
 def _steps_of_a_route(router: RouterSpec) -> int:
     """Kernels that make the gates from the logits."""
-    scored = router.scores != "softmax" or router.choice_bias or router.groups is not None
-    added = router.bias + router.choice_bias + (router.scale != 1)
+    scored = router.scores != "softmax" or router.choice_bias or router.gate_scales or router.groups is not None
+    added = router.bias + router.choice_bias + router.gate_scales + (router.scale != 1) + (router.logits_scale != 1)
     twice = _STEPS_OF_A_ROUTE if router.scores == "sparse_mixer" else 0
     return _STEPS_OF_A_ROUTE + added + twice + scored * _STEPS_OF_SCORES + bool(router.groups) * _STEPS_OF_GROUPS
 

@@ -95,6 +95,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.norms == "apart",
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
@@ -118,6 +119,7 @@ class _Form(NamedTuple):
     squares: bool
     experts: bool
     shared: bool
+    apart: bool
     last: bool
     cached: bool
     sampled: bool
@@ -287,6 +289,10 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
         table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
         table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
     table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
+    if form.apart:  # each is normalised, and so reduced, by itself
+        table |= {n: Sharded(table[n].made, form.stream) for n in ("routed", "shared_down")}
+        table |= {n: Sharded(form.stream, form.stream) for n in ("routed_normed", "shared_down_normed", "down")}
+        table |= {n: Sharded(form.stream, WHOLE) for n in ("experts_in", "router_in")}
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table |= {n: Sharded(form.stream, form.stream) for n in ("output", "unscaled_output")}
     return table

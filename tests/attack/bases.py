@@ -116,6 +116,10 @@ SIDE_BY_SIDE = {
     "norm": {"function": "layer_norm", "bias": True}, "side_by_side": True, "feed_forward": {"bias": True},
     "multipliers": {"embedding": 3.3, "embedding_in_dtype": True, "logits": 0.5},
 }  # fmt: skip
+APART = merged(
+    {"norm": {"place": "around"}, "vocabulary": None, "feed_forward": GROUPED},
+    {"feed_forward": {"experts": {"norms": "apart", "router": {"logits_scale": 0.3, "gate_scales": True}}}},
+)
 DIFFERENT = {
     "layers": 3, "pattern": ["main", "mixture"],
     "blocks": [{"name": "mixture", "feed_forward": {"intermediate_size": 7, "gated": True, **EXPERTS}}],
@@ -155,6 +159,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "shared expert, chosen by groups": _real(
         2, 2, {"feed_forward": GROUPED, "vocabulary": None}, slicing="batch", experts=2, combine="reduce"
     ),
+    "experts with norms apart": _real(2, 2, APART, slicing="batch", experts=2, residual="sharded", combine="reduce"),
     "experts with biases": _real(3, 1, {"feed_forward": BIASED}, experts=3, residual="sharded", combine="reduce"),
     "sharded, last tokens": _real(
         3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
