@@ -325,9 +325,11 @@ def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array
     low, high, length = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["original_seq_len"]
     wave = one / f * np.float32(2 * math.pi)
     g = np.where(wave > np.float32(length / low), f / factor, f)
-    s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where both factors are one
+        s = (one / wave * np.float32(length) - np.float32(low)) / np.float32(high - low)
     between = ~(wave < np.float32(length / high)) & ~(wave > np.float32(length / low))
-    return np.where(between, (one - s) * g / factor + s * g, g)
+    with np.errstate(invalid="ignore"):
+        return np.where(between, (one - s) * g / factor + s * g, g)
 
 
 def _yarn(powers: Array, scaling: dict[str, Any], theta: float) -> Array:
@@ -356,6 +358,17 @@ def _rotate_at(call: Call) -> list[Array]:
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
         made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
+
+
+def _scale_queries(call: Call) -> list[Array]:
+    """Multiply every query with the number of its position, a float32."""
+    x, *lengths = call.inputs
+    p = (call.start("seq") + np.arange(x.shape[1]))[None]
+    if lengths:
+        p = p + _of_sequences(call, lengths[0], 1, 0)[:, None]
+    scaling = call.op["scaling"]
+    numbers = 1 + scaling["factor"] * np.log(1.0 + (p + scaling.get("first", 0)) // scaling["tokens"])
+    return [x * numbers.astype(np.float32).astype(x.dtype)[..., None, None]]
 
 
 def _of_sequences(call: Call, counts: Array, own: int, other: int) -> Array:
@@ -425,6 +438,8 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
         seen = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
         if causal:
             seen = seen & _reached(call.op, length[b] + t[:, None], p)
+        if call.op.get("top_k"):
+            seen = seen & _named(call, 5, p)[b]
         held = seen.any(axis=0)  # whatever the cache has elsewhere
         if not held.any():
             continue
@@ -446,7 +461,7 @@ def _over_cache(call: Call) -> tuple[Array, Array]:
 def _cached_attention(call: Call) -> list[Array]:
     """Attend over all positions, and to the sinks."""
     y, lse = _over_cache(call)
-    return [y * _beside_sinks(call, 5, lse[..., :1])]
+    return [y * (1.0 if call.op.get("top_k") else _beside_sinks(call, 5, lse[..., :1]))]
 
 
 def _partial_attention(call: Call) -> list[Array]:
@@ -525,12 +540,87 @@ def _attention(call: Call) -> list[Array]:
     if call.op["causal"]:
         i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
         scores = np.where(_reached(call.op, i[:, None], j), scores, -np.inf)
+    if call.op.get("top_k"):
+        j = call.start("seq", 1) + np.arange(call.inputs[1].shape[1])
+        scores = np.where(_named(call, 3, j)[:, None, None], scores, -np.inf)
     most = scores.max(axis=-1, keepdims=True)
     weights = np.exp(scores - most)
     total = weights.sum(axis=-1, keepdims=True)
     y = np.moveaxis(weights / total @ v, 3, 1).reshape(*call.inputs[0].shape[:3], -1)
     lse = np.moveaxis((most + np.log(total))[:, :, 0], 2, 1)  # where there are sinks a head has one part
-    return [y * _beside_sinks(call, 3, lse)]
+    return [y * (1.0 if call.op.get("top_k") else _beside_sinks(call, 3, lse))]
+
+
+def _named(call: Call, own: int, positions: Array) -> Array:
+    """Return which positions selected (input `own`) names for the tokens of q: bool (batch, seq, position)."""
+    selected, place = call.inputs[own], call.places[own]
+    if place.region[:2] != call.places[0].region[:2] or place.region[2] != (0, call.op["top_k"]):
+        raise ValueError("keys are of other tokens")
+    return np.asarray((selected[:, :, None] == positions[:, None]).any(axis=-1))
+
+
+def _index_scores(call: Call, q: Array, k: Array, factor: Array) -> Array:
+    """Sum, over the heads, factors times products that are above 0: q (seq, head, dim), k (position, dim)."""
+    products = np.maximum(np.einsum("thd,pd->thp", q, k) * q.dtype.type(call.op["scale"]), 0)
+    return np.einsum("th,thp->tp", factor, products)
+
+
+def _best_keys(scores: Array, positions: Array, count: int) -> tuple[Array, Array]:
+    """Return the largest scores and their positions, of equal ones the lower position; -inf and -1 for no more."""
+    order = np.lexsort((np.broadcast_to(positions, scores.shape), -scores), axis=-1)[..., :count]
+    best = np.take_along_axis(scores, order, axis=-1)
+    keys = np.take_along_axis(np.broadcast_to(positions, scores.shape), order, axis=-1)
+    keys = np.where(np.isinf(best), -1, keys)
+    more = [(0, 0)] * (scores.ndim - 1) + [(0, count - keys.shape[-1])]
+    return np.pad(best, more, constant_values=-np.inf), np.pad(keys, more, constant_values=-1)
+
+
+def _select(call: Call) -> list[Array]:
+    """Choose the best keys of every token of a pass."""
+    q, k, factor = call.inputs
+    i, j = (call.start("seq", n) + np.arange(call.inputs[n].shape[1]) for n in range(2))
+    chosen = []
+    for b in range(len(q)):
+        scores = _index_scores(call, q[b], k[b, :, 0], factor[b])
+        if call.op["causal"]:
+            scores = np.where(j <= i[:, None], scores, -np.inf)
+        chosen.append(_best_keys(scores, j, call.op["top_k"])[1])
+    return [np.array(chosen)]
+
+
+def _of_cached_keys(call: Call) -> tuple[Array, Array]:
+    """Return the best of the keys that a cache has, of every token: scores and positions."""
+    q, k, factor = call.inputs[:3]
+    length, count = (_of_sequences(call, call.inputs[n], n, 0) for n in (3, 4))
+    p, t = _positions(call, 1).ravel(), call.start("seq") + np.arange(q.shape[1])
+    best = np.full((*q.shape[:2], call.op["top_k"]), -np.inf, q.dtype)
+    keys = np.full(best.shape, -1)
+    for b in range(len(q)):
+        admitted = np.broadcast_to(p < length[b] + count[b], (len(t), len(p)))
+        if call.op["causal"]:
+            admitted = admitted & (p <= length[b] + t[:, None])
+        held = admitted.any(axis=0)  # whatever the cache has elsewhere
+        if held.any():
+            scores = _index_scores(call, q[b], k[b].reshape(len(p), -1)[held], factor[b])
+            scores = np.where(admitted[:, held], scores, -np.inf)
+            best[b], keys[b] = _best_keys(scores, p[held], call.op["top_k"])
+    return best, keys
+
+
+def _cached_select(call: Call) -> list[Array]:
+    """Choose the best keys among all positions."""
+    return [_of_cached_keys(call)[1]]
+
+
+def _partial_select(call: Call) -> list[Array]:
+    """Choose the best keys of one lane, and return their scores as well."""
+    return [np.expand_dims(x, 1) for x in _of_cached_keys(call)]
+
+
+def _merge_select(call: Call) -> list[Array]:
+    """Choose the best keys of all lanes."""
+    scores, keys = (np.moveaxis(x, 1, 2).reshape(x.shape[0], x.shape[2], -1) for x in call.inputs)
+    return [_best_keys(scores, keys, call.places[0].shape[-1])[1]]
 
 
 def _scale(op: dict[str, Any]) -> float:
@@ -774,10 +864,15 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "last_token": _last_token,
     "multiply": _multiply,
     "rotate_at": _rotate_at,
+    "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "expand": _expand,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,
+    "select": _select,
+    "cached_select": _cached_select,
+    "partial_select": _partial_select,
+    "merge_select": _merge_select,
     "merge": _merge,
     "best": _best,
     "choose": _choose,

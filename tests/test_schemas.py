@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,13 @@ def test_schemas_are_those_of_the_classes(name: str, golden: Callable[[Path, str
     golden(ROOT / f"schemas/{name}.schema.json", json.dumps(schema, indent=2) + "\n")
 
 
-@pytest.mark.parametrize("path", SHIPPED)
+# The library takes seconds for a dag of 16 devices: one of them in every run.
+LARGE = re.compile(r"plans/paper/.*\.dag\.json")
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=pytest.mark.sweep) if LARGE.match(path) else path for path in SHIPPED]
+)
 def test_shipped_documents_follow_their_schema(path: str) -> None:
     kind = path.split(".")[-2]
     # As the reader does: 1e-5 is a number, which YAML 1.1 takes for text.

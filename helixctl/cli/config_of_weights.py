@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from helixctl.cli.console import messages
+from helixctl.dag.retype import dequantised
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.compare import model_differences
 from helixctl.spec import ModelSpec
+from helixctl.spec.gguf import is_gguf
 from helixctl.spec.hugging_face import CONFIG_NAME
 from helixctl.spec.load import load_model
 
-# What changes no function: names, the dtype of computing, the positions of training. Whether a head is tied is told by
-# the stored tensors, which are compared.
+# What changes no function: names, the dtype of computing, how weights are stored, the positions of training. Whether a
+# head is tied is told by the stored tensors, which are compared.
 _NO_FUNCTION: Final = {"name", "dtype", "max_positions", "vocabulary.tied"}
 _FEW: Final = 6
 
@@ -38,7 +40,7 @@ def check_config(weights: str | None, plans: Sequence[Plan], *, as_planned: bool
     if weights is None:
         return
     path = Path(weights)
-    config = (path if path.is_dir() else path.parent) / CONFIG_NAME
+    config = path if is_gguf(weights) else (path if path.is_dir() else path.parent) / CONFIG_NAME
     if not config.is_file():
         return
     try:
@@ -60,5 +62,6 @@ def check_config(weights: str | None, plans: Sequence[Plan], *, as_planned: bool
 
 def _differences(planned: ModelSpec, found: ModelSpec) -> list[str]:
     """The fields of the function in which two models differ."""
-    fields = [d for d in model_differences(planned, found) if d.field not in _NO_FUNCTION]
+    both = dequantised(planned), dequantised(found)
+    fields = [d for d in model_differences(*both) if d.field not in _NO_FUNCTION]
     return [f"{d.field} {d.values[1]}, planned {d.values[0]}" for d in fields]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helixctl.cli.console import table
+from helixctl.dag.retype import dequantised
 from helixctl.plan import Plan
 from helixctl.simulate import Forecast
 from helixctl.solve import Row
@@ -68,7 +69,8 @@ def memory_sheet(plan: Plan, forecast: Forecast) -> object:
     sequences = -(-work.batch // layout.data)
     token = forecast.cache_nbytes / (sequences * work.positions)
     made = table("memory of the fullest device", ">bytes")
-    made.add_row("weights", human_bytes(forecast.weight_nbytes))
+    stored = ", as they are stored" if dequantised(plan.model) is not plan.model else ""
+    made.add_row(f"weights{stored}", human_bytes(forecast.weight_nbytes))
     made.add_row(
         f"KV cache: {sequences:,} sequences x {work.positions:,} tokens x {human_bytes(round(token))}",
         human_bytes(forecast.cache_nbytes),

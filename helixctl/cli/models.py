@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from helixctl.cli.console import answers, table
+from helixctl.dag.retype import dequantised
 from helixctl.solve.work import LayoutCosts
-from helixctl.spec import DTYPE_NBYTES, ModelDocument
+from helixctl.spec import DTYPE_NBYTES, ModelDocument, ModelSpec
 from helixctl.spec.load import document_path, load_cluster, load_model
 from helixctl.spec.named_models import model_names
 
@@ -18,20 +19,27 @@ def command() -> None:
     A file or a folder of such a name comes first: it has the config of the weights that are in it.
     """
     out = answers()
-    rows = table("name", ">layers", ">hidden", ">heads/kv", ">experts", ">parameters", "dtype")
+    rows = table("name", ">layers", ">hidden", ">heads/kv", ">experts", ">parameters", "weights")
     for name in model_names():
         document = load_model(document_path(name))
         model, attention, experts = document.model, document.attention, document.feed_forward.experts
         heads = f"{attention.heads}/{attention.kv_heads or attention.heads}"
         number = f"{experts.top_k} of {experts.count}" if experts else "-"
         size = f"{_parameters(document) / 1e9:.2f} B"
-        rows.add_row(name, str(model.layers), str(model.hidden_size), heads, number, size, model.dtype)
+        rows.add_row(name, str(model.layers), str(model.hidden_size), heads, number, size, _stored(model))
     out.print(rows)
     out.print()
     out.print("helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048")
 
 
+def _stored(model: ModelSpec) -> str:
+    """The numbers of quantised matrices, or else those of all weights."""
+    of_blocks = (block.stored for block in model.blocks or ())
+    numbers = (spec.number for stored in (model.stored, *of_blocks) for spec in stored or ())
+    return ", ".join(dict.fromkeys(numbers)) or model.dtype
+
+
 def _parameters(document: ModelDocument) -> int:
     """Elements of all weights, each once."""
-    costs = LayoutCosts(document.model, load_cluster("h100:1"), document.workload)
+    costs = LayoutCosts(dequantised(document.model), load_cluster("h100:1"), document.workload)
     return costs.weights_nbytes() // DTYPE_NBYTES[document.dtype]

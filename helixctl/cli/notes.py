@@ -7,8 +7,10 @@ from typing import Final
 
 import click
 
+from helixctl.dag.retype import dequantised
 from helixctl.errors import one_line
 from helixctl.plan import Plan
+from helixctl.solve.proof import memory_nbytes as memory
 from helixctl.spec.rates import doubts
 from helixctl.units import human_bytes
 
@@ -48,9 +50,19 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
             f"{work.positions:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
             "(max_position_embeddings): it computes them, but was not trained for them"
         )
+    if dequantised(model) is not model:
+        yield _of_a_run(plan)
     free = device.memory - memory_nbytes
     if free < _LITTLE * device.memory:
         yield (
             f"{human_bytes(free)} of {human_bytes(device.memory)} a device are left (device.reserve "
             f"{device.reserve * 100:.3g} %); engines keep about a tenth for the workspace of kernels and communication"
         )
+
+
+def _of_a_run(plan: Plan) -> str:
+    """What a run of a plan with quantised weights takes: it has them in the dtype of the computation."""
+    model = dequantised(plan.model)
+    needed, device = memory(Plan.sketch(model, plan.cluster, plan.workload, plan.layout)), plan.cluster.device
+    text = f"helixctl run dequantises weights to {model.dtype} on loading: it takes {human_bytes(needed)} a device"
+    return text if needed <= device.available else f"{text}, more than there is; engines run them as they are stored"

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from helixctl.cli.measurements import print_comparison, print_report, print_verd
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
 from helixctl.dag import Dag
-from helixctl.dag.retype import retyped
+from helixctl.dag.retype import dequantised, retyped
 from helixctl.errors import HelixError, fail
 from helixctl.output import write_output
 from helixctl.plan import Plan
@@ -301,11 +302,21 @@ def _dag(planned: Plan | Dag, document: str, dtype: Any) -> Dag:
 
 
 def _typed(dag: Dag, dtype: Any) -> Dag:
-    """The dag in another dtype, if one is asked for, and proved in it."""
-    if not dtype:
-        return dag
+    """The dag as it runs, proved so: in another dtype, if one is asked for, with weights that are dequantised.
+
+    Raises:
+        HelixError: HX410, it does not fit so, though it did as its weights are stored; or it is not proved otherwise.
+    """
     typed = retyped(dag, dtype)
-    if findings := validate(typed):
+    if typed is dag:
+        return dag
+    findings = validate(typed)
+    if dequantised(dag.plan.model) is not dag.plan.model:
+        hint = (
+            f"a run holds quantised weights in {typed.plan.model.dtype}: use more devices, or an engine that does not"
+        )
+        findings = tuple(replace(found, hint=hint) if found.code == "HX410" else found for found in findings)
+    if findings:
         raise HelixError(findings)
     return typed
 
@@ -332,7 +343,7 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
         planned = redrawn(load_planned(document), document, drawing)
         _check_tokens([document], [planned])
         if isinstance(planned, Plan) and about(planned) > MANY_TASKS:
-            typed = planned.model.model_copy(update={"dtype": dtype or planned.model.dtype})
+            typed = dequantised(planned.model).model_copy(update={"dtype": dtype or planned.model.dtype})
             found = prove_lowered(Plan.of(typed, planned.cluster, planned.workload, planned.layout), document)
             size = counted(planned)
             proved = f"proved on {found.part}: the others are copies of these"

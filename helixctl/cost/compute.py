@@ -5,6 +5,7 @@ A calibrated rate replaces peak and share where the cluster has one for the kind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf, log2, prod
 from typing import Final, cast
@@ -19,6 +20,7 @@ from helixctl.dag import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Dag,
@@ -30,23 +32,35 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Narrow,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
     Scale,
+    ScaleQueries,
+    Select,
     SquareSums,
     Task,
     TokenGate,
     Value,
 )
-from helixctl.dag.formulas import cached_keys, expanded_keys, expert_matrices, expert_rows, product_width
+from helixctl.dag.formulas import (
+    cached_keys,
+    expanded_keys,
+    expert_matrices,
+    expert_rows,
+    product_width,
+    scored_pairs,
+)  # fmt: skip
 from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
+from helixctl.dag.storage import held_nbytes
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, RouterSpec, SamplingSpec
@@ -54,7 +68,7 @@ from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
 
-def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case a kind
+def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
     """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
     device = _Device(dag.plan.cluster, _dtype(dag, task))
     match task.op:
@@ -62,15 +76,24 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case
             x = dag.value[task.inputs[0]]
             depth = prod(size for dim, size in _sizes(dag, x) if dim in contract)
             rows = x.numel // depth
-            cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes)
+            cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes, _spared(dag, task.inputs))
         case HeadLinear(contract):
             x, w = (dag.value[v] for v in task.inputs)
             depth, wide = w.shape[dag.tensor[w.tensor].dims.index(contract)], product_width(task.op, w, dag.tensor)
             # A product a head, side by side: as many tiles as one with all heads' columns.
             heads = x.shape[-2]
-            cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes)
+            spared = _spared(dag, task.inputs)
+            cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes, spared)
         case Expand():
             cost = _expand(dag, task, device)
+        case Attention(top_k=int()):
+            cost = _under_a_mask(dag, task, device)
+        case CachedAttention(top_k=int()) | PartialAttention(top_k=int()):
+            cost = _over_chosen_keys(dag, task, task.op, device)
+        case Select() | CachedSelect() | PartialSelect():
+            cost = _choice(dag, task, task.op, device)
+        case MergeSelect():
+            cost = device.best_keys(dag.value[task.inputs[0]].numel, task.nbytes)
         case Attention(width):
             queries, keys, values = (dag.value[v] for v in task.inputs[:3])
             if _composed(task.op, queries, values, device):
@@ -83,6 +106,8 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
+            cost = device.elementwise(task.kind, task.nbytes)
+        case ScaleQueries():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)
@@ -100,6 +125,11 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912  one case
             raise TypeError(task.kind)  # a collective
     overhead = device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
+
+
+def _spared(dag: Dag, weights: Sequence[str]) -> int:
+    """The bytes that quantised weights take less than in the dtype of the computation."""
+    return sum(v.nbytes - held_nbytes(v, dag.tensor) for v in (dag.value[name] for name in weights))
 
 
 def _composed(op: AnyAttention, queries: Value, values: Value, device: _Device) -> bool:
@@ -141,10 +171,68 @@ def _expand(dag: Dag, task: Task, device: _Device) -> Cost:
     inputs = [dag.value[v] for v in task.inputs]
     x, w_k, w_v, *_ = inputs
     rows, depth = x.shape[0] * expanded_keys(inputs, dag.tensor), w_k.shape[0]
-    product = device.matmul(rows, (w_k.numel + w_v.numel) // depth, depth, task.nbytes)
+    spared = _spared(dag, task.inputs)
+    product = device.matmul(rows, (w_k.numel + w_v.numel) // depth, depth, task.nbytes, spared)
     keys = dag.value[task.outputs[0]]
     copied = device.elementwise("copy", 2 * rows * keys.shape[4] * keys.shape[5] * DTYPE_NBYTES[device.dtype])
     return Cost(product.seconds + copied.seconds, tuple(dict.fromkeys((*product.origins, *copied.origins))))
+
+
+def _choice(dag: Dag, task: Task, op: Select | CachedSelect | PartialSelect, device: _Device) -> Cost:
+    """A sparse choice of keys: products of all heads, which go through memory in float32, and the best of their sums.
+
+    Over a cache all keys for which there is room are scored: how many it holds is data.
+    """
+    inputs = [dag.value[v] for v in task.inputs]
+    (batch, rows, heads, width), k = inputs[0].shape, inputs[1]
+    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * k.shape[1] * k.shape[3]
+    share = device.matmul_share if device.cuda else c.CPU_MATMUL_SHARE
+    arithmetic = 2 * batch * pairs * heads * width / (device.peak.value * share.value)
+    wide = max(_WIDE_NBYTES, DTYPE_NBYTES[device.dtype])
+    scored = device.elementwise("add", _PASSES_OVER_PRODUCTS * batch * pairs * heads * wide)
+    best = device.best_keys(batch * pairs, task.nbytes)
+    steps = device.task_overhead.value * _STEPS_OF_SCORED_KEYS
+    return Cost(arithmetic + scored.seconds + best.seconds + steps, (device.peak, share, *best.origins))
+
+
+def _under_a_mask(dag: Dag, task: Task, device: _Device) -> Cost:
+    """Attention of a pass to chosen keys: over all keys, under a mask of its own."""
+    queries, keys, values, _ = (dag.value[v] for v in task.inputs)
+    batch, rows, heads, head_dim = queries.shape
+    dense = 2 * batch * heads * (head_dim + values.shape[-1]) * rows * keys.shape[1]
+    masked = _masks(batch * rows * keys.shape[1], device)
+    if not device.cuda and values.shape[-1] != head_dim:
+        cost = device.composed(queries, values.shape[-1], dense, capped=False)
+    else:
+        cost = device.attention(queries, keys.shape[1], head_dim, values.shape[-1], dense, task.nbytes)
+    return Cost(cost.seconds + masked.seconds, (*cost.origins, *masked.origins))
+
+
+def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttention, device: _Device) -> Cost:
+    """Attention over a cache to chosen keys, which are copied together for each query; or over all under a mask.
+
+    What lies in a lane is data: every lane has room for all chosen keys.
+    """
+    inputs = [dag.value[v] for v in task.inputs]
+    (queries, k, values), top_k = inputs[:3], op.top_k or 1
+    batch, rows, heads, width = queries.shape
+    positions, once = k.shape[1] * k.shape[3], k.id == values.id
+    if rows * top_k >= positions:
+        dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
+        cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)
+        masked = _masks(batch * rows * positions * heads, device)
+        copied = device.elementwise("copy", 2 * (k.nbytes if once else k.nbytes + values.nbytes))
+        return Cost(cost.seconds + masked.seconds + copied.seconds, (*cost.origins, *masked.origins))
+    cost = device.decode(batch, heads, k.shape[4], (width, values.shape[-1]), top_k, once=once)
+    row = (k.nbytes if once else k.nbytes + values.nbytes) // (batch * positions)
+    copied = device.elementwise("copy", 2 * batch * top_k * row)
+    steps = device.task_overhead.value * _STEPS_OF_CHOSEN_KEYS
+    return Cost(rows * (cost.seconds + copied.seconds + steps), (*cost.origins, *copied.origins))
+
+
+def _masks(keys: int, device: _Device) -> Cost:
+    """Masks of so many pairs, and what is added to their scores: each made, turned over and read."""
+    return device.elementwise("add", keys * (_PASSES_OVER_A_MASK + 2 * DTYPE_NBYTES[device.dtype]))
 
 
 def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
@@ -198,6 +286,15 @@ _GATED = 3  # weights of a gated expert
 # taken, subtracted from, raised, rounded and read; and divided, bent and multiplied by a soft cap.
 _PASSES_OVER_SCORES = 16
 _PASSES_OF_A_CAP = 6
+# Products of an indexer: made, cut off at 0 in place, and summed over the heads. Scores and positions as one number of
+# 8 bytes: made of the scores, and searched digit by digit for the best.
+_WIDE_NBYTES = 4
+_PASSES_OVER_PRODUCTS = 4
+_PASSES_OVER_KEYS = 8
+_KEY_NBYTES = 8
+_STEPS_OF_SCORED_KEYS = 16
+_STEPS_OF_CHOSEN_KEYS = 12
+_PASSES_OVER_A_MASK = 4
 
 
 def _steps_of_a_route(router: RouterSpec) -> int:
@@ -221,8 +318,10 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     row_nbytes = inputs[0].nbytes // (inputs[0].numel // hidden)
     inner_nbytes = row_nbytes * ffn // hidden
     product = device.grouped if device.cuda and device.dtype == GROUPED_DTYPE else device.one_by_one
-    up = product(used, rows, ffn, hidden, weights[0].nbytes // held)
-    down = product(used, rows, hidden, ffn, weights[1].nbytes // held)
+    stored = [held_nbytes(weight, dag.tensor) // held for weight in weights[:2]]
+    spared = [weight.nbytes // held - its for weight, its in zip(weights, stored, strict=False)]
+    up = product(used, rows, ffn, hidden, stored[0], spared[0])
+    down = product(used, rows, hidden, ffn, stored[1], spared[1])
     activation = device.elementwise("activation", 2 * rows * inner_nbytes)
     gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
     # Rows collected, and results scaled and added: read and written once each.
@@ -308,14 +407,23 @@ class _Device:
             return Constant("task_overhead", self.calibration.task_overhead, self._calibrated, "s")
         return c.TASK_OVERHEAD if self.cuda else c.CPU_TASK_OVERHEAD
 
-    def matmul(self, rows: int, columns: int, depth: int, nbytes: int) -> Cost:
+    def matmul(self, rows: int, columns: int, depth: int, nbytes: int, spared: int = 0) -> Cost:
         """(rows, depth) x (depth, columns).
 
         Without a calibration, on CUDA, the output is cut in tiles, of which every SM makes one at a time: a last wave
         of tiles takes as long as a full one, and so does a tile that sticks out. Where that leaves SMs idle the tiles
         are smaller, or the depth is split, for the price of writing and reading the partial sums. A library has more
         tile sizes to choose from, to which a calibration has the corrections.
+
+        ``spared``: bytes that quantised weights take less than those of the dtype. A kernel reads them as they are
+        stored and computes in the dtype, so that less is read and as much is computed: what a product takes becomes
+        less by the bytes, down to the rate of many rows, at which it is bound by its arithmetic.
         """
+        if spared:
+            whole = self.matmul(rows, columns, depth, nbytes + spared)
+            many = self.matmul(max(rows, c.MANY_ROWS), columns, depth, 0)
+            bound = many.seconds * rows / max(rows, c.MANY_ROWS)
+            return Cost(max(whole.seconds * nbytes / (nbytes + spared), bound), (*whole.origins, c.QUANTISED))
         flops = 2 * rows * columns * depth
         table = self.calibration.matmul.get(self.dtype) if self.calibration else None
         if table:
@@ -358,25 +466,33 @@ class _Device:
             seconds += (_STEPS_OF_A_DRAW - 1) * self.task_overhead.value
         return Cost(seconds, tuple(origins))
 
-    def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
+    def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int, spared: int = 0) -> Cost:
         """Products of several weights (depth, columns), each with an equal part of the rows, one after the other."""
         each = ceil(rows / groups)
         nbytes = weight_nbytes + each * (depth + columns) * DTYPE_NBYTES[self.dtype]
-        cost = self.matmul(each, columns, depth, nbytes)
+        cost = self.matmul(each, columns, depth, nbytes, spared)
         return Cost(groups * (cost.seconds + self.task_overhead.value), cost.origins)
 
-    def grouped(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int) -> Cost:
+    def grouped(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int, spared: int = 0) -> Cost:
         """The same in one kernel on CUDA: tiles of the output as ``matmul`` has them, or the reading of the weights.
 
         The rows of a weight are never a whole number of tiles: half a tile more is the mean.
         """
         traffic = groups * weight_nbytes / (self.bandwidth.value * c.GROUPED_MEMORY_SHARE.value)
-        shares = (c.GROUPED_SHARE, c.GROUPED_MEMORY_SHARE, self.bandwidth)
+        shares: tuple[Constant | Rule, ...] = (c.GROUPED_SHARE, c.GROUPED_MEMORY_SHARE, self.bandwidth)
+        if spared:
+            shares = (*shares, c.QUANTISED)
         high, wide = c.TILE
+        filled = rows + groups * high / 2
         table = self.calibration.matmul.get(self.dtype) if self.calibration else None
+        if spared and not table:
+            rate = self.peak.value * self.matmul_share.value * c.GROUPED_SHARE.value
+            seconds = max(2 * filled * columns * depth / rate, traffic)
+            return Cost(seconds, (self.peak, self.matmul_share, *shares))
         if table:
-            filled = rows + groups * high / 2
-            rate = multilinear(table.grid, table.rates, (rows, columns, depth)) * c.GROUPED_SHARE.value
+            # The rate of few rows is that of reading weights of the dtype, which quantised ones are not.
+            measured = max(rows, c.MANY_ROWS) if spared else rows
+            rate = multilinear(table.grid, table.rates, (measured, columns, depth)) * c.GROUPED_SHARE.value
             origin = Rule(f"matmul in {self.dtype}: rates by shape", self._calibrated)
             return Cost(max(2 * filled * columns * depth / rate, traffic), (origin, *shares))
         tiles = groups * (rows / groups / high + 0.5) * ceil(columns / wide)
@@ -441,6 +557,10 @@ class _Device:
         streamed = self.elementwise("add", passes * scores * max(4, DTYPE_NBYTES[self.dtype]))
         arithmetic = flops / (self.peak.value * share.value)
         return Cost(arithmetic + streamed.seconds, (self.peak, share, *streamed.origins))
+
+    def best_keys(self, keys: int, nbytes: int) -> Cost:
+        """The best of so many keys, of all queries together."""
+        return self.elementwise("add", nbytes + _PASSES_OVER_KEYS * keys * _KEY_NBYTES)
 
     def cached_attention(
         self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int, *, once: bool

@@ -92,6 +92,15 @@ CPU_SORTED_LOGIT: Final = Constant(
     "cpu_sorted_logit", 67e-9, "default: sorting a logit on a core of an Intel Xeon, 49,152 and 128,256 of them", "s"
 )
 
+# --- quantised weights ------------------------------------------------------------------------------------------------
+
+QUANTISED: Final = Rule(
+    "quantised weights",
+    "default: read as they are stored, and computed in the model's dtype (weight-only kernels such as Marlin)",
+)
+# Rows at which a product is bound by its arithmetic, whatever its weights are stored in.
+MANY_ROWS: Final = 4096
+
 # --- everything on CUDA -----------------------------------------------------------------------------------------------
 
 MEMORY_SHARE: Final = Constant(

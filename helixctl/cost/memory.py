@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helixctl.dag import Dag, Role
+from helixctl.dag.storage import held_nbytes
 from helixctl.program import Programs
 
 
@@ -30,7 +31,7 @@ def _of_role(dag: Dag, role: Role) -> list[int]:
     found = [0] * len(dag.order)
     for value in dag.values:
         if dag.tensor[value.tensor].role == role:
-            found[value.rank] += value.nbytes
+            found[value.rank] += held_nbytes(value, dag.tensor)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 
 from helixctl.dag.ops import COLLECTIVES, Narrow, Op, Packed, SendReceive
+from helixctl.dag.storage import Storage
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName, accumulator
@@ -25,7 +26,7 @@ _STRICT = ConfigDict(extra="forbid")
 # The first bad row of a table is said, not a million: a dag is written by a program, and its rows are bad alike.
 _Rows = FailFast()
 _Number = Annotated[float, Field(strict=True)]  # not read from text
-_INTEGERS = {"input_ids", "length", "count", "seed"}  # inputs
+_INTEGERS = {"input_ids", "length", "count", "seed", "selected"}  # inputs
 Role = Literal["input", "weight", "state", "activation", "output"]
 GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
@@ -49,7 +50,7 @@ class Tensor:
 
     ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
     token ids the scale is their number, of lengths and seeds it is 0 and the offset is the number. ``next`` names, of
-    a state, the tensor that it is in the next step.
+    a state, the tensor that it is in the next step. ``storage`` says how a quantised weight is stored.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Tensor:
     shape: Annotated[tuple[Whole, ...], _Rows]
     init: tuple[_Number, _Number] | None = None
     next: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    storage: Annotated[Storage | None, Field(exclude_if=lambda storage: storage is None)] = None
 
     @property
     def full(self) -> tuple[Interval, ...]:

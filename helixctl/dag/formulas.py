@@ -17,6 +17,7 @@ from helixctl.dag.ops import (
     Bias,
     Broadcast,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Embed,
     Expand,
@@ -32,22 +33,27 @@ from helixctl.dag.ops import (
     Op,
     Packed,
     PartialAttention,
+    PartialSelect,
     ReduceScatter,
     Rotate,
     RotateAt,
     Route,
     Scale,
+    ScaleQueries,
+    Select,
     SendReceive,
     SquareSums,
     TokenGate,
 )
-from helixctl.dag.reach import causal_pairs, first_key, reaches_back
+from helixctl.dag.reach import causal_pairs, first_key, pairs_of_all, reaches_back
+from helixctl.dag.storage import held_nbytes
 
+_WITHOUT_CACHE: Final = 3  # inputs of a choice of keys: queries, keys and factors
 _MOST_MATRICES: Final = 3  # of an expert: up, down and, in the gated form, the gate's
 _PER_ELEMENT: Final[dict[type, int]] = {Norm: 4, NormBySums: 2, Rotate: 3, RotateAt: 3}
 
 
-def flops(  # noqa: C901, PLR0911  one a kind
+def flops(  # noqa: C901, PLR0911, PLR0912  one a kind
     op: Op, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
     """Floating-point operations of a task, a multiply-add counted as two; 0 for a collective."""
@@ -63,8 +69,12 @@ def flops(  # noqa: C901, PLR0911  one a kind
             return 2 * x.numel // x.shape[-1] * depth * product_width(op, w, tensors)
         case Attention():
             batch, rows, heads, _ = inputs[0].shape
-            pairs = causal_pairs(op, inputs[0].region[1][0], rows) if op.causal else rows * inputs[1].shape[1]
+            most = min(inputs[1].shape[1], op.top_k or inputs[1].shape[1])
+            pairs = causal_pairs(op, inputs[0].region[1][0], rows) if op.causal else rows * most
             return 2 * batch * heads * _widths(inputs) * pairs
+        case Select() | CachedSelect() | PartialSelect():
+            batch, _, heads, width = inputs[0].shape
+            return 2 * batch * heads * (width + 1) * scored_pairs(op, inputs, tensors)
         case CachedAttention() | PartialAttention():
             batch, _, heads, _ = inputs[0].shape
             return 2 * batch * heads * _widths(inputs) * _cached_pairs(op, inputs, tensors)
@@ -82,7 +92,18 @@ def flops(  # noqa: C901, PLR0911  one a kind
         case Experts():
             x, w_up = inputs[0], inputs[2]
             return 2 * len(expert_matrices(inputs)) * expert_rows(op, inputs, tensors) * x.shape[-1] * w_up.shape[-1]
-        case Norm() | NormBySums() | Rotate() | RotateAt() | Bias() | Activation() | Multiply() | Add() | Scale():
+        case (
+            Norm()
+            | NormBySums()
+            | Rotate()
+            | RotateAt()
+            | Bias()
+            | Activation()
+            | Multiply()
+            | Add()
+            | Scale()
+            | ScaleQueries()
+        ):
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
         case _:
             return 0
@@ -103,9 +124,32 @@ def cached_keys(op: CachedAttention | PartialAttention, inputs: Sequence[Value],
 
     How many the cache holds is data; what ``length`` is seeded with counts.
     """
-    q, k = inputs[:2]
     held = _held(inputs, tensors)
-    read = held + tensors[q.tensor].shape[1] - first_key(op, held + q.region[1][0])
+    return _of_lanes(inputs, tensors, first_key(op, held + inputs[0].region[1][0]))
+
+
+def scored_keys(inputs: Sequence[Value], tensors: Mapping[str, Tensor]) -> int:
+    """Keys of a sequence that an indexer scores, of its lanes."""
+    return _of_lanes(inputs, tensors) if len(inputs) > _WITHOUT_CACHE else inputs[1].shape[1]
+
+
+def scored_pairs(
+    op: Select | CachedSelect | PartialSelect, inputs: Sequence[Value], tensors: Mapping[str, Tensor]
+) -> int:
+    """Pairs of a query of a sequence and a key that an indexer scores for it, of its lanes."""
+    q, k = inputs[:2]
+    rows, first = q.shape[1], q.region[1][0]
+    if isinstance(op, Select):
+        return pairs_of_all(first, rows) if op.causal else rows * k.shape[1]
+    held = _held(inputs, tensors)
+    pairs = pairs_of_all(held + first, rows) if op.causal else rows * (held + tensors[q.tensor].shape[1])
+    return -(-pairs * k.shape[2] // tensors[k.tensor].shape[2])
+
+
+def _of_lanes(inputs: Sequence[Value], tensors: Mapping[str, Tensor], first: int = 0) -> int:
+    """Positions of a sequence from one on, up to the last new one, that are of the lanes of a cache; rounded up."""
+    q, k = inputs[:2]
+    read = _held(inputs, tensors) + tensors[q.tensor].shape[1] - first
     return -(-read * k.shape[2] // tensors[k.tensor].shape[2])
 
 
@@ -129,7 +173,8 @@ def _cached_pairs(
     q, k = inputs[:2]
     rows, held = q.shape[1], _held(inputs, tensors)
     new = tensors[q.tensor].shape[1]
-    pairs = causal_pairs(op, held + q.region[1][0], rows) if op.causal else rows * (held + new)
+    most = min(held + new, op.top_k or held + new)
+    pairs = causal_pairs(op, held + q.region[1][0], rows) if op.causal else rows * most
     return -(-pairs * k.shape[2] // tensors[k.tensor].shape[2])
 
 
@@ -160,12 +205,17 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     match op:
         case Embed():
             ids, table = inputs
-            return ids.nbytes + outputs[0].nbytes + min(outputs[0].nbytes, table.nbytes)
+            held = held_nbytes(table, tensors)
+            read = min(outputs[0].nbytes * held // max(1, table.nbytes), held)
+            return ids.nbytes + outputs[0].nbytes + read
         case CachedAttention() | PartialAttention():
             q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
             caches = {x.id: x.nbytes for x in (k, v)}  # one alone may be both
-            read = sum(caches.values()) // positions * min(positions, cached_keys(op, inputs, tensors))
+            keys = min(positions, cached_keys(op, inputs, tensors))
+            if op.top_k is not None:  # of several lanes one may have all of them
+                keys = min(keys, q.shape[1] * op.top_k)
+            read = sum(caches.values()) // positions * keys
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
         case Attention(causal=True) if reaches_back(op) is not None:
             q, k, v, *others = inputs
@@ -177,7 +227,12 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             x, *others = inputs
             positions = math.prod(x.shape[1:4])
             moved = (x.nbytes + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
-            return moved + sum(v.nbytes for v in others)
+            return moved + sum(held_nbytes(v, tensors) for v in others)
+        case CachedSelect() | PartialSelect():
+            q, k, *others = inputs
+            positions = k.shape[1] * k.shape[2] * k.shape[3]
+            read = k.nbytes // positions * min(positions, scored_keys(inputs, tensors))
+            return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
         case CacheWrite():
             *kept, length, count = inputs
             news, cache = sum(new.nbytes for new in kept[: len(kept) // 2]), kept[-1]
@@ -191,7 +246,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
             x, gates, *weights = inputs
             held = weights[0].shape[0]
             used = min(held, math.prod(x.shape[:-1]) * op.top_k)
-            read = sum(w.nbytes for w in weights) // held * used
+            read = sum(held_nbytes(w, tensors) for w in weights) // held * used
             return x.nbytes + gates.nbytes + read + outputs[0].nbytes
         case Broadcast() | SendReceive():
             return (outputs or inputs)[0].nbytes
@@ -208,7 +263,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case AllReduce():
             return -(-2 * (ranks - 1) * outputs[0].nbytes // ranks)
         case _:
-            return sum(v.nbytes for v in (*inputs, *outputs))
+            return sum(held_nbytes(v, tensors) for v in inputs) + sum(v.nbytes for v in outputs)
 
 
 def _common(a: Value, b: Value) -> int:

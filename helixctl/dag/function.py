@@ -39,10 +39,12 @@ from helixctl.dag.ops import (
     Route,
     Sample,
     Scale,
+    ScaleQueries,
     SquareSums,
     TokenGate,
     contracted,
 )
+from helixctl.dag.storage import Storage
 from helixctl.plan.layout import full_extents
 from helixctl.spec import (
     ExpertsSpec,
@@ -53,6 +55,7 @@ from helixctl.spec import (
     SharedExpertSpec,
     Step,
     VocabularySpec,
+    stored_as,
 )
 
 _TOKENS = ("batch", "seq")
@@ -190,15 +193,19 @@ class _Equations:
         dims: tuple[str, ...],
         init: tuple[float, float] | None = None,
         following: str | None = None,
+        inputs: tuple[str, ...] = (),
     ) -> str:
-        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following)
+        """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
+        spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
+        storage = Storage.of(spec, inputs) if spec else None
+        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
         return name
 
     def activation(self, name: str, *dims: str) -> str:
         return self.tensor(name, "activation", (*_TOKENS, *dims))
 
     def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
-        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)))
+        return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)), inputs=contract)
 
     def norm_weight(self, name: str, *dims: str) -> str:
         around = 0.0 if self.model.norm.unit_offset else 1.0
@@ -249,6 +256,11 @@ class _Equations:
         return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
 
     @property
+    def top_k(self) -> int | None:
+        """The size of a sparse choice of keys: no more than there are positions; None where there is none."""
+        return self.extents["choice"] if self.block.attention.sparse else None
+
+    @property
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
@@ -260,7 +272,7 @@ class _Equations:
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
-        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init)
+        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init, inputs=("hidden",))
         op = Embed(self.multipliers.embedding, self.multipliers.embedding_in_dtype)
         self.define(0, "embed.lookup", op, (ids, table), self.activation("embedded", "hidden"))
 
@@ -381,11 +393,24 @@ class _Equations:
             unrotated = (q, k, *self.held)
             q, k = (self.activation(f"{p}{n}_rotated", *self.qkv[n]) for n in "qk")
             self.define(i, "attend.rotate", op, unrotated, q, k)
+        q = self.scaled_queries(i, p, q)
+        if spec.value_scale != 1:
+            unscaled, v = v, self.activation(p + "v_scaled", *self.qkv["v"])
+            self.define(i, "attend.value_scale", Scale(spec.value_scale), (unscaled,), v)
         if self.cached:
             return self.cached_attention(i, p, (q, k, v), sinks)
         attention = self.activation(p + "attention", *self.heads)
         self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
         return attention
+
+    def scaled_queries(self, i: int, p: str, q: str) -> str:
+        """Queries times the numbers of their positions, where any of them is not 1."""
+        scaling = self.block.attention.position_scaling
+        if scaling is None or not scaling.scales(max(self.step.seq_len, self.step.positions)):
+            return q
+        scaled = self.activation(p + "q_scaled", *self.qkv["q"])
+        self.define(i, "attend.scale", ScaleQueries(scaling), (q, *self.held), scaled)
+        return scaled
 
     def normed_heads(self, i: int, p: str, q: str, k: str, weights: list[str]) -> tuple[str, str]:
         """Queries and keys, normalised: every head alone, or all heads together."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from helixctl.dag.document import Level
 from helixctl.dag.function import TOKEN, Function
-from helixctl.dag.ops import AllToAll, CacheWrite, HeadLinear, Op, PartialAttention, SendReceive, SquareSums
+from helixctl.dag.ops import (
+    AllToAll,
+    CacheWrite,
+    HeadLinear,
+    Op,
+    PartialAttention,
+    PartialSelect,
+    SendReceive,
+    SquareSums,
+)
 
 
 def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
@@ -23,7 +32,7 @@ def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
     if isinstance(op, SendReceive) and tensor != TOKEN:
         return maker.layer + 1, "transfer"
     match maker.level:
-        case "attend" if isinstance(maker.op, PartialAttention | CacheWrite) or (
+        case "attend" if isinstance(maker.op, PartialAttention | PartialSelect | CacheWrite) or (
             isinstance(maker.op, HeadLinear) and maker.op.parts
         ):
             return maker.layer, "attend"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
-from helixctl.spec import ClampSpec, Dtype, RotarySpec, RouterSpec, SamplingSpec, accumulator
+from helixctl.spec import ClampSpec, Dtype, PositionScalingSpec, RotarySpec, RouterSpec, SamplingSpec, accumulator
 
 T = TypeVar("T")
 
@@ -113,10 +113,12 @@ class Linear:
     """Products of one input with one or more weights, summed over the dims in ``contract``.
 
     Inputs: x, w_1, ..., w_k. Outputs: y_1, ..., y_k. The dims of y are those of x, then those of w, less ``contract``.
+    ``wide``: the result is kept in the accumulator's dtype, as what decides on a choice is.
     """
 
     kind: Literal["linear"] = field(default="linear", kw_only=True)
     contract: Annotated[tuple[str, ...], FailFast()]
+    wide: Flag = False
 
 
 @_op
@@ -177,7 +179,8 @@ class Attention(_Scores):
 
     Inputs: q (batch, seq, head, head_dim), k and v (batch, seq, kv_head, head_dim); there may be a fourth, sinks
     (head). Of H heads and G kv_heads, head h attends with kv_head h // (H / G). Where the heads of values have a width
-    of their own, v and the output have a dim v_dim instead of head_dim.
+    of their own, v and the output have a dim v_dim instead of head_dim. With ``top_k`` a fourth is selected (batch,
+    seq, choice), and there are no sinks.
 
     Attributes:
         softmax_width: dims of a softmax.
@@ -186,6 +189,7 @@ class Attention(_Scores):
         chunk: causal alone; a token attends to those of its own chunk of so many positions: p // chunk is the same.
         scale: what products are multiplied with; None: 1 / sqrt(softmax_width).
         soft_cap: c, where scores x become c tanh(x / c), ahead of the mask; None: they stay.
+        top_k: the size of choice: a token attends to the positions that selected names alone; None: to all of those.
     """
 
     kind: Literal["attention"] = field(default="attention", kw_only=True)
@@ -195,6 +199,23 @@ class Attention(_Scores):
     chunk: LaterCount = None
     scale: LaterNumber = None
     soft_cap: LaterNumber = None
+    top_k: LaterCount = None
+
+
+@_op
+class Select:
+    """The keys that each token attends to, chosen by an indexer: those of the ``top_k`` largest scores.
+
+    Inputs: q (batch, seq, index_head, index_dim), k (batch, seq, kv_head, index_dim) of one kv_head, factor (batch,
+    seq, index_head). Output: selected (batch, seq, choice), int64: positions, the best first, of equal scores the lower
+    one; -1 where there are no more. ``choice`` has ``top_k`` places. The score of a key is the sum over the heads of
+    factor * relu(scale * q k). ``causal``: only tokens up to the query's own are chosen among.
+    """
+
+    kind: Literal["select"] = field(default="select", kw_only=True)
+    top_k: Annotated[int, Field(strict=True, ge=1)]
+    causal: Annotated[bool, Field(strict=True)]
+    scale: Annotated[float, Field(strict=True, gt=0)]
 
 
 @_op
@@ -209,6 +230,18 @@ class RotateAt:
     rotary: RotarySpec
     long: Flag = False
     last: LaterCount = None
+
+
+@_op
+class ScaleQueries:
+    """Every query times a number of its position p: 1 + factor ln(1 + floor((p + first) / tokens)).
+
+    Inputs: q (batch, seq, head, head_dim), and in a step with a cache length (batch) int64. Output: as q. A token's
+    position is its place in its sequence, behind the length[b] tokens that the cache holds.
+    """
+
+    kind: Literal["scale_queries"] = field(default="scale_queries", kw_only=True)
+    scaling: PositionScalingSpec
 
 
 @_op
@@ -246,7 +279,7 @@ class CachedAttention(_Scores):
     Inputs: q (batch, seq, head, head_dim); k_cached and v_cached (batch, key_cycle, key_lane, key_offset, kv_head,
     head_dim), all positions; length and count (batch) int64. Output: (batch, seq, head, head_dim). Token t of sequence
     b attends to the positions below length[b] + count[b]; causal, also up to length[b] + t alone. A token that attends
-    to none makes 0.
+    to none makes 0. With ``top_k`` a sixth input is selected, as ``attention`` has it.
     """
 
     kind: Literal["cached_attention"] = field(default="cached_attention", kw_only=True)
@@ -256,6 +289,7 @@ class CachedAttention(_Scores):
     chunk: LaterCount = None
     scale: LaterNumber = None
     soft_cap: LaterNumber = None
+    top_k: LaterCount = None
 
 
 @_op
@@ -274,6 +308,49 @@ class PartialAttention(_Scores):
     chunk: LaterCount = None
     scale: LaterNumber = None
     soft_cap: LaterNumber = None
+    top_k: LaterCount = None
+
+
+@_op
+class CachedSelect:
+    """As ``select``, of new queries over the indexer's keys of a cache.
+
+    Inputs: q (batch, seq, index_head, index_dim); k_cached (batch, key_cycle, key_lane, key_offset, kv_head,
+    index_dim), all positions; factor (batch, seq, index_head); length and count (batch) int64. Output: selected (batch,
+    seq, choice), int64. Token t of sequence b chooses among the positions below length[b] + count[b]; causal, also up
+    to length[b] + t alone.
+    """
+
+    kind: Literal["cached_select"] = field(default="cached_select", kw_only=True)
+    top_k: Annotated[int, Field(strict=True, ge=1)]
+    causal: Annotated[bool, Field(strict=True)]
+    scale: Annotated[float, Field(strict=True, gt=0)]
+
+
+@_op
+class PartialSelect:
+    """As ``cached_select``, among the positions of one lane alone.
+
+    Inputs: those of ``cached_select``, the cache of one key_lane. Outputs: best_score and best_key (int64), each
+    (batch, key_lane, seq, choice): the lane's ``top_k`` best positions, and their scores; where there are no more, -1
+    and minus infinity.
+    """
+
+    kind: Literal["partial_select"] = field(default="partial_select", kw_only=True)
+    top_k: Annotated[int, Field(strict=True, ge=1)]
+    causal: Annotated[bool, Field(strict=True)]
+    scale: Annotated[float, Field(strict=True, gt=0)]
+
+
+@_op
+class MergeSelect:
+    """The best keys of all lanes, of the best of each.
+
+    Inputs: best_score and best_key (batch, key_lane, seq, choice), all lanes. Output: selected (batch, seq, choice), as
+    ``select`` makes it.
+    """
+
+    kind: Literal["merge_select"] = field(default="merge_select", kw_only=True)
 
 
 @_op
@@ -499,6 +576,7 @@ Op = Annotated[
     | Join
     | Bias
     | Rotate
+    | Select
     | Attention
     | Activation
     | Multiply
@@ -508,9 +586,13 @@ Op = Annotated[
     | Add
     | LastToken
     | RotateAt
+    | ScaleQueries
     | CacheWrite
     | Expand
     | CachedAttention
+    | CachedSelect
+    | PartialSelect
+    | MergeSelect
     | PartialAttention
     | Merge
     | Best
@@ -568,15 +650,15 @@ def made_dtype(op: Op, output: int, model: Dtype, reduced: Dtype, *, partial: bo
         partial: whether it makes a partial sum.
     """
     match op:
-        case Route() | SquareSums():
+        case Route() | SquareSums() | Linear(wide=True):
             return accumulator(model)
         case PartialAttention():
             return reduced if output == 0 else accumulator(model)
         case HeadLinear():
             return reduced if op.parts else model
-        case Best():
+        case Best() | PartialSelect():
             return accumulator(model) if output == 0 else "int64"
-        case Choose() | Sample():
+        case Choose() | Sample() | Select() | CachedSelect() | MergeSelect():
             return "int64"
         case _:
             return reduced if partial and not isinstance(op, _SELECTING) else model

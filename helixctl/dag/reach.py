@@ -19,6 +19,11 @@ def first_key(op: AnyAttention, position: int) -> int:
     return position - position % op.chunk if op.chunk is not None else 0
 
 
+def pairs_of_all(first: int, rows: int) -> int:
+    """Pairs of one of ``rows`` tokens from position ``first`` on and a position up to its own."""
+    return _triangle(first + rows) - _triangle(first)
+
+
 def causal_pairs(op: AnyAttention, first: int, rows: int) -> int:
     """Pairs of one of ``rows`` tokens from position ``first`` on and a position that it attends to."""
     return _pairs_before(op, first + rows) - _pairs_before(op, first)
@@ -26,8 +31,9 @@ def causal_pairs(op: AnyAttention, first: int, rows: int) -> int:
 
 def _pairs_before(op: AnyAttention, position: int) -> int:
     """Those of all tokens before a position."""
-    if op.window is not None and position > op.window:
-        return _triangle(op.window) + (position - op.window) * op.window
+    most = op.window or op.top_k
+    if most is not None and position > most:
+        return _triangle(most) + (position - most) * most
     if op.chunk is not None:
         whole, rest = divmod(position, op.chunk)
         return whole * _triangle(op.chunk) + _triangle(rest)

@@ -1,4 +1,4 @@
-"""The same dag in another dtype: what `helixctl run --dtype` executes."""
+"""The same dag in another dtype, and with weights in it: what `helixctl run` executes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,25 @@ from helixctl.dag.dry_run import dry_run
 from helixctl.dag.formulas import nbytes
 from helixctl.dag.ops import made_dtype
 from helixctl.plan import Plan
-from helixctl.spec import Dtype
+from helixctl.spec import Dtype, ModelSpec
+from helixctl.spec.model import MAIN
 
 
-def retyped(dag: Dag, dtype: Dtype) -> Dag:
-    """The dag of the same plan with the model's dtype replaced. The dag must be free of deadlock."""
-    if dtype == dag.plan.model.dtype:
+def retyped(dag: Dag, dtype: Dtype | None = None) -> Dag:
+    """The dag of the same plan as it runs: all weights in the dtype of the computation, which may be another.
+
+    Args:
+        dag: free of deadlock.
+        dtype: in which to compute; None: the model's.
+    """
+    model = dag.plan.model
+    dtype = dtype or model.dtype
+    held = dequantised(model)
+    if dtype == model.dtype and held is model:
         return dag
     old = dag.plan
-    plan = Plan.of(old.model.model_copy(update={"dtype": dtype}), old.cluster, old.workload, old.layout)
+    plan = Plan.of(held.model_copy(update={"dtype": dtype}), old.cluster, old.workload, old.layout)
+    dag = replace(dag, tensors=tuple(replace(t, storage=None) for t in dag.tensors))
     values: dict[str, Value] = {v.id: replace(v, dtype=dag.tensor[v.tensor].given_dtype(dtype)) for v in dag.values}
     moved: dict[str, int] = {}
     for task in dry_run(dag).done:
@@ -33,3 +43,17 @@ def retyped(dag: Dag, dtype: Dtype) -> Dag:
         moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs, dag.tensor)
     tasks = tuple(replace(task, nbytes=moved[task.id]) for task in dag.tasks)
     return replace(dag, plan=plan, plan_digest=plan.digest, values=tuple(values.values()), tasks=tasks)
+
+
+def dequantised(model: ModelSpec) -> ModelSpec:
+    """The model with all weights in its dtype; itself where they are. Blocks that are then alike become one."""
+    if model.stored is None and not any(block.stored is not None for block in model.blocks or ()):
+        return model
+    name: dict[object, str] = {(None, None): MAIN}
+    same = {MAIN: MAIN}
+    for block in model.blocks or ():
+        same[block.name] = name.setdefault((block.attention, block.feed_forward), block.name)
+    blocks = tuple(b.model_copy(update={"stored": None}) for b in model.blocks or () if same[b.name] == b.name)
+    pattern = tuple(same[kind] for kind in model.pattern or ())
+    one_kind = {"blocks": blocks or None, "pattern": pattern if blocks else None}
+    return model.model_copy(update={"stored": None, **one_kind})

@@ -51,6 +51,8 @@ def _parts(model: ModelSpec) -> str:
     heads = f"{model.attention.heads} heads of {model.attention.head_dim}"
     if latent := model.attention.latent:
         heads += f" over a latent of {latent.kv_rank} + {latent.rope_dim}"
+        if sparse := model.attention.sparse:
+            heads += f", {sparse.top_k} keys of a token"
     elif model.attention.key_heads < model.attention.heads:
         heads += f" for {model.attention.key_heads} of keys and values"
     if model.attention.softmax_slices > 1:

@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from helixctl.dag import AllGather, AllToAll, Dag, Task, Tensor, Value
+from helixctl.dag.storage import held_nbytes
 from helixctl.emit.heading import facts, title
 from helixctl.emit.lanes import Lanes, arrange
 from helixctl.emit.svg import (
@@ -119,7 +120,9 @@ def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
     def value(value_id: str) -> int:
         v = dag.value[value_id]
         tensor = tensors.index(v.tensor, lambda: _tensor(dag.tensor[v.tensor]))
-        kind = kinds.index((v.tensor, v.region, v.dtype, v.partial), lambda: _kind(tensor, v))
+        kind = kinds.index(
+            (v.tensor, v.region, v.dtype, v.partial), lambda: _kind(tensor, v, held_nbytes(v, dag.tensor))
+        )
         return values.index(v.id, lambda: [v.id, v.rank, kind])
 
     tasks = [
@@ -168,10 +171,10 @@ def _tensor(tensor: Tensor) -> list[Any]:
     return [tensor.name, tensor.role, list(zip(tensor.dims, tensor.shape, strict=True))]
 
 
-def _kind(tensor: int, value: Value) -> list[Any]:
+def _kind(tensor: int, value: Value, nbytes: int) -> list[Any]:
     """The fields of a value, without its rank."""
     partial = [[dim, *ends] for dim, ends in value.partial]
-    return [tensor, value.region, value.dtype, partial, human_bytes(value.nbytes)]
+    return [tensor, value.region, value.dtype, partial, human_bytes(nbytes)]
 
 
 def _script_json(value: object) -> str:

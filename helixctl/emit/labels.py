@@ -26,8 +26,12 @@ _SHORT_KINDS: Final = {
     "all_gather": "gather",
     "all_reduce": "reduce",
     "rotate_at": "rotate",
+    "scale_queries": "scale",
     "cached_attention": "attend",
     "partial_attention": "attend",
+    "cached_select": "select",
+    "partial_select": "select",
+    "merge_select": "select",
 }
 
 

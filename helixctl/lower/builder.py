@@ -256,17 +256,21 @@ class Builder:
         return Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, self._region(tensor, cut), dtype)
 
     def begin(self, layer: int) -> None:
-        """Give the ranks the residual stream with which a layer begins, where the layers before are left out.
+        """Give the ranks what a layer reads of those before it, where these are left out.
 
-        At the first layer of a stage it is with the ranks of the stage before, which send it.
+        That is the residual stream, and a choice of keys that the layer shares. At the first layer of a stage it is
+        with the ranks of the stage before, which send it.
         """
         first = self.layout.layers(self.stage, self.model)[0]
         stage = self.stage - (self.stage > 0 and layer == first)
-        tensor = hidden_states(self.model, layer)
-        read = self.shares.of(tensor).read
-        for rank in self._lowered(self.layout.team(stage, self.replica)):
-            region = self._region(tensor, self.cut(read, rank))
-            self._hold(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, self.model.dtype))
+        stream, defining = hidden_states(self.model, layer), self.function.defining
+        names = [name for equation in self.function.layers[layer] for name in equation.inputs if name in defining]
+        for tensor in dict.fromkeys([stream, *[name for name in names if defining[name].layer < layer]]):
+            read, op = self.shares.of(tensor).read, defining[tensor].op
+            for rank in self._lowered(self.layout.team(stage, self.replica)):
+                region = self._region(tensor, self.cut(read, rank))
+                dtype = made_dtype(op, 0, self.model.dtype, self._partial_dtype, partial=False)
+                self._hold(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype))
 
     def build(self, *, part: bool = False) -> Dag:
         """The finished document, or a part of it, which is none."""

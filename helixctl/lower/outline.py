@@ -89,17 +89,16 @@ def task_of(
         batch: the sequences of the microbatch.
         ranks: that take part.
     """
-    values = [
-        Value(
-            f"{name}.{place}",
-            piece.tensor,
-            rank,
-            shares.region(tensors[piece.tensor].dims, piece.sharding, rank, batch),
-            piece.dtype,
-        )
-        for place, piece in enumerate(outlined.pieces)
-    ]
-    inputs, outputs = values[: len(outlined.inputs)], values[len(outlined.inputs) :]
+
+    def value_of(place: int, piece: Piece) -> Value:
+        region = shares.region(tensors[piece.tensor].dims, piece.sharding, rank, batch)
+        return Value(f"{name}.{place}", piece.tensor, rank, region, piece.dtype)
+
+    # What is read twice is one value: attention reads a latent as keys and as values, from memory once.
+    given: dict[Piece, Value] = {}
+    inputs = [given.setdefault(piece, value_of(place, piece)) for place, piece in enumerate(outlined.inputs)]
+    outputs = [value_of(place, piece) for place, piece in enumerate(outlined.outputs, len(inputs))]
+    values = inputs + outputs
     ends = tuple([v.id for v in inputs]), tuple([v.id for v in outputs])
     work = flops(outlined.op, inputs, outputs, tensors)
     moved = nbytes(outlined.op, len(ranks), inputs, outputs, tensors)

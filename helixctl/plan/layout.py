@@ -274,6 +274,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
+    reasons += _parted(layout, model)
     reasons += _unexpanded(layout, blocks, workload)
     reasons += _without_rows(layout, workload)
     reasons += _unsharded(layout, model, workload)
@@ -299,6 +300,8 @@ def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadS
         return []
     if not any(block.attention.latent for block in blocks):
         return ["an expanded prefill, and the model has no latents"]
+    if any(block.attention.sparse for block in blocks):
+        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
     return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
@@ -378,6 +381,19 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
     return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
 
 
+def _parted(layout: Layout, model: ModelSpec) -> list[str]:
+    """Why stages cannot be parted so: a choice of keys that layers share stays with a stage."""
+    sizes = layout.layers_of_stages
+    if layout.pipeline == 1 or layout.pipeline > model.layers or (sizes and len(sizes) != layout.pipeline):
+        return []
+    for stage in range(1, layout.pipeline):
+        layers = layout.layers(stage, model)
+        sparse = model.alike(model.kind(layers.start)).attention.sparse
+        if sparse and sparse.shared:
+            return [f"stage {stage} would begin with layer {layers.start}, which shares the choice of keys before it"]
+    return []
+
+
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
     """Why the feed-forward networks, or their experts, cannot be spread so over a team."""
     if layout.experts > 1 and not any(block.feed_forward.experts for block in blocks):
@@ -441,6 +457,13 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
         }
         if latent.q_rank is not None:
             extents["q_rank"] = latent.q_rank
+    if sparse := model.attention.sparse:
+        positions = step.seq_len if step.cached is None else step.positions
+        extents |= {
+            "index_head": sparse.heads,
+            "index_dim": sparse.head_dim,
+            "choice": min(sparse.top_k, positions),
+        }
     if experts:
         extents["expert"] = experts.count
         if experts.shared:

@@ -91,6 +91,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.qkv_bias,
         model.attention.value_dim_name,
         model.attention.latent is not None,
+        model.attention.sparse is not None,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
@@ -113,6 +114,7 @@ class _Form(NamedTuple):
     qkv_bias: bool
     value_dim: str
     latent: bool
+    sparse: bool
     squares: bool
     experts: bool
     shared: bool
@@ -125,7 +127,13 @@ class _Form(NamedTuple):
 
 @cache
 def _table(form: _Form) -> Table:
-    table = _attention(form) | (_latent(form) if form.latent else {}) | _feed_forward(form) | _ends(form)
+    table = (
+        _attention(form)
+        | (_latent(form) if form.latent else {})
+        | (_sparse(form) if form.sparse else {})
+        | _feed_forward(form)
+        | _ends(form)
+    )
     return {kind: entry for kind, entry in table.items() if entry != WHOLE_ALWAYS}
 
 
@@ -164,8 +172,9 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table = {f"{x}_{n}": Sharded(made[n], made[n]) for n in "qkv" for x in "wb"}
     table |= {n: Sharded(made[n], made[n]) for n in "qkv"}
     table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
-    table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated")}
+    table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated", "_scaled")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
+    table["v_scaled"] = Sharded(read["v"], read["v"])
     if form.squares:  # normalised as they are made, and then exchanged
         table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
         table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
@@ -222,9 +231,27 @@ def _latent(form: _Form) -> dict[str, Sharded]:
     table |= {"latent_cache": _alike(*kept), "latent_cached": Sharded(Sharding(kept), Sharding(taken))}
     if form.expanded:
         table |= {f"{n}_expanded": _alike(*heads, *taken) for n in "kv"}
-    table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_absorbed", "attention_latent")}
+    table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_scaled", "q_absorbed", "attention_latent")}
     if form.cached and form.shared_dim == "key" and not form.by_rows:
         table["attention_latent"] = _alike(*heads, lane)
+    return table
+
+
+def _sparse(form: _Form) -> dict[str, Sharded]:
+    """The indexer is of all heads, so that no group cuts it; its cache lies as that of the latent does.
+
+    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice.
+    """
+    queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"batch", "seq"}))
+    keys, lane = tuple(cut for cut in queries.cuts if cut.dim == "batch"), (Cut("key_lane", "slices"),)
+    kept = lane if form.shared_dim == "key" else keys
+    table = {n: Sharded(WHOLE, queries) for n in ("index_q", "index_factor")}
+    table["index_k"] = Sharded(WHOLE, Sharding(keys))
+    table |= {n: _alike(*keys) for n in ("index_k_normed", "index_k_rotated")}
+    table |= {n: _alike(*queries.cuts) for n in ("index_q_rotated", "selected")}
+    taken = keys if form.by_rows else kept
+    table |= {"index_k_cache": _alike(*kept), "index_k_cached": Sharded(Sharding(kept), Sharding(taken))}
+    table |= {n: Sharded(Sharding(lane), WHOLE) for n in ("best_score", "best_key")}
     return table
 
 

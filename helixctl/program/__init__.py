@@ -3,7 +3,7 @@
 from helixctl.program.actions import Action, Compute, Copy, Exchange, Program, Wait, Weights
 from helixctl.program.alike import Programs
 from helixctl.program.arena import Arena, Block, arena_of
-from helixctl.program.constants import CausalMask, Constant, KeyPositions, RotaryTable
+from helixctl.program.constants import CausalMask, Constant, KeyPositions, QueryScales, RotaryTable
 from helixctl.program.rank import program_of
 from helixctl.program.view import Buffer, View
 
@@ -20,6 +20,7 @@ __all__ = [
     "KeyPositions",
     "Program",
     "Programs",
+    "QueryScales",
     "RotaryTable",
     "View",
     "Wait",

@@ -9,13 +9,17 @@ from helixctl.dag import (
     Attention,
     Best,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Dag,
     Expand,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Sample,
+    ScaleQueries,
+    Select,
     Value,
 )
 from helixctl.dag.function import function_of
@@ -64,9 +68,11 @@ class Programs:
                 yield number[name]
             if task.is_collective:
                 yield self._exchange(own)
-            elif isinstance(task.op, Rotate | Attention | RotateAt | CachedAttention):  # on where the rows stand
+            elif isinstance(
+                task.op, Rotate | Attention | RotateAt | ScaleQueries | CachedAttention | Select | CachedSelect
+            ):  # on where the rows stand
                 yield tuple([self._dag.value[name].region[1:2] for name in own.inputs])
-            elif isinstance(task.op, CacheWrite | Expand | PartialAttention):  # on the lane as well
+            elif isinstance(task.op, CacheWrite | Expand | PartialAttention | PartialSelect):  # on the lane as well
                 yield tuple([self._dag.value[name].region[1:3] for name in own.inputs])
             elif isinstance(task.op, Best):  # on the first token of the share
                 yield self._dag.value[own.inputs[0]].region[1]
@@ -75,7 +81,7 @@ class Programs:
 
     def _kind(self, value: Value) -> object:
         tensor = self._dag.tensor[value.tensor]
-        return tensor.dims, tensor.role, value.shape, value.dtype
+        return tensor.dims, tensor.role, tensor.storage, value.shape, value.dtype
 
     def _exchange(self, own: Own) -> object:
         """What a program follows from of the other ranks' values in a collective."""

@@ -11,6 +11,7 @@ from helixctl.dag import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Embed,
@@ -21,23 +22,27 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Narrow,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
     Scale,
+    ScaleQueries,
+    Select,
     SquareSums,
     Task,
     TokenGate,
 )
 from helixctl.program.actions import Compute, Weights
 from helixctl.program.axes import plain
-from helixctl.program.constants import Constant, KeyPositions, RotaryTable
+from helixctl.program.constants import Constant, KeyPositions, QueryScales, RotaryTable
 from helixctl.program.draft import Draft
 from helixctl.program.row_blocks import mask_of
 from helixctl.program.view import Buffer, View, refined
@@ -69,19 +74,23 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _last_token(draft, task)
         case RotateAt():
             _rotate_at(draft, task, task.op)
+        case ScaleQueries():
+            _scale_queries(draft, task, task.op)
         case Expand():
             _expand(draft, task)
         case CacheWrite():
             _cache_write(draft, task)
         case CachedAttention() | PartialAttention():
             _cached_attention(draft, task)
+        case Select() | CachedSelect() | PartialSelect():
+            _select(draft, task)
         case Sample():
             _sample(draft, task)
         case SquareSums():
             _square_sums(draft, task)
         case NormBySums():
             _norm_by_sums(draft, task)
-        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | Best() | Choose():
+        case Embed() | Norm() | Route() | Experts() | TokenGate() | Merge() | MergeSelect() | Best() | Choose():
             _of_plain(draft, task)
 
 
@@ -103,7 +112,7 @@ def _of_plain(draft: Draft, task: Task) -> None:
     Some kernels take several axes as one, so that their operands must have no holes.
     """
     weights = [v for v in task.inputs if draft.is_weight(v)]
-    lie = draft.plain if isinstance(task.op, Norm | Merge | Choose) else draft.packed
+    lie = draft.plain if isinstance(task.op, Norm | Merge | MergeSelect | Choose) else draft.packed
     reads = [lie(v).view for v in task.inputs if v not in weights]
     writes = [draft.new(value).view for value in task.outputs]
     _kernel(draft, task, reads, writes, tuple(held(draft, v) for v in weights))
@@ -221,6 +230,17 @@ def _rotate_at(draft: Draft, task: Task, op: RotateAt) -> None:
         _kernel(draft, task, reads, [out.view], constants=constants, operand=operand)
 
 
+def _scale_queries(draft: Draft, task: Task, op: ScaleQueries) -> None:
+    """Over the operand where it can be. With a cache the numbers are of all of its positions."""
+    (x_id, *lengths), (out_id,) = task.inputs, task.outputs
+    buffer = draft.plain(x_id)
+    positions = (0, draft.dag.work.positions) if lengths else draft.dag.value[x_id].region[1]
+    scales = draft.constant(QueryScales(op.scaling, positions, _wide(buffer.view.dtype)))
+    out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
+    reads = [buffer.view, *(_of_sequences(draft, length, x_id) for length in lengths)]
+    _kernel(draft, task, reads, [out.view], constants=(scales,))
+
+
 def _cache_write(draft: Draft, task: Task) -> None:
     """Over the cache, which is nowhere else."""
     *pairs, length, count = task.inputs
@@ -243,11 +263,20 @@ def _cached_attention(draft: Draft, task: Task) -> None:
     q, k, v, *counts = task.inputs[:5]
     reads = [draft.plain(q).view, *(_keys(draft, x) for x in (k, v))]
     reads += [_of_sequences(draft, count, q) for count in counts]
+    reads += [draft.plain(x).view for x in task.inputs[5:] if not draft.is_weight(x)]  # the keys that were chosen
     if len(task.outputs) > 1:
         writes = [draft.new(out_id).view for out_id in task.outputs]
     else:
         writes = [_for_a_gather(draft, task.outputs[0])]
     _kernel(draft, task, reads, writes, _sinks(draft, task), (_positions(draft, k),))
+
+
+def _select(draft: Draft, task: Task) -> None:
+    q, k, factor, *counts = task.inputs
+    keys = _keys(draft, k) if counts else draft.plain(k).view
+    reads = [draft.plain(q).view, keys, draft.plain(factor).view] + [_of_sequences(draft, count, q) for count in counts]
+    writes = [draft.new(out_id).view for out_id in task.outputs]
+    _kernel(draft, task, reads, writes, constants=(_positions(draft, k),) if counts else ())
 
 
 def _sample(draft: Draft, task: Task) -> None:
@@ -273,9 +302,9 @@ def _positions(draft: Draft, cache: str) -> Constant:
 
 def _attention(draft: Draft, task: Task, op: Attention) -> None:
     """The result is written as the gather that follows, if any, sends it."""
-    qkv = [draft.plain(v).view for v in task.inputs[:3]]
+    qkv = [draft.plain(v).view for v in task.inputs if not draft.is_weight(v)]  # and the keys that were chosen, if any
     start, stop = draft.dag.value[task.inputs[0]].region[1]
-    mask = mask_of(op, start, stop - start, qkv[0].dtype)
+    mask = mask_of(op, start, stop - start, qkv[0].dtype) if op.top_k is None else None
     constants = () if mask is None else (draft.constant(mask),)
     _kernel(draft, task, qkv, [_for_a_gather(draft, task.outputs[0])], _sinks(draft, task), constants)
 

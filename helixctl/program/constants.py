@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from helixctl.plan import Interval
-from helixctl.spec import RotarySpec
+from helixctl.spec import PositionScalingSpec, RotarySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,20 @@ class RotaryTable:
     def shape(self) -> tuple[int, ...]:
         """The sizes of its axes."""
         return (self.positions[1] - self.positions[0], 1, (self.rotary.dims or self.head_dim) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryScales:
+    """The numbers that queries are multiplied by: (positions, 1, 1)."""
+
+    scaling: PositionScalingSpec
+    positions: Interval
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
+        return (self.positions[1] - self.positions[0], 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +75,4 @@ class KeyPositions:
         return (self.cycles * self.block,)
 
 
-Constant = RotaryTable | CausalMask | KeyPositions
+Constant = RotaryTable | QueryScales | CausalMask | KeyPositions

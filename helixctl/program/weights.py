@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from helixctl.dag.storage import held_nbytes
 from helixctl.program.actions import Weights
 from helixctl.program.axes import Axes, plain
 from helixctl.program.draft import Draft
@@ -12,7 +13,7 @@ from helixctl.program.view import Buffer, View, row_major
 
 def held(draft: Draft, value_id: str, axes: Axes = ()) -> Weights:
     """A weight as it is loaded; a kernel that wants its axes in another order takes a view of it."""
-    draft.weights.setdefault(Weights((value_id,)), draft.dag.value[value_id].nbytes)
+    draft.weights.setdefault(Weights((value_id,)), _nbytes(draft, value_id))
     return Weights((value_id,), axes)
 
 
@@ -24,8 +25,12 @@ def side_by_side(draft: Draft, values: tuple[str, ...], rows: Axes) -> Weights:
         if raw in draft.weights and _is_view(draft, values[0], rows):  # a table that embeds as well: once in memory
             draft.weights[weights] = 0
         else:
-            draft.weights[weights] = sum(draft.dag.value[v].nbytes for v in values)
+            draft.weights[weights] = sum(_nbytes(draft, v) for v in values)
     return weights
+
+
+def _nbytes(draft: Draft, value_id: str) -> int:
+    return held_nbytes(draft.dag.value[value_id], draft.dag.tensor)
 
 
 def _is_view(draft: Draft, value_id: str, rows: Axes) -> bool:

@@ -52,11 +52,11 @@ class Bounds:
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.
 
-        A layer of a microbatch takes what it takes alone: almost every task waits for the one before. Any stage, in
-        turn: the first microbatch comes to it through the layers before, then all of them pass it, then the last goes
-        through the layers behind. Microbatches that take turns can hide the shorter lane behind the longer, no more.
-        Where ranks share cores, these have all the work to do. Of unequal microbatches all are taken to be as small as
-        the smallest, of the fullest replica or of all.
+        A layer of a microbatch takes what it takes alone: its tasks in their order, beside the exchanges that they do
+        not wait for. Any stage, in turn: the first microbatch comes to it through the layers before, then all of them
+        pass it, then the last goes through the layers behind. Microbatches that take turns can hide the shorter lane
+        behind the longer, no more. Where ranks share cores, these have all the work to do. Of unequal microbatches all
+        are taken to be as small as the smallest, of the fullest replica or of all.
         """
         if layout not in self._tight:
             self._tight[layout] = self._bound(layout, self._with_communication, self._links(layout))
@@ -259,5 +259,8 @@ class Bounds:
         return layers, work.embed.alone_s, work.head.alone_s
 
     def _spread_alike(self, layout: Layout) -> bool:
-        """Whether what is exchanged and live would be the same if all devices held an equal share of every expert."""
-        return layout.experts > 1 and self._narrowest >= layout.partitions
+        """Whether what is exchanged and live would be the same if all devices held an equal share of every expert.
+
+        Side by side experts compute while attention exchanges: how much of that they hide depends on their spread.
+        """
+        return layout.experts > 1 and self._narrowest >= layout.partitions and not self.costs.model.side_by_side

@@ -11,6 +11,7 @@ from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import COLLECTIVES, Dag, Task, Tensor, Value
 from helixctl.dag.function import function_of
+from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
 from helixctl.plan.layout import Axis
@@ -232,7 +233,7 @@ def _priced(
     roles = [tensors[value.tensor].role for value in values]
     weights = [role == "weight" and new for role, new in zip(roles, outlined.new_at_level, strict=True)]
     outputs = [i >= len(task.inputs) and role == "output" for i, role in enumerate(roles)]
-    nbytes = [value.nbytes for value in values]
+    nbytes = [held_nbytes(value, tensors) for value in values]
     brings_input = task.moves and roles[-1] == "input"
     seconds = 0.0 if brings_input else costs.seconds(task)
     its = (sum(compress(nbytes, chosen)) for chosen in (weights, outlined.fresh, outputs))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from helixctl.cost.memory import peak_live_nbytes
 from helixctl.lower import lower
@@ -15,15 +15,16 @@ from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.outlines import Outlines, Priced
-from helixctl.solve.turns import Part, part_of
+from helixctl.solve.turns import Part, part_of, rank_seconds
 from helixctl.solve.wires import wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
-ATTENTIONS: Final = ("attention", "cached_attention", "partial_attention")
-
 
 class LaneCosts(NamedTuple):
-    """Costs of one microbatch on one rank: seconds by lane, of both where it is alone, bytes of weights."""
+    """Costs of one microbatch on one rank: seconds by lane, of both where it is alone, bytes of weights.
+
+    Alone, a collective takes its time beside the computations that read nothing of it.
+    """
 
     compute_s: float = 0.0
     communication_s: float = 0.0
@@ -167,13 +168,8 @@ class _KindCosts:
         key = self._key(layout, sequences)
         if key not in self._layers:
             tasks = self._outlines.priced(layout, sequences, exchanged=True)
-            layer = _work(tasks)
-            if layout.shared_dim != "head_dim":
-                # No chain: values may still be on their way while queries and keys are normalised and rotated.
-                beside = _work(
-                    its for its in tasks if its.task.level == "attend" and its.task.op.kind not in ATTENTIONS
-                )
-                layer = layer._replace(alone_s=layer.alone_s - beside.compute_s)
+            # No chain: keys may still be on their way while queries are normalised, rotated, or projected.
+            layer = _work(tasks)._replace(alone_s=rank_seconds([(part_of(tasks), 1)], 1, 1))
             ends = self._its_ends(layout, sequences, exchanged=True)
             least = self._least_compute_s(layout, sequences, layer)
             most = sum(its.values_nbytes for its in tasks)

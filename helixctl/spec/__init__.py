@@ -6,7 +6,9 @@ from helixctl.spec.attention import (
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    PositionScalingSpec,
     RotarySpec,
+    SparseSpec,
     YarnScaling,
 )
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
@@ -25,9 +27,13 @@ from helixctl.spec.model import (
 )
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step, StepName
+from helixctl.spec.stored import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, StoredSpec, stored_as
 
 __all__ = [
     "DTYPE_NBYTES",
+    "GGUF_BLOCKS",
+    "NUMBER_BITS",
+    "SCALE_NBYTES",
     "AttentionSpec",
     "AttentionTable",
     "BlockSpec",
@@ -53,16 +59,20 @@ __all__ = [
     "ModelSpec",
     "MultipliersSpec",
     "NormSpec",
+    "PositionScalingSpec",
     "RotarySpec",
     "RouterSpec",
     "SamplingSpec",
     "SharedExpertSpec",
+    "SparseSpec",
     "Spec",
     "Step",
     "StepName",
+    "StoredSpec",
     "VocabularySpec",
     "WorkloadSpec",
     "YarnScaling",
     "accumulator",
     "added",
+    "stored_as",
 ]

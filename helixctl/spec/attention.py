@@ -32,9 +32,9 @@ class Llama3Scaling(Spec):
     original_seq_len: Count
 
     @model_validator(mode="after")
-    def _low_is_below_high(self) -> Self:
-        if self.low_freq_factor >= self.high_freq_factor:
-            msg = f"low_freq_factor {self.low_freq_factor} is not below high_freq_factor {self.high_freq_factor}"
+    def _low_is_not_above_high(self) -> Self:
+        if self.low_freq_factor > self.high_freq_factor:
+            msg = f"low_freq_factor {self.low_freq_factor} is above high_freq_factor {self.high_freq_factor}"
             raise Contradiction(msg, "low_freq_factor")
         return self
 
@@ -108,6 +108,26 @@ class RotarySpec(Spec):
         return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
 
 
+class PositionScalingSpec(Spec):
+    """A number that grows with the position p of a query: 1 + factor x ln(1 + floor((p + first) / tokens)).
+
+    Multiplied by it, queries sharpen the softmax over a long context (Llama 4, Ministral 3).
+
+    Attributes:
+        factor: of the logarithm.
+        tokens: positions of one step of the number: the first so many have 1.
+        first: what the position of the first token counts as.
+    """
+
+    factor: Positive
+    tokens: Count
+    first: Literal[0, 1] = 0
+
+    def scales(self, positions: int) -> bool:
+        """Whether the number of any of the first so many positions is another than 1."""
+        return positions - 1 + self.first >= self.tokens
+
+
 class LatentSpec(Spec):
     """Multi-head latent attention (DeepSeek-V2, 2024): what heads attend with is made of two small vectors a token.
 
@@ -125,6 +145,29 @@ class LatentSpec(Spec):
     kv_rank: Count
     rope_dim: Count
     norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
+
+
+class SparseSpec(Spec):
+    """A sparse choice of keys (DeepSeek Sparse Attention, 2025): an indexer scores them, and the best are attended to.
+
+    The indexer has heads of queries, made of the vector that the queries of a latent are made of, and one head of keys,
+    normalised by a layer norm. Of both the first ``rope_dim`` dims of the latent are rotated. A key's score is the sum
+    over the heads of relu(q k) times a factor that the token gives each head.
+
+    Attributes:
+        heads, head_dim: of the indexer.
+        top_k: keys that a token attends to at most.
+        interleaved: the rotary embedding turns neighbouring dims, whatever that of the heads does.
+        norm_eps: of the norm of the indexer's keys.
+        shared: the layer has no indexer and attends to the keys that the layer before has chosen, or shares.
+    """
+
+    heads: Count
+    head_dim: Count
+    top_k: Count
+    interleaved: Annotated[bool, Field(strict=True)] = False
+    norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-6
+    shared: Annotated[bool, Field(strict=True)] = False
 
 
 class AttentionSpec(Spec):
@@ -151,6 +194,9 @@ class AttentionSpec(Spec):
         sinks: every head attends to a learned logit besides, which has no value.
         latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
             so that kv_heads is 1; None: of the hidden state.
+        sparse: a token attends to the keys that an indexer chooses; None: to all that are not masked.
+        value_scale: what values are multiplied by.
+        position_scaling: a number of its position that every query is multiplied by, rotated or not; None: none.
     """
 
     heads: Count
@@ -171,6 +217,9 @@ class AttentionSpec(Spec):
     soft_cap: Positive | None = added(None)
     sinks: Annotated[bool, Field(strict=True)] = added(default=False)
     latent: LatentSpec | None = added(None)
+    sparse: SparseSpec | None = added(None)
+    position_scaling: PositionScalingSpec | None = added(None)
+    value_scale: Positive = added(1.0)
 
     @model_validator(mode="after")
     def _what_is_masked_is_causal(self) -> Self:
@@ -241,10 +290,23 @@ class AttentionSpec(Spec):
         if rope % 2 or rope >= self.head_dim:
             msg = f"latent.rope_dim {rope} is no even number below head_dim {self.head_dim}"
             raise Contradiction(msg, "latent")
-        if unknown := [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]:
-            raise Contradiction(f"{unknown[0]}: queries and keys of a latent have none", unknown[0])
+        unknown = [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]
+        unknown += ["value_scale"] if self.value_scale != 1 else []
+        if unknown:
+            raise Contradiction(f"{unknown[0]}: what is made of a latent has none", unknown[0])
         if self.rotary is None:
             raise Contradiction("a latent has a rotated key, and there is no rotary embedding", "latent")
+        return self
+
+    @model_validator(mode="after")
+    def _an_indexer_reads_a_latent(self) -> Self:
+        if self.sparse is None:
+            return self
+        if self.latent is None or self.latent.q_rank is None:
+            raise Contradiction("a sparse choice of keys is of a latent with a q_rank", "sparse")
+        if self.latent.rope_dim > self.sparse.head_dim:
+            message = f"sparse.head_dim {self.sparse.head_dim} is less than latent.rope_dim {self.latent.rope_dim}"
+            raise Contradiction(message, "sparse")
         return self
 
     @property

@@ -15,7 +15,8 @@ from helixctl.spec.base import Dtype
 from helixctl.spec.cluster import ClusterSpec, no_peak
 from helixctl.spec.explain import Finding, examined
 from helixctl.spec.fields import shown
-from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config
+from helixctl.spec.gguf import GgufFile, GgufTypes, is_gguf
+from helixctl.spec.hugging_face import CONFIG_NAME, model_of_config, quantisation_beside
 from helixctl.spec.model import ModelDocument
 from helixctl.spec.named import named_cluster
 from helixctl.spec.named_models import named_config
@@ -144,8 +145,10 @@ def document_path(path: str) -> str:
 
 def _load_model(path: str, overrides: Sequence[Override], *, planned: bool = False) -> Validated:
     file = document_path(path)
-    text, data = _read("model", file)
     mine = [item for item in overrides if item.document == "model"]
+    if is_gguf(file):
+        return _finished(*_of_gguf(file), "", file, mine, planned=planned)
+    text, data = _read("model", file)
     return validate_model(data, text, file, mine, planned=planned)
 
 
@@ -178,10 +181,35 @@ def validate_model(
     origins: tuple[Origin, ...] = ()
     notes: tuple[str, ...] = ()
     if _is_hugging_face(data):
-        found, findings = model_of_config(data, file)
+        beside = quantisation_beside(file)
+        more = parse_mapping(read_text(str(beside), wanted="model"), str(beside)) if beside else None
+        found, findings = model_of_config(data, file, more)
         if findings:
             raise HelixError(placed(findings, text, file))
         data, origins, notes = found
+    return _finished(data, origins, notes, text, file, overrides, planned=planned)
+
+
+def _of_gguf(file: str) -> tuple[dict[str, Any], tuple[Origin, ...], tuple[str, ...]]:
+    """The data, the origins and the notes of the model that a GGUF file holds."""
+    gguf = GgufFile(file)
+    found, findings = model_of_config(gguf.config, file, types=GgufTypes(gguf))
+    if findings:
+        raise HelixError(placed(findings, "", file))
+    return found.data, tuple(replace(o, source=gguf.key_of(o.source)) for o in found.origins), found.notes
+
+
+def _finished(
+    data: dict[str, Any],
+    origins: tuple[Origin, ...],
+    notes: tuple[str, ...],
+    text: str,
+    file: str,
+    overrides: Sequence[Override],
+    *,
+    planned: bool,
+) -> Validated:
+    """The model of data in our format, with the origins of its fields after overrides."""
     model = validate_document(
         ModelDocument, override(data, overrides), text, file, overrides=overrides, origins=origins
     )

@@ -12,6 +12,7 @@ from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
 from helixctl.spec.experts import ClampSpec, ExpertsSpec
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step
+from helixctl.spec.stored import StoredSpec
 
 Activated = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
 
@@ -116,18 +117,21 @@ class BlockSpec(Spec):
     Attributes:
         name: as the pattern has it; ``main`` is that of the layers with the model's own parts.
         attention, feed_forward: of these layers; None: the model's own.
+        stored: how matrices of these layers are stored; None: as the model says.
     """
 
     name: Name
     attention: AttentionSpec | None = None
     feed_forward: FeedForwardSpec | None = None
+    stored: tuple[StoredSpec, ...] | None = added(None)
 
 
 class ModelSpec(Spec):
     """A pre-norm transformer: from hidden states to hidden states, or with a ``vocabulary`` from tokens to logits.
 
     Attributes:
-        name, layers, hidden_size, dtype: of the model; the dtype is that of weights and activations.
+        name, layers, hidden_size, dtype: of the model; the dtype is that of activations, and of weights where
+            ``stored`` does not say otherwise. It is computed in it in any case.
         attention, feed_forward, norm: of every layer; where ``blocks`` are given, of those whose block is ``main``.
         vocabulary: tokens in and logits out; None: hidden states.
         multipliers: of embeddings, of what is added to the residual stream, and of logits; None: all of them are 1.
@@ -136,6 +140,7 @@ class ModelSpec(Spec):
         max_positions: tokens of the longest sequence that the model was trained for, where that is known; no limit.
         blocks: what layers of other kinds have of their own; None: all layers are alike.
         pattern: the block of each layer, by name: of the first layers, and then from its start again.
+        stored: how matrices are stored that are quantised; None: all weights are stored in the model's dtype.
     """
 
     name: Name
@@ -151,6 +156,7 @@ class ModelSpec(Spec):
     side_by_side: Annotated[bool, Field(strict=True)] = added(default=False)
     blocks: tuple[BlockSpec, ...] | None = added(None)
     pattern: tuple[Name, ...] | None = added(None)
+    stored: tuple[StoredSpec, ...] | None = added(None)
 
     @model_validator(mode="after")
     def _pattern_names_blocks(self) -> Self:
@@ -181,10 +187,33 @@ class ModelSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _shared_choices_are_made(self) -> Self:
+        """What a layer shares is there: the layer before chooses as many keys, or shares them."""
+        sparse = {kind: self.alike(kind).attention.sparse for kind in self.kinds}
+        before = None
+        for layer in range(self.layers):
+            its = sparse[self.kind(layer)]
+            if its and its.shared and (before is None or before.top_k != its.top_k):
+                what = f"layer {layer} shares a choice of {its.top_k} keys, and the layer before it makes none"
+                raise Contradiction(what, "pattern" if self.pattern else "attention")
+            before = its
+        return self
+
+    @model_validator(mode="after")
     def _blocks_mask_alike(self) -> Self:
         for block in self.blocks or ():
             if block.attention and block.attention.causal != self.attention.causal:
                 raise Contradiction(f"block {block.name!r} differs from the model in what is causal", "blocks")
+        return self
+
+    @model_validator(mode="after")
+    def _each_is_stored_in_one_way(self) -> Self:
+        for where, stored in (("stored", self.stored), *(("blocks", block.stored) for block in self.blocks or ())):
+            names = [name for spec in stored or () for name in spec.weights]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise Contradiction(f"{twice} is stored in two ways", where)
+            if where == "blocks" and any(spec.of_the_ends for spec in stored or ()):
+                raise Contradiction("embedding and w_head are of no block: say under stored how they are", where)
         return self
 
     def kind(self, layer: int) -> str:
@@ -208,6 +237,9 @@ def _alike(model: ModelSpec, kind: str) -> ModelSpec:
         if block.name == kind:
             own = {"attention": block.attention, "feed_forward": block.feed_forward}
             parts |= {part: spec for part, spec in own.items() if spec is not None}
+            if block.stored is not None:
+                ends = [spec for each in model.stored or () if (spec := each.of_the_ends)]
+                parts["stored"] = (*block.stored, *ends) or None
     return model.model_copy(update=parts)
 
 

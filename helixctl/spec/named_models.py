@@ -12,7 +12,7 @@ _WORD = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 @cache
 def model_names() -> tuple[str, ...]:
     """The models of which there is a config."""
-    return tuple(sorted(folder.name for folder in _folder().iterdir() if folder.is_dir()))
+    return tuple(sorted((folder.name for folder in _folder().iterdir() if folder.is_dir()), key=str.lower))
 
 
 def named_config(text: str) -> str | None:

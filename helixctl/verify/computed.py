@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from helixctl.dag import Attention, CachedAttention, Dag, HeadLinear, Linear, Norm, PartialAttention, Task, Value
+from helixctl.dag import (
+    Attention,
+    CachedAttention,
+    CachedSelect,
+    Dag,
+    HeadLinear,
+    Linear,
+    Norm,
+    PartialAttention,
+    PartialSelect,
+    Select,
+    Task,
+    Value,
+)
 from helixctl.dag.formulas import expert_matrices
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
@@ -149,9 +162,9 @@ def _rotate(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 
 def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    q, k, v, *sinks = values
-    softmax_width = op_of(task, Attention).softmax_width
-    _sinks_of(sinks, q.region[2])
+    q, k, v, *more = values
+    softmax_width, top_k = op_of(task, Attention).softmax_width, op_of(task, Attention).top_k
+    _besides(dag, q, more, top_k)
     whole_sum(*values)
     keys = _key_heads(dag, q, k)
     for other in (k, v):
@@ -166,6 +179,22 @@ def _attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
         msg = f"head_dim {start}:{stop} cuts a softmax of {softmax_width} dims"
         raise RuleError(msg)
     return [made(dag, task.op, (*q.region[:3], v.region[3]))]
+
+
+def _besides(dag: Dag, q: Value, more: list[Value], top_k: int | None) -> None:
+    """Refuse sinks of other heads than those of the queries; or, with ``top_k``, keys chosen for other tokens."""
+    if top_k is None:
+        _sinks_of(more, q.region[2])
+        return
+    for selected in more:
+        dims = dag.tensor[selected.tensor].dims
+        if dims != ("batch", "seq", "choice") or selected.region[:2] != q.region[:2]:
+            msg = f"{selected.id} is not of the tokens of {q.id}"
+            raise RuleError(msg)
+        all_of(dag, selected, 2, "a token attends to all")
+        if selected.shape[2] != top_k:
+            msg = f"{selected.id} has {selected.shape[2]} keys of a token, not {top_k}"
+            raise RuleError(msg)
 
 
 def _sinks_of(sinks: list[Value], heads: Interval) -> None:
@@ -283,6 +312,14 @@ def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, x.region) for x in xs]
 
 
+def _scale_queries(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    q, *lengths = values
+    whole_sum(*values)
+    for length in lengths:
+        same_tokens(length, q)
+    return [made(dag, task.op, q.region)]
+
+
 def _cache_write(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     *pairs, length, count = values
     whole_sum(*values)
@@ -336,10 +373,11 @@ def _same_positions(k: Value, v: Value) -> None:
         raise RuleError(msg)
 
 
-def _over_cache(dag: Dag, values: list[Value], softmax_width: int) -> None:
+def _over_cache(dag: Dag, values: list[Value], op: CachedAttention | PartialAttention) -> None:
     """What attention over a cache asks of its operands, lanes apart."""
-    q, k, v, length, count, *sinks = values
-    _sinks_of(sinks, q.region[2])
+    q, k, v, length, count, *more = values
+    softmax_width = op.softmax_width
+    _besides(dag, q, more, op.top_k)
     whole_sum(*values)
     _same_positions(k, v)
     for other in (k, v):
@@ -360,7 +398,7 @@ def _over_cache(dag: Dag, values: list[Value], softmax_width: int) -> None:
 
 
 def _cached_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
-    _over_cache(dag, values, op_of(task, CachedAttention).softmax_width)
+    _over_cache(dag, values, op_of(task, CachedAttention))
     all_of(dag, values[1], 2, "a softmax needs all")
     q, _, v = values[:3]
     return [made(dag, task.op, (*q.region[:3], v.region[-1]))]
@@ -368,7 +406,7 @@ def _cached_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
 
 def _partial_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     q, k, v = values[:3]
-    _over_cache(dag, values, op_of(task, PartialAttention).softmax_width)
+    _over_cache(dag, values, op_of(task, PartialAttention))
     all_of(dag, q, 3, "a lane attends with all")
     lane = k.region[2]
     if lane[1] - lane[0] != 1:
@@ -378,6 +416,55 @@ def _partial_attention(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     softmaxes = (0, dag.tensor[dag.value[task.outputs[1]].tensor].shape[-1])
     part, lse = ((batch, lane, rows, heads, last) for last in (v.region[-1], softmaxes))
     return [made(dag, task.op, part), made(dag, task.op, lse, output=1)]
+
+
+def _scored(dag: Dag, values: list[Value], keys: list[int]) -> None:
+    """What a choice of keys asks of its operands; ``keys``: the axes of the keys that it must have all of."""
+    q, k, factor = values[:3]
+    whole_sum(*values)
+    if k.region[0] != q.region[0]:
+        msg = f"{q.id} and {k.id} differ in batch"
+        raise RuleError(msg)
+    if factor.region != q.region[:3]:
+        msg = f"{factor.id} is not of the tokens and heads of {q.id}"
+        raise RuleError(msg)
+    for value, axes in ((q, (2, 3)), (k, (*keys, len(k.region) - 2, len(k.region) - 1))):
+        for axis in axes:
+            all_of(dag, value, axis, "a score needs all")
+    for number in values[3:]:
+        same_tokens(number, q)
+
+
+def _select(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    _scored(dag, values, [1])
+    return [made(dag, task.op, (*values[0].region[:2], (0, op_of(task, Select).top_k)))]
+
+
+def _cached_select(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    _scored(dag, values, [1, 2, 3])
+    return [made(dag, task.op, (*values[0].region[:2], (0, op_of(task, CachedSelect).top_k)))]
+
+
+def _partial_select(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    _scored(dag, values, [1, 3])
+    lane = values[1].region[2]
+    if lane[1] - lane[0] != 1:
+        msg = f"{values[1].id} has key_lane {interval(lane)}; a partial choice is among one lane"
+        raise RuleError(msg)
+    batch, rows = values[0].region[:2]
+    region = (batch, lane, rows, (0, op_of(task, PartialSelect).top_k))
+    return [made(dag, task.op, region, output=i) for i in range(2)]
+
+
+def _merge_select(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    score, key = values
+    whole_sum(*values)
+    if score.region != key.region:
+        msg = f"{score.id} and {key.id} are different regions"
+        raise RuleError(msg)
+    for axis in (1, 3):
+        all_of(dag, score, axis, "the best of all lanes need all")
+    return [made(dag, task.op, (score.region[0], *score.region[2:]))]
 
 
 def _merge(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
@@ -454,10 +541,15 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "add": _add,
     "last_token": _last_token,
     "rotate_at": _rotate_at,
+    "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "expand": _expand,
     "cached_attention": _cached_attention,
     "partial_attention": _partial_attention,
+    "select": _select,
+    "cached_select": _cached_select,
+    "partial_select": _partial_select,
+    "merge_select": _merge_select,
     "merge": _merge,
     "best": _best,
     "choose": _choose,

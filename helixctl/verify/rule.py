@@ -10,6 +10,7 @@ from helixctl.dag import (
     AllToAll,
     Attention,
     CachedAttention,
+    CachedSelect,
     Dag,
     HeadLinear,
     Linear,
@@ -17,7 +18,9 @@ from helixctl.dag import (
     Norm,
     Op,
     PartialAttention,
+    PartialSelect,
     ReduceScatter,
+    Select,
     Task,
     Tensor,
     Value,
@@ -60,12 +63,15 @@ T = TypeVar(
     AllToAll,
     Attention,
     CachedAttention,
+    CachedSelect,
     HeadLinear,
     Linear,
     Narrow,
     Norm,
     PartialAttention,
+    PartialSelect,
     ReduceScatter,
+    Select,
 )
 
 

@@ -14,6 +14,7 @@ from helixctl.dag.ops import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Embed,
@@ -24,14 +25,18 @@ from helixctl.dag.ops import (
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
+    ScaleQueries,
+    Select,
     SquareSums,
     TokenGate,
 )
@@ -54,6 +59,11 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
+    ScaleQueries: (1, 1),
+    Select: (3, 1),
+    CachedSelect: (5, 1),
+    PartialSelect: (5, 2),
+    MergeSelect: (2, 1),
     Best: (1, 2),
     Choose: (2, 1),
     Sample: (4, 1),
@@ -164,7 +174,7 @@ def _wrong_ends(task: Task) -> str | None:
     return None
 
 
-def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  one a kind
+def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: C901, PLR0911  one a kind
     """The numbers of inputs and outputs that a computing task of so many has to have."""
     match op:
         case Linear():
@@ -177,9 +187,12 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: PLR0911  o
             return outs + 1, outs
         case CacheWrite():
             return 2 * outs + 2, outs
-        case Attention() | CachedAttention() | Merge():
+        case Attention(top_k=int()) | CachedAttention(top_k=int()) | PartialAttention(top_k=int()):
             least, made = _ENDS[type(op)]
-            return min(max(ins, least), least + 1), made  # with or without sinks
+            return least + 1, made  # with the keys that were chosen, and without sinks
+        case Attention() | CachedAttention() | Merge() | ScaleQueries():
+            least, made = _ENDS[type(op)]
+            return min(max(ins, least), least + 1), made  # with or without sinks, or a length
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():

@@ -11,7 +11,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import SamplingSpec, StepName
 from tests.documents import SMALL, SMALL_MOE, plan_of
-from tests.runtime.models import BIASED, EXPERTS, GROUPED, LATENT, REAL, merged, plan_for
+from tests.runtime.models import BIASED, EXPERTS, GROUPED, LATENT, REAL, SPARSE, merged, plan_for
 
 # The paper's model, made so small that a dag fits on some pages.
 DENSE = ("layers=1", "hidden_size=8", "attention.heads=4", "attention.head_dim=4", "attention.softmax_slices=2",
@@ -57,11 +57,13 @@ def _steps(
     return made
 
 
-def _latent(groups: int, slices: int, *, steps: bool = False, **axes: Any) -> Callable[[], Plan]:
+def _latent(
+    groups: int, slices: int, *, steps: bool = False, model: dict[str, Any] = LATENT, layers: int = 1, **axes: Any
+) -> Callable[[], Plan]:
     """A model with latent attention: one pass, or with ``steps`` 6 tokens after each prompt."""
 
     def made() -> Plan:
-        plan = plan_for(merged(LATENT, {"layers": 1, "dtype": "float64"}), (4, 5), groups, slices, **axes)
+        plan = plan_for(merged(model, {"layers": layers, "dtype": "float64"}), (4, 5), groups, slices, **axes)
         if not steps:
             return plan
         work = plan.workload.model_copy(update={"output_len": 6, "prefill_tokens": 8})
@@ -88,6 +90,9 @@ STEPS: dict[str, StepName] = {
     "prefill, sharded": "prefill",
     "decode, drawn": "decode",
     "prefill, drawn in stages": "prefill",
+    "decode, sparse by key": "decode",
+    "decode, sparse": "decode",
+    "prefill, sparse by batch": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
     "prefill, by rows": "prefill",
@@ -97,7 +102,8 @@ STEPS: dict[str, StepName] = {
     "prefill, latent expanded by key": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True}
-CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3}
+SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
+CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, "value_scale": 0.7, **SCALED}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
 # Over all heads of queries and keys together, with KV heads that several groups hold.
 OVER_ALL = {
@@ -113,6 +119,9 @@ DIFFERENT = {
     "layers": 3, "pattern": ["main", "mixture"],
     "blocks": [{"name": "mixture", "feed_forward": {"intermediate_size": 7, "gated": True, **EXPERTS}}],
 }  # fmt: skip
+# Two layers choose keys, and the one between them shares the choice of the first.
+_SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "shared": True}}
+SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -156,7 +165,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "window and sinks": _real(3, 1, {"layers": 2, "attention": WINDOW}, slicing="query"),
     "capped, narrow values": _real(1, 2, {"attention": CAPPED}, slicing="query", combine="reduce"),
     "decode, sinks by key": _steps(3, 2, {"layers": 2, "attention": WINDOW}, slicing="key"),
-    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6}}, slicing="batch"),
+    "decode, chunks": _steps(1, 2, {"attention": {"chunk": 4, "v_head_dim": 6, **SCALED}}, slicing="batch"),
     "decode, by key": _steps(3, 2, slicing="key"),
     "decode, by key of three": _steps(
         1, 3, {"layers": 2, "attention": {"softmax_slices": 2}}, slicing="key", combine="reduce"
@@ -181,6 +190,11 @@ PLANS: dict[str, Callable[[], Plan]] = {
         1, 2, {"layers": 2}, 16, slicing="key", microbatches=2, interleave=2, combine="reduce", key_prefill="query"
     ),
     "prefill, latent by rows": _latent(1, 2, slicing="key", key_block=2, steps=True, key_prefill="query"),
+    "sparse, by query": _latent(2, 2, model=SPARSE, slicing="query"),
+    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=3, pipeline=2, stages="2-1"),
+    "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
+    "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
+    "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
     "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
     "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),

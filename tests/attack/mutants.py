@@ -31,6 +31,7 @@ from tests.attack import (  # noqa: E402
     mutate_packed,
     mutate_plans,
     mutate_rows,
+    mutate_sparse,
     mutate_steps,
     mutate_tasks,
     mutate_tensors,
@@ -53,6 +54,7 @@ _FILES = (
     mutate_latent,
     mutate_packed,
     mutate_attention,
+    mutate_sparse,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"

@@ -63,6 +63,49 @@ def _too_much(v: Victim) -> None:
     task["op"][name] = value
 
 
+@mutation("the number of a query's position changed", "HX401", "HX411")
+def _position_scaling(v: Victim) -> None:
+    task = v.task_of_kind("scale_queries")
+    old = dict(task["op"]["scaling"])
+    name = v.random.choice(("factor", "tokens", "first"))
+    options = {"factor": [0.25, 0.5 * (1 + 2**-52), 0.0], "tokens": [1, 3, 2**40, 0], "first": [0, 2]}[name]
+    new = v.random.choice(options)
+    for other in v.data["tasks"] if v.random.random() < 0.5 else [task]:
+        if other["op"].get("scaling") == old:
+            other["op"]["scaling"] = {**old, name: new}
+
+
+@mutation("queries or values that are not scaled", "HX411")
+def _not_scaled(v: Victim) -> None:
+    """What reads them takes what they are made of."""
+    scaled = [t for t in v.computations if v.values[t["outputs"][0]]["tensor"].endswith(("q_scaled", "v_scaled"))]
+    task = v.pick(scaled)
+    reading = [other for other in v.data["tasks"] if task["outputs"][0] in other["inputs"]]
+    for other in reading:
+        other["inputs"][other["inputs"].index(task["outputs"][0])] = task["inputs"][0]
+
+
+@mutation("positions of scaled queries without their length, or from the count", "HX411")
+def _scaled_without_length(v: Victim) -> None:
+    task = v.pick([t for t in v.data["tasks"] if t["op"]["kind"] == "scale_queries" and len(t["inputs"]) > 1])
+    mine = v.values[task["inputs"].pop()]
+    counts = [x["id"] for x in v.given("input") if (x["tensor"], x["rank"]) == ("count", mine["rank"])]
+    if v.random.random() < 0.5:
+        task["inputs"].append(v.pick(counts))
+
+
+@mutation("keys scaled by their positions", "HX406", "HX411")
+def _scaled_keys(v: Victim) -> None:
+    """Instead of queries: what attends exchanges the two."""
+    task = v.task_of_kind("scale_queries")
+    attention = v.pick([t for t in v.data["tasks"] if task["outputs"][0] in t["inputs"]])
+    if attention["op"]["kind"] != "attention":
+        raise InapplicableError
+    key = attention["inputs"][1]
+    attention["inputs"][:2] = task["inputs"][0], task["outputs"][0]
+    task["inputs"][0] = key
+
+
 def _sinks(v: Victim) -> list[Data]:
     return [value for value in v.data["values"] if value["tensor"].endswith(".sinks")]
 

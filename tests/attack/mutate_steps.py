@@ -13,14 +13,17 @@ from tests.attack.mutate_tasks import again
 from tests.attack.mutation import Data, InapplicableError, MutationRegistry, Victim, another, copy, redigest
 
 mutation = MutationRegistry()
-CACHES = ("k_cache", "v_cache", "latent_cache", "k_cached", "v_cached", "latent_cached")
-PARTS = ("attention_part", "attention_lse")
+STATES = ("k_cache", "v_cache", "latent_cache", "index_k_cache")
+CACHES = (*STATES, "k_cached", "v_cached", "latent_cached", "index_k_cached")
+PARTS = ("attention_part", "attention_lse", "best_score", "best_key")
 OVER_CACHE = ("cached_attention", "partial_attention")
 COUNTED = {
     "cache_write": (-2, -1),
     "expand": (3, 4),
     "cached_attention": (3, 4),
     "partial_attention": (3, 4),
+    "cached_select": (3, 4),
+    "partial_select": (3, 4),
 }  # places of length and count
 LOWERED = "the dag may be what the other plan is lowered to"
 
@@ -54,7 +57,7 @@ def _size(v: Victim, value: Data, dim: str) -> int:
 
 def _cut_cache(v: Victim) -> Data:
     """A state of which the rank has one lane of several."""
-    return v.pick([x for x in _of(v, CACHES[:3]) if _size(v, x, "key_lane") > 1])
+    return v.pick([x for x in _of(v, STATES) if _size(v, x, "key_lane") > 1])
 
 
 # --- positions -------------------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ def _lanes_exchanged(v: Victim) -> None:
 @mutation("a slice reads a lane more", "HX401", "HX406", "HX407", "HX408")
 def _lane_more(v: Victim) -> None:
     cache = _cut_cache(v)
-    for value in _alike(v, cache, v.random.choice((CACHES, CACHES[:3], (*CACHES, *PARTS)))):
+    for value in _alike(v, cache, v.random.choice((CACHES, STATES, (*CACHES, *PARTS)))):
         lane = _interval(v, value, "key_lane")
         lane[v.random.randrange(2)] = v.random.choice((0, _size(v, value, "key_lane")))
 
@@ -94,7 +97,7 @@ def _lane_more(v: Victim) -> None:
 @mutation("cycles or offsets of a cache left out", "HX401", "HX406", "HX408")
 def _positions_left_out(v: Victim) -> None:
     """The positions are written by nobody."""
-    cache = v.pick(_of(v, CACHES[:3]))
+    cache = v.pick(_of(v, STATES))
     dim = v.random.choice(("key_cycle", "key_offset"))
     for value in _alike(v, cache, CACHES):
         _interval(v, value, dim)[1] -= 1
@@ -117,8 +120,8 @@ def _part_of_lane(v: Victim) -> None:
 @mutation("cache of other sequences or heads", "HX401", "HX406", "HX407", "HX408", "HX414")
 def _other_region(v: Victim) -> None:
     """Two ranks exchange their regions of it."""
-    a = v.pick(_of(v, CACHES[:3]))
-    b = v.pick([x for x in _of(v, CACHES[:3]) if x["tensor"] == a["tensor"] and x["region"] != a["region"]])
+    a = v.pick(_of(v, STATES))
+    b = v.pick([x for x in _of(v, STATES) if x["tensor"] == a["tensor"] and x["region"] != a["region"]])
     for x, y in zip(_alike(v, a, CACHES), _alike(v, b, CACHES), strict=True):
         x["region"], y["region"] = y["region"], x["region"]
 
@@ -490,7 +493,7 @@ def _passed_on(v: Victim) -> None:
 @mutation("dtype of parts, log-sum-exps, logits or tokens", "HX413")
 def _dtype(v: Victim) -> None:
     """Of all of them alike: they agree among themselves."""
-    name = v.random.choice((*PARTS, "best_logit", "best_token", "token", *CACHES[:3], "length", "count"))
+    name = v.random.choice((*PARTS, "best_logit", "best_token", "token", *STATES, "length", "count"))
     values = _of(v, (name,), made=False)
     dtype = another(v.random, v.pick(values)["dtype"], ("float16", "bfloat16", "float32", "float64", "int64"))
     layer = v.pick(values)["tensor"]

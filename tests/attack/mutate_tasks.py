@@ -215,7 +215,12 @@ OPS: dict[str, Data] = {
     "add": {},
     "last_token": {},
     "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
+    "scale_queries": {"scaling": {"factor": 0.5, "tokens": 2, "first": 1}},
     "cache_write": {},
+    "select": {"top_k": 3, "causal": True, "scale": 0.25},
+    "cached_select": {"top_k": 3, "causal": True, "scale": 0.25},
+    "partial_select": {"top_k": 3, "causal": True, "scale": 0.25},
+    "merge_select": {},
     "expand": {},
     "cached_attention": {"softmax_width": 10, "causal": True},
     "partial_attention": {"softmax_width": 10, "causal": True},
@@ -241,8 +246,11 @@ SIMILAR = (
     ("last_token", "norm"), ("last_token", "add"), ("norm", "last_token"), ("rotate_at", "rotate"), ("choose", "best"),
     ("cached_attention", "attention"), ("cached_attention", "partial_attention"), ("cache_write", "cached_attention"),
     ("partial_attention", "cached_attention"), ("merge", "add"), ("best", "activation"), ("choose", "merge"),
-    ("expand", "linear"), ("expand", "cached_attention"), ("sample", "choose"), ("sample", "best"),
+    ("sample", "choose"), ("sample", "best"), ("expand", "linear"), ("expand", "cached_attention"),
+    ("select", "cached_select"), ("cached_select", "partial_select"), ("partial_select", "cached_select"),
+    ("merge_select", "choose"), ("merge_select", "merge"), ("choose", "merge_select"),
     ("token_gate", "multiply"), ("token_gate", "add"), ("packed", "all_gather"), ("packed", "all_to_all"),
+    ("scale_queries", "scale"), ("scale_queries", "rotate_at"),
 )  # fmt: skip
 
 

@@ -221,8 +221,9 @@ def main() -> None:
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true")
+    update = parser.parse_args().update
     made = tables()
-    if parser.parse_args().update:
+    if update:
         PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
         return
     for name, text in made.items():

@@ -18,7 +18,7 @@ from helixctl.spec.named_models import model_names
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.documents import ROOT
 
-FOLDERS = sorted(path.parent for path in (ROOT / "plans/models").glob("*/config.json"))
+FOLDERS = sorted((path.parent for path in ROOT.glob("plans/models/*/config.json")), key=lambda path: path.name.lower())
 SIZES = ("--batch", "8", "--seq-len", "16")
 
 
@@ -93,10 +93,13 @@ def test_the_list_has_the_published_sizes() -> None:
     rows = {line.split()[0]: line for line in done.said.splitlines() if line and not line.startswith("helixctl")}
     assert max(len(line.rstrip()) for line in done.said.splitlines()) <= 80
     published = {"Llama-3.1-405B": "405.85", "Llama-3.1-8B": "8.03", "Mixtral-8x7B-v0.1": "46.70", "Qwen2.5-7B": "7.62",
-                 "Qwen3-30B-A3B": "30.53"}  # fmt: skip
+                 "Qwen3-30B-A3B": "30.53", "Qwen3-235B-A22B": "235.09", "DeepSeek-V3": "671.03",
+                 "Kimi-K2-Instruct": "1026.41", "gpt-oss-120b": "116.83"}  # fmt: skip
     for name, billions in published.items():
-        assert f" {billions} B  bfloat16" in rows[name]
+        assert f" {billions} B  " in rows[name]
     assert "48    2048      32/4  8 of 128" in rows["Qwen3-30B-A3B"]
+    stored = {"DeepSeek-V3": "float8", "gpt-oss-120b": "float4", "Llama-3.1-8B": "bfloat16"}
+    assert {name: rows[name].split()[-1] for name in stored} == stored
 
 
 @pytest.mark.sweep

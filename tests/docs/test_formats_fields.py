@@ -19,7 +19,7 @@ SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE
 @pytest.mark.parametrize(("section", "cls"), [("Model", ModelDocument), ("Cluster", ClusterSpec), ("Plan", Layout)])
 def test_every_field_has_its_row(section: str, cls: type[BaseModel]) -> None:
     # The parts of a block are those of the model: their rows are there once.
-    again = ("blocks.attention.", "blocks.feed_forward.")
+    again = ("blocks.attention.", "blocks.feed_forward.", "blocks.stored.")
     assert rows(SECTIONS[section]) == {name: its for name, its in fields(cls) if not name.startswith(again)}
 
 

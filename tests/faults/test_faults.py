@@ -38,8 +38,12 @@ TIMEOUT = 5  # seconds; ranks of a busy machine are ready at different times
 BUSY = 5
 
 
-# Ranks of an outer launcher wait for each other's reports, so these take longest.
+# Ranks of an outer launcher wait for each other's reports, so these take longest; another fault of every other kind
+# stays in every run.
 LONG = (
+    "NaN in a weight, no --check",
+    "weight file cut short while ranks load",
+    "no room for the report",
     "outer launcher: SIGSTOP of a rank",
     "outer launcher: SIGTERM to all ranks",
     "outer launcher: a rank is never started",

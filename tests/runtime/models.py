@@ -50,6 +50,11 @@ LATENT: dict[str, Any] = {
     "vocabulary": {"size": 53},
     "dtype": "float32",
 }
+# A choice of 3 keys by an indexer whose widths go with none of the others.
+SPARSE: dict[str, Any] = {
+    **LATENT, "name": "sparse",
+    "attention": {**LATENT["attention"], "sparse": {"heads": 4, "head_dim": 9, "top_k": 3, "interleaved": True}},
+}  # fmt: skip
 EXPERTS = {"experts": {"count": 5, "top_k": 2, "renormalise": False}}
 # DeepSeek V3's router and a shared expert that Qwen 2 scores; gpt-oss's experts.
 GROUPED: dict[str, Any] = {

@@ -36,15 +36,48 @@ _OF_DEEPSEEK: Final = {
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
     "norm_topk_prob": True, "routed_scaling_factor": 2.5, "first_k_dense_replace": 1,
 }  # fmt: skip
-_VISION: Final = {
+_OF_QWEN: Final = {
     "depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 48,
     "deepstack_visual_indexes": [0],
+}  # fmt: skip
+# Of families whose text model is a part of another: what else that has.
+_BESIDE: Final[dict[str, dict[str, Any]]] = {
+    "qwen3_vl": _OF_QWEN,
+    "qwen3_vl_moe": _OF_QWEN,
+    "mistral3": {
+        "model_type": "pixtral", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2,
+        "intermediate_size": 64, "image_size": 28, "patch_size": 14,
+    },
+    "llama4": {
+        "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
+        "patch_size": 14, "projector_input_dim": 16, "projector_output_dim": 16, "vision_output_dim": 16,
+    },
 }  # fmt: skip
 _MSCALE: Final = {**_YARN, "mscale": 0.7, "mscale_all_dim": 1.3}
 _LATENT: Final = {
     "num_key_value_heads": 6, "kv_lora_rank": 20, "q_lora_rank": 22, "qk_nope_head_dim": 10, "qk_rope_head_dim": 8,
     "v_head_dim": 14, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 12,
     "n_shared_experts": 2, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
+}  # fmt: skip
+# Rows of fewer tokens than index_topk and of more; layers that share a choice, and ones that make a second one.
+_SPARSE: Final = {**_LATENT, "index_n_heads": 7, "index_head_dim": 10, "index_topk": 8}
+_SHARING: Final = {
+    "num_hidden_layers": 4, "indexer_types": ["full", "shared", "full", "shared"],
+    "mlp_layer_types": ["dense", "sparse", "sparse", "dense"],
+}  # fmt: skip
+
+_MIMO: Final = {
+    "num_hidden_layers": 3, "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
+    "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
+}  # fmt: skip
+_LLAMA3: Final = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+_SCALED: Final = {**_YARN, "original_max_position_embeddings": 4, "llama_4_scaling_beta": 0.4}
+_LLAMA4: Final = {
+    **_WIDE, "intermediate_size": 16, "intermediate_size_mlp": 56, "num_local_experts": 6, "num_experts_per_tok": 2,
+    "attention_chunk_size": 5, "floor_scale": 3, "attn_scale": 0.5,
 }  # fmt: skip
 
 # A name -> the model_type, and what its config has beside the sizes.
@@ -87,6 +120,9 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "deepseek_v2 without a rank of queries": ("deepseek_v2", {**_LATENT, "q_lora_rank": None}),
     "deepseek_v3": ("deepseek_v3", {**_LATENT, "rope_parameters": _MSCALE}),
     "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
+    "deepseek_v32": ("deepseek_v32", {**_SPARSE, "rope_parameters": _MSCALE}),
+    "glm_moe_dsa": ("glm_moe_dsa", _SPARSE),
+    "glm_moe_dsa, shared choices": ("glm_moe_dsa", {**_SPARSE, **_SHARING}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
     "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),
@@ -118,6 +154,47 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
     "olmoe": ("olmoe", {"num_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16}),
     "phimoe": ("phimoe", {"num_local_experts": 6, "intermediate_size": 16, "router_jitter_noise": 0.2}),
+    "llama4": (
+        "llama4",
+        {
+            **_LLAMA4,
+            "interleave_moe_layer_step": 2,
+            "no_rope_layer_interval": 2,
+        },
+    ),
+    "llama4, layers listed": (
+        "llama4_text",
+        {
+            **_LLAMA4,
+            "num_hidden_layers": 4,
+            "moe_layers": [1, 2],
+            "no_rope_layers": [1, 1, 0, 0],
+            "layer_types": ["chunked_attention", "full_attention"] * 2,
+            "use_qk_norm": False,
+            "rope_parameters": _LLAMA3,
+        },
+    ),
+    "ministral3": ("ministral3", {**_WIDE, "rope_parameters": _SCALED}),
+    "mistral3 with a window": (
+        "mistral3",
+        {**_WIDE, "model_type": "ministral3", "rope_parameters": _SCALED, "sliding_window": 7},
+    ),
+    "mistral4": ("mistral4", {**_LATENT, "rope_parameters": {**_SCALED, "mscale_all_dim": 1.3}}),
+    "mimo_v2_flash": ("mimo_v2_flash", _MIMO),
+    "mimo_v2_flash, layers listed": (
+        "mimo_v2_flash",
+        {
+            **_MIMO,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "attention_bias": True,
+            "attention_value_scale": None,
+            "rope_parameters": {
+                "full_attention": {**_YARN, "partial_rotary_factor": 0.5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.7},
+            },
+        },
+    ),
     "minimax_m2": (
         "minimax_m2",
         {**_WIDE, "num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 16, "rotary_dim": 8},
@@ -133,14 +210,17 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
-        if kind.startswith("qwen3_vl"):
-            config = transformers.AutoConfig.for_model(kind, text_config=sizes, vision_config=_VISION)
+        if kind in _BESIDE:
+            config = transformers.AutoConfig.for_model(kind, text_config=sizes, vision_config=_BESIDE[kind])
             model = transformers.AutoModelForImageTextToText.from_config(config).eval()
         else:
             # The other ways of transformers pass over a soft cap, and sinks.
             how = {"attn_implementation": "eager"} if kind in {"gemma2", "gpt_oss"} else {}
             config = transformers.AutoConfig.for_model(kind, **sizes)
-            model = transformers.AutoModelForCausalLM.from_config(config, **how)
+            if kind == "mistral4":  # which AutoModelForCausalLM does not know
+                model = transformers.Mistral4ForCausalLM(config)
+            else:
+                model = transformers.AutoModelForCausalLM.from_config(config, **how)
         model = model.eval()
         with torch.no_grad():
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 from helixctl.dag import CachedAttention, PartialAttention
-from helixctl.spec import RotarySpec
+from helixctl.spec import PositionScalingSpec, RotarySpec
 from helixctl_runtime import kernels
 from helixctl_runtime.kernels import composed, lane_attention
 from helixctl_runtime.kernels.cached import Lane, _write_windows
+from helixctl_runtime.tensors.position_scaling import query_scales
 from helixctl_runtime.tensors.rotary import rotations
 
 DOUBLE = torch.float64
@@ -160,6 +162,21 @@ def test_rotation_goes_on_behind_the_cache(dtype: torch.dtype, lengths: tuple[in
         assert torch.equal(out[b, t], due[0, 0])
     kernels.rotate_at(x, torch.tensor(lengths), 1, (cos, sin), x)()  # over its operand
     assert torch.equal(x, out)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_queries_are_scaled_behind_the_cache(dtype: torch.dtype) -> None:
+    """Each by the number of its own position; what is beyond the table has that of its last position."""
+    scaling, lengths = PositionScalingSpec(factor=0.7, tokens=4, first=1), (0, 5, 33)
+    scales = query_scales(scaling, (0, 36)).view(-1, 1, 1)
+    due = [1, 1, *(1 + 0.7 * math.log(n) for n in (2, 9, 10))]
+    assert scales[[0, 2, 3, 34, 35]].flatten().tolist() == pytest.approx(due, rel=1e-7)
+    x = numbers(3, 4, 2, 8).to(dtype)
+    due = torch.stack(
+        [x[b, t].float() * scales[min(lengths[b] + 1 + t, 35)] for b, t in product(range(3), range(4))]
+    ).view(x.shape)
+    kernels.scale_queries(x, scales, x, torch.tensor(lengths), 1)()  # over its operand
+    assert torch.equal(x, due.to(dtype))
 
 
 def test_of_equal_logits_the_lowest_token_is_chosen() -> None:

@@ -119,7 +119,7 @@ def test_a_quantised_checkpoint(tmp_path: Path) -> None:
 
     changed(tmp_path, change)
     text = refused(tmp_path, LLAMA.weights)
-    assert "hint: a quantised checkpoint (F8_E4M3) is not read" in text
+    assert "hint: a quantised checkpoint (F8_E4M3) is read where a config.json beside it says how" in text
     assert "HX507 and 4 more" in text
     assert "does not use: model.layers.0.mlp.down_proj.weight_scale_inv" in text
 

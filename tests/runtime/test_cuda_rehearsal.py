@@ -533,6 +533,7 @@ def test_kernels_on_cuda_are_read_off_torch() -> None:
     assert not any(cuda_rules.on_cuda(op) for op in unknown)
 
 
+SCALED: dict[str, Any] = {"position_scaling": {"factor": 0.1, "tokens": 8}, "value_scale": 0.7}
 CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "whole": (2, 1, {"combine": "reduce"}),
     "by key": (1, 3, {"slicing": "key"}),
@@ -548,7 +549,7 @@ CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
 def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
     """Neither a prefill nor a decode step waits for the host: all lengths are data on the device."""
     groups, slices, axes = CACHES[layout]
-    changes = {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16}}
+    changes = {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16, **SCALED}}
     work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
     plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
     check(lower(plan, step=step))
@@ -573,6 +574,7 @@ WIDE_LATENT: dict[str, Any] = merged(
         "hidden_size": 40,
         "attention": {
             "heads": 6, "head_dim": 24, "v_head_dim": 16, "latent": {"q_rank": 24, "kv_rank": 32, "rope_dim": 8},
+            "position_scaling": {"factor": 0.1, "tokens": 5},
         },
     },
 )  # fmt: skip

@@ -37,6 +37,7 @@ COUNTS = [np.clip(LENGTHS - first, 0, CHUNK) for first in range(0, LONGEST, CHUN
 CAPPED: dict[str, Any] = {"attention": {"scale": 0.61, "soft_cap": 0.9}}
 SINKS: dict[str, Any] = {"attention": {"sinks": True, "sliding_window": 4}}
 NARROW: dict[str, Any] = {"attention": {"v_head_dim": 7}}
+SCALED: dict[str, Any] = {"attention": {"position_scaling": {"factor": 0.6, "tokens": 5, "first": 1}}}
 CUT: dict[str, Any] = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 
 
@@ -159,6 +160,8 @@ LAYOUTS: dict[str, Plan] = {
     "rows, narrow values, capped": steps_for(
         1, 2, {"attention": {**NARROW["attention"], **CAPPED["attention"]}}, slicing="key", key_prefill="query"
     ),
+    "queries scaled by position, key": steps_for(3, 2, SCALED, slicing="key"),
+    "queries scaled by position, batch": steps_for(2, 2, merged(SCALED, CUT), slicing="batch"),
     "drawn": drawn(steps_for(1, 1)),
     "drawn, key": drawn(steps_for(1, 3, slicing="key"), top_k=20, top_p=0.8),
     "drawn, batch": drawn(steps_for(2, 2, slicing="batch", combine="reduce"), temperature=0.5, top_p=0.9),
@@ -230,9 +233,23 @@ def test_sequences_that_end(name: str) -> None:
     assert np.array_equal(tokens[tokens >= 0], all_tokens[tokens >= 0])
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, max_examples=15)
+TRIALS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+
+
+@settings(TRIALS, max_examples=6)
 @given(step_plans(), st.integers(0, 99))
 def test_random_plans(plan: Plan, seed: int) -> None:
+    generated_as_by_the_page(plan, seed)
+
+
+@pytest.mark.sweep
+@settings(TRIALS, max_examples=20)
+@given(step_plans(), st.integers(0, 99))
+def test_more_random_plans(plan: Plan, seed: int) -> None:
+    generated_as_by_the_page(plan, seed)
+
+
+def generated_as_by_the_page(plan: Plan, seed: int) -> None:
     """Models, layouts and lengths of which none divides another."""
     assume(plan.model.vocabulary is not None)
     random, work = np.random.default_rng(seed), plan.step("prefill")

@@ -125,6 +125,8 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "rotary": rotary,
             "scale": draw(st.sampled_from([None, 0.3])),
             "soft_cap": draw(st.sampled_from([None, 0.7])),
+            "value_scale": draw(st.sampled_from([1.0, 0.7])),
+            "position_scaling": draw(st.sampled_from([None, {"factor": 0.7, "tokens": size(1), "first": size(0, 1)}])),
             **one,
             **(draw(st.sampled_from(reaches)) if causal else {}),
             **(qk_norm() if either() and not (cut and "function" in norm) else {}),
@@ -192,9 +194,20 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
 TRIALS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
-@settings(TRIALS, max_examples=30)
+@settings(TRIALS, max_examples=10)
 @given(small_plans())
 def test_random_specs_are_proved_and_computed(plan: Plan) -> None:
+    proved_and_computed(plan)
+
+
+@pytest.mark.sweep
+@settings(TRIALS, max_examples=40)
+@given(small_plans())
+def test_more_random_specs_are_proved_and_computed(plan: Plan) -> None:
+    proved_and_computed(plan)
+
+
+def proved_and_computed(plan: Plan) -> None:
     """Spec -> plan -> lower -> verify is clean; interpreter, runtime and reference agree on every rank."""
     dag = lower(plan)
     assert verify(dag) == []

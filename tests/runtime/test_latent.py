@@ -55,7 +55,8 @@ STEPS: dict[str, tuple[int, int, dict[str, Any]]] = {
     ),
     "key, stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2, "residual": "sharded"}),
 }
-OF_HIDDEN = {"attention": {"latent": {"q_rank": None}}}
+SCALED = {"position_scaling": {"factor": 0.6, "tokens": 4}}
+OF_HIDDEN = {"attention": {"latent": {"q_rank": None}, **SCALED}}
 
 
 def one_pass(name: str, changes: dict[str, Any] | None = None) -> Dag:

@@ -21,6 +21,7 @@ SCALINGS = [
     None,
     {"kind": "linear", "factor": 3.7},
     LLAMA3,
+    {**LLAMA3, "high_freq_factor": 1.0},  # Llama 4: nothing is blended
     {**LLAMA3, "factor": 32.3, "low_freq_factor": 1.1},
     YARN,
     {**YARN, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False},

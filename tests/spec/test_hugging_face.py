@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, YarnScaling
+from helixctl.spec import Llama3Scaling, ModelDocument, ModelSpec, SparseSpec, YarnScaling
 from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.hugging_face.without_effect import without_effect
 from helixctl.spec.load import load_model, load_pair, parse_overrides
@@ -72,9 +72,14 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "dots1": OF_DEEPSEEK,
     "deepseek_v2": OF_DEEPSEEK | LATENT,
     "deepseek_v3": OF_DEEPSEEK | LATENT,
+    "deepseek_v32": OF_DEEPSEEK | LATENT,
+    "glm_moe_dsa": OF_DEEPSEEK | LATENT,
     "kimi_k2": OF_DEEPSEEK | LATENT,
     "kimi_k25_text": OF_DEEPSEEK | LATENT,
     "glm4_moe": OF_DEEPSEEK,
+    "mimo_v2_flash": OF_DEEPSEEK | {"n_shared_experts": None, "num_key_value_heads": 3},
+    "mistral4": OF_DEEPSEEK | LATENT,
+    "llama4_text": MOE | {"intermediate_size_mlp": 200},
     "olmoe": MOE | {"num_experts": 8},
     "phimoe": MOE | {"num_experts_per_tok": 2},
     "minimax_m2": MOE,
@@ -147,19 +152,6 @@ class TestFamilies:
         assert (model.vocabulary.size, model.vocabulary.tied) == (1000, False)
         assert model.dtype == "float32"
         assert (model.workload.batch, model.workload.seq_len) == (8, 2048)
-
-    def test_defaults_are_those_of_transformers(self, family: str, tmp_path: Path) -> None:
-        import transformers
-
-        config = getattr(transformers, CLASSES[family])()
-        cls = FAMILIES[family]
-        assert cls.default_theta == config.rope_parameters["rope_theta"]
-        for key, field in cls.model_fields.items():
-            if field.is_required() or field.default is None or not hasattr(config, key):
-                continue
-            # Its own constructor takes the window away where it is switched off.
-            if key != "sliding_window" or config.sliding_window:
-                assert getattr(config, key) == field.default, key
 
     def test_every_key_that_transformers_writes_is_known(self, family: str) -> None:
         import transformers
@@ -269,6 +261,55 @@ class TestFamilies:
     def test_an_activation(self, family: str, tmp_path: Path) -> None:
         _, model = self.saved(family, tmp_path, hidden_act="relu")
         assert model.feed_forward.activation == "relu"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_config_leaves_out_is_as_in_transformers(family: str) -> None:
+    """The defaults of every family, its rotary embedding's among them."""
+    from transformers import CONFIG_MAPPING
+
+    if family not in CONFIG_MAPPING:
+        pytest.skip("transformers has no such class")
+    config, cls = CONFIG_MAPPING[family](), FAMILIES[family]
+    rope = config.rope_parameters
+    rope = rope.get("full_attention", rope)
+    if cls.default_rope is None:
+        assert (cls.default_theta, rope["rope_type"]) == (rope["rope_theta"], "default")
+    else:
+        assert cls.default_theta == config.default_theta  # of one that says something else
+        others = {"type", "max_position_embeddings", "partial_rotary_factor"}  # said again, or not looked at
+        assert cls.default_rope == {key: value for key, value in rope.items() if key not in others}
+    # Of these the constructor gives what it has worked out; the whole model, not its text model, ties the head.
+    worked_out = {"moe_layer_end_index", *(["tie_word_embeddings"] if family == "qwen3_vl_moe_text" else [])}
+    for key, field in cls.model_fields.items():
+        if field.is_required() or field.default is None or not hasattr(config, key) or key in worked_out:
+            continue
+        if key != "sliding_window" or config.sliding_window:  # which may be switched off
+            assert getattr(config, key) == field.default, key
+
+
+@pytest.mark.parametrize(
+    ("kind", "outer", "inner", "tied"),
+    [
+        ("llama4", True, False, False),
+        ("llama4", False, True, True),
+        ("llama4", None, None, False),
+        ("qwen3_vl", True, False, True),
+        ("qwen3_vl", None, True, False),
+        ("kimi_k25", None, None, True),
+        ("kimi_k25", False, True, False),
+    ],
+)
+def test_who_ties_the_head_of_a_text_model(
+    kind: str, outer: bool | None, inner: bool | None, tied: bool, tmp_path: Path
+) -> None:
+    """As in transformers: the whole model, by its own default; the text model where it is a whole language model."""
+    text, whole = (({} if said is None else {"tie_word_embeddings": said}) for said in (inner, outer))
+    config = {"model_type": kind, "text_config": MINIMAL[f"{kind}_text"] | text} | whole
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vocabulary = load_model(str(tmp_path)).vocabulary
+    assert vocabulary is not None
+    assert vocabulary.tied == tied
 
 
 class TestFiles:
@@ -425,6 +466,64 @@ class TestLatent:
     )
     def test_what_is_refused(self, changes: dict[str, Any], tmp_path: Path) -> None:
         assert diagnostics(write(tmp_path, "deepseek_v3", **changes))
+
+
+class TestSparse:
+    """A sparse choice of keys: DeepSeek V3.2 and GLM-5."""
+
+    INDEXER: ClassVar[dict[str, Any]] = {"index_n_heads": 5, "index_head_dim": 12, "index_topk": 9}
+
+    @pytest.mark.parametrize(("family", "neighbours"), [("deepseek_v32", False), ("glm_moe_dsa", True)])
+    def test_indexer(self, family: str, neighbours: bool, tmp_path: Path) -> None:
+        """The indexer of GLM turns neighbouring dims, that of DeepSeek halves; the heads of both turn neighbours."""
+        spec = load_model(write(tmp_path, family, **self.INDEXER)).attention
+        assert spec.sparse == SparseSpec(heads=5, head_dim=12, top_k=9, interleaved=neighbours)
+        assert spec.rotary
+        assert spec.rotary.interleaved
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"indexer_types": ["full", "full", "shared", "full", "shared"]},
+            {"index_topk_pattern": "FFSFS"},
+            {"index_topk_pattern": ["full", "full", "shared", "full", "shared"]},
+            {"index_topk_freq": 2},
+            {"index_topk_freq": 2, "index_skip_topk_offset": 4},
+            {"index_topk_freq": 3, "index_skip_topk_offset": 1},
+            {"index_topk_freq": 0},
+            {"index_topk_pattern": "FFFFF", "indexer_types": ["full", "shared", "shared", "shared", "full"]},
+        ],
+    )
+    def test_layers_that_share_are_those_of_transformers(self, changes: dict[str, Any], tmp_path: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        file = write(tmp_path, "glm_moe_dsa", num_hidden_layers=5, first_k_dense_replace=2, **self.INDEXER, **changes)
+        model = load_model(file)
+        theirs = transformers.AutoConfig.for_model(**json.loads(Path(file).read_text()))
+        alike = [model.alike(model.kind(layer)) for layer in range(5)]
+        assert all(layer.attention.sparse for layer in alike)
+        shared = ["shared" if its.attention.sparse and its.attention.sparse.shared else "full" for its in alike]
+        assert shared == theirs.indexer_types
+        assert ["sparse" if its.feed_forward.experts else "dense" for its in alike] == theirs.mlp_layer_types
+
+    @pytest.mark.parametrize(
+        ("family", "changes"),
+        [
+            ("glm_moe_dsa", {"indexer_types": ["shared", "full", "full"]}),
+            ("glm_moe_dsa", {"indexer_types": ["full"]}),
+            ("glm_moe_dsa", {"index_topk_pattern": "FX"}),
+            ("glm_moe_dsa", {"indexer_rope_interleave": False}),
+            ("deepseek_v32", {"rope_interleave": False}),
+            ("deepseek_v32", {"index_head_dim": 6}),
+            ("deepseek_v32", {"mlp_layer_types": ["dense"]}),
+            ("deepseek_v32", {"indexer_types": ["full"] * 3}),
+            ("deepseek_v32", {"layer_types": ["full_attention"] * 3}),
+            ("deepseek_v32", {"q_lora_rank": None}),
+            ("llama", {"layer_types": ["indexed_attention"] * 3}),
+        ],
+    )
+    def test_what_is_refused(self, family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+        own = self.INDEXER if family != "llama" else {}
+        assert diagnostics(write(tmp_path, family, **own | changes))
 
 
 class TestRefusals:

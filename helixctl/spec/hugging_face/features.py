@@ -63,7 +63,7 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
         "parallel_attn use_parallel_residual parallel_residual",
         _given,
     ),
-    "attention scaled by the length": ("use_logn_attn use_dynamic_ntk", _given),
+    "attention scaled by the length": ("use_logn_attn use_dynamic_ntk llama_4_scaling_beta", _given),
     "heads of several widths": ("global_head_dim num_global_key_value_heads swa_head_dim", _given),
     "keys and values shared between layers": ("num_kv_shared_layers attention_k_eq_v", _given),
     "embeddings of every layer": ("hidden_size_per_layer_input", _given),
@@ -106,16 +106,18 @@ class Feature:
         return Finding("HX111", message, None, path, of_key=True)
 
 
-def features_of(config: Mapping[str, Any], reads: Collection[str] = (), *, slides: bool = False) -> list[Feature]:
+def features_of(
+    config: Mapping[str, Any], reads: Collection[str] = (), layer_kinds: Collection[str] = ()
+) -> list[Feature]:
     """All features of a config that are not modelled, those of the configs nested in it as well.
 
     Args:
         config: a Hugging Face config.
         reads: keys that the config's family reads, which are therefore modelled.
-        slides: it is of a family whose windows are read, so that some layers may have one.
+        layer_kinds: what ``layer_types`` may have by that family besides layers of one kind.
     """
     found: dict[str, dict[DocumentPath, str]] = {}
-    for name, path, value in _told(config, (), reads, slides=slides):
+    for name, path, value in _told(config, (), reads, layer_kinds):
         said = "" if isinstance(value, dict | list) else f" {shown(value)}"
         found.setdefault(name, {}).setdefault(path, dotted(path) + said)
     return [Feature(name, told_by) for name, told_by in found.items()]
@@ -132,7 +134,7 @@ def _feature(key: str) -> tuple[str, Predicate]:
 
 
 def _told(
-    config: Mapping[str, Any], at: DocumentPath, reads: Collection[str] = (), *, slides: bool
+    config: Mapping[str, Any], at: DocumentPath, reads: Collection[str], layer_kinds: Collection[str]
 ) -> Iterator[tuple[str, DocumentPath, Any]]:
     for key, value in config.items():
         path = (*at, key)
@@ -142,13 +144,13 @@ def _told(
         if key in ROPE_KEYS and isinstance(value, dict):
             yield from _of_rope(value, path, reads)
         elif key == "layer_types" and isinstance(value, list):
-            yield from _of_layers(value, path, slides=slides)
+            yield from _of_layers(value, path, layer_kinds)
         elif key in {"hidden_act", "hidden_activation"} and isinstance(value, str) and value not in _ACTIVATIONS:
             yield f"activation {shown(value)}", path, value
         elif key == "model_type" and isinstance(value, str) and value in _BY_TYPE:
             yield _BY_TYPE[value], path, value
         elif key in {"text_config", "llm_config"} and isinstance(value, dict) and not at:
-            yield from _told(value, path, slides=False)
+            yield from _told(value, path, (), ())
 
 
 def _of_rope(
@@ -170,9 +172,9 @@ def _tag(rope: Mapping[str, Any]) -> str:
     return "rope_type" if rope.get("rope_type") is not None else "type"
 
 
-def _of_layers(kinds: list[Any], at: DocumentPath, *, slides: bool) -> Iterator[tuple[str, DocumentPath, Any]]:
+def _of_layers(kinds: list[Any], at: DocumentPath, known: Collection[str]) -> Iterator[tuple[str, DocumentPath, Any]]:
     names = {kind for kind in kinds if isinstance(kind, str)}
-    if others := names - _LAYER_TYPES:
+    if others := names - _LAYER_TYPES - {*known}:
         yield f"layers of {', '.join(sorted(others))}", at, kinds
-    elif "sliding_attention" in names and not slides:
+    elif "sliding_attention" in names and "sliding_attention" not in known:
         yield "alternating sliding and full attention", at, kinds

@@ -12,13 +12,16 @@ from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
+from helixctl.spec.hugging_face.quantised import IN_A_FILE_OF_ITS_OWN, Quantised, quantisation_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
+from helixctl.spec.hugging_face.stored_weights import stored_fields
 from helixctl.spec.hugging_face.text_model import text_model
 from helixctl.spec.hugging_face.without_effect import said_again, without_effect
 from helixctl.spec.model import MAIN
 from helixctl.spec.origins import Origin
 
 CONFIG_NAME: Final = "config.json"
+QUANTISATION_NAME: Final = "hf_quant_config.json"
 _WORKLOAD_BATCH: Final = 8
 _WORKLOAD_SEQ_LEN: Final = 2048
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -42,15 +45,19 @@ _Origins = dict[tuple[str, ...], Origin]
 _NOTHING: Final = ReadConfig({}, ())
 
 
-def model_of_config(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Finding]]:
+def model_of_config(
+    config: Mapping[str, Any], file: str, beside: Mapping[str, Any] | None = None, types: Quantised | None = None
+) -> tuple[ReadConfig, list[Finding]]:
     """What a config says; or what is wrong, and then the first is empty.
 
     Args:
         config: the config, read from its file.
         file: the file's path, which names a model that has no name of its own; "-" is standard input.
+        beside: the hf_quant_config.json of its folder, which counts where the config itself has no quantisation.
+        types: how weights are stored, where it is not the config that says it.
     """
     text = text_model(config)
-    found, findings = _model_of(text.config, file)
+    found, findings = _model_of(text.config, file, beside or {}, types)
     if findings:
         return _NOTHING, text.placed(findings)
     left_out = [f"left out: {what}" for what in text.left_out]
@@ -58,12 +65,14 @@ def model_of_config(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, l
     return ReadConfig(found.data, origins, (*left_out, *found.notes)), []
 
 
-def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Finding]]:
+def _model_of(
+    config: Mapping[str, Any], file: str, beside: Mapping[str, Any], types: Quantised | None
+) -> tuple[ReadConfig, list[Finding]]:
     """The same of a config of a text model alone."""
     family = config.get("model_type")
     cls = FAMILIES.get(family) if isinstance(family, str) else None
     config = cls.flattened(config) if cls else config
-    features = features_of(config, cls.model_fields if cls else (), slides=cls is not None and cls.slides)
+    features = features_of(config, cls.model_fields if cls else (), cls.layer_kinds if cls else ())
     refused = {path for feature in features for path in feature.told_by}
     findings = [feature.finding() for feature in features]
     if cls is None or not isinstance(family, str):
@@ -76,6 +85,10 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
         findings += rope_findings(config)
     if decoder is not None:
         findings += [*contradictions(decoder), *said_again(config, decoder)]
+    key = next((key for key in QUANTISED if config.get(key)), None)
+    said, unknown = quantisation_of(config, key) if key else quantisation_of(beside, IN_A_FILE_OF_ITS_OWN)
+    quantisation = types or said
+    findings += unknown if key else [replace(item, path=(), of_key=False) for item in unknown]
     if findings or decoder is None:
         return _NOTHING, findings
     # Those of the family itself replace what the rules for all families give.
@@ -84,10 +97,14 @@ def _model_of(config: Mapping[str, Any], file: str) -> tuple[ReadConfig, list[Fi
     by_field |= {o.field: o for o in _derived(decoder.networks(), f"every {family}")}
     apart = {o.field: o for o in _derived(decoder.apart(attention), f"every {family}")}
     by_field |= _of_both(by_field, apart, decoder.num_hidden_layers)
+    if quantisation:
+        where, path = (key, (key,)) if key else (quantisation.method if types else QUANTISATION_NAME, ())
+        fields = stored_fields(_nested(tuple(by_field.values())), quantisation)
+        by_field |= {(name,): Origin((name,), str(where), path, value) for name, value in fields.items()}
     origins = tuple(by_field.values())
     data = _nested(origins)
     left_out = [f"left out: {what}" for what in decoder.left_out()]
-    return ReadConfig(data, origins, (*left_out, *_of_storage(config, str(data["dtype"])))), []
+    return ReadConfig(data, origins, (*left_out, *_of_storage(quantisation, str(data["dtype"])))), []
 
 
 def _of_both(by_field: _Origins, apart: _Origins, layers: int) -> _Origins:
@@ -111,14 +128,13 @@ def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
         yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
 
 
-def _of_storage(config: Mapping[str, Any], dtype: str) -> Iterator[str]:
-    """That weights are stored in another form than the one that is planned."""
-    for key in QUANTISED:
-        if how := config.get(key):
-            method = how.get("quant_method") or how.get("quant_algo") if isinstance(how, dict) else None
-            said = f" by {method}" if method else ""
-            yield f"weights are quantised{said} ({key}); planned, and computed, in {dtype}"
-            return
+def _of_storage(quantisation: Quantised | None, dtype: str) -> Iterator[str]:
+    """That weights are stored in another form than they are computed in."""
+    if quantisation:
+        yield (
+            f"weights are quantised by {quantisation.method}: their memory and their reading are planned as they are "
+            f"stored, their arithmetic in {dtype}"
+        )
 
 
 def _counts(key: str, value: object, cls: type[Decoder], family: str) -> bool:
@@ -179,6 +195,18 @@ def _origins(config: Mapping[str, Any], decoder: Decoder, family: str, file: str
     source = f"min({_WORKLOAD_SEQ_LEN}, max_position_embeddings)"
     yield Origin(("workload", "seq_len"), source, ("max_position_embeddings",), seq_len)
     yield Origin(("workload", "logits"), "ours for a Hugging Face model", (), "last")
+
+
+def quantisation_beside(file: str) -> Path | None:
+    """The file beside a config that says how weights are quantised, if there is one.
+
+    Configs that were collected have the model's name ahead of either: x_config.json, x_hf_quant_config.json.
+    """
+    path = Path(file)
+    if file == "-" or not path.name.endswith(CONFIG_NAME):
+        return None
+    found = path.with_name(path.name.removesuffix(CONFIG_NAME) + QUANTISATION_NAME)
+    return found if found.is_file() else None
 
 
 def _default_dtype(config: Mapping[str, Any], default: str) -> Origin:

@@ -32,6 +32,8 @@ class _Rope(Spec):
     partial_rotary_factor: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None  # 1 where no family reads it
     mrope_section: list[Count] | None = None  # of families that read it; it says nothing of tokens alone
     mrope_interleaved: bool | None = None
+    llama_4_scaling_beta: Annotated[float, Field(strict=True, ge=0)] | None = None  # of families that read it
+    max_position_embeddings: Count | None = None  # beside it, and not looked at
 
 
 class _Linear(_Rope):
@@ -149,7 +151,8 @@ def rope_origins(config: Mapping[str, Any], family: str, decoder: Decoder) -> It
 
 def _turned_dims(decoder: Decoder, key: str | None, rope: Mapping[str, Any]) -> Iterator[Origin]:
     """How many dims are turned, of families that turn a part of a head."""
-    if "partial_rotary_factor" not in type(decoder).model_fields:
+    fields = type(decoder).model_fields
+    if "partial_rotary_factor" not in fields or "qk_rope_head_dim" in fields:  # a latent has a rotated part of its own
         return
     head_dim = decoder.head_dim or decoder.hidden_size // decoder.num_attention_heads
     share: float = getattr(decoder, "partial_rotary_factor", 1.0)

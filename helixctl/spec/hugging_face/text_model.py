@@ -10,19 +10,28 @@ from helixctl.spec.explain import Finding
 from helixctl.spec.yaml_reader import DocumentPath
 
 _INNER: Final = "text_config"
-# Outer model_type -> that of the text model.
-_TEXT_MODELS: Final = {
-    "kimi_k25": "kimi_k25_text",
-    "qwen3_vl": "qwen3_vl_text",
-    "qwen3_vl_moe": "qwen3_vl_moe_text",
+# Outer model_type -> that of the text model, or those that ``text_config`` may have, the first where it does not say.
+_TEXT_MODELS: Final[dict[str, tuple[str, ...]]] = {
+    "kimi_k25": ("kimi_k25_text",),
+    "llama4": ("llama4_text",),
+    "mistral3": ("mistral", "ministral3", "mistral4"),
+    "qwen3_vl": ("qwen3_vl_text",),
+    "qwen3_vl_moe": ("qwen3_vl_moe_text",),
 }
+_TIE: Final = "tie_word_embeddings"
+# Whose text model is a whole language model, which ties its own head; elsewhere the whole model ties it.
+_TIED_INSIDE: Final = {"llama4"}
+# Whose whole model ties it where its config does not say.
+_TIED: Final = {"kimi_k25", "mistral3"}
 # Outer keys of the whole model that hold for its text model.
-_SHARED: Final = ("tie_word_embeddings", "dtype", "torch_dtype", "architectures", "_name_or_path", "name_or_path",
+_SHARED: Final = (_TIE, "dtype", "torch_dtype", "architectures", "_name_or_path", "name_or_path",
                   "quantization_config")  # fmt: skip
 _LEFT_OUT: Final = {"vision_config": "the vision model", "audio_config": "the audio model"}
 # Tokens that stand for pictures and the like, none of which is in a text, and sizes of what makes them.
 _TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
                   "media_placeholder_token_id", "video_placeholder", "ignore_index", "use_unified_vision_chunk",
+                  "boi_token_index", "eoi_token_index", "image_token_index", "vision_feature_layer",
+                  "projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size",
                   "projection_hidden_size", "projection_layer_norm_eps")  # fmt: skip
 
 
@@ -53,11 +62,16 @@ def text_model(config: Mapping[str, Any]) -> TextModel:
     kind, inner = config.get("model_type"), config.get(_INNER)
     if not isinstance(kind, str) or kind not in _TEXT_MODELS or not isinstance(inner, dict):
         return TextModel(config)
-    # The text model's own key says nothing: transformers ties the whole model's.
-    own = {key: value for key, value in inner.items() if key not in {"tie_word_embeddings", "model_type"}}
-    whole = {key: value for key, value in config.items() if key not in {_INNER, *_TOKENS, *_LEFT_OUT}}
+    inside = kind in _TIED_INSIDE  # of the two keys the other one says nothing
+    own = {key: value for key, value in inner.items() if key != "model_type" and (inside or key != _TIE)}
+    passed_over = {_INNER, *_TOKENS, *_LEFT_OUT, *([_TIE] if inside else [])}
+    whole = {key: value for key, value in config.items() if key not in passed_over}
+    if kind in _TIED:
+        whole = {_TIE: True, **whole}
     shared = {key: value for key, value in whole.items() if key in _SHARED or key not in own}
-    merged = {**own, **shared, "model_type": _TEXT_MODELS[kind]}
+    first, *others = _TEXT_MODELS[kind]
+    said = inner.get("model_type")
+    merged = {**own, **shared, "model_type": said if said in others else first}
     return TextModel(merged, tuple(_left_out(config)), frozenset(own.keys() - shared.keys()))
 
 

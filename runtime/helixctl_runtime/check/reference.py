@@ -23,6 +23,8 @@ from helixctl.dag import (
     Rotate,
     Route,
     Scale,
+    ScaleQueries,
+    Select,
     SquareSums,
     Tensor,
     TokenGate,
@@ -30,6 +32,7 @@ from helixctl.dag import (
 from helixctl.dag.function import Equation, function_of, input_of, output_of
 from helixctl.plan import Plan
 from helixctl_runtime.dtypes import HALF, TORCH
+from helixctl_runtime.tensors.position_scaling import query_scales
 from helixctl_runtime.tensors.rotary import rotations
 
 _LARGEST_SCORES = 2**27  # elements of the score matrices that are made at once
@@ -61,10 +64,10 @@ def evaluate(plan: Plan, load: LoadWhole, dtype: torch.dtype) -> torch.Tensor:
             results = [_embedded(equation.op, ids, table, TORCH[plan.model.dtype])]
         else:
             results = _apply(equation, operands, wide, function.tensors)
-        kept = (
-            wide if isinstance(equation.op, Route | SquareSums) else dtype
-        )  # gates are never rounded to half precision
-        live.update(zip(equation.outputs, (y.to(kept) for y in results), strict=True))
+        op = equation.op
+        decides = isinstance(op, Route | SquareSums) or (isinstance(op, Linear) and op.wide)
+        kept = wide if decides else dtype  # gates, and what a choice is made by, are never rounded to half precision
+        live.update(zip(equation.outputs, (y if y.dtype == torch.int64 else y.to(kept) for y in results), strict=True))
         live = {name: x for name, x in live.items() if uses.get(name, i + 1) > i}
     return live[made]
 
@@ -97,7 +100,7 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
     if isinstance(op, LastToken):
         rows, length = operands  # numbers are moved, so that none need be widened
         return [rows[torch.arange(len(length), device=length.device), length - 1]]
-    x = [operand.to(wide) for operand in operands]
+    x = [operand if operand.dtype == torch.int64 else operand.to(wide) for operand in operands]
     match op:
         case Linear(contract):
             left = [tensors[equation.inputs[0]].dims.index(d) for d in contract]
@@ -107,8 +110,12 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
             return [a + b for a, b in zip(x[: len(x) // 2], x[len(x) // 2 :], strict=True)]
         case Rotate():
             return [_rotated(op, each) for each in x]
+        case Select():
+            made = _selected(op, *x)
         case Attention():
             made = _attention(op, *x)
+        case ScaleQueries(scaling):
+            made = x[0] * query_scales(scaling, (0, x[0].shape[1])).to(x[0].device, wide)[:, None, None]
         case Join():
             made = torch.cat((x[0], x[1].expand(*x[0].shape[:3], -1)), dim=-1)
         case Norm():
@@ -259,11 +266,34 @@ def _experts(
     return total
 
 
-def _attention(
-    op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Softmax(q k^T scale) v for every sequence, head and softmax slice; a sink is one more score, without a value."""
+def _selected(op: Select, q: torch.Tensor, k: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """The positions of the best keys of every token, the best first; of equal ones the first. -1 where none is left."""
     batch, seq, heads, _ = q.shape
+    scores = torch.zeros(batch, seq, seq, dtype=q.dtype, device=q.device)
+    for head in range(heads):
+        products = q[:, :, head] @ k[:, :, 0].transpose(1, 2)
+        scores += factor[..., head, None] * torch.relu(op.scale * products)
+    if op.causal:
+        later = torch.ones(seq, seq, dtype=torch.bool, device=q.device).triu_(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    found, order = torch.sort(scores, dim=-1, descending=True, stable=True)
+    return order.masked_fill(found == float("-inf"), -1)[..., : op.top_k]
+
+
+def _attention(
+    op: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, more: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Softmax(q k^T scale) v for every sequence, head and softmax slice.
+
+    ``more``: sinks, each of which is one more score, without a value; or the keys that were chosen for each token.
+    """
+    batch, seq, heads, _ = q.shape
+    sinks, chosen = (more, None) if op.top_k is None else (None, more)
+    own_keys = None
+    if chosen is not None:
+        own_keys = torch.zeros(batch, seq, seq + 1, dtype=torch.bool, device=q.device)
+        own_keys.scatter_(2, chosen.masked_fill(chosen < 0, seq), True)  # noqa: FBT003  a value
+        own_keys = own_keys[..., :seq].repeat_interleave(heads, dim=0)
     # Head h attends with the head h // (heads / kv_heads) of keys and values.
     k, v = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (k, v))
     parts = q.shape[3] // op.softmax_width
@@ -279,6 +309,8 @@ def _attention(
             scores = op.soft_cap * torch.tanh(scores / op.soft_cap)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
+        if own_keys is not None:
+            scores = scores.masked_fill(~own_keys[part], float("-inf"))
         if own is not None:
             scores = torch.cat((scores, own[part]), dim=-1)
         outputs.append(torch.softmax(scores, dim=-1)[..., :seq] @ v[part])

@@ -15,6 +15,7 @@ from helixctl.dag import (
     Best,
     Bias,
     CachedAttention,
+    CachedSelect,
     CacheWrite,
     Choose,
     Dag,
@@ -26,16 +27,20 @@ from helixctl.dag import (
     LastToken,
     Linear,
     Merge,
+    MergeSelect,
     Multiply,
     Narrow,
     Norm,
     NormBySums,
     PartialAttention,
+    PartialSelect,
     Rotate,
     RotateAt,
     Route,
     Sample,
     Scale,
+    ScaleQueries,
+    Select,
     SquareSums,
     TokenGate,
 )
@@ -74,6 +79,10 @@ class Kernels:
             case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case ScaleQueries():
+                (scales,) = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
+                start = self._dag.value[action.task.inputs[0]].region[1][0]
+                return kernels.scale_queries(reads[0], scales, out, reads[1] if reads[1:] else None, start)
             case Join():
                 return kernels.join(reads[0], reads[1], out)
             case Attention():
@@ -101,6 +110,12 @@ class Kernels:
                 (first, _), _ = self._dag.value[action.task.inputs[0]].region
                 seed, length, count = reads[1:]
                 return kernels.sample(sampling, reads[0], (seed, length, count), first, out)
+            case Select():
+                q, k, factor = reads
+                start = self._dag.value[action.task.inputs[0]].region[1][0]
+                return kernels.select(op, (q, k, factor), start, out)
+            case MergeSelect():
+                return kernels.merge_select(reads[0], reads[1], out)
             case (
                 RotateAt()
                 | CacheWrite()
@@ -111,6 +126,8 @@ class Kernels:
                 | Best()
                 | Choose()
             ):
+                return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
+            case CachedSelect() | PartialSelect():
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
         return self._with_weights(action, reads, out)
 
@@ -134,14 +151,21 @@ class Kernels:
                 lane, (k, v) = self._lane(action, constants[0]), (_keys(t) for t in writes)
                 return kernels.expand(_keys(x), (weights[0], weights[1]), (length, count), lane, k, v)
             case CachedAttention() | PartialAttention():
-                q, k, v, length, count = reads
+                q, k, v, length, count, *chosen = reads
+                selected = chosen[0] if chosen else None
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 lane, start = self._lane(action, constants[0]), first.region[1][0]
                 both, counts = (_keys(k), _keys(v)), (length, count)
                 if len(writes) == 1:
-                    return kernels.cached_attention(op, q, both, counts, lane, start, writes[0], None, sinks)
+                    return kernels.cached_attention(op, q, both, counts, lane, start, writes[0], None, sinks, selected)
                 part, lse = (t.squeeze(1) for t in writes)
-                return kernels.cached_attention(op, q, both, counts, lane, start, part, lse)
+                return kernels.cached_attention(op, q, both, counts, lane, start, part, lse, None, selected)
+            case CachedSelect() | PartialSelect():
+                q, k, factor, length, count = reads
+                lane, start = self._lane(action, constants[0]), first.region[1][0]
+                *best, keys = (t.squeeze(1) if len(writes) > 1 else t for t in writes)
+                indexed = (q, _keys(k), factor)
+                return kernels.cached_select(op, indexed, (length, count), lane, start, keys, *best)
             case Merge(width):
                 sinks = self._weights.raw(action.weights[0]) if action.weights else None
                 return kernels.merge(reads[0], reads[1], width, first.region[4][0], writes[0], sinks)
@@ -211,10 +235,12 @@ class Kernels:
     def _attention(
         self, action: program.Compute, op: Attention, qkv: list[torch.Tensor], out: torch.Tensor
     ) -> kernels.Step:
+        start = self._dag.value[action.task.inputs[0]].region[1][0]
+        if op.top_k is not None:
+            return kernels.sparse_attention(op, qkv[:3], qkv[3], start, out)
         masks = [(c, self._memory.tensor(self._program.constants[c])) for c in action.constants]
         mask = next(((c, numbers) for c, numbers in masks if isinstance(c, program.CausalMask)), None)
         sinks = self._weights.raw(action.weights[0]) if action.weights else None
-        start = self._dag.value[action.task.inputs[0]].region[1][0]
         backend = kernels.backend_of(op, qkv, start, sinks=sinks is not None)
         if backend is not None:
             self.attention.add(backend)

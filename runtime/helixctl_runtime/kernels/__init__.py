@@ -18,7 +18,7 @@ from helixctl_runtime.kernels.basic import (
     scale,
     square_sums,
 )
-from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at
+from helixctl_runtime.kernels.cached import Lane, best, cache_write, choose, merge, rotate_at, scale_queries
 from helixctl_runtime.kernels.expand import expand
 from helixctl_runtime.kernels.fused import (
     FUSED_ATTENTION,
@@ -32,6 +32,8 @@ from helixctl_runtime.kernels.grouped import ExpertBiases, experts, on_device
 from helixctl_runtime.kernels.lane_attention import cached_attention
 from helixctl_runtime.kernels.routing import route, token_gate
 from helixctl_runtime.kernels.sampling import sample
+from helixctl_runtime.kernels.selecting import cached_select, merge_select, select
+from helixctl_runtime.kernels.sparse_attention import sparse_attention
 
 __all__ = [
     "FUSED_ATTENTION",
@@ -47,6 +49,7 @@ __all__ = [
     "best",
     "cache_write",
     "cached_attention",
+    "cached_select",
     "causal_mask",
     "choose",
     "copy",
@@ -59,6 +62,7 @@ __all__ = [
     "last_token",
     "linear",
     "merge",
+    "merge_select",
     "multiply",
     "norm",
     "norm_by_sums",
@@ -68,6 +72,9 @@ __all__ = [
     "route",
     "sample",
     "scale",
+    "scale_queries",
+    "select",
+    "sparse_attention",
     "square_sums",
     "token_gate",
 ]

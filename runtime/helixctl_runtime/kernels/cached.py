@@ -112,6 +112,32 @@ def _rotate_on_cpu(
     return run
 
 
+def scale_queries(
+    x: torch.Tensor, scales: torch.Tensor, out: torch.Tensor, length: torch.Tensor | None = None, start: int = 0
+) -> Step:
+    """Queries times the numbers of their positions, rounded once: x and out (batch, seq, heads, D), which may be one.
+
+    Args:
+        x: the queries.
+        scales: (positions, 1, 1), float32 or wider: of the rows of ``x``, or with a cache of all positions; tokens
+            beyond them, which are padding, have the last.
+        out: what is made.
+        length: with a cache, the tokens that it holds of every sequence, int64 (batch); the first row of ``x`` has the
+            position ``length + start``.
+        start: of a part of the rows, the place of the first.
+    """
+    if length is None:
+        return lambda: torch.mul(x, scales, out=out)
+    after, last = torch.arange(start, start + x.shape[1], device=x.device), scales.shape[0] - 1
+
+    def run() -> None:
+        places = (length.unsqueeze(1) + after).clamp_(max=last)
+        its = scales.index_select(0, places.flatten()).unflatten(0, places.shape)
+        torch.mul(x, its, out=out)
+
+    return run
+
+
 def cache_write(
     news: Sequence[torch.Tensor],
     length: torch.Tensor,

@@ -10,10 +10,12 @@ from helixctl.dag import CachedAttention, PartialAttention
 from helixctl.dag.reach import first_key, reaches_back
 from helixctl_runtime.kernels.basic import Step
 from helixctl_runtime.kernels.cached import Lane, alike
+from helixctl_runtime.kernels.selecting import named, slots
 from helixctl_runtime.kernels.with_sums import attend
 
 _ALIGNED = 8  # keys: rows of a bias begin at multiples of 16 bytes
 _FEWEST_ROWS = 128  # of a window that are worth a call of their own
+_MASKED = 2**24  # elements of the masks of chosen keys that are made at once
 
 
 def cached_attention(
@@ -26,6 +28,7 @@ def cached_attention(
     out: torch.Tensor,
     lse: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    selected: torch.Tensor | None = None,
 ) -> Step:
     """Attention over the keys of one lane.
 
@@ -40,7 +43,10 @@ def cached_attention(
         lse: (batch, rows, heads, softmaxes) for the logarithms of the sums of exponentials, minus infinity where a
             token attends to no key; None: not asked for.
         sinks: (heads), a logit that each head attends to beside its keys, which has no value.
+        selected: int64 (batch, rows, top_k): the positions that a row attends to, -1 for none; None: to all.
     """
+    if selected is not None:
+        return _of_chosen(op, q, caches, lane, out, lse, selected)
     rows, reach = q.shape[1], reaches_back(op)
     # What is far behind its rows need not be looked at: with a reach, few rows are computed at once.
     block = rows if reach is None else min(rows, max(_FEWEST_ROWS, reach))
@@ -60,6 +66,48 @@ def cached_attention(
             step()
 
     return run
+
+
+def _of_chosen(
+    op: CachedAttention | PartialAttention,
+    q: torch.Tensor,
+    caches: tuple[torch.Tensor, torch.Tensor],
+    lane: Lane,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    selected: torch.Tensor,
+) -> Step:
+    """Over the keys that were chosen: collected for every row where this is less than all, else all under a mask.
+
+    What the cache holds elsewhere, which may be no number, is not looked at: in the place of a key of another lane
+    stands one that is attended to, and keys that no row attends to are zeros.
+    """
+    (batch, rows, heads, _), top_k = q.shape, selected.shape[-1]
+    apart = rows * top_k < lane.size
+    block = 1 if apart else max(1, _MASKED // (batch * heads * lane.size))
+    parts = [slice(first, min(first + block, rows)) for first in range(0, rows, block)]
+    bound = [_Attention(op, q[:, s], caches, out[:, s], None if lse is None else lse[:, s], None) for s in parts]
+    both = caches[0].data_ptr() == caches[1].data_ptr()
+
+    held = caches[:1] if both else caches
+
+    def collected() -> None:
+        places = slots(selected, lane)
+        for part, its in zip(parts, bound, strict=True):
+            mine = places[:, part.start]
+            inside = mine < lane.size
+            keys = torch.where(inside, mine, mine.amin(1, keepdim=True).clamp_(max=lane.size - 1))[..., None, None]
+            found = [t.gather(1, keys.expand(-1, -1, *t.shape[2:])) for t in held]
+            its.over(None, slice(0, top_k), inside.unsqueeze(1), [found[0], found[-1]])
+
+    def masked() -> None:
+        admitted = named(slots(selected, lane), lane.size)
+        unseen = torch.logical_not(admitted.any(1))[..., None, None]
+        found = [t.masked_fill(unseen, 0) for t in held]
+        for part, its in zip(parts, bound, strict=True):
+            its.over(None, slice(0, lane.size), admitted[:, part], [found[0], found[-1]])
+
+    return collected if apart else masked
 
 
 def _on_cuda(

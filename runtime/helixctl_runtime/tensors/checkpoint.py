@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from math import prod
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from helixctl.plan import Interval
 from helixctl_runtime.tensors.choice import OPTION, choose_names, guess_names, misfit
 from helixctl_runtime.tensors.difference import ALL_ROWS, RowShare, difference
 from helixctl_runtime.tensors.names import HuggingFaceNames, Names, is_head, prefixes
+from helixctl_runtime.tensors.quantised_files import files_of
 from helixctl_runtime.tensors.stored_tensor import read_region, used_numel
 from helixctl_runtime.tensors.tensor_files import FLOATS, TensorFiles, abbreviate
 
@@ -32,9 +34,14 @@ class Checkpoint:
             path: a safetensors file, or a folder or an index as Hugging Face writes it.
             prefix: the prefix of one of several models in the files (``--weights-prefix``).
         """
-        self.files = TensorFiles(path)
+        self._path = path
         self._requested_prefix = prefix
         self._names: Names | None = None
+
+    @cached_property
+    def files(self) -> TensorFiles:
+        """The files, dequantised as they are read where their config says how."""
+        return files_of(self._path)
 
     @property
     def read_nbytes(self) -> int:
@@ -46,7 +53,8 @@ class Checkpoint:
         total = 0
         for tensor in tensors:
             stored = self.names.stored(tensor)
-            total += used_numel(stored, tensor) * sum(FLOATS[self.files.dtype(name)] for name in stored.names)
+            used = used_numel(stored, tensor)
+            total += sum(self.files.nbytes(name) * used // self._numel(name) for name in stored.names)
         return total
 
     def read(
@@ -79,9 +87,9 @@ class Checkpoint:
             tensors: the weights of the model.
             rows: also compare the stored heads (see ``heads``), which reads them.
         """
-        if found := self.files.problems():
-            return shortened(found, self.files.path)
         try:
+            if found := self.files.problems():
+                return shortened(found, self.files.path)
             self._names = choose_names(self.files, tensors, self._requested_prefix)
         except HelixError as error:
             return list(error.diagnostics)
@@ -195,7 +203,10 @@ class Checkpoint:
     def _hint(self, used: dict[str, int]) -> str | None:
         names = {name for name in used if name in self.files.names}
         if dtypes := sorted({dtype for name in names if (dtype := self.files.dtype(name)) not in FLOATS}):
-            return f"a quantised checkpoint ({', '.join(dtypes)}) is not read: give the one that it is made of"
+            return (
+                f"a quantised checkpoint ({', '.join(dtypes)}) is read where a config.json beside it says how it is "
+                "quantised: give the folder of both"
+            )
         head = self.names.head
         lacks_head = used.keys() - names == {head}
         if lacks_head or (head in names and used[head] == 2 * self._numel(head)):  # one for embedding and head

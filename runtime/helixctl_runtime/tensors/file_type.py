@@ -21,7 +21,7 @@ _BEGINNINGS: tuple[tuple[bytes, FileType], ...] = (
         b"version https://git-lfs.github.com/",
         FileType("a Git LFS pointer, not the file itself", "in the clone: git lfs pull; or get it with hf download"),
     ),
-    (b"gguf", FileType("a GGUF file", "give the safetensors checkpoint that it was made of")),
+    (b"gguf", FileType("a GGUF file", "give the file itself, with a name that ends in .gguf")),
     (b"pk\x03\x04", FileType("a zip archive, as torch.save writes", _TORCH)),
     (b"\x80\x02", FileType("a pickle, as torch.save writes", _TORCH)),
     (b"\x80\x04", FileType("a pickle", _TORCH)),

@@ -23,6 +23,7 @@ _HEADS = ("lm_head.", "head.", "output.", "output_layer.", "embed_out.", "unembe
 
 _HIDDEN: Axes = (("hidden",),)
 _QUERY, _KEY, _DIM = ("head", "head_dim"), ("kv_head", "head_dim"), ("head_dim",)
+_INDEX_KEY = ("kv_head", "index_dim")  # of an indexer
 _IN, _OUT = (("ffn",), ("hidden",)), (("hidden",), ("ffn",))
 
 # The stored name in a layer and the dims that each stored axis merges. Linear layers are stored (out, in).
@@ -37,6 +38,10 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "q_norm": ("self_attn.q_norm.weight", (_DIM,)),
     "k_norm": ("self_attn.k_norm.weight", (_DIM,)),
     "sinks": ("self_attn.sinks", (("head",),)),
+    "w_index_k": ("self_attn.indexer.wk.weight", (_INDEX_KEY, ("hidden",))),
+    "w_index_factor": ("self_attn.indexer.weights_proj.weight", (("index_head",), ("hidden",))),
+    "index_k_norm": ("self_attn.indexer.k_norm.weight", (("index_dim",),)),
+    "index_k_norm_bias": ("self_attn.indexer.k_norm.bias", (("index_dim",),)),
     "w_o": ("self_attn.o_proj.weight", (("hidden",), _QUERY)),
     "b_o": ("self_attn.o_proj.bias", _HIDDEN),
     "feed_forward_norm": ("post_attention_layernorm.weight", _HIDDEN),
@@ -52,14 +57,16 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "w_down": ("mlp.down_proj.weight", _OUT),
 }
 # Other names that some families have; one that is there comes before that of _LAYER.
-_OTHERWISE: dict[str, str] = {
-    "feed_forward_norm": "pre_feedforward_layernorm.weight",
-    "attention_post_norm": "post_self_attn_layernorm.weight",
-    "feed_forward_post_norm": "post_mlp_layernorm.weight",
-    "w_up": "mlp.c_fc.weight",
-    "b_up": "mlp.c_fc.bias",
-    "w_down": "mlp.c_proj.weight",
-    "b_down": "mlp.c_proj.bias",
+_OTHERWISE: dict[str, tuple[str, ...]] = {
+    "feed_forward_norm": ("pre_feedforward_layernorm.weight",),
+    "attention_post_norm": ("post_self_attn_layernorm.weight",),
+    "feed_forward_post_norm": ("post_mlp_layernorm.weight",),
+    "sinks": ("self_attn.attention_sink_bias",),
+    "w_gate": ("feed_forward.gate_proj.weight",),
+    "w_up": ("mlp.c_fc.weight", "feed_forward.up_proj.weight"),
+    "b_up": ("mlp.c_fc.bias",),
+    "w_down": ("mlp.c_proj.weight", "feed_forward.down_proj.weight"),
+    "b_down": ("mlp.c_proj.bias",),
 }
 # One stored matrix with the rows of several weights, in this order.
 _MERGED: dict[str, tuple[str, ...]] = {
@@ -73,6 +80,7 @@ _LATENT: dict[str, tuple[str, Axes]] = {
     "w_q_down": ("self_attn.q_a_proj.weight", (("q_rank",), ("hidden",))),
     "q_down_norm": ("self_attn.q_a_layernorm.weight", (("q_rank",),)),
     "w_q": ("self_attn.q_b_proj.weight", (_QUERY, ("q_rank",))),
+    "w_index_q": ("self_attn.indexer.wq_b.weight", (("index_head", "index_dim"), ("q_rank",))),
     "kv_down_norm": ("self_attn.kv_a_layernorm.weight", (("kv_rank",),)),
 }
 _DOWN, _UP = "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_b_proj.weight"
@@ -170,8 +178,7 @@ class HuggingFaceNames:
             axes = (tensor.dims,) if merged else tuple((dim,) for dim in tensor.dims)
         if found := self._merged(folder, part, axes, size):
             return found
-        other = _OTHERWISE.get(part)
-        name = other if other and folder + other in self._stored_names else name
+        name = next((other for other in _OTHERWISE.get(part, ()) if folder + other in self._stored_names), name)
         return StoredTensor((folder + name,), axes, _shape(axes, size), (0,) * len(axes))
 
     def _merged(self, folder: str, part: str, axes: Axes, size: dict[str, int]) -> StoredTensor | None:

@@ -137,6 +137,12 @@ class TensorFiles:
         self.read_nbytes += part.nbytes
         return part
 
+    def scalar(self, name: str) -> torch.Tensor:
+        """A stored tensor of no axes, counted as a part is."""
+        found: torch.Tensor = self._file(self.names[name]).get_tensor(name)
+        self.read_nbytes += found.nbytes
+        return found
+
     def _slice(self, name: str) -> Any:
         if name not in self._slices:
             try:

@@ -9,7 +9,7 @@ from helixctl.spec.attention import Positive
 from helixctl.spec.base import Count
 from helixctl.spec.hugging_face.families.decoder import Derived, Windowed, pattern_of
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
 class Alternating(Windowed):
@@ -18,7 +18,7 @@ class Alternating(Windowed):
     The layers with a window are the model's ``main`` block, those without it the block ``full``.
     """
 
-    slides: ClassVar[bool] = True
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({FULL, SLIDING})
     full_every: ClassVar[int] = 4
 
     sliding_window: Count | None = 4096
@@ -48,7 +48,12 @@ class TwoRotaries(Alternating):
     """Layers with a window have a plain rotary embedding of their own; the config scales that of the others.
 
     The layers without a window are the model's ``main`` block, those with it the block ``sliding``.
+
+    Attributes:
+        keys_of_windows: what the rotary embedding of layers with a window may say.
     """
+
+    keys_of_windows: ClassVar[frozenset[str]] = frozenset({"rope_type", "rope_theta"})
 
     rope_of_windows: dict[str, Any] | None = None  # what ``flattened`` makes of ``rope_parameters``
     rope_local_base_freq: Positive | None = None
@@ -60,7 +65,7 @@ class TwoRotaries(Alternating):
         if not isinstance(rope, dict) or not isinstance(rope.get(FULL), dict) or set(rope) - {FULL, SLIDING}:
             return config
         windows = rope.get(SLIDING) or {}
-        plain = set(windows) <= {"rope_type", "rope_theta"} and windows.get("rope_type", "default") == "default"
+        plain = windows.get("rope_type", "default") == "default" and set(windows) <= cls.keys_of_windows
         if not plain:
             return config  # refused: rotary embeddings that differ by layer
         return {**config, "rope_parameters": rope[FULL], "rope_of_windows": windows}

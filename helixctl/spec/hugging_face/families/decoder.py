@@ -16,7 +16,7 @@ Whole = Annotated[int, Field(strict=True, ge=0, le=2**40)]
 Experts = Annotated[int, Field(strict=True, ge=2, le=4096)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Activation = Literal["gelu", "relu", "silu", "gelu_pytorch_tanh", "relu2"]
-LayerType = Literal["full_attention", "sliding_attention"]
+LayerType = Literal["full_attention", "sliding_attention", "indexed_attention", "deepseek_sparse_attention"]
 
 
 class Derived(NamedTuple):
@@ -39,7 +39,9 @@ class Decoder(Spec):
     Attributes:
         always: fields of ours that no key gives; every model of the family has them so.
         default_theta: of the rotary embedding.
-        slides: some layers may have a window, others not.
+        default_rope: the rotary embedding of a config that says nothing of it, as a config spells it; None: a plain
+            one.
+        layer_kinds: what ``layer_types`` may have of which the family makes layers that differ.
         act_key: the key of the activation.
         eps_key: the key of the number that norms add.
         activations: our names of activations.
@@ -58,7 +60,8 @@ class Decoder(Spec):
         "attention.qk_norm": False,
     }
     default_theta: ClassVar[float] = 10000.0
-    slides: ClassVar[bool] = False
+    default_rope: ClassVar[Mapping[str, Any] | None] = None
+    layer_kinds: ClassVar[frozenset[str]] = frozenset()
     act_key: ClassVar[str] = "hidden_act"
     eps_key: ClassVar[str] = "rms_norm_eps"
     activations: ClassVar[Mapping[str, str]] = {"gelu_pytorch_tanh": "gelu_tanh", "relu2": "relu_squared"}
@@ -87,8 +90,9 @@ class Decoder(Spec):
 
     @classmethod
     def flattened(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A config with what is nested in it where this class looks for it."""
-        return config
+        """A config with what is nested in it, or left out, where this class looks for it."""
+        said = any(config.get(key) for key in ("rope_parameters", "rope_scaling"))
+        return config if said or cls.default_rope is None else {**config, "rope_parameters": dict(cls.default_rope)}
 
     def window(self) -> tuple[str | None, int | None]:
         """The key that decides on the sliding window, if the family has one, and the window of any layer."""

@@ -25,6 +25,8 @@ class Llama(Decoder):
 class Mistral(Windowed):
     """Mistral: Llama with a sliding window in every layer."""
 
+    architectures: ClassVar[tuple[str, ...]] = ("Mistral3ForConditionalGeneration",)
+
     num_key_value_heads: Count | None = 8
     max_position_embeddings: Count = 131072
     intermediate_size: Count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +22,15 @@ class GptOss(Alternating):
         "feed_forward.bias": True,
     }
     default_theta: ClassVar[float] = 150000.0
+    default_rope: ClassVar[Mapping[str, Any]] = {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 4096,
+    }
     full_every: ClassVar[int] = 2
 
     head_dim: Count | None = 64

@@ -91,7 +91,7 @@ class Qwen3Moe(OfQwen):
         return ("sliding_window", self.sliding_window) if self.use_sliding_window else ("use_sliding_window", None)
 
 
-class Qwen2Moe(Alternating, OfQwen):
+class Qwen2Moe(OfQwen, Alternating):
     """Qwen 1.5 and 2 with experts, and a shared one whose result every token scores."""
 
     always: ClassVar[dict[str, Any]] = {"attention.output_bias": False, "attention.qk_norm": False}
@@ -129,7 +129,13 @@ class Qwen2Moe(Alternating, OfQwen):
 
 
 class OfDeepSeek(Mixture):
-    """What DeepSeek V3's mixture has, in whatever model: sigmoids, a bias of the choice, groups and a shared expert."""
+    """What DeepSeek V3's mixture has, in whatever model: sigmoids, a bias of the choice, groups and a shared expert.
+
+    Attributes:
+        scores: of the router's logits; a bias of the choice goes with sigmoids.
+    """
+
+    scores: ClassVar[str] = "sigmoid"
 
     width_key: ClassVar[str] = "moe_intermediate_size"
     experts_keys: ClassVar[tuple[str, ...]] = ("n_routed_experts", "num_local_experts")
@@ -159,20 +165,21 @@ class OfDeepSeek(Mixture):
     def derived(self) -> Iterator[Derived]:
         """The router and the shared expert."""
         router = "feed_forward.experts.router"
-        yield Derived(f"{router}.scores", "sigmoid")
-        yield Derived(f"{router}.choice_bias", True)  # noqa: FBT003  a value
+        yield Derived(f"{router}.scores", self.scores)
+        yield Derived(f"{router}.choice_bias", self.scores == "sigmoid")
         yield Derived(f"{router}.sum_eps", 1e-20)
-        if self.routed_scaling_factor != 1:
+        if self.routed_scaling_factor not in {None, 1}:
             yield Derived(f"{router}.scale", self.routed_scaling_factor, ("routed_scaling_factor",))
         if self.n_group > 1:
             groups = {"count": self.n_group, "top_k": self.topk_group, "score": "sum_of_two"}
             yield Derived(f"{router}.groups", groups, ("n_group", "topk_group"))
-        width = self.n_shared_experts * self.moe_intermediate_size
-        keys = ("n_shared_experts", "moe_intermediate_size")
-        yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
+        if self.n_shared_experts:
+            width = self.n_shared_experts * self.moe_intermediate_size
+            keys = ("n_shared_experts", "moe_intermediate_size")
+            yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
 
 
-class Dots1(Alternating, OfDeepSeek):
+class Dots1(OfDeepSeek, Alternating):
     """dots.llm1: the mixture of DeepSeek V3 on attention with norms of queries and keys."""
 
     always: ClassVar[dict[str, Any]] = {"attention.qk_norm": True}

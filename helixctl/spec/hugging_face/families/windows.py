@@ -16,7 +16,7 @@ from helixctl.spec.hugging_face.families.gemma import Gemma
 from helixctl.spec.hugging_face.families.olmo import Olmo2
 
 
-class Gemma2(Alternating, Gemma):
+class Gemma2(Gemma, Alternating):
     """Gemma 2: norms around the blocks, soft caps of scores and logits, a window in every second layer."""
 
     always: ClassVar[dict[str, Any]] = {**Gemma.always, "norm.place": "around"}
@@ -40,7 +40,7 @@ class Gemma2(Alternating, Gemma):
         yield Derived("attention.scale", self.query_pre_attn_scalar**-0.5, ("query_pre_attn_scalar",))
 
 
-class Gemma3Text(TwoRotaries, Gemma2):
+class Gemma3Text(Gemma2, TwoRotaries):
     """Gemma 3's text model: norms of queries and keys; ``rope_theta`` is that of layers without a window."""
 
     always: ClassVar[dict[str, Any]] = {**Gemma2.always, "attention.qk_norm": True}
@@ -59,7 +59,7 @@ class Gemma3Text(TwoRotaries, Gemma2):
         return 10000.0
 
 
-class Cohere2(Alternating, Cohere):
+class Cohere2(Cohere, Alternating):
     """Command R7B and Command A: layers without a window have no rotary embedding."""
 
     default_theta: ClassVar[float] = 10000.0
@@ -105,7 +105,7 @@ class Exaone4(Alternating):
         return {**attention, "sliding_window": None, **({"rotary": None} if self.sliding_window else {})}
 
 
-class Olmo3(TwoRotaries, Olmo2):
+class Olmo3(Olmo2, TwoRotaries):
     """OLMo 3: OLMo 2 with a window in three of four layers; only the layers without it scale their rotary embedding."""
 
     default_theta: ClassVar[float] = 500000.0
