@@ -23,7 +23,7 @@ from helixctl.cli.measurements import print_comparison, print_report, print_verd
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
 from helixctl.dag import Dag
-from helixctl.dag.retype import dequantised, retyped
+from helixctl.dag.retype import as_run, retyped
 from helixctl.errors import HelixError, fail
 from helixctl.output import write_output
 from helixctl.plan import Plan
@@ -311,9 +311,9 @@ def _typed(dag: Dag, dtype: Any) -> Dag:
     if typed is dag:
         return dag
     findings = validate(typed)
-    if dequantised(dag.plan.model) is not dag.plan.model:
+    if as_run(dag.plan) is not dag.plan:
         hint = (
-            f"a run holds quantised weights in {typed.plan.model.dtype}: use more devices, or an engine that does not"
+            f"a run holds weights and cache in {typed.plan.model.dtype}: use more devices, or an engine that does not"
         )
         findings = tuple(replace(found, hint=hint) if found.code == "HX410" else found for found in findings)
     if findings:
@@ -343,18 +343,17 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
         planned = redrawn(load_planned(document), document, drawing)
         _check_tokens([document], [planned])
         if isinstance(planned, Plan) and about(planned) > MANY_TASKS:
-            typed = dequantised(planned.model).model_copy(update={"dtype": dtype or planned.model.dtype})
-            found = prove_lowered(Plan.of(typed, planned.cluster, planned.workload, planned.layout), document)
+            found = prove_lowered(as_run(planned, dtype), document)
             size = counted(planned)
             proved = f"proved on {found.part}: the others are copies of these"
         else:
             dag = _dag(planned, document, dtype)
             size = Size(len(dag.tasks), len(dag.order[0]), len({t.ranks for t in dag.tasks if t.is_collective}))
             proved = "proved"
-        plan = planned.plan if isinstance(planned, Dag) else planned
+        plan = as_run(planned.plan if isinstance(planned, Dag) else planned, dtype)
         plans.append(plan)
         where = f"{plan.layout.devices} ranks on {device or plan.cluster.device.kind}"
-        texts.append(f"{plan.model.name}, layout {plan.layout}, {dtype or plan.model.dtype}: {where}")
+        texts.append(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {where}")
         texts.append(f"{plan.workload}")
         texts.append(f"{size.tasks} tasks, {size.of_rank_0} a step on rank 0, {size.groups} process groups; {proved}")
     _check_ranks(documents, plans)

@@ -16,8 +16,8 @@ from helixctl.dag.ops import (
 )
 
 
-def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
-    """The layer and the level of a task that moves a tensor.
+def level_moved(function: Function, tensor: str, op: Op, to: int = 0) -> tuple[int, Level]:
+    """The layer and the level of a task that moves a tensor; ``to``: the first layer of the stage that it goes to.
 
     What is made at one level moves at it, or at a level of its own: between ``distribute`` and ``attend`` lies
     ``exchange`` (the statistics of a norm stay at ``distribute``); after ``attend`` comes ``concat``, or, where heads
@@ -30,7 +30,7 @@ def level_moved(function: Function, tensor: str, op: Op) -> tuple[int, Level]:
         reader = next(eq for eq in function.equations if tensor in eq.inputs)
         return reader.layer, reader.level
     if isinstance(op, SendReceive) and tensor != TOKEN:
-        return maker.layer + 1, "transfer"
+        return to, "transfer"
     match maker.level:
         case "attend" if isinstance(maker.op, PartialAttention | PartialSelect | CacheWrite) or (
             isinstance(maker.op, HeadLinear) and maker.op.parts

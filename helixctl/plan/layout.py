@@ -274,9 +274,8 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
-    reasons += _parted(layout, model)
     reasons += _unexpanded(layout, blocks, workload)
-    reasons += _without_rows(layout, workload)
+    reasons += _without_rows(layout, blocks, workload)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -300,17 +299,17 @@ def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadS
         return []
     if not any(block.attention.latent for block in blocks):
         return ["an expanded prefill, and the model has no latents"]
-    if any(block.attention.sparse for block in blocks):
-        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
     return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
-def _without_rows(layout: Layout, workload: WorkloadSpec) -> list[str]:
+def _without_rows(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadSpec) -> list[str]:
     """Why a prefill cannot share query rows."""
     if layout.key_prefill == "key":
         return []
     if layout.shared_dim != "key":
         return ["a prefill by query rows, and no slices that share a KV cache by key"]
+    if any(block.attention.sparse for block in blocks):
+        return ["a prefill by query rows, and a sparse choice of keys is made lane by lane"]
     if workload.output_len is None or (rows := chunk(workload, layout)) >= layout.slices:
         return []
     return [f"{layout.slices} slices of {rows} query {'row' if rows == 1 else 'rows'} of a prefill"]
@@ -377,21 +376,9 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices would cut a softmax of {attention.softmax_width} dims"]
     if attention.rotary:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
-    cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
-    return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
-
-
-def _parted(layout: Layout, model: ModelSpec) -> list[str]:
-    """Why stages cannot be parted so: a choice of keys that layers share stays with a stage."""
-    sizes = layout.layers_of_stages
-    if layout.pipeline == 1 or layout.pipeline > model.layers or (sizes and len(sizes) != layout.pipeline):
-        return []
-    for stage in range(1, layout.pipeline):
-        layers = layout.layers(stage, model)
-        sparse = model.alike(model.kind(layers.start)).attention.sparse
-        if sparse and sparse.shared:
-            return [f"stage {stage} would begin with layer {layers.start}, which shares the choice of keys before it"]
-    return []
+    if attention.qk_norm and attention.qk_norm_over == "head":
+        return [f"{slices} slices by head_dim would cut the q/k norm"]
+    return [f"{slices} slices by head_dim would cut the norm of values"] if attention.value_norm else []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
@@ -470,6 +457,8 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
             extents["shared_ffn"] = experts.shared.intermediate_size
     if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
         extents["qk"] = 2  # queries and keys, each with a sum of its own
+    if model.layer_scale:
+        extents["one"] = 1
     if vocabulary:
         extents["vocab"] = vocabulary.size
     if step.cached is not None:

@@ -174,7 +174,7 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated", "_scaled")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
-    table["v_scaled"] = Sharded(read["v"], read["v"])
+    table |= {f"v{stage}": Sharded(read["v"], read["v"]) for stage in ("_normed", "_scaled")}
     if form.squares:  # normalised as they are made, and then exchanged
         table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
         table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
@@ -287,7 +287,7 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
         table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
     table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
-    table["output"] = Sharded(form.stream, form.stream)
+    table |= {n: Sharded(form.stream, form.stream) for n in ("output", "unscaled_output")}
     return table
 
 

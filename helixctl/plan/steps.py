@@ -43,5 +43,6 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
         vocabulary_shares=layout.partitions,
         sampling=workload.sampling,
         by_rows=name == "prefill" and layout.shared_dim == "key" and layout.key_prefill == "query",
+        cache_dtype=workload.cache_dtype,
         expanded=name == "prefill" and layout.latent_prefill == "expanded",
     )

@@ -34,6 +34,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -64,7 +65,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _rotate(draft, task, task.op)
         case Attention():
             _attention(draft, task, task.op)
-        case Activation() | Scale():
+        case Activation() | Scale() | ScaleBy():
             _activation(draft, task)
         case Multiply() | Add():
             _elementwise(draft, task)
@@ -315,13 +316,13 @@ def _sinks(draft: Draft, task: Task) -> tuple[Weights, ...]:
 
 
 def _activation(draft: Draft, task: Task) -> None:
-    """In the axes of its operand, and over it where it can be."""
+    """In the axes of its first operand, and over it where it can be; a second is a weight."""
     x, out_id = draft.buffers[task.inputs[0]], task.outputs[0]
     if x.axes == plain(draft.dag, draft.dag.value[out_id]):
-        out = draft.over(out_id, task.inputs)
+        out = draft.over(out_id, task.inputs[:1])
     else:
         out = draft.new(out_id, x.axes)
-    _kernel(draft, task, [x.view], [out.view])
+    _kernel(draft, task, [x.view], [out.view], tuple(held(draft, v) for v in task.inputs[1:]))
 
 
 def _elementwise(draft: Draft, task: Task) -> None:

@@ -27,6 +27,7 @@ class Step:
         sampling: how the next token is drawn; None: it is the best.
         by_rows: whether slices, each of which holds a lane of the cache, share query rows, over the positions of all
             lanes; else each attends over its lane.
+        cache_dtype: what the cache is stored in; None: the model's dtype.
         expanded: whether latent attention over the cache has keys and values of every head (else it is absorbed).
     """
 
@@ -42,6 +43,7 @@ class Step:
     sampling: SamplingSpec | None = None
     by_rows: bool = False
     expanded: bool = False
+    cache_dtype: Literal["float8"] | None = None
 
     @property
     def attends_to_lanes(self) -> bool:

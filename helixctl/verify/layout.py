@@ -112,7 +112,9 @@ def _texts(tensor: Tensor, regions: Sequence[Region]) -> str:
 def _named(dag: Dag, function: Function, task: Task) -> Iterator[Diagnostic]:
     """The layer and level of a task that moves a tensor are those of the tensor, and of why it moves."""
     tensor = dag.value[task.inputs[0]].tensor
-    layer, level = level_moved(function, tensor, task.op)
+    plan = dag.plan
+    stage, _ = plan.layout.team_of(dag.value[task.outputs[0]].rank)
+    layer, level = level_moved(function, tensor, task.op, plan.layout.layers(stage, plan.model).start)
     if (task.layer, task.level) != (layer, level):
         message = f"says layer {task.layer}, level {task.level}; a {task.kind} of {tensor} is of layer {layer}, {level}"
         yield finding("HX414", dag, task, message)

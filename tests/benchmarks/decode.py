@@ -220,7 +220,7 @@ def described(row: Row, family: str) -> str:
     its = row["best"][family]
     time_of = human_seconds(seconds(row, family))
     time_of = f"**{time_of}**" if ranked(row)[0] == family else time_of
-    layout = its["layout"].replace(f", slicing {family}", "").replace(", reduce", "")
+    layout = its["layout"].replace(f", slicing {family}", "").replace(", reduce", "").replace(", expanded prefill", "")
     return f"{time_of}, {human_bytes(its['cache_nbytes'])}: {layout}"
 
 

@@ -142,6 +142,8 @@ LAYOUTS: dict[str, Plan] = {
     "narrow values, batch": steps_for(1, 2, NARROW, slicing="batch", combine="reduce"),
     "narrow values": steps_for(3, 1, NARROW, combine="reduce"),
     "wide values, key": steps_for(1, 3, {"attention": {"v_head_dim": 13}}, slicing="key", combine="reduce"),
+    "queries scaled by position, key": steps_for(3, 2, SCALED, slicing="key"),
+    "queries scaled by position, batch": steps_for(2, 2, merged(SCALED, CUT), slicing="batch"),
     "rows": steps_for(3, 2, slicing="key", key_prefill="query"),
     "rows of three": steps_for(1, 3, slicing="key", combine="reduce", key_block=4, key_prefill="query"),
     "rows, groups first, keys held twice": steps_for(
@@ -160,8 +162,6 @@ LAYOUTS: dict[str, Plan] = {
     "rows, narrow values, capped": steps_for(
         1, 2, {"attention": {**NARROW["attention"], **CAPPED["attention"]}}, slicing="key", key_prefill="query"
     ),
-    "queries scaled by position, key": steps_for(3, 2, SCALED, slicing="key"),
-    "queries scaled by position, batch": steps_for(2, 2, merged(SCALED, CUT), slicing="batch"),
     "drawn": drawn(steps_for(1, 1)),
     "drawn, key": drawn(steps_for(1, 3, slicing="key"), top_k=20, top_p=0.8),
     "drawn, batch": drawn(steps_for(2, 2, slicing="batch", combine="reduce"), temperature=0.5, top_p=0.9),

@@ -31,6 +31,12 @@ LLAMA: dict[str, Any] = {
 MIXTURE: dict[str, Any] = LLAMA | {
     "model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128,
 }  # fmt: skip
+LATENT: dict[str, Any] = LLAMA | {
+    "model_type": "deepseek_v32", "num_key_value_heads": 4, "kv_lora_rank": 64, "q_lora_rank": 64,
+    "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "n_routed_experts": 8,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 64, "n_shared_experts": 1, "n_group": 4, "topk_group": 2,
+    "first_k_dense_replace": 1, "index_topk": 16, "index_n_heads": 2, "index_head_dim": 32,
+}  # fmt: skip
 IN_A_LAYER = ("w_q", "w_k", "w_v", "w_o", "w_gate", "w_up", "w_down")
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 GROUPS = {"quant_method": "gptq", "bits": 4, "group_size": 128}
@@ -211,6 +217,14 @@ def test_layers_that_are_stored_otherwise_are_priced_so(tmp_path: Path) -> None:
         assert priced(plan)
     assert 1.6 < seconds["none"] / seconds["fp8"] < 2.05
     assert 2.6 < seconds["none"] / seconds["int4"] < 4.1
+
+
+def test_names_of_other_families(tmp_path: Path) -> None:
+    """A latent with an indexer: what weighs the indexer's heads is never quantised, and a shared expert may be kept."""
+    document = model(tmp_path, LATENT, **FP8, modules_to_not_convert=["re:.*shared_experts.*", "*.kv_b_proj"])
+    of_latent = {"w_q_down", "w_q", "w_kv_down", "w_k_rope", "w_o", "w_index_q", "w_index_k"}
+    assert set(stored(document, 0)) == set(stored(document, 1)) == {*of_latent, "w_gate", "w_up", "w_down"}
+    assert document.kinds == ("dense", "main")
 
 
 def test_functions_keep_their_equations(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def _model_of(
     origins = tuple(by_field.values())
     data = _nested(origins)
     left_out = [f"left out: {what}" for what in decoder.left_out()]
-    return ReadConfig(data, origins, (*left_out, *_of_storage(quantisation, str(data["dtype"])))), []
+    return ReadConfig(data, origins, (*left_out, *_of_storage(quantisation))), []
 
 
 def _of_both(by_field: _Origins, apart: _Origins, layers: int) -> _Origins:
@@ -128,12 +128,12 @@ def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
         yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
 
 
-def _of_storage(quantisation: Quantised | None, dtype: str) -> Iterator[str]:
+def _of_storage(quantisation: Quantised | None) -> Iterator[str]:
     """That weights are stored in another form than they are computed in."""
     if quantisation:
         yield (
             f"weights are quantised by {quantisation.method}: their memory and their reading are planned as they are "
-            f"stored, their arithmetic in {dtype}"
+            f"stored, their arithmetic in the dtype of the computation"
         )
 
 

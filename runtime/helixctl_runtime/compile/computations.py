@@ -39,6 +39,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -79,6 +80,8 @@ class Kernels:
             case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case ScaleBy():
+                return kernels.multiply_by(reads[0], self._weights.raw(action.weights[0]), out)
             case ScaleQueries():
                 (scales,) = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 start = self._dag.value[action.task.inputs[0]].region[1][0]
