@@ -60,7 +60,9 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
 @click.option(
-    "--weights", metavar="FILE|FOLDER", help="Weights: a Hugging Face folder, or a file as in docs/formats.md."
+    "--weights",
+    metavar="FILE|FOLDER",
+    help="Weights: a Hugging Face folder, a GGUF file, or a file as in docs/formats.md.",
 )
 @click.option(
     "--weights-prefix",
