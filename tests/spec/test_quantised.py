@@ -112,6 +112,15 @@ def test_a_file_beside_the_config_counts_where_the_config_says_nothing(tmp_path:
     assert stored(model(tmp_path, LLAMA, beside, **FP8))["w_up"] == "float8, a float32 scale for 128 x 128"
 
 
+def test_scales_of_a_cache_are_named(tmp_path: Path) -> None:
+    beside = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
+    model(tmp_path, LLAMA, beside)
+    notes = load_pair(str(tmp_path), "h100:1x1").notes
+    assert [note for note in notes if "a quantised KV cache (kv_cache_quant_algo)" in note]
+    model(tmp_path, LLAMA, {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}})
+    assert not [note for note in load_pair(str(tmp_path), "h100:1x1").notes if "cache" in note]
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [

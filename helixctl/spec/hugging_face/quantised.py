@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -18,6 +18,8 @@ from helixctl.spec.fields import dotted, shown
 from helixctl.spec.yaml_reader import DocumentPath
 
 IN_A_FILE_OF_ITS_OWN: Final = "quantization"  # the key of hf_quant_config.json
+# Keys that say how a KV cache is quantised; none of them changes a weight.
+_OF_A_CACHE: Final = ("kv_cache_quant_algo", "kv_cache_scheme")
 # Texts ahead of the names that transformers gives the modules of a text model, in configs of several modalities.
 _AHEAD: Final = ("", "language_model.", "model.language_model.")
 
@@ -91,6 +93,7 @@ class Quantisation:
         kept: the modules that are not quantised.
         heads: whether the language-model head is quantised as well, unless it is kept.
         experts_only: no module is but the experts.
+        cache_key: the key by which it is made for a KV cache in fp8; empty without one.
     """
 
     method: str
@@ -98,6 +101,7 @@ class Quantisation:
     kept: tuple[str, ...] = ()
     heads: bool = False
     experts_only: bool = False
+    cache_key: str = ""
 
     @cached_property
     def _kept(self) -> Names:
@@ -147,7 +151,8 @@ def quantisation_of(config: Mapping[str, Any], key: str) -> tuple[Quantisation |
     if not isinstance(how, Mapping):
         return None, [Finding("HX105", f"{key} must be a mapping, not {shown(how)}", None, (key,), of_key=True)]
     try:
-        return _read(how), []
+        cache_key = next((name for name in _OF_A_CACHE if how.get(name)), "")
+        return replace(_read(how), cache_key=cache_key), []
     except _Unknown as unknown:
         path = (key, *unknown.path)
         message = f"weights quantised {unknown.what}: not modelled ({dotted(path)})"
