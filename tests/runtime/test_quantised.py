@@ -181,6 +181,12 @@ PROJECTION = "model.layers.1.self_attn.q_proj"
             lambda h: h.update({f"{PROJECTION}.weight_zero_point": torch.zeros(12, 3, dtype=torch.int32)}),
             f"tensor {PROJECTION}.weight_zero_point is there, and the config says otherwise",
         ),
+        ("nvfp4", lambda h: h.pop(f"{PROJECTION}.weight_scale_2"), f"{PROJECTION}.weight_scale_2 is missing"),
+        (
+            "packed nvfp4",
+            lambda h: h.update({f"{PROJECTION}.weight_scale": h[f"{PROJECTION}.weight_scale"].float()}),
+            f"tensor {PROJECTION}.weight_scale is F32; it must be one of F8_E4M3",
+        ),
         (
             "packed",
             lambda h: h.update({f"{PROJECTION}.weight_g_idx": torch.zeros(96, dtype=torch.int32)}),

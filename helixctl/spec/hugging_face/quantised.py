@@ -30,7 +30,7 @@ class Scheme:
 
     Attributes:
         layout: how it lies in the files: fp8, gptq, awq, packed (compressed-tensors), plain (one integer or fp8 number
-            an element), mxfp4, nvfp4.
+            an element), mxfp4 (gpt-oss), mxfp8, nvfp4, and of compressed-tensors mxfp4-packed and nvfp4-packed.
         stored: the fields of ``StoredSpec`` but ``weights``.
         one_less: zero points are stored less one (GPTQ's first format).
     """
@@ -284,7 +284,7 @@ def _of_weights(group: Mapping[str, Any], form: object, at: DocumentPath) -> Sch
         scheme = {16: _NVFP4, 32: _MXFP4}.get(size if isinstance(size, int) else 0)
         if scheme is None or (scheme is _MXFP4 and weights.get("scale_dtype") not in {"torch.uint8", None}):
             raise _Unknown(f"{said} in groups of {shown(size)}", at)
-        return scheme if scheme is _NVFP4 else Scheme("mxfp4-packed", scheme.stored)
+        return Scheme("nvfp4-packed" if scheme is _NVFP4 else "mxfp4-packed", scheme.stored)
     if (kind, bits) not in {("float", 8), ("int", 8), ("int", 4)}:
         raise _Unknown(said, at)
     blocks: dict[str, Any] = {"tensor": [None, None], "channel": [1, None], "block": weights.get("block_structure")}
