@@ -317,6 +317,8 @@ def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array
     if scaling["kind"] == "longrope":
         factors = np.array(scaling["long_factors" if long else "short_factors"], np.float32)
         return np.asarray(one / (factors * powers))
+    if scaling["kind"] == "proportional":
+        return np.where(np.arange(len(f)) < scaling["pairs"], f, np.float32(0)) / np.float32(scaling["factor"])
     if scaling["kind"] == "yarn":
         return _yarn(powers, scaling, rotary["theta"])
     factor = np.float32(scaling["factor"])
@@ -358,6 +360,11 @@ def _rotate_at(call: Call) -> list[Array]:
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
         made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
+
+
+def _scale_by(call: Call) -> list[Array]:
+    """Multiply by a number."""
+    return [call.inputs[0] * call.inputs[1][0]]
 
 
 def _scale_queries(call: Call) -> list[Array]:
@@ -864,6 +871,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "last_token": _last_token,
     "multiply": _multiply,
     "rotate_at": _rotate_at,
+    "scale_by": _scale_by,
     "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "expand": _expand,

@@ -44,6 +44,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -107,7 +108,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
-        case ScaleQueries():
+        case ScaleBy() | ScaleQueries():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)
@@ -221,7 +222,7 @@ def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttenti
     if rows * top_k >= positions:
         dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
         cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)
-        masked = _masks(batch * rows * positions * heads, device)
+        masked = _masks(batch * rows * positions * heads // k.shape[4], device)
         copied = device.elementwise("copy", 2 * (k.nbytes if once else k.nbytes + values.nbytes))
         return Cost(cost.seconds + masked.seconds + copied.seconds, (*cost.origins, *masked.origins))
     cost = device.decode(batch, heads, k.shape[4], (width, values.shape[-1]), top_k, once=once)

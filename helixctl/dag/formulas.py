@@ -39,6 +39,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SendReceive,
@@ -102,6 +103,7 @@ def flops(  # noqa: C901, PLR0911, PLR0912  one a kind
             | Multiply()
             | Add()
             | Scale()
+            | ScaleBy()
             | ScaleQueries()
         ):
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)

@@ -442,6 +442,13 @@ class Scale:
 
 
 @_op
+class ScaleBy:
+    """The product of a value with a learned number. Inputs: x, weight (one). Output: as x."""
+
+    kind: Literal["scale_by"] = field(default="scale_by", kw_only=True)
+
+
+@_op
 class Multiply:
     """The elementwise product of two values."""
 
@@ -587,6 +594,7 @@ Op = Annotated[
     | LastToken
     | RotateAt
     | ScaleQueries
+    | ScaleBy
     | CacheWrite
     | Expand
     | CachedAttention

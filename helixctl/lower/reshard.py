@@ -20,7 +20,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
-from helixctl.dag.function import TOKEN, hidden_states, input_of
+from helixctl.dag.function import TOKEN, entering, hidden_states, input_of
 from helixctl.dag.levels import level_moved
 from helixctl.lower.builder import Builder, Moved
 from helixctl.plan import Layout
@@ -140,11 +140,16 @@ def distribute_input(b: Builder) -> None:
 
 
 def receive(b: Builder, layer: int) -> None:
-    """Ahead of a stage's first layer every rank of the stage before sends what it holds to its counterpart."""
-    tensor = hidden_states(b.model, layer)
-    before, read = b.layout.team(b.stage - 1, b.replica), b.shares.of(tensor).read
-    for index, ends in enumerate(zip(before, b.team, strict=True)):
-        b.collective(layer, "transfer", f"send.{index}", SendReceive(), ends, tensor, "received", partial(b.cut, read))
+    """Ahead of a stage's first layer every rank of the stage before sends what it holds to its counterpart.
+
+    That is the residual stream, and where the layer shares a choice of keys that too.
+    """
+    before = b.layout.team(b.stage - 1, b.replica)
+    for tensor in entering(b.function, b.model, layer):
+        stream = tensor == hidden_states(b.model, layer)
+        name, cut = "send" if stream else f"send_{kind_of(tensor)}", partial(b.cut, b.shares.of(tensor).read)
+        for index, ends in enumerate(zip(before, b.team, strict=True)):
+            b.collective(layer, "transfer", f"{name}.{index}", SendReceive(), ends, tensor, "received", cut)
 
 
 def spread_tokens(b: Builder) -> None:

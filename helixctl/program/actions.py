@@ -38,6 +38,7 @@ class Compute:
         writes: the results.
         weights: the operands that are.
         constants: numbers that follow from the task alone.
+        operand: of a task with a kernel for each of its operands, whose this is.
     """
 
     place: int
@@ -46,6 +47,7 @@ class Compute:
     writes: tuple[View, ...]
     weights: tuple[Weights, ...] = ()
     constants: tuple[Constant, ...] = ()
+    operand: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from helixctl.dag.function import function_of
 from helixctl.plan import Layout
+from helixctl.plan.layout import chunk
 from helixctl.plan.sharding import Shares
-from helixctl.plan.steps import chunk, step_of
+from helixctl.plan.steps import step_of
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, Step, WorkloadSpec

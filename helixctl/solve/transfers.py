@@ -67,7 +67,7 @@ class Transfers:
             model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
             sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)
             outline = outline_of(sketch, two.team(1, 0)[0])
-            (task,) = [task for task in outline.tasks if task.level == "transfer"]
+            task = next(task for task in outline.tasks if task.level == "transfer")  # the residual stream's
             self._outlines[stream] = task, outline.tensors
         return self._outlines[stream]
 

@@ -137,6 +137,7 @@ class ModelSpec(Spec):
         multipliers: of embeddings, of what is added to the residual stream, and of logits; None: all of them are 1.
         side_by_side: attention and the feed-forward network read the same normalised numbers, and both results are
             added to the residual stream (Command R); else the network reads what attention has been added to.
+        layer_scale: what every layer makes is multiplied by a learned number of its own (Gemma 4).
         max_positions: tokens of the longest sequence that the model was trained for, where that is known; no limit.
         blocks: what layers of other kinds have of their own; None: all layers are alike.
         pattern: the block of each layer, by name: of the first layers, and then from its start again.
@@ -154,6 +155,7 @@ class ModelSpec(Spec):
     max_positions: Count | None = added(None)
     multipliers: MultipliersSpec | None = added(None)
     side_by_side: Annotated[bool, Field(strict=True)] = added(default=False)
+    layer_scale: Annotated[bool, Field(strict=True)] = added(default=False)
     blocks: tuple[BlockSpec, ...] | None = added(None)
     pattern: tuple[Name, ...] | None = added(None)
     stored: tuple[StoredSpec, ...] | None = added(None)

@@ -95,6 +95,9 @@ STEPS: dict[str, StepName] = {
     "prefill, sparse by batch": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, by rows": "prefill",
+    "prefill, by rows, turns": "prefill",
+    "prefill, latent by rows": "prefill",
     "prefill, latent expanded": "prefill",
     "prefill, latent expanded by key": "prefill",
 }
@@ -119,6 +122,10 @@ DIFFERENT = {
 # Two layers choose keys, and the one between them shares the choice of the first.
 _SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "shared": True}}
 SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
+AROUND = {
+    "norm": {"place": "around", "unit_offset": True}, "layer_scale": True, "layers": 2,
+    "attention": {"value_norm": True, "values": "keys"},
+}  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -140,7 +147,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "norms over all heads": _real(6, 1, OVER_ALL, combine="reduce"),
     "norms over all heads, sliced": _real(2, 2, OVER_ALL, slicing="batch"),
     "side by side": _real(3, 1, SIDE_BY_SIDE, residual="sharded"),
-    "decode, around": _steps(3, 2, {"norm": {"place": "around", "unit_offset": True}}, slicing="key"),
+    "decode, around": _steps(3, 2, AROUND, slicing="key"),
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),
@@ -183,10 +190,15 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
     "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
     "sparse, by query": _latent(2, 2, model=SPARSE, slicing="query"),
-    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=3, pipeline=2, stages="2-1"),
+    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=2, pipeline=2),
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, by rows": _steps(3, 2, {"attention": WINDOW}, 8, slicing="key", key_prefill="query"),
+    "prefill, by rows, turns": _steps(
+        1, 2, {"layers": 2}, 16, slicing="key", microbatches=2, interleave=2, combine="reduce", key_prefill="query"
+    ),
+    "prefill, latent by rows": _latent(1, 2, slicing="key", key_block=2, steps=True, key_prefill="query"),
     "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
     "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),

@@ -125,7 +125,7 @@ def row(model: str, cluster: str, context: str, batch: int) -> Row:
     specs = Specs(document.model, its, document.workload)
     problem = LayoutProblem.of(specs, "tpot")
     kv_heads = document.model.attention.key_heads
-    of_stages = (space(*specs, {"pipeline": stages}, MICROBATCHES, "tpot") for stages in STAGES)
+    of_stages = (space(*specs, {"pipeline": stages, "key_prefill": "key"}, MICROBATCHES, "tpot") for stages in STAGES)
     legal = sorted(chain.from_iterable(of_stages), key=simplicity)
     found = {}
     for family, belongs in FAMILIES.items():
@@ -220,7 +220,7 @@ def described(row: Row, family: str) -> str:
     its = row["best"][family]
     time_of = human_seconds(seconds(row, family))
     time_of = f"**{time_of}**" if ranked(row)[0] == family else time_of
-    layout = its["layout"].replace(f", slicing {family}", "").replace(", reduce", "")
+    layout = its["layout"].replace(f", slicing {family}", "").replace(", reduce", "").replace(", expanded prefill", "")
     return f"{time_of}, {human_bytes(its['cache_nbytes'])}: {layout}"
 
 

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/latent.py [--update] [--json FILE]
 
-Nothing here is measured. The latent of a token is one head wide, so that groups hold copies of it; the three families
-are those of tests/benchmarks/decode.py, each with as many groups as the search likes.
+Nothing here is measured. Weights are in bfloat16, also of models that are published in fp8. The latent of a token is
+one head wide, so that groups hold copies of it; the three families are those of tests/benchmarks/decode.py, each with
+as many groups as the search likes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from helixctl import collector  # noqa: E402
+from helixctl.dag.retype import dequantised  # noqa: E402
 from helixctl.solve.objective import simplicity  # noqa: E402
 from helixctl.solve.problem import LayoutProblem, Specs  # noqa: E402
 from helixctl.solve.space import space  # noqa: E402
@@ -57,7 +59,7 @@ def row(model: str, cluster: str, context: str) -> Row:
     batch = BATCHES[context]
     work = (f"seq_len={CONTEXTS[context]}", f"output_len={OUTPUT_LEN}", f"batch={batch}")
     document, its = load_specs(model, cluster, tuple(f"workload.{field}" for field in work))
-    specs = Specs(document.model, its, document.workload)
+    specs = Specs(dequantised(document.model), its, document.workload)
     problem = LayoutProblem.of(specs, "tpot")
     of_stages = (space(*specs, {"pipeline": stages}, MICROBATCHES, "tpot") for stages in STAGES)
     legal = sorted(chain.from_iterable(of_stages), key=simplicity)

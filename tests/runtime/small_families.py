@@ -70,6 +70,7 @@ _MIMO: Final = {
     "num_hidden_layers": 3, "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
 }  # fmt: skip
+_GEMMA4: Final = {**_WIDE, "global_head_dim": 16, "sliding_window": 7, "hidden_size_per_layer_input": 0}
 _LLAMA3: Final = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
     "original_max_position_embeddings": 16,
@@ -97,6 +98,19 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         },
     ),
     "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
+    "gemma4": ("gemma4_text", {**_GEMMA4, **_MIXED}),
+    "gemma4 with keys for values": (
+        "gemma4_text",
+        {
+            **_GEMMA4,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 3,
+            "final_logit_softcapping": 2.0,
+            "attention_bias": True,
+        },
+    ),
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
     "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
     "cohere2": ("cohere2", {"sliding_window": 7, **_MIXED}),
@@ -121,8 +135,7 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "deepseek_v3": ("deepseek_v3", {**_LATENT, "rope_parameters": _MSCALE}),
     "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
     "deepseek_v32": ("deepseek_v32", {**_SPARSE, "rope_parameters": _MSCALE}),
-    "glm_moe_dsa": ("glm_moe_dsa", _SPARSE),
-    "glm_moe_dsa, shared choices": ("glm_moe_dsa", {**_SPARSE, **_SHARING}),
+    "glm_moe_dsa": ("glm_moe_dsa", {**_SPARSE, **_SHARING}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
     "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),
@@ -226,13 +239,15 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
             for parameter_name, parameter in [*model.named_parameters(), *biases]:
                 if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
-                    around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
+                    around = 0.0 if "bias" in parameter_name or kind in {"gemma", "gemma2", "gemma3_text"} else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter_name.endswith("sinks"):
                     parameter.normal_()
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
             for buffer_name, buffer in model.named_buffers():
+                if buffer_name.endswith("layer_scalar"):
+                    buffer.normal_(1.0, 0.2)
                 if buffer_name.endswith("correction_bias"):
                     buffer.normal_(0.0, 0.2)
         model.save_pretrained(folder)

@@ -24,6 +24,7 @@ SCALINGS = [
     {**LLAMA3, "high_freq_factor": 1.0},  # Llama 4: nothing is blended
     {**LLAMA3, "factor": 32.3, "low_freq_factor": 1.1},
     YARN,
+    {"kind": "proportional", "pairs": 1, "factor": 1.7},
     {**YARN, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False},
 ]
 WIDTHS = [2, 6, 64, 80, 128, 256]
@@ -38,6 +39,8 @@ def of_transformers(rotary: RotarySpec, width: int) -> LlamaRotaryEmbedding:
     if rotary.scaling:
         parameters |= rotary.scaling.model_dump()
         parameters["rope_type"] = parameters.pop("kind")
+        if "pairs" in parameters:
+            parameters["partial_rotary_factor"] = 2 * parameters.pop("pairs") / width
         if "original_seq_len" in parameters:
             parameters["original_max_position_embeddings"] = parameters.pop("original_seq_len")
     config = LlamaConfig(num_attention_heads=4, head_dim=width, rope_parameters=parameters)

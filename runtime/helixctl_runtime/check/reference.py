@@ -23,6 +23,7 @@ from helixctl.dag import (
     Rotate,
     Route,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -114,6 +115,8 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
             made = _selected(op, *x)
         case Attention():
             made = _attention(op, *x)
+        case ScaleBy():
+            made = x[0] * x[1]
         case ScaleQueries(scaling):
             made = x[0] * query_scales(scaling, (0, x[0].shape[1])).to(x[0].device, wide)[:, None, None]
         case Join():

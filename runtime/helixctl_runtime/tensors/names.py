@@ -49,6 +49,7 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "feed_forward_post_norm": ("post_feedforward_layernorm.weight", _HIDDEN),
     "attention_norm_bias": ("input_layernorm.bias", _HIDDEN),
     "feed_forward_norm_bias": ("post_attention_layernorm.bias", _HIDDEN),
+    "w_layer_scale": ("layer_scalar", (("one",),)),
     "b_gate": ("mlp.gate_proj.bias", (("ffn",),)),
     "b_up": ("mlp.up_proj.bias", (("ffn",),)),
     "b_down": ("mlp.down_proj.bias", _HIDDEN),
