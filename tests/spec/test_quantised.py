@@ -85,6 +85,13 @@ def test_modules_that_are_kept(tmp_path: Path) -> None:
     assert set(stored(dense, 2)) == {"w_q", "w_k", "w_v", "w_o", "w_gate"}
 
 
+@pytest.mark.parametrize("ahead", ["model.language_model.", "language_model.model.", "model.", "*"])
+def test_names_inside_a_model_of_several_modalities(ahead: str, tmp_path: Path) -> None:
+    kept = [f"{ahead}layers.{layer}.self_attn*" for layer in range(3)] + ["language_model.lm_head"]
+    document = model(tmp_path, LLAMA, quant_algo="NVFP4", ignore=kept)
+    assert set(stored(document)) == {"w_gate", "w_up", "w_down"}
+
+
 def test_only_experts_are_mxfp4(tmp_path: Path) -> None:
     found = stored(model(tmp_path, MIXTURE, quant_method="mxfp4", modules_to_not_convert=["model.layers.*.self_attn"]))
     assert found == dict.fromkeys(("w_gate", "w_up", "w_down"), "float4, an exponent8 scale for 32 inputs")

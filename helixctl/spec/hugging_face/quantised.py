@@ -20,8 +20,8 @@ from helixctl.spec.yaml_reader import DocumentPath
 IN_A_FILE_OF_ITS_OWN: Final = "quantization"  # the key of hf_quant_config.json
 # Keys that say how a KV cache is quantised; none of them changes a weight.
 _OF_A_CACHE: Final = ("kv_cache_quant_algo", "kv_cache_scheme")
-# Texts ahead of the names that transformers gives the modules of a text model, in configs of several modalities.
-_AHEAD: Final = ("", "language_model.", "model.language_model.")
+# What stands in the place of ``model.`` ahead of the modules of a text model, in configs of several modalities.
+_AHEAD: Final = ("model.", "language_model.model.", "model.language_model.", "model.language_model.model.", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,10 @@ class Names:
 
     def __contains__(self, module: object) -> bool:
         """Whether a module is one of them, or is in one of them."""
-        return any(self._holds(f"{ahead}{module}") for ahead in _AHEAD)
+        name = str(module)
+        own = name.removeprefix("model.")
+        ahead = _AHEAD if own != name else ("", "language_model.", "model.language_model.")
+        return any(self._holds(f"{text}{own}") for text in ahead)
 
     def _holds(self, module: str) -> bool:
         parts = module.split(".")
