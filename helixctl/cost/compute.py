@@ -187,7 +187,7 @@ def _choice(dag: Dag, task: Task, op: Select | CachedSelect | PartialSelect, dev
     """
     inputs = [dag.value[v] for v in task.inputs]
     (batch, rows, heads, width), k = inputs[0].shape, inputs[1]
-    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * k.shape[1] * k.shape[3]
+    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * prod(k.shape[1:4])
     share = device.matmul_share if device.cuda else c.CPU_MATMUL_SHARE
     arithmetic = 2 * batch * pairs * heads * width / (device.peak.value * share.value)
     wide = max(_WIDE_NBYTES, DTYPE_NBYTES[device.dtype])
@@ -218,7 +218,7 @@ def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttenti
     inputs = [dag.value[v] for v in task.inputs]
     (queries, k, values), top_k = inputs[:3], op.top_k or 1
     batch, rows, heads, width = queries.shape
-    positions, once = k.shape[1] * k.shape[3], k.id == values.id
+    positions, once = prod(k.shape[1:4]), k.id == values.id
     if rows * top_k >= positions:
         dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
         cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)

@@ -242,16 +242,18 @@ def _latent(form: _Form) -> dict[str, Sharded]:
 def _sparse(form: _Form) -> dict[str, Sharded]:
     """The indexer is of all heads, so that no group cuts it; its cache lies as that of the latent does.
 
-    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice.
+    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice. By
+    query rows it scores all keys for its own tokens.
     """
     queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"batch", "seq"}))
     keys, lane = tuple(cut for cut in queries.cuts if cut.dim == "batch"), (Cut("key_lane", "slices"),)
     kept = lane if form.shared_dim == "key" else keys
+    taken = keys if form.by_rows else kept
     table = {n: Sharded(WHOLE, queries) for n in ("index_q", "index_factor")}
     table["index_k"] = Sharded(WHOLE, Sharding(keys))
     table |= {n: _alike(*keys) for n in ("index_k_normed", "index_k_rotated")}
     table |= {n: _alike(*queries.cuts) for n in ("index_q_rotated", "selected")}
-    table |= {f"index_k_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    table |= {"index_k_cache": _alike(*kept), "index_k_cached": Sharded(Sharding(kept), Sharding(taken))}
     table |= {n: Sharded(Sharding(lane), WHOLE) for n in ("best_score", "best_key")}
     return table
 

@@ -93,6 +93,7 @@ STEPS: dict[str, StepName] = {
     "decode, sparse by key": "decode",
     "decode, sparse": "decode",
     "prefill, sparse by batch": "prefill",
+    "prefill, sparse by rows": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
     "prefill, by rows": "prefill",
@@ -199,6 +200,9 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, sparse by rows": _latent(
+        1, 2, model=SPARSE, slicing="key", key_prefill="query", latent_prefill="expanded", key_block=2, steps=True
+    ),
     "prefill, by rows": _steps(3, 2, {"attention": WINDOW}, 8, slicing="key", key_prefill="query"),
     "prefill, by rows, turns": _steps(
         1, 2, {"layers": 2}, 16, slicing="key", microbatches=2, interleave=2, combine="reduce", key_prefill="query"

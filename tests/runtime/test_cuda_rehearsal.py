@@ -627,7 +627,8 @@ WIDE_SPARSE: dict[str, Any] = merged(
 )
 
 
-@pytest.mark.parametrize("layout", ["batch", pytest.param("one", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("layout", ["one", "batch"])
 def test_a_sparse_choice(layout: str) -> None:
     groups, slices, axes = LAYOUTS[layout]
     model = ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": "bfloat16"}))
