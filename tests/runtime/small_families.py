@@ -72,7 +72,7 @@ _SHARING: Final = {
 }  # fmt: skip
 
 _MIMO: Final = {
-    "num_hidden_layers": 3, "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
+    "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
 }  # fmt: skip
 _GEMMA4: Final = {**_WIDE, "global_head_dim": 16, "sliding_window": 7, "hidden_size_per_layer_input": 0}
@@ -213,6 +213,7 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "mimo_v2_flash",
         {
             **_MIMO,
+            "num_hidden_layers": 3,
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
             "mlp_layer_types": ["sparse", "dense", "sparse"],
             "attention_bias": True,
