@@ -604,7 +604,7 @@ def test_a_latent_absorbed(dtype: str, layout: str, step: StepName) -> None:
     check(lower(plan, step=step))
 
 
-@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize("layout", ["whole", "by key"])
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
 def test_a_cache_of_latents_expanded(dtype: str, layout: str) -> None:
     """Keys and values of all positions for which there is room: nothing waits for the host."""
