@@ -646,6 +646,14 @@ def test_a_sparse_choice_over_a_cache(layout: str, step: StepName, dtype: str) -
     check(lower(plan, step=step))
 
 
+def test_prefill_by_query_rows() -> None:
+    """Over the lanes of all slices, put together."""
+    groups, slices, axes = CACHES["by key"]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    model = ModelSpec.model_validate(merged(REAL, {"dtype": "bfloat16", "attention": {"head_dim": 16}}))
+    check(lower(sketched(model, work, groups, slices, **axes, key_prefill="query"), step="prefill"))
+
+
 # Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.
 SCORES: dict[str, dict[str, Any]] = {
     "window": {"sliding_window": 5},
