@@ -15,7 +15,7 @@ import click
 
 from helixctl.api import validate
 from helixctl.cli.config_of_weights import check_config
-from helixctl.cli.console import answers, progress
+from helixctl.cli.console import answers, messages, progress
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measured_trace import write_trace
@@ -60,7 +60,9 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
 @click.option(
-    "--weights", metavar="FILE|FOLDER", help="Weights: a Hugging Face folder, or a file as in docs/formats.md."
+    "--weights",
+    metavar="FILE|FOLDER",
+    help="Weights: a Hugging Face folder, a GGUF file, or a file as in docs/formats.md.",
 )
 @click.option(
     "--weights-prefix",
@@ -143,7 +145,7 @@ def command(
     if dry_run:
         _dry_run(out, documents, dtype, device, drawing)
         return 0
-    loaded, of_plans = _read(documents, drawing)
+    loaded, of_plans = _read(documents, drawing, dtype)
     _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
         plans = [its[0].plan for its in steps]
@@ -285,15 +287,25 @@ def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> Non
             raise fail("HX509", message, hint)
 
 
+def _say_what_is_held(loaded: Sequence[Plan | Dag], dtype: Any) -> None:
+    """Say that a run holds in the dtype of the computation what a plan counts as it is stored."""
+    plans = [its.plan if isinstance(its, Dag) else its for its in loaded]
+    runs = [as_run(plan, dtype) for plan in plans if as_run(plan) is not plan]
+    for held in dict.fromkeys(run.model.dtype for run in runs):
+        counted_as = "quantised weights and caches are counted by the plan as they are stored"
+        messages().print(f"note: {counted_as}; this run has them in {held}", markup=False)
+
+
 def _check_graph(device: str, *, wanted: bool | None) -> None:
     if wanted and device != "cuda":
         raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
 
 
-def _read(documents: Sequence[str], drawing: Drawing) -> tuple[list[Plan | Dag], tuple[str | None, ...]]:
+def _read(documents: Sequence[str], drawing: Drawing, dtype: Any) -> tuple[list[Plan | Dag], tuple[str | None, ...]]:
     """What is to run, tokens chosen as the options say; and of each how its file says it, where that is otherwise."""
     read = [load_planned(document) for document in documents]
     loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
+    _say_what_is_held(loaded, dtype)
     return loaded, tuple(replaced(before, its) for before, its in zip(read, loaded, strict=True))
 
 

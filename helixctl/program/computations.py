@@ -275,7 +275,7 @@ def _cached_attention(draft: Draft, task: Task) -> None:
 def _select(draft: Draft, task: Task) -> None:
     q, k, factor, *counts = task.inputs
     keys = _keys(draft, k) if counts else draft.plain(k).view
-    reads = [draft.plain(q).view, keys, draft.plain(factor).view] + [_of_sequences(draft, count, q) for count in counts]
+    reads = [draft.plain(q).view, keys, draft.plain(factor).view, *(_of_sequences(draft, count, q) for count in counts)]
     writes = [draft.new(out_id).view for out_id in task.outputs]
     _kernel(draft, task, reads, writes, constants=(_positions(draft, k),) if counts else ())
 

@@ -85,6 +85,13 @@ def test_modules_that_are_kept(tmp_path: Path) -> None:
     assert set(stored(dense, 2)) == {"w_q", "w_k", "w_v", "w_o", "w_gate"}
 
 
+@pytest.mark.parametrize("ahead", ["model.language_model.", "language_model.model.", "model.", "*"])
+def test_names_inside_a_model_of_several_modalities(ahead: str, tmp_path: Path) -> None:
+    kept = [f"{ahead}layers.{layer}.self_attn*" for layer in range(3)] + ["language_model.lm_head"]
+    document = model(tmp_path, LLAMA, quant_algo="NVFP4", ignore=kept)
+    assert set(stored(document)) == {"w_gate", "w_up", "w_down"}
+
+
 def test_only_experts_are_mxfp4(tmp_path: Path) -> None:
     found = stored(model(tmp_path, MIXTURE, quant_method="mxfp4", modules_to_not_convert=["model.layers.*.self_attn"]))
     assert found == dict.fromkeys(("w_gate", "w_up", "w_down"), "float4, an exponent8 scale for 32 inputs")
@@ -110,6 +117,15 @@ def test_a_file_beside_the_config_counts_where_the_config_says_nothing(tmp_path:
     beside = {"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head", "*.mlp.*"]}}
     assert set(stored(model(tmp_path, LLAMA, beside))) == {"w_q", "w_k", "w_v", "w_o"}
     assert stored(model(tmp_path, LLAMA, beside, **FP8))["w_up"] == "float8, a float32 scale for 128 x 128"
+
+
+def test_scales_of_a_cache_are_named(tmp_path: Path) -> None:
+    beside = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
+    model(tmp_path, LLAMA, beside)
+    notes = load_pair(str(tmp_path), "h100:1x1").notes
+    assert [note for note in notes if "a quantised KV cache (kv_cache_quant_algo)" in note]
+    model(tmp_path, LLAMA, {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}})
+    assert not [note for note in load_pair(str(tmp_path), "h100:1x1").notes if "cache" in note]
 
 
 @pytest.mark.parametrize(
