@@ -77,6 +77,8 @@ CODES: Final[dict[str, Code]] = {
     "HX512": Code("a drawing tool is missing", EXIT_CANNOT_BEGIN),
     "HX513": Code("ranks have no place to meet", EXIT_CANNOT_BEGIN),
     "HX514": Code("a step cannot be a CUDA graph", EXIT_NO),
+    "HX601": Code("an engine cannot run the layout", EXIT_NO),
+    "HX602": Code("the chakra extra is not installed", EXIT_CANNOT_BEGIN),
 }
 
 

@@ -696,12 +696,13 @@ def _route(call: Call) -> list[Array]:
     """
     x, weight, *biases = call.inputs
     router = {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0, "jitter": 0.0}
-    router |= call.op.get("router", {})
-    z = x @ weight
+    router = {"logits_scale": 1.0} | router | call.op.get("router", {})
+    scale = router["scale"] * biases.pop() if router.get("gate_scales") else router["scale"]
+    z = x @ weight * x.dtype.type(router["logits_scale"])
     if router.get("bias"):
         z = z + biases.pop(0)
     if router["scores"] == "sparse_mixer":
-        return [router["scale"] * _sparse_mixer(z, router["jitter"])]
+        return [scale * _sparse_mixer(z, router["jitter"])]
     s = _softmax(z) if router["scores"] == "softmax" else 1 / (1 + np.exp(-z))
     groups = router.get("groups")
     c = s if groups or router.get("choice_bias") else z
@@ -715,7 +716,7 @@ def _route(call: Call) -> list[Array]:
     gates = np.where(_first(c, call.op["top_k"]), s, 0)
     if call.op["renormalise"]:
         gates = gates / np.maximum(gates.sum(axis=-1, keepdims=True) + router["sum_eps"], router["least_sum"])
-    return [router["scale"] * gates]
+    return [scale * gates]
 
 
 def _softmax(z: Array) -> Array:

@@ -16,6 +16,7 @@ from helixctl.spec.load import document_kind, parse_mapping
 Kind = Literal[
     "plan", "dag", "cluster file", "page", "svg drawing", "dot drawing", "png drawing", "pdf drawing", "graph", "trace",
     "report of a run", "prediction", "report of validate", "table of plan", "tensor file",
+    "export", "trace of Chakra", "process groups",
 ]  # fmt: skip
 _REPORTS: Final[dict[Kind, tuple[str, ...]]] = {
     "report of a run": ("helixctl run", "helixctl run --compare"),
@@ -84,6 +85,19 @@ def _tensors(data: bytes) -> bool:
     return isinstance(header, dict) and header.keys() - {"__metadata__"} in ({"logits"}, {"output"})
 
 
+def _groups(data: bytes) -> bool:
+    """Numbers of process groups, each with the numbers of its ranks."""
+    found = _json(data)
+    if not isinstance(found, dict):
+        return False
+    return all(name.isdecimal() and isinstance(ranks, list) for name, ranks in found.items())
+
+
+def _chakra(data: bytes) -> bool:
+    """The first message of a trace: its length, and a version as field 1."""
+    return re.match(rb"[\x80-\xff]{0,4}[\x00-\x7f]\n\x050\.0\.\d", data) is not None
+
+
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
@@ -97,7 +111,7 @@ def _with(*parts: bytes) -> Callable[[bytes], bool]:
 
 # Those that may be longer than a dag: what tells them stands at their beginning.
 _LONG: Final[frozenset[Kind]] = frozenset(
-    {"tensor file", "trace", "dag", "page", "svg drawing", "dot drawing", "graph"}
+    {"tensor file", "trace", "dag", "page", "svg drawing", "dot drawing", "graph", "trace of Chakra"}
 )
 _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "plan": _document("plan"),
@@ -115,4 +129,7 @@ _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "table of plan": _report("table of plan"),
     "report of validate": _findings,
     "tensor file": _tensors,
+    "export": _with(b"# written by helixctl export --to "),
+    "trace of Chakra": _chakra,
+    "process groups": _groups,
 }

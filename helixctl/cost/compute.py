@@ -187,7 +187,7 @@ def _choice(dag: Dag, task: Task, op: Select | CachedSelect | PartialSelect, dev
     """
     inputs = [dag.value[v] for v in task.inputs]
     (batch, rows, heads, width), k = inputs[0].shape, inputs[1]
-    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * k.shape[1] * k.shape[3]
+    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * prod(k.shape[1:4])
     share = device.matmul_share if device.cuda else c.CPU_MATMUL_SHARE
     arithmetic = 2 * batch * pairs * heads * width / (device.peak.value * share.value)
     wide = max(_WIDE_NBYTES, DTYPE_NBYTES[device.dtype])
@@ -218,7 +218,7 @@ def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttenti
     inputs = [dag.value[v] for v in task.inputs]
     (queries, k, values), top_k = inputs[:3], op.top_k or 1
     batch, rows, heads, width = queries.shape
-    positions, once = k.shape[1] * k.shape[3], k.id == values.id
+    positions, once = prod(k.shape[1:4]), k.id == values.id
     if rows * top_k >= positions:
         dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
         cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)
@@ -301,8 +301,8 @@ _PASSES_OVER_A_MASK = 4
 
 def _steps_of_a_route(router: RouterSpec) -> int:
     """Kernels that make the gates from the logits."""
-    scored = router.scores != "softmax" or router.choice_bias or router.groups is not None
-    added = router.bias + router.choice_bias + (router.scale != 1)
+    scored = router.scores != "softmax" or router.choice_bias or router.gate_scales or router.groups is not None
+    added = router.bias + router.choice_bias + router.gate_scales + (router.scale != 1) + (router.logits_scale != 1)
     twice = _STEPS_OF_A_ROUTE if router.scores == "sparse_mixer" else 0
     return _STEPS_OF_A_ROUTE + added + twice + scored * _STEPS_OF_SCORES + bool(router.groups) * _STEPS_OF_GROUPS
 

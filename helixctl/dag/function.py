@@ -260,8 +260,10 @@ class _Equations:
 
     def rotation(self, rotary: RotarySpec, last: int | None = None) -> Rotate | RotateAt:
         """A rotation of the step; ``last``: of the last so many dims of every head."""
-        long = rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
-        return (RotateAt if self.cached else Rotate)(rotary, long, last)
+        positions = self.step.positions if self.cached else self.step.seq_len
+        dims = rotary.dims or last or self.block.attention.head_dim
+        op = RotateAt if self.cached else Rotate
+        return op(rotary.resolved(dims, positions), rotary.is_long(positions), last)
 
     @property
     def scores(self) -> Scores:
@@ -572,17 +574,25 @@ class _Equations:
         shared_weights = self.network_weights(p, "shared_ffn", "shared_") if shared else None
         scored = shared is not None and shared.scored
         score = [self.weight(p + "w_shared_score", ("hidden",), ("hidden",))] if scored else []
+        scales = [self.tensor(p + "w_gate_scales", "weight", ("expert",), (1.0, 0.125))] if router.gate_scales else []
+        apart = experts.norms == "apart"
+        own = {n: self.norm_weights(f"{p}{n}_norm") for n in ("router", "experts") if apart}
 
-        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        stream, x = x, self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        read = {n: self.normed_before(i, f"feed_forward.{n}_norm", stream, w, f"{p}{n}_in") for n, w in own.items()}
+        routed, mixed = read.get("router", x), read.get("experts", x)
         gates = self.activation(p + "gates", "expert")
         route = Route(experts.top_k, experts.renormalise, router)
-        self.define(i, "feed_forward.route", route, (x, w_router, *b_router, *b_choice), gates)
+        self.define(i, "feed_forward.route", route, (routed, w_router, *b_router, *b_choice, *scales), gates)
         made = self.activation(p + ("routed" if shared else "down"), "hidden")
         mixture = Experts(spec.activation, experts.top_k, spec.clamp, experts.gates_on)
-        self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate, *biases), made)
+        self.define(i, "feed_forward.experts", mixture, (mixed, gates, w_up, w_down, *w_gate, *biases), made)
         if shared is None or shared_weights is None:
             return made
         beside = self.network(i, p, x, shared_weights, shared, score)
+        if apart:
+            made = self.normed_after(i, "feed_forward.routed_norm", made, p + "experts_post_norm")
+            beside = self.normed_after(i, "feed_forward.shared_norm", beside, p + "shared_post_norm")
         down = self.activation(p + "down", "hidden")
         self.define(i, "feed_forward.together", Add(), (made, beside), down)
         return down

@@ -382,8 +382,8 @@ class Route:
     """Gates of every token: scores, kept for its ``top_k`` best experts, zero for all others.
 
     Inputs: x (batch, seq, hidden), weight (hidden, expert), bias (expert) where ``router`` has one, choice_bias
-    (expert) where it has one. Of equal numbers the lower expert is the better. A softmax is over the ``top_k``
-    (``renormalise``), or else over all experts.
+    (expert) where it has one, gate_scales (expert) where it has some. Of equal numbers the lower expert is the better.
+    A softmax is over the ``top_k`` (``renormalise``), or else over all experts.
     """
 
     kind: Literal["route"] = field(default="route", kw_only=True)

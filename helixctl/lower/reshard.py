@@ -172,6 +172,7 @@ _NAMES: Final = {
     "narrow": ("narrow", "shard"),
 }
 _OF_THE_HEAD: Final = {"best_logit": "best_logit", "best_token": "best_token", "logits": "all_logits"}
+_OF_EXPERTS: Final = {"routed", "shared_down", "experts_in", "router_in"}  # beside another that moves likewise
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
@@ -194,5 +195,8 @@ def _named(  # noqa: PLR0911  one case a level
             return move.axis, _OF_A_PART[move.axis] if move.axis == first else "full"
         case "project" if kind == "attention":
             return "return", "sliced"
+        case _ if kind in _OF_EXPERTS:
+            name, stage = _NAMES[move.op.kind]
+            return f"{name}_{kind}", stage
         case _:
             return _NAMES[move.op.kind]

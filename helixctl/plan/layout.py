@@ -275,7 +275,7 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
     reasons += _unexpanded(layout, blocks, workload)
-    reasons += _without_rows(layout, blocks, workload)
+    reasons += _without_rows(layout, workload)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -302,14 +302,12 @@ def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadS
     return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
 
 
-def _without_rows(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadSpec) -> list[str]:
+def _without_rows(layout: Layout, workload: WorkloadSpec) -> list[str]:
     """Why a prefill cannot share query rows."""
     if layout.key_prefill == "key":
         return []
     if layout.shared_dim != "key":
         return ["a prefill by query rows, and no slices that share a KV cache by key"]
-    if any(block.attention.sparse for block in blocks):
-        return ["a prefill by query rows, and a sparse choice of keys is made lane by lane"]
     if workload.output_len is None or (rows := chunk(workload, layout)) >= layout.slices:
         return []
     return [f"{layout.slices} slices of {rows} query {'row' if rows == 1 else 'rows'} of a prefill"]

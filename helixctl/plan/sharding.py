@@ -95,6 +95,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.norms == "apart",
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
@@ -118,6 +119,7 @@ class _Form(NamedTuple):
     squares: bool
     experts: bool
     shared: bool
+    apart: bool
     last: bool
     cached: bool
     sampled: bool
@@ -240,16 +242,18 @@ def _latent(form: _Form) -> dict[str, Sharded]:
 def _sparse(form: _Form) -> dict[str, Sharded]:
     """The indexer is of all heads, so that no group cuts it; its cache lies as that of the latent does.
 
-    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice.
+    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice. By
+    query rows it scores all keys for its own tokens.
     """
     queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"batch", "seq"}))
     keys, lane = tuple(cut for cut in queries.cuts if cut.dim == "batch"), (Cut("key_lane", "slices"),)
     kept = lane if form.shared_dim == "key" else keys
+    taken = keys if form.by_rows else kept
     table = {n: Sharded(WHOLE, queries) for n in ("index_q", "index_factor")}
     table["index_k"] = Sharded(WHOLE, Sharding(keys))
     table |= {n: _alike(*keys) for n in ("index_k_normed", "index_k_rotated")}
     table |= {n: _alike(*queries.cuts) for n in ("index_q_rotated", "selected")}
-    table |= {f"index_k_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    table |= {"index_k_cache": _alike(*kept), "index_k_cached": Sharded(Sharding(kept), Sharding(taken))}
     table |= {n: Sharded(Sharding(lane), WHOLE) for n in ("best_score", "best_key")}
     return table
 
@@ -285,6 +289,10 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
         table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
         table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
     table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
+    if form.apart:  # each is normalised, and so reduced, by itself
+        table |= {n: Sharded(table[n].made, form.stream) for n in ("routed", "shared_down")}
+        table |= {n: Sharded(form.stream, form.stream) for n in ("routed_normed", "shared_down_normed", "down")}
+        table |= {n: Sharded(form.stream, WHOLE) for n in ("experts_in", "router_in")}
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
     table |= {n: Sharded(form.stream, form.stream) for n in ("output", "unscaled_output")}
     return table

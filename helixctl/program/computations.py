@@ -274,7 +274,8 @@ def _cached_attention(draft: Draft, task: Task) -> None:
 
 def _select(draft: Draft, task: Task) -> None:
     q, k, factor, *counts = task.inputs
-    reads = [draft.plain(x).view for x in (q, k, factor)] + [_of_sequences(draft, count, q) for count in counts]
+    keys = _keys(draft, k) if counts else draft.plain(k).view
+    reads = [draft.plain(q).view, keys, draft.plain(factor).view, *(_of_sequences(draft, count, q) for count in counts)]
     writes = [draft.new(out_id).view for out_id in task.outputs]
     _kernel(draft, task, reads, writes, constants=(_positions(draft, k),) if counts else ())
 

@@ -6,7 +6,7 @@ Read are also a layout as helixctl prints it, ``8 x 1, pipeline 2, reduce``, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,10 +77,12 @@ class Request:
         given: the axes that the user fixes.
         plain: every other axis keeps its default, but groups and slices, which make up the devices, and the slicing,
             which the model decides.
+        admitted: what else a layout must satisfy; None: nothing.
     """
 
     given: AxisConstraints
     plain: bool = False
+    admitted: Callable[[Layout], bool] | None = None
 
     @property
     def fixed(self) -> dict[str, int | str]:
@@ -96,11 +98,11 @@ class Request:
     @property
     def is_free(self) -> bool:
         """Whether nothing is fixed."""
-        return not self.given and not self.plain
+        return not self.given and not self.plain and self.admitted is None
 
     def admits(self, layout: Layout) -> bool:
-        """Whether a layout has every axis as it is given."""
-        return satisfies(layout, self.given)
+        """Whether a layout has every axis as it is given, and is admitted."""
+        return satisfies(layout, self.given) and (self.admitted is None or self.admitted(layout))
 
     def __str__(self) -> str:
         """``groups 8, pipeline 2``: what is given, empty where nothing is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
@@ -83,6 +83,7 @@ def decide(
     plain: bool = False,
     budget: int = BUDGET,
     limits: Limits | None = None,
+    admitted: Callable[[Layout], bool] | None = None,
 ) -> Decision:
     """Choose a layout; ``constraints`` fix axes, the search has the others.
 
@@ -95,6 +96,7 @@ def decide(
         plain: every axis that is not fixed, but groups and slices, keeps its default: the paper's n x m.
         budget: tasks that the search may simulate; the best so far is taken where it ends early.
         limits: what a generation may take at most.
+        admitted: what else the choice must satisfy, such as the rules of an engine.
 
     Raises:
         ValueError: the objective is of a generation, and the workload has no ``output_len``.
@@ -109,7 +111,7 @@ def decide(
     if limits and str(limits) and workload.output_len is None:
         raise ValueError(f"{limits} is of a generation: the workload has no output_len")
     problem = LayoutProblem.of(Specs(model, cluster, workload), objective, limits)
-    request = Request(constraints or {}, plain)
+    request = Request(constraints or {}, plain, admitted)
     with collector.paused():
         return _only_layout(problem, request) or _best_layout(problem, request, budget)
 

@@ -62,7 +62,7 @@ class Transfers:
         step = self._step(layout)
         stream = (residual(layout, step), step.seq_len)
         if stream not in self._outlines:
-            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1}
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None}
             two = layout.model_copy(update=plain)
             model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
             sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)

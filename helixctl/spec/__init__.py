@@ -2,6 +2,7 @@
 
 from helixctl.spec.attention import (
     AttentionSpec,
+    DynamicScaling,
     LatentSpec,
     LinearScaling,
     Llama3Scaling,
@@ -46,6 +47,7 @@ __all__ = [
     "DecodeTable",
     "DeviceSpec",
     "Dtype",
+    "DynamicScaling",
     "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",

@@ -79,6 +79,29 @@ class LongRopeScaling(Spec):
     attention_factor: Positive = 1.0
 
 
+class DynamicScaling(Spec):
+    """Dynamic NTK: where sequences are longer than the original context, the base grows with their length.
+
+    A plan takes the base of its longest sequences, whatever their present length.
+
+    Attributes:
+        kind: dynamic.
+        factor: of the growth.
+        original_seq_len: tokens of the original context.
+    """
+
+    kind: Literal["dynamic"]
+    factor: Positive
+    original_seq_len: Count
+
+    def base(self, theta: float, dims: int, positions: int) -> float:
+        """The base of the frequencies of so many dims, in sequences of so many tokens."""
+        if dims == 2:  # noqa: PLR2004  whatever the base, one pair has the frequency 1
+            return theta
+        longer = max(positions / self.original_seq_len, 1.0)
+        return float(theta * (self.factor * longer - (self.factor - 1)) ** (dims / (dims - 2)))
+
+
 class ProportionalScaling(Spec):
     """Rotary embedding of the first pairs of a head alone, with the frequencies that they have among all (Gemma 4).
 
@@ -94,7 +117,8 @@ class ProportionalScaling(Spec):
 
 
 Scaling = Annotated[
-    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling | ProportionalScaling, Field(discriminator="kind")
+    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling | DynamicScaling | ProportionalScaling,
+    Field(discriminator="kind"),
 ]
 
 
@@ -118,6 +142,16 @@ class RotarySpec(Spec):
         if self.dims is not None and self.dims % 2:
             raise Contradiction(f"a rotary embedding turns pairs of dims, not {self.dims} dims", "dims")
         return self
+
+    def resolved(self, dims: int, positions: int) -> RotarySpec:
+        """The same for so many dims in sequences of so many tokens, without a scaling that depends on their length.
+
+        Of longrope, ``is_long`` says which factors these are.
+        """
+        if not isinstance(self.scaling, DynamicScaling):
+            return self
+        base = self.scaling.base(self.theta, dims, positions)
+        return self.model_copy(update={"theta": base, "scaling": None})
 
     def is_long(self, positions: int) -> bool:
         """Whether sequences of so many tokens take the factors for long ones."""

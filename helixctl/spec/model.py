@@ -183,6 +183,14 @@ class ModelSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _norms_of_experts_are_around(self) -> Self:
+        for network in (self.feed_forward, *[block.feed_forward for block in self.blocks or ()]):
+            apart = network is not None and network.experts is not None and network.experts.norms == "apart"
+            if apart and self.norm.place != "around":
+                raise Contradiction("norms of experts apart, in a model whose norms are not around its blocks", "norm")
+        return self
+
+    @model_validator(mode="after")
     def _blocks_side_by_side_share_a_norm(self) -> Self:
         if self.side_by_side and self.norm.place != "before":
             raise Contradiction("blocks side by side share one norm, which comes before them", "side_by_side")

@@ -198,7 +198,7 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: C901, PLR0
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():
-            return 2 + op.router.bias + op.router.choice_bias, 1
+            return 2 + op.router.bias + op.router.choice_bias + op.router.gate_scales, 1
         case Experts():
             return min((4, 5, 6, 8), key=lambda fits: abs(fits - ins)), 1  # with or without w_gate, and with biases
         case _:

@@ -93,6 +93,7 @@ STEPS: dict[str, StepName] = {
     "decode, sparse by key": "decode",
     "decode, sparse": "decode",
     "prefill, sparse by batch": "prefill",
+    "prefill, sparse by rows": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
     "prefill, by rows": "prefill",
@@ -115,6 +116,10 @@ SIDE_BY_SIDE = {
     "norm": {"function": "layer_norm", "bias": True}, "side_by_side": True, "feed_forward": {"bias": True},
     "multipliers": {"embedding": 3.3, "embedding_in_dtype": True, "logits": 0.5},
 }  # fmt: skip
+APART = merged(
+    {"norm": {"place": "around"}, "vocabulary": None, "feed_forward": GROUPED},
+    {"feed_forward": {"experts": {"norms": "apart", "router": {"logits_scale": 0.3, "gate_scales": True}}}},
+)
 DIFFERENT = {
     "layers": 3, "pattern": ["main", "mixture"],
     "blocks": [{"name": "mixture", "feed_forward": {"intermediate_size": 7, "gated": True, **EXPERTS}}],
@@ -154,6 +159,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "shared expert, chosen by groups": _real(
         2, 2, {"feed_forward": GROUPED, "vocabulary": None}, slicing="batch", experts=2, combine="reduce"
     ),
+    "experts with norms apart": _real(2, 2, APART, slicing="batch", experts=2, residual="sharded", combine="reduce"),
     "experts with biases": _real(3, 1, {"feed_forward": BIASED}, experts=3, residual="sharded", combine="reduce"),
     "sharded, last tokens": _real(
         3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
@@ -194,6 +200,9 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, sparse by rows": _latent(
+        1, 2, model=SPARSE, slicing="key", key_prefill="query", latent_prefill="expanded", key_block=2, steps=True
+    ),
     "prefill, by rows": _steps(3, 2, {"attention": WINDOW}, 8, slicing="key", key_prefill="query"),
     "prefill, by rows, turns": _steps(
         1, 2, {"layers": 2}, 16, slicing="key", microbatches=2, interleave=2, combine="reduce", key_prefill="query"

@@ -305,6 +305,8 @@ def _as_it_was(v: Victim) -> None:
     """Without the new keys, or the new values."""
     task = v.task_of_kind(*OVER_CACHE)
     write = v.maker[task["inputs"][1]]
+    if write["op"]["kind"] != "cache_write":
+        raise InapplicableError  # it was gathered, or expanded
     each = len(write["outputs"])
     i = v.random.randrange(each)
     task["inputs"][1 + i] = write["inputs"][each + i]

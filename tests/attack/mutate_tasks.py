@@ -401,6 +401,8 @@ def _router(v: Victim) -> None:
         "sum_eps": (0.0, 1e-20, 1e-12, -1.0),
         "least_sum": (0.0, 1e-20, 1e-12),
         "jitter": (0.0, 0.01, 0.02),
+        "logits_scale": (1.0, 0.3, 0.3 * (1 + 2**-52), 0.0),
+        "gate_scales": (False, True),
     }
     task = v.pick([t for t in v.data["tasks"] if t["op"]["kind"] == "route" and "router" in t["op"]])
     old, name = copy(task["op"]), v.random.choice([*options])

@@ -22,6 +22,7 @@ _LONGROPE: Final = {
     "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.5],
     "long_factor": [2.0, 3.0],
 }  # fmt: skip
+_DYNAMIC: Final = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}
 _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
 _WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
@@ -47,6 +48,10 @@ _BESIDE: Final[dict[str, dict[str, Any]]] = {
     "mistral3": {
         "model_type": "pixtral", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2,
         "intermediate_size": 64, "image_size": 28, "patch_size": 14,
+    },
+    "gemma4": {
+        "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+        "intermediate_size": 16, "position_embedding_size": 16, "pooling_kernel_size": 1, "patch_size": 4,
     },
     "llama4": {
         "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
@@ -84,6 +89,8 @@ _LLAMA4: Final = {
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
+    "llama with dynamic ntk": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC}),
+    "llama with dynamic ntk, long": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC, "max_position_embeddings": 6}),
     "mistral with a window": ("mistral", {"sliding_window": 7}),
     "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
     "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),
@@ -109,6 +116,17 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "num_global_key_value_heads": 3,
             "final_logit_softcapping": 2.0,
             "attention_bias": True,
+        },
+    ),
+    "gemma4 with experts": (
+        "gemma4",
+        {
+            **_GEMMA4,
+            **_MIXED,
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 16,
         },
     ),
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
@@ -238,7 +256,8 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
         with torch.no_grad():
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
             for parameter_name, parameter in [*model.named_parameters(), *biases]:
-                if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
+                if any(word in parameter_name for word in ("norm", "bias", "router.scale", "per_expert_scale")):
+                    # constant as they are made
                     around = 0.0 if "bias" in parameter_name or kind in {"gemma", "gemma2", "gemma3_text"} else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter_name.endswith("sinks"):

@@ -105,6 +105,10 @@ MIXTURE = {"hidden_size": 40, "feed_forward": EXPERTS | {"intermediate_size": 48
 ROUTED: dict[str, dict[str, Any]] = {
     "groups and a shared expert": GROUPED | {"intermediate_size": 48},
     "biases and a clamp": BIASED | {"intermediate_size": 48},
+    "scaled logits and gates": {
+        "intermediate_size": 48,
+        "experts": {"count": 6, "router": {"logits_scale": 0.3, "gate_scales": True}},
+    },
     "two gates of a sparse mixer": {
         "intermediate_size": 48,
         "experts": {"count": 6, "renormalise": False, "router": {"scores": "sparse_mixer", "jitter": 0.01}},
@@ -623,7 +627,8 @@ WIDE_SPARSE: dict[str, Any] = merged(
 )
 
 
-@pytest.mark.parametrize("layout", ["batch", pytest.param("one", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("layout", ["one", "batch"])
 def test_a_sparse_choice(layout: str) -> None:
     groups, slices, axes = LAYOUTS[layout]
     model = ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": "bfloat16"}))

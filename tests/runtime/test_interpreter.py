@@ -62,6 +62,7 @@ ROTARY = [
     {"scaling": {"kind": "linear", "factor": 3.7}},
     {"theta": 9.0, "scaling": LLAMA3},
     {"theta": 9.0, "scaling": YARN, "interleaved": True},
+    {"theta": 9.0, "scaling": {"kind": "dynamic", "factor": 2.5, "original_seq_len": 3}},
     {"theta": 9.0, "scaling": {"kind": "proportional", "pairs": 1, "factor": 1.5}},
     {"theta": 9.0, "dims": 2, "scaling": {
         "kind": "longrope", "short_factors": [1.5], "long_factors": [2.5], "original_seq_len": 4,
@@ -145,7 +146,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         }
 
     def feed_forward() -> dict[str, Any]:
-        experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
+        experts = draw(mixtures(partitions, max(ways, 2), around=norm.get("place") == "around")) if either() else None
         alone = experts is None or "shared" not in experts
         clamped = experts is not None and alone and either()
         return {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from helixctl.spec import RotarySpec
@@ -70,6 +71,22 @@ def test_the_frequencies_are_those_of_the_page(scaling: dict[str, Any] | None, w
     by_the_page = interpreter.frequencies(json.loads(rotary.model_dump_json()), width)
     assert by_the_page.dtype == np.float32
     assert np.array_equal(frequencies(rotary, width).numpy(), by_the_page)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("positions", [100, 4096, 4097, 30000])
+def test_a_base_that_grows_is_that_of_transformers(positions: int, width: int) -> None:
+    """By the tokens of the longest sequence; one pair, of which transformers makes nothing, has the frequency 1."""
+    scaling = {"kind": "dynamic", "factor": 3.3, "original_seq_len": 4096}
+    found = frequencies(spec(10000.0, scaling).resolved(width, positions), width)
+    if width == 2:
+        assert found.tolist() == [1.0]
+        return
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.3}
+    config = LlamaConfig(num_attention_heads=4, head_dim=width, max_position_embeddings=4096, rope_parameters=rope)
+    theirs = ROPE_INIT_FUNCTIONS["dynamic"](config, torch.device("cpu"), seq_len=positions)[0]
+    assert torch.allclose(found, theirs, rtol=1e-6, atol=0)
+    assert torch.equal(found, frequencies(spec(10000.0, None), width)) == (positions <= 4096)
 
 
 def test_rotations_of_later_positions_are_a_part_of_all() -> None:

@@ -549,7 +549,7 @@ class TestRefusals:
             ("llama", {"sliding_window_pattern": 6}, "alternating sliding and full attention"),
             ("llama", {"partial_rotary_factor": 0.5}, "rotary embedding of a part of the head"),
             ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rotary embedding of a part of the head"),
-            ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotary embedding of type 'dynamic'"),
+            ("llama", {"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rotary embedding of type 'ntk'"),
             ("llama", {"rope_scaling": {"type": "su", "factor": 2.0}}, "rotary embedding of type 'su'"),
             ("llama", {"hidden_act": "quick_gelu"}, "activation 'quick_gelu'"),
             ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rotary embeddings that differ"),

@@ -69,7 +69,6 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
     "embeddings of every layer": ("hidden_size_per_layer_input", _given),
     "a clamped activation": ("swiglu_limit", _given),
     "biases in the feed-forward network": ("mlp_bias", _given),
-    "experts beside the network of a layer": ("enable_moe_block", _given),
     "shared experts": ("n_shared_experts num_shared_experts shared_expert_intermediate_size", _given),
     "a choice among groups of experts": ("n_group topk_group num_expert_group", _OVER_ONE),
     "gates other than a softmax": ("scoring_func moe_router_activation_func", _other_than("softmax")),

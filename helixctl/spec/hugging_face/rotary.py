@@ -46,6 +46,10 @@ class _Llama3(_Linear):
     original_max_position_embeddings: Count
 
 
+class _Dynamic(_Linear):
+    pass
+
+
 class _Yarn(_Linear):
     original_max_position_embeddings: Count | None = None
     beta_fast: Positive | None = None
@@ -71,6 +75,7 @@ class _Proportional(_Rope):
 ROPE_TYPES: Final[dict[str, type[_Rope]]] = {
     "default": _Rope,
     "linear": _Linear,
+    "dynamic": _Dynamic,
     "llama3": _Llama3,
     "yarn": _Yarn,
     "longrope": _LongRope,
@@ -198,6 +203,11 @@ def _yarn(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
     }
 
 
+def _dynamic(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
+    """The original context is the config's longest, as transformers has it."""
+    return {"factor": rope["factor"], "original_seq_len": decoder.max_position_embeddings}
+
+
 def _proportional(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
     share = rope.get("partial_rotary_factor") or 1.0
     return {"pairs": int(share * decoder.rotary_width // 2), "factor": rope.get("factor") or 1.0}
@@ -216,4 +226,4 @@ def _longrope(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
     }
 
 
-_FIELDS: Final = {"yarn": _yarn, "longrope": _longrope, "proportional": _proportional}
+_FIELDS: Final = {"yarn": _yarn, "longrope": _longrope, "dynamic": _dynamic, "proportional": _proportional}

@@ -1,4 +1,4 @@
-"""Gemma 4's dense text model: wider heads in layers without a window, values that are the keys, layers that scale."""
+"""Gemma 4's text model: wider heads in layers without a window, values that are the keys, layers that scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import model_validator
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Contradiction, Count
 from helixctl.spec.hugging_face.families.alternating import FULL, SLIDING, TwoRotaries
-from helixctl.spec.hugging_face.families.decoder import Activation, Derived, Flag, Share, Whole
+from helixctl.spec.hugging_face.families.decoder import Activation, Derived, Experts, Flag, Share, Whole
 
 _PER_LAYER: Final = "hidden_size_per_layer_input"
 
@@ -18,7 +18,8 @@ _PER_LAYER: Final = "hidden_size_per_layer_input"
 class Gemma4Text(TwoRotaries):
     """Gemma 4. The layers without a window, of which the last is always one, are the model's ``main`` block.
 
-    Embeddings of every layer, keys and values shared between layers, and experts beside the network are not modelled.
+    With experts the network of a layer is their shared expert, and each has norms of its own. Embeddings of every
+    layer, and keys and values shared between layers, are not modelled.
     """
 
     always: ClassVar[dict[str, Any]] = {
@@ -53,12 +54,12 @@ class Gemma4Text(TwoRotaries):
     use_bidirectional_attention: Literal["vision"] | None = None  # of pictures, none of which is in a text
     attention_k_eq_v: Flag = False
     partial_rotary_factor: Share | None = None
-    # Of what is not modelled: without it they say nothing.
-    vocab_size_per_layer_input: Whole | None = None
-    num_experts: Whole | None = None
-    top_k_experts: Whole | None = None
-    moe_intermediate_size: Whole | None = None
-    expert_intermediate_size: Whole | None = None
+    enable_moe_block: Flag = False
+    num_experts: Experts | None = None
+    top_k_experts: Count | None = None
+    moe_intermediate_size: Count | None = None
+    vocab_size_per_layer_input: Whole | None = None  # of what is not modelled
+    expert_intermediate_size: None = None
 
     @classmethod
     def flattened(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,6 +89,13 @@ class Gemma4Text(TwoRotaries):
             raise Contradiction(message, "per_layer_config")
         return self
 
+    @model_validator(mode="after")
+    def _experts_are_said(self) -> Self:
+        for key in ("num_experts", "top_k_experts", "moe_intermediate_size") if self.enable_moe_block else ():
+            if getattr(self, key) is None:
+                raise Contradiction(f"enable_moe_block without {key}", "enable_moe_block")
+        return self
+
     def _heads(self) -> tuple[int, int]:
         """Dims of a head, and heads of keys, of the layers without a window."""
         if self.per_layer_config:
@@ -114,6 +122,21 @@ class Gemma4Text(TwoRotaries):
         yield Derived("attention.kv_heads", kv_heads, either or ("num_global_key_value_heads",))
         if self.attention_k_eq_v:
             yield Derived("attention.values", "keys", ("attention_k_eq_v",))
+
+        if self.enable_moe_block:
+            yield Derived("feed_forward.intermediate_size", self.moe_intermediate_size, ("moe_intermediate_size",))
+            yield Derived("feed_forward.experts", self._experts(), ("num_experts", "top_k_experts"))
+
+    def _experts(self) -> dict[str, Any]:
+        """The mixture beside the network of a layer, which is its shared expert."""
+        return {
+            "count": self.num_experts,
+            "top_k": self.top_k_experts,
+            "renormalise": True,
+            "router": {"logits_scale": self.hidden_size**-0.5, "gate_scales": True},
+            "shared": {"intermediate_size": self.intermediate_size},
+            "norms": "apart",
+        }
 
     def apart(self, attention: Mapping[str, Any]) -> Iterator[Derived]:
         """The block of the layers with a window, with heads of their own."""

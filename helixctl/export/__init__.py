@@ -1,0 +1,1 @@
+"""Plans as other programs take them: engines' flags, job files, execution traces."""

@@ -1,0 +1,60 @@
+"""What is known of a program that runs or trains models: which layouts it can run, and how it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from helixctl.plan import Layout, Plan
+from helixctl.solve.problem import Specs
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Something that an engine needs of a layout.
+
+    Attributes:
+        source: the file and the function of the engine that need it.
+        unmet: what is needed and not there, as it follows "vLLM needs"; None where nothing is missing.
+    """
+
+    source: str
+    unmet: Callable[[Layout, Specs], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A program that runs or trains models.
+
+    Attributes:
+        name: as its people write it.
+        version: of the sources that rules and flags were read from.
+        flags: the files of the engine that declare its flags, or where else they are described.
+        rules: what it needs of a layout.
+        ways: axes of the layout that the engine has one value for, whatever the plan has.
+        write: the text that deploys a plan; the second argument is the model that the engine shall load.
+    """
+
+    name: str
+    version: str
+    flags: str
+    rules: tuple[Rule, ...]
+    ways: Mapping[str, str | int]
+    write: Callable[[Plan, str], str]
+
+    def unmet(self, layout: Layout, specs: Specs) -> tuple[str, ...]:
+        """What the engine needs and the layout does not have, each once; nothing where the engine can run it."""
+        found = (rule.unmet(layout, specs) for rule in self.rules)
+        return tuple(dict.fromkeys(text for text in found if text))
+
+    def as_run(self, layout: Layout) -> Layout:
+        """The layout as the engine runs it: axes that it decides for itself have its own value."""
+        ways = dict(self.ways)
+        if layout.partitions == 1:  # nothing is gathered or summed
+            ways.pop("combine", None)
+        return layout.model_copy(update=ways)
+
+
+def specs_of(plan: Plan) -> Specs:
+    """Model, cluster and workload of a plan."""
+    return Specs(plan.model, plan.cluster, plan.workload)
