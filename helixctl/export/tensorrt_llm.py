@@ -21,6 +21,8 @@ def _options(plan: Plan) -> dict[str, Any]:
     if layout.slices > 1:
         found["cp_config"] = {"cp_type": "HELIX", "tokens_per_block": layout.key_block}
         found["kv_cache_config"] = {"tokens_per_block": layout.key_block}
+    if plan.workload.cache_dtype:
+        found["kv_cache_config"] = found.get("kv_cache_config", {}) | {"dtype": "fp8"}
     if own := stage_sizes(plan):
         found["pp_partition"] = [int(size) for size in own.split(",")]
     return found
