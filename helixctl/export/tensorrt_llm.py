@@ -28,7 +28,7 @@ def _options(plan: Plan) -> dict[str, Any]:
 
 def _write(plan: Plan, model: str) -> str:
     layout, cluster, room = plan.layout, plan.cluster, sizes(plan)
-    lines = ["#!/bin/sh", *heading(plan, "tensorrt-llm"), f"# flags of TensorRT-LLM: {ENGINE.flags}"]
+    lines = ["#!/bin/sh", *heading(plan, "tensorrt-llm"), f"# flags of TensorRT-LLM, {ENGINE.version}: {ENGINE.flags}"]
     lines.append(f"# the dtype is the checkpoint's: {plan.model.dtype}")
     if layout.slices > 1:
         lines.append("# Helix parallelism is of the decode servers of disaggregated serving, on Blackwell GPUs")
@@ -63,10 +63,10 @@ def _write(plan: Plan, model: str) -> str:
 
 ENGINE: Final = Engine(
     "TensorRT-LLM",
-    "main of 2026",
+    "main at 00209af",
     "tensorrt_llm/commands/serve.py, tensorrt_llm/llmapi/llm_args.py, docs/source/features/helix.md",
     (
-        rules.known_model("docs/source/features/helix.md", ("float16", "bfloat16")),
+        rules.known_model("tensorrt_llm/llmapi/llm_args.py, BaseLlmArgs.dtype"),
         rules.even_heads(_ATTENTION),
         rules.even_kv_heads("tensorrt_llm/_torch/models/modeling_utils.py, duplicate_kv_weight", over="groups"),
         rules.slices_by_key("docs/source/features/helix.md", "cp_type HELIX", latent=True),
