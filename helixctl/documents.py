@@ -14,11 +14,13 @@ from helixctl.plan import Plan
 from helixctl.plan.document import FORMAT_VERSION
 from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.spec.fields import shown
+from helixctl.spec.gguf import is_gguf
 from helixctl.spec.limits import MAX_DAG_NBYTES, MAX_NBYTES, MOST_FINDINGS, not_shown
 from helixctl.spec.load import (
     DocumentKind,
     document_kind,
     document_path,
+    load_model,
     parse_mapping,
     parse_overrides,
     read_text,
@@ -71,6 +73,8 @@ def read_document(file: str) -> Source:
     Raises:
         HelixError: it cannot be read, is not a mapping, or is of none of the kinds.
     """
+    if is_gguf(file):
+        return Source(file, "", {}, "model")
     text = read_text(file, dags=True)
     data = read_mapping(text, file)
     return Source(file, text, data, document_kind(data, file))
@@ -102,6 +106,8 @@ def prove(source: Source, overrides: Sequence[Override] = ()) -> Document:
         HelixError: it is malformed, or is refused by a proof.
     """
     file, text, data = source.file, source.text, source.data
+    if is_gguf(file):
+        return load_model(file, overrides)
     if source.kind == "model":
         return validate_model(data, text, file, overrides).model
     if source.kind == "cluster":

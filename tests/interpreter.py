@@ -317,6 +317,8 @@ def frequencies(rotary: dict[str, Any], width: int, long: bool = False) -> Array
     if scaling["kind"] == "longrope":
         factors = np.array(scaling["long_factors" if long else "short_factors"], np.float32)
         return np.asarray(one / (factors * powers))
+    if scaling["kind"] == "proportional":
+        return np.where(np.arange(len(f)) < scaling["pairs"], f, np.float32(0)) / np.float32(scaling["factor"])
     if scaling["kind"] == "yarn":
         return _yarn(powers, scaling, rotary["theta"])
     factor = np.float32(scaling["factor"])
@@ -358,6 +360,11 @@ def _rotate_at(call: Call) -> list[Array]:
         positions = first[:, None] + call.start("seq", i) + np.arange(x.shape[1])
         made.append(np.concatenate([kept, _turned(call, x, positions)], axis=-1))
     return made
+
+
+def _scale_by(call: Call) -> list[Array]:
+    """Multiply by a number."""
+    return [call.inputs[0] * call.inputs[1][0]]
 
 
 def _scale_queries(call: Call) -> list[Array]:
@@ -689,12 +696,13 @@ def _route(call: Call) -> list[Array]:
     """
     x, weight, *biases = call.inputs
     router = {"scores": "softmax", "scale": 1.0, "sum_eps": 0.0, "least_sum": 0.0, "jitter": 0.0}
-    router |= call.op.get("router", {})
-    z = x @ weight
+    router = {"logits_scale": 1.0} | router | call.op.get("router", {})
+    scale = router["scale"] * biases.pop() if router.get("gate_scales") else router["scale"]
+    z = x @ weight * x.dtype.type(router["logits_scale"])
     if router.get("bias"):
         z = z + biases.pop(0)
     if router["scores"] == "sparse_mixer":
-        return [router["scale"] * _sparse_mixer(z, router["jitter"])]
+        return [scale * _sparse_mixer(z, router["jitter"])]
     s = _softmax(z) if router["scores"] == "softmax" else 1 / (1 + np.exp(-z))
     groups = router.get("groups")
     c = s if groups or router.get("choice_bias") else z
@@ -708,7 +716,7 @@ def _route(call: Call) -> list[Array]:
     gates = np.where(_first(c, call.op["top_k"]), s, 0)
     if call.op["renormalise"]:
         gates = gates / np.maximum(gates.sum(axis=-1, keepdims=True) + router["sum_eps"], router["least_sum"])
-    return [router["scale"] * gates]
+    return [scale * gates]
 
 
 def _softmax(z: Array) -> Array:
@@ -864,6 +872,7 @@ KINDS: dict[str, Callable[[Call], list[Array]]] = {
     "last_token": _last_token,
     "multiply": _multiply,
     "rotate_at": _rotate_at,
+    "scale_by": _scale_by,
     "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "expand": _expand,

@@ -68,11 +68,12 @@ def memory_sheet(plan: Plan, forecast: Forecast) -> object:
     work, layout = plan.workload, plan.layout
     sequences = -(-work.batch // layout.data)
     token = forecast.cache_nbytes / (sequences * work.positions)
+    kept = f" in {work.cache_dtype}" if work.cache_dtype else ""
     made = table("memory of the fullest device", ">bytes")
     stored = ", as they are stored" if dequantised(plan.model) is not plan.model else ""
     made.add_row(f"weights{stored}", human_bytes(forecast.weight_nbytes))
     made.add_row(
-        f"KV cache: {sequences:,} sequences x {work.positions:,} tokens x {human_bytes(round(token))}",
+        f"KV cache{kept}: {sequences:,} sequences x {work.positions:,} tokens x {human_bytes(round(token))}",
         human_bytes(forecast.cache_nbytes),
     )
     made.add_row("arenas of prefill and decode", human_bytes(arenas))

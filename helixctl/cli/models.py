@@ -1,22 +1,29 @@
-"""helixctl models: the published models that are known by name."""
+"""helixctl models: the published models that are known by name, and the families of those that are read."""
 
 from __future__ import annotations
 
+from textwrap import wrap
+from typing import Final
+
 import click
 
-from helixctl.cli.console import answers, table
+from helixctl.cli.console import answers, say, table
 from helixctl.dag.retype import dequantised
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import DTYPE_NBYTES, ModelDocument, ModelSpec
+from helixctl.spec.hugging_face import model_types
 from helixctl.spec.load import document_path, load_cluster, load_model
 from helixctl.spec.named_models import model_names
+
+_WIDTH: Final = 76  # of the list of families
 
 
 @click.command(name="models", short_help="List the models that have a name.")
 def command() -> None:
     """List the published models that MODEL may name: their config.json comes with helixctl.
 
-    A file or a folder of such a name comes first: it has the config of the weights that are in it.
+    A file or a folder of such a name comes first: it has the config of the weights that are in it. Behind them stand
+    the families whose config.json is read: what such a file may say in model_type.
     """
     out = answers()
     rows = table("name", ">layers", ">hidden", ">heads/kv", ">experts", ">parameters", "weights")
@@ -30,6 +37,9 @@ def command() -> None:
     out.print(rows)
     out.print()
     out.print("helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048")
+    out.print()
+    out.print("config.json files of these model_types are read:")
+    say([f"  {line}" for line in wrap(", ".join(model_types()), _WIDTH)])
 
 
 def _stored(model: ModelSpec) -> str:

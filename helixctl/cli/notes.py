@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from helixctl.dag.retype import dequantised
+from helixctl.dag.retype import as_run
 from helixctl.errors import one_line
 from helixctl.plan import Plan
 from helixctl.solve.proof import memory_nbytes as memory
@@ -50,8 +50,8 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
             f"{work.positions:,} tokens a sequence are beyond the {model.max_positions:,} positions of the model "
             "(max_position_embeddings): it computes them, but was not trained for them"
         )
-    if dequantised(model) is not model:
-        yield _of_a_run(plan)
+    if (run := as_run(plan)) is not plan:
+        yield _of_a_run(plan, run)
     free = device.memory - memory_nbytes
     if free < _LITTLE * device.memory:
         yield (
@@ -60,9 +60,11 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
         )
 
 
-def _of_a_run(plan: Plan) -> str:
-    """What a run of a plan with quantised weights takes: it has them in the dtype of the computation."""
-    model = dequantised(plan.model)
-    needed, device = memory(Plan.sketch(model, plan.cluster, plan.workload, plan.layout)), plan.cluster.device
-    text = f"helixctl run dequantises weights to {model.dtype} on loading: it takes {human_bytes(needed)} a device"
+def _of_a_run(plan: Plan, run: Plan) -> str:
+    """What a run takes of a plan with quantised weights or cache: it has them in the dtype of the computation."""
+    needed, device = memory(run), plan.cluster.device
+    what = f"dequantises weights to {run.model.dtype} on loading"
+    if run.model is plan.model:
+        what = f"has the KV cache in {run.model.dtype}"
+    text = f"helixctl run {what}: it takes {human_bytes(needed)} a device"
     return text if needed <= device.available else f"{text}, more than there is; engines run them as they are stored"

@@ -99,9 +99,10 @@ def command(
 ) -> None:
     """Solve for an n x m partition (n head groups of m slices) of MODEL on CLUSTER.
 
-    MODEL and CLUSTER are spec files. MODEL may also be the config.json of a Hugging Face model, its folder, or a name
-    (helixctl models lists them); CLUSTER a name such as h100:2x8, 2 hosts of 8 H100 (helixctl clusters). The space of
-    layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts, placement on hosts.
+    MODEL and CLUSTER are spec files. MODEL may also be the config.json of a Hugging Face model, its folder, a GGUF
+    file, or a name (helixctl models lists them); CLUSTER a name such as h100:2x8, 2 hosts of 8 H100 (helixctl
+    clusters). The space of layouts is searched: head groups, slices, replicas, pipeline stages, microbatches, experts,
+    placement on hosts.
     --layout fixes axes, such as groups=8,pipeline=2,combine=reduce,microbatches=4, and leaves the rest to the search;
     --groups and --slices fix these two. --plain keeps every axis that is not fixed at its default, and searches n x m
     alone: --plain --groups 4 --slices 4 is the paper's 4 x 4. A layout that leaves no choice is not compared.

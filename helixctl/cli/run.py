@@ -15,7 +15,7 @@ import click
 
 from helixctl.api import validate
 from helixctl.cli.config_of_weights import check_config
-from helixctl.cli.console import answers, progress
+from helixctl.cli.console import answers, messages, progress
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measured_trace import write_trace
@@ -23,7 +23,7 @@ from helixctl.cli.measurements import print_comparison, print_report, print_verd
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
 from helixctl.dag import Dag
-from helixctl.dag.retype import dequantised, retyped
+from helixctl.dag.retype import as_run, retyped
 from helixctl.errors import HelixError, fail
 from helixctl.output import write_output
 from helixctl.plan import Plan
@@ -60,7 +60,9 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
 @click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
 @click.option(
-    "--weights", metavar="FILE|FOLDER", help="Weights: a Hugging Face folder, or a file as in docs/formats.md."
+    "--weights",
+    metavar="FILE|FOLDER",
+    help="Weights: a Hugging Face folder, a GGUF file, or a file as in docs/formats.md.",
 )
 @click.option(
     "--weights-prefix",
@@ -143,7 +145,7 @@ def command(
     if dry_run:
         _dry_run(out, documents, dtype, device, drawing)
         return 0
-    loaded, of_plans = _read(documents, drawing)
+    loaded, of_plans = _read(documents, drawing, dtype)
     _check_tokens(documents, loaded)
     if steps := _steps(documents, loaded, dtype):
         plans = [its[0].plan for its in steps]
@@ -285,15 +287,25 @@ def _check_tokens(documents: Sequence[str], loaded: Sequence[Plan | Dag]) -> Non
             raise fail("HX509", message, hint)
 
 
+def _say_what_is_held(loaded: Sequence[Plan | Dag], dtype: Any) -> None:
+    """Say that a run holds in the dtype of the computation what a plan counts as it is stored."""
+    plans = [its.plan if isinstance(its, Dag) else its for its in loaded]
+    runs = [as_run(plan, dtype) for plan in plans if as_run(plan) is not plan]
+    for held in dict.fromkeys(run.model.dtype for run in runs):
+        counted_as = "quantised weights and caches are counted by the plan as they are stored"
+        messages().print(f"note: {counted_as}; this run has them in {held}", markup=False)
+
+
 def _check_graph(device: str, *, wanted: bool | None) -> None:
     if wanted and device != "cuda":
         raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
 
 
-def _read(documents: Sequence[str], drawing: Drawing) -> tuple[list[Plan | Dag], tuple[str | None, ...]]:
+def _read(documents: Sequence[str], drawing: Drawing, dtype: Any) -> tuple[list[Plan | Dag], tuple[str | None, ...]]:
     """What is to run, tokens chosen as the options say; and of each how its file says it, where that is otherwise."""
     read = [load_planned(document) for document in documents]
     loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
+    _say_what_is_held(loaded, dtype)
     return loaded, tuple(replaced(before, its) for before, its in zip(read, loaded, strict=True))
 
 
@@ -311,9 +323,9 @@ def _typed(dag: Dag, dtype: Any) -> Dag:
     if typed is dag:
         return dag
     findings = validate(typed)
-    if dequantised(dag.plan.model) is not dag.plan.model:
+    if as_run(dag.plan) is not dag.plan:
         hint = (
-            f"a run holds quantised weights in {typed.plan.model.dtype}: use more devices, or an engine that does not"
+            f"a run holds weights and cache in {typed.plan.model.dtype}: use more devices, or an engine that does not"
         )
         findings = tuple(replace(found, hint=hint) if found.code == "HX410" else found for found in findings)
     if findings:
@@ -343,18 +355,17 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
         planned = redrawn(load_planned(document), document, drawing)
         _check_tokens([document], [planned])
         if isinstance(planned, Plan) and about(planned) > MANY_TASKS:
-            typed = dequantised(planned.model).model_copy(update={"dtype": dtype or planned.model.dtype})
-            found = prove_lowered(Plan.of(typed, planned.cluster, planned.workload, planned.layout), document)
+            found = prove_lowered(as_run(planned, dtype), document)
             size = counted(planned)
             proved = f"proved on {found.part}: the others are copies of these"
         else:
             dag = _dag(planned, document, dtype)
             size = Size(len(dag.tasks), len(dag.order[0]), len({t.ranks for t in dag.tasks if t.is_collective}))
             proved = "proved"
-        plan = planned.plan if isinstance(planned, Dag) else planned
+        plan = as_run(planned.plan if isinstance(planned, Dag) else planned, dtype)
         plans.append(plan)
         where = f"{plan.layout.devices} ranks on {device or plan.cluster.device.kind}"
-        texts.append(f"{plan.model.name}, layout {plan.layout}, {dtype or plan.model.dtype}: {where}")
+        texts.append(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {where}")
         texts.append(f"{plan.workload}")
         texts.append(f"{size.tasks} tasks, {size.of_rank_0} a step on rank 0, {size.groups} process groups; {proved}")
     _check_ranks(documents, plans)

@@ -44,6 +44,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -107,7 +108,7 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
             cost = device.elementwise(task.kind, task.nbytes)
-        case ScaleQueries():
+        case ScaleBy() | ScaleQueries():
             cost = device.elementwise(task.kind, task.nbytes)
         case TokenGate():
             cost = device.elementwise(task.kind, task.nbytes)
@@ -159,7 +160,8 @@ def _over_a_cache(dag: Dag, task: Task, op: CachedAttention | PartialAttention, 
     if _composed(op, queries, values, device):
         return device.composed(queries, values.shape[-1], task.flops, capped=op.soft_cap is not None)
     once = k.id == values.id
-    cost = device.cached_attention(queries, held, values, width, task.flops, task.nbytes, once=once)
+    kept = held_nbytes(k, dag.tensor) / max(1, k.nbytes)
+    cost = device.cached_attention(queries, held, values, width, task.flops, task.nbytes, once=once, kept=kept)
     if not device.cuda or reaches_back(op) is None:
         return cost
     row = (k.nbytes + values.nbytes) // (k.shape[1] * k.shape[3])  # of one position of all sequences
@@ -185,7 +187,7 @@ def _choice(dag: Dag, task: Task, op: Select | CachedSelect | PartialSelect, dev
     """
     inputs = [dag.value[v] for v in task.inputs]
     (batch, rows, heads, width), k = inputs[0].shape, inputs[1]
-    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * k.shape[1] * k.shape[3]
+    pairs = scored_pairs(op, inputs, dag.tensor) if isinstance(op, Select) else rows * prod(k.shape[1:4])
     share = device.matmul_share if device.cuda else c.CPU_MATMUL_SHARE
     arithmetic = 2 * batch * pairs * heads * width / (device.peak.value * share.value)
     wide = max(_WIDE_NBYTES, DTYPE_NBYTES[device.dtype])
@@ -216,11 +218,11 @@ def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttenti
     inputs = [dag.value[v] for v in task.inputs]
     (queries, k, values), top_k = inputs[:3], op.top_k or 1
     batch, rows, heads, width = queries.shape
-    positions, once = k.shape[1] * k.shape[3], k.id == values.id
+    positions, once = prod(k.shape[1:4]), k.id == values.id
     if rows * top_k >= positions:
         dense = 2 * batch * heads * rows * positions * (width + values.shape[-1])
         cost = device.cached_attention(queries, positions, values, width, dense, task.nbytes, once=once)
-        masked = _masks(batch * rows * positions * heads, device)
+        masked = _masks(batch * rows * positions * heads // k.shape[4], device)
         copied = device.elementwise("copy", 2 * (k.nbytes if once else k.nbytes + values.nbytes))
         return Cost(cost.seconds + masked.seconds + copied.seconds, (*cost.origins, *masked.origins))
     cost = device.decode(batch, heads, k.shape[4], (width, values.shape[-1]), top_k, once=once)
@@ -299,8 +301,8 @@ _PASSES_OVER_A_MASK = 4
 
 def _steps_of_a_route(router: RouterSpec) -> int:
     """Kernels that make the gates from the logits."""
-    scored = router.scores != "softmax" or router.choice_bias or router.groups is not None
-    added = router.bias + router.choice_bias + (router.scale != 1)
+    scored = router.scores != "softmax" or router.choice_bias or router.gate_scales or router.groups is not None
+    added = router.bias + router.choice_bias + router.gate_scales + (router.scale != 1) + (router.logits_scale != 1)
     twice = _STEPS_OF_A_ROUTE if router.scores == "sparse_mixer" else 0
     return _STEPS_OF_A_ROUTE + added + twice + scored * _STEPS_OF_SCORES + bool(router.groups) * _STEPS_OF_GROUPS
 
@@ -563,11 +565,20 @@ class _Device:
         return self.elementwise("add", nbytes + _PASSES_OVER_KEYS * keys * _KEY_NBYTES)
 
     def cached_attention(
-        self, queries: Value, keys: int, values: Value, width: int, flops: int, nbytes: int, *, once: bool
+        self,
+        queries: Value,
+        keys: int,
+        values: Value,
+        width: int,
+        flops: int,
+        nbytes: int,
+        *,
+        once: bool,
+        kept: float = 1.0,
     ) -> Cost:
         """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
 
-        ``once``: the keys are the values.
+        ``once``: the keys are the values. ``kept``: bytes of the cache to those that it would have in the dtype.
 
         A few rows read the cache and compute little; many are computed as ``attention`` is.
         """
@@ -576,7 +587,7 @@ class _Device:
             return self.attention(queries, keys, width, values.shape[-1], flops, nbytes)
         parts = head_dim // width
         widths = (width, values.shape[-1] // parts)
-        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows, once=once)
+        return self.decode(batch, heads * parts, values.shape[4] * parts, widths, keys, rows, once=once, kept=kept)
 
     def decode(
         self,
@@ -588,17 +599,19 @@ class _Device:
         queries: int = 1,
         *,
         once: bool = False,
+        kept: float = 1.0,
     ) -> Cost:
         """Attention of a few new tokens of every sequence over a cache; ``decode_attention_cost`` has the parameters.
 
-        ``widths``: dims of a softmax, of queries and keys, and of values. ``once``: the keys are the values.
+        ``widths``: dims of a softmax, of queries and keys, and of values. ``once``: the keys are the values. ``kept``:
+        bytes of the cache to those that it would have in the dtype.
 
         The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
         Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
         where there are too few of them to keep all SMs busy, the memory is not.
         """
         width = widths[0]
-        cached = batch * kv_heads * keys * (width if once else sum(widths)) * DTYPE_NBYTES[self.dtype]
+        cached = int(kept * batch * kv_heads * keys * (width if once else sum(widths)) * DTYPE_NBYTES[self.dtype])
         share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
         arithmetic = 2 * batch * heads * queries * keys * sum(widths) / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None

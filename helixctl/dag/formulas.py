@@ -39,6 +39,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SendReceive,
@@ -102,6 +103,7 @@ def flops(  # noqa: C901, PLR0911, PLR0912  one a kind
             | Multiply()
             | Add()
             | Scale()
+            | ScaleBy()
             | ScaleQueries()
         ):
             return _PER_ELEMENT.get(type(op), 1) * sum(y.numel for y in outputs)
@@ -211,7 +213,7 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case CachedAttention() | PartialAttention():
             q, k, v, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
-            caches = {x.id: x.nbytes for x in (k, v)}  # one alone may be both
+            caches = {x.id: held_nbytes(x, tensors) for x in (k, v)}  # one alone may be both
             keys = min(positions, cached_keys(op, inputs, tensors))
             if op.top_k is not None:  # of several lanes one may have all of them
                 keys = min(keys, q.shape[1] * op.top_k)
@@ -226,17 +228,20 @@ def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
         case Expand():
             x, *others = inputs
             positions = math.prod(x.shape[1:4])
-            moved = (x.nbytes + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
+            moved = (
+                (held_nbytes(x, tensors) + sum(y.nbytes for y in outputs)) // positions * expanded_keys(inputs, tensors)
+            )
             return moved + sum(held_nbytes(v, tensors) for v in others)
         case CachedSelect() | PartialSelect():
             q, k, *others = inputs
             positions = k.shape[1] * k.shape[2] * k.shape[3]
-            read = k.nbytes // positions * min(positions, scored_keys(inputs, tensors))
+            read = held_nbytes(k, tensors) // positions * min(positions, scored_keys(inputs, tensors))
             return q.nbytes + read + sum(x.nbytes for x in (*others, *outputs))
         case CacheWrite():
             *kept, length, count = inputs
             news, cache = sum(new.nbytes for new in kept[: len(kept) // 2]), kept[-1]
-            written = -(-news * cache.shape[2] // tensors[cache.tensor].shape[2])
+            kept_in = held_nbytes(cache, tensors), max(1, cache.nbytes)
+            written = -(-news * cache.shape[2] * kept_in[0] // (tensors[cache.tensor].shape[2] * kept_in[1]))
             return news + written + length.nbytes + count.nbytes
         case Narrow():
             return 2 * outputs[0].nbytes

@@ -39,6 +39,7 @@ from helixctl.dag.ops import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     SquareSums,
     TokenGate,
@@ -66,7 +67,7 @@ SEED = "seed"  # of the random numbers of every sequence, where tokens are drawn
 TOKEN = "token"  # noqa: S105  the next of every sequence
 _POSITION = ("key_cycle", "key_lane", "key_offset")
 # Of an attention: softmax_width, causal, window, chunk, scale and soft_cap.
-Scores = tuple[int, bool, int | None, int | None, float | None, float | None]
+Scores = tuple[int, bool, int | None, int | None, float | None, float | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,13 @@ def hidden_states(model: ModelSpec, layer: int) -> str:
     return "output" if layer == model.layers and not model.vocabulary else f"l{layer - 1}.output"
 
 
+def entering(function: Function, model: ModelSpec, layer: int) -> tuple[str, ...]:
+    """What a layer reads of those before it: the residual stream, and a choice of keys that it shares."""
+    names = [name for equation in function.layers[layer] for name in equation.inputs]
+    made = [name for name in names if name in function.defining and function.defining[name].layer < layer]
+    return tuple(dict.fromkeys([hidden_states(model, layer), *made]))
+
+
 def input_of(model: ModelSpec) -> str:
     """The tensor that enters the first layer, or its embedding; a step may be given ``length`` besides."""
     return "input_ids" if model.vocabulary else "input"
@@ -194,10 +202,11 @@ class _Equations:
         init: tuple[float, float] | None = None,
         following: str | None = None,
         inputs: tuple[str, ...] = (),
+        storage: Storage | None = None,
     ) -> str:
         """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
         spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
-        storage = Storage.of(spec, inputs) if spec else None
+        storage = Storage.of(spec, inputs) if spec else storage
         self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
         return name
 
@@ -226,7 +235,13 @@ class _Equations:
     @property
     def qkv(self) -> dict[str, tuple[str, str]]:
         """The dims of queries, keys and values beside those of tokens."""
-        return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in "qkv"}
+        names = "qkv" if self.block.attention.values == "own" else "qk"
+        return {n: ("head" if n == "q" else "kv_head", "head_dim" if n != "v" else self.heads[1]) for n in names}
+
+    @property
+    def value(self) -> tuple[str, str]:
+        """The dims of values."""
+        return ("kv_head", self.heads[1])
 
     @property
     def heads(self) -> tuple[str, str]:
@@ -245,15 +260,17 @@ class _Equations:
 
     def rotation(self, rotary: RotarySpec, last: int | None = None) -> Rotate | RotateAt:
         """A rotation of the step; ``last``: of the last so many dims of every head."""
-        long = rotary.is_long(self.step.positions if self.cached else self.step.seq_len)
-        return (RotateAt if self.cached else Rotate)(rotary, long, last)
+        positions = self.step.positions if self.cached else self.step.seq_len
+        dims = rotary.dims or last or self.block.attention.head_dim
+        op = RotateAt if self.cached else Rotate
+        return op(rotary.resolved(dims, positions), rotary.is_long(positions), last)
 
     @property
     def scores(self) -> Scores:
         """The attributes of the attention of a layer; what masks no key of any sequence is none of them."""
         spec, positions = self.block.attention, max(self.step.seq_len, self.step.positions)
         window, chunk = (n if n is not None and n < positions else None for n in (spec.sliding_window, spec.chunk))
-        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap
+        return spec.softmax_width, spec.causal, window, chunk, spec.scale, spec.soft_cap, self.top_k
 
     @property
     def top_k(self) -> int | None:
@@ -264,6 +281,11 @@ class _Equations:
     def cached(self) -> bool:
         """Whether new tokens attend to a cache."""
         return self.step.cached is not None
+
+    @property
+    def kept(self) -> Storage | None:
+        """How a cache is stored, where that is not in the model's dtype."""
+        return Storage(self.step.cache_dtype, ()) if self.step.cache_dtype else None
 
     def count(self, name: str, number: int) -> str:
         """An input with a number of every sequence, which it is where no other numbers are given."""
@@ -319,7 +341,11 @@ class _Equations:
         self.define(i, "project.add", Add(self.multipliers.residual), (x, projection), residual)
         down = self.feed_forward(i, p, read if model.side_by_side else residual)
         self.tensor(y, "output" if y == output_of(model) else "activation", _HIDDEN)
-        self.define(i, "feed_forward.add", Add(self.multipliers.residual), (residual, down), y)
+        made = self.activation(p + "unscaled_output", "hidden") if model.layer_scale else y
+        self.define(i, "feed_forward.add", Add(self.multipliers.residual), (residual, down), made)
+        if made != y:
+            scale = self.tensor(p + "w_layer_scale", "weight", ("one",), (1.0, 0.125))
+            self.define(i, "feed_forward.scale", ScaleBy(), (made, scale), y)
 
     def normed_before(self, i: int, task: str, x: str, norm: tuple[str, ...], out: str) -> str:
         """What a block reads: normalised, or as it is where no norm comes before the block."""
@@ -380,12 +406,16 @@ class _Equations:
     ) -> str:
         """What attention makes of what it reads, with keys and values that are products of it."""
         spec = self.block.attention
-        q, k, v = (self.activation(p + n, *dims) for n, dims in self.qkv.items())
-        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), q, k, v)
+        made = [self.activation(p + n, *dims) for n, dims in self.qkv.items()]
+        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), *made)
         if biases:
-            unbiased = (q, k, v)
-            q, k, v = (self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items())
-            self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), q, k, v)
+            unbiased, made = made, [self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items()]
+            self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), *made)
+        q, k, v = made[0], made[1], made[-1]  # where values are the keys there is no third
+        if spec.value_norm:
+            raw, v = v, self.activation(p + "v_normed", *self.value)
+            norm = Norm(self.model.norm.function, self.heads[1], self.model.norm.eps)
+            self.define(i, "attend.v_norm", norm, (raw,), v)
         if spec.qk_norm:
             q, k = self.normed_heads(i, p, q, k, norms)
         if spec.rotary:
@@ -395,7 +425,7 @@ class _Equations:
             self.define(i, "attend.rotate", op, unrotated, q, k)
         q = self.scaled_queries(i, p, q)
         if spec.value_scale != 1:
-            unscaled, v = v, self.activation(p + "v_scaled", *self.qkv["v"])
+            unscaled, v = v, self.activation(p + "v_scaled", *self.value)
             self.define(i, "attend.value_scale", Scale(spec.value_scale), (unscaled,), v)
         if self.cached:
             return self.cached_attention(i, p, (q, k, v), sinks)
@@ -432,13 +462,13 @@ class _Equations:
     def cached_attention(self, i: int, p: str, qkv: tuple[str, str, str], sinks: tuple[str, ...]) -> str:
         """Keys and values go into the cache, and queries attend to it; to each lane alone where there are several."""
         q, k, v = qkv
-        inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.qkv["v"])}), *self.lengths)
+        inputs = (q, *self.add_cache(i, p, {"k": (k, self.qkv["k"]), "v": (v, self.value)}), *self.lengths)
         return self.attend_cache(i, p, inputs, self.scores, sinks)
 
     def attend_cache(self, i: int, p: str, inputs: tuple[str, ...], scores: Scores, sinks: tuple[str, ...] = ()) -> str:
-        """Attention of queries over keys and values of all positions: of each lane alone where there are several."""
+        """Attention of queries over keys and values of all positions, or of each lane alone."""
         spec = self.block.attention
-        if self.step.lanes == 1:
+        if not self.step.attends_to_lanes:
             attention = self.activation(p + "attention", *self.heads)
             self.define(i, "attend", CachedAttention(*scores), (*inputs, *sinks), attention)
             return attention
@@ -455,9 +485,11 @@ class _Equations:
         caches, cached = [], []
         for name, (_, dims) in kept.items():
             where = ("batch", *_POSITION, *dims)
-            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), f"{p}{name}_cached"))
+            following = f"{p}{name}_cached"
+            caches.append(self.tensor(f"{p}{name}_cache", "state", where, (0.0, 1.0), following, storage=self.kept))
         for name, (_, dims) in kept.items():
-            cached.append(self.of_positions(f"{p}{name}_cached", *dims))
+            where = ("batch", *_POSITION, *dims)
+            cached.append(self.tensor(f"{p}{name}_cached", "activation", where, storage=self.kept))
         news = [new for new, _ in kept.values()]
         self.define(i, "attend.cache", CacheWrite(), (*news, *caches, *self.lengths), *cached)
         return tuple(cached)
@@ -542,17 +574,25 @@ class _Equations:
         shared_weights = self.network_weights(p, "shared_ffn", "shared_") if shared else None
         scored = shared is not None and shared.scored
         score = [self.weight(p + "w_shared_score", ("hidden",), ("hidden",))] if scored else []
+        scales = [self.tensor(p + "w_gate_scales", "weight", ("expert",), (1.0, 0.125))] if router.gate_scales else []
+        apart = experts.norms == "apart"
+        own = {n: self.norm_weights(f"{p}{n}_norm") for n in ("router", "experts") if apart}
 
-        x = self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        stream, x = x, self.normed_before(i, "feed_forward.norm", x, norm, p + "feed_forward_in")
+        read = {n: self.normed_before(i, f"feed_forward.{n}_norm", stream, w, f"{p}{n}_in") for n, w in own.items()}
+        routed, mixed = read.get("router", x), read.get("experts", x)
         gates = self.activation(p + "gates", "expert")
         route = Route(experts.top_k, experts.renormalise, router)
-        self.define(i, "feed_forward.route", route, (x, w_router, *b_router, *b_choice), gates)
+        self.define(i, "feed_forward.route", route, (routed, w_router, *b_router, *b_choice, *scales), gates)
         made = self.activation(p + ("routed" if shared else "down"), "hidden")
         mixture = Experts(spec.activation, experts.top_k, spec.clamp, experts.gates_on)
-        self.define(i, "feed_forward.experts", mixture, (x, gates, w_up, w_down, *w_gate, *biases), made)
+        self.define(i, "feed_forward.experts", mixture, (mixed, gates, w_up, w_down, *w_gate, *biases), made)
         if shared is None or shared_weights is None:
             return made
         beside = self.network(i, p, x, shared_weights, shared, score)
+        if apart:
+            made = self.normed_after(i, "feed_forward.routed_norm", made, p + "experts_post_norm")
+            beside = self.normed_after(i, "feed_forward.shared_norm", beside, p + "shared_post_norm")
         down = self.activation(p + "down", "hidden")
         self.define(i, "feed_forward.together", Add(), (made, beside), down)
         return down

@@ -90,7 +90,7 @@ def attend(f: _Equations, i: int, p: str, normed: str, latent: LatentSpec) -> st
         cached, index_k = f.add_cache(i, p, kept | {"index_k": (index_k, sparse.KEY)})
         indexed = index_q, index_k, factor
     if f.step.expanded:
-        return _expanded_cache(f, i, p, queries, cached)
+        return _expanded_cache(f, i, p, queries, cached, indexed)
     return _absorbed(f, i, p, queries, cached, indexed)
 
 
@@ -117,12 +117,13 @@ def _expanded(
     return attention
 
 
-def _expanded_cache(f: _Equations, i: int, p: str, q: str, cached: str) -> str:
+def _expanded_cache(f: _Equations, i: int, p: str, q: str, cached: str, indexed: tuple[str, str, str] | None) -> str:
     """Keys and values of every head, of all positions that the cache holds."""
     spec = f.block.attention
     k, v = f.of_positions(p + "k_expanded", *_QUERY), f.of_positions(p + "v_expanded", *f.heads)
     f.define(i, "attend.expand", Expand(), (cached, p + "w_k", p + "w_v", *f.lengths), k, v)
-    return f.attend_cache(i, p, (q, k, v, *f.lengths), (spec.head_dim, spec.causal, None, None, spec.scale, None))
+    scores = (spec.head_dim, spec.causal, None, None, spec.scale, None, f.top_k)
+    return f.attend_cache(i, p, (q, k, v, *f.lengths, *_selected(f, i, p, indexed)), scores)
 
 
 def _absorbed(f: _Equations, i: int, p: str, q: str, cached: str, indexed: tuple[str, str, str] | None) -> str:
@@ -133,7 +134,7 @@ def _absorbed(f: _Equations, i: int, p: str, q: str, cached: str, indexed: tuple
     f.define(i, "attend.absorb", HeadLinear("nope_dim", rest=True), (q, p + "w_k"), absorbed)
     inputs = (absorbed, cached, cached, *f.lengths, *_selected(f, i, p, indexed))
     attention = f.activation(p + "attention", *f.heads)
-    if f.step.lanes == 1:
+    if not f.step.attends_to_lanes:
         attended = f.activation(p + "attention_latent", "head", _SCORE)
         f.define(i, "attend", CachedAttention(*how, scale=scale, top_k=f.top_k), inputs, attended)
         f.define(i, "attend.values", HeadLinear("kv_rank"), (attended, p + "w_v"), attention)

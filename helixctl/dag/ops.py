@@ -382,8 +382,8 @@ class Route:
     """Gates of every token: scores, kept for its ``top_k`` best experts, zero for all others.
 
     Inputs: x (batch, seq, hidden), weight (hidden, expert), bias (expert) where ``router`` has one, choice_bias
-    (expert) where it has one. Of equal numbers the lower expert is the better. A softmax is over the ``top_k``
-    (``renormalise``), or else over all experts.
+    (expert) where it has one, gate_scales (expert) where it has some. Of equal numbers the lower expert is the better.
+    A softmax is over the ``top_k`` (``renormalise``), or else over all experts.
     """
 
     kind: Literal["route"] = field(default="route", kw_only=True)
@@ -439,6 +439,13 @@ class Scale:
     kind: Literal["scale"] = field(default="scale", kw_only=True)
     multiplier: Factor = 1.0
     cap: Annotated[float | None, _unless(None)] = None
+
+
+@_op
+class ScaleBy:
+    """The product of a value with a learned number. Inputs: x, weight (one). Output: as x."""
+
+    kind: Literal["scale_by"] = field(default="scale_by", kw_only=True)
 
 
 @_op
@@ -587,6 +594,7 @@ Op = Annotated[
     | LastToken
     | RotateAt
     | ScaleQueries
+    | ScaleBy
     | CacheWrite
     | Expand
     | CachedAttention

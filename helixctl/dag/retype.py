@@ -14,19 +14,16 @@ from helixctl.spec.model import MAIN
 
 
 def retyped(dag: Dag, dtype: Dtype | None = None) -> Dag:
-    """The dag of the same plan as it runs: all weights in the dtype of the computation, which may be another.
+    """The dag of the same plan as it runs: weights and cache in the dtype of the computation, which may be another.
 
     Args:
         dag: free of deadlock.
         dtype: in which to compute; None: the model's.
     """
-    model = dag.plan.model
-    dtype = dtype or model.dtype
-    held = dequantised(model)
-    if dtype == model.dtype and held is model:
+    plan = as_run(dag.plan, dtype)
+    if plan is dag.plan:
         return dag
-    old = dag.plan
-    plan = Plan.of(held.model_copy(update={"dtype": dtype}), old.cluster, old.workload, old.layout)
+    dtype = plan.model.dtype
     dag = replace(dag, tensors=tuple(replace(t, storage=None) for t in dag.tensors))
     values: dict[str, Value] = {v.id: replace(v, dtype=dag.tensor[v.tensor].given_dtype(dtype)) for v in dag.values}
     moved: dict[str, int] = {}
@@ -43,6 +40,21 @@ def retyped(dag: Dag, dtype: Dtype | None = None) -> Dag:
         moved[task.id] = nbytes(task.op, len(task.ranks), ins, outs, dag.tensor)
     tasks = tuple(replace(task, nbytes=moved[task.id]) for task in dag.tasks)
     return replace(dag, plan=plan, plan_digest=plan.digest, values=tuple(values.values()), tasks=tasks)
+
+
+def as_run(plan: Plan, dtype: Dtype | None = None) -> Plan:
+    """The plan of what is run for a plan: the plan itself where nothing of it is stored in other numbers.
+
+    Args:
+        plan: as it was made.
+        dtype: in which to compute; None: the model's.
+    """
+    model = dequantised(plan.model)
+    if dtype not in {None, model.dtype}:
+        model = model.model_copy(update={"dtype": dtype})
+    if model is plan.model and plan.workload.cache_dtype is None:
+        return plan
+    return Plan.of(model, plan.cluster, plan.workload.model_copy(update={"cache_dtype": None}), plan.layout)
 
 
 def dequantised(model: ModelSpec) -> ModelSpec:

@@ -61,7 +61,7 @@ def select(f: _Equations, i: int, p: str, indexed: tuple[str, str, str], sparse:
         f.define(i, "attend.select", Select(*how), indexed, chosen)
         return chosen
     inputs = (*indexed, *f.lengths)
-    if f.step.lanes == 1:
+    if not f.step.attends_to_lanes:
         f.define(i, "attend.select", CachedSelect(*how), inputs, chosen)
         return chosen
     best = [

@@ -23,7 +23,7 @@ _EACH = "expert"  # every expert has a matrix of its own
 class Storage:
     """How a weight is stored: its spec (``StoredSpec``), and which of its dims are inputs of the product.
 
-    The other dims are outputs, or the experts, each of which has a matrix of its own.
+    The other dims are outputs, or the experts, each of which has a matrix of its own. A cache has no inputs.
     """
 
     number: StoredNumber
@@ -62,6 +62,6 @@ class Storage:
 
 
 def held_nbytes(value: Value, tensors: Mapping[str, Tensor]) -> int:
-    """Bytes that a value takes where it lies: of a quantised weight as it is stored, of all else those of its dtype."""
+    """Bytes that a value takes where it lies: of a quantised weight or cache as it is stored, else of its dtype."""
     tensor = tensors[value.tensor]
     return value.nbytes if tensor.storage is None else tensor.storage.nbytes(tensor.dims, value.shape)

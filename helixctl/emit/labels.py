@@ -26,6 +26,7 @@ _SHORT_KINDS: Final = {
     "all_gather": "gather",
     "all_reduce": "reduce",
     "rotate_at": "rotate",
+    "scale_by": "scale",
     "scale_queries": "scale",
     "cached_attention": "attend",
     "partial_attention": "attend",

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from helixctl.dag import Add, AllGather, AllToAll, Broadcast, Dag, Level, Narrow, Op, Packed, SendReceive, Task, Value
 from helixctl.dag.formulas import flops, nbytes
-from helixctl.dag.function import TOKEN, Equation, function_of, hidden_states
+from helixctl.dag.function import TOKEN, Equation, entering, function_of
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
@@ -263,10 +263,8 @@ class Builder:
         """
         first = self.layout.layers(self.stage, self.model)[0]
         stage = self.stage - (self.stage > 0 and layer == first)
-        stream, defining = hidden_states(self.model, layer), self.function.defining
-        names = [name for equation in self.function.layers[layer] for name in equation.inputs if name in defining]
-        for tensor in dict.fromkeys([stream, *[name for name in names if defining[name].layer < layer]]):
-            read, op = self.shares.of(tensor).read, defining[tensor].op
+        for tensor in entering(self.function, self.model, layer):
+            read, op = self.shares.of(tensor).read, self.function.defining[tensor].op
             for rank in self._lowered(self.layout.team(stage, self.replica)):
                 region = self._region(tensor, self.cut(read, rank))
                 dtype = made_dtype(op, 0, self.model.dtype, self._partial_dtype, partial=False)

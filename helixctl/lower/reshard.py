@@ -20,7 +20,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter, SendReceive
-from helixctl.dag.function import TOKEN, hidden_states, input_of
+from helixctl.dag.function import TOKEN, entering, hidden_states, input_of
 from helixctl.dag.levels import level_moved
 from helixctl.lower.builder import Builder, Moved
 from helixctl.plan import Layout
@@ -140,11 +140,16 @@ def distribute_input(b: Builder) -> None:
 
 
 def receive(b: Builder, layer: int) -> None:
-    """Ahead of a stage's first layer every rank of the stage before sends what it holds to its counterpart."""
-    tensor = hidden_states(b.model, layer)
-    before, read = b.layout.team(b.stage - 1, b.replica), b.shares.of(tensor).read
-    for index, ends in enumerate(zip(before, b.team, strict=True)):
-        b.collective(layer, "transfer", f"send.{index}", SendReceive(), ends, tensor, "received", partial(b.cut, read))
+    """Ahead of a stage's first layer every rank of the stage before sends what it holds to its counterpart.
+
+    That is the residual stream, and where the layer shares a choice of keys that too.
+    """
+    before = b.layout.team(b.stage - 1, b.replica)
+    for tensor in entering(b.function, b.model, layer):
+        stream = tensor == hidden_states(b.model, layer)
+        name, cut = "send" if stream else f"send_{kind_of(tensor)}", partial(b.cut, b.shares.of(tensor).read)
+        for index, ends in enumerate(zip(before, b.team, strict=True)):
+            b.collective(layer, "transfer", f"{name}.{index}", SendReceive(), ends, tensor, "received", cut)
 
 
 def spread_tokens(b: Builder) -> None:
@@ -167,6 +172,7 @@ _NAMES: Final = {
     "narrow": ("narrow", "shard"),
 }
 _OF_THE_HEAD: Final = {"best_logit": "best_logit", "best_token": "best_token", "logits": "all_logits"}
+_OF_EXPERTS: Final = {"routed", "shared_down", "experts_in", "router_in"}  # beside another that moves likewise
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
@@ -189,5 +195,8 @@ def _named(  # noqa: PLR0911  one case a level
             return move.axis, _OF_A_PART[move.axis] if move.axis == first else "full"
         case "project" if kind == "attention":
             return "return", "sliced"
+        case _ if kind in _OF_EXPERTS:
+            name, stage = _NAMES[move.op.kind]
+            return f"{name}_{kind}", stage
         case _:
             return _NAMES[move.op.kind]

@@ -42,6 +42,7 @@ _IN_WORDS: Final = (
     "key_block",
     "stages",
     "latent_prefill",
+    "key_prefill",
     "combine",
     "gather_order",
     "reduction_dtype",
@@ -80,6 +81,8 @@ class Layout(Spec):
             rows as devices, else of the sequences.
         key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
         stages: layers of each stage, ``10-11-11``; None: as even as can be, the first stages one more.
+        key_prefill: what the slices of a group share in prefill, where they share the cache by positions (slicing key).
+            key: positions, as in decoding; query: query rows, each slice attending to the positions of all.
         latent_prefill: how latent attention prefills. absorbed: over the latents of the cache, as it decodes; expanded:
             over keys and values of every head, which each chunk makes of all latents that the cache holds.
     """
@@ -100,6 +103,7 @@ class Layout(Spec):
     key_block: Count = added(16)
     stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
     latent_prefill: Literal["absorbed", "expanded"] = added("absorbed")
+    key_prefill: Literal["key", "query"] = added("key")
 
     @field_validator("placement")
     @classmethod
@@ -119,6 +123,7 @@ class Layout(Spec):
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""
         texts = {
             "experts": f"experts {self.experts} x {self.partitions // self.experts}",
+            "key_prefill": f"prefill by {self.key_prefill} rows",
             "latent_prefill": f"{self.latent_prefill} prefill",
             "combine": self.combine,
             "gather_order": self.gather_order,
@@ -269,8 +274,8 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     if model.vocabulary and model.vocabulary.size < layout.partitions:
         reasons.append(f"{layout.partitions} partitions for a vocabulary of {model.vocabulary.size}")
     reasons += _unspread(layout, blocks)
-    reasons += _parted(layout, model)
     reasons += _unexpanded(layout, blocks, workload)
+    reasons += _without_rows(layout, workload)
     reasons += _unsharded(layout, model, workload)
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
@@ -294,9 +299,30 @@ def _unexpanded(layout: Layout, blocks: Sequence[ModelSpec], workload: WorkloadS
         return []
     if not any(block.attention.latent for block in blocks):
         return ["an expanded prefill, and the model has no latents"]
-    if any(block.attention.sparse for block in blocks):
-        return ["an expanded prefill, and a sparse choice of keys attends to latents"]
     return ["an expanded prefill of a KV cache, and one pass has none"] if workload.output_len is None else []
+
+
+def _without_rows(layout: Layout, workload: WorkloadSpec) -> list[str]:
+    """Why a prefill cannot share query rows."""
+    if layout.key_prefill == "key":
+        return []
+    if layout.shared_dim != "key":
+        return ["a prefill by query rows, and no slices that share a KV cache by key"]
+    if workload.output_len is None or (rows := chunk(workload, layout)) >= layout.slices:
+        return []
+    return [f"{layout.slices} slices of {rows} query {'row' if rows == 1 else 'rows'} of a prefill"]
+
+
+def chunk(workload: WorkloadSpec, layout: Layout) -> int:
+    """Tokens of each sequence in one prefill step: all sequences of a replica go on together.
+
+    A chunk ends with a block of the cache where it holds one.
+    """
+    sequences = -(-workload.batch // layout.data)
+    most = max(1, workload.prefill_tokens // sequences)
+    if most >= workload.seq_len:
+        return workload.seq_len
+    return most - most % layout.key_block if most >= layout.key_block else most
 
 
 def _each(reasons: Iterable[list[str]]) -> list[str]:
@@ -348,21 +374,9 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
         return [f"{slices} slices would cut a softmax of {attention.softmax_width} dims"]
     if attention.rotary:
         return [f"{slices} slices by head_dim would part the pairs of the rotary embedding"]
-    cuts_norm = attention.qk_norm and attention.qk_norm_over == "head"
-    return [f"{slices} slices by head_dim would cut the q/k norm"] if cuts_norm else []
-
-
-def _parted(layout: Layout, model: ModelSpec) -> list[str]:
-    """Why stages cannot be parted so: a choice of keys that layers share stays with a stage."""
-    sizes = layout.layers_of_stages
-    if layout.pipeline == 1 or layout.pipeline > model.layers or (sizes and len(sizes) != layout.pipeline):
-        return []
-    for stage in range(1, layout.pipeline):
-        layers = layout.layers(stage, model)
-        sparse = model.alike(model.kind(layers.start)).attention.sparse
-        if sparse and sparse.shared:
-            return [f"stage {stage} would begin with layer {layers.start}, which shares the choice of keys before it"]
-    return []
+    if attention.qk_norm and attention.qk_norm_over == "head":
+        return [f"{slices} slices by head_dim would cut the q/k norm"]
+    return [f"{slices} slices by head_dim would cut the norm of values"] if attention.value_norm else []
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
@@ -441,6 +455,8 @@ def full_extents(model: ModelSpec, step: Step) -> dict[str, int]:
             extents["shared_ffn"] = experts.shared.intermediate_size
     if model.attention.qk_norm and model.attention.qk_norm_over == "projection":
         extents["qk"] = 2  # queries and keys, each with a sum of its own
+    if model.layer_scale:
+        extents["one"] = 1
     if vocabulary:
         extents["vocab"] = vocabulary.size
     if step.cached is not None:

@@ -95,10 +95,12 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
         model.feed_forward.experts is not None,
         model.feed_forward.experts is not None and model.feed_forward.experts.shared is not None,
+        model.feed_forward.experts is not None and model.feed_forward.experts.norms == "apart",
         step.logits == "last",
         step.cached is not None,
         step.sampling is not None,
         step.expanded,
+        step.by_rows,
     )
     return _table(form)
 
@@ -117,10 +119,12 @@ class _Form(NamedTuple):
     squares: bool
     experts: bool
     shared: bool
+    apart: bool
     last: bool
     cached: bool
     sampled: bool
     expanded: bool
+    by_rows: bool
 
 
 @cache
@@ -136,8 +140,13 @@ def _table(form: _Form) -> Table:
 
 
 def _rows_of(model: ModelSpec, step: Step) -> Rule:
-    """How query rows are dealt: evenly, too, where none of them attends to more than half of the others."""
+    """How query rows are dealt: evenly, too, where none of them attends to more than half of the others.
+
+    Rows behind what a cache holds attend to that before all, so that they are dealt evenly.
+    """
     attention = model.attention
+    if step.cached:
+        return "even"
     reach = attention.sliding_window or attention.chunk
     return "causal_rows" if attention.causal and (reach is None or 2 * reach > step.seq_len) else "even"
 
@@ -167,13 +176,14 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     table |= {n + bias: Sharded(made[n], read[n]) for n in "qkv"}
     table |= {f"q{stage}": Sharded(queries, queries) for stage in ("_normed", "_rotated", "_scaled")}
     table |= {f"k{stage}": Sharded(keys, keys) for stage in ("_normed", "_rotated")}
-    table["v_scaled"] = Sharded(read["v"], read["v"])
+    table |= {f"v{stage}": Sharded(read["v"], read["v"]) for stage in ("_normed", "_scaled")}
     if form.squares:  # normalised as they are made, and then exchanged
         table["qk_squares"] = Sharded(Sharding(partial=(_HEADS[0], Cut("head_dim", "slices"))), WHOLE)
         table |= {n + bias: _alike(*_SLICED_HEADS) for n in "qk"}
         table |= {f"{n}_normed": Sharded(Sharding(_SLICED_HEADS), queries if n == "q" else keys) for n in "qk"}
     table |= {f"{n}_norm": _alike(*(_SLICED_HEADS if form.squares else _HEADS)) for n in "qk"}  # of every head, if any
-    attention = _of_values(form, queries) if form.shared_dim != "key" else values  # of merged lanes
+    merged = form.shared_dim == "key" and not form.by_rows
+    attention = values if merged else _of_values(form, queries)
     table["attention"] = Sharded(attention, WHOLE if concat else values)
     if form.cached:
         table |= _cache(form)
@@ -192,11 +202,15 @@ def _of_values(form: _Form, sharding: Sharding) -> Sharding:
 
 
 def _cache(form: _Form) -> dict[str, Sharded]:
-    """The KV cache lies as attention takes keys and values; by key each slice has the positions of its lane."""
-    lane = Cut("key_lane", "slices")
-    keys = Sharding((*_HEADS, lane)) if form.shared_dim == "key" else _attended(form)[1]
-    kept = {"k": keys, "v": _of_values(form, keys)}
-    table = {f"{n}_{stage}": Sharded(kept[n], kept[n]) for n in "kv" for stage in ("cache", "cached")}
+    """The KV cache lies as attention takes keys and values; by key each slice has the positions of its lane.
+
+    By query rows a slice attends over those of all lanes.
+    """
+    lane, read = Cut("key_lane", "slices"), _attended(form)[1]
+    keys = Sharding((*_HEADS, lane)) if form.shared_dim == "key" else read
+    taken = read if form.by_rows else keys
+    table = {f"{n}_cache": Sharded(its, its) for n, its in (("k", keys), ("v", _of_values(form, keys)))}
+    table |= {"k_cached": Sharded(keys, taken), "v_cached": Sharded(*(_of_values(form, its) for its in (keys, taken)))}
     table["attention_part"] = Sharded(Sharding((*_HEADS, lane)), _of_values(form, Sharding(_SLICED_HEADS)))
     table["attention_lse"] = Sharded(Sharding((*_HEADS, lane)), Sharding(_HEADS))
     return table
@@ -215,11 +229,12 @@ def _latent(form: _Form) -> dict[str, Sharded]:
     table |= {n: _alike(*keys) for n in ("kv_latent", "k_rope_rotated", "latent")}
     table |= {n: _alike(*heads) for n in ("w_k", "w_v")}
     table |= {n: _alike(*heads, *keys) for n in ("k_nope", "k", "v")}
-    table |= {f"latent_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    taken = keys if form.by_rows else kept
+    table |= {"latent_cache": _alike(*kept), "latent_cached": Sharded(Sharding(kept), Sharding(taken))}
     if form.expanded:
-        table |= {f"{n}_expanded": _alike(*heads, *kept) for n in "kv"}
+        table |= {f"{n}_expanded": _alike(*heads, *taken) for n in "kv"}
     table |= {n: Sharded(queries, queries) for n in ("q_rotated", "q_scaled", "q_absorbed", "attention_latent")}
-    if form.cached and form.shared_dim == "key":
+    if form.cached and form.shared_dim == "key" and not form.by_rows:
         table["attention_latent"] = _alike(*heads, lane)
     return table
 
@@ -227,16 +242,18 @@ def _latent(form: _Form) -> dict[str, Sharded]:
 def _sparse(form: _Form) -> dict[str, Sharded]:
     """The indexer is of all heads, so that no group cuts it; its cache lies as that of the latent does.
 
-    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice.
+    By key every slice scores the keys of its lane. The best of all lanes are those of all tokens, for every slice. By
+    query rows it scores all keys for its own tokens.
     """
     queries = Sharding(tuple(cut for cut in _attended(form)[0].cuts if cut.dim in {"batch", "seq"}))
     keys, lane = tuple(cut for cut in queries.cuts if cut.dim == "batch"), (Cut("key_lane", "slices"),)
     kept = lane if form.shared_dim == "key" else keys
+    taken = keys if form.by_rows else kept
     table = {n: Sharded(WHOLE, queries) for n in ("index_q", "index_factor")}
     table["index_k"] = Sharded(WHOLE, Sharding(keys))
     table |= {n: _alike(*keys) for n in ("index_k_normed", "index_k_rotated")}
     table |= {n: _alike(*queries.cuts) for n in ("index_q_rotated", "selected")}
-    table |= {f"index_k_{stage}": _alike(*kept) for stage in ("cache", "cached")}
+    table |= {"index_k_cache": _alike(*kept), "index_k_cached": Sharded(Sharding(kept), Sharding(taken))}
     table |= {n: Sharded(Sharding(lane), WHOLE) for n in ("best_score", "best_key")}
     return table
 
@@ -244,12 +261,12 @@ def _sparse(form: _Form) -> dict[str, Sharded]:
 def _attended(form: _Form) -> tuple[Sharding, Sharding]:
     """How attention takes queries, and keys and values."""
     match form.shared_dim:
-        case "key":
+        case "key" if not form.by_rows:
             return Sharding(_HEADS), Sharding(_HEADS)
         case "batch":
             both = Sharding((*_HEADS, Cut("batch", "slices")))
             return both, both
-        case "seq":
+        case "seq" | "key":
             rows = Cut("seq", "slices", form.rows)
             return Sharding((*_HEADS, rows)), Sharding(_HEADS)
         case _:
@@ -272,8 +289,12 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
         table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
         table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
     table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
+    if form.apart:  # each is normalised, and so reduced, by itself
+        table |= {n: Sharded(table[n].made, form.stream) for n in ("routed", "shared_down")}
+        table |= {n: Sharded(form.stream, form.stream) for n in ("routed_normed", "shared_down_normed", "down")}
+        table |= {n: Sharded(form.stream, WHOLE) for n in ("experts_in", "router_in")}
     table["feed_forward_in"] = Sharded(form.stream, WHOLE)
-    table["output"] = Sharded(form.stream, form.stream)
+    table |= {n: Sharded(form.stream, form.stream) for n in ("output", "unscaled_output")}
     return table
 
 

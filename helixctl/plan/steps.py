@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helixctl.plan.layout import Layout
+from helixctl.plan.layout import Layout, chunk
 from helixctl.spec import Step, StepName, WorkloadSpec
 
 
@@ -42,17 +42,7 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
         block=layout.key_block,
         vocabulary_shares=layout.partitions,
         sampling=workload.sampling,
+        by_rows=name == "prefill" and layout.shared_dim == "key" and layout.key_prefill == "query",
+        cache_dtype=workload.cache_dtype,
         expanded=name == "prefill" and layout.latent_prefill == "expanded",
     )
-
-
-def chunk(workload: WorkloadSpec, layout: Layout) -> int:
-    """Tokens of each sequence in one prefill step: all sequences of a replica go on together.
-
-    A chunk ends with a block of the cache where it holds one.
-    """
-    sequences = -(-workload.batch // layout.data)
-    most = max(1, workload.prefill_tokens // sequences)
-    if most >= workload.seq_len:
-        return workload.seq_len
-    return most - most % layout.key_block if most >= layout.key_block else most

@@ -38,6 +38,7 @@ class Compute:
         writes: the results.
         weights: the operands that are.
         constants: numbers that follow from the task alone.
+        operand: of a task with a kernel for each of its operands, whose this is.
     """
 
     place: int
@@ -46,6 +47,7 @@ class Compute:
     writes: tuple[View, ...]
     weights: tuple[Weights, ...] = ()
     constants: tuple[Constant, ...] = ()
+    operand: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Program:
         actions: in the order in which they are issued.
         inputs, outputs: where the model's input and output lie on this rank, by value.
         states: what lives between steps, by value: each in a block of its own, which is no part of the arena.
+        state_nbytes: bytes of all of them.
         constants: where each constant lies.
         weights: every form in which weights are held, with its bytes; 0 for a view of another.
         blocks: the pieces of the arena.
@@ -123,6 +126,7 @@ class Program:
     inputs: Mapping[str, Buffer]
     outputs: Mapping[str, Buffer]
     states: Mapping[str, Buffer]
+    state_nbytes: int
     constants: Mapping[Constant, View]
     weights: Mapping[Weights, int]
     blocks: tuple[Block, ...]
@@ -141,11 +145,6 @@ class Program:
     def weight_nbytes(self) -> int:
         """Bytes of weights."""
         return sum(self.weights.values())
-
-    @property
-    def state_nbytes(self) -> int:
-        """Bytes of what lives between steps."""
-        return sum(b.view.numel * DTYPE_NBYTES[b.view.dtype] for b in self.states.values())
 
     @property
     def nbytes(self) -> int:

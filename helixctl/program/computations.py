@@ -34,6 +34,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -64,7 +65,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
             _rotate(draft, task, task.op)
         case Attention():
             _attention(draft, task, task.op)
-        case Activation() | Scale():
+        case Activation() | Scale() | ScaleBy():
             _activation(draft, task)
         case Multiply() | Add():
             _elementwise(draft, task)
@@ -101,8 +102,9 @@ def _kernel(
     writes: list[View],
     weights: tuple[Weights, ...] = (),
     constants: tuple[Constant, ...] = (),
+    operand: int = 0,
 ) -> None:
-    draft.actions.append(Compute(draft.place, task, tuple(reads), tuple(writes), weights, constants))
+    draft.actions.append(Compute(draft.place, task, tuple(reads), tuple(writes), weights, constants, operand))
 
 
 def _of_plain(draft: Draft, task: Task) -> None:
@@ -218,14 +220,15 @@ def _rotate_at(draft: Draft, task: Task, op: RotateAt) -> None:
     """Each operand is a kernel of its own. The tables are of all positions of the cache."""
     *xs, length = task.inputs
     positions = (0, draft.dag.work.positions)
-    for x_id, out_id in zip(xs, task.outputs, strict=True):
+    for operand, (x_id, out_id) in enumerate(zip(xs, task.outputs, strict=True)):
         buffer = draft.plain(x_id)
         x = buffer.view
         width = op.last or x.sizes[-1]
         tables = [RotaryTable(f, op.rotary, width, positions, _wide(x.dtype), op.long) for f in ("cos", "sin")]
         constants = tuple(draft.constant(table) for table in tables)
         out = draft.over(out_id, (x_id,) if buffer is draft.buffers[x_id] else ())
-        _kernel(draft, task, [x, _of_sequences(draft, length, x_id)], [out.view], constants=constants)
+        reads = [x, _of_sequences(draft, length, x_id)]
+        _kernel(draft, task, reads, [out.view], constants=constants, operand=operand)
 
 
 def _scale_queries(draft: Draft, task: Task, op: ScaleQueries) -> None:
@@ -252,14 +255,15 @@ def _cache_write(draft: Draft, task: Task) -> None:
 def _expand(draft: Draft, task: Task) -> None:
     """The weights as they are loaded: a decode step takes them so."""
     x, w_k, w_v, *counts = task.inputs
-    reads = [draft.plain(x).view] + [_of_sequences(draft, count, x) for count in counts]
+    reads = [_keys(draft, x)] + [_of_sequences(draft, count, x) for count in counts]
     writes = [draft.new(out_id).view for out_id in task.outputs]
     _kernel(draft, task, reads, writes, (held(draft, w_k), held(draft, w_v)), (_positions(draft, x),))
 
 
 def _cached_attention(draft: Draft, task: Task) -> None:
     q, k, v, *counts = task.inputs[:5]
-    reads = [draft.plain(x).view for x in (q, k, v)] + [_of_sequences(draft, count, q) for count in counts]
+    reads = [draft.plain(q).view, *(_keys(draft, x) for x in (k, v))]
+    reads += [_of_sequences(draft, count, q) for count in counts]
     reads += [draft.plain(x).view for x in task.inputs[5:] if not draft.is_weight(x)]  # the keys that were chosen
     if len(task.outputs) > 1:
         writes = [draft.new(out_id).view for out_id in task.outputs]
@@ -270,7 +274,8 @@ def _cached_attention(draft: Draft, task: Task) -> None:
 
 def _select(draft: Draft, task: Task) -> None:
     q, k, factor, *counts = task.inputs
-    reads = [draft.plain(x).view for x in (q, k, factor)] + [_of_sequences(draft, count, q) for count in counts]
+    keys = _keys(draft, k) if counts else draft.plain(k).view
+    reads = [draft.plain(q).view, keys, draft.plain(factor).view, *(_of_sequences(draft, count, q) for count in counts)]
     writes = [draft.new(out_id).view for out_id in task.outputs]
     _kernel(draft, task, reads, writes, constants=(_positions(draft, k),) if counts else ())
 
@@ -281,10 +286,18 @@ def _sample(draft: Draft, task: Task) -> None:
     _kernel(draft, task, reads, [draft.new(task.outputs[0]).view])
 
 
+def _keys(draft: Draft, cache: str) -> View:
+    """Of a rank's part of a cache the keys one after the other: as a lane lies; gathered ones are put together."""
+    first, last = draft.dag.value[cache].region[2]
+    return (draft.plain if last - first == 1 else draft.packed)(cache).view
+
+
 def _positions(draft: Draft, cache: str) -> Constant:
-    """Where the keys of a rank's part of a cache stand in their sequences."""
+    """Where the keys of a rank's part of a cache stand in their sequences; all lanes are one with longer blocks."""
     value = draft.dag.value[cache]
     _, cycles, lanes, block, *_ = draft.dag.tensor[value.tensor].shape
+    if value.region[2] == (0, lanes):
+        return draft.constant(KeyPositions(cycles, 1, 0, lanes * block))
     return draft.constant(KeyPositions(cycles, lanes, value.region[2][0], block))
 
 
@@ -303,13 +316,13 @@ def _sinks(draft: Draft, task: Task) -> tuple[Weights, ...]:
 
 
 def _activation(draft: Draft, task: Task) -> None:
-    """In the axes of its operand, and over it where it can be."""
+    """In the axes of its first operand, and over it where it can be; a second is a weight."""
     x, out_id = draft.buffers[task.inputs[0]], task.outputs[0]
     if x.axes == plain(draft.dag, draft.dag.value[out_id]):
-        out = draft.over(out_id, task.inputs)
+        out = draft.over(out_id, task.inputs[:1])
     else:
         out = draft.new(out_id, x.axes)
-    _kernel(draft, task, [x.view], [out.view])
+    _kernel(draft, task, [x.view], [out.view], tuple(held(draft, v) for v in task.inputs[1:]))
 
 
 def _elementwise(draft: Draft, task: Task) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helixctl.dag import Dag
+from helixctl.dag.storage import held_nbytes
 from helixctl.program.actions import Program
 from helixctl.program.axes import plain
 from helixctl.program.computations import computation
@@ -44,6 +45,7 @@ def program_of(dag: Dag, rank: int, pieces: Pieces | None = None) -> Program:
         inputs=inputs,
         outputs=outputs,
         states=draft.states,
+        state_nbytes=sum(held_nbytes(dag.value[value], dag.tensor) for value in draft.states),
         constants=draft.constants,
         weights=draft.weights,
         blocks=lifetimes(draft.actions, draft.sizes, draft.labels, kept, whole),

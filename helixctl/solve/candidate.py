@@ -9,9 +9,10 @@ from typing import Final
 from helixctl.dag import Dag
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.layout import chunk
 from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
-from helixctl.plan.steps import chunk, step_of, steps_of
+from helixctl.plan.steps import step_of, steps_of
 from helixctl.simulate import Forecast, forecast, generated
 from helixctl.solve.deep import Work, extrapolated, shallow, work_simulated
 from helixctl.solve.hosts import uniform_placement
@@ -119,7 +120,7 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
 
 
 def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:
-    if layout.shared_dim != "seq":
+    if layout.shared_dim != "seq" and layout.key_prefill != "query":
         return {0}
     if layout.residual == "sharded":  # a slice between has more rows of the stream than the one that attends longest
         return set(range(layout.slices))

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from helixctl.dag.function import function_of
 from helixctl.plan import Layout
+from helixctl.plan.layout import chunk
 from helixctl.plan.sharding import Shares
-from helixctl.plan.steps import chunk, step_of
+from helixctl.plan.steps import step_of
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, Step, WorkloadSpec
@@ -100,8 +101,10 @@ class GenerationBounds:
         """Bytes of the cache of one layer on the first rank of a team."""
         shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
         layer = function_of(model.model_copy(update={"layers": 1, "vocabulary": None}), step)
-        rank, numel = layout.team(0, 0)[0], 0
+        rank, nbytes = layout.team(0, 0)[0], 0
         for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:
             region = shares.region(state.dims, shares.of(state.name).made, rank, (0, sequences))
-            numel += prod(stop - start for start, stop in region)
-        return numel * DTYPE_NBYTES[model.dtype]
+            shape = [stop - start for start, stop in region]
+            plain = prod(shape) * DTYPE_NBYTES[model.dtype]
+            nbytes += state.storage.nbytes(state.dims, shape) if state.storage else plain
+        return nbytes

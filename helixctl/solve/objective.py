@@ -51,7 +51,15 @@ def least(objective: Objective, bound: Bound) -> Key:
 # Cuts, the least wanted first: slices exchange in every layer, in one of several ways (the plainest first); stages need
 # microbatches to be busy; groups gather in every layer; turns only change an order. More ways of experts come before
 # fewer, as each expert is then cut less.
-_CHOICES: Final = ("combine", "gather_order", "reduction_dtype", "placement", "residual", "latent_prefill")
+_CHOICES: Final = (
+    "combine",
+    "gather_order",
+    "reduction_dtype",
+    "placement",
+    "residual",
+    "latent_prefill",
+    "key_prefill",
+)
 _DEFAULTS: Final = tuple((name, Layout.model_fields[name].default) for name in _CHOICES)
 _SLICINGS: Final = {name: n for n, name in enumerate(get_args(Layout.model_fields["slicing"].annotation))}
 

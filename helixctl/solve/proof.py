@@ -11,8 +11,8 @@ from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.layout import chunk
 from helixctl.plan.size import MANY_TASKS, about, too_large
-from helixctl.plan.steps import chunk
 from helixctl.solve.candidate import largest
 from helixctl.solve.deep import extrapolated_memory, shallow
 from helixctl.spec import ModelSpec, WorkloadSpec

@@ -139,10 +139,14 @@ class _Space:
         }
         if self.workload.output_len is not None and any(self.model.alike(k).attention.latent for k in self.model.kinds):
             choices["latent_prefill"] = ("absorbed", "expanded")
+        if self.workload.output_len is not None and mesh.slices > 1:
+            choices["key_prefill"] = ("key", "query")
         turns = list(self._turns(mesh))
         values = ([self.constraints[axis]] if axis in self.constraints else choices[axis] for axis in choices)
         for chosen in product(*values):
             inner = dict(zip(choices, chosen, strict=True))
+            if inner.get("key_prefill") == "query" and inner["slicing"] != "key":
+                continue
             gathers = self._gather_orders(mesh, inner["combine"])
             for gather_order, (microbatches, interleave) in product(gathers, turns):
                 yield {

@@ -62,12 +62,12 @@ class Transfers:
         step = self._step(layout)
         stream = (residual(layout, step), step.seq_len)
         if stream not in self._outlines:
-            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1}
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None}
             two = layout.model_copy(update=plain)
             model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
             sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)
             outline = outline_of(sketch, two.team(1, 0)[0])
-            (task,) = [task for task in outline.tasks if task.level == "transfer"]
+            task = next(task for task in outline.tasks if task.level == "transfer")  # the residual stream's
             self._outlines[stream] = task, outline.tensors
         return self._outlines[stream]
 

@@ -79,7 +79,47 @@ class LongRopeScaling(Spec):
     attention_factor: Positive = 1.0
 
 
-Scaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")]
+class DynamicScaling(Spec):
+    """Dynamic NTK: where sequences are longer than the original context, the base grows with their length.
+
+    A plan takes the base of its longest sequences, whatever their present length.
+
+    Attributes:
+        kind: dynamic.
+        factor: of the growth.
+        original_seq_len: tokens of the original context.
+    """
+
+    kind: Literal["dynamic"]
+    factor: Positive
+    original_seq_len: Count
+
+    def base(self, theta: float, dims: int, positions: int) -> float:
+        """The base of the frequencies of so many dims, in sequences of so many tokens."""
+        if dims == 2:  # noqa: PLR2004  whatever the base, one pair has the frequency 1
+            return theta
+        longer = max(positions / self.original_seq_len, 1.0)
+        return float(theta * (self.factor * longer - (self.factor - 1)) ** (dims / (dims - 2)))
+
+
+class ProportionalScaling(Spec):
+    """Rotary embedding of the first pairs of a head alone, with the frequencies that they have among all (Gemma 4).
+
+    Attributes:
+        kind: proportional.
+        pairs: that are turned; all further pairs stay as they are.
+        factor: their frequencies are divided by it.
+    """
+
+    kind: Literal["proportional"]
+    pairs: Count
+    factor: Positive
+
+
+Scaling = Annotated[
+    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling | DynamicScaling | ProportionalScaling,
+    Field(discriminator="kind"),
+]
 
 
 class RotarySpec(Spec):
@@ -102,6 +142,16 @@ class RotarySpec(Spec):
         if self.dims is not None and self.dims % 2:
             raise Contradiction(f"a rotary embedding turns pairs of dims, not {self.dims} dims", "dims")
         return self
+
+    def resolved(self, dims: int, positions: int) -> RotarySpec:
+        """The same for so many dims in sequences of so many tokens, without a scaling that depends on their length.
+
+        Of longrope, ``is_long`` says which factors these are.
+        """
+        if not isinstance(self.scaling, DynamicScaling):
+            return self
+        base = self.scaling.base(self.theta, dims, positions)
+        return self.model_copy(update={"theta": base, "scaling": None})
 
     def is_long(self, positions: int) -> bool:
         """Whether sequences of so many tokens take the factors for long ones."""
@@ -196,6 +246,8 @@ class AttentionSpec(Spec):
             so that kv_heads is 1; None: of the hidden state.
         sparse: a token attends to the keys that an indexer chooses; None: to all that are not masked.
         value_scale: what values are multiplied by.
+        value_norm: values are normalised, every head alone, as the model's norms do it, without a weight.
+        values: own: products with a matrix of their own; keys: the keys, ahead of their norm and rotation (Gemma 4).
         position_scaling: a number of its position that every query is multiplied by, rotated or not; None: none.
     """
 
@@ -220,6 +272,8 @@ class AttentionSpec(Spec):
     sparse: SparseSpec | None = added(None)
     position_scaling: PositionScalingSpec | None = added(None)
     value_scale: Positive = added(1.0)
+    value_norm: Annotated[bool, Field(strict=True)] = added(default=False)
+    values: Literal["own", "keys"] = added("own")
 
     @model_validator(mode="after")
     def _what_is_masked_is_causal(self) -> Self:
@@ -272,10 +326,22 @@ class AttentionSpec(Spec):
         if turned > self.head_dim:
             raise Contradiction(f"a rotary embedding of {turned} dims; head_dim is {self.head_dim}", "rotary")
         scaling = self.rotary.scaling
+        if isinstance(scaling, ProportionalScaling) and scaling.pairs > turned // 2:
+            raise Contradiction(f"{scaling.pairs} pairs of {turned} dims", "rotary")
         if isinstance(scaling, LongRopeScaling):
             counts = {len(scaling.short_factors), len(scaling.long_factors)}
             if counts != {turned // 2}:
                 raise Contradiction(f"{turned // 2} pairs of dims are turned, each by a factor of its own", "rotary")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_values_behind_a_norm(self) -> Self:
+        if self.values == "own":
+            return self
+        if self.latent or not self.value_norm or self.value_dim != self.head_dim:
+            raise Contradiction("values that are the keys, and not normalised as wide as they are", "values")
+        if self.qk_norm and self.qk_norm_over == "projection":
+            raise Contradiction("values that are the keys, which are normalised over all heads together", "values")
         return self
 
     @model_validator(mode="after")
@@ -290,7 +356,7 @@ class AttentionSpec(Spec):
         if rope % 2 or rope >= self.head_dim:
             msg = f"latent.rope_dim {rope} is no even number below head_dim {self.head_dim}"
             raise Contradiction(msg, "latent")
-        unknown = [name for name in ("qkv_bias", "qk_norm") if getattr(self, name)]
+        unknown = [name for name in ("qkv_bias", "qk_norm", "value_norm") if getattr(self, name)]
         unknown += ["value_scale"] if self.value_scale != 1 else []
         if unknown:
             raise Contradiction(f"{unknown[0]}: what is made of a latent has none", unknown[0])

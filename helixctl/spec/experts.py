@@ -40,10 +40,12 @@ class RouterSpec(Spec):
     Attributes:
         scores: of the logits: a softmax over all experts; a sigmoid of each; or the sparse mixer of Phi-3.5-MoE (Liu
             et al. 2024), whose two gates are each a softmax over the logits near the best of those that are left.
-        bias: added to the logits.
+        logits_scale: what logits are multiplied by.
+        bias: added to the logits then.
         choice_bias: added to the scores where experts are chosen, and not in the gates; kept in float32 or wider.
         groups: the groups of experts from which the choice is made; None: of all experts.
         scale: what every gate is multiplied by in the end.
+        gate_scales: every expert has a learned number besides, which its gates are multiplied by (Gemma 4).
         sum_eps: added to the sum of a token's gates where they are renormalised.
         least_sum: the least by which they are then divided.
         jitter: of the sparse mixer: how far a logit may be from the best, in half of its size, to count.
@@ -57,6 +59,8 @@ class RouterSpec(Spec):
     sum_eps: _Least = added(0.0)
     least_sum: _Least = added(0.0)
     jitter: _Least = added(0.0)
+    logits_scale: Positive = added(1.0)
+    gate_scales: _Flag = added(False)  # noqa: FBT003
 
     @model_validator(mode="after")
     def _sparse_mixer_stands_alone(self) -> Self:
@@ -90,6 +94,8 @@ class ExpertsSpec(Spec):
         router: how scores and gates are made.
         shared: the shared expert; None: none.
         gates_on: what a gate multiplies: an expert's output, or its input (Llama 4).
+        norms: apart: the router, the experts and the shared expert have a norm each of what they read, and experts and
+            the shared expert one each of what they make, ahead of their sum (Gemma 4); shared: one of what all read.
     """
 
     count: Annotated[int, Field(strict=True, ge=2, le=4096)]
@@ -98,6 +104,7 @@ class ExpertsSpec(Spec):
     router: RouterSpec = added(RouterSpec())
     shared: SharedExpertSpec | None = added(None)
     gates_on: Literal["output", "input"] = added("output")
+    norms: Literal["shared", "apart"] = added("shared")
 
     @model_validator(mode="after")
     def _top_k_are_there(self) -> Self:
@@ -107,6 +114,12 @@ class ExpertsSpec(Spec):
             field = "renormalise" if self.renormalise else "top_k"
             message = f"{field} {getattr(self, field)} with scores sparse_mixer, which makes 2 gates that are not"
             raise Contradiction(f"{message} renormalised", field)
+        return self
+
+    @model_validator(mode="after")
+    def _norms_apart_are_of_two(self) -> Self:
+        if self.norms == "apart" and self.shared is None:
+            raise Contradiction("norms apart of experts without a shared one", "norms")
         return self
 
     @model_validator(mode="after")

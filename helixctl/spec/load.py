@@ -83,7 +83,8 @@ def load_pair(model: str, cluster: str, sets: Sequence[str] = ()) -> Loaded:
     """Load a model and a cluster to plan for, with ``--set`` texts applied.
 
     Args:
-        model: a model file, a Hugging Face config.json, the folder of one, or a name such as ``Llama-3.1-8B``.
+        model: a model file, a Hugging Face config.json, the folder of one, a GGUF file, or a name such as
+            ``Llama-3.1-8B``.
         cluster: a cluster file, or a name such as ``h100:2x8``.
         sets: texts such as ``attention.heads=8``.
 

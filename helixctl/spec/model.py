@@ -137,6 +137,7 @@ class ModelSpec(Spec):
         multipliers: of embeddings, of what is added to the residual stream, and of logits; None: all of them are 1.
         side_by_side: attention and the feed-forward network read the same normalised numbers, and both results are
             added to the residual stream (Command R); else the network reads what attention has been added to.
+        layer_scale: what every layer makes is multiplied by a learned number of its own (Gemma 4).
         max_positions: tokens of the longest sequence that the model was trained for, where that is known; no limit.
         blocks: what layers of other kinds have of their own; None: all layers are alike.
         pattern: the block of each layer, by name: of the first layers, and then from its start again.
@@ -154,6 +155,7 @@ class ModelSpec(Spec):
     max_positions: Count | None = added(None)
     multipliers: MultipliersSpec | None = added(None)
     side_by_side: Annotated[bool, Field(strict=True)] = added(default=False)
+    layer_scale: Annotated[bool, Field(strict=True)] = added(default=False)
     blocks: tuple[BlockSpec, ...] | None = added(None)
     pattern: tuple[Name, ...] | None = added(None)
     stored: tuple[StoredSpec, ...] | None = added(None)
@@ -178,6 +180,14 @@ class ModelSpec(Spec):
             over_all = attention is not None and attention.qk_norm and attention.qk_norm_over == "projection"
             if over_all and self.norm.function != "rms_norm":
                 raise Contradiction(f"{self.norm.function} of q and k over all heads together is not modelled", "norm")
+        return self
+
+    @model_validator(mode="after")
+    def _norms_of_experts_are_around(self) -> Self:
+        for network in (self.feed_forward, *[block.feed_forward for block in self.blocks or ()]):
+            apart = network is not None and network.experts is not None and network.experts.norms == "apart"
+            if apart and self.norm.place != "around":
+                raise Contradiction("norms of experts apart, in a model whose norms are not around its blocks", "norm")
         return self
 
     @model_validator(mode="after")
@@ -255,6 +265,7 @@ class WorkloadSpec(Spec):
         prefill_tokens: tokens of all sequences of a replica that go through the model in one step of the prefill, at
             most; always one of each sequence.
         sampling: how the next token is drawn; None: it is the one with the largest logit.
+        cache_dtype: what the KV cache is stored in, for planning; None: the model's dtype.
     """
 
     batch: Count = 1
@@ -263,11 +274,14 @@ class WorkloadSpec(Spec):
     output_len: Count | None = added(None)
     prefill_tokens: Count = added(8192)
     sampling: SamplingSpec | None = added(None)
+    cache_dtype: Literal["float8"] | None = added(None)
 
     @model_validator(mode="after")
     def _tokens_are_chosen(self) -> Self:
         if self.sampling is not None and self.output_len is None:
             raise Contradiction("sampling is of generated tokens, and there is no output_len", "sampling")
+        if self.cache_dtype is not None and self.output_len is None:
+            raise Contradiction("cache_dtype is of a KV cache, and without output_len there is none", "cache_dtype")
         return self
 
     def __str__(self) -> str:
@@ -276,6 +290,7 @@ class WorkloadSpec(Spec):
         if self.output_len is not None:
             prompts = f"{self.batch:,} {'prompt' if self.batch == 1 else 'prompts'}"
             choice = "" if self.sampling is None else f", {self.sampling}"
+            choice += f", KV cache in {self.cache_dtype}" if self.cache_dtype else ""
             return f"{prompts} x {tokens}, {self.output_len:,} generated after each{choice}"
         last = ", logits of the last token" if self.logits == "last" else ""
         sequences = f"{self.batch:,} {'sequence' if self.batch == 1 else 'sequences'}"

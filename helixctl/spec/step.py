@@ -25,6 +25,9 @@ class Step:
         block: positions that lie in one lane before the next lane has its turn.
         vocabulary_shares: shares of the vocabulary, each of which is searched for the best next token.
         sampling: how the next token is drawn; None: it is the best.
+        by_rows: whether slices, each of which holds a lane of the cache, share query rows, over the positions of all
+            lanes; else each attends over its lane.
+        cache_dtype: what the cache is stored in; None: the model's dtype.
         expanded: whether latent attention over the cache has keys and values of every head (else it is absorbed).
     """
 
@@ -38,7 +41,14 @@ class Step:
     block: int = 1
     vocabulary_shares: int = 1
     sampling: SamplingSpec | None = None
+    by_rows: bool = False
     expanded: bool = False
+    cache_dtype: Literal["float8"] | None = None
+
+    @property
+    def attends_to_lanes(self) -> bool:
+        """Whether attention is over each lane of the cache alone, and merged."""
+        return self.lanes > 1 and not self.by_rows
 
     @property
     def tokens(self) -> int:

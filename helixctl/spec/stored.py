@@ -40,8 +40,8 @@ StoredNumber = Literal[
 Scale = Literal["float32", "float16", "bfloat16", "float8", "exponent8"]
 # The matrices of a model by their names in a layer; those of the ends belong to no layer.
 Matrix = Literal[
-    "w_q", "w_k", "w_v", "w_o", "w_q_down", "w_kv_down", "w_k_rope", "w_gate", "w_up", "w_down",
-    "w_shared_gate", "w_shared_up", "w_shared_down", "w_router", "embedding", "w_head",
+    "w_q", "w_k", "w_v", "w_o", "w_q_down", "w_kv_down", "w_k_rope", "w_index_q", "w_index_k", "w_gate", "w_up",
+    "w_down", "w_shared_gate", "w_shared_up", "w_shared_down", "w_router", "embedding", "w_head",
 ]  # fmt: skip
 _ENDS: Final = frozenset({"embedding", "w_head"})
 

@@ -312,6 +312,15 @@ def _rotate_at(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     return [made(dag, task.op, x.region) for x in xs]
 
 
+def _scale_by(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
+    x, weight = values
+    whole_sum(*values)
+    if dag.tensor[weight.tensor].shape != (1,):
+        msg = f"{weight.id} is not one number"
+        raise RuleError(msg)
+    return [made(dag, task.op, x.region)]
+
+
 def _scale_queries(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     q, *lengths = values
     whole_sum(*values)
@@ -541,6 +550,7 @@ COMPUTED: Final[dict[str, Callable[[Dag, Task, list[Value]], list[Made]]]] = {
     "add": _add,
     "last_token": _last_token,
     "rotate_at": _rotate_at,
+    "scale_by": _scale_by,
     "scale_queries": _scale_queries,
     "cache_write": _cache_write,
     "expand": _expand,

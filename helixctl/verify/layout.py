@@ -112,7 +112,9 @@ def _texts(tensor: Tensor, regions: Sequence[Region]) -> str:
 def _named(dag: Dag, function: Function, task: Task) -> Iterator[Diagnostic]:
     """The layer and level of a task that moves a tensor are those of the tensor, and of why it moves."""
     tensor = dag.value[task.inputs[0]].tensor
-    layer, level = level_moved(function, tensor, task.op)
+    plan = dag.plan
+    stage, _ = plan.layout.team_of(dag.value[task.outputs[0]].rank)
+    layer, level = level_moved(function, tensor, task.op, plan.layout.layers(stage, plan.model).start)
     if (task.layer, task.level) != (layer, level):
         message = f"says layer {task.layer}, level {task.level}; a {task.kind} of {tensor} is of layer {layer}, {level}"
         yield finding("HX414", dag, task, message)
@@ -126,7 +128,8 @@ def _gathered(dag: Dag, task: Task) -> Iterator[Diagnostic]:
     if maker is None or maker.moves or not attention or not isinstance(task.op, AllGather):
         return
     own = dag.tensor[dag.value[task.inputs[0]].tensor].dims[-1]
-    shared = own if layout.shared_dim in {"key", "head_dim"} else layout.shared_dim  # by key: of merged lanes
+    merged = "seq" if dag.work.by_rows else own  # by key: of merged lanes
+    shared = {"key": merged, "head_dim": own}.get(layout.shared_dim, layout.shared_dim)
     first = shared if layout.gather_order == "slices_first" else "head"
     if min(layout.groups, layout.slices) > 1 and task.op.dim != first:
         yield finding("HX414", dag, task, f"gathers {task.op.dim} first; the layout {layout} gathers {first} first")

@@ -35,6 +35,7 @@ from helixctl.dag.ops import (
     RotateAt,
     Route,
     Sample,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -59,6 +60,7 @@ _ENDS: Final[dict[type, tuple[int, int]]] = {
     CachedAttention: (5, 1),
     PartialAttention: (5, 2),
     Merge: (2, 1),
+    ScaleBy: (2, 1),
     ScaleQueries: (1, 1),
     Select: (3, 1),
     CachedSelect: (5, 1),
@@ -196,7 +198,7 @@ def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: C901, PLR0
         case Norm():
             return min(max(ins, 1), 3), 1  # with or without weight and bias
         case Route():
-            return 2 + op.router.bias + op.router.choice_bias, 1
+            return 2 + op.router.bias + op.router.choice_bias + op.router.gate_scales, 1
         case Experts():
             return min((4, 5, 6, 8), key=lambda fits: abs(fits - ins)), 1  # with or without w_gate, and with biases
         case _:

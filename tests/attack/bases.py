@@ -93,8 +93,12 @@ STEPS: dict[str, StepName] = {
     "decode, sparse by key": "decode",
     "decode, sparse": "decode",
     "prefill, sparse by batch": "prefill",
+    "prefill, sparse by rows": "prefill",
     "decode, latent by key": "decode",
     "prefill, latent by batch": "prefill",
+    "prefill, by rows": "prefill",
+    "prefill, by rows, turns": "prefill",
+    "prefill, latent by rows": "prefill",
     "prefill, latent expanded": "prefill",
     "prefill, latent expanded by key": "prefill",
 }
@@ -112,6 +116,10 @@ SIDE_BY_SIDE = {
     "norm": {"function": "layer_norm", "bias": True}, "side_by_side": True, "feed_forward": {"bias": True},
     "multipliers": {"embedding": 3.3, "embedding_in_dtype": True, "logits": 0.5},
 }  # fmt: skip
+APART = merged(
+    {"norm": {"place": "around"}, "vocabulary": None, "feed_forward": GROUPED},
+    {"feed_forward": {"experts": {"norms": "apart", "router": {"logits_scale": 0.3, "gate_scales": True}}}},
+)
 DIFFERENT = {
     "layers": 3, "pattern": ["main", "mixture"],
     "blocks": [{"name": "mixture", "feed_forward": {"intermediate_size": 7, "gated": True, **EXPERTS}}],
@@ -119,6 +127,10 @@ DIFFERENT = {
 # Two layers choose keys, and the one between them shares the choice of the first.
 _SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "shared": True}}
 SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
+AROUND = {
+    "norm": {"place": "around", "unit_offset": True}, "layer_scale": True, "layers": 2,
+    "attention": {"value_norm": True, "values": "keys"},
+}  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
     "paper": _dense(2, 2),
@@ -140,13 +152,14 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "norms over all heads": _real(6, 1, OVER_ALL, combine="reduce"),
     "norms over all heads, sliced": _real(2, 2, OVER_ALL, slicing="batch"),
     "side by side": _real(3, 1, SIDE_BY_SIDE, residual="sharded"),
-    "decode, around": _steps(3, 2, {"norm": {"place": "around", "unit_offset": True}}, slicing="key"),
+    "decode, around": _steps(3, 2, AROUND, slicing="key"),
     "real experts": _real(
         2, 1, {"feed_forward": {"gated": True, **EXPERTS}, "vocabulary": None}, experts=2, combine="reduce"
     ),
     "shared expert, chosen by groups": _real(
         2, 2, {"feed_forward": GROUPED, "vocabulary": None}, slicing="batch", experts=2, combine="reduce"
     ),
+    "experts with norms apart": _real(2, 2, APART, slicing="batch", experts=2, residual="sharded", combine="reduce"),
     "experts with biases": _real(3, 1, {"feed_forward": BIASED}, experts=3, residual="sharded", combine="reduce"),
     "sharded, last tokens": _real(
         3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
@@ -183,10 +196,18 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "decode, latent by key": _latent(2, 2, slicing="key", key_block=2, steps=True),
     "prefill, latent by batch": _latent(1, 2, slicing="batch", key_block=2, steps=True),
     "sparse, by query": _latent(2, 2, model=SPARSE, slicing="query"),
-    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=3, pipeline=2, stages="2-1"),
+    "sparse, shared, in stages": _latent(2, 1, model=SHARING, layers=2, pipeline=2),
     "decode, sparse by key": _latent(2, 2, model=SPARSE, layers=2, slicing="key", key_block=2, steps=True),
     "decode, sparse": _latent(2, 1, model=SHARING, layers=3, key_block=2, combine="reduce", steps=True),
     "prefill, sparse by batch": _latent(1, 2, model=SPARSE, slicing="batch", key_block=2, steps=True),
+    "prefill, sparse by rows": _latent(
+        1, 2, model=SPARSE, slicing="key", key_prefill="query", latent_prefill="expanded", key_block=2, steps=True
+    ),
+    "prefill, by rows": _steps(3, 2, {"attention": WINDOW}, 8, slicing="key", key_prefill="query"),
+    "prefill, by rows, turns": _steps(
+        1, 2, {"layers": 2}, 16, slicing="key", microbatches=2, interleave=2, combine="reduce", key_prefill="query"
+    ),
+    "prefill, latent by rows": _latent(1, 2, slicing="key", key_block=2, steps=True, key_prefill="query"),
     "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
     "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),

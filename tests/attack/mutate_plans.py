@@ -15,8 +15,14 @@ AXES: dict[str, tuple[Any, ...]] = {
     "reduction_dtype": ("accumulator", "model"),
     "residual": ("replicated", "sharded"),
     "latent_prefill": ("absorbed", "expanded"),
+    "key_prefill": ("key", "query"),
 }
-LATER = {"residual": "replicated", "key_block": 16, "latent_prefill": "absorbed"}  # in their order
+LATER = {
+    "residual": "replicated",
+    "key_block": 16,
+    "latent_prefill": "absorbed",
+    "key_prefill": "key",
+}  # in their order
 MESH = ("groups", "slices", "data", "pipeline")
 # What another legal value of a field can lead to; HX401: it is not a legal value.
 ELSE = ("HX106", "HX109", "HX111", "HX303", "HX401", "HX404", "HX405", "HX410", "HX411", "HX413", "HX414")

@@ -305,6 +305,8 @@ def _as_it_was(v: Victim) -> None:
     """Without the new keys, or the new values."""
     task = v.task_of_kind(*OVER_CACHE)
     write = v.maker[task["inputs"][1]]
+    if write["op"]["kind"] != "cache_write":
+        raise InapplicableError  # it was gathered, or expanded
     each = len(write["outputs"])
     i = v.random.randrange(each)
     task["inputs"][1 + i] = write["inputs"][each + i]
@@ -566,3 +568,54 @@ def _numel(value: Data) -> int:
 
 def _nbytes(value: Data) -> int:
     return _numel(value) * {"float16": 2, "bfloat16": 2, "float32": 4}.get(value["dtype"], 8)
+
+
+# --- prefill by query rows -------------------------------------------------------------------------------------------
+
+
+def _by_rows(v: Victim) -> Data:
+    """A task that attends with a slice's query rows over the lanes of all slices."""
+    if v.data["plan"]["layout"].get("key_prefill") != "query":
+        raise InapplicableError
+    return v.task_of_kind("cached_attention")
+
+
+@mutation("a slice attends with its rows over its own lane alone", "HX406")
+def _own_lane_alone(v: Victim) -> None:
+    """It takes what it wrote, not what was gathered; of keys and values, or of one of them."""
+    task = _by_rows(v)
+    mine = {v.values[name]["tensor"]: name for t in v.computations if t["op"]["kind"] == "cache_write"
+            for name in t["outputs"] if v.values[name]["rank"] == task["ranks"][0]}  # fmt: skip
+    places = [i for i in (1, 2) if v.values[task["inputs"][i]]["tensor"] in mine]
+    for i in places if v.random.random() < 0.5 else places[:1]:
+        its = v.values[task["inputs"][i]]
+        task["inputs"][i] = v.pick([name for name in mine.values() if v.values[name]["tensor"] == its["tensor"]])
+
+
+@mutation("query rows of a slice moved: rows attended with twice, and not at all", "HX405", "HX406", "HX407", "HX414")
+def _rows_moved(v: Victim) -> None:
+    task = _by_rows(v)
+    value = v.values[v.random.choice((task["inputs"][0], task["outputs"][0]))]
+    rows = _interval(v, value, "seq")
+    rows[:] = [end + v.random.choice((-1, 1)) for end in rows]
+    if not 0 <= rows[0] < rows[1] <= _size(v, value, "seq"):
+        raise InapplicableError
+
+
+@mutation("lanes of a cache gathered of another step's state", "HX404", "HX411", "HX415")
+def _lanes_of_before(v: Victim) -> None:
+    """What a rank sends of its lane is what it was before the new keys and values were written."""
+    _by_rows(v)
+    task = v.pick([t for t in v.collectives if t["id"].endswith((".g0", ".g1")) and "_cached" in t["id"]])
+    i = v.random.randrange(len(task["inputs"]))
+    made = v.maker[task["inputs"][i]]
+    task["inputs"][i] = v.pick([name for name in made["inputs"] if _kind(v.values[name]) in CACHES[:3]])
+
+
+@mutation("gathered lanes in the order of other ranks", "HX401", "HX404", "HX406")
+def _lanes_in_another_order(v: Victim) -> None:
+    _by_rows(v)
+    task = v.pick([t for t in v.collectives if "_cached" in t["id"]])
+    ends = task[v.random.choice(("inputs", "outputs"))]
+    i, j = v.two(range(len(task["ranks"])))
+    ends[i], ends[j] = ends[j], ends[i]

@@ -215,6 +215,7 @@ OPS: dict[str, Data] = {
     "add": {},
     "last_token": {},
     "rotate_at": {"rotary": {"theta": 10000.0, "scaling": None}},
+    "scale_by": {},
     "scale_queries": {"scaling": {"factor": 0.5, "tokens": 2, "first": 1}},
     "cache_write": {},
     "select": {"top_k": 3, "causal": True, "scale": 0.25},
@@ -250,7 +251,7 @@ SIMILAR = (
     ("select", "cached_select"), ("cached_select", "partial_select"), ("partial_select", "cached_select"),
     ("merge_select", "choose"), ("merge_select", "merge"), ("choose", "merge_select"),
     ("token_gate", "multiply"), ("token_gate", "add"), ("packed", "all_gather"), ("packed", "all_to_all"),
-    ("scale_queries", "scale"), ("scale_queries", "rotate_at"),
+    ("scale_queries", "scale"), ("scale_by", "scale"), ("scale_by", "multiply"), ("scale_queries", "rotate_at"),
 )  # fmt: skip
 
 
@@ -400,6 +401,8 @@ def _router(v: Victim) -> None:
         "sum_eps": (0.0, 1e-20, 1e-12, -1.0),
         "least_sum": (0.0, 1e-20, 1e-12),
         "jitter": (0.0, 0.01, 0.02),
+        "logits_scale": (1.0, 0.3, 0.3 * (1 + 2**-52), 0.0),
+        "gate_scales": (False, True),
     }
     task = v.pick([t for t in v.data["tasks"] if t["op"]["kind"] == "route" and "router" in t["op"]])
     old, name = copy(task["op"]), v.random.choice([*options])

@@ -79,7 +79,7 @@ def test_what_is_broken_has_every_op_and_axis() -> None:
         "experts", "add", "last_token", "all_to_all", "all_gather", "all_reduce", "reduce_scatter", "send_receive",
         "packed", "narrow", "rotate_at", "cache_write", "cached_attention", "partial_attention", "merge", "best",
         "choose", "sample", "head_linear", "join", "token_gate", "square_sums", "norm_by_sums", "scale", "expand",
-        "select", "cached_select", "partial_select", "merge_select", "scale_queries",
+        "select", "cached_select", "partial_select", "merge_select", "scale_queries", "scale_by",
     }  # fmt: skip
     layouts = [bases.plan(name).layout for name in bases.PLANS]
     for axis, field in type(layouts[0]).model_fields.items():

@@ -87,7 +87,7 @@ def planned(config: Path, cluster: str) -> Outcome:
     if "Traceback" in done.stderr or not lines:
         return Outcome("traceback", done.stderr.strip().splitlines()[-1], seconds)
     kind = "too large" if all("HX203" in line for line in lines) else "refused"
-    reasons = (_CODE.split(line)[-1].partition("; modelled are ")[0] for line in lines)
+    reasons = (_CODE.split(line)[-1] for line in lines)
     return Outcome(kind, "; ".join(dict.fromkeys(reasons)), seconds)
 
 

@@ -125,7 +125,7 @@ def row(model: str, cluster: str, context: str, batch: int) -> Row:
     specs = Specs(document.model, its, document.workload)
     problem = LayoutProblem.of(specs, "tpot")
     kv_heads = document.model.attention.key_heads
-    of_stages = (space(*specs, {"pipeline": stages}, MICROBATCHES, "tpot") for stages in STAGES)
+    of_stages = (space(*specs, {"pipeline": stages, "key_prefill": "key"}, MICROBATCHES, "tpot") for stages in STAGES)
     legal = sorted(chain.from_iterable(of_stages), key=simplicity)
     found = {}
     for family, belongs in FAMILIES.items():

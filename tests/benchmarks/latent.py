@@ -2,8 +2,9 @@
 
     python tests/benchmarks/latent.py [--update] [--json FILE]
 
-Nothing here is measured. Weights are in bfloat16, also of models that are published in fp8. The latent of a token is one head wide, so that groups hold copies of it; the three families
-are those of tests/benchmarks/decode.py, each with as many groups as the search likes.
+Nothing here is measured. Weights are in bfloat16, also of models that are published in fp8. The latent of a token is
+one head wide, so that groups hold copies of it; the three families are those of tests/benchmarks/decode.py, each with
+as many groups as the search likes.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def row(model: str, cluster: str, context: str) -> Row:
     document, its = load_specs(model, cluster, tuple(f"workload.{field}" for field in work))
     specs = Specs(dequantised(document.model), its, document.workload)
     problem = LayoutProblem.of(specs, "tpot")
-    of_stages = (space(*specs, {"pipeline": stages}, MICROBATCHES, "tpot") for stages in STAGES)
+    of_stages = (space(*specs, {"pipeline": stages, "key_prefill": "key"}, MICROBATCHES, "tpot") for stages in STAGES)
     legal = sorted(chain.from_iterable(of_stages), key=simplicity)
     found: dict[str, Any] = {}
     for family, belongs in FAMILIES.items():

@@ -13,6 +13,7 @@ NOT_RUN: Final = {
     "torchrun ": "needs two hosts with GPUs; its options are held by tests/test_running_doc.py, runs by tests/runtime",
     "srun ": "needs SLURM",
     "python tests/attack/mutants.py ": "2 minutes (make mutants); tests/attack tries one of each kind",
+    "python tests/benchmarks/prefill_by_rows.py": "takes minutes",
     "python tests/benchmarks/decode_step.py ": "needs accelerate, and measures what a busy machine does not tell",
     "python tests/fuzz/fuzz.py ": "10 minutes (make fuzz); tests/fuzz does a few of each way",
 }

@@ -144,6 +144,44 @@ def of_a_matrix(weight: torch.Tensor) -> Made:
     return stored, numbers.float() * scale.float()
 
 
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+def float4(group: int, form: str) -> Callable[[torch.Tensor], Made]:
+    """e2m1 numbers at random, with scales: nvfp4 of the Model Optimizer or of compressed-tensors, or its mxfp4."""
+
+    def made(weight: torch.Tensor) -> Made:
+        numbers = torch.Generator().manual_seed(weight.numel())
+        rows, columns = weight.shape
+        nibbles = torch.randint(16, (rows, columns), generator=numbers)
+        values = torch.tensor([*_E2M1, *(-x for x in _E2M1)])[nibbles]
+        stored = {".weight_packed": (nibbles[:, 0::2] + 16 * nibbles[:, 1::2]).to(torch.uint8)}
+        if form == "mxfp4":
+            exponents = torch.randint(118, 123, (rows, columns // group), generator=numbers)
+            scale = 2.0 ** (exponents.double() - 127)
+            stored[".weight_scale"] = exponents.to(torch.uint8)
+        else:
+            fp8 = (torch.rand(rows, columns // group, generator=numbers) * 200 + 1).to(torch.float8_e4m3fn)
+            stored[".weight_scale"], scale = fp8, fp8.double()
+            of_all = torch.tensor(1 / 3000 if form == "modelopt" else 3000.0)
+            stored[".weight_scale_2" if form == "modelopt" else ".weight_global_scale"] = of_all
+            scale = scale * of_all.double() if form == "modelopt" else scale / of_all.double()
+        if form == "modelopt":
+            stored[".weight"] = stored.pop(".weight_packed")
+        return stored, (values.double() * scale.repeat_interleave(group, 1)).float()
+
+    return made
+
+
+def mxfp8(weight: torch.Tensor) -> Made:
+    """e4m3 numbers with a power of two for 32 inputs."""
+    exponents = torch.randint(118, 123, (weight.shape[0], weight.shape[1] // 32), generator=torch.Generator())
+    scale = 2.0 ** (exponents.double() - 127)
+    numbers = (weight.double() / scale.repeat_interleave(32, 1)).clamp(-448, 448).float().to(torch.float8_e4m3fn)
+    stored = {".weight": numbers, ".weight_scale": exponents.to(torch.uint8)}
+    return stored, (numbers.double() * scale.repeat_interleave(32, 1)).float()
+
+
 def _group(kind: str, bits: int, strategy: str, **more: Any) -> dict[str, Any]:
     weights = {"type": kind, "num_bits": bits, "strategy": strategy, "symmetric": True, **more}
     form = {4: "pack-quantized"}.get(bits, "float-quantized" if kind == "float" else "int-quantized")
@@ -168,6 +206,10 @@ FORMATS = {
     ),
     "int8 by channel": Format(_group("int", 8, "channel"), by_channel(torch.int8, 127)),
     "fp8 by channel": Format(_group("float", 8, "channel"), by_channel(torch.float8_e4m3fn, 448)),
+    "nvfp4": Format({"quant_algo": "NVFP4", "group_size": 16, "ignore": ["lm_head"]}, float4(16, "modelopt")),
+    "packed nvfp4": Format(_group("float", 4, "tensor_group", group_size=16), float4(16, "packed")),
+    "packed mxfp4": Format(_group("float", 4, "group", group_size=32), float4(32, "mxfp4")),
+    "mxfp8": Format({"quant_algo": "MXFP8", "ignore": ["lm_head"]}, mxfp8),
     "fp8 of a matrix": Format({"quant_algo": "FP8", "exclude_modules": ["lm_head"]}, of_a_matrix),
 }
 

@@ -19,6 +19,8 @@ def routers(draw: st.DrawFn, count: int, top_k: int) -> dict[str, Any]:
         groups = {"count": number, "top_k": draw(st.integers(-(-top_k // each), number)), "score": score}
     return {
         "scores": draw(st.sampled_from(["softmax", "sigmoid"])),
+        "logits_scale": draw(st.sampled_from([1.0, 0.3])),
+        "gate_scales": draw(st.booleans()),
         "bias": draw(st.booleans()),
         "choice_bias": draw(st.booleans()),
         "groups": groups,
@@ -29,8 +31,8 @@ def routers(draw: st.DrawFn, count: int, top_k: int) -> dict[str, Any]:
 
 
 @st.composite
-def mixtures(draw: st.DrawFn, partitions: int, least: int) -> dict[str, Any]:
-    """The experts of a feed-forward network, at least so many, on so many devices."""
+def mixtures(draw: st.DrawFn, partitions: int, least: int, *, around: bool) -> dict[str, Any]:
+    """The experts of a feed-forward network, at least so many, on so many devices; ``around``: norms are."""
     count = draw(st.integers(least, least + 2))
     experts: dict[str, Any] = {"count": count, "top_k": draw(st.integers(1, count)), "renormalise": draw(st.booleans())}
     if draw(st.booleans()):
@@ -42,6 +44,7 @@ def mixtures(draw: st.DrawFn, partitions: int, least: int) -> dict[str, Any]:
     if draw(st.booleans()):
         width = draw(st.integers(partitions, partitions + 5))
         experts["shared"] = {"intermediate_size": width, "scored": draw(st.booleans())}
+        experts["norms"] = draw(st.sampled_from(["shared", "apart"])) if around else "shared"
     experts["gates_on"] = draw(st.sampled_from(["output", "input"]))
     return experts
 

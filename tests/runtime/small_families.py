@@ -22,6 +22,7 @@ _LONGROPE: Final = {
     "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.5],
     "long_factor": [2.0, 3.0],
 }  # fmt: skip
+_DYNAMIC: Final = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}
 _YARN: Final = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 _MROPE: Final = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2], "mrope_interleaved": True}
 _WINDOW: Final = {"use_sliding_window": True, "sliding_window": 7}
@@ -48,6 +49,10 @@ _BESIDE: Final[dict[str, dict[str, Any]]] = {
         "model_type": "pixtral", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2,
         "intermediate_size": 64, "image_size": 28, "patch_size": 14,
     },
+    "gemma4": {
+        "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+        "intermediate_size": 16, "position_embedding_size": 16, "pooling_kernel_size": 1, "patch_size": 4,
+    },
     "llama4": {
         "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
         "patch_size": 14, "projector_input_dim": 16, "projector_output_dim": 16, "vision_output_dim": 16,
@@ -70,6 +75,7 @@ _MIMO: Final = {
     "num_hidden_layers": 3, "num_key_value_heads": 3, "head_dim": 12, "v_head_dim": 10, "sliding_window": 6,
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 3, "topk_group": 2,
 }  # fmt: skip
+_GEMMA4: Final = {**_WIDE, "global_head_dim": 16, "sliding_window": 7, "hidden_size_per_layer_input": 0}
 _LLAMA3: Final = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
     "original_max_position_embeddings": 16,
@@ -83,6 +89,8 @@ _LLAMA4: Final = {
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
+    "llama with dynamic ntk": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC}),
+    "llama with dynamic ntk, long": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC, "max_position_embeddings": 6}),
     "mistral with a window": ("mistral", {"sliding_window": 7}),
     "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
     "qwen3 with windows": ("qwen3", {**_WIDE, **_WINDOW, "max_window_layers": 1}),
@@ -97,6 +105,30 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         },
     ),
     "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
+    "gemma4": ("gemma4_text", {**_GEMMA4, **_MIXED}),
+    "gemma4 with keys for values": (
+        "gemma4_text",
+        {
+            **_GEMMA4,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 3,
+            "final_logit_softcapping": 2.0,
+            "attention_bias": True,
+        },
+    ),
+    "gemma4 with experts": (
+        "gemma4",
+        {
+            **_GEMMA4,
+            **_MIXED,
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 16,
+        },
+    ),
     "olmo3": ("olmo3", {"sliding_window": 7, **_MIXED}),
     "exaone4": ("exaone4", {"sliding_window": 7, "sliding_window_pattern": 2}),
     "cohere2": ("cohere2", {"sliding_window": 7, **_MIXED}),
@@ -121,8 +153,7 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "deepseek_v3": ("deepseek_v3", {**_LATENT, "rope_parameters": _MSCALE}),
     "deepseek_v3, halves": ("deepseek_v3", {**_LATENT, "rope_interleave": False, "first_k_dense_replace": 0}),
     "deepseek_v32": ("deepseek_v32", {**_SPARSE, "rope_parameters": _MSCALE}),
-    "glm_moe_dsa": ("glm_moe_dsa", _SPARSE),
-    "glm_moe_dsa, shared choices": ("glm_moe_dsa", {**_SPARSE, **_SHARING}),
+    "glm_moe_dsa": ("glm_moe_dsa", {**_SPARSE, **_SHARING}),
     "qwen3_vl": ("qwen3_vl", {**_WIDE, "rope_parameters": _MROPE}),
     "qwen3_vl_moe": ("qwen3_vl_moe", {**_WIDE, **_EXPERTS, "rope_parameters": _MROPE}),
     "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),
@@ -225,14 +256,17 @@ def written(name: str, folder: Path, changes: dict[str, Any] | None = None) -> A
         with torch.no_grad():
             biases = [(n, b) for n, b in model.named_buffers() if "correction_bias" in n]
             for parameter_name, parameter in [*model.named_parameters(), *biases]:
-                if "norm" in parameter_name or "bias" in parameter_name:  # constant as they are made
-                    around = 0.0 if "bias" in parameter_name or kind.startswith("gemma") else 1.0
+                if any(word in parameter_name for word in ("norm", "bias", "router.scale", "per_expert_scale")):
+                    # constant as they are made
+                    around = 0.0 if "bias" in parameter_name or kind in {"gemma", "gemma2", "gemma3_text"} else 1.0
                     parameter.normal_(around, 0.2)
                 elif parameter_name.endswith("sinks"):
                     parameter.normal_()
                 elif parameter.dim() > 1:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
             for buffer_name, buffer in model.named_buffers():
+                if buffer_name.endswith("layer_scalar"):
+                    buffer.normal_(1.0, 0.2)
                 if buffer_name.endswith("correction_bias"):
                     buffer.normal_(0.0, 0.2)
         model.save_pretrained(folder)

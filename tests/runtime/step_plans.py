@@ -41,6 +41,9 @@ def step_plans(draw: st.DrawFn) -> Plan:
             "prefill_tokens": draw(st.integers(1, batch * (one.workload.seq_len + 1))),
         }
     )
+    by_rows = layout.model_copy(update={"key_prefill": "query"})
+    if illegalities(by_rows, model, workload, layout.devices) == [] and draw(st.booleans()):
+        layout = by_rows
     plan = Plan.of(model, one.cluster, workload, layout)
     assert illegalities(layout, plan.model, plan.workload, layout.devices) == []
     return plan

@@ -105,6 +105,10 @@ MIXTURE = {"hidden_size": 40, "feed_forward": EXPERTS | {"intermediate_size": 48
 ROUTED: dict[str, dict[str, Any]] = {
     "groups and a shared expert": GROUPED | {"intermediate_size": 48},
     "biases and a clamp": BIASED | {"intermediate_size": 48},
+    "scaled logits and gates": {
+        "intermediate_size": 48,
+        "experts": {"count": 6, "router": {"logits_scale": 0.3, "gate_scales": True}},
+    },
     "two gates of a sparse mixer": {
         "intermediate_size": 48,
         "experts": {"count": 6, "renormalise": False, "router": {"scores": "sparse_mixer", "jitter": 0.01}},
@@ -533,7 +537,12 @@ def test_kernels_on_cuda_are_read_off_torch() -> None:
     assert not any(cuda_rules.on_cuda(op) for op in unknown)
 
 
-SCALED: dict[str, Any] = {"position_scaling": {"factor": 0.1, "tokens": 8}, "value_scale": 0.7}
+SCALED: dict[str, Any] = {
+    "position_scaling": {"factor": 0.1, "tokens": 8},
+    "value_scale": 0.7,
+    "value_norm": True,
+    "values": "keys",
+}
 CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "whole": (2, 1, {"combine": "reduce"}),
     "by key": (1, 3, {"slicing": "key"}),
@@ -549,7 +558,7 @@ CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
 def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
     """Neither a prefill nor a decode step waits for the host: all lengths are data on the device."""
     groups, slices, axes = CACHES[layout]
-    changes = {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16, **SCALED}}
+    changes = {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16, **SCALED}, "layer_scale": True}
     work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
     plan = sketched(ModelSpec.model_validate(merged(REAL, changes)), work, groups, slices, **axes)
     check(lower(plan, step=step))
@@ -610,6 +619,36 @@ def test_a_cache_of_latents_expanded(dtype: str, layout: str) -> None:
     dag = lower(plan, step="prefill")
     assert "expand" in {task.kind for task in dag.tasks}
     check(dag)
+
+
+WIDE_SPARSE: dict[str, Any] = merged(
+    WIDE_LATENT,
+    {"attention": {"sparse": {"heads": 4, "head_dim": 16, "top_k": 5}}},
+)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("layout", ["one", "batch"])
+def test_a_sparse_choice(layout: str) -> None:
+    groups, slices, axes = LAYOUTS[layout]
+    model = ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": "bfloat16"}))
+    check(lower(sketched(model, WorkloadSpec(batch=7, seq_len=8), groups, slices, **axes)))
+
+
+@pytest.mark.parametrize(
+    ("layout", "step", "dtype"),
+    [
+        ("by key", "decode", "bfloat16"),
+        ("whole", "prefill", "bfloat16"),
+        pytest.param("by key", "prefill", "float32", marks=pytest.mark.sweep),
+    ],
+)
+def test_a_sparse_choice_over_a_cache(layout: str, step: StepName, dtype: str) -> None:
+    """The keys are collected for every query, or are too many for that."""
+    groups, slices, axes = CACHES[layout]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    plan = sketched(ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": dtype})), work, groups, slices, **axes)
+    check(lower(plan, step=step))
 
 
 # Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.

@@ -135,6 +135,18 @@ def test_a_few_layouts(known: Known) -> None:
         check(known, layout, 10)
 
 
+def test_prefill_by_query_rows(known: Known) -> None:
+    """Slices that share a cache by key prefill by rows: whole prompts, and chunks of which some rows are padding."""
+    for prefill_tokens, axes in (
+        (8192, {"groups": 1, "slices": 2, "combine": "reduce"}),
+        (20, {"groups": 2, "slices": 2, "gather_order": "groups_first"}),
+        (20, {"groups": 1, "slices": 4, "combine": "reduce", "residual": "sharded"}),
+        (24, {"groups": 1, "slices": 3, "pipeline": 2, "microbatches": 2}),
+    ):
+        layout = Layout.model_validate({**axes, "slicing": "key", "key_block": 4, "key_prefill": "query"})
+        check(known, layout, 6, prefill_tokens)
+
+
 @pytest.mark.sweep
 def test_every_layout_up_to_16_ranks(known: Known) -> None:
     work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, logits="last")

@@ -98,6 +98,7 @@ def test_a_run_reads_its_own_share(tmp_path: Path) -> None:
         "run", tmp_path / "p.json", "--warmup", "1", "--iters", "2", "--check", *files, "--report", tmp_path / "r.json"
     )
     assert done.status == 0, done.err
+    assert "as they are stored; this run has them in float32" in " ".join(done.err.split())
     with torch.no_grad():
         logits = theirs(ids).logits.double()
     found = load_file(output)["logits"].double()
@@ -106,6 +107,15 @@ def test_a_run_reads_its_own_share(tmp_path: Path) -> None:
     assert weights["nbytes"] == pytest.approx(path.stat().st_size, rel=0.05)
     # Norms are on both ranks, the rows of the embedding are cut.
     assert weights["nbytes"] <= weights["read_nbytes"] < 1.3 * weights["nbytes"]
+
+
+def test_a_folder_is_not_the_file_in_it(tmp_path: Path) -> None:
+    write(made("llama", num_hidden_layers=1), tmp_path / "m.gguf", "Q8_0")
+    assert "m.gguf: valid model" in helixctl("validate", tmp_path / "m.gguf").out.decode()
+    document = load_model(str(tmp_path / "m.gguf"))
+    dag = lower(Plan.of(document.model, cluster(1), WORK, Layout(groups=1, slices=1)))
+    (found,) = Checkpoint(str(tmp_path)).problems([t for t in dag.tensors if t.role == "weight"])
+    assert found.hint == "give the GGUF file itself"
 
 
 def test_factors_of_frequencies_are_read(tmp_path: Path) -> None:

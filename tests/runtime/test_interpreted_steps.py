@@ -144,6 +144,24 @@ LAYOUTS: dict[str, Plan] = {
     "wide values, key": steps_for(1, 3, {"attention": {"v_head_dim": 13}}, slicing="key", combine="reduce"),
     "queries scaled by position, key": steps_for(3, 2, SCALED, slicing="key"),
     "queries scaled by position, batch": steps_for(2, 2, merged(SCALED, CUT), slicing="batch"),
+    "rows": steps_for(3, 2, slicing="key", key_prefill="query"),
+    "rows of three": steps_for(1, 3, slicing="key", combine="reduce", key_block=4, key_prefill="query"),
+    "rows, groups first, keys held twice": steps_for(
+        6, 2, slicing="key", gather_order="groups_first", key_prefill="query"
+    ),
+    "rows, softmax slices": steps_for(1, 3, CUT, slicing="key", key_prefill="query"),
+    "rows, not causal": steps_for(
+        2, 2, {"attention": {"causal": False}}, slicing="key", key_block=1, key_prefill="query"
+    ),
+    "rows, empty lanes": steps_for(1, 4, slicing="key", key_block=16, combine="reduce", key_prefill="query"),
+    "rows, stages, turns": steps_for(
+        1, 2, slicing="key", pipeline=2, microbatches=4, interleave=2, key_prefill="query"
+    ),
+    "rows, sharded": steps_for(2, 2, slicing="key", residual="sharded", key_prefill="query"),
+    "rows, window and sinks": steps_for(2, 3, SINKS, slicing="key", combine="reduce", key_prefill="query"),
+    "rows, narrow values, capped": steps_for(
+        1, 2, {"attention": {**NARROW["attention"], **CAPPED["attention"]}}, slicing="key", key_prefill="query"
+    ),
     "drawn": drawn(steps_for(1, 1)),
     "drawn, key": drawn(steps_for(1, 3, slicing="key"), top_k=20, top_p=0.8),
     "drawn, batch": drawn(steps_for(2, 2, slicing="batch", combine="reduce"), temperature=0.5, top_p=0.9),

@@ -62,6 +62,8 @@ ROTARY = [
     {"scaling": {"kind": "linear", "factor": 3.7}},
     {"theta": 9.0, "scaling": LLAMA3},
     {"theta": 9.0, "scaling": YARN, "interleaved": True},
+    {"theta": 9.0, "scaling": {"kind": "dynamic", "factor": 2.5, "original_seq_len": 3}},
+    {"theta": 9.0, "scaling": {"kind": "proportional", "pairs": 1, "factor": 1.5}},
     {"theta": 9.0, "dims": 2, "scaling": {
         "kind": "longrope", "short_factors": [1.5], "long_factors": [2.5], "original_seq_len": 4,
     }},
@@ -78,6 +80,14 @@ MULTIPLIERS = [
     {"embedding": 3.3, "residual": 0.7, "logits": 0.3},
     {"embedding": 1.3, "embedding_in_dtype": True, "logits_cap": 1.5},
 ]
+
+
+def values(draw: st.DrawFn, attention: dict[str, Any]) -> dict[str, Any]:
+    """How values are made, of an attention whose heads are not cut."""
+    if not draw(st.booleans()):
+        return {}
+    apart = attention.get("qk_norm_over") == "projection" or "v_head_dim" in attention
+    return {"value_norm": True, "values": "own" if apart else draw(st.sampled_from(["own", "keys"]))}
 
 
 @st.composite
@@ -113,7 +123,9 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         softmax_slices = slices * size(1, 1) if cut else size(1, 2)
         kv_heads = draw(st.sampled_from([k for k in range(1, groups + 3) if groups <= k or groups % k == 0]))
         reaches = [{}, {"sliding_window": size(1, 4)}, {"chunk": size(1, 4)}]
-        one = {"sinks": either(), "v_head_dim": size(max(slices, least))} if softmax_slices == 1 else {}
+        one = {"sinks": either()} if softmax_slices == 1 else {}
+        one |= {"v_head_dim": size(max(slices, least))} if softmax_slices == 1 and either() else {}
+        norms = qk_norm() if either() and not (cut and "function" in norm) else {}
         return {
             "heads": kv_heads * size(-(-groups // kv_heads), 2),
             "kv_heads": kv_heads,
@@ -125,15 +137,16 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "rotary": rotary,
             "scale": draw(st.sampled_from([None, 0.3])),
             "soft_cap": draw(st.sampled_from([None, 0.7])),
+            **({} if cut else values(draw, norms | one)),
             "value_scale": draw(st.sampled_from([1.0, 0.7])),
             "position_scaling": draw(st.sampled_from([None, {"factor": 0.7, "tokens": size(1), "first": size(0, 1)}])),
             **one,
             **(draw(st.sampled_from(reaches)) if causal else {}),
-            **(qk_norm() if either() and not (cut and "function" in norm) else {}),
+            **norms,
         }
 
     def feed_forward() -> dict[str, Any]:
-        experts = draw(mixtures(partitions, max(ways, 2))) if either() else None
+        experts = draw(mixtures(partitions, max(ways, 2), around=norm.get("place") == "around")) if either() else None
         alone = experts is None or "shared" not in experts
         clamped = experts is not None and alone and either()
         return {
@@ -161,6 +174,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         "vocabulary": draw(st.sampled_from([None, {"size": 11, "tied": False}, {"size": 17, "tied": True}])),
         "dtype": "float64",
         "norm": norm,
+        "layer_scale": either(),
         "multipliers": draw(st.sampled_from(MULTIPLIERS)),
         "side_by_side": "place" not in norm and either(),
         "blocks": blocks or None,

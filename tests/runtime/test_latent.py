@@ -47,6 +47,12 @@ STEPS: dict[str, tuple[int, int, dict[str, Any]]] = {
         4,
         {"slicing": "key", "key_block": 16, "combine": "reduce", "latent_prefill": "expanded"},
     ),
+    "rows": (2, 2, {"slicing": "key", "key_prefill": "query"}),
+    "rows, expanded": (
+        1,
+        3,
+        {"slicing": "key", "combine": "reduce", "key_prefill": "query", "latent_prefill": "expanded"},
+    ),
     "key, stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2, "residual": "sharded"}),
 }
 SCALED = {"position_scaling": {"factor": 0.6, "tokens": 4}}

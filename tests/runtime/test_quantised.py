@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helixctl.dag import Tensor
+from helixctl.dag.retype import dequantised
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
@@ -21,7 +22,7 @@ from helixctl_runtime.check.reference import relative_error
 from helixctl_runtime.tensors.checkpoint import Checkpoint
 from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.cli.command import helixctl
-from tests.runtime.quantised import FORMATS, quantise, quantise_experts, say
+from tests.runtime.quantised import FORMATS, Format, fp8_blocks, quantise, quantise_experts, say
 from tests.runtime.small_families import VOCABULARY, written
 from tests.runtime.test_small_families import reference
 from tests.runtime.test_transformers import WORK, cluster, cuts, output_of_all_ranks
@@ -77,6 +78,34 @@ def test_logits_of_every_cut(name: str, tmp_path: Path) -> None:
         weights.check(dag)
         assert relative_error(output_of_all_ranks(dag, numbers), expected) <= tolerated, layout
     assert meant
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen3_moe with dense layers", "phi3"])
+def test_regions_of_other_families(family: str, tmp_path: Path) -> None:
+    """In two shards: weights that share a stored matrix, in rows or in every head, and a matrix for each expert."""
+    folder, dense = tmp_path / "quantised", tmp_path / "dense"
+    written(family, folder)
+    held = load_file(folder / "model.safetensors")
+    meant = quantise(folder, Format({"quant_method": "fp8", "weight_block_size": [16, 24]}, fp8_blocks(16, 24)))
+    dense.mkdir()
+    save_file(held | meant, dense / "model.safetensors")
+    stored = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"model-0000{1 + (number % 2)}-of-00002.safetensors" for number, name in enumerate(sorted(stored))}
+    for file in sorted(set(files.values())):
+        save_file({name: stored[name] for name, its in files.items() if its == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    model = dequantised(load_model(str(folder)).model)
+    one, other = (TensorSource(0, str(path), None) for path in (folder, dense))
+    for layout in (layout for devices in (1, 2, 3, 4) for layout in cuts(devices, model)):
+        dag = lower(Plan.of(model, cluster(layout.devices), WORK, layout))
+        one.check(dag)
+        for value in dag.values:
+            tensor = dag.tensor[value.tensor]
+            if tensor.role == "weight":
+                found, due = (its.region(tensor, value.region, torch.float32, CPU) for its in (one, other))
+                assert torch.equal(found, due), value.id
 
 
 @pytest.mark.parametrize("name", ["fp8", "gptq", pytest.param("mxfp4", marks=pytest.mark.sweep)])
@@ -151,6 +180,12 @@ PROJECTION = "model.layers.1.self_attn.q_proj"
             "packed",
             lambda h: h.update({f"{PROJECTION}.weight_zero_point": torch.zeros(12, 3, dtype=torch.int32)}),
             f"tensor {PROJECTION}.weight_zero_point is there, and the config says otherwise",
+        ),
+        ("nvfp4", lambda h: h.pop(f"{PROJECTION}.weight_scale_2"), f"{PROJECTION}.weight_scale_2 is missing"),
+        (
+            "packed nvfp4",
+            lambda h: h.update({f"{PROJECTION}.weight_scale": h[f"{PROJECTION}.weight_scale"].float()}),
+            f"tensor {PROJECTION}.weight_scale is F32; it must be one of F8_E4M3",
         ),
         (
             "packed",

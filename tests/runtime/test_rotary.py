@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from helixctl.spec import RotarySpec
@@ -24,6 +25,7 @@ SCALINGS = [
     {**LLAMA3, "high_freq_factor": 1.0},  # Llama 4: nothing is blended
     {**LLAMA3, "factor": 32.3, "low_freq_factor": 1.1},
     YARN,
+    {"kind": "proportional", "pairs": 1, "factor": 1.7},
     {**YARN, "beta_fast": 16.0, "beta_slow": 2.0, "truncate": False},
 ]
 WIDTHS = [2, 6, 64, 80, 128, 256]
@@ -38,6 +40,8 @@ def of_transformers(rotary: RotarySpec, width: int) -> LlamaRotaryEmbedding:
     if rotary.scaling:
         parameters |= rotary.scaling.model_dump()
         parameters["rope_type"] = parameters.pop("kind")
+        if "pairs" in parameters:
+            parameters["partial_rotary_factor"] = 2 * parameters.pop("pairs") / width
         if "original_seq_len" in parameters:
             parameters["original_max_position_embeddings"] = parameters.pop("original_seq_len")
     config = LlamaConfig(num_attention_heads=4, head_dim=width, rope_parameters=parameters)
@@ -67,6 +71,22 @@ def test_the_frequencies_are_those_of_the_page(scaling: dict[str, Any] | None, w
     by_the_page = interpreter.frequencies(json.loads(rotary.model_dump_json()), width)
     assert by_the_page.dtype == np.float32
     assert np.array_equal(frequencies(rotary, width).numpy(), by_the_page)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("positions", [100, 4096, 4097, 30000])
+def test_a_base_that_grows_is_that_of_transformers(positions: int, width: int) -> None:
+    """By the tokens of the longest sequence; one pair, of which transformers makes nothing, has the frequency 1."""
+    scaling = {"kind": "dynamic", "factor": 3.3, "original_seq_len": 4096}
+    found = frequencies(spec(10000.0, scaling).resolved(width, positions), width)
+    if width == 2:
+        assert found.tolist() == [1.0]
+        return
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.3}
+    config = LlamaConfig(num_attention_heads=4, head_dim=width, max_position_embeddings=4096, rope_parameters=rope)
+    theirs = ROPE_INIT_FUNCTIONS["dynamic"](config, torch.device("cpu"), seq_len=positions)[0]
+    assert torch.allclose(found, theirs, rtol=1e-6, atol=0)
+    assert torch.equal(found, frequencies(spec(10000.0, None), width)) == (positions <= 4096)
 
 
 def test_rotations_of_later_positions_are_a_part_of_all() -> None:

@@ -14,8 +14,7 @@ from helixctl.dag.function import function_of
 from helixctl.dag.retype import retyped
 from helixctl.errors import HelixError
 from helixctl.lower import lower
-from helixctl.plan import Layout, Plan
-from helixctl.plan.layout import illegalities
+from helixctl.plan import Plan
 from helixctl.plan.steps import steps_of
 from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.verify import verify
@@ -24,7 +23,8 @@ from tests.interpreter import execute
 from tests.runtime.models import LATENT, SPARSE, merged, plan_for
 from tests.runtime.test_interpreted_steps import BATCH, CHUNK, COUNTS, LONGEST, NEW, by_the_page, ran
 from tests.runtime.test_interpreter import distance, reference
-from tests.runtime.test_latent import PASSES, STEPS
+from tests.runtime.test_latent import PASSES
+from tests.runtime.test_latent import STEPS as LATENT_STEPS
 from tests.runtime.together import run_together
 
 EXACT = {"dtype": "float64"}
@@ -34,6 +34,12 @@ SHARING: dict[str, Any] = {
     **EXACT, "layers": 5, "blocks": [{"name": "shared", "attention": SHARED}],
     "pattern": ["main", "shared", "main", "shared", "shared"],
 }  # fmt: skip
+
+ALWAYS = ("key", "batch", "expanded, key")  # those of several slices: the other steps differ from them in less
+
+
+# A sparse choice attends to latents as they are.
+STEPS = {name: its for name, its in LATENT_STEPS.items() if "latent_prefill" not in its[2]}
 
 
 def one_pass(name: str, changes: dict[str, Any] | None = None) -> Dag:
@@ -48,8 +54,13 @@ def generation(name: str, changes: dict[str, Any]) -> Plan:
     return Plan.of(one.model, one.cluster, work, one.layout)
 
 
-@pytest.mark.parametrize("changes", [EXACT, SHARING], ids=["own", "shared"])
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *[pytest.param(name, EXACT, id=name) for name in PASSES],
+        pytest.param("query, reduce", SHARING, id="query, reduce, shared"),
+    ],
+)
 def test_one_pass(name: str, changes: dict[str, Any]) -> None:
     """Proved, and what the page says is what runs and what the reference has."""
     dag = one_pass(name, changes)
@@ -71,12 +82,16 @@ def test_one_pass_in_other_dtypes(dtype: str, top_k: int) -> None:
         assert ran_together.overall <= 2 * ran_together.unpartitioned
 
 
-@pytest.mark.parametrize("changes", [EXACT, SHARING], ids=["own", "shared"])
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *[pytest.param(name, EXACT, id=name, marks=[] if name in ALWAYS else pytest.mark.sweep) for name in STEPS],
+        pytest.param("key, stages", SHARING, id="key, stages, shared"),
+        pytest.param("expanded, batch", SHARING, id="expanded, batch, shared", marks=pytest.mark.sweep),
+    ],
+)
 def test_tokens_and_logits(name: str, changes: dict[str, Any]) -> None:
-    """Every step, of every rank; stages are parted where a layer chooses."""
-    if changes is SHARING and "stages" in name:
-        changes = {**changes, "layers": 4, "pattern": ["main", "shared"]}
+    """Every step, of every rank."""
     plan = generation(name, changes)
     assert [verify(lower(plan, step=step)) for step in steps_of(plan.workload)] == [[], []]
     tokens, logits = ran(plan)
@@ -86,10 +101,11 @@ def test_tokens_and_logits(name: str, changes: dict[str, Any]) -> None:
         assert distance(a[count > 0], b[count > 0]) < 1e-12
 
 
+@pytest.mark.sweep
 def test_all_layouts_continue_alike() -> None:
-    first = ran(generation("one device", EXACT))[0]
-    for name in STEPS:
-        assert np.array_equal(ran(generation(name, EXACT))[0], first), name
+    first = ran(generation("one device", EXACT), new=8)[0]
+    for name in ("groups", "rows", *ALWAYS):
+        assert np.array_equal(ran(generation(name, EXACT), new=8)[0], first), name
 
 
 def test_steps_are_the_pass() -> None:
@@ -162,14 +178,20 @@ def test_lanes_choose_what_one_lane_does(dtype: torch.dtype) -> None:
                 assert chosen[b, t].tolist() == order + [-1] * (top_k - len(order))
 
 
-def test_a_stage_does_not_begin_with_a_shared_choice() -> None:
-    model, work = ModelSpec.model_validate(merged(SPARSE, SHARING)), WorkloadSpec(batch=2, seq_len=8)
-    for stages, why in (
-        ("2-3", []),
-        ("3-2", ["stage 1 would begin with layer 3, which shares the choice of keys before it"]),
-    ):
-        layout = Layout(groups=1, slices=1, pipeline=2, stages=stages)
-        assert illegalities(layout, model, work, 2) == why
+@pytest.mark.parametrize("stages", ["3-2", pytest.param("1-3-1", marks=pytest.mark.sweep)])
+def test_a_choice_is_sent_to_the_stages_that_share_it(stages: str) -> None:
+    """From stage to stage, as far as the layers that share it go; by every rank to its counterpart."""
+    layout = {"slicing": "key", "pipeline": stages.count("-") + 1, "stages": stages, "key_block": 2, "microbatches": 2}
+    one = plan_for(merged(SPARSE, SHARING), (BATCH, LONGEST), 1, 2, **layout)
+    work = WorkloadSpec(batch=BATCH, seq_len=LONGEST, output_len=NEW, prefill_tokens=CHUNK * BATCH)
+    plan = Plan.of(one.model, one.cluster, work, one.layout)
+    dags = [lower(plan, step=step) for step in steps_of(work)]
+    assert [verify(dag) for dag in dags] == [[], []]
+    begins = [one.layout.layers(stage, one.model).start for stage in range(1, one.layout.pipeline)]
+    sends = [task for task in dags[0].tasks if task.level == "transfer" and "selected" in task.id]
+    assert len(sends) == 4 * sum(one.model.kind(layer) == "shared" for layer in begins)
+    tokens, _ = ran(plan)
+    assert np.array_equal(tokens, ran(generation("one device", SHARING))[0])
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,21 @@ def test_latents_are_expanded_where_that_is_priced_lower(prefill_tokens: int, fo
     assert min(ttft, key=lambda x: ttft[x]) == form
 
 
+@pytest.mark.parametrize(("seq_len", "batch", "shared"), [(8192, 1, "query"), (65536, 8, "key")])
+def test_slices_of_a_cache_prefill_by_what_is_priced_lower(seq_len: int, batch: int, shared: str) -> None:
+    """By rows where a chunk is the whole prompt; by key where its rows are few for the positions of the cache."""
+    sets = ("layers=4", f"workload.batch={batch}", f"workload.seq_len={seq_len}", "workload.output_len=4")
+    problem = specs((str(ROOT / "plans/models/Llama-3.1-70B"), "h100:1x8"), *sets)
+    fixed = parse_constraints("groups=4,slices=2,slicing=key,combine=reduce,residual=replicated,interleave=1")
+    decision = decide(*problem, fixed, "ttft")
+    assert decision.plan.layout.key_prefill == shared
+    ttft = {
+        x: forecast(lower(decide(*problem, {**fixed, "key_prefill": x}).plan, step="prefill")).step_s
+        for x in ("key", "query")
+    }
+    assert min(ttft, key=lambda x: ttft[x]) == shared
+
+
 @pytest.mark.parametrize("stages", [2, 4, 8])
 def test_the_bound_of_whole_layers_in_stages_is_their_step(stages: int) -> None:
     """Nothing is exchanged but between stages: a stage between two others sends one and receives the next."""

@@ -87,6 +87,15 @@ def test_the_search_deals_layers_that_differ() -> None:
     assert verify(lower(decision.plan)) == []
 
 
+def test_the_search_keeps_stages_that_are_given() -> None:
+    """Also on devices that are all at one host, where the way between stages is priced first."""
+    model, cluster, workload = specs(SMALL, "layers=7", "devices_per_host=4", "hosts=1", "device.kind=cuda")
+    cluster = cluster.model_copy(update={"cores_per_host": None})
+    decision = decide(model, cluster, workload, parse_constraints("pipeline=2,stages=2-5,microbatches=2"))
+    assert decision.plan.layout.stages == "2-5"
+    assert verify(lower(decision.plan)) == []
+
+
 def test_stages_by_hand() -> None:
     assert parse_constraints("pipeline=3,stages=10-11-11") == {"pipeline": 3, "stages": "10-11-11"}
     with pytest.raises(HelixError, match="stages"):

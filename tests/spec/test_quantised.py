@@ -31,6 +31,12 @@ LLAMA: dict[str, Any] = {
 MIXTURE: dict[str, Any] = LLAMA | {
     "model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128,
 }  # fmt: skip
+LATENT: dict[str, Any] = LLAMA | {
+    "model_type": "deepseek_v32", "num_key_value_heads": 4, "kv_lora_rank": 64, "q_lora_rank": 64,
+    "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "n_routed_experts": 8,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 64, "n_shared_experts": 1, "n_group": 4, "topk_group": 2,
+    "first_k_dense_replace": 1, "index_topk": 16, "index_n_heads": 2, "index_head_dim": 32,
+}  # fmt: skip
 IN_A_LAYER = ("w_q", "w_k", "w_v", "w_o", "w_gate", "w_up", "w_down")
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 GROUPS = {"quant_method": "gptq", "bits": 4, "group_size": 128}
@@ -79,6 +85,13 @@ def test_modules_that_are_kept(tmp_path: Path) -> None:
     assert set(stored(dense, 2)) == {"w_q", "w_k", "w_v", "w_o", "w_gate"}
 
 
+@pytest.mark.parametrize("ahead", ["model.language_model.", "language_model.model.", "model.", "*"])
+def test_names_inside_a_model_of_several_modalities(ahead: str, tmp_path: Path) -> None:
+    kept = [f"{ahead}layers.{layer}.self_attn*" for layer in range(3)] + ["language_model.lm_head"]
+    document = model(tmp_path, LLAMA, quant_algo="NVFP4", ignore=kept)
+    assert set(stored(document)) == {"w_gate", "w_up", "w_down"}
+
+
 def test_only_experts_are_mxfp4(tmp_path: Path) -> None:
     found = stored(model(tmp_path, MIXTURE, quant_method="mxfp4", modules_to_not_convert=["model.layers.*.self_attn"]))
     assert found == dict.fromkeys(("w_gate", "w_up", "w_down"), "float4, an exponent8 scale for 32 inputs")
@@ -104,6 +117,15 @@ def test_a_file_beside_the_config_counts_where_the_config_says_nothing(tmp_path:
     beside = {"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head", "*.mlp.*"]}}
     assert set(stored(model(tmp_path, LLAMA, beside))) == {"w_q", "w_k", "w_v", "w_o"}
     assert stored(model(tmp_path, LLAMA, beside, **FP8))["w_up"] == "float8, a float32 scale for 128 x 128"
+
+
+def test_scales_of_a_cache_are_named(tmp_path: Path) -> None:
+    beside = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
+    model(tmp_path, LLAMA, beside)
+    notes = load_pair(str(tmp_path), "h100:1x1").notes
+    assert [note for note in notes if "a quantised KV cache (kv_cache_quant_algo)" in note]
+    model(tmp_path, LLAMA, {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}})
+    assert not [note for note in load_pair(str(tmp_path), "h100:1x1").notes if "cache" in note]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +233,14 @@ def test_layers_that_are_stored_otherwise_are_priced_so(tmp_path: Path) -> None:
         assert priced(plan)
     assert 1.6 < seconds["none"] / seconds["fp8"] < 2.05
     assert 2.6 < seconds["none"] / seconds["int4"] < 4.1
+
+
+def test_names_of_other_families(tmp_path: Path) -> None:
+    """A latent with an indexer: what weighs the indexer's heads is never quantised, and a shared expert may be kept."""
+    document = model(tmp_path, LATENT, **FP8, modules_to_not_convert=["re:.*shared_experts.*", "*.kv_b_proj"])
+    of_latent = {"w_q_down", "w_q", "w_kv_down", "w_k_rope", "w_o", "w_index_q", "w_index_k"}
+    assert set(stored(document, 0)) == set(stored(document, 1)) == {*of_latent, "w_gate", "w_up", "w_down"}
+    assert document.kinds == ("dense", "main")
 
 
 def test_functions_keep_their_equations(tmp_path: Path) -> None:

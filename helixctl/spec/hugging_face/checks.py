@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 from helixctl.spec.explain import Finding
 from helixctl.spec.fields import shown
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder
+from helixctl.spec.hugging_face.text_model import model_types
+
+_NEAREST: Final = 3  # names that an unknown one may have meant
 
 
 def other_family(config: Mapping[str, Any]) -> Finding:
     """Why a config is of none of the families."""
-    family, modelled = config.get("model_type"), ", ".join(FAMILIES)
+    family, known = config.get("model_type"), model_types()
+    every = "helixctl models lists all"
     if family is None:
         missing = "missing key 'model_type' of a Hugging Face config"
-        return Finding("HX104", missing, f"model_type is one of {modelled}", ("model_type",), of_key=True)
+        return Finding("HX104", missing, f"a name such as llama; {every}", ("model_type",), of_key=True)
     if not isinstance(family, str):
-        message = f"model_type must be one of {modelled}, not {shown(family)}"
-        return Finding("HX105", message, None, ("model_type",), of_key=False)
-    inner, hint = config.get("text_config"), None
+        message = f"model_type must be a name such as llama, not {shown(family)}"
+        return Finding("HX105", message, every, ("model_type",), of_key=False)
+    near = get_close_matches(family, known, n=_NEAREST)
+    hint = f"the nearest that are modelled: {', '.join(near)}; {every}" if near else f"{every} that are"
+    inner = config.get("text_config")
     if isinstance(inner, dict) and isinstance(inner.get("model_type"), str) and inner["model_type"] in FAMILIES:
         hint = f"its text_config is a {inner['model_type']}, which is: give that as a config.json of its own"
-    message = f"model_type {shown(family)} is not modelled; modelled are {modelled}"
+    message = f"model_type {shown(family)} is not modelled"
     return Finding("HX111", message, hint, ("model_type",), of_key=False)
 
 

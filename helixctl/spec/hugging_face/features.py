@@ -65,7 +65,7 @@ _BY_KEY: Final[dict[str, tuple[str, Predicate]]] = {
     ),
     "attention scaled by the length": ("use_logn_attn use_dynamic_ntk llama_4_scaling_beta", _given),
     "heads of several widths": ("global_head_dim num_global_key_value_heads swa_head_dim", _given),
-    "keys and values shared between layers": ("num_kv_shared_layers attention_k_eq_v", _given),
+    "keys and values shared between layers": ("num_kv_shared_layers use_double_wide_mlp attention_k_eq_v", _given),
     "embeddings of every layer": ("hidden_size_per_layer_input", _given),
     "a clamped activation": ("swiglu_limit", _given),
     "biases in the feed-forward network": ("mlp_bias", _given),
@@ -88,7 +88,6 @@ _TOLD: Final = {key: (name, when) for name, (keys, when) in _BY_KEY.items() for 
 _BY_TYPE: Final = {"gpt_oss_puzzle": "attention sinks"}
 # Keys that say that weights are stored in another form: planned in the dtype of the computation, and said so.
 QUANTISED: Final = ("quantization_config", "quantization", "compression_config")
-_LAYER_TYPES: Final = {"full_attention", "sliding_attention"}
 _ACTIVATIONS: Final = {"silu", "gelu", "relu", "gelu_pytorch_tanh", "relu2"}
 
 
@@ -174,7 +173,7 @@ def _tag(rope: Mapping[str, Any]) -> str:
 
 def _of_layers(kinds: list[Any], at: DocumentPath, known: Collection[str]) -> Iterator[tuple[str, DocumentPath, Any]]:
     names = {kind for kind in kinds if isinstance(kind, str)}
-    if others := names - _LAYER_TYPES - {*known}:
+    if others := names - ({*known} or {"full_attention"}) - {"sliding_attention"}:
         yield f"layers of {', '.join(sorted(others))}", at, kinds
     elif "sliding_attention" in names and "sliding_attention" not in known:
         yield "alternating sliding and full attention", at, kinds

@@ -12,7 +12,7 @@ from helixctl.spec.explain import Finding, examined
 from helixctl.spec.hugging_face.checks import architecture_findings, contradictions, other_family
 from helixctl.spec.hugging_face.families import FAMILIES, Decoder, Derived, pattern_of
 from helixctl.spec.hugging_face.features import QUANTISED, features_of
-from helixctl.spec.hugging_face.quantised import IN_A_FILE_OF_ITS_OWN, Quantised, quantisation_of
+from helixctl.spec.hugging_face.quantised import IN_A_FILE_OF_ITS_OWN, Quantisation, Quantised, quantisation_of
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, rope_findings, rope_origins, unknown_key
 from helixctl.spec.hugging_face.stored_weights import stored_fields
 from helixctl.spec.hugging_face.text_model import text_model
@@ -104,7 +104,7 @@ def _model_of(
     origins = tuple(by_field.values())
     data = _nested(origins)
     left_out = [f"left out: {what}" for what in decoder.left_out()]
-    return ReadConfig(data, origins, (*left_out, *_of_storage(quantisation, str(data["dtype"])))), []
+    return ReadConfig(data, origins, (*left_out, *_of_storage(quantisation))), []
 
 
 def _of_both(by_field: _Origins, apart: _Origins, layers: int) -> _Origins:
@@ -128,12 +128,17 @@ def _derived(fields: Iterable[Derived], every: str) -> Iterator[Origin]:
         yield Origin(tuple(item.field.split(".")), " and ".join(item.keys) or every, item.keys, item.value)
 
 
-def _of_storage(quantisation: Quantised | None, dtype: str) -> Iterator[str]:
+def _of_storage(quantisation: Quantised | None) -> Iterator[str]:
     """That weights are stored in another form than they are computed in."""
     if quantisation:
         yield (
             f"weights are quantised by {quantisation.method}: their memory and their reading are planned as they are "
-            f"stored, their arithmetic in {dtype}"
+            "stored, their arithmetic in the dtype of the computation"
+        )
+    if isinstance(quantisation, Quantisation) and quantisation.cache_key:
+        yield (
+            f"it has scales for a quantised KV cache ({quantisation.cache_key}): planned in the model's dtype unless "
+            "--set workload.cache_dtype=float8"
         )
 
 

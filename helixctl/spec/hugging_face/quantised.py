@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -18,8 +18,10 @@ from helixctl.spec.fields import dotted, shown
 from helixctl.spec.yaml_reader import DocumentPath
 
 IN_A_FILE_OF_ITS_OWN: Final = "quantization"  # the key of hf_quant_config.json
-# Texts ahead of the names that transformers gives the modules of a text model, in configs of several modalities.
-_AHEAD: Final = ("", "language_model.", "model.language_model.")
+# Keys that say how a KV cache is quantised; none of them changes a weight.
+_OF_A_CACHE: Final = ("kv_cache_quant_algo", "kv_cache_scheme")
+# What stands in the place of ``model.`` ahead of the modules of a text model, in configs of several modalities.
+_AHEAD: Final = ("model.", "language_model.model.", "model.language_model.", "model.language_model.model.", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Scheme:
 
     Attributes:
         layout: how it lies in the files: fp8, gptq, awq, packed (compressed-tensors), plain (one integer or fp8 number
-            an element), mxfp4, nvfp4.
+            an element), mxfp4 (gpt-oss), mxfp8, nvfp4, and of compressed-tensors mxfp4-packed and nvfp4-packed.
         stored: the fields of ``StoredSpec`` but ``weights``.
         one_less: zero points are stored less one (GPTQ's first format).
     """
@@ -73,7 +75,10 @@ class Names:
 
     def __contains__(self, module: object) -> bool:
         """Whether a module is one of them, or is in one of them."""
-        return any(self._holds(f"{ahead}{module}") for ahead in _AHEAD)
+        name = str(module)
+        own = name.removeprefix("model.")
+        ahead = _AHEAD if own != name else ("", "language_model.", "model.language_model.")
+        return any(self._holds(f"{text}{own}") for text in ahead)
 
     def _holds(self, module: str) -> bool:
         parts = module.split(".")
@@ -91,6 +96,7 @@ class Quantisation:
         kept: the modules that are not quantised.
         heads: whether the language-model head is quantised as well, unless it is kept.
         experts_only: no module is but the experts.
+        cache_key: the key by which it is made for a KV cache in fp8; empty without one.
     """
 
     method: str
@@ -98,6 +104,7 @@ class Quantisation:
     kept: tuple[str, ...] = ()
     heads: bool = False
     experts_only: bool = False
+    cache_key: str = ""
 
     @cached_property
     def _kept(self) -> Names:
@@ -147,7 +154,8 @@ def quantisation_of(config: Mapping[str, Any], key: str) -> tuple[Quantisation |
     if not isinstance(how, Mapping):
         return None, [Finding("HX105", f"{key} must be a mapping, not {shown(how)}", None, (key,), of_key=True)]
     try:
-        return _read(how), []
+        cache_key = next((name for name in _OF_A_CACHE if how.get(name)), "")
+        return replace(_read(how), cache_key=cache_key), []
     except _Unknown as unknown:
         path = (key, *unknown.path)
         message = f"weights quantised {unknown.what}: not modelled ({dotted(path)})"
@@ -279,7 +287,7 @@ def _of_weights(group: Mapping[str, Any], form: object, at: DocumentPath) -> Sch
         scheme = {16: _NVFP4, 32: _MXFP4}.get(size if isinstance(size, int) else 0)
         if scheme is None or (scheme is _MXFP4 and weights.get("scale_dtype") not in {"torch.uint8", None}):
             raise _Unknown(f"{said} in groups of {shown(size)}", at)
-        return scheme if scheme is _NVFP4 else Scheme("mxfp4-packed", scheme.stored)
+        return Scheme("nvfp4-packed" if scheme is _NVFP4 else "mxfp4-packed", scheme.stored)
     if (kind, bits) not in {("float", 8), ("int", 8), ("int", 4)}:
         raise _Unknown(said, at)
     blocks: dict[str, Any] = {"tensor": [None, None], "channel": [1, None], "block": weights.get("block_structure")}

@@ -46,6 +46,10 @@ class _Llama3(_Linear):
     original_max_position_embeddings: Count
 
 
+class _Dynamic(_Linear):
+    pass
+
+
 class _Yarn(_Linear):
     original_max_position_embeddings: Count | None = None
     beta_fast: Positive | None = None
@@ -64,12 +68,18 @@ class _LongRope(_Rope):
     attention_factor: Positive | None = None
 
 
+class _Proportional(_Rope):
+    factor: Positive | None = None
+
+
 ROPE_TYPES: Final[dict[str, type[_Rope]]] = {
     "default": _Rope,
     "linear": _Linear,
+    "dynamic": _Dynamic,
     "llama3": _Llama3,
     "yarn": _Yarn,
     "longrope": _LongRope,
+    "proportional": _Proportional,
 }
 
 
@@ -139,8 +149,8 @@ def rope_origins(config: Mapping[str, Any], family: str, decoder: Decoder) -> It
         return
     tag = "rope_type" if "rope_type" in rope else "type"
     yield Origin((*scaling, "kind"), f"{key}.{tag}", (key, tag), kind)
-    if kind in {"yarn", "longrope"}:
-        for name, value in (_yarn if kind == "yarn" else _longrope)(rope, decoder).items():
+    if kind in _FIELDS:
+        for name, value in _FIELDS[kind](rope, decoder).items():
             yield Origin((*scaling, name), key, (key,), value)
         return
     for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
@@ -152,9 +162,11 @@ def rope_origins(config: Mapping[str, Any], family: str, decoder: Decoder) -> It
 def _turned_dims(decoder: Decoder, key: str | None, rope: Mapping[str, Any]) -> Iterator[Origin]:
     """How many dims are turned, of families that turn a part of a head."""
     fields = type(decoder).model_fields
+    if key and _kind(rope) == "proportional":
+        return  # its scaling says how many
     if "partial_rotary_factor" not in fields or "qk_rope_head_dim" in fields:  # a latent has a rotated part of its own
         return
-    head_dim = decoder.head_dim or decoder.hidden_size // decoder.num_attention_heads
+    head_dim = decoder.rotary_width
     share: float = getattr(decoder, "partial_rotary_factor", 1.0)
     path: DocumentPath = ("partial_rotary_factor",)
     if key and "partial_rotary_factor" in rope:
@@ -191,6 +203,16 @@ def _yarn(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
     }
 
 
+def _dynamic(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
+    """The original context is the config's longest, as transformers has it."""
+    return {"factor": rope["factor"], "original_seq_len": decoder.max_position_embeddings}
+
+
+def _proportional(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
+    share = rope.get("partial_rotary_factor") or 1.0
+    return {"pairs": int(share * decoder.rotary_width // 2), "factor": rope.get("factor") or 1.0}
+
+
 def _longrope(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
     original = _original(rope, decoder)
     factor, attention = rope.get("factor") or decoder.max_position_embeddings / original, rope.get("attention_factor")
@@ -202,3 +224,6 @@ def _longrope(rope: Mapping[str, Any], decoder: Decoder) -> dict[str, Any]:
         "original_seq_len": original,
         "attention_factor": attention,
     }
+
+
+_FIELDS: Final = {"yarn": _yarn, "longrope": _longrope, "dynamic": _dynamic, "proportional": _proportional}

@@ -25,18 +25,33 @@ _LATENT: Final = {
     "w_v": ("self_attn.kv_b_proj",),
     "w_o": ("self_attn.o_proj",),
 }
+# Of an indexer; what it weighs heads with is never quantised.
+_INDEXER: Final = {"w_index_q": ("self_attn.indexer.wq_b",), "w_index_k": ("self_attn.indexer.wk",)}
 _NETWORK: Final = {
-    "w_gate": ("mlp.gate_proj", "mlp.gate_up_proj"),
-    "w_up": ("mlp.up_proj", "mlp.gate_up_proj", "mlp.c_fc"),
-    "w_down": ("mlp.down_proj", "mlp.c_proj"),
+    "w_gate": ("mlp.gate_proj", "mlp.gate_up_proj", "feed_forward.gate_proj"),
+    "w_up": ("mlp.up_proj", "mlp.gate_up_proj", "mlp.c_fc", "feed_forward.up_proj"),
+    "w_down": ("mlp.down_proj", "mlp.c_proj", "feed_forward.down_proj"),
 }
 _EXPERTS: Final = {
-    "w_gate": ("mlp.experts.0.gate_proj", "block_sparse_moe.experts.0.w1", "mlp.experts.gate_up_proj"),
-    "w_up": ("mlp.experts.0.up_proj", "block_sparse_moe.experts.0.w3", "mlp.experts.gate_up_proj"),
-    "w_down": ("mlp.experts.0.down_proj", "block_sparse_moe.experts.0.w2", "mlp.experts.down_proj"),
+    name: (
+        f"mlp.experts.0.{own}_proj",
+        f"block_sparse_moe.experts.0.{w}",
+        f"mlp.experts.{merged}_proj",
+        f"feed_forward.experts.0.{own}_proj",
+        f"feed_forward.experts.{merged}_proj",
+    )
+    for name, own, w, merged in (
+        ("w_gate", "gate", "w1", "gate_up"),
+        ("w_up", "up", "w3", "gate_up"),
+        ("w_down", "down", "w2", "down"),
+    )
 }
 _SHARED: Final = {
-    f"w_shared_{name}": (f"mlp.shared_experts.{name}_proj", f"mlp.shared_expert.{name}_proj")
+    f"w_shared_{name}": (
+        f"mlp.shared_experts.{name}_proj",
+        f"mlp.shared_expert.{name}_proj",
+        f"feed_forward.shared_expert.{name}_proj",
+    )
     for name in ("gate", "up", "down")
 }
 Stored = tuple[tuple[str, Scheme], ...]  # the matrices of a layer that are quantised
@@ -86,6 +101,8 @@ def _of_layer(
     modules = dict(_ATTENTION)
     if latent := attention.get("latent"):
         modules = {name: its for name, its in _LATENT.items() if name != "w_q_down" or latent.get("q_rank")}
+    if attention.get("sparse"):
+        modules |= _INDEXER
     experts = network.get("experts")
     modules |= _EXPERTS if experts else _NETWORK
     if experts and experts.get("shared"):

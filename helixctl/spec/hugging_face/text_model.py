@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from helixctl.spec.explain import Finding
+from helixctl.spec.hugging_face.families import FAMILIES
 from helixctl.spec.yaml_reader import DocumentPath
 
 _INNER: Final = "text_config"
 # Outer model_type -> that of the text model, or those that ``text_config`` may have, the first where it does not say.
 _TEXT_MODELS: Final[dict[str, tuple[str, ...]]] = {
+    "gemma4": ("gemma4_text",),
     "kimi_k25": ("kimi_k25_text",),
     "llama4": ("llama4_text",),
     "mistral3": ("mistral", "ministral3", "mistral4"),
@@ -22,7 +24,7 @@ _TIE: Final = "tie_word_embeddings"
 # Whose text model is a whole language model, which ties its own head; elsewhere the whole model ties it.
 _TIED_INSIDE: Final = {"llama4"}
 # Whose whole model ties it where its config does not say.
-_TIED: Final = {"kimi_k25", "mistral3"}
+_TIED: Final = {"gemma4", "kimi_k25", "mistral3"}
 # Outer keys of the whole model that hold for its text model.
 _SHARED: Final = (_TIE, "dtype", "torch_dtype", "architectures", "_name_or_path", "name_or_path",
                   "quantization_config")  # fmt: skip
@@ -30,9 +32,16 @@ _LEFT_OUT: Final = {"vision_config": "the vision model", "audio_config": "the au
 # Tokens that stand for pictures and the like, none of which is in a text, and sizes of what makes them.
 _TOKENS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
                   "media_placeholder_token_id", "video_placeholder", "ignore_index", "use_unified_vision_chunk",
-                  "boi_token_index", "eoi_token_index", "image_token_index", "vision_feature_layer",
+                  "boi_token_index", "eoi_token_index", "boi_token_id", "eoi_token_id",
+                  "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id", "vision_soft_tokens_per_image",
+                  "image_token_index", "vision_feature_layer",
                   "projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size",
                   "projection_hidden_size", "projection_layer_norm_eps")  # fmt: skip
+
+
+def model_types() -> list[str]:
+    """What a config may say in ``model_type``, in alphabetical order."""
+    return sorted({*FAMILIES, *_TEXT_MODELS})
 
 
 class TextModel(NamedTuple):

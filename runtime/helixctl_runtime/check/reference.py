@@ -23,6 +23,7 @@ from helixctl.dag import (
     Rotate,
     Route,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -114,6 +115,8 @@ def _apply(  # noqa: C901, PLR0912  one case a kind
             made = _selected(op, *x)
         case Attention():
             made = _attention(op, *x)
+        case ScaleBy():
+            made = x[0] * x[1]
         case ScaleQueries(scaling):
             made = x[0] * query_scales(scaling, (0, x[0].shape[1])).to(x[0].device, wide)[:, None, None]
         case Join():
@@ -196,10 +199,15 @@ def _rotated(op: Rotate, x: torch.Tensor) -> torch.Tensor:
 def _gates(op: Route, logits: torch.Tensor, biases: list[torch.Tensor]) -> torch.Tensor:
     """The scores of the best ``top_k`` of the last dim, renormalised and scaled; zero for all but the best."""
     router = op.router
+    scale: float | torch.Tensor = router.scale
+    if router.gate_scales:
+        *biases, scales = biases
+        scale = scales * router.scale
+    logits = logits * router.logits_scale
     if router.bias:
         logits = logits + biases[0]
     if router.scores == "sparse_mixer":
-        return router.scale * _sparse_mixer(logits, router.jitter)
+        return scale * _sparse_mixer(logits, router.jitter)
     scores = torch.softmax(logits, dim=-1) if router.scores == "softmax" else torch.sigmoid(logits)
     choice = scores if router.choice_bias or router.groups else logits
     if router.choice_bias:
@@ -211,11 +219,11 @@ def _gates(op: Route, logits: torch.Tensor, biases: list[torch.Tensor]) -> torch
         choice = choice.masked_fill(outside.repeat_interleave(best.shape[-1], dim=-1), float("-inf"))
     chosen = _best(choice, op.top_k)
     if op.renormalise and not (router.choice_bias or router.groups or router.scores == "sigmoid"):
-        return router.scale * torch.softmax(logits.masked_fill(~chosen, float("-inf")), dim=-1)
+        return scale * torch.softmax(logits.masked_fill(~chosen, float("-inf")), dim=-1)
     gates = scores.masked_fill(~chosen, 0)
     if op.renormalise:
         gates = gates / (gates.sum(dim=-1, keepdim=True) + router.sum_eps).clamp(min=router.least_sum)
-    return router.scale * gates
+    return scale * gates
 
 
 def _best(x: torch.Tensor, count: int) -> torch.Tensor:

@@ -39,6 +39,7 @@ from helixctl.dag import (
     Route,
     Sample,
     Scale,
+    ScaleBy,
     ScaleQueries,
     Select,
     SquareSums,
@@ -79,6 +80,8 @@ class Kernels:
             case Rotate(rotary):
                 cos, sin = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 return kernels.rotate(reads[0], cos, sin, out, op.last, interleaved=rotary.interleaved)
+            case ScaleBy():
+                return kernels.multiply_by(reads[0], self._weights.raw(action.weights[0]), out)
             case ScaleQueries():
                 (scales,) = (self._memory.tensor(self._program.constants[c]) for c in action.constants)
                 start = self._dag.value[action.task.inputs[0]].region[1][0]
@@ -135,7 +138,7 @@ class Kernels:
         self, action: program.Compute, reads: list[torch.Tensor], writes: list[torch.Tensor]
     ) -> kernels.Step:
         constants = [self._memory.tensor(self._program.constants[c]) for c in action.constants]
-        first = self._dag.value[action.task.inputs[0]]
+        first = self._dag.value[action.task.inputs[action.operand]]
         match op := action.task.op:
             case RotateAt(rotary):
                 (x, length), (cos, sin) = reads, constants
@@ -251,6 +254,6 @@ class Kernels:
 
 
 def _keys(cache: torch.Tensor) -> torch.Tensor:
-    """One lane of a cache, (batch, cycle, 1, offset, kv_head, head_dim), as (batch, keys, kv_head, head_dim)."""
-    batch, cycles, _, block, *rest = cache.shape
-    return cache.view(batch, cycles * block, *rest)
+    """One lane of a cache, or all, (batch, cycle, lane, offset, head, head_dim), as (batch, keys, head, head_dim)."""
+    batch, cycles, lanes, block, *rest = cache.shape
+    return cache.view(batch, cycles * lanes * block, *rest)

@@ -354,6 +354,11 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step:
     return lambda: torch.mul(a, b, out=out)
 
 
+def multiply_by(x: torch.Tensor, number: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = x * number``, rounded once: ``number`` (1) is on the device; ``out`` may be ``x``."""
+    return lambda: torch.mul(x, number, out=out)
+
+
 def begins_at(t: torch.Tensor) -> tuple[torch.UntypedStorage, int | torch.SymInt]:
     """The memory that a view is of, and its first byte there; known also where there is none (tests without a GPU)."""
     return t.untyped_storage(), t.storage_offset() * t.element_size()

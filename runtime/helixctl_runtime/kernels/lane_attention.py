@@ -8,7 +8,7 @@ import torch
 
 from helixctl.dag import CachedAttention, PartialAttention
 from helixctl.dag.reach import first_key, reaches_back
-from helixctl_runtime.kernels.basic import Step
+from helixctl_runtime.kernels.basic import Step, begins_at
 from helixctl_runtime.kernels.cached import Lane, alike
 from helixctl_runtime.kernels.selecting import named, slots
 from helixctl_runtime.kernels.with_sums import attend
@@ -84,10 +84,10 @@ def _of_chosen(
     """
     (batch, rows, heads, _), top_k = q.shape, selected.shape[-1]
     apart = rows * top_k < lane.size
-    block = 1 if apart else max(1, _MASKED // (batch * heads * lane.size))
+    block = 1 if apart else max(1, _MASKED // (batch * heads // caches[0].shape[2] * lane.size))
     parts = [slice(first, min(first + block, rows)) for first in range(0, rows, block)]
     bound = [_Attention(op, q[:, s], caches, out[:, s], None if lse is None else lse[:, s], None) for s in parts]
-    both = caches[0].data_ptr() == caches[1].data_ptr()
+    both = begins_at(caches[0]) == begins_at(caches[1])
 
     held = caches[:1] if both else caches
 

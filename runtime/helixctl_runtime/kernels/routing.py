@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -33,19 +33,17 @@ def route(
         out: the result.
         renormalise: the gates of a token are divided by their sum.
         router: how scores become gates.
-        biases: (E) of the logits and (E) of the choice, as far as the router has them.
+        biases: (E) of the logits, (E) of the choice, and (E) numbers that gates are multiplied by, as far as the router
+            has them.
     """
-    half = x.is_cuda and x.dtype in HALF
-    wide_weight = weight if half else weight.to(out.dtype)
     wide_biases = [bias.to(out.dtype) for bias in biases]
+    of_gates = wide_biases.pop() if router.gate_scales else None
     of_logits, of_choice = wide_biases[: int(router.bias)], wide_biases[int(router.bias) :]
     plain = router.scores == "softmax" and router == RouterSpec(bias=router.bias)
+    logits_of = _logits(x, weight, router.logits_scale, of_logits, out.dtype)
 
     def step() -> None:
-        # Products of half-precision numbers are exact in float32, so that nothing need be widened for them on CUDA.
-        logits = torch.ops.aten.mm.dtype(x, weight, out.dtype) if half else x.to(out.dtype) @ wide_weight
-        for bias in of_logits:
-            logits.add_(bias)
+        logits = logits_of()
         if plain:
             # A stable sort, not topk: which of equal logits topk takes is not defined.
             best = torch.sort(logits, dim=-1, descending=True, stable=True)
@@ -66,9 +64,30 @@ def route(
                 gates = gates / (gates.sum(dim=-1, keepdim=True) + router.sum_eps).clamp_(min=router.least_sum)
         if router.scale != 1:
             gates = gates * router.scale
+        if of_gates is not None:
+            gates = gates * of_gates[experts]
         out.zero_().scatter_(1, experts, gates)
 
     return step
+
+
+def _logits(
+    x: torch.Tensor, weight: torch.Tensor, scale: float, biases: Sequence[torch.Tensor], dtype: torch.dtype
+) -> Callable[[], torch.Tensor]:
+    """The logits of all experts, in the accumulator's dtype: in new memory at each call."""
+    half = x.is_cuda and x.dtype in HALF
+    wide_weight = weight if half else weight.to(dtype)
+
+    def made() -> torch.Tensor:
+        # Products of half-precision numbers are exact in float32, so that nothing need be widened for them on CUDA.
+        logits: torch.Tensor = torch.ops.aten.mm.dtype(x, weight, dtype) if half else x.to(dtype) @ wide_weight
+        if scale != 1:
+            logits.mul_(scale)
+        for bias in biases:
+            logits.add_(bias)
+        return logits
+
+    return made
 
 
 def token_gate(x: torch.Tensor, t: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:

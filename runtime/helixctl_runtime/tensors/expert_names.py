@@ -12,8 +12,9 @@ from helixctl_runtime.tensors.stored_tensor import StoredTensor
 Axes = tuple[tuple[str, ...], ...]
 
 _BIASES: Final = {"b_gate": "w_gate", "b_up": "w_up", "b_down": "w_down"}
-_SHARED: Final = ("mlp.shared_expert.", "mlp.shared_experts.", "feed_forward.shared_expert.")
+_SHARED: Final = ("mlp.shared_expert.", "mlp.shared_experts.", "feed_forward.shared_expert.", "mlp.")
 _SCORE: Final = "mlp.shared_expert_gate.weight"
+_GATE_SCALES: Final = "router.per_expert_scale"
 _CHOICE_BIASES: Final = (
     "mlp.gate.e_score_correction_bias",
     "mlp.moe_statics.e_score_correction_bias",
@@ -82,6 +83,13 @@ _SPELLINGS: Final = (
         "feed_forward.experts.down_proj",
         turned=True,
     ),
+    _Spelling(
+        "experts.down_proj",
+        "router.proj.weight",
+        "experts.gate_up_proj",
+        "experts.gate_up_proj",
+        "experts.down_proj",
+    ),
     # The names of most mixtures inside transformers 5.
     _Spelling(
         "mlp.experts.down_proj",
@@ -123,6 +131,8 @@ class ExpertNames:
         if part == "b_choice":
             row: Axes = ((),) if self._choice_bias == _WITH_A_ROW else ()
             return _whole(folder + self._choice_bias, (*row, ("expert",)), size)
+        if part == "w_gate_scales":
+            return _whole(folder + _GATE_SCALES, (("expert",),), size)
         if part == "w_shared_score":
             return _whole(folder + _SCORE, ((), ("hidden",)), size)
         if part.startswith("w_shared_"):

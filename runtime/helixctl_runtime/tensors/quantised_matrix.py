@@ -197,6 +197,90 @@ class InverseScaled(Elements):
 
 
 @dataclass(frozen=True)
+class MxFloat8(Elements):
+    """The same with a power of two, in a byte, for every 32 inputs of an output (mxfp8)."""
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    def expected(self) -> Mapping[str, tuple[Sequence[tuple[int, ...]], Sequence[str]]]:
+        """Scales by output and group."""
+        return {self.numbers: ([self.shape], ("F8_E4M3",)), self.needed[0]: ([self._grid()], _BYTES)}
+
+    def scales(self, end: str, *ranges: Range) -> torch.Tensor:
+        """A box of the scales, as float32."""
+        return self.finite(power_of_two(self.read(end, *ranges)), end)
+
+
+@dataclass(frozen=True)
+class Float4(QuantisedMatrix):
+    """Two e2m1 numbers a byte with a scale for every group of inputs, and one for the matrix (nvfp4)."""
+
+    numbers: ClassVar[str] = ".weight"
+    needed: ClassVar[tuple[str, ...]] = (".weight_scale", ".weight_scale_2")
+    scale_dtypes: ClassVar[tuple[str, ...]] = ("F8_E4M3",)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(outputs, inputs)."""
+        outputs, pairs = self.files.shape(self.base + self.numbers)
+        return outputs, pairs * 2
+
+    def expected(self) -> Mapping[str, tuple[Sequence[tuple[int, ...]], Sequence[str]]]:
+        """Scales by output and group, and one number."""
+        outputs, inputs = self.shape
+        found: dict[str, tuple[Sequence[tuple[int, ...]], Sequence[str]]] = {
+            self.numbers: ([(outputs, inputs // 2)], _BYTES),
+            ".weight_scale": ([(outputs, self.groups(inputs))], self.scale_dtypes),
+        }
+        return found | {end: ([(), (1,)], ("F32",)) for end in self.needed[1:]}
+
+    def part(self, ranges: Sequence[Range]) -> torch.Tensor:
+        """(outputs, inputs) of the box."""
+        outputs, (begin, end) = ranges
+        pairs = begin // 2, ceil(end / 2)
+        numbers = float4(self.read(self.numbers, outputs, pairs))[:, begin - 2 * pairs[0] :][:, : end - begin]
+        touched, group = _blocks((begin, end), self.scheme.block[1], self.groups(self.shape[1]))
+        return self.scaled(numbers, self.scales(".weight_scale", outputs, touched)[:, group])
+
+    def scaled(self, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Numbers times their scales and that of the matrix."""
+        return numbers * scales * self._of_the_matrix
+
+    @property
+    def _of_the_matrix(self) -> torch.Tensor:
+        return self.finite(self.files.scalar(self.base + self.needed[1]).reshape(()), self.needed[1])
+
+
+@dataclass(frozen=True)
+class PackedFloat4(Float4):
+    """The same as compressed-tensors stores it: the number of the matrix divides the scales."""
+
+    numbers: ClassVar[str] = ".weight_packed"
+    needed: ClassVar[tuple[str, ...]] = (".weight_scale", ".weight_global_scale")
+
+    def scaled(self, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Numbers times their scales, divided by the number of the matrix: rounded once, as the product is exact."""
+        return numbers * scales / self._of_the_matrix
+
+
+@dataclass(frozen=True)
+class PackedMxfp4(Float4):
+    """compressed-tensors' mxfp4: scales are powers of two, and the matrix has none."""
+
+    numbers: ClassVar[str] = ".weight_packed"
+    needed: ClassVar[tuple[str, ...]] = (".weight_scale",)
+    scale_dtypes: ClassVar[tuple[str, ...]] = _BYTES
+
+    def scales(self, end: str, *ranges: Range) -> torch.Tensor:
+        """A box of the scales, as float32."""
+        return self.finite(power_of_two(self.read(end, *ranges)), end)
+
+    def scaled(self, numbers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Numbers times their scales."""
+        return numbers * scales
+
+
+@dataclass(frozen=True)
 class Gptq(QuantisedMatrix):
     """GPTQ: (inputs / 8, outputs) of words, zero points packed along the outputs, the group of an input in g_idx."""
 
@@ -390,4 +474,8 @@ LAYOUTS: Final[Mapping[str, type[QuantisedMatrix]]] = {
     "awq": Awq,
     "packed": PackedIntegers,
     "mxfp4": Mxfp4Experts,
+    "mxfp4-packed": PackedMxfp4,
+    "mxfp8": MxFloat8,
+    "nvfp4": Float4,
+    "nvfp4-packed": PackedFloat4,
 }

@@ -12,7 +12,7 @@ import math
 import torch
 
 from helixctl.plan import Interval
-from helixctl.spec import LinearScaling, Llama3Scaling, LongRopeScaling, RotarySpec, YarnScaling
+from helixctl.spec import LinearScaling, Llama3Scaling, LongRopeScaling, ProportionalScaling, RotarySpec, YarnScaling
 
 
 def frequencies(rotary: RotarySpec, head_dim: int, *, long: bool = False) -> torch.Tensor:
@@ -35,6 +35,9 @@ def frequencies(rotary: RotarySpec, head_dim: int, *, long: bool = False) -> tor
             return found / rotary.scaling.factor
         case Llama3Scaling():
             return _llama3(found, rotary.scaling)
+        case ProportionalScaling(pairs=pairs, factor=factor):
+            found[pairs:] = 0
+            return found / factor
         case YarnScaling():
             return _yarn(powers, rotary.scaling, rotary.theta)
         case LongRopeScaling(short_factors=short, long_factors=longer):

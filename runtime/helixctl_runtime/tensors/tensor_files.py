@@ -167,6 +167,8 @@ class TensorFiles:
         others = sorted(name for name in held if name.endswith(_WEIGHTS))
         message = f"a folder without {_SINGLE} or {_INDEX}" + (f"; it holds {abbreviate(others)}" if others else "")
         hint = "give a folder that transformers' save_pretrained wrote, or a safetensors file"
+        if any(name.endswith(".gguf") for name in others):
+            hint = "give the GGUF file itself"
         raise HelixError(Diagnostic("HX507", message, hint, file=self.path))
 
     def _file(self, path: Path) -> Any:

@@ -33,6 +33,7 @@ _CLASSES: Final = {
     "gpt_oss": "gpt_oss.GptOss",
     "gemma": "gemma.Gemma",
     "gemma2": "windows.Gemma2",
+    "gemma4_text": "gemma4.Gemma4Text",
     "gemma3_text": "windows.Gemma3Text",
     "olmo2": "olmo.Olmo2",
     "olmo3": "windows.Olmo3",

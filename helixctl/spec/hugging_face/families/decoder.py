@@ -94,6 +94,11 @@ class Decoder(Spec):
         said = any(config.get(key) for key in ("rope_parameters", "rope_scaling"))
         return config if said or cls.default_rope is None else {**config, "rope_parameters": dict(cls.default_rope)}
 
+    @property
+    def rotary_width(self) -> int:
+        """Dims of a head of the layers that the config's rotary embedding is of."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
     def window(self) -> tuple[str | None, int | None]:
         """The key that decides on the sliding window, if the family has one, and the window of any layer."""
         return None, None
