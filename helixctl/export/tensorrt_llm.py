@@ -15,12 +15,15 @@ _OPTIONS: Final = "trtllm-options.yaml"
 
 
 def _options(plan: Plan) -> dict[str, Any]:
-    """What has no flag: Helix parallelism, and layers of stages that are not equal."""
+    """What has no flag: Helix parallelism, the dtype of the cache, and layers of stages that are not equal."""
     layout = plan.layout
     found: dict[str, Any] = {}
+    cache: dict[str, Any] = {"dtype": "fp8"} if plan.workload.cache_dtype == "float8" else {}
     if layout.slices > 1:
         found["cp_config"] = {"cp_type": "HELIX", "tokens_per_block": layout.key_block}
-        found["kv_cache_config"] = {"tokens_per_block": layout.key_block}
+        cache["tokens_per_block"] = layout.key_block
+    if cache:
+        found["kv_cache_config"] = cache
     if own := stage_sizes(plan):
         found["pp_partition"] = [int(size) for size in own.split(",")]
     return found

@@ -42,7 +42,7 @@ def _arguments(plan: Plan) -> list[tuple[str, ...]]:
     return [
         *found,
         ("--dtype", plan.model.dtype),
-        ("--kv-cache-dtype", "auto"),
+        ("--kv-cache-dtype", "fp8" if plan.workload.cache_dtype == "float8" else "auto"),
         ("--max-num-seqs", str(room.sequences)),
         ("--max-model-len", str(room.positions)),
         ("--max-num-batched-tokens", str(room.tokens)),

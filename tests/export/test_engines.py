@@ -141,6 +141,21 @@ def test_sizes_of_a_layout_reach_the_engine() -> None:
         assert option in words
 
 
+@pytest.mark.parametrize(
+    ("target", "said", "else_said"),
+    [
+        ("vllm", "--kv-cache-dtype fp8 ", "--kv-cache-dtype auto "),
+        ("sglang", "--kv-cache-dtype fp8_e4m3 ", "--kv-cache-dtype auto "),
+        ("tensorrt-llm", '"kv_cache_config": { "dtype": "fp8" }', "--tp_size 8"),
+    ],
+)
+def test_the_dtype_of_the_cache(target: str, said: str, else_said: str) -> None:
+    for cache_dtype, text in (("float8", said), (None, else_said)):
+        sets = (f"workload.cache_dtype={cache_dtype}",) if cache_dtype else ()
+        plan = plan_of(*LLAMA, sets=sets, groups=8)
+        assert text in " ".join(ENGINES[target].write(plan, "m").replace("\\\n", " ").split())
+
+
 def test_each_host_starts_its_part_of_the_replicas(tmp_path: Path) -> None:
     """Replicas over two hosts each: number of the host, address of the replica's first, devices."""
     plan = case("replicas")
@@ -207,7 +222,8 @@ def test_the_nearest_is_found_under_the_rules(target: str) -> None:
 
 
 def test_nothing_is_found_where_no_layout_will_do() -> None:
-    plan = plan_of("DeepSeek-V3", "h200:2x8", groups=16)
+    plan = plan_of("Llama-3.1-8B", "h100:1x2", sets=("attention.soft_cap=30.0",), groups=2)
+    assert "attention.soft_cap" in ENGINES["megatron"].unmet(plan.layout, specs_of(plan))[0]
     assert nearest(ENGINES["megatron"], plan, "throughput") is None
 
 
