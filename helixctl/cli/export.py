@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -32,7 +31,7 @@ _OWN: Final = {
     "--claim": ("k8s",),
     "options of helixctl run": _JOBS,
 }
-_TEXT: Final[Kind] = "export"
+_TEXT: Final[Kind] = "launch file"
 
 
 @click.command(name="export", short_help="Write a plan as engines, job schedulers and simulators take it.")
@@ -94,8 +93,6 @@ def command(
     else:
         text = _engine(plan, source, target, model, objective or "throughput", nearest=nearest)
     write_output(output, text)
-    if target in _ENGINES and output != "-":
-        Path(output).chmod(0o755)
     wrote(output, f"for {target}, {human_bytes(len(text.encode()))}")
 
 
@@ -175,7 +172,8 @@ def _write_chakra(source: str, prefix: str, step: StepName | None, *, force: boo
     devices = (planned.plan if isinstance(planned, Dag) else planned).cluster.devices
     paths = [f"{prefix}.{rank}.et" for rank in range(devices)]
     groups = f"{prefix}.groups.json"
-    outputs = [*(Output("-o", path, "trace of Chakra") for path in paths), Output("-o", groups, "process groups")]
+    outputs = [Output("-o", path, "trace of Chakra") for path in paths]
+    outputs.append(Output("-o", groups, "file of process groups"))
     check_outputs(outputs, [source], force=force)
     dag = planned if isinstance(planned, Dag) else whole_dag(planned, source, step or steps[-1])
     for path, data in zip(paths, traces(simulate(dag)), strict=True):

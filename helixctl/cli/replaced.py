@@ -16,7 +16,7 @@ from helixctl.spec.load import document_kind, parse_mapping
 Kind = Literal[
     "plan", "dag", "cluster file", "page", "svg drawing", "dot drawing", "png drawing", "pdf drawing", "graph", "trace",
     "report of a run", "prediction", "report of validate", "table of plan", "tensor file",
-    "export", "trace of Chakra", "process groups",
+    "launch file", "trace of Chakra", "file of process groups",
 ]  # fmt: skip
 _REPORTS: Final[dict[Kind, tuple[str, ...]]] = {
     "report of a run": ("helixctl run", "helixctl run --compare"),
@@ -129,7 +129,7 @@ _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "table of plan": _report("table of plan"),
     "report of validate": _findings,
     "tensor file": _tensors,
-    "export": _with(b"# written by helixctl export --to "),
+    "launch file": _with(b"# written by helixctl export --to "),
     "trace of Chakra": _chakra,
-    "process groups": _groups,
+    "file of process groups": _groups,
 }

@@ -14,10 +14,12 @@ class Rule:
     """Something that an engine needs of a layout.
 
     Attributes:
+        needs: what it is, in a few words; docs/export.md lists them.
         source: the file and the function of the engine that need it.
         unmet: what is needed and not there, as it follows "vLLM needs"; None where nothing is missing.
     """
 
+    needs: str
     source: str
     unmet: Callable[[Layout, Specs], str | None]
 

@@ -162,13 +162,17 @@ ENGINE: Final = Engine(
     f"{_ARGUMENTS}, {_CONFIG.split(',', maxsplit=1)[0]}",
     (
         rules.known_model(_ARGUMENTS),
-        Rule(_ARGUMENTS, _expressed),
+        Rule("a plain GPT, Llama or mixture, which arguments can say", _ARGUMENTS, _expressed),
         rules.no_slices("megatron/core/parallel_state.py, initialize_model_parallel"),
         rules.even_heads(_CONFIG),
         rules.even_kv_heads(_CONFIG),
         rules.even_widths("megatron/core/utils.py, divide"),
         rules.even_experts(f"{_ARGUMENTS}, validate_args"),
-        Rule("megatron/core/transformer/moe/moe_layer.py, MoELayer.forward", _sharded_beside_experts),
+        Rule(
+            "sequence parallelism where there are experts and TP",
+            "megatron/core/transformer/moe/moe_layer.py, MoELayer.forward",
+            _sharded_beside_experts,
+        ),
         rules.even_batch("megatron/core/num_microbatches_calculator.py"),
         rules.in_order(
             "megatron/training/initialize.py, the order of initialize_model_parallel",

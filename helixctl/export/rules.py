@@ -29,7 +29,7 @@ def known_model(source: str, dtypes: Sequence[str] = ("float16", "bfloat16", "fl
             return f"one of the dtypes {', '.join(dtypes)}: the model has {model.dtype}"
         return None
 
-    return Rule(source, unmet)
+    return Rule(f"tokens in, logits out, one softmax a head; {', '.join(dtypes)}", source, unmet)
 
 
 def even_heads(source: str, *, over: str = "partitions") -> Rule:
@@ -42,7 +42,7 @@ def even_heads(source: str, *, over: str = "partitions") -> Rule:
                 return f"the heads divided evenly: {block.attention.heads} on {ways}"
         return None
 
-    return Rule(source, unmet)
+    return Rule("heads divide evenly", source, unmet)
 
 
 def even_kv_heads(source: str, *, over: str = "partitions", copies: bool = True) -> Rule:
@@ -58,7 +58,9 @@ def even_kv_heads(source: str, *, over: str = "partitions", copies: bool = True)
                 return f"{what}: {heads} on {ways}"
         return None
 
-    return Rule(source, unmet)
+    return Rule(
+        "KV heads divide evenly, or each is held equally often" if copies else "KV heads divide evenly", source, unmet
+    )
 
 
 def even_widths(source: str) -> Rule:
@@ -75,7 +77,7 @@ def even_widths(source: str) -> Rule:
                 return f"the width of shared experts divided evenly: {shared} on {layout.partitions}"
         return None
 
-    return Rule(source, unmet)
+    return Rule("widths of feed-forward networks divide evenly", source, unmet)
 
 
 def even_experts(source: str) -> Rule:
@@ -88,7 +90,7 @@ def even_experts(source: str) -> Rule:
                 return f"the experts divided evenly: {experts.count} on {layout.experts}"
         return None
 
-    return Rule(source, unmet)
+    return Rule("experts divide evenly", source, unmet)
 
 
 def experts_whole_or_cut(source: str) -> Rule:
@@ -100,7 +102,7 @@ def experts_whole_or_cut(source: str) -> Rule:
         cut = f"{layout.experts} x {layout.partitions // layout.experts}"
         return f"experts spread over all ranks of a tensor-parallel group, or each cut over all: {cut}"
 
-    return Rule(source, unmet)
+    return Rule("experts spread over all ranks of a tensor-parallel group, or each cut over all", source, unmet)
 
 
 def no_slices(source: str) -> Rule:
@@ -111,7 +113,7 @@ def no_slices(source: str) -> Rule:
             return None
         return f"attention cut by heads alone: the plan has {layout.slices} slices by {layout.slicing}"
 
-    return Rule(source, unmet)
+    return Rule("no slices", source, unmet)
 
 
 def slices_by_key(source: str, option: str, *, latent: bool) -> Rule:
@@ -126,7 +128,7 @@ def slices_by_key(source: str, option: str, *, latent: bool) -> Rule:
             return f"a latent cache (MLA) where slices share it by positions ({option})"
         return None
 
-    return Rule(source, unmet)
+    return Rule(f"slices by key alone, as {option}{', and of latent caches' if latent else ''}", source, unmet)
 
 
 def in_order(source: str, *orders: Sequence[str]) -> Rule:
@@ -141,7 +143,7 @@ def in_order(source: str, *orders: Sequence[str]) -> Rule:
         wanted = [axis for axis in orders[0] if getattr(layout, axis) > 1]
         return f"the placement {'-'.join(wanted)}, innermost first: the plan has {layout.placement}"
 
-    return Rule(source, unmet)
+    return Rule(f"placement {' or '.join('-'.join(order) for order in orders)}", source, unmet)
 
 
 def whole_hosts(source: str) -> Rule:
@@ -156,7 +158,7 @@ def whole_hosts(source: str) -> Rule:
                 return f"equally many devices of each host, host after host: replica {replica} has not"
         return None
 
-    return Rule(source, unmet)
+    return Rule("equally many devices of each host in a replica", source, unmet)
 
 
 def even_batch(source: str) -> Rule:
@@ -166,4 +168,4 @@ def even_batch(source: str) -> Rule:
         batch, parts = specs.workload.batch, layout.data * layout.microbatches
         return f"microbatches of one size: a batch of {batch} in {parts}" if batch % parts else None
 
-    return Rule(source, unmet)
+    return Rule("microbatches of one size", source, unmet)

@@ -22,7 +22,7 @@ def _arguments(plan: Plan) -> list[tuple[str, ...]]:
     return [
         *found,
         ("--dtype", plan.model.dtype),
-        ("--kv-cache-dtype", "auto"),
+        ("--kv-cache-dtype", "fp8_e4m3" if plan.workload.cache_dtype == "float8" else "auto"),
         ("--max-running-requests", str(room.sequences)),
         ("--context-length", str(room.positions)),
         ("--chunked-prefill-size", str(room.tokens)),

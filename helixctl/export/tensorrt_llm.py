@@ -15,12 +15,15 @@ _OPTIONS: Final = "trtllm-options.yaml"
 
 
 def _options(plan: Plan) -> dict[str, Any]:
-    """What has no flag: Helix parallelism, and layers of stages that are not equal."""
+    """What has no flag: Helix parallelism, the dtype of the cache, and layers of stages that are not equal."""
     layout = plan.layout
     found: dict[str, Any] = {}
+    cache: dict[str, Any] = {"dtype": "fp8"} if plan.workload.cache_dtype == "float8" else {}
     if layout.slices > 1:
         found["cp_config"] = {"cp_type": "HELIX", "tokens_per_block": layout.key_block}
-        found["kv_cache_config"] = {"tokens_per_block": layout.key_block}
+        cache["tokens_per_block"] = layout.key_block
+    if cache:
+        found["kv_cache_config"] = cache
     if own := stage_sizes(plan):
         found["pp_partition"] = [int(size) for size in own.split(",")]
     return found
@@ -28,7 +31,7 @@ def _options(plan: Plan) -> dict[str, Any]:
 
 def _write(plan: Plan, model: str) -> str:
     layout, cluster, room = plan.layout, plan.cluster, sizes(plan)
-    lines = ["#!/bin/sh", *heading(plan, "tensorrt-llm"), f"# flags of TensorRT-LLM: {ENGINE.flags}"]
+    lines = ["#!/bin/sh", *heading(plan, "tensorrt-llm"), f"# flags of TensorRT-LLM, {ENGINE.version}: {ENGINE.flags}"]
     lines.append(f"# the dtype is the checkpoint's: {plan.model.dtype}")
     if layout.slices > 1:
         lines.append("# Helix parallelism is of the decode servers of disaggregated serving, on Blackwell GPUs")
@@ -63,10 +66,10 @@ def _write(plan: Plan, model: str) -> str:
 
 ENGINE: Final = Engine(
     "TensorRT-LLM",
-    "main of 2026",
+    "main at 00209af",
     "tensorrt_llm/commands/serve.py, tensorrt_llm/llmapi/llm_args.py, docs/source/features/helix.md",
     (
-        rules.known_model("docs/source/features/helix.md", ("float16", "bfloat16")),
+        rules.known_model("tensorrt_llm/llmapi/llm_args.py, BaseLlmArgs.dtype"),
         rules.even_heads(_ATTENTION),
         rules.even_kv_heads("tensorrt_llm/_torch/models/modeling_utils.py, duplicate_kv_weight", over="groups"),
         rules.slices_by_key("docs/source/features/helix.md", "cp_type HELIX", latent=True),

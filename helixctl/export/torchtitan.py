@@ -58,7 +58,9 @@ def _write(plan: Plan, model: str) -> str:
     notes = [f"# arguments of torchtitan {ENGINE.version}: {ENGINE.flags}"]
     if known is None:
         notes.append(f"# its registry has no model of the sizes of {model}: write your module and configuration")
-    local = work.batch // layout.data
+    # Without stages a microbatch is a step of gradient accumulation.
+    local, parts = work.batch // layout.data, layout.microbatches
+    step = local if layout.pipeline > 1 else local // parts
     arguments: list[tuple[str, ...]] = [
         ("--module", module),
         ("--config", config),
@@ -75,12 +77,13 @@ def _write(plan: Plan, model: str) -> str:
             ("--parallelism.pipeline_parallel_schedule", "1F1B"),
             ("--parallelism.pipeline_parallel_first_stage_less_layers", "0"),
             ("--parallelism.pipeline_parallel_last_stage_less_layers", "0"),
-            ("--parallelism.pipeline_parallel_microbatch_size", str(local // layout.microbatches)),
+            ("--parallelism.pipeline_parallel_microbatch_size", str(local // parts)),
         ]
     arguments += [
-        ("--training.local_batch_size", str(local)),
+        ("--training.local_batch_size", str(step)),
         ("--training.global_batch_size", str(work.batch)),
         ("--training.seq_len", str(work.positions)),
+        ("--training.mixed_precision_param", spec.dtype),
     ]
     return torchrun(plan, "torchtitan", notes, ["-m", "torchtitan.train"], arguments)
 
@@ -94,11 +97,19 @@ ENGINE: Final = Engine(
         rules.no_slices("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
         rules.even_heads(_DECODER),
         rules.even_kv_heads(_DECODER, copies=False),
-        Rule(_DECODER, _untied),
+        Rule("a head of its own where there are stages", _DECODER, _untied),
         rules.even_widths("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
         rules.experts_whole_or_cut("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
-        Rule("torchtitan/distributed/parallel_dims.py, ParallelDims.seq_len_divisor", _even_rows),
-        Rule("torchtitan/distributed/pipeline_parallel.py, _generate_llm_fqn_per_model_part", _dealt),
+        Rule(
+            "tokens of a sequence divide evenly where residual is sharded",
+            "torchtitan/distributed/parallel_dims.py, ParallelDims.seq_len_divisor",
+            _even_rows,
+        ),
+        Rule(
+            "stages as even as can be",
+            "torchtitan/distributed/pipeline_parallel.py, _generate_llm_fqn_per_model_part",
+            _dealt,
+        ),
         rules.even_batch("torchtitan/distributed/pipeline_parallel.py"),
         rules.in_order(
             "torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh", ("groups", "data", "pipeline")

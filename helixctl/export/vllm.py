@@ -42,7 +42,7 @@ def _arguments(plan: Plan) -> list[tuple[str, ...]]:
     return [
         *found,
         ("--dtype", plan.model.dtype),
-        ("--kv-cache-dtype", "auto"),
+        ("--kv-cache-dtype", "fp8" if plan.workload.cache_dtype == "float8" else "auto"),
         ("--max-num-seqs", str(room.sequences)),
         ("--max-model-len", str(room.positions)),
         ("--max-num-batched-tokens", str(room.tokens)),
@@ -77,7 +77,7 @@ ENGINE: Final = Engine(
         rules.even_heads(_CONFIG),
         rules.even_kv_heads("vllm/model_executor/models/llama.py, LlamaAttention"),
         rules.slices_by_key(_CONFIG, _DCP, latent=False),
-        Rule(_CONFIG, _few_slices),
+        Rule("slices at most TP // KV heads, and dividing the heads of a KV head", _CONFIG, _few_slices),
         rules.even_widths("vllm/distributed/utils.py, divide"),
         rules.experts_whole_or_cut("vllm/config/parallel.py, ParallelConfig.enable_expert_parallel"),
         rules.in_order("vllm/distributed/parallel_state.py", ("slices", "groups", "pipeline")),

@@ -62,6 +62,8 @@ INPUTS = [
     ("run", "p.json", "--weights", "w.safetensors", "--output", "w.safetensors"),
     ("run", "p.json", "--input", "ids.safetensors", "--output", "ids.safetensors"),
     ("calibrate", "--cluster", "c.yaml", "-o", "c.yaml"),
+    ("export", "p.json", "--to", "slurm", "-o", "p.json"),
+    ("export", "x.0.et", "--to", "chakra", "-o", "x"),
 ]
 
 
@@ -71,6 +73,7 @@ def test_an_input_is_never_replaced(files: Path, args: tuple[str, ...], force: t
     (files / "link.yaml").symlink_to("m.yaml")
     os.link(files / "c.yaml", files / "hard.yaml")
     (files / "linked").symlink_to("model")
+    (files / "x.0.et").symlink_to("p.json")
     before = tree(files)
     done = helixctl(*args, *force, cwd=files)
     assert done.status == 2
@@ -97,6 +100,7 @@ OTHERS = [
     ("run", "p.json", "--output", "w.safetensors"),
     ("calibrate", "-o", "notes.yaml"),
     ("calibrate", "-o", "m.yaml"),
+    ("export", "p.json", "--to", "slurm", "-o", "m.yaml"),
 ]  # fmt: skip
 
 
@@ -131,6 +135,9 @@ def again(args: tuple[str, ...], cwd: Path) -> list[Done]:
         ("visualize", "p.json", "-o", "x.json"),
         ("simulate", "p.json", "--json", "x.json", "--trace", "t.json"),
         *(("validate", ".", "-f", name, "-o", "x.txt") for name in REPORTS),
+        ("export", "p.json", "--to", "slurm", "-o", "x.sh"),
+        ("export", "p.json", "--to", "k8s", "--image", "i", "-o", "x.yaml"),
+        ("export", "p.json", "--to", "chakra", "-o", "x"),
     ],
     ids=" ".join,
 )
