@@ -89,7 +89,6 @@ _LLAMA4: Final = {
 # A name -> the model_type, and what its config has beside the sizes.
 SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "gemma": ("gemma", _WIDE),
-    "llama with dynamic ntk": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC}),
     "llama with dynamic ntk, long": ("llama", {**_WIDE, "rope_parameters": _DYNAMIC, "max_position_embeddings": 6}),
     "mistral with a window": ("mistral", {"sliding_window": 7}),
     "qwen2 with a window": ("qwen2", {**_WINDOW, "max_window_layers": 0}),
@@ -105,7 +104,6 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         },
     ),
     "gemma3_text": ("gemma3_text", {**_WIDE, "sliding_window": 7, "query_pre_attn_scalar": 20, **_MIXED}),
-    "gemma4": ("gemma4_text", {**_GEMMA4, **_MIXED}),
     "gemma4 with keys for values": (
         "gemma4_text",
         {
@@ -205,7 +203,6 @@ SMALL_FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "rope_parameters": _LLAMA3,
         },
     ),
-    "ministral3": ("ministral3", {**_WIDE, "rope_parameters": _SCALED}),
     "mistral3 with a window": (
         "mistral3",
         {**_WIDE, "model_type": "ministral3", "rope_parameters": _SCALED, "sliding_window": 7},

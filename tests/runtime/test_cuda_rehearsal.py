@@ -608,7 +608,7 @@ def test_a_latent_absorbed(dtype: str, layout: str, step: StepName) -> None:
     check(lower(plan, step=step))
 
 
-@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize("layout", ["whole", "by key"])
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
 def test_a_cache_of_latents_expanded(dtype: str, layout: str) -> None:
     """Keys and values of all positions for which there is room: nothing waits for the host."""
@@ -649,6 +649,14 @@ def test_a_sparse_choice_over_a_cache(layout: str, step: StepName, dtype: str) -
     work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
     plan = sketched(ModelSpec.model_validate(merged(WIDE_SPARSE, {"dtype": dtype})), work, groups, slices, **axes)
     check(lower(plan, step=step))
+
+
+def test_prefill_by_query_rows() -> None:
+    """Over the lanes of all slices, put together."""
+    groups, slices, axes = CACHES["by key"]
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, prefill_tokens=48, logits="last")
+    model = ModelSpec.model_validate(merged(REAL, {"dtype": "bfloat16", "attention": {"head_dim": 16}}))
+    check(lower(sketched(model, work, groups, slices, **axes, key_prefill="query"), step="prefill"))
 
 
 # Windows of a few keys of many, sinks, scores of another scale, soft caps, and values of another width.

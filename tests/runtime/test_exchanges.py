@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Dag, Packed, ReduceScatter
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Dag, Packed, ReduceScatter
 from helixctl.dag.retype import retyped
 from helixctl.program.part import Pieces
 from helixctl.verify import verify
+from helixctl_runtime.comm.by_links import by_links
 from helixctl_runtime.comm.collectives import exchange_together, issue
 from helixctl_runtime.comm.group import Group, groups_of
 from helixctl_runtime.comm.one_round import MOST_NBYTES, one_round
@@ -26,12 +28,8 @@ WORLDS = [3, 4]
 PARTS = [[5 * i + j + 1 for j in range(4)] for i in range(4)]
 
 
-# The ways on which data go between ranks.
-WAYS = pytest.mark.parametrize("way", ["gloo", "links"])
-
-
-def group_of(rank: Rank, members: tuple[int, ...], way: str) -> Group | None:
-    """The group of some ranks, if this one belongs to it: with sockets between them, or without."""
+def group_of(rank: Rank, members: tuple[int, ...], way: str = "gloo") -> Group | None:
+    """The group of some ranks, if this one belongs to it: with sockets between them (``links``), or without."""
     rank.init_process_group()
     processes = rank.new_groups([members])
     group = groups_of(processes, [members], rank.rank, rank.device, rank.timeout).get(members)
@@ -54,14 +52,13 @@ def all_to_all(rank: int, members: tuple[int, ...], dtype: torch.dtype) -> Excha
     return Exchange(0, task, numbers(rank, leave, dtype), receive, tuple(leave), tuple(arrive))
 
 
-@WAYS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("members", [(0, 1, 2), (0, 1, 2, 3), (1, 3), (0, 2, 3)], ids=str)
-def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype: torch.dtype, way: str) -> None:
-    """gloo, sockets and one process alike; also in a group of some ranks."""
+def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype: torch.dtype) -> None:
+    """gloo and one process alike; also in a group of some ranks."""
 
     def worker(rank: Rank) -> torch.Tensor | None:
-        group = group_of(rank, members, way)
+        group = group_of(rank, members)
         if group is None:
             return None
         exchange = all_to_all(rank.rank, members, dtype)
@@ -78,12 +75,11 @@ def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype
         assert torch.equal(together[at].receive, wanted)
 
 
-@WAYS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (0, 1, 2, 3), (0, 2, 3)], ids=str)
 @pytest.mark.parametrize("op", [AllReduce(), ReduceScatter(dim="x"), AllGather(dim="x")], ids=lambda op: op.kind)
 def test_little_data_goes_in_one_round(
-    op: AllReduce | ReduceScatter | AllGather, members: tuple[int, ...], dtype: torch.dtype, way: str
+    op: AllReduce | ReduceScatter | AllGather, members: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     """Sums are in the order of the ranks and rounded once, the same on all; gathered pieces are what was sent."""
     each = 6 * len(members)
@@ -92,7 +88,7 @@ def test_little_data_goes_in_one_round(
     task = replace(task, op=op, ranks=members)
 
     def worker(rank: Rank) -> torch.Tensor | None:
-        group = group_of(rank, members, way)
+        group = group_of(rank, members)
         if group is None:
             return None
         send = held[members.index(rank.rank)].clone()
@@ -130,15 +126,14 @@ def parcels(rank: int, members: tuple[int, ...], op: Packed, numel: int) -> Exch
     return Exchange(0, task, numbers(rank, leave, torch.int64), receive, tuple(leave), tuple(arrive))
 
 
-@WAYS
 @pytest.mark.parametrize("numel", [3, MOST_NBYTES // 8 + 1], ids=["little", "much"])
 @pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (1, 3), (0, 2, 3)], ids=str)
 @pytest.mark.parametrize("op", [GATHERS, MIXED], ids=["gathers", "mixed"])
-def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], numel: int, way: str) -> None:
-    """On gloo, in one round where that is better, by sockets where it is little, and in one process."""
+def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], numel: int) -> None:
+    """On gloo, in one round where that is better, and in one process."""
 
     def worker(rank: Rank) -> torch.Tensor | None:
-        group = group_of(rank, members, way)
+        group = group_of(rank, members)
         if group is None:
             return None
         exchange = parcels(rank.rank, members, op, numel)
@@ -157,6 +152,41 @@ def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], n
             due = torch.cat([e.send.split([*e.leave])[at] for e in together])
         assert torch.equal(together[at].receive, due)
         assert torch.equal(received[rank], due)
+
+
+@pytest.mark.parametrize("members", [(0, 1), (0, 2, 3)], ids=str)
+def test_by_sockets_ranks_receive_what_they_do_by_gloo(members: tuple[int, ...]) -> None:
+    """Every kind of collective, in every dtype, bit for bit: sums are in the order of the ranks either way."""
+    n = len(members)
+    task = replace(next(t for t in real(n, 1).tasks if isinstance(t.op, AllGather)), ranks=members)
+
+    def exchanges(rank: int) -> Iterator[Exchange]:
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            send = torch.randn(6 * n, generator=torch.Generator().manual_seed(rank)).to(dtype)
+            yield all_to_all(rank, members, dtype)
+            yield Exchange(0, replace(task, op=AllGather("x")), send, send.new_zeros(6 * n * n))
+            yield Exchange(0, replace(task, op=ReduceScatter("x")), send, send.new_zeros(6))
+            for op in (AllReduce(), Broadcast()):
+                its = send.clone()
+                yield Exchange(0, replace(task, op=op), its, its)
+        for numel in (3, MOST_NBYTES // 8 + 1):
+            yield from (parcels(rank, members, op, numel) for op in (GATHERS, MIXED))
+
+    def worker(rank: Rank) -> list[bool]:
+        group = group_of(rank, members, "links")
+        if group is None or group.links is None:
+            return [rank.rank in members]
+        alike, direct = [], 0
+        for one, other in zip(exchanges(rank.rank), exchanges(rank.rank), strict=True):
+            direct += by_links(one, rank.rank, group.links) is not None
+            issue(one, rank.rank, group)().wait()
+            issue(other, rank.rank, Group(group.process))().wait()
+            alike.append(torch.equal(one.receive, other.receive))
+        assert direct == len(alike) - 1  # but for what is much
+        return [not each for each in alike]
+
+    wrong = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
+    assert not any(any(its) for its in wrong), wrong
 
 
 def test_much_data_goes_around_a_ring_but_where_that_is_an_all_reduce() -> None:

@@ -56,6 +56,7 @@ STEPS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "key, stages": (1, 2, {"slicing": "key", "pipeline": 2, "microbatches": 2, "residual": "sharded"}),
 }
 SCALED = {"position_scaling": {"factor": 0.6, "tokens": 4}}
+SWEPT = ("expanded, groups", "expanded, batch", "expanded, key, empty lanes")
 OF_HIDDEN = {"attention": {"latent": {"q_rank": None}, **SCALED}}
 
 
@@ -92,7 +93,9 @@ def test_one_pass_in_other_dtypes(dtype: str) -> None:
         assert ran_together.overall <= 2 * ran_together.unpartitioned
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.sweep) if name in SWEPT else name for name in STEPS]
+)
 def test_tokens_and_logits(name: str) -> None:
     """Absorbed: every step, of every rank."""
     plan = generation(name, {"dtype": "float64"})

@@ -17,6 +17,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.spec.load import load_pair
 from helixctl.verify import check_steps, verify
+from tests.cli.command import helixctl
 from tests.spec.test_quantised import LATENT, LLAMA
 
 WORK = ("workload.batch=4", "workload.seq_len=24", "workload.output_len=8")
@@ -77,3 +78,20 @@ def test_a_long_context_is_read_in_half_the_time(tmp_path: Path) -> None:
 def test_without_a_cache_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HelixError, match="cache_dtype is of a KV cache, and without output_len there is none"):
         steps(tmp_path, LLAMA, ("workload.cache_dtype=float8",))
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("vllm", "--kv-cache-dtype fp8"),
+        ("sglang", "--kv-cache-dtype fp8_e4m3"),
+        ("tensorrt-llm", '"dtype": "fp8"'),
+    ],
+)
+def test_engines_are_told(engine: str, said: str, tmp_path: Path) -> None:
+    for sets, told in ((WORK, False), (IN_FP8, True)):
+        plan, _ = steps(tmp_path, LLAMA, sets, slices=1, data=2)
+        (tmp_path / "p.json").write_text(plan.to_json())
+        done = helixctl("export", tmp_path / "p.json", "--to", engine)
+        assert done.status == 0, done.err
+        assert (said in done.out.decode()) is told
