@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from helixctl.export import rules
-from helixctl.export.engine import Engine
+from helixctl.export.engine import Engine, Rule
 from helixctl.export.serving import heading, parts, quoted, sizes, stage_sizes
-from helixctl.plan import Plan
+from helixctl.plan import Layout, Plan
+from helixctl.solve.problem import Specs
 
 _ATTENTION: Final = "tensorrt_llm/_torch/modules/attention.py, Attention"
 _OPTIONS: Final = "trtllm-options.yaml"
+
+
+def _on_blackwell(layout: Layout, specs: Specs) -> str | None:
+    """Helix parallelism is of one generation of GPUs."""
+    name = specs.cluster.device.name
+    if layout.slices == 1 or re.search(r"\bG?B[123]00\b", name):
+        return None
+    return f"a Blackwell GPU where slices share the KV cache by positions (cp_type HELIX): the cluster has {name}"
 
 
 def _options(plan: Plan) -> dict[str, Any]:
@@ -34,7 +44,7 @@ def _write(plan: Plan, model: str) -> str:
     lines = ["#!/bin/sh", *heading(plan, "tensorrt-llm"), f"# flags of TensorRT-LLM, {ENGINE.version}: {ENGINE.flags}"]
     lines.append(f"# the dtype is the checkpoint's: {plan.model.dtype}")
     if layout.slices > 1:
-        lines.append("# Helix parallelism is of the decode servers of disaggregated serving, on Blackwell GPUs")
+        lines.append("# Helix parallelism is of the decode servers of disaggregated serving")
     if options := _options(plan):
         # YAML, of which JSON is a part.
         lines += [f"cat > {_OPTIONS} <<'END'", json.dumps(options, indent=2), "END"]
@@ -73,6 +83,7 @@ ENGINE: Final = Engine(
         rules.even_heads(_ATTENTION),
         rules.even_kv_heads("tensorrt_llm/_torch/models/modeling_utils.py, duplicate_kv_weight", over="groups"),
         rules.slices_by_key("docs/source/features/helix.md", "cp_type HELIX", latent=True),
+        Rule("a Blackwell GPU where there are slices", "docs/source/features/helix.md", _on_blackwell),
         rules.even_widths("docs/source/features/parallel-strategy.md"),
         rules.even_experts("tensorrt_llm/mapping.py, Mapping.ep_experts"),
         rules.in_order("tensorrt_llm/mapping.py, Mapping", ("groups", "slices", "pipeline")),

@@ -48,7 +48,7 @@ PLANS: dict[str, tuple[tuple[str, str], dict[str, Any], tuple[str, ...]]] = {
         ("vllm", "sglang"),
     ),
     "helix": (
-        ("DeepSeek-V3", "h200:2x8"),
+        ("DeepSeek-V3", "b200:2x8"),
         {"groups": 8, "slices": 2, "slicing": "key", "placement": "groups-slices-data-pipeline", "experts": 16},
         ("tensorrt-llm",),
     ),
@@ -187,6 +187,7 @@ UNMET: list[tuple[str, tuple[str, str], dict[str, Any], str]] = [
     ("vllm", LLAMA, {"groups": 4, "slices": 2, "slicing": "key"}, "at most 8 // 8 KV heads"),
     ("sglang", LLAMA, {"groups": 4, "slices": 2, "slicing": "key"}, "a latent cache (MLA)"),
     ("vllm", MIXTRAL, {"groups": 8, "experts": 4}, "each cut over all: 4 x 2"),
+    ("tensorrt-llm", ("DeepSeek-V3", "h200:2x8"), {"groups": 8, "slices": 2, "slicing": "key"}, "a Blackwell GPU"),
     ("sglang", MIXTRAL, {"groups": 8, "experts": 4}, ""),
     ("torchtitan", ("Qwen2.5-7B", "h100:1x7"), {"groups": 7}, "the KV heads divided: 4 on 7"),
     ("megatron", ("Qwen2.5-7B", "h100:1x7"), {"groups": 7}, "the KV heads divided evenly, or each held equally often"),
