@@ -84,7 +84,7 @@ def test_what_only_a_generation_has(options: tuple[str, ...], message: str) -> N
 
 
 def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
-    made = plan(tmp_path, "--layout", "groups=2,slices=2,slicing=key")
+    made = plan(tmp_path, "--layout", "groups=2,slices=2,slicing=key,key_prefill=key")
     report = tmp_path / "x.json"
     done = helixctl("simulate", made, "--json", report)
     assert "x.plan.json: first token after" in done.said

@@ -172,7 +172,7 @@ def test_a_model_of_others_in_a_folder_is_skipped(tmp_path: Path) -> None:
         "whisper": {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "d_model": 384},
         "bert": {"model_type": "bert"},
         "classifier": llama | {"architectures": ["LlamaForSequenceClassification"]},
-        "dynamic": llama | {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+        "sliced": llama | {"pretraining_tp": 2},
         "unknown": llama | {"use_qk_norm": True},
     }
     configs: dict[str, str | bytes] = {f"{name}/config.json": json.dumps(data) for name, data in others.items()}
