@@ -52,7 +52,13 @@ def test_json_has_the_figures_of_a_generation(tmp_path: Path) -> None:
 
 def test_limits_rule_layouts_out(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    few = (*GENERATION, "--set", "hosts=1", "--set", "devices_per_host=2")  # layouts enough, searched in a moment
+    few = (
+        *GENERATION,
+        "--set",
+        "devices_per_host=2",
+        "--layout",
+        "microbatches=1,residual=replicated",
+    )  # layouts enough, searched in a moment
     helixctl("plan", *SMALL, *few, "--objective", "memory", "--json", report, "-q")
     slow = json.loads(report.read_text())["chosen"]["time_per_output_token_s"]
     limited = ("--objective", "memory", "--max-tpot", f"{slow * 990:.6f}ms", "--json", report, "--force")
@@ -113,7 +119,8 @@ def test_a_report_of_a_pass_is_not_held_against_steps(tmp_path: Path) -> None:
 def test_the_time_per_output_token_grows_with_the_context(tmp_path: Path) -> None:
     """Percentiles over the decode steps: those of as many plans of one decode step, one for each context."""
     many, steps = 9, 8
-    fixed = ("--layout", "groups=2,slices=2,slicing=key,pipeline=1,data=1", "--set", "workload.prefill_tokens=160")
+    layout = "groups=2,slices=2,slicing=key,pipeline=1,data=1,microbatches=1,key_prefill=key,residual=replicated"
+    fixed = ("--layout", f"{layout},combine=reduce", "--set", "workload.prefill_tokens=160")
     document = plan(tmp_path, *fixed, "--json", str(tmp_path / "r.json"))
     found = json.loads((tmp_path / "r.json").read_text())["decode"]
     each = []
