@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations, product
 from typing import Any, Final
 
@@ -214,7 +215,8 @@ def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
     return list(different.values()) or [default]
 
 
-def _divisors(number: int) -> list[int]:
+@lru_cache(maxsize=64)  # of the batches of replicas, which may be of any size; asked for with every other axis
+def _divisors(number: int) -> tuple[int, ...]:
     """The divisors of a number, ascending; none of 0."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return sorted({*small, *(number // d for d in small)})
+    return tuple(sorted({*small, *(number // d for d in small)}))
