@@ -218,7 +218,8 @@ def _gates(op: Route, logits: torch.Tensor, biases: list[torch.Tensor]) -> torch
         outside = ~_best(of_groups, router.groups.top_k)
         choice = choice.masked_fill(outside.repeat_interleave(best.shape[-1], dim=-1), float("-inf"))
     chosen = _best(choice, op.top_k)
-    if op.renormalise and not (router.choice_bias or router.groups or router.scores == "sigmoid"):
+    added = router.sum_eps or router.least_sum
+    if op.renormalise and not (added or router.choice_bias or router.groups or router.scores == "sigmoid"):
         return scale * torch.softmax(logits.masked_fill(~chosen, float("-inf")), dim=-1)
     gates = scores.masked_fill(~chosen, 0)
     if op.renormalise:
