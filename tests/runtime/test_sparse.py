@@ -23,8 +23,7 @@ from tests.interpreter import execute
 from tests.runtime.models import LATENT, SPARSE, merged, plan_for
 from tests.runtime.test_interpreted_steps import BATCH, CHUNK, COUNTS, LONGEST, NEW, by_the_page, ran
 from tests.runtime.test_interpreter import distance, reference
-from tests.runtime.test_latent import PASSES
-from tests.runtime.test_latent import STEPS as LATENT_STEPS
+from tests.runtime.test_latent import PASSES, STEPS
 from tests.runtime.together import run_together
 
 EXACT = {"dtype": "float64"}
@@ -36,10 +35,6 @@ SHARING: dict[str, Any] = {
 }  # fmt: skip
 
 ALWAYS = ("key", "batch", "expanded, key")  # those of several slices: the other steps differ from them in less
-
-
-# A sparse choice attends to latents as they are.
-STEPS = {name: its for name, its in LATENT_STEPS.items() if "latent_prefill" not in its[2]}
 
 
 def one_pass(name: str, changes: dict[str, Any] | None = None) -> Dag:
