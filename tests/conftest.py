@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,8 +26,20 @@ BEGUN = pytest.StashKey[isolation.State]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--update-golden`` writes the golden files anew; read the diff before it is committed."""
+    """``--update-golden`` writes the golden files anew: read the diff. ``--part`` runs some of the tests."""
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing with them")
+    parser.addoption("--part", metavar="I/N", help="only the tests of part I of N; every test is in one of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which part a test is in follows from its name, so that all workers and runs deal them alike."""
+    if part := config.getoption("--part"):
+        number, parts = (int(text) for text in str(part).split("/"))
+        dealt: list[list[pytest.Item]] = [[], []]
+        for item in items:
+            dealt[zlib.crc32(item.nodeid.encode()) % parts == number % parts].append(item)
+        others, items[:] = dealt
+        config.hook.pytest_deselected(items=others)
 
 
 def pytest_configure() -> None:
