@@ -47,10 +47,10 @@ SMALL_SPECS = [
     (SMALL, (*HOSTS, *REAL, *STEPS, *DRAWN, "devices_per_host=2", "device.kind=cuda", "workload.batch=5")),
     (SMALL, ("hosts=1", *REAL, *STEPS, *DRAWN, "devices_per_host=3", "layers=2", "workload.batch=4")),
     # Layers of several kinds.
-    (BLOCKS, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "layers=4")),
+    (BLOCKS, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "layers=4", "workload.batch=2")),
     (BLOCKS, ("hosts=1", *STEPS, "devices_per_host=3", "workload.batch=3")),
     # A latent is read once, as keys and as values; queries are projected while others are exchanged.
-    (SMALL, (*HOSTS, *LATENT, *STEPS, "devices_per_host=2", "device.kind=cuda")),
+    (SMALL, (*HOSTS, *LATENT, *STEPS, "devices_per_host=2", "device.kind=cuda", "workload.batch=2")),
     # Attention exchanges while experts compute.
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "side_by_side=true", "workload.batch=2")),
 ]
