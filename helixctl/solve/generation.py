@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
 from typing import NamedTuple
 
+from helixctl.dag import Value
 from helixctl.dag.function import function_of
+from helixctl.dag.storage import held_nbytes
 from helixctl.plan import Layout
 from helixctl.plan.layout import chunk
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, Step, WorkloadSpec
+from helixctl.spec import ClusterSpec, ModelSpec, Step, WorkloadSpec
 
 
 class _Count(NamedTuple):
@@ -104,7 +105,5 @@ class GenerationBounds:
         rank, nbytes = layout.team(0, 0)[0], 0
         for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:
             region = shares.region(state.dims, shares.of(state.name).made, rank, (0, sequences))
-            shape = [stop - start for start, stop in region]
-            plain = prod(shape) * DTYPE_NBYTES[model.dtype]
-            nbytes += state.storage.nbytes(state.dims, shape) if state.storage else plain
+            nbytes += held_nbytes(Value(state.name, state.name, rank, region, model.dtype), layer.tensors)
         return nbytes

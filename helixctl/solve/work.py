@@ -158,6 +158,7 @@ class _KindCosts:
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _live: dict[object, int] = field(default_factory=dict, init=False)
     _parts: dict[object, Parts] = field(default_factory=dict, init=False)
+    _turns: dict[object, Part] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
@@ -169,7 +170,8 @@ class _KindCosts:
         if key not in self._layers:
             tasks = self._outlines.priced(layout, sequences, exchanged=True)
             # No chain: keys may still be on their way while queries are normalised, rotated, or projected.
-            layer = _work(tasks)._replace(alone_s=rank_seconds([(part_of(tasks), 1)], 1, 1))
+            self._turns[key] = part_of(tasks)
+            layer = _work(tasks)._replace(alone_s=rank_seconds([(self._turns[key], 1)], 1, 1))
             ends = self._its_ends(layout, sequences, exchanged=True)
             least = self._least_compute_s(layout, sequences, layer)
             most = sum(its.values_nbytes for its in tasks)
@@ -184,8 +186,8 @@ class _KindCosts:
             if self.model.vocabulary:
                 ends = self._outlines.priced(layout, sequences, exchanged=True, ends=True)
             embed, head = (part_of(its for its in ends if its.task.level == level) for level in ("embed", "head"))
-            layer = part_of(self._outlines.priced(layout, sequences, exchanged=True))
-            self._parts[key] = Parts(embed, (layer,), head)
+            self.with_communication(layout, sequences)  # which looks at the turns of a layer
+            self._parts[key] = Parts(embed, (self._turns[key],), head)
         return self._parts[key]
 
     def _key(self, layout: Layout, sequences: int) -> object:

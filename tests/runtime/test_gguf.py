@@ -10,18 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helixctl.dag import Tensor
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.spec.load import load_model
-from helixctl_runtime.check.reference import relative_error
 from helixctl_runtime.tensors.checkpoint import Checkpoint
-from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.cli.command import helixctl
 from tests.runtime.gguf_files import SIZES, made, write
-from tests.runtime.test_small_families import reference
-from tests.runtime.test_transformers import WORK, cluster, cuts, output_of_all_ranks
+from tests.runtime.stored_model import holds_in_every_cut
+from tests.runtime.test_transformers import WORK, cluster
 
 pytest.importorskip("gguf")
 CPU = torch.device("cpu")
@@ -58,26 +55,7 @@ def test_logits_of_every_cut(family: str, kind: str, tmp_path: Path) -> None:
         update={"name": "m", "dtype": "float32", "norm": config.norm.model_copy(update={"eps": model.norm.eps})}
     )
     assert model.norm.eps == pytest.approx(config.norm.eps, rel=1e-6)
-    ids = torch.randint(3, SIZES["vocab_size"], (WORK.batch, WORK.seq_len), generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        logits = theirs(ids).logits
-    expected = reference(tmp_path / "dense", model, ids, WORK)
-    tolerated = 2 * relative_error(logits, expected)
-    assert tolerated < 1e-5
-    stored = TensorSource(0, str(tmp_path / "m.gguf"), None)
-    whole = TensorSource(0, str(tmp_path / "dense"), None)
-
-    def numbers(tensor: Tensor, region: Any) -> torch.Tensor:
-        if tensor.role == "input":
-            return ids[tuple(slice(*interval) for interval in region)]
-        found = stored.region(tensor, region, torch.float32, CPU)
-        assert torch.equal(found, whole.region(tensor, region, torch.float32, CPU)), (tensor.name, region)
-        return found
-
-    for layout in (layout for devices in (1, 2, 3, 4) for layout in cuts(devices, model)):
-        dag = lower(Plan.of(model, cluster(layout.devices), WORK, layout))
-        stored.check(dag)
-        assert relative_error(output_of_all_ranks(dag, numbers), expected) <= tolerated, layout
+    holds_in_every_cut(theirs, model, tmp_path / "m.gguf", tmp_path / "dense", SIZES["vocab_size"])
 
 
 def test_a_run_reads_its_own_share(tmp_path: Path) -> None:

@@ -11,21 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helixctl.dag import Tensor
 from helixctl.dag.retype import dequantised
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.spec.load import load_model
 from helixctl.verify import verify
-from helixctl_runtime.check.reference import relative_error
 from helixctl_runtime.tensors.checkpoint import Checkpoint
 from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.cli.command import helixctl
 from tests.runtime.quantised import FORMATS, Format, fp8_blocks, quantise, quantise_experts, say
 from tests.runtime.small_families import VOCABULARY, written
-from tests.runtime.test_small_families import reference
-from tests.runtime.test_transformers import WORK, cluster, cuts, output_of_all_ranks
+from tests.runtime.stored_model import holds_in_every_cut
+from tests.runtime.test_transformers import WORK, cluster, cuts
 
 CPU = torch.device("cpu")
 # Groups of 32 inputs, which neither 3 nor 4 ranks cut between groups.
@@ -58,25 +56,7 @@ def test_logits_of_every_cut(name: str, tmp_path: Path) -> None:
     document = load_model(str(tmp_path / "quantised"))
     assert document.stored
     model = document.model.model_copy(update={"stored": None})
-    ids = torch.randint(3, VOCABULARY, (WORK.batch, WORK.seq_len), generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        logits = theirs(ids).logits
-    expected = reference(tmp_path / "dense", model, ids, WORK)
-    tolerated = 2 * relative_error(logits, expected)
-    assert tolerated < 1e-5
-    weights, whole = TensorSource(0, str(tmp_path / "quantised"), None), TensorSource(0, str(tmp_path / "dense"), None)
-
-    def numbers(tensor: Tensor, region: Any) -> torch.Tensor:
-        if tensor.role == "input":
-            return ids[tuple(slice(*interval) for interval in region)]
-        found = weights.region(tensor, region, torch.float32, CPU)
-        assert torch.equal(found, whole.region(tensor, region, torch.float32, CPU)), (tensor.name, region)
-        return found
-
-    for layout in (layout for devices in (1, 2, 3, 4) for layout in cuts(devices, model)):
-        dag = lower(Plan.of(model, cluster(layout.devices), WORK, layout))
-        weights.check(dag)
-        assert relative_error(output_of_all_ranks(dag, numbers), expected) <= tolerated, layout
+    holds_in_every_cut(theirs, model, tmp_path / "quantised", tmp_path / "dense", VOCABULARY)
     assert meant
 
 

@@ -22,8 +22,8 @@ from helixctl_runtime import kernels
 from tests.interpreter import execute
 from tests.runtime.models import LATENT, SPARSE, merged, plan_for
 from tests.runtime.test_interpreted_steps import BATCH, CHUNK, COUNTS, LONGEST, NEW, by_the_page, ran
-from tests.runtime.test_interpreter import distance, reference
-from tests.runtime.test_latent import PASSES, STEPS
+from tests.runtime.test_interpreter import distance
+from tests.runtime.test_latent import PASSES, STEPS, proved_and_computed
 from tests.runtime.together import run_together
 
 EXACT = {"dtype": "float64"}
@@ -57,15 +57,7 @@ def generation(name: str, changes: dict[str, Any]) -> Plan:
     ],
 )
 def test_one_pass(name: str, changes: dict[str, Any]) -> None:
-    """Proved, and what the page says is what runs and what the reference has."""
-    dag = one_pass(name, changes)
-    assert verify(dag) == []
-    numbers, exact = execute(json.loads(dag.to_json())), reference(dag)
-    for value in dag.values:
-        if value.tensor == "logits" and value.id in dag.producer:
-            part = exact[tuple(slice(*interval) for interval in value.region)]
-            assert distance(numbers[value.id], part) < 1e-12
-    assert run_together(dag, steps=1).overall < 1e-12
+    proved_and_computed(one_pass(name, changes))
 
 
 @pytest.mark.parametrize(("dtype", "top_k"), [("float32", 3), ("bfloat16", 8)])

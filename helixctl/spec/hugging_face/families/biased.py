@@ -14,7 +14,6 @@ from helixctl.spec.hugging_face.families.decoder import (
     Derived,
     Flag,
     Windowed,
-    further_tokens,
     pattern_of,
 )
 
@@ -99,10 +98,6 @@ class MiMo(Decoder):
     sliding_window: Count | None = None
     max_window_layers: Annotated[int, Field(strict=True, ge=0, le=2**40)] = 28
     num_nextn_predict_layers: Annotated[int, Field(strict=True, ge=0, le=64)] = 0
-
-    def left_out(self) -> Iterator[str]:
-        """Its layers that predict further tokens."""
-        yield from further_tokens("num_nextn_predict_layers", self.num_nextn_predict_layers)
 
 
 class SmolLM3(Decoder):

@@ -124,8 +124,11 @@ class Decoder(Spec):
         yield from ()
 
     def left_out(self) -> Iterator[str]:
-        """What the model has besides, which is not planned."""
-        yield from ()
+        """What the model has besides, which is not planned: by default layers that predict further tokens."""
+        key = "num_nextn_predict_layers"
+        if count := getattr(self, key, 0):
+            what = "a layer that predicts" if count == 1 else f"{count} layers that predict"
+            yield f"{what} further tokens ({key})"
 
 
 class Windowed(Decoder):
@@ -145,10 +148,3 @@ def pattern_of(kinds: Sequence[str]) -> list[str]:
         if all(kind == whole[at % length] for at, kind in enumerate(whole)):
             return whole[:length]
     return whole
-
-
-def further_tokens(key: str, count: int) -> Iterator[str]:
-    """That so many layers, as a key of the config says, predict further tokens; nothing where there are none."""
-    if count:
-        what = "a layer that predicts" if count == 1 else f"{count} layers that predict"
-        yield f"{what} further tokens ({key})"

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Contradiction, Count
-from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Flag, Whole, further_tokens
+from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Flag, Whole
 from helixctl.spec.hugging_face.families.mixtures import Mixture, OfDeepSeek
 
 _NORM_EPS: Final = 1e-6  # of the norms of both vectors; transformers takes no key for it
@@ -111,7 +111,18 @@ class DeepseekV2(OfLatent, Mixture):
         yield Derived("feed_forward.experts.shared.intermediate_size", width, keys)
 
 
-class DeepseekV3(OfLatent, OfDeepSeek):
+class Interleaving(OfLatent):
+    """Those whose configs say whether neighbouring dims are turned."""
+
+    rope_interleave: Flag | None = True
+
+    @property
+    def interleaved(self) -> tuple[bool, tuple[str, ...]]:
+        """``rope_interleave``."""
+        return bool(self.rope_interleave), ("rope_interleave",)
+
+
+class DeepseekV3(Interleaving, OfDeepSeek):
     """DeepSeek V3 and R1. Its layers that predict further tokens are left out."""
 
     max_position_embeddings: Count = 4096
@@ -122,7 +133,6 @@ class DeepseekV3(OfLatent, OfDeepSeek):
     moe_intermediate_size: Count = 2048
     routed_scaling_factor: Positive = 2.5
     first_k_dense_replace: Whole = 3
-    rope_interleave: Flag | None = True
     scoring_func: Literal["sigmoid"] = "sigmoid"
     topk_method: Literal["noaux_tc"] = "noaux_tc"
     num_nextn_predict_layers: Whole = 1
@@ -145,19 +155,10 @@ class DeepseekV3(OfLatent, OfDeepSeek):
             raise Contradiction(message, "head_dim")
         return self
 
-    @property
-    def interleaved(self) -> tuple[bool, tuple[str, ...]]:
-        """``rope_interleave``."""
-        return bool(self.rope_interleave), ("rope_interleave",)
-
     def derived(self) -> Iterator[Derived]:
         """Heads, then experts."""
         yield from self.heads()
         yield from super().derived()
-
-    def left_out(self) -> Iterator[str]:
-        """Its layers that predict further tokens."""
-        yield from further_tokens("num_nextn_predict_layers", self.num_nextn_predict_layers)
 
 
 class KimiK2(DeepseekV3):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Final, Self
 from pydantic import Field, model_validator
 
 from helixctl.spec.base import Contradiction, Count
-from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Flag, Share, Whole, Windowed
-from helixctl.spec.hugging_face.families.deepseek import OfLatent
+from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, Share, Whole, Windowed
+from helixctl.spec.hugging_face.families.deepseek import Interleaving
 from helixctl.spec.hugging_face.families.mixtures import OfDeepSeek
 
 _BETA: Final = "llama_4_scaling_beta"
@@ -71,7 +71,7 @@ class Ministral3(ScaledByPosition, Windowed):
         yield from self.scaled_queries()
 
 
-class Mistral4(ScaledByPosition, OfLatent, OfDeepSeek):
+class Mistral4(ScaledByPosition, Interleaving, OfDeepSeek):
     """Mistral Small 4: DeepSeek V3's attention, and its mixture with a softmax and no bias of the choice.
 
     ``head_dim`` is not looked at: it follows from the dims of the two parts of a head.
@@ -94,7 +94,6 @@ class Mistral4(ScaledByPosition, OfLatent, OfDeepSeek):
     num_experts_per_tok: Count = 4
     moe_intermediate_size: Count = 2048
     first_k_dense_replace: Whole = 0
-    rope_interleave: Flag | None = True
     partial_rotary_factor: Share | None = None
 
     @model_validator(mode="after")
@@ -109,11 +108,6 @@ class Mistral4(ScaledByPosition, OfLatent, OfDeepSeek):
             message = f"partial_rotary_factor {share} of {width} dims, and qk_rope_head_dim {self.qk_rope_head_dim}"
             raise Contradiction(message, key)
         return self
-
-    @property
-    def interleaved(self) -> tuple[bool, tuple[str, ...]]:
-        """``rope_interleave``."""
-        return bool(self.rope_interleave), ("rope_interleave",)
 
     def derived(self) -> Iterator[Derived]:
         """Heads, what queries are multiplied by, then experts."""

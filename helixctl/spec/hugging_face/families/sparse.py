@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from helixctl.spec.attention import Positive
 from helixctl.spec.base import Contradiction, Count
-from helixctl.spec.hugging_face.families.decoder import Derived, Experts, Flag, Whole, further_tokens, pattern_of
+from helixctl.spec.hugging_face.families.decoder import Derived, Experts, Flag, Whole, pattern_of
 from helixctl.spec.hugging_face.families.deepseek import OfLatent
 from helixctl.spec.hugging_face.families.mixtures import OfDeepSeek
 
@@ -67,10 +67,6 @@ class DeepseekV32(OfLatent, OfDeepSeek):
         yield Derived("attention.sparse.top_k", self.index_topk, ("index_topk",))
         yield Derived("attention.sparse.interleaved", self.index_interleaved)
         yield from super().derived()
-
-    def left_out(self) -> Iterator[str]:
-        """Its layers that predict further tokens."""
-        yield from further_tokens("num_nextn_predict_layers", self.num_nextn_predict_layers)
 
 
 class GlmMoeDsa(DeepseekV32):
