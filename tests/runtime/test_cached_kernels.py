@@ -15,6 +15,7 @@ from helixctl.spec import PositionScalingSpec, RotarySpec
 from helixctl_runtime import kernels
 from helixctl_runtime.kernels import composed, lane_attention
 from helixctl_runtime.kernels.cached import Lane, _write_windows
+from helixctl_runtime.kernels.with_sums import attend
 from helixctl_runtime.tensors.position_scaling import query_scales
 from helixctl_runtime.tensors.rotary import rotations
 
@@ -225,6 +226,19 @@ def _as_on_cuda(
 ) -> kernels.Step:
     caches = tuple(t.transpose(1, 2) for t in (bound._keys, bound._values))  # (batch, keys, kv_heads, width)
     return lane_attention._on_cuda(op, bound, caches, counts, lane, start)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("apart", ["q", "k", "v"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_dims_that_lie_apart(rows: int, apart: str) -> None:
+    """As slices of one dim each bring them; the kernels themselves would read what lies between."""
+    given = {"q": numbers(2, 4, rows, 4), "k": numbers(2, 2, 5, 4, seed=1), "v": numbers(2, 2, 5, 4, seed=2)}
+    one = attend(*given.values(), scale=0.4)
+    wide = torch.full((*given[apart].shape, 3), torch.nan, dtype=DOUBLE)
+    wide[..., 0] = given[apart]
+    other = attend(*(given | {apart: wide[..., 0]}).values(), scale=0.4)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("soft_cap", [None, 0.8])

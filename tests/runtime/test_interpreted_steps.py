@@ -38,6 +38,7 @@ CAPPED: dict[str, Any] = {"attention": {"scale": 0.61, "soft_cap": 0.9}}
 SINKS: dict[str, Any] = {"attention": {"sinks": True, "sliding_window": 4}}
 NARROW: dict[str, Any] = {"attention": {"v_head_dim": 7}}
 SCALED: dict[str, Any] = {"attention": {"position_scaling": {"factor": 0.6, "tokens": 5, "first": 1}}}
+NARROWEST: dict[str, Any] = {"attention": {"head_dim": 4, "rotary": None, "qk_norm": False}}
 CUT: dict[str, Any] = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 
 
@@ -117,6 +118,9 @@ LAYOUTS: dict[str, Plan] = {
     "key, not causal": steps_for(2, 2, {"attention": {"causal": False}}, slicing="key", key_block=1),
     "key, empty lanes": steps_for(1, 4, slicing="key", key_block=16),
     "batch": steps_for(2, 2, slicing="batch", combine="reduce"),
+    "batch, slices of one dim": steps_for(1, 4, NARROWEST, slicing="batch"),
+    "key, slices of one dim": steps_for(3, 4, NARROWEST, slicing="key", combine="reduce"),
+    "rows, slices of one dim": steps_for(1, 4, NARROWEST, slicing="key", key_prefill="query"),
     "keys held twice": steps_for(6, 1),
     "head_dim": steps_for(2, 2, CUT, combine="reduce"),
     "head_dim, concat": steps_for(1, 2, CUT),

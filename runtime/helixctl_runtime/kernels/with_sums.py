@@ -33,6 +33,7 @@ def attend(
     """
     if soft_cap is not None or (not q.is_cuda and v.shape[3] != q.shape[3]):
         return composed(q, k, v, bias, causal=causal, scale=scale, soft_cap=soft_cap)
+    q, k, v = (_dims_together(t) for t in (q, k, v))
     aten = torch.ops.aten
     if not q.is_cuda:
         made, sums = aten._scaled_dot_product_flash_attention_for_cpu(  # noqa: SLF001
@@ -50,6 +51,14 @@ def attend(
         scale=scale,
     )[:2]
     return made, sums[..., : q.shape[2]]  # padded to a multiple of 32
+
+
+def _dims_together(t: torch.Tensor) -> torch.Tensor:
+    """A tensor whose last dims follow each other in memory: these kernels do not look at how far apart they are.
+
+    They are apart where slices of one dim each were exchanged.
+    """
+    return t if t.stride(-1) == 1 or t.shape[-1] == 1 else t.contiguous()
 
 
 def _aligned(bias: torch.Tensor) -> torch.Tensor:
