@@ -15,12 +15,12 @@ from helixctl.cli.generations_compared import print_generations
 from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sampling import choice
-from helixctl.cli.sources import counted, print_sources
+from helixctl.cli.sources import print_sources
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail
 from helixctl.output import write_output
 from helixctl.plan import Plan
-from helixctl.units import human_bytes
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,16 +99,16 @@ def generate(
     shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
     several = len(wanted.prompts) > 1
     if several and runtime.prints_output():
-        out.print(_headed(1, wanted), end="", markup=False, emoji=False)
+        out.out(_headed(1, wanted), end="")
     with shown:
         found = runtime.generate(plans, names, asked, device=device, timeout=timeout, log_dir=log_dir)
     if found is None:
         return
     texts = _texts(runtime, asked, wanted, found.reports[0])
     if texts and asked.tokenizer:
-        out.print("", markup=False)  # the first has been printed as it came
+        out.out()  # the first has been printed as it came
         for number, text in enumerate(texts[1:], 2):
-            out.print(f"\n{_headed(number, wanted)}{text}", markup=False, emoji=False)
+            out.out(f"\n{_headed(number, wanted)}{text}")
         out.print()
     for its in found.reports if texts else ():
         its["text"] = _texts(runtime, asked, wanted, its)
@@ -239,6 +239,4 @@ def _print_replaced(out: Console, of_plans: Sequence[str | None], names: Sequenc
     for choice_of_plan, name in zip(of_plans, names, strict=True):
         whose = "the plan's choice of tokens" if len(names) == 1 else f"the choice of tokens of {name}"
         if choice_of_plan is not None:
-            out.print(
-                f"the options replace {whose} ({choice_of_plan}): its steps were lowered and proved so", markup=False
-            )
+            out.print(f"the options replace {whose} ({choice_of_plan}): its steps were lowered and proved so")

@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from helixctl import __version__
+from helixctl.cli.console import tell
 from helixctl.cli.foreign import command_hint, option_hint
 from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_NO, HelixError
 
@@ -96,7 +97,7 @@ def _show(error: click.ClickException) -> None:
     command = error.ctx.command.name if isinstance(error, click.NoSuchOption) and error.ctx else None
     if isinstance(error, click.NoSuchOption) and (hint := option_hint(error.option_name, command or "")):
         click.UsageError(f"no such option {error.option_name}", ctx=error.ctx).show()
-        click.echo(f"  hint: {hint}", err=True)
+        tell(f"  hint: {hint}")
         return
     error.show()
 
@@ -109,7 +110,7 @@ def _end(error: BaseException, *, debug: bool) -> int:
             if debug:
                 traceback.print_exception(error)
             for diagnostic in error.diagnostics:
-                click.echo(str(diagnostic), err=True)
+                tell(str(diagnostic))
             status = error.exit_status
         case click.exceptions.Exit():
             status = error.exit_code

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from helixctl.api import make_plan
+from helixctl.cli.answer import first_line
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.generations import generations, memory_sheet, token_times_text
+from helixctl.cli.layouts import LAYOUT, VERDICT, add_row
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
+from helixctl.cli.tables import Column, Table
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
@@ -161,7 +164,7 @@ def _constraints(axes: str | None, groups: int | None, slices: int | None, *, qu
     if twice := pair.keys() & constraints.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     if said and not quiet:
-        messages().print(f"note: {said}", markup=False)
+        messages().print(f"note: {said}")
     return {**pair, **constraints}
 
 
@@ -191,13 +194,14 @@ def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, st
 def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, verbose: bool) -> None:
     plan, origins = decision.plan, loaded.origins
     model, work, cluster = plan.model, plan.workload, plan.cluster
+    out.print(first_line(plan, decision.forecast), style="bold")
     out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
-    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
-        out.print(f"note: {note}")
     out.print()
     generation = decision.forecast.generation
     out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
+    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
+        out.print(f"note: {note}")
     if generation is not None:
         out.print(memory_sheet(plan, decision.forecast))
         out.print()
@@ -221,7 +225,7 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
         if origins:
             out.print("the model's fields, from the keys of its config:")
         for origin in origins:
-            out.print(f"  {origin}", markup=False)
+            out.print(f"  {origin}")
         out.print("step times are predicted, not measured, from:")
         for line in sources(priced(plan)):
             out.print(f"  {line}")
@@ -229,18 +233,21 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
         out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
 
 
-def _table(rows: tuple[Row, ...]) -> object:
+def _table(rows: tuple[Row, ...]) -> Table:
     made = table(
-        "", "layout", ">step", ">tokens/s", ">latency", ">exposed", ">received", ">between hosts", ">memory", "verdict"
+        "",
+        LAYOUT,
+        ">step",
+        ">tokens/s",
+        Column("latency", right=True, drop=5),
+        Column("exposed", right=True, drop=8),
+        Column("received", right=True, drop=3),
+        Column("between hosts", right=True, drop=4),
+        Column("memory", right=True, drop=9),
+        VERDICT,
     )
     for row in rows:
-        made.add_row(
-            "*" if row.chosen else "",
-            str(row.candidate.layout),
-            *_cells(row),
-            row.verdict,
-            style="bold" if row.chosen else None,
-        )
+        add_row(made, row, _cells(row))
     return made
 
 

@@ -293,7 +293,7 @@ def _say_what_is_held(loaded: Sequence[Plan | Dag], dtype: Any) -> None:
     runs = [as_run(plan, dtype) for plan in plans if as_run(plan) is not plan]
     for held in dict.fromkeys(run.model.dtype for run in runs):
         counted_as = "quantised weights and caches are counted by the plan as they are stored"
-        messages().print(f"note: {counted_as}; this run has them in {held}", markup=False)
+        messages().print(f"note: {counted_as}; this run has them in {held}")
 
 
 def _check_graph(device: str, *, wanted: bool | None) -> None:
