@@ -25,11 +25,13 @@ PAGE: Final = ROOT / "docs" / "hugging-face.md"
 MARK: Final = "<!-- tests/benchmarks/families.py --update -->\n"
 # A feature -> what only it is called by.
 FEATURES: Final = {
-    "sinks": "sinks", "soft cap": "soft_cap", "chunks": r"(op|spec|attention)\.chunk\b|\"chunk\"", "value scale": "value_scale",
+    "sinks": "sinks", "soft cap": "soft_cap", "chunks": r"(op|spec|attention)\.chunk\b|\"chunk\"",
+    "value scale": "value_scale",
     "norm of values": "value_norm", "queries scaled by position": "position_scaling|ScaleQueries|scale_queries",
     "output gate": "output_gate", "norm of q and k over a projection": "qk_norm_over|SquareSums|square_sums",
     "parallel blocks": "side_by_side", "layer scale": "layer_scale|ScaleBy|scale_by", "clamp": "clamp:|ClampSpec",
-    "shared experts": "SharedExpertSpec|shared_down", "gates on inputs": "gates_on", "sparse choice": "SparseSpec|MergeSelect",
+    "shared experts": "SharedExpertSpec|shared_down", "gates on inputs": "gates_on",
+    "sparse choice": "SparseSpec|MergeSelect",
     "latent": "LatentSpec|HeadLinear", "multipliers": "MultipliersSpec",
 }  # fmt: skip
 
