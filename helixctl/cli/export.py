@@ -11,7 +11,7 @@ from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
 from helixctl.output import write_output
 from helixctl.spec import StepName
-from helixctl.units import human_bytes
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from helixctl.export.engine import Engine
@@ -176,9 +176,14 @@ def _write_chakra(source: str, prefix: str, step: StepName | None, *, force: boo
     outputs.append(Output("-o", groups, "file of process groups"))
     check_outputs(outputs, [source], force=force)
     dag = planned if isinstance(planned, Dag) else whole_dag(planned, source, step or steps[-1])
+    size = 0
     for path, data in zip(paths, traces(simulate(dag)), strict=True):
         write_output(path, data)
-        wrote(path, human_bytes(len(data)))
+        size += len(data)
     found = process_groups(dag)
     write_output(groups, groups_json(found))
-    wrote(groups, f"{len(found)} process {'group' if len(found) == 1 else 'groups'}")
+    every = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
+    wrote(
+        f"{every} and {groups}",
+        f"{counted(len(paths), 'trace')}, {human_bytes(size)}, of {counted(len(found), 'process group')}",
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sampling import choice
 from helixctl.cli.sources import print_sources
+from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail
-from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.units import counted, human_bytes
 
@@ -120,8 +119,7 @@ def generate(
         _print(out, report, plan, device)
     _print_replaced(out, wanted.of_plans, names)
     print_sources(out, found.reports[0])
-    if report_path:
-        write_output(report_path, json.dumps(report, indent=2) + "\n")
+    write_report(report_path, report, wanted.output)
     if trace_path:
         each = zip(names, plans, found.spans, strict=True)
         # Of one token after each prompt there is no decode step.

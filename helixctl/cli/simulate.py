@@ -36,7 +36,7 @@ from helixctl.solve.candidate import of_steps
 from helixctl.solve.token_times import TokenTimes, token_times
 from helixctl.spec import StepName
 from helixctl.spec.rates import doubts
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,6 +146,8 @@ def command(
         _print(out, predictions, verbose=verbose, paths=critical_path)
         if comparison:
             print_comparison(out, comparison)
+        if json_path:
+            wrote(json_path, counted(len(predictions), "prediction"))
         if trace_path:
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
