@@ -47,6 +47,30 @@ def traces_json(traces: Sequence[Trace]) -> str:
     return f'{{"displayTimeUnit":"ms","otherData":{_text(other)},"traceEvents":[\n{events}\n]}}\n'
 
 
+def spans_of_traces(text: str) -> list[list[Span]] | None:
+    """The spans of each trace in a file that ``traces_json`` made of measured times; None: it is no trace.
+
+    Args:
+        text: of the file.
+    """
+    try:
+        events = json.loads(text)["traceEvents"]
+        names = {e["pid"]: e["args"]["name"] for e in events if (e["ph"], e["name"]) == ("M", "process_name")}
+        complete = [event for event in events if event["ph"] == "X"]
+        titles = {process: name.rpartition("rank ")[0] for process, name in names.items()}
+        first = {title: min(p for p, its in titles.items() if its == title) for title in titles.values()}
+        found: dict[str, list[Span]] = {title: [] for title in first}
+        for event in complete:
+            process, begin = event["pid"], event["ts"] / 1e6
+            lane: Lane = "communication" if event["tid"] == _THREADS["communication"] else "compute"
+            title = titles[process]
+            span = Span(str(event["name"]), process - first[title], lane, begin, begin + event["dur"] / 1e6)
+            found[title].append(span)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return list(found.values())
+
+
 def _text(event: dict[str, Any]) -> str:
     return json.dumps(event, separators=(",", ":"))
 

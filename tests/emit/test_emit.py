@@ -322,7 +322,7 @@ def test_an_output_that_cannot_be_written(plan_file: Path) -> None:
 
 
 def test_every_level_has_its_colour_everywhere() -> None:
-    css = (files("helixctl.emit") / "page.css").read_text()
+    css = (files("helixctl.emit") / "page" / "page.css").read_text()
     for level in get_args(Level):
         assert level in COLOURS
         assert f".{level} {{" in css
