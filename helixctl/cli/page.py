@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from helixctl.simulate import Timeline as Simulated
 
 # Tasks of a dag that a page has whole, and of a second round of microbatches that it has beside the first.
-MOST: Final = 5_000
-_MOST_OF_TWO: Final = 2_000
+MOST: Final = 2_500
+_MOST_OF_TWO: Final = 2_600
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def _fact(key: str, text: str) -> str:
 def _legend(lanes: Lanes) -> str:
     items = [(level, level) for level in drawn_levels(lanes)] + list(LANES.items())
     entries = [f'<li><span class="swatch {kind}"></span>{words}</li>' for kind, words in items]
-    return "".join([*entries, f"<li>{NUMBERS}</li>"] if lanes.number_width else entries)
+    return "".join([*entries, f'<li class="drawing">{NUMBERS}</li>'] if lanes.number_width else entries)
 
 
 def _layer_options(lanes: Lanes) -> str:
@@ -145,7 +145,7 @@ def _bars(lanes: Lanes) -> str:
     return "".join(
         f'<g class="fold{" closed" if bar.hidden else ""}"{_OPENED if bar.hidden else ""}>'
         f'<rect x="{-OVERHANG}" y="{bar.y}" width="{lanes.width + 2 * OVERHANG}" height="{bar.height}" rx="3"/>'
-        f'<text x="{PADDING + OVERHANG}" y="{bar.y + bar.height // 2 + 4}">{escape(bar.label)}</text></g>'
+        f'<text x="{PADDING + OVERHANG}" y="{bar.y + bar.height // 2 + 4}">{escape(bar.fold.label)}</text></g>'
         for bar in lanes.bars
     )
 
@@ -180,14 +180,12 @@ def _data(dag: Dag, lanes: Lanes, views: Views) -> dict[str, Any]:
 
     tasks = [
         [
-            task.id,
             works.index((task.op, task.flops, task.nbytes), lambda: _work(task)),  # noqa: B023  called at once
             task.layer,
             task.level,
             task.ranks,
             [value(v) for v in task.inputs],
             [value(v) for v in task.outputs],
-            [index[p.id] for p in dag.predecessors(task) if p.id in index],
             box.line,
             *([] if box.microbatch is None else [box.microbatch]),
         ]
@@ -196,15 +194,18 @@ def _data(dag: Dag, lanes: Lanes, views: Views) -> dict[str, Any]:
     ]
     edges = [[edge.source, edge.target] for edge in lanes.edges]
     shared = {"works": works.rows, "tensors": tensors.rows, "kinds": kinds.rows, "values": values.rows}
-    folds = layer_folds(dag.plan)
-    bars = [
-        {"y": bar.y, "height": bar.height, "hidden": bar.hidden, "layers": [fold.hidden[0], fold.hidden[-1]],
-         "like": fold.like[-1], "times": fold.times}
-        for bar, fold in zip(lanes.bars, folds, strict=bool(lanes.bars))
-    ]  # fmt: skip
+    folds = [
+        {
+            "hidden": bar.hidden,
+            "layers": [bar.fold.hidden[0], bar.fold.hidden[-1]],
+            "like": bar.fold.like[-1],
+            "times": bar.fold.times,
+        }
+        for bar in lanes.bars
+    ]
     times = time_data(views.timelines, index)
     ranks = [[column.rank, column.words] for column in lanes.columns]
-    return {"tasks": tasks, **shared, "edges": edges, "folds": bars, "timelines": times, "columns": ranks}
+    return {"tasks": tasks, **shared, "edges": edges, "folds": folds, "timelines": times, "columns": ranks}
 
 
 def _work(task: Task) -> dict[str, Any]:

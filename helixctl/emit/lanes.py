@@ -83,12 +83,12 @@ class Bar:
     """A bar over all columns that stands for layers.
 
     Attributes:
-        label: what it stands for.
+        fold: what it stands for.
         y, height: its upper edge and its height, in pixels.
         hidden: the rows of these layers that are drawn, from and to in pixels; a page hides them until it is opened.
     """
 
-    label: str
+    fold: Fold
     y: int
     height: int
     hidden: tuple[tuple[int, int], ...]
@@ -278,7 +278,7 @@ def _bar(fold: Fold, y: int, placed: _Placed) -> Bar:
     bottoms = [*tops[1:], placed.height - _TOP]
     spans = zip(placed.extents, bottoms, strict=True)
     hidden = [(top, bottom) for (row, top, _), bottom in spans if row.layer in fold.hidden]
-    return Bar(fold.label, y, _BAR_HEIGHT, tuple(_merged(hidden)))
+    return Bar(fold, y, _BAR_HEIGHT, tuple(_merged(hidden)))
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

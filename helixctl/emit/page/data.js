@@ -2,9 +2,14 @@
 // of it is set as text, never as markup. The drawing is there without the script.
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
-const tasks = data.tasks.map(([id, work, layer, level, ranks, inputs, outputs, before, line, microbatch]) => (
-  { id, work, layer, level, ranks, inputs, outputs, before, line, microbatch, after: [] }));
-tasks.forEach((task, i) => task.before.forEach((p) => tasks[p].after.push(i)));
+const elements = [...byId("scroller").querySelectorAll(".task")];
+const tasks = data.tasks.map(([work, layer, level, ranks, inputs, outputs, line, microbatch], i) => (
+  { id: elements[i].firstElementChild.textContent, work, layer, level, ranks, inputs, outputs, line, microbatch,
+    before: [], after: [] }));
+for (const [source, target] of data.edges) {
+  tasks[target].before.push(source);
+  tasks[source].after.push(target);
+}
 const leftmost = (i) => Math.min(...tasks[i].ranks);
 
 let selected = null;

@@ -1,6 +1,5 @@
 // The drawing of the tasks: where each is, the keyboard's way through it, zoom, and labels that stay in view.
 const scroller = byId("scroller");
-const elements = [...scroller.querySelectorAll(".task")];
 const edges = [...scroller.querySelectorAll(".edges path")];
 const indexOf = new Map(elements.map((element, i) => [element, i]));
 // The boxes of each line of the drawing from left to right, for the arrow keys.
@@ -62,12 +61,22 @@ const brackets = [...scroller.querySelectorAll(".bracketed")].map((group) => {
   const [start, length, size] = across ? [line.x, line.width, words.width] : [line.y, line.height, words.height];
   return { label, across, size, start, stop: start + length, home: start + length / 2, at: 0 };
 });
+// So does the label of a wide bar: of a task over many columns, and of a fold.
+const WIDE = 500;
+const bars = [...scroller.querySelectorAll(".task, .fold")].flatMap((group) => {
+  const shape = group.querySelector("rect");
+  const width = Number(shape.getAttribute("width"));
+  if (width < WIDE) return [];
+  const label = group.querySelector("text:not(.number)");
+  const [words, start] = [label.getBBox(), Number(shape.getAttribute("x"))];
+  return [{ label, across: true, size: words.width + 40, start, stop: start + width, home: words.x + words.width / 2, at: 0 }];
+});
 function keepLabelsInView() {
   const left = headDrawing.svg.viewBox.baseVal.x + scroller.scrollLeft / zoom;
   const top = scroller.scrollTop / zoom;
   const right = left + scroller.clientWidth / zoom - gutterDrawing.width;
   const bottom = top + scroller.clientHeight / zoom - headDrawing.height;
-  for (const bracket of brackets) {
+  for (const bracket of [...brackets, ...bars]) {
     const { label, across, size, start, stop, home, at } = bracket;
     const [first, last] = across ? [left, right] : [top, bottom];
     if (stop < first || start > last) continue;

@@ -40,9 +40,9 @@ function applyFolds() {
   edges.forEach((edge, k) => edge.classList.toggle("folded", data.edges[k].every(isFolded)));
   for (const bracket of brackets) {
     if (bracket.across) continue;
-    const line = bracket.label.parentElement.lastElementChild.getBBox();
-    [bracket.start, bracket.stop] = [line.y, line.y + line.height];
-    bracket.label.parentElement.classList.toggle("folded", line.height === 0);
+    bracket.drawn ??= [bracket.start, bracket.stop];
+    [bracket.start, bracket.stop] = bracket.drawn.map((y) => placed(spans, y));
+    bracket.label.parentElement.classList.toggle("folded", bracket.start === bracket.stop);
   }
   for (const drawing of [gutterDrawing, bodyDrawing]) {
     const view = drawing.svg.viewBox.baseVal;

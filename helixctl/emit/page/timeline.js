@@ -152,13 +152,29 @@ function makeTimeline() {
       const [x, width, y] = [begin * scale, length * scale, laneTop(rank, kind, lane)];
       if (width < 30 || x > right || x + width < left || y > bottom || y + LANE < top) continue;
       const [from, to] = [Math.max(x, left), Math.min(x + width, right - onNames)];
-      const room = Math.floor((to - from - 6) / 5.8);
-      if (room < 3) continue;
-      const label = words[task].length > room ? `${words[task].slice(0, room - 1)}\u2026` : words[task];
+      const label = fitted(words[task], to - from - 6, lane);
+      if (!label) continue;
       const classes = shape.getAttribute("class").replace("run", "word");
       found.push(drawn("text", { class: classes, x: ((from + to) / 2).toFixed(1), y: y + 12 }, label));
     }
     texts.replaceChildren(...found);
+  }
+
+  // The longest beginning of a text that fits, or nothing if that is less than three letters.
+  const widths = [400, 600].map(() => new Map());
+  const pen = document.createElement("canvas").getContext("2d");
+  function widthOf(text, lane) {
+    if (!widths[lane].has(text)) {
+      pen.font = `${lane ? 600 : 400} 10px ${getComputedStyle(document.body).fontFamily}`;
+      widths[lane].set(text, pen.measureText(text).width);
+    }
+    return widths[lane].get(text);
+  }
+  function fitted(text, room, lane) {
+    if (widthOf(text, lane) <= room) return text;
+    let kept = text.slice(0, -1);
+    while (kept.length > 2 && widthOf(`${kept.trimEnd()}\u2026`, lane) > room) kept = kept.slice(0, -1);
+    return kept.length > 2 ? `${kept.trimEnd()}\u2026` : "";
   }
 
   let marked = new Set();
