@@ -79,9 +79,8 @@ function keepLabelsInView() {
   for (const bracket of [...brackets, ...bars]) {
     const { label, across, size, start, stop, home, at } = bracket;
     const [first, last] = across ? [left, right] : [top, bottom];
-    if (stop < first || start > last) continue;
     const [middle, slack] = [(start + stop) / 2, Math.max(0, (stop - start - size) / 2 - 8)];
-    const seen = (Math.max(first, start) + Math.min(last, stop)) / 2;
+    const seen = stop < first || start > last ? middle : (Math.max(first, start) + Math.min(last, stop)) / 2;
     const moved = Math.round(middle - home + Math.max(-slack, Math.min(slack, seen - middle)));
     if (moved === at) continue;
     bracket.at = moved;
