@@ -205,7 +205,10 @@ def test_the_arrow_keys_go_along_a_lane_and_to_the_next(browser: webdriver.Chrom
     assert page.dag.task[selected].lane == "communication"
 
 
-@pytest.mark.parametrize("view", ["tasks", "timeline", "both"])
+SWEEP = pytest.mark.sweep  # what a run can leave out
+
+
+@pytest.mark.parametrize("view", [pytest.param("tasks", marks=SWEEP), pytest.param("timeline", marks=SWEEP), "both"])
 def test_search_marks_tasks_and_spans(view: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
     page = Page(browser, tmp_path, whole(), view)
     page.press("/")
@@ -344,8 +347,15 @@ def test_plots_say_memory_times_and_traffic(browser: webdriver.Chrome, tmp_path:
     assert page.faults() == []
 
 
-@pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 1920])
+@pytest.mark.parametrize(
+    ("width", "mode"),
+    [
+        (1280, "light"),
+        pytest.param(1280, "dark", marks=SWEEP),
+        pytest.param(1920, "light", marks=SWEEP),
+        pytest.param(1920, "dark", marks=SWEEP),
+    ],
+)
 def test_every_view_can_be_read(width: int, mode: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
