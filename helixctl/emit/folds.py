@@ -51,13 +51,15 @@ class Folds:
 
     Attributes:
         layers: the folds of layers, from the first layer to the last.
-        replicas: how many there are; the first is drawn.
+        replicas: those that are drawn: the first, with all that share its experts.
+        of_replicas: how many there are.
         microbatches: those that are drawn.
         of_microbatches: how many there are.
     """
 
     layers: tuple[Fold, ...]
-    replicas: int
+    replicas: range
+    of_replicas: int
     microbatches: range
     of_microbatches: int
 
@@ -104,8 +106,9 @@ def drawn_layers(plan: Plan, folds: Sequence[Fold]) -> list[int]:
 
 
 def drawn_ranks(plan: Plan) -> list[int]:
-    """The ranks of the first replica."""
-    return [rank for rank in range(plan.layout.devices) if plan.layout.team_of(rank)[1] == 0]
+    """The ranks of the first replica, and of those that share its experts."""
+    layout = plan.layout
+    return [rank for rank in range(layout.devices) if layout.team_of(rank)[1] < layout.expert_data]
 
 
 def folds_of(plan: Plan, most: int, about: Callable[[Plan, list[int], list[int], range], int]) -> Folds:
@@ -119,7 +122,8 @@ def folds_of(plan: Plan, most: int, about: Callable[[Plan, list[int], list[int],
     layers, every, turns = layer_folds(plan), plan.layout.microbatches, plan.layout.interleave
     ranks, drawn = drawn_ranks(plan), drawn_layers(plan, layers)
     two, one = range(min(2 * turns, every)), range(turns)
-    return Folds(layers, plan.layout.data, two if about(plan, ranks, drawn, two) <= most else one, every)
+    parts = two if about(plan, ranks, drawn, two) <= most else one
+    return Folds(layers, range(plan.layout.expert_data), plan.layout.data, parts, every)
 
 
 def restricted(dag: Dag, folds: Folds) -> Dag:
@@ -177,21 +181,25 @@ def sentences(plan: Plan, folds: Folds) -> list[str]:
     found, layers = [], len(drawn_layers(plan, folds.layers))
     if layers < plan.model.layers:
         found.append(f"{layers} of {plan.model.layers} layers")
-    if folds.replicas > 1:
-        found.append(f"replica 0 of {folds.replicas}")
+    if len(folds.replicas) < folds.of_replicas:
+        found.append(f"{_these('replica', folds.replicas)} of {folds.of_replicas}")
     if len(folds.microbatches) < folds.of_microbatches:
-        found.append(f"{_these(folds.microbatches)} of {folds.of_microbatches}")
+        found.append(f"{_these('microbatch', folds.microbatches)} of {folds.of_microbatches}")
     return found
 
 
-def beside(replicas: int) -> str:
-    """The words beside the columns of the first of several replicas; none for one."""
-    others = f"replicas 1-{replicas - 1} are" if replicas > 2 else "replica 1 is"  # noqa: PLR2004  a pair is not a range
-    return f"{others} like replica 0" if replicas > 1 else ""
+def beside(folds: Folds | None) -> str:
+    """The words beside the columns of replicas that stand for others; none if all are drawn."""
+    if folds is None or len(folds.replicas) == folds.of_replicas:
+        return ""
+    others = range(len(folds.replicas), folds.of_replicas)
+    are = "are" if len(others) > 1 else "is"
+    return f"{_these('replica', others)} {are} like {_these('replica', folds.replicas)}"
 
 
-def _these(microbatches: range) -> str:
-    return f"microbatch{'es' if len(microbatches) > 1 else ''} {_ends(microbatches)}"
+def _these(noun: str, numbers: range) -> str:
+    plural = "es" if noun.endswith("ch") else "s"
+    return f"{noun}{plural if len(numbers) > 1 else ''} {_ends(numbers)}"
 
 
 def _ends(numbers: range) -> str:

@@ -50,8 +50,7 @@ def html(dag: Dag, layer: int | None = None, views: Views | None = None) -> str:
     """
     views = views or Views()
     folds = layer_folds(dag.plan) if layer is None else ()
-    replicas = views.folds.replicas if views.folds else 1
-    lanes = arrange(dag, layer, folds, beside=beside(replicas))
+    lanes = arrange(dag, layer, folds, beside=beside(views.folds))
     style, script = _resource("page.css"), _script()
     return Template(_resource("page.html")).substitute(
         policy=_policy(style, script),

@@ -52,14 +52,15 @@ def outline_of(plan: Plan, rank: int) -> Outline:
 
 
 def _filled(builder: B, only: Collection[int] | None, layers: Collection[int] | None, microbatches: range | None) -> B:
-    """A builder with all tasks, stage by stage of every replica and microbatch."""
+    """A builder with all tasks, stage by stage of every replica and microbatch; replicas that share experts as one."""
     plan, layout = builder.plan, builder.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
     if only is not None:
         teams = sorted({layout.team_of(rank) for rank in only})
-    for microbatch, (stage, replica) in product(parts, tuple(teams)):
-        builder.enter(stage, replica, microbatch)
+    together = tuple(dict.fromkeys((stage, layout.sharing(replica)) for stage, replica in teams))
+    for microbatch, (stage, replicas) in product(parts, together):
+        builder.enter(stage, replicas, microbatch)
         for layer in layout.layers(stage, plan.model):
             if layers is None or layer in layers:
                 builder.enter_layer(layer)

@@ -12,6 +12,7 @@ from helixctl.dag import Dag, Task
 from helixctl.emit.folds import (
     Fold,
     Folds,
+    beside,
     drawn_layers,
     drawn_ranks,
     folds_of,
@@ -26,7 +27,7 @@ from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.plan.size import about
 from helixctl.simulate import forecast, simulate
-from tests.documents import BLOCKS, PAPER, PAPER_MOE, SMALL, plan_of
+from tests.documents import BLOCKS, PAPER, PAPER_MOE, SMALL, SMALL_MOE, plan_of
 
 TEN = ("layers=10", "workload.batch=8", "workload.seq_len=16")
 PLANS = {
@@ -36,6 +37,7 @@ PLANS = {
     "replicas innermost": lambda: plan_of(SMALL, 2, 2, *TEN, data=2, placement="data-slices-groups-pipeline"),
     "turns": lambda: plan_of(SMALL, 2, 1, *TEN, microbatches=8, interleave=2, combine="reduce"),
     "experts": lambda: plan_of(PAPER_MOE, 4, 4, "layers=6", experts=8),
+    "replicas share experts": lambda: plan_of(SMALL_MOE, 2, 1, *TEN, data=4, expert_data=2, experts=4),
     "sharded": lambda: plan_of(SMALL, 4, 1, *TEN, residual="sharded", combine="reduce"),
 }
 
@@ -127,6 +129,16 @@ def test_words() -> None:
     assert sentences(plan, folds_of(plan, 0, about)) == ["7 of 10 layers", "microbatch 0 of 4"]
     assert sentences(plan, folds_of(plan, 10**6, about)) == ["7 of 10 layers", "microbatches 0-1 of 4"]
     assert "replica 0 of 4" in sentences(PLANS["replicas"](), folds_of(PLANS["replicas"](), 0, about))
+
+
+def test_words_beside_the_columns() -> None:
+    def words(name: str) -> str:
+        return beside(folds_of(PLANS[name](), 0, about))
+
+    assert words("replicas") == "replicas 1-3 are like replica 0"
+    assert words("replicas innermost") == "replica 1 is like replica 0"
+    assert words("replicas share experts") == "replicas 2-3 are like replicas 0-1"
+    assert words("4 x 1") == ""
 
 
 def test_the_drawing_has_a_column_for_every_drawn_rank_and_a_bar_for_every_fold() -> None:
