@@ -52,6 +52,7 @@ _COMMANDS: Final = {
     "run": "exec execute launch bench benchmark serve start",
     "calibrate": "measure profile tune",
     "diff": "compare",
+    "sweep": "pareto grid scan explore tradeoff",
     "export": "emit convert deploy flags chakra",
     "models": "zoo configs",
     "clusters": "gpus devices hardware presets systems",

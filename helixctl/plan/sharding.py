@@ -93,6 +93,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         _rows_of(model, step),
         model.attention.qkv_bias,
         model.attention.value_dim_name,
+        model.attention.output_gate,
         model.attention.latent is not None,
         model.attention.sparse is not None,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
@@ -118,6 +119,7 @@ class _Form(NamedTuple):
     rows: Rule
     qkv_bias: bool
     value_dim: str
+    gated: bool
     latent: bool
     sparse: bool
     squares: bool
@@ -190,6 +192,9 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     merged = form.shared_dim == "key" and not form.by_rows
     attention = values if merged else _of_values(form, queries)
     table["attention"] = Sharded(attention, WHOLE if concat else values)
+    if form.gated:  # made as queries are, and taken as what it gates lies
+        table |= {"w_output_gate": Sharded(values, values), "output_gate": Sharded(values, attention)}
+        table |= {n: Sharded(attention, attention) for n in ("output_gate_sigmoid", "attention_ungated")}
     if form.cached:
         table |= _cache(form)
     table["sinks"] = _alike(*_HEADS)

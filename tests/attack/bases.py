@@ -104,7 +104,7 @@ STEPS: dict[str, StepName] = {
     "decode, experts of replicas": "decode",
     "prefill, experts of replicas": "prefill",
 }
-WINDOW = {"sliding_window": 3, "sinks": True}
+WINDOW = {"sliding_window": 3, "sinks": True, "output_gate": True}
 SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
 CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, "value_scale": 0.7, **SCALED}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
@@ -131,7 +131,7 @@ _SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "s
 SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
 AROUND = {
     "norm": {"place": "around", "unit_offset": True}, "layer_scale": True, "layers": 2,
-    "attention": {"value_norm": True, "values": "keys"},
+    "attention": {"value_norm": True, "values": "keys", "output_gate": True},
 }  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {

@@ -39,6 +39,7 @@ SINKS: dict[str, Any] = {"attention": {"sinks": True, "sliding_window": 4}}
 NARROW: dict[str, Any] = {"attention": {"v_head_dim": 7}}
 SCALED: dict[str, Any] = {"attention": {"position_scaling": {"factor": 0.6, "tokens": 5, "first": 1}}}
 NARROWEST: dict[str, Any] = {"attention": {"head_dim": 4, "rotary": None, "qk_norm": False}}
+GATED: dict[str, Any] = {"attention": {"output_gate": True}}
 CUT: dict[str, Any] = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 
 
@@ -145,6 +146,10 @@ LAYOUTS: dict[str, Plan] = {
     "sinks, key": steps_for(2, 3, SINKS, slicing="key", combine="reduce"),
     "sinks of keys held twice": steps_for(6, 1, SINKS),
     "sinks, batch": steps_for(2, 2, SINKS, slicing="batch"),
+    "gate, key": steps_for(3, 2, GATED, slicing="key"),
+    "gate, batch, groups first": steps_for(2, 2, GATED, slicing="batch", gather_order="groups_first"),
+    "gate of narrow values, rows": steps_for(2, 3, merged(GATED, NARROW), slicing="key", key_prefill="query"),
+    "gate": steps_for(1, 2, merged(GATED, CUT), combine="reduce", residual="sharded"),
     "narrow values, key": steps_for(3, 2, NARROW, slicing="key"),
     "narrow values, key, groups first": steps_for(2, 2, NARROW, slicing="key", gather_order="groups_first"),
     "narrow values, batch": steps_for(1, 2, NARROW, slicing="batch", combine="reduce"),

@@ -139,6 +139,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "soft_cap": draw(st.sampled_from([None, 0.7])),
             **({} if cut else values(draw, norms | one)),
             "value_scale": draw(st.sampled_from([1.0, 0.7])),
+            "output_gate": either(),
             "position_scaling": draw(st.sampled_from([None, {"factor": 0.7, "tokens": size(1), "first": size(0, 1)}])),
             **one,
             **(draw(st.sampled_from(reaches)) if causal else {}),
