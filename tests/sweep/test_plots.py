@@ -127,8 +127,8 @@ def test_the_picture(swept: Swept) -> None:
     assert found.startswith(b"\x89PNG")
     assert b"tEXtSoftware\0" + SIGNATURE in found
     width, height = struct.unpack(">II", found[16:24])
-    assert 1500 < width < 2500
-    assert 1800 < height < 3000
+    assert 1200 < width < 1900
+    assert 1400 < height < 2400
 
 
 def test_the_limit_on_the_first_token_is_drawn(swept: Swept) -> None:
