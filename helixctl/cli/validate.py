@@ -40,6 +40,7 @@ _FORMATS: Final = click.Choice(list(FORMATS))
 @click.option(
     "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default but for text."
 )
+@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON; - is standard output.")
 @click.option(
     "--exclude", multiple=True, metavar="GLOB", help="Leave out what folders hold under this name or path. Repeatable."
 )
@@ -51,6 +52,7 @@ def command(
     *,
     output_format: Format | None,
     output: str | None,
+    json_path: str | None,
     exclude: tuple[str, ...],
     force: bool,
     verbose: bool,
@@ -68,6 +70,7 @@ def command(
 
     Exit status: 0 all are valid, 1 a document is refused by a proof, 2 one cannot be read or is malformed.
     """
+    output_format, output = _as_json(json_path, output_format, output)
     chosen: Format = output_format or _format_of(output)
     target = output or ("-" if chosen != "text" else None)
     check_outputs([Output("-o", target, "report of validate")], _named(paths), force=force)
@@ -100,6 +103,17 @@ def command(
 def _named(paths: tuple[str, ...]) -> list[str]:
     """The files among the arguments; in a folder a report may lie from the last time."""
     return [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112  Path refuses what cannot be a path
+
+
+def _as_json(
+    json_path: str | None, output_format: Format | None, output: str | None
+) -> tuple[Format | None, str | None]:
+    """The format and the file, as --json or as -f and -o give them."""
+    if json_path is None:
+        return output_format, output
+    if output_format is not None or output is not None:
+        raise click.UsageError("--json FILE is -f json -o FILE: leave -f and -o out")
+    return "json", json_path
 
 
 def _format_of(output: str | None) -> Format:

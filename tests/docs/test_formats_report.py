@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from helixctl.report.figures import no_figures
 from helixctl_runtime.generate.margins import Margins
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.generations import Generations, comparison_of_generations
@@ -21,8 +22,8 @@ from tests.documents import ROOT, SMALL, TINY, plan_of, tiny
 
 TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-# Of layouts and workloads "Plan" has the keys.
-ELSEWHERE = {"layout", "workload"}
+# Of layouts and workloads "Plan" has the keys, of figures "Figures".
+ELSEWHERE = {"layout", "workload", "figures"}
 
 
 def keys(document: Any) -> Iterator[str]:
@@ -71,6 +72,10 @@ def report(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def prediction(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "p.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_every_figure_is_named() -> None:
+    assert rows(SECTIONS["Figures"], 0) == no_figures().keys()
 
 
 def test_every_key_of_a_report_is_named(report: dict[str, Any]) -> None:
