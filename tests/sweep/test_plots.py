@@ -98,6 +98,7 @@ class TestPage:
         for text in (point.name, user, f"{point.output_tokens_per_s_per_device:,.1f}", "weights"):
             assert str(text) in told
 
+    @pytest.mark.sweep
     def test_the_legend_leaves_one_number_of_devices(self, browser: webdriver.Chrome, page: Path) -> None:
         opened(browser, page)
 
@@ -138,6 +139,7 @@ def test_the_limit_on_the_first_token_is_drawn(swept: Swept) -> None:
     assert '"datum": 0.005' in text
 
 
+@pytest.mark.sweep
 def test_one_number_of_devices_and_nothing_that_fits(swept: Swept) -> None:
     """Plots of what there is: without scaling, and without a single figure."""
     for kept in (
