@@ -12,6 +12,7 @@ import click
 
 from helixctl.cli.console import answers, table
 from helixctl.cli.documents import load_planned
+from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
 from helixctl.dag import Dag
 from helixctl.errors import EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic, HelixError
@@ -152,11 +153,9 @@ def _rows(sides: Sequence[_Side]) -> list[_Row]:
 
 
 def _print(sides: tuple[_Side, _Side], found: list[Difference], *, equal: bool) -> None:
-    from rich.markup import escape  # a name may hold brackets
-
     out = answers()
     for letter, side in zip("AB", sides, strict=True):
-        out.print(f"{letter}: {side.path}: layout {side.plan.layout}, {side.plan.digest[:19]}", markup=False)
+        out.print(f"{letter}: {side.path}: layout {side.plan.layout}, {side.plan.digest[:19]}")
     if equal:
         out.print("the plans are equal")
         return
@@ -167,10 +166,10 @@ def _print(sides: tuple[_Side, _Side], found: list[Difference], *, equal: bool) 
         if not part:
             out.print(f"the {title} {'is' if title == 'layout' else 'are'} the same")
             continue
-        rows = table(title, "A", "B")
+        rows = table(title, Column("A", fold=1, least=12), Column("B", fold=2, least=12))
         for difference in part:
             name = difference.field if part is layout else f"{difference.part}.{difference.field}"
-            rows.add_row(name, *map(escape, difference.texts))
+            rows.add_row(name, *difference.texts)
         out.print(rows)
     if not found:
         out.print("the plans are equal, and the dags differ in their tasks")

@@ -13,7 +13,7 @@ from helixctl.cost.tasks import foundation
 from helixctl.paper import METHODS, Comparison, comparisons
 from helixctl.paper.experiment import Case
 from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
-from helixctl.units import human_seconds
+from helixctl.units import counted, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,10 +79,10 @@ def _print_commands(out: Console, comparison: Comparison) -> None:
     """The commands that make a pair of rows."""
     name = comparison.model.lower().replace(" ", "-")
     files = {"base": f"{name}.tp8-pp2.plan.json", "helix": f"{name}.4x4.plan.json"}
-    out.print(f"the rows {comparison.model}, by commands:", markup=False)
+    out.print(f"the rows {comparison.model}, by commands:")
     for way in METHODS:
-        out.print(f"  {comparison.case.command(way, files[way])}", markup=False)
-    out.print(f"  helixctl simulate {' '.join(files.values())}", markup=False)
+        out.print(f"  {comparison.case.command(way, files[way])}")
+    out.print(f"  helixctl simulate {' '.join(files.values())}")
     out.print()
 
 
@@ -99,7 +99,7 @@ def _run_twin(out: Console, model: str, warmup: int, iters: int) -> None:
         report = compared(twin_plans(model, Path(folder)), warmup, iters)
     out.print(f"{spec.name} ({model}), {work}, {spec.dtype}: measured on {ranks} of this machine")
     out.print(_measured(report))
-    steps = f"{iters} step" if iters == 1 else f"{iters} steps"
+    steps = counted(iters, "step")
     out.print(f"{steps} of each after {warmup} for warm-up, one of each in turn; these times say nothing of GPUs")
     out.print()
 

@@ -59,8 +59,8 @@ def proof(plan: Plan, *, whole: bool = False, most: int = MOST) -> Proof:
     """Prove a plan whose specs and layout hold by themselves (``verify_plan``).
 
     Lowering does the same for every layer, every microbatch and every replica. Where the whole dag is large, what is
-    proved is that of two layers a stage, two rounds of microbatches and two replicas. Memory is that of the plan in
-    either case.
+    proved is that of two layers a stage, two rounds of microbatches and two replicas (two sets of those that share
+    experts). Memory is that of the plan in either case.
 
     Args:
         plan: what is to be proved.
@@ -107,7 +107,7 @@ def part_of(plan: Plan) -> Plan:
 
 def _fewer_sequences(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSpec, Layout]:
     """A smaller batch on fewer replicas, in fewer microbatches: of every size that there is in the whole, if in two."""
-    data, parts = min(layout.data, _FEW), min(layout.microbatches, _FEW * layout.interleave)
+    data, parts = min(layout.data, _FEW * layout.expert_data), min(layout.microbatches, _FEW * layout.interleave)
     each, more = divmod(workload.batch, layout.data * layout.microbatches)
     fewer = layout.model_copy(update={"data": data, "microbatches": parts})
     # Larger ones go first. Of sizes that differ, the first of the first replica is one longer here as well.

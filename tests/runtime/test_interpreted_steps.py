@@ -24,7 +24,7 @@ from helixctl_runtime.tensors.tensor_source import TensorSource
 from tests.interpreted_steps import generate as interpreted
 from tests.interpreter import rounded, seeded
 from tests.runtime.generation import Session, session_of
-from tests.runtime.models import EXPERTS, REAL, merged, plan_for
+from tests.runtime.models import EXPERTS, GROUPED, REAL, merged, plan_for
 from tests.runtime.step_plans import step_plans
 from tests.runtime.test_interpreter import distance
 
@@ -131,6 +131,10 @@ LAYOUTS: dict[str, Plan] = {
     "sharded": steps_for(3, 1, residual="sharded", combine="reduce"),
     "sharded, key, tied": steps_for(2, 2, {"vocabulary": {"tied": True}}, slicing="key", residual="sharded"),
     "experts": steps_for(2, 1, {"feed_forward": EXPERTS}, experts=2),
+    "experts of replicas": steps_for(1, 1, {"feed_forward": EXPERTS}, data=2, expert_data=2, experts=2),
+    "experts of teams, sharded": steps_for(
+        2, 1, {"feed_forward": GROUPED}, data=2, expert_data=2, experts=4, residual="sharded", combine="reduce"
+    ),
     "window, key": steps_for(3, 2, {"attention": {"sliding_window": 5}}, slicing="key"),
     "window, lanes out of reach": steps_for(1, 4, {"attention": {"sliding_window": 3}}, slicing="key", key_block=4),
     "window of one, batch": steps_for(1, 2, {"attention": {"sliding_window": 1}}, slicing="batch"),
