@@ -174,7 +174,7 @@ def _strip(lanes: Lanes) -> str:
     left, right = lanes.width + AFTER, lanes.width + AFTER + _STRIP
     upright = f"translate({left + _STRIP // 2 + 4} {lanes.height // 2}) rotate(-90)"
     label = f'<g transform="{upright}">{_text(0, 0, lanes.beside, "middle")}</g>'
-    return _bracketed(label, "strip", f"M{left} 0H{right}V{lanes.height}H{left}V0")
+    return _bracketed(label, "bracket strip", f"M{left} 0H{right}V{lanes.height}H{left}V0")
 
 
 def escape(text: str) -> str:
