@@ -64,6 +64,11 @@ _GROUPS: Final = {
     type=click.Choice(("all", "last")),
     help="Of a model with a vocabulary: of all tokens, or of the last of each sequence (default).",
 )
+@click.option(
+    "--routing",
+    metavar="even|power_law(A)",
+    help="Of experts: how evenly tokens go to them (default: even); the fullest device is then priced.",
+)
 @click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups: --layout groups=n.")
 @click.option(
     "--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the slices per group: --layout slices=m."
@@ -96,6 +101,7 @@ def command(
     top_k: int | None,
     top_p: float | None,
     logits: str | None,
+    routing: str | None,
     groups: int | None,
     slices: int | None,
     axes: str | None,
@@ -134,7 +140,13 @@ def command(
     ]
     check_outputs(outputs, (model, cluster, checked), force=force)
     old = plan_on_disk(checked) if checked is not None else None
-    given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
+    given = (
+        ("batch", batch),
+        ("seq_len", seq_len),
+        ("output_len", output_len),
+        ("logits", logits),
+        ("routing", routing),
+    )
     workload = [f"workload.{k}={v}" for k, v in given if v is not None]
     loaded = load_pair(model, cluster, (*sets, *workload, *Drawing(temperature, top_k, top_p).sets))
     limits = {"max_ttft": max_ttft, "max_tpot": max_tpot}
