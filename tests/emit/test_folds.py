@@ -128,6 +128,8 @@ def test_words() -> None:
     plan = PLANS["stages"]()
     assert sentences(plan, folds_of(plan, 0, about)) == ["7 of 10 layers", "microbatch 0 of 4"]
     assert sentences(plan, folds_of(plan, 10**6, about)) == ["7 of 10 layers", "microbatches 0-1 of 4"]
+    turns = PLANS["turns"]()
+    assert [len(folds_of(turns, most, about).microbatches) for most in (0, 200, 10**6)] == [1, 2, 4]
     assert "replica 0 of 4" in sentences(PLANS["replicas"](), folds_of(PLANS["replicas"](), 0, about))
 
 
