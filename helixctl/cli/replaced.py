@@ -15,13 +15,14 @@ from helixctl.spec.load import document_kind, parse_mapping
 
 Kind = Literal[
     "plan", "dag", "cluster file", "page", "svg drawing", "dot drawing", "png drawing", "pdf drawing", "graph", "trace",
-    "report of a run", "prediction", "report of validate", "table of plan", "tensor file",
+    "report of a run", "prediction", "comparison of plans", "report of validate", "table of plan", "tensor file",
     "launch file", "trace of Chakra", "file of process groups",
     "data of a sweep", "table of a sweep", "page of a sweep", "plot of a sweep",
 ]  # fmt: skip
 _REPORTS: Final[dict[Kind, tuple[str, ...]]] = {
     "report of a run": ("helixctl run", "helixctl run --compare"),
     "prediction": ("helixctl simulate",),
+    "comparison of plans": ("helixctl diff",),
     "table of plan": ("helixctl plan",),
     "data of a sweep": ("helixctl sweep",),
 }
@@ -128,6 +129,7 @@ _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "trace": _trace,
     "report of a run": _report("report of a run"),
     "prediction": _report("prediction"),
+    "comparison of plans": _report("comparison of plans"),
     "table of plan": _report("table of plan"),
     "report of validate": _findings,
     "tensor file": _tensors,

@@ -20,7 +20,7 @@ from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about, too_large
 from helixctl.spec import StepName
-from helixctl.units import human_bytes
+from helixctl.units import counted, human_bytes
 
 _KINDS: Final[dict[str, Kind]] = {
     "html": "page",
@@ -87,7 +87,7 @@ def command(
     write_output(output, data)
     size = len(data.encode() if isinstance(data, str) else data)
     drawn = sum(layer in {None, task.layer} for task in dag.tasks)
-    wrote(output, f"{drawn} {'task' if drawn == 1 else 'tasks'}, {human_bytes(size)}")
+    wrote(output, f"{counted(drawn, 'task')}, {human_bytes(size)}")
 
 
 def _page(
