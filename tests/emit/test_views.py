@@ -411,6 +411,7 @@ def test_what_ran_is_shown_where_it_is_of_this_plan(tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text(trace_json(dag, simulate(dag).spans, simulated=False, title="x"))
     (tmp_path / "other.json").write_text(trace_json(other, simulate(other).spans, simulated=False, title="x"))
     (tmp_path / "old.json").write_text(json.dumps(report | {"dag_digest": other.digest}))
+    (tmp_path / "generation.json").write_text(json.dumps({"report": "helixctl run", "generation": True}))
 
     def drawn(*names: str, output: str = "x.html") -> tuple[int, str]:
         reports = [word for name in names for word in ("--report", str(tmp_path / name))]
@@ -427,6 +428,8 @@ def test_what_ran_is_shown_where_it_is_of_this_plan(tmp_path: Path) -> None:
         status, said = drawn(name)
         assert status == 1
         assert "HX113" in said
+    status, said = drawn("generation.json")
+    assert "HX110 is the report of a generation" in said
     status, said = drawn("report.json", output="x.svg")
     assert status == 2
     assert "--report is for html" in said
