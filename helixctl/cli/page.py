@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -127,7 +127,15 @@ def _timeline(simulated: Simulated, note: str) -> Timeline:
         for rank in simulated.ranks
         for name, seconds in simulated.waited_s[rank].items()
     ]
-    return Timeline("predicted", simulated.spans, waits, note)
+    return Timeline("predicted", simulated.spans, waits, note, list(_copies(simulated)))
+
+
+def _copies(simulated: Simulated) -> Iterator[Span]:
+    """When every rank copies: before it issues a collective, and after all its tasks."""
+    for rank in simulated.ranks:
+        for name, seconds in simulated.copied_s[rank].items():
+            end = simulated.issued_s[rank][name] if name else simulated.rank_end_s[rank]
+            yield Span(name or simulated.dag.order[rank][-1], rank, "compute", end - seconds, end)
 
 
 def _note(dag: Dag, folds: Folds | None, forecast: Forecast) -> str:

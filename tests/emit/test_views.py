@@ -166,6 +166,24 @@ def test_exposed_waits_are_drawn(browser: webdriver.Chrome, tmp_path: Path) -> N
         assert not any(begin < wait.end_s - 1e-12 and end > wait.begin_s + 1e-12 for begin, end in its)
 
 
+def test_a_rank_computes_waits_or_copies_until_it_is_done() -> None:
+    sets = ("layers=2", "attention.softmax_slices=1")
+    plan = plan_of(PAPER, 4, 4, *sets, slicing="batch", residual="sharded", microbatches=2, interleave=2)
+    dag = lower(plan)
+    (timeline,) = views_of(dag, None, Measured()).timelines
+    assert timeline.copies
+    ends = simulate(dag).rank_end_s
+    for rank in range(16):
+        computing = [span for span in timeline.spans if span.lane == "compute"]
+        filled = [s for s in (*computing, *timeline.waits, *timeline.copies) if s.rank == rank]
+        filled.sort(key=lambda span: span.begin_s)
+        at = 0.0
+        for span in filled:
+            assert span.begin_s == pytest.approx(at, abs=1e-9)
+            at = span.end_s
+        assert at == pytest.approx(ends[rank])
+
+
 def test_a_click_on_a_span_lights_the_task_and_back(browser: webdriver.Chrome, tmp_path: Path) -> None:
     page = Page(browser, tmp_path, whole(), "both")
     page.click_span("l0.attend.g1s0", 1)
