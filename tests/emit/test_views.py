@@ -76,7 +76,7 @@ class Page:
             driver.get_log(log)
         driver.get("about:blank")
         driver.get_log("performance")
-        driver.get(f"{path.as_uri()}#{view}")
+        driver.get(f"{path.as_uri()}#view={view}")
         self.data = self.script("return JSON.parse(document.getElementById('data').textContent)")
 
     def script(self, text: str, *arguments: Any) -> Any:
