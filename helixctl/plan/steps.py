@@ -44,5 +44,6 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
         sampling=workload.sampling,
         by_rows=name == "prefill" and layout.shared_dim == "key" and layout.key_prefill == "query",
         cache_dtype=workload.cache_dtype,
+        routing=workload.routing,
         expanded=name == "prefill" and layout.latent_prefill == "expanded",
     )

@@ -148,7 +148,11 @@ def test_a_model_with_all_that_real_ones_have(dtype: str, layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("groups", "slices", "axes", "dtype"),
-    [*((2, 1, {"experts": 2}, dtype) for dtype in DTYPES), (1, 2, {"slicing": "query"}, "bfloat16")],
+    [
+        *((2, 1, {"experts": 2}, dtype) for dtype in DTYPES),
+        (1, 2, {"slicing": "query"}, "bfloat16"),
+        (1, 1, {"data": 2, "expert_data": 2, "experts": 2}, "bfloat16"),
+    ],
 )
 def test_a_mixture_of_experts(groups: int, slices: int, axes: dict[str, Any], dtype: str) -> None:
     check(real(groups, slices, MIXTURE | {"dtype": dtype}, **axes))
@@ -552,6 +556,7 @@ SCALED: dict[str, Any] = {
     "value_scale": 0.7,
     "value_norm": True,
     "values": "keys",
+    "output_gate": True,
 }
 CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "whole": (2, 1, {"combine": "reduce"}),
