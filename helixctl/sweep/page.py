@@ -43,7 +43,7 @@ def html(sweep: Sweep) -> str:
         head="".join(f"<th>{escape(name)}</th>" for name in _COLUMNS),
         rows="\n".join(_row(point) for point in sweep.points),
         notes="".join(f"<li>{escape(note)}</li>" for note in sweep.notes),
-        sources="".join(f"<li>{escape(line)}</li>" for line in sweep.provenance.sources),
+        sources="".join(f"<li>{escape(line)}</li>" for line in sweep.sources),
         bundle=bundle,
         start=start,
     )
