@@ -14,6 +14,7 @@ _LETTERS: Final = {
     "DP": "replicas",
     "PP": "pipeline stages",
     "EP": "ways that experts are spread",
+    "ED": "replicas that share experts",
     "mb": "microbatches",
     "il": "microbatches in turn",
 }
@@ -29,13 +30,14 @@ def in_field_terms(layout: Layout) -> str:
     within = []
     if layout.slices > 1:
         within.append(f"{counted(layout.groups, 'group')} x {layout.slices} {layout.slicing} slices")
-    if layout.experts > 1:
-        within.append(f"EP {layout.experts}")
-    parts = []
-    if layout.partitions > 1:
-        parts.append(f"TP {layout.partitions}" + (f" ({', '.join(within)})" if within else ""))
-    parts += [f"PP {layout.pipeline}"] if layout.pipeline > 1 else []
-    parts += [f"DP {layout.data}"] if layout.data > 1 else []
+    over = f" over {layout.expert_data} replicas" if layout.expert_data > 1 else ""
+    experts = [f"EP {layout.experts}{over}"] if layout.experts > 1 or over else []
+    sizes: tuple[tuple[str, int, list[str]], ...] = (
+        (f"TP {layout.partitions}", layout.partitions, within if over else [*within, *experts]),
+        (f"PP {layout.pipeline}", layout.pipeline, []),
+        (f"DP {layout.data}", layout.data, experts if over else []),
+    )
+    parts = [text + (f" ({', '.join(more)})" if more else "") for text, size, more in sizes if size > 1]
     return " x ".join(parts) or "one device"
 
 
@@ -45,6 +47,7 @@ def short(layout: Layout) -> str:
     words = {
         "slicing": layout.slicing,
         "experts": f"EP{layout.experts}",
+        "expert_data": f"ED{layout.expert_data}",
         "data": f"DP{layout.data}",
         "pipeline": f"PP{layout.pipeline}",
         "microbatches": f"mb{layout.microbatches}",

@@ -8,6 +8,7 @@ from math import inf
 from typing import NamedTuple, Self
 
 from helixctl.plan import Layout
+from helixctl.progress import at
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.generation import GenerationBounds
@@ -62,7 +63,11 @@ class LayoutProblem:
 
     def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
         """Layouts with their quick bounds."""
-        return [(self.quick_bound(layout), layout) for layout in layouts]
+        every, found = list(layouts), list[Bounded]()
+        for number, layout in enumerate(every):
+            at("bounding the layouts", number, len(every))
+            found.append((self.quick_bound(layout), layout))
+        return found
 
     def quick_bound(self, layout: Layout) -> Key:
         """A key that the layout's own is not below, as if nothing were exchanged."""
