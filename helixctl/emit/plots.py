@@ -16,6 +16,8 @@ _LENGTH: Final = 250  # of the longest bar
 _ROW: Final = 22
 _BAR: Final = 12
 _FONT: Final = 11
+_FEWEST: Final = 0.0005
+_FEW: Final = 0.095  # a share below that is said with a decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,17 @@ def _memory(memory: Memory) -> list[_Bar]:
     every = sum(nbytes for _, nbytes in rows)
     shown = [(name, nbytes) for name, nbytes in rows if nbytes]
     return [
-        _Bar(name, ((f"memory {name.split()[-1]}", nbytes, name),), f"{human_bytes(nbytes)}, {nbytes / every:.0%}")
+        _Bar(
+            name, ((f"memory {name.split()[-1]}", nbytes, name),), f"{human_bytes(nbytes)}, {_percent(nbytes / every)}"
+        )
         for name, nbytes in shown
     ]
+
+
+def _percent(share: float) -> str:
+    if share < _FEWEST:
+        return "under 0.1%"
+    return f"{share:.1%}" if share < _FEW else f"{share:.0%}"
 
 
 def _times(figures: Figures) -> Iterator[_Bar]:
@@ -98,7 +108,8 @@ def _plot(title: str, bars: Sequence[_Bar], legend: Sequence[tuple[str, str]]) -
 
 def _row(bar: _Bar, y: int, longest: float) -> str:
     middle = y + _ROW // 2
-    parts = [f'<text class="end" x="{_LABEL - 8}" y="{middle + 4}">{escape(bar.name)}</text>']
+    classes = "end note" if bar.name == "measured" else "end"
+    parts = [f'<text class="{classes}" x="{_LABEL - 8}" y="{middle + 4}">{escape(bar.name)}</text>']
     x = float(_LABEL)
     for kind, amount, words in bar.parts:
         width = max(1.0, amount / longest * _LENGTH)

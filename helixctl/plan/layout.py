@@ -454,17 +454,19 @@ def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
     if layout.experts > 1 and not any(block.feed_forward.experts for block in blocks):
         return [f"{layout.experts} ways of experts, and the model has none"]
     if layout.expert_devices % layout.experts:
-        devices = f"{layout.partitions} partitions"
-        devices += f" of {layout.expert_data} replicas" if layout.expert_data > 1 else ""
-        return [f"{layout.experts} ways of experts do not divide {devices}"]
-    return _unshared(layout, blocks) or _each(_too_narrow(layout, block) for block in blocks)
+        return [f"{layout.experts} ways of experts do not divide {_partitions(layout)}"]
+    reasons = _unshared(layout, blocks) if layout.expert_data > 1 else []
+    return reasons or _each(_too_narrow(layout, block) for block in blocks)
+
+
+def _partitions(layout: Layout) -> str:
+    """The devices that experts are spread over: ``8 partitions of 4 replicas``."""
+    return f"{layout.partitions} partitions" + (f" of {layout.expert_data} replicas" if layout.expert_data > 1 else "")
 
 
 def _unshared(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
     """Why replicas cannot share experts."""
     shared, reasons = layout.expert_data, list[str]()
-    if shared == 1:
-        return []
     mixtures = [block for block in blocks if block.feed_forward.experts]
     if not mixtures:
         reasons.append(f"experts that {shared} replicas share, and the model has none")
@@ -486,13 +488,14 @@ def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
     """Why there is not a piece of a feed-forward network for every device."""
     width, experts = block.feed_forward.intermediate_size, block.feed_forward.experts
     devices = layout.expert_devices if experts else layout.partitions
-    of = f" of {layout.expert_data} replicas" if experts and layout.expert_data > 1 else ""
     shared = experts.shared.intermediate_size if experts and experts.shared else devices
     if shared < devices:
-        return [f"{layout.partitions} partitions{of} for a shared expert's width of {shared}"]
+        return [f"{_partitions(layout)} for a shared expert's width of {shared}"]
     if layout.experts == 1 or experts is None:
-        enough = width >= devices
-        return [] if enough else [f"{layout.partitions} partitions{of} for a feed-forward width of {width}"]
+        if width >= devices:
+            return []
+        held = _partitions(layout) if experts else f"{layout.partitions} partitions"
+        return [f"{held} for a feed-forward width of {width}"]
     reasons = []
     if experts.count < layout.experts:
         reasons.append(f"{layout.experts} ways for {experts.count} experts")

@@ -14,7 +14,7 @@ _LETTERS: Final = {
     "DP": "replicas",
     "PP": "pipeline stages",
     "EP": "ways that experts are spread",
-    "ED": "replicas that share experts",
+    "sh": "replicas that share experts",
     "mb": "microbatches",
     "il": "microbatches in turn",
 }
@@ -25,19 +25,20 @@ def in_field_terms(layout: Layout) -> str:
     """Sizes of parallelism: ``TP 8 (2 groups x 4 key slices) x PP 2 x DP 4``; ``one device`` where nothing is cut.
 
     TP is what groups and slices make together: the devices that work on one layer. How its experts are spread, EP,
-    stands beside it, as it takes the same devices.
+    stands beside it, as it takes the same devices, or beside the replicas that share them: ``DP 32 (EP 8 over 8)``.
     """
     within = []
     if layout.slices > 1:
         within.append(f"{counted(layout.groups, 'group')} x {layout.slices} {layout.slicing} slices")
-    over = f" over {layout.expert_data} replicas" if layout.expert_data > 1 else ""
-    experts = [f"EP {layout.experts}{over}"] if layout.experts > 1 or over else []
-    sizes: tuple[tuple[str, int, list[str]], ...] = (
-        (f"TP {layout.partitions}", layout.partitions, within if over else [*within, *experts]),
-        (f"PP {layout.pipeline}", layout.pipeline, []),
-        (f"DP {layout.data}", layout.data, experts if over else []),
-    )
-    parts = [text + (f" ({', '.join(more)})" if more else "") for text, size, more in sizes if size > 1]
+    if layout.experts > 1 and layout.expert_data == 1:
+        within.append(f"EP {layout.experts}")
+    parts = []
+    if layout.partitions > 1:
+        parts.append(f"TP {layout.partitions}" + (f" ({', '.join(within)})" if within else ""))
+    parts += [f"PP {layout.pipeline}"] if layout.pipeline > 1 else []
+    if layout.data > 1:
+        shared = f" (EP {layout.experts} over {layout.expert_data})" if layout.expert_data > 1 else ""
+        parts.append(f"DP {layout.data}{shared}")
     return " x ".join(parts) or "one device"
 
 
@@ -47,8 +48,8 @@ def short(layout: Layout) -> str:
     words = {
         "slicing": layout.slicing,
         "experts": f"EP{layout.experts}",
-        "expert_data": f"ED{layout.expert_data}",
         "data": f"DP{layout.data}",
+        "expert_data": f"sh{layout.expert_data}",
         "pipeline": f"PP{layout.pipeline}",
         "microbatches": f"mb{layout.microbatches}",
         "interleave": f"il{layout.interleave}",

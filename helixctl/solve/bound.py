@@ -141,8 +141,8 @@ class Bounds:
         return even._replace(layers=layers, least_compute_s=mine.least_compute_s)
 
     def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
-        batch = layout.microbatch_of(sequences, self.costs.workload)
-        key = (batch, self.costs.new_tokens(layout), *in_a_layer(layout))
+        joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
+        key = (sequences, joined, self.costs.new_tokens(layout), *in_a_layer(layout))
         if key not in self._computing:
             self._computing[key] = self.costs.compute_only(layout, sequences)
         return self._computing[key]

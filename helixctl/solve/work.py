@@ -193,8 +193,9 @@ class _KindCosts:
 
     def _key(self, layout: Layout, sequences: int) -> object:
         """Equal where a microbatch of so many sequences is the same work, with what is exchanged."""
-        batch = layout.microbatch_of(sequences, self.workload)
-        return (batch, self.new_tokens(layout), layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
+        joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.workload).joined[1]
+        tokens = (sequences, joined, self.new_tokens(layout))
+        return (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""

@@ -11,7 +11,7 @@ from helixctl.sweep.charts import charts
 from helixctl.sweep.document import Sweep
 
 VEGA_LITE: Final = "6.4"
-_PIXELS: Final = 2  # of the picture for one of the plot
+_PIXELS: Final = 1.5  # of the picture for one of the plot
 
 
 def drawing_library() -> ModuleType:

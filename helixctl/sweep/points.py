@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import helixctl
-from helixctl.api import make_plan
 from helixctl.cost.tasks import sources
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import digest
-from helixctl.solve import Decision, Objective
+from helixctl.plan.terms import in_field_terms
+from helixctl.solve import Decision, Objective, decide, proof
 from helixctl.solve.candidate import priced
 from helixctl.solve.limits import Limits
 from helixctl.spec import ClusterSpec, ModelDocument
+from helixctl.spec.load import for_planning
 from helixctl.spec.rates import doubts
 from helixctl.sweep.document import ClusterOfSweep, LimitsOfSweep, ModelOfSweep, Point, Provenance, Sweep
 from helixctl.sweep.front import front
-from helixctl.sweep.labels import short
 from helixctl.sweep.parts import part_of
 
 # What says of one point that it has no plan; any other error is one of the whole sweep.
@@ -55,7 +55,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the layout of every point, as of ``make_plan``.
+    """What is asked of the layout of every point, as of ``helixctl.make_plan``.
 
     Attributes:
         objective: what is made as small (throughput: as large) as can be.
@@ -104,6 +104,7 @@ def sweep(
     """
     if model.workload.output_len is None:
         raise ValueError("a sweep is of a generation: the workload has no output_len")
+    model = for_planning(model, cluster)
     parts = {devices: part_of(cluster, devices) for devices in grid.devices}
     points, found = [], dict[str, None]()
     for done, place in enumerate(grid):
@@ -176,15 +177,14 @@ def _why(error: HelixError) -> Diagnostic:
 def _decided(
     model: ModelDocument, cluster: ClusterSpec, wanted: Wanted, objective: Objective, limits: Limits
 ) -> Decision:
-    return make_plan(
-        model,
-        cluster,
-        layout=wanted.layout,
-        objective=objective,
-        plain=wanted.plain,
-        max_ttft_s=limits.ttft_s,
-        max_tpot_s=limits.tpot_s,
-    ).decision
+    """The choice of ``helixctl plan``, proved on two layers a stage, of which all others are copies.
+
+    No dag is written here, and to prove whole dags would take most of the time of a sweep.
+    """
+    decision = decide(model.model, cluster, model.workload, wanted.layout, objective, plain=wanted.plain, limits=limits)
+    if findings := proof(decision.plan, most=0).findings:
+        raise HelixError(findings)
+    return decision
 
 
 def _refused(place: Place, cluster: ClusterSpec, why: Diagnostic) -> Point:
@@ -213,7 +213,7 @@ def _point(place: Place, cluster: ClusterSpec, decision: Decision) -> tuple[Poin
         state="planned",
         layout=plan.layout.model_dump(),
         name=str(plan.layout),
-        short=short(plan.layout),
+        terms=in_field_terms(plan.layout),
         ttft_s=its.ttft_s,
         time_per_output_token_s=its.time_per_output_token_s,
         tokens_per_s_per_user=its.tokens_per_s_per_user,

@@ -136,7 +136,7 @@ SHORT = {
         "turn",
     ),
 }
-LETTERS = re.compile(r"(DP|PP|EP|ED|mb|il)\d*|(layers|prefill-by|sums-in|blocks-of)-.*")
+LETTERS = re.compile(r"(DP|PP|EP|sh|mb|il)\d*|(layers|prefill-by|sums-in|blocks-of)-.*")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

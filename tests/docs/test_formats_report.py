@@ -111,6 +111,12 @@ def other_tokens(report: dict[str, Any]) -> dict[str, Any]:
     return report | {"tokens": [[*row[:-1], row[-1] + 1] for row in report["tokens"]]}
 
 
+def test_every_key_of_a_sweep_is_named() -> None:
+    schema = json.loads((ROOT / "schemas/sweep.schema.json").read_text())
+    objects = [schema, *schema["$defs"].values()]
+    assert {key for each in objects for key in each["properties"]} - named(SECTIONS["Report of a sweep"]) == set()
+
+
 def test_every_key_of_a_prediction_is_named(prediction: dict[str, Any]) -> None:
     assert set(keys(prediction)) - named(SECTIONS["Prediction"]) - named(SECTIONS["Report"]) == set()
     assert prediction["plans"][0].keys() == rows(SECTIONS["Prediction"], 0) | {"critical_path"}

@@ -55,9 +55,12 @@ def part() -> tuple[Dag, Views]:
 
 
 def measured() -> tuple[Dag, Views]:
-    """A dag, and a run of it that took twice as long."""
-    dag = dag_of(PAPER, 4, 1, "layers=1", data=4)
-    spans = [replace(s, begin_s=2 * s.begin_s, end_s=2 * s.end_s) for s in simulate(dag).spans]
+    """A dag, and a run of it that took twice as long; what a rank issues next may cover a collective's end."""
+    dag = dag_of(PAPER, 4, 4, "layers=1")
+    spans = [
+        replace(s, begin_s=2 * s.begin_s, end_s=(2.4 if s.lane == "communication" else 2) * s.end_s)
+        for s in simulate(dag).spans
+    ]
     return dag, views_of(dag, None, Measured(traces=(spans,)))
 
 
@@ -293,7 +296,7 @@ def test_a_part_says_what_it_stands_for(browser: webdriver.Chrome, tmp_path: Pat
     assert "3 of 8 layers, replica 0 of 2: the others are like these" in text
     bar = page.driver.find_element(By.CSS_SELECTOR, ".fold")
     assert bar.get_attribute("role") is None  # nothing to open
-    assert page.driver.find_element(By.CSS_SELECTOR, "g.strip text").text == "replica 1 is like replica 0"
+    assert page.driver.find_element(By.CSS_SELECTOR, "svg.body .bracketed text").text == "replica 1 is like replica 0"
     assert page.faults() == []
     page.script("document.querySelectorAll('.task')[0].dispatchEvent(new MouseEvent('click', { bubbles: true }))")
     assert any(name.startswith("l7.") for name in page.ids(".task.lit"))  # through the fold
@@ -319,8 +322,8 @@ def test_measured_below_predicted(browser: webdriver.Chrome, tmp_path: Path) -> 
     for predicted, its in zip(runs[:half], runs[half:], strict=True):
         assert its[2] > predicted[2]
         assert its[0] == pytest.approx(2 * predicted[0], abs=0.1)
-    page.click_span("l0.attend.g0s0r0", 0)
-    assert page.spans(".selected") == ["l0.attend.g0s0r0"] * 2
+    page.click_span("l0.attend.g0s0", 0)
+    assert page.spans(".selected") == ["l0.attend.g0s0"] * 2
     assert "measured\n" in page.driver.find_element(By.ID, "details").text
     assert page.faults() == []
 

@@ -22,7 +22,7 @@ from helixctl.plan.terms import in_field_terms, letters, short
         ),
         ({"slices": 2}, "TP 2 (1 group x 2 head_dim slices)", "1 x 2"),
         ({"groups": 8, "experts": 4}, "TP 8 (EP 4)", "8 x 1 EP4"),
-        ({"data": 8, "experts": 8, "expert_data": 8}, "DP 8 (EP 8 over 8 replicas)", "1 x 1 EP8 ED8 DP8"),
+        ({"data": 32, "experts": 8, "expert_data": 8}, "DP 32 (EP 8 over 8)", "1 x 1 EP8 DP32 sh8"),
     ],
 )
 def test_words(axes: dict[str, int | str], terms: str, words: str) -> None:

@@ -44,6 +44,13 @@ function makeTimeline() {
         runs.append(shape);
       }
     });
+    // In a run a collective is in flight from its issue, and may cover the end of the one before it.
+    const lanes = [];
+    for (const span of spans) (lanes[laneTop(span.rank, span.kind, span.lane)] ??= []).push(span);
+    for (const lane of lanes.filter(Boolean)) {
+      lane.sort((a, b) => a.begin - b.begin);
+      lane.forEach((span, i) => { span.seen = Math.min(span.length, (lane[i + 1]?.begin ?? whole) - span.begin); });
+    }
     const bands = drawn("g", {});
     for (const top of topOf.values()) bands.append(drawn("rect", { class: "tint", x: 0, y: top, height }));
     body.append(hatching(), bands, runs, marks, texts);
@@ -114,6 +121,7 @@ function makeTimeline() {
     for (let ns = 0; ns <= whole; ns += step) {
       const x = (ns * scale).toFixed(1);
       ticks.push(drawn("path", { class: "rule", d: `M${x} 16V24` }));
+      if (ns * scale > axis.width.baseVal.value - 45) continue;  // no room for its words
       ticks.push(drawn("text", { class: "note word", x: Number(x) + 2, y: 13 }, duration(Math.round(ns))));
     }
     axis.replaceChildren(...ticks);
@@ -139,7 +147,7 @@ function makeTimeline() {
       }
       const middles = [...ends.values()].filter(({ kind }) => kind === 0).map(({ end }) => end * scale);
       const [x, text] = [Math.min(...middles), `layers ${layers[0]}-${layers[1]}: x ${times} more`];
-      if (middles.length) axis.append(drawn("text", { class: "span word middle", x: Math.max(x, 70), y: 37 }, text));
+      if (middles.length) axis.append(drawn("text", { class: "span word middle", x: Math.max(80, Math.min(x, axis.width.baseVal.value - 80)), y: 37 }, text));
     });
   }
 
@@ -148,8 +156,8 @@ function makeTimeline() {
     const [left, top] = [frame.scrollLeft, frame.scrollTop];
     const [right, bottom] = [left + frame.clientWidth, top + frame.clientHeight];
     const found = [];
-    for (const { shape, rank, task, begin, length, kind, lane } of spans) {
-      const [x, width, y] = [begin * scale, length * scale, laneTop(rank, kind, lane)];
+    for (const { shape, rank, task, begin, seen, kind, lane } of spans) {
+      const [x, width, y] = [begin * scale, seen * scale, laneTop(rank, kind, lane)];
       if (width < 30 || x > right || x + width < left || y > bottom || y + LANE < top) continue;
       const [from, to] = [Math.max(x, left), Math.min(x + width, right - onNames)];
       const label = fitted(words[task], to - from - 6, lane);
