@@ -19,6 +19,7 @@ from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
 from helixctl.cli.tables import Column, Table
+from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
@@ -154,15 +155,18 @@ def command(
     doubtful = slips(loaded.cluster)
     if not quiet:
         warn_of_slips(doubtful, cluster)
-    planned = make_plan(
-        loaded.model,
-        loaded.cluster,
-        layout=_constraints(axes, groups, slices, quiet=quiet),
-        objective=objective,
-        plain=plain,
-        whole=dag_output is not None,
-        **{f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None},
-    )
+    constraints = _constraints(axes, groups, slices, quiet=quiet)
+    seconds = {f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None}
+    with watched("listing the legal layouts", quiet=quiet):
+        planned = make_plan(
+            loaded.model,
+            loaded.cluster,
+            layout=constraints,
+            objective=objective,
+            plain=plain,
+            whole=dag_output is not None,
+            **seconds,
+        )
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
