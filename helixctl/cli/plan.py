@@ -11,7 +11,7 @@ import click
 from helixctl.api import make_plan
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.generations import generations, memory_sheet, token_times_text
+from helixctl.cli.generations import generations, memory_of_kinds, memory_sheet, token_times_text
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
@@ -141,7 +141,7 @@ def command(
     if not quiet and (old is None or verbose):
         _report(answers(output, dag_output, json_path), decision, proved, loaded, verbose=verbose)
     if json_path:
-        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.forecast))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
@@ -191,16 +191,20 @@ def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, st
 def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, verbose: bool) -> None:
     plan, origins = decision.plan, loaded.origins
     model, work, cluster = plan.model, plan.workload, plan.cluster
-    out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
-    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
+    out.print(f"{model.name} on {cluster.name} ({cluster.devices_text}), {work}, {model.dtype}")
+    for note in (*loaded.notes, *notes(plan, decision.forecast)):
         out.print(f"note: {note}")
     out.print()
     generation = decision.forecast.generation
     out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
-    if generation is not None:
+    if cluster.differs:
+        out.print(memory_of_kinds(plan, decision.forecast))
+        out.print()
+    elif generation is not None:
         out.print(memory_sheet(plan, decision.forecast))
         out.print()
+    if generation is not None:
         if times := token_times(plan):
             text = token_times_text(generation.time_per_output_token_s, times)
             out.print(f"time per output token: {text}")

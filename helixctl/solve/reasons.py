@@ -84,8 +84,11 @@ def _cuts(
         return _beside(what, belongs, best, looked, objective, cluster)
 
     if layout.partitions == layout.pipeline == 1 and layout.data > 1:
-        need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
-        fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
+        need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(min(k.device.memory for k in cluster.kinds))
+        least = " or more" if cluster.differs else ""
+        fits = (
+            f"do not partition: {layout.data} replicas of {need}, each on a device of {have}{least}, exchange nothing"
+        )
         return (f"{fits}; {beside('partition', lambda x: x.partitions > 1)}",)
     keys = model.attention.key_heads
     if layout.groups > keys:
@@ -138,6 +141,13 @@ def _key(objective: Objective, forecast: Forecast | None) -> Key:
     if forecast is None:
         raise TypeError  # it has been simulated
     return key(objective, forecast)
+
+
+def beside_equal(what: str, its: Candidate | None, best: Candidate, objective: Objective) -> str | None:
+    """How the best of equal shares, or of equal devices, is beside the choice; None where there is none."""
+    if its is None:
+        return None
+    return f"{what}, {its.layout}, {_takes(objective, its.forecast, best.forecast)}"
 
 
 def _takes(objective: Objective, mine: Forecast | None, its: Forecast | None) -> str:

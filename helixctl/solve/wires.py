@@ -20,10 +20,10 @@ class Wires(NamedTuple):
 
 def wires(layout: Layout, cluster: ClusterSpec) -> Wires:
     """The wires of a layout's first team."""
-    if cluster.hosts == 1:
+    if cluster.host_count == 1:
         return Wires((layout.partitions,), (layout.groups,), (layout.slices,))
     at = layout.strides
-    return _wires(layout.groups, at["groups"], layout.slices, at["slices"], cluster.devices_per_host)
+    return _wires(layout.groups, at["groups"], layout.slices, at["slices"], cluster.only.devices_per_host)
 
 
 @lru_cache(maxsize=4096)

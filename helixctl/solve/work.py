@@ -206,7 +206,8 @@ class _KindCosts:
             rank = layout.team(0, 0)[0]
             batch = sequences * layout.data * layout.microbatches
             step = replace(step_of(self.workload, layout, self.step), batch=batch)
-            plan = Plan.sketch(self._outlines.body, self.cluster, step, layout)
+            even = layout.model_copy(update={"batch_shares": None}) if layout.batch_shares else layout
+            plan = Plan.sketch(self._outlines.body, self.cluster, step, even)
             body = lower(plan, only={rank}, layers=range(1), microbatches=range(1))
             weights = {tensor.name for tensor in body.tensors if tensor.role in {"weight", "state"}}
             given = sum(v.nbytes for v in body.values if v.id not in body.producer and v.tensor not in weights)

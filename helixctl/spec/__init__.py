@@ -15,7 +15,7 @@ from helixctl.spec.attention import (
 )
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
 from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
-from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.cluster import ClusterSpec, DeviceSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
     BlockSpec,
@@ -48,9 +48,11 @@ __all__ = [
     "DeviceSpec",
     "Dtype",
     "DynamicScaling",
+    "EqualHosts",
     "ExpertGroupsSpec",
     "ExpertsSpec",
     "FeedForwardSpec",
+    "HostsSpec",
     "LatentSpec",
     "LinearScaling",
     "LinkSpec",

@@ -69,8 +69,18 @@ class Fields:
                 return node
             node = options[0]
 
+    def option(self, node: Node, value: object) -> Node:
+        """Of a node that may be a list or another thing the one that a value was meant for."""
+        options = [self.resolve(option) for option in node.get("anyOf", ()) if option.get("type") != "null"]
+        lists = [option for option in options if option.get("type") == "array"]
+        others = [option for option in options if option.get("type") != "array"]
+        if len(lists) != 1 or len(others) != 1:
+            return node
+        return lists[0] if isinstance(value, list | tuple) else others[0]
+
     def step(self, node: Node, part: str | int) -> Node:
         """The node under a key or an index; empty where there is none."""
+        node = self.option(node, [] if isinstance(part, int) else {})
         if part == node.get("discriminator", {}).get("propertyName"):
             return {"enum": list(node["discriminator"]["mapping"])}
         if isinstance(part, int):

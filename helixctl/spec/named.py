@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.errors import Diagnostic, HelixError
 
@@ -159,6 +159,14 @@ def _too_many(found: NamedCluster, text: str) -> Diagnostic:
 
 def _how(gpu: str) -> str:
     return HOW.replace("h100", gpu).replace("H100", gpu.upper())
+
+
+@cache
+def figures_of(gpu: str) -> dict[str, Any]:
+    """What the file of a GPU says: its device, its links, and which measured rates are its own."""
+    from helixctl.spec.parse import parse_mapping
+
+    return parse_mapping(_text_of(gpu), f"{gpu}.yaml")
 
 
 def _text_of(gpu: str) -> str:
