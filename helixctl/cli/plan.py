@@ -30,6 +30,9 @@ from helixctl.units import UnitError, human_bytes, human_seconds, parse_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from helixctl.plan import Plan
+    from helixctl.simulate import Forecast
+
 
 @click.command(name="plan", short_help="Solve for a partition of a model on a cluster.")
 @click.argument("model")
@@ -198,16 +201,7 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
     generation = decision.forecast.generation
     out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
-    if cluster.differs:
-        out.print(memory_of_kinds(plan, decision.forecast))
-        out.print()
-    elif generation is not None:
-        out.print(memory_sheet(plan, decision.forecast))
-        out.print()
-    if generation is not None:
-        if times := token_times(plan):
-            text = token_times_text(generation.time_per_output_token_s, times)
-            out.print(f"time per output token: {text}")
+    _memory(out, plan, decision.forecast)
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)
@@ -231,6 +225,19 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
             out.print(f"  {line}")
     else:
         out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
+
+
+def _memory(out: Console, plan: Plan, forecast: Forecast) -> None:
+    """What devices hold, where they differ or hold a cache; and of a generation the time per output token."""
+    its = forecast.generation
+    if plan.cluster.differs:
+        out.print(memory_of_kinds(plan, forecast))
+        out.print()
+    elif its is not None:
+        out.print(memory_sheet(plan, forecast))
+        out.print()
+    if its is not None and (times := token_times(plan)):
+        out.print(f"time per output token: {token_times_text(its.time_per_output_token_s, times)}")
 
 
 def _table(rows: tuple[Row, ...]) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
@@ -125,6 +125,8 @@ def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:
     if len(few) != 1 or not request.admits(few[0]):
         return None
     (layout,) = few
+    if isinstance(problem.bounds, DifferingBounds) and any(UnequalShares(problem.bounds, request.fixed).of(layout)):
+        return None
     model, cluster, workload = problem.specs
     if illegalities(layout, model, workload, cluster.devices, idle=cluster.differs) or too_large(
         _tasks(problem, layout), ""
@@ -223,9 +225,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
     specs = problem.specs
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
-        legal = sorted(
-            _with_unequal_shares(problem, fixed, space(*specs, fixed, most, problem.objective)), key=simplicity
-        )
+        legal = sorted(every_layout(problem, fixed, most), key=simplicity)
         wanted = [x for x in legal if request.admits(x)]
         if not wanted:
             raise HelixError(none_legal(specs, request, legal))
@@ -285,8 +285,15 @@ def _peak(hosts: EqualHosts, model: ModelSpec) -> float:
     return hosts.devices * hosts.device.peak[model.dtype]
 
 
-def _with_unequal_shares(problem: LayoutProblem, fixed: AxisConstraints, layouts: Iterable[Layout]) -> Iterator[Layout]:
-    """Where hosts differ, layouts come with unequal shares as well."""
+def every_layout(problem: LayoutProblem, fixed: AxisConstraints, most: int = FEW) -> Iterator[Layout]:
+    """The legal layouts that are searched; where hosts differ, those of the space come with unequal shares as well.
+
+    Args:
+        problem: what they are compared for.
+        fixed: axes that have one value.
+        most: microbatches per stage.
+    """
+    layouts = space(*problem.specs, fixed, most, problem.objective)
     if not isinstance(problem.bounds, DifferingBounds):
         yield from layouts
         return

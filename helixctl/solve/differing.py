@@ -28,8 +28,8 @@ class StepBounds:
     """Lower bounds of one step.
 
     Each kind of hosts is priced as if all hosts were like it. A stage takes what it takes there; where its ranks are on
-    several kinds, no more is said than that each of its lanes takes what it takes on the quickest. What a stage
-    exchanges inside itself is counted where it lies in one host; what stages send each other is not.
+    several kinds, what the slowest takes for the smallest piece. What a stage exchanges inside itself is counted where
+    it lies on hosts of one kind as it would on the first of them; what stages send each other is not.
 
     Attributes:
         cluster: whose hosts differ.
@@ -83,12 +83,17 @@ class StepBounds:
 
     def work(self, layout: Layout, stage: Place, sequences: int, *, exchanged: bool) -> LayerCosts:
         """What a microbatch takes in a stage on its devices."""
-        exchanged = exchanged and stage.in_one_host
+        exchanged = exchanged and stage.regular
         of: list[Callable[[Layout, int], LayerCosts]] = [
             self.kinds[kind].with_communication if exchanged else self.kinds[kind].compute_only for kind in stage.kinds
         ]
         found = [price(layout, sequences) for price in of]
-        return found[0] if len(found) == 1 else _quickest(found)
+        if len(found) == 1:
+            return found[0]
+        if layout.shared_dim == "seq" or layout.key_prefill == "query":
+            return _quickest(found)  # which rank has least to do depends on which rows it has
+        least = [self.kinds[kind].costs.on_last_rank(layout, sequences) for kind in stage.kinds]
+        return _slowest(_quickest(found), least)
 
     def held(self, layout: Layout, its: Alike) -> Iterator[Held]:
         """Bytes of weights, and of outputs that are kept, of every stage whose devices are of one kind."""
@@ -202,6 +207,15 @@ def _quickest(works: Sequence[LayerCosts]) -> LayerCosts:
     layers = tuple([_least(lanes) for lanes in zip(*(work.layers for work in works), strict=True)])
     embed, head = (_least([getattr(work, end) for work in works]) for end in ("embed", "head"))
     return works[0]._replace(layers=layers, embed=embed, head=head)
+
+
+def _slowest(work: LayerCosts, least: Sequence[Sequence[float]]) -> LayerCosts:
+    """No layer is quicker than the smallest piece of it on the slowest of several kinds."""
+    layers = []
+    for lane, seconds in zip(work.layers, zip(*least, strict=True), strict=True):
+        most = max(lane.compute_s, *seconds)
+        layers.append(lane._replace(compute_s=most, alone_s=max(lane.alone_s, most)))
+    return work._replace(layers=tuple(layers))
 
 
 def _least(lanes: Sequence[LaneCosts]) -> LaneCosts:

@@ -23,7 +23,7 @@ def forecast_of_replicas(
         cluster: whose hosts differ, and do not share their cores.
         layout: a legal one.
         step: what is done.
-        slices: which ranks of a group stand for all of it, in a host.
+        slices: which ranks of a group stand for all of it.
     """
     found = []
     for its in alike(layout, cluster, step):
@@ -51,11 +51,11 @@ def tasks_simulated(
 
 
 def ranks_of(layout: Layout, its: Alike, slices: set[int]) -> frozenset[int]:
-    """The ranks of the first of some replicas that stand for all of it: one of a stage that lies in one host."""
+    """Ranks of the first of some replicas that stand for all of it: of a stage that lies evenly on the hosts, one."""
     replica, found = its.replicas[0], set[int]()
     for stage, place in enumerate(its.stages):
         one = [layout.rank(0, slice_, stage, replica) for slice_ in slices]
-        found.update(one if place.in_one_host else layout.team(stage, replica))
+        found.update(one if place.uniform else layout.team(stage, replica))
     return frozenset(found)
 
 

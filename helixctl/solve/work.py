@@ -99,6 +99,10 @@ class LayoutCosts:
         """The same as if nothing were exchanged, and nothing live."""
         return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
 
+    def on_last_rank(self, layout: Layout, sequences: int) -> tuple[float, ...]:
+        """Seconds in which the last rank of a team, which has the smallest pieces, computes a layer of every kind."""
+        return tuple([kind.on_last_rank(layout, sequences) for kind in self._kinds])
+
     def parts(self, layout: Layout, sequences: int) -> Parts:
         """The same as ``with_communication``, task by task."""
         found = [kind.parts(layout, sequences) for kind in self._kinds]
@@ -225,6 +229,10 @@ class _KindCosts:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return layer.compute_s
+        return self.on_last_rank(layout, sequences)
+
+    def on_last_rank(self, layout: Layout, sequences: int) -> float:
+        """Seconds in which the last rank of a team computes a layer."""
         return _work(self._outlines.priced(layout, sequences, last=True)).compute_s
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:

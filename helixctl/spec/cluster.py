@@ -116,7 +116,15 @@ def _device_of_a_gpu(value: object) -> object:
     return figures_of(value.lower())["device"]
 
 
-class HostsSpec(Spec):
+def _or_a_gpu(schema: dict[str, Any]) -> None:
+    """In a file the name of a GPU stands for a device, and gives the link between two of them."""
+    schema["properties"]["device"] = {
+        "anyOf": [schema["properties"]["device"], {"type": "string", "enum": list(cluster_names())}]
+    }
+    schema["required"].remove("within_host")
+
+
+class HostsSpec(Spec, json_schema_extra=_or_a_gpu):
     """Hosts that are alike, of a cluster whose hosts differ.
 
     Attributes:
@@ -198,7 +206,10 @@ _IN_ITEMS: Final = {
 }
 _REQUIRED_OF_EQUAL: Final[dict[str, Any]] = {
     "if": {"properties": {"hosts": {"type": "integer"}}},
-    "then": {"required": list(_OF_EQUAL_HOSTS)},
+    "then": {
+        "required": list(_OF_EQUAL_HOSTS),
+        "properties": {name: {"not": {"type": "null"}} for name in _OF_EQUAL_HOSTS},
+    },
 }
 
 

@@ -70,13 +70,11 @@ class Fields:
             node = options[0]
 
     def option(self, node: Node, value: object) -> Node:
-        """Of a node that may be a list or another thing the one that a value was meant for."""
+        """Of a node that may be a list, a mapping or one value the form that a value was meant for."""
+        wanted = "array" if isinstance(value, list | tuple) else "object" if isinstance(value, dict) else None
         options = [self.resolve(option) for option in node.get("anyOf", ()) if option.get("type") != "null"]
-        lists = [option for option in options if option.get("type") == "array"]
-        others = [option for option in options if option.get("type") != "array"]
-        if len(lists) != 1 or len(others) != 1:
-            return node
-        return lists[0] if isinstance(value, list | tuple) else others[0]
+        forms = {type_ if (type_ := option.get("type")) in {"array", "object"} else None: option for option in options}
+        return forms.get(wanted, forms.get(None, node)) if len(forms) == len(options) > 1 else node
 
     def step(self, node: Node, part: str | int) -> Node:
         """The node under a key or an index; empty where there is none."""

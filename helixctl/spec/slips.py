@@ -112,11 +112,15 @@ def _latencies(cluster: EqualHosts, known: Known) -> Iterator[str]:  # noqa: ARG
 _RULES: Final[tuple[Rule, ...]] = (_memory, _peaks, _within_host, _between_hosts, _latencies)
 
 
+_VARIANT: Final = r"nvl|mig|\dg\.|laptop|\d d\b"
+
+
 def _known(name: str) -> Known:
     """The cluster of ours that a device's name is of; of its variants, a card or a part of a GPU, nothing is known."""
     lower = name.lower()
     for gpu in cluster_names():
-        if re.search(rf"(?<![a-z0-9]){gpu}(?![a-z0-9])", lower) and not re.search(r"nvl|mig|\dg\.", lower):
+        word = re.sub(r"(?<=[a-z])(?=[0-9])", " ?", gpu)
+        if re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", lower) and not re.search(_VARIANT, lower):
             found = NamedCluster(gpu, 1, 1)
             return None if "pcie" in lower and "PCIe" not in found.text else load_cluster(str(found)).only
     return None
