@@ -64,7 +64,7 @@ from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.dag.storage import held_nbytes
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, EqualHosts, RouterSpec, SamplingSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, EqualHosts, ExpertsTable, RouterSpec, SamplingSpec
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 
@@ -308,7 +308,7 @@ def _steps_of_a_route(router: RouterSpec) -> int:
 
 
 def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
-    """A product over all experts for each weight, each expert with an equal part of the tokens: an even routing.
+    """As they were measured; else a product over all experts for each weight, each with an equal part of the tokens.
 
     Where the device cannot group the products, one follows the other.
     """
@@ -319,15 +319,6 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     used = min(held, rows)
     row_nbytes = inputs[0].nbytes // (inputs[0].numel // hidden)
     inner_nbytes = row_nbytes * ffn // hidden
-    product = device.grouped if device.cuda and device.dtype == GROUPED_DTYPE else device.one_by_one
-    stored = [held_nbytes(weight, dag.tensor) // held for weight in weights[:2]]
-    spared = [weight.nbytes // held - its for weight, its in zip(weights, stored, strict=False)]
-    up = product(used, rows, ffn, hidden, stored[0], spared[0])
-    down = product(used, rows, hidden, ffn, stored[1], spared[1])
-    activation = device.elementwise("activation", 2 * rows * inner_nbytes)
-    gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
-    # Rows collected, and results scaled and added: read and written once each.
-    moved = device.elementwise("add", 4 * rows * row_nbytes)
     more = []
     if biases:  # collected by row, and added
         more = [device.elementwise("add", 4 * rows * inner_nbytes)] * (len(weights) - 1)
@@ -336,14 +327,28 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
         more += [device.elementwise("multiply", 2 * rows * row_nbytes)]
     if op.clamp:
         more += [device.elementwise("activation", 4 * rows * inner_nbytes)]
-    parts = (up, down, activation, moved, *gated, *more)
+    if table := device.experts_table:
+        whole = sum(weight.nbytes for weight in weights)
+        kept = 1 - _spared(dag, [weight.id for weight in weights]) / whole
+        assigned = inputs[0].numel // hidden * op.top_k
+        measured = device.measured_experts(table, (used, rows, hidden, ffn), len(weights), assigned, kept)
+        parts, steps = [measured, *more], 0
+    else:
+        product = device.grouped if device.cuda and device.dtype == GROUPED_DTYPE else device.one_by_one
+        stored = [held_nbytes(weight, dag.tensor) // held for weight in weights[:2]]
+        spared = [weight.nbytes // held - its for weight, its in zip(weights, stored, strict=False)]
+        up = product(used, rows, ffn, hidden, stored[0], spared[0])
+        down = product(used, rows, hidden, ffn, stored[1], spared[1])
+        activation = device.elementwise("activation", 2 * rows * inner_nbytes)
+        gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
+        # Rows collected, and results scaled and added: read and written once each.
+        moved = device.elementwise("add", 4 * rows * row_nbytes)
+        parts, steps = [up, down, activation, moved, *gated, *more], _STEPS_AROUND_EXPERTS + len(gated)
+        if device.cuda:
+            parts += [Cost(c.SORTED_TOKENS.value, (c.SORTED_TOKENS,))]
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
-    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (
-        _STEPS_AROUND_EXPERTS + len(gated) + 2 * len(more)
-    )
-    if not device.cuda:
-        return Cost(seconds, origins)
-    return Cost(seconds + c.SORTED_TOKENS.value, (*origins, c.SORTED_TOKENS))
+    seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (steps + 2 * len(more))
+    return Cost(seconds, origins)
 
 
 def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
@@ -501,6 +506,34 @@ class _Device:
         rate = self.peak.value * self.matmul_share.value * c.GROUPED_SHARE.value
         arithmetic = ceil(tiles / self.sms.value) * self.sms.value * 2 * high * wide * depth / rate
         return Cost(max(arithmetic, traffic), (self.peak, self.matmul_share, self.sms, *shares))
+
+    @property
+    def experts_table(self) -> ExpertsTable | None:
+        return self.calibration.experts.get(self.dtype) if self.calibration else None
+
+    def measured_experts(
+        self, table: ExpertsTable, shape: tuple[int, int, int, int], matrices: int, assigned: int, kept: float
+    ) -> Cost:
+        """Experts with all that is around their products, as they were measured.
+
+        Args:
+            table: the rates.
+            shape: experts that have rows, rows of all of them, hidden, and width of an expert's part.
+            matrices: of an expert.
+            assigned: rows of this device's experts and of others' to which its tokens belong: they are passed over.
+            kept: bytes of the weights as they are stored, to those in the dtype; less is read and as much computed.
+        """
+        used, rows, hidden, width = shape
+        flops = 2 * matrices * rows * hidden * width
+        origins: tuple[Constant | Rule, ...] = (Rule(f"experts in {self.dtype}: rates by shape", self._calibrated),)
+        seconds = flops / multilinear(table.grid, table.rates, (used, rows / used, hidden, width))
+        if kept < 1:
+            many = multilinear(table.grid, table.rates, (used, max(rows / used, c.MANY_ROWS), hidden, width))
+            seconds, origins = max(kept * seconds, flops / many), (*origins, c.QUANTISED)
+        if assigned > rows:
+            seconds += (assigned - rows) * hidden * DTYPE_NBYTES[self.dtype] / self.bandwidth.value
+            origins = (*origins, c.PASSED_ROWS, self.bandwidth)
+        return Cost(seconds, origins)
 
     def attention(self, queries: Value, keys: int, width: int, values: int, flops: int, nbytes: int) -> Cost:
         """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.

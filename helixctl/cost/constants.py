@@ -75,6 +75,13 @@ GROUPED_MEMORY_SHARE: Final = Constant(
     "grouped_memory_share", 0.63, f"default: of the memory bandwidth, the weights of a grouped product, {_H200}"
 )
 
+# Where experts are measured: a rank is given the tokens of all, and its kernels pass over those of others' experts.
+PASSED_ROWS: Final = Rule(
+    "passed rows",
+    "default: a row of another rank's expert takes the reading of its token, held against NVIDIA's tables of five GPUs "
+    "(docs/measurements/silicon.md)",
+)
+
 SORTED_TOKENS: Final = Constant(
     "sorted_tokens", 1e-4, f"default: sorting the tokens of a batch by expert, {_H200}, 2,048 to 131,072 of them", "s"
 )

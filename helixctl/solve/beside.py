@@ -116,7 +116,7 @@ class Table:
         found: dict[tuple[int, int], Candidate] = {}
         for layout in pairs(cluster.devices, self.request.given, workload):
             candidate = Candidate(
-                layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices, idle=cluster.differs))
+                layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices, differs=cluster.differs))
             )
             pair = (layout.groups, layout.slices)
             found[pair] = min(found.get(pair, candidate), candidate, key=lambda c: len(c.reasons))

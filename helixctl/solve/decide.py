@@ -128,7 +128,7 @@ def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:
     if isinstance(problem.bounds, DifferingBounds) and any(UnequalShares(problem.bounds, request.fixed).of(layout)):
         return None
     model, cluster, workload = problem.specs
-    if illegalities(layout, model, workload, cluster.devices, idle=cluster.differs) or too_large(
+    if illegalities(layout, model, workload, cluster.devices, differs=cluster.differs) or too_large(
         _tasks(problem, layout), ""
     ):
         return None
@@ -302,7 +302,7 @@ def every_layout(problem: LayoutProblem, fixed: AxisConstraints, most: int = FEW
     for layout in layouts:
         yield layout
         for one in shares.of(layout):
-            if not illegalities(one, model, workload, cluster.devices, idle=True):
+            if not illegalities(one, model, workload, cluster.devices, differs=True):
                 yield one
 
 

@@ -203,7 +203,12 @@ def _line(a: Forecast, b: Forecast, more: float) -> Forecast:
 
 
 def _unequal(layout: Layout, workload: Work, replica: int) -> bool:
-    """Whether the microbatches of a replica differ in size; without ``batch_shares`` the first has most."""
+    """Whether the microbatches of a replica, or of those that it meets, differ in size.
+
+    Without ``batch_shares`` the first has most.
+    """
+    if layout.expert_data > 1:
+        return workload.batch % (layout.data * layout.microbatches) > 0
     first, last = (layout.batch(replica, part, workload) for part in (0, layout.microbatches - 1))
     return first[1] - first[0] != last[1] - last[0]
 

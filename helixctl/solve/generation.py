@@ -9,7 +9,7 @@ from helixctl.dag import Value
 from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.plan import Layout
-from helixctl.plan.layout import chunk
+from helixctl.plan.layout import Microbatch, chunk
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.bound import Bound, Bounds
@@ -83,7 +83,8 @@ class GenerationBounds:
         key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, *stages)
         if key not in self._cache:
             step = step_of(work, layout, "decode")
-            sequences = layout.batch(0, layout.microbatches - 1, step)[1]
+            parts = [layout.batch(0, part, step) for part in range(layout.microbatches)]
+            sequences = sum(stop - start for start, stop in parts)
             each = {kind: self.of_a_layer(layout, model.alike(kind), step, sequences) for kind in model.kinds}
             several = range(layout.pipeline if layout.has_unlike_stages(model) else 1)
             held = [layout.layers(stage, model) for stage in several]
@@ -106,6 +107,8 @@ class GenerationBounds:
         layer = function_of(model.model_copy(update={"layers": 1, "vocabulary": None}), step)
         rank, nbytes = layout.team(0, 0)[0], 0
         for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:
-            region = shares.region(state.dims, shares.of(state.name).made, rank, (0, sequences))
+            region = shares.region(
+                state.dims, shares.of(state.name).made, rank, Microbatch((0, sequences), (0, sequences))
+            )
             nbytes += held_nbytes(Value(state.name, state.name, rank, region, model.dtype), layer.tensors)
         return nbytes

@@ -43,7 +43,7 @@ def none_legal(specs: Specs, request: Request, legal: Sequence[Layout]) -> list[
         return [Diagnostic("HX202", f"{wanted}: does not make {cluster.devices} devices", hint)]
     why: dict[tuple[str, ...], Layout] = {}
     for layout in asked:
-        why.setdefault(tuple(illegalities(layout, model, workload, cluster.devices, idle=cluster.differs)), layout)
+        why.setdefault(tuple(illegalities(layout, model, workload, cluster.devices, differs=cluster.differs)), layout)
     # What is wrong with fewest things is nearest to being legal.
     nearest = sorted(why.items(), key=lambda item: len(item[0]))[:_MOST]
     code = "HX202" if wanted else "HX201"

@@ -14,7 +14,14 @@ from helixctl.spec.attention import (
     YarnScaling,
 )
 from helixctl.spec.base import DTYPE_NBYTES, Count, Dtype, Spec, accumulator, added
-from helixctl.spec.calibration import AttentionTable, CalibrationSpec, CollectiveTable, DecodeTable, MatmulTable
+from helixctl.spec.calibration import (
+    AttentionTable,
+    CalibrationSpec,
+    CollectiveTable,
+    DecodeTable,
+    ExpertsTable,
+    MatmulTable,
+)
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
@@ -51,6 +58,7 @@ __all__ = [
     "EqualHosts",
     "ExpertGroupsSpec",
     "ExpertsSpec",
+    "ExpertsTable",
     "FeedForwardSpec",
     "HostsSpec",
     "LatentSpec",

@@ -77,6 +77,23 @@ class DecodeTable(_Table):
     rates: tuple[BytesPerSecond, ...]
 
 
+class ExpertsTable(_Table):
+    """Rates of gated experts on one device, all that is around their products included; the last axis runs fastest.
+
+    Attributes:
+        used: experts of the device that have rows.
+        rows: of one of them: a row is a token that it is chosen for.
+        hidden, width: of each matrix; the width is that of the device's part of an expert.
+        rates: of the three products alone, one for every point.
+    """
+
+    used: Grid
+    rows: Grid
+    hidden: Grid
+    width: Grid
+    rates: tuple[FlopPerSecond, ...]
+
+
 class CollectiveTable(Spec):
     """Seconds of a collective of so many ranks by the bytes that one rank receives (a task's ``nbytes``).
 
@@ -112,6 +129,7 @@ class CalibrationSpec(Spec):
         task_overhead: what starting one task takes.
         matmul, attention: rates by dtype and shape.
         decode: rates of reading the cache, by dtype and shape.
+        experts: rates of mixtures of experts, by dtype and shape.
         elementwise: bytes read and written per second, by kind of task.
         collectives: times by kind, ranks and size.
         collective_load: share of a core that a rank keeps busy inside a collective (devices that share cores).
@@ -122,6 +140,7 @@ class CalibrationSpec(Spec):
     matmul: Annotated[dict[Dtype, MatmulTable], in_order(Dtype)] = Field(default_factory=dict)
     attention: Annotated[dict[Dtype, AttentionTable], in_order(Dtype)] = Field(default_factory=dict)
     decode: Annotated[dict[Dtype, DecodeTable], in_order(Dtype)] = added({})
+    experts: Annotated[dict[Dtype, ExpertsTable], in_order(Dtype)] = added({})
     elementwise: Annotated[dict[Elementwise, BytesPerSecond], in_order(Elementwise)] = Field(default_factory=dict)
     collectives: tuple[CollectiveTable, ...] = ()
     collective_load: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0

@@ -363,6 +363,11 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
         return f"{', '.join(first)} and {last}" if first else last
 
     @property
+    def device_names(self) -> str:
+        """The name of the device; of several kinds all of them, with their numbers."""
+        return self.devices_text if self.differs else self.kinds[0].device.name
+
+    @property
     def memory_text(self) -> str:
         """What every kind of device has, to be read after what a plan needs."""
         return "; ".join(dict.fromkeys(kind.device.memory_text for kind in self.kinds))

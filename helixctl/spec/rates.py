@@ -19,12 +19,18 @@ from helixctl.spec.calibration import (
     CalibrationSpec,
     CollectiveTable,
     DecodeTable,
+    ExpertsTable,
     MatmulTable,
 )
 from helixctl.spec.cluster import ClusterSpec, EqualHosts
 from helixctl.spec.named import folder_of_clusters
 
-_TABLES: Final[dict[str, Any]] = {"matmul": MatmulTable, "attention": AttentionTable, "decode": DecodeTable}
+_TABLES: Final[dict[str, Any]] = {
+    "matmul": MatmulTable,
+    "attention": AttentionTable,
+    "decode": DecodeTable,
+    "experts": ExpertsTable,
+}
 _SHOWN: Final = 19  # characters of a digest in a sentence: sha256: and twelve
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA's measured tables in the wheel of `aiconfigurator-core`: what they say of products, attention and collectives.
+"""NVIDIA's measured tables in the wheel of `aiconfigurator-core`: products, attention, experts and collectives.
 
     pip download --no-deps aiconfigurator-core==0.12.0
 
@@ -67,6 +67,27 @@ class Tables:
             return (row["step"] + row["isl"], *_attention(row)) if _plain(row) and row["isl"] == 1 else None
 
         return self._medians("attention", "generation_attention_perf", shape)
+
+    def experts(self) -> Seconds:
+        """Gated experts, from a token's choice to the sum over its experts, where every expert has as many tokens.
+
+        By (tokens, hidden, ffn, experts of a token, experts, cut, parallel): one of ``parallel`` ranks, which share the
+        experts, or of ``cut``, which share the width of each, given the tokens of all. A rank without a row is left
+        out, and so are models whose experts have two matrices: not every engine's table tells them apart.
+        """
+        plain: set[Shape] = set()
+
+        def shape(row: Row) -> Shape | None:
+            model = row["hidden_size"], row["inter_size"], row["topk"], row["num_experts"]
+            if "nongated" in row["kernel_source"]:
+                plain.add(model)
+            tokens, parallel = row["num_tokens"], row["moe_ep_size"]
+            if row["moe_dtype"] != DTYPE or row["distribution"] != "balanced" or tokens * row["topk"] < parallel:
+                return None
+            return tokens, *model, row["moe_tp_size"], parallel
+
+        found = self._medians("moe", "moe_perf", shape)
+        return {its: seconds for its, seconds in found.items() if its[1:5] not in plain}
 
     def collectives(self) -> Seconds:
         """NCCL inside a host: by (kind, ranks, bytes that a rank receives).

@@ -5,7 +5,7 @@
 From NVIDIA's tables (tests/benchmarks/nvidia.py), thinned and converted to rates; of the GPUs that we have measured
 ourselves (docs/measurements/gpus/) products, attention of short prompts, elementwise work and the start of a task are
 ours. The digest of each file goes into the yaml of its cluster. docs/adr/0018-rates-by-digest.md says why. Needs
-pyarrow (the extra `tables`), and no GPU.
+pyarrow and numpy (the extra `tables`), and no GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
@@ -29,6 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 from helixctl.cost.interpolate import multilinear  # noqa: E402
 from helixctl.spec import CalibrationSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
+from tests.benchmarks.fitted import fitted  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, Tables  # noqa: E402
 
 CLUSTERS: Final = ROOT / "helixctl/spec/clusters"
@@ -37,6 +39,7 @@ OURS: Final = {gpu: ROOT / f"docs/measurements/gpus/{gpu}.cluster.yaml" for gpu 
 TASK_OVERHEAD: Final = 1.05e-6
 OWN_SHARE: Final = 0.5  # of a kernel's time that is its own, at least
 DIGITS: Final = 3
+GATED_FLOPS: Final = 6  # of an element of a row of three products
 TILE: Final = 128  # queries that a kernel takes together
 
 # The points that are kept. Of products on both sides of where tiles end: the A100's rates leap there.
@@ -48,6 +51,13 @@ TOKENS: Final = (1, 16, 64, 128, 512, 1024, 2048, 4096, 16384)
 KV_HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
 KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
 WIDTHS: Final = (64, 128, 256)
+# Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them.
+EXPERTS: Final = (
+    (1, 8, 32, 128),
+    (1, 16, 64, 128, 256, 512, 1024, 4096),
+    (2048, 4096, 7168),
+    (64, 256, 768, 2048, 8192),
+)
 # Every second size of a collective.
 STEP: Final = 2
 
@@ -75,7 +85,7 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
     tables_of = f"{name}: NVIDIA's tables in {NAME}"
     source = f"{tables_of} (bfloat16, also for float16)"
     if ours:
-        theirs = f"longer prompts, caches, collectives of {tables_of}"
+        theirs = f"longer prompts, caches, experts, collectives of {tables_of}"
         source = f"products, short prompts, elementwise work {ours.source}; {theirs}"
     return {
         "source": source,
@@ -107,6 +117,7 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
             "matmul": as_they_are(ours) if ours else {DTYPE: products(tables.products(), overhead)},
             "attention": {DTYPE: prompts(tables.prompts(), overhead, ours)},
             "decode": {DTYPE: decodes(tables.decodes(), overhead)},
+            "experts": {DTYPE: experts(tables.experts(), overhead, cluster.device.memory_bandwidth)},
             "elementwise": dict(ours.elementwise) if ours else {},
             "collectives": collectives(tables.collectives()),
         },
@@ -161,6 +172,27 @@ def decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str,
         found[sequences * kv_heads, keys, width].append(cached / own(takes, overhead))
     widths, rates = filled(found, KV_HEADS, KEYS)
     return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "rates": rates}
+
+
+def experts(seconds: dict[tuple[int, ...], float], overhead: float, bandwidth: float) -> dict[str, Any]:
+    """By the experts that have rows, the rows of one, hidden and width; less what rows of other ranks' experts take."""
+    found: dict[tuple[float, ...], list[float]] = defaultdict(list)
+    for shape, takes in seconds.items():
+        tokens, hidden, ffn, top_k, count, cut, parallel = shape
+        if not fits_experts(shape):
+            continue
+        rows, width = tokens * top_k / parallel, ffn / cut
+        used = min(count / parallel, rows)
+        passed = (tokens * top_k - rows) * hidden * DTYPE_NBYTES / bandwidth
+        flops = GATED_FLOPS * rows * hidden * width
+        found[used, rows / used, hidden, width].append(flops / own(takes, overhead + passed))
+    rates = [digits(rate) for rate in fitted(EXPERTS, found)]
+    return dict(zip(("used", "rows", "hidden", "width", "rates"), (*EXPERTS, rates), strict=True))
+
+
+def fits_experts(shape: tuple[int, ...]) -> bool:
+    """Whether rates are fitted to a shape: of every third model, cut and number of ranks none of the tokens are."""
+    return crc32(repr(shape[1:]).encode()) % 3 != 0
 
 
 def filled(

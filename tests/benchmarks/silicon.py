@@ -26,21 +26,23 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from helixctl.cost.collectives import collective_cost  # noqa: E402
-from helixctl.cost.compute import _Device, decode_attention_cost  # noqa: E402
-from helixctl.dag import Value  # noqa: E402
+from helixctl.cost.compute import _Device, _experts, decode_attention_cost  # noqa: E402
+from helixctl.dag import Experts, Value  # noqa: E402
 from helixctl.spec import CalibrationSpec, ClusterSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
 from helixctl.spec.rates import rates_of  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SYSTEMS, Seconds, Shape, Tables  # noqa: E402
+from tests.benchmarks.rates import fits_experts  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
 SAMPLE: Final = ROOT / "tests/cost/silicon.sample.json"
 SAMPLED: Final = 30
 PAGE: Final = ROOT / "docs/measurements/silicon.md"
 NEAR: Final = 1.25
+NEAR_EXPERTS: Final = 1.5  # the engines' own times of one shape differ by that, in the median
 MOST: Final = 2**40
 # What is compared: products, prompts and caches of sizes that models have.
-LEAST_WIDTH, LEAST_HEADS = 512, 4
+LEAST_WIDTH, LEAST_HEADS, LEAST_EXPERT = 512, 4, 64
 Span = tuple[int, int]
 
 
@@ -56,6 +58,7 @@ class Kind:
     spans: tuple[Span, ...]
     predicted: Callable[[ClusterSpec, Shape], float]
     fitted: Callable[[CalibrationSpec, Shape], bool]
+    near: float = NEAR
 
 
 def main() -> None:
@@ -120,13 +123,16 @@ def row(kind: Kind, span: Span, ratios: Mapping[str, Sequence[tuple[int, float]]
     counts = sorted({len(found) for found in its.values()})
     shapes = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     end = f"{first:,} and more" if last == MOST else f"{first:,} to {last:,}"
-    return f"| {kind.name}, {end} {kind.unit} | {shapes} | {' | '.join(map(cell, its.values()))} |"
+    cells = " | ".join(cell(found, kind.near) for found in its.values())
+    return f"| {kind.name}, {end} {kind.unit} | {shapes} | {cells} |"
 
 
-def cell(ratios: Sequence[float]) -> str:
-    """Predicted by measured: the median, and the share of shapes within a factor of 1.25."""
-    near = sum(1 / NEAR <= ratio <= NEAR for ratio in ratios) / len(ratios)
-    return f"{statistics.median(ratios):.2f}, {near:.0%}"
+def cell(ratios: Sequence[float], near: float) -> str:
+    """Predicted by measured: the median, and the share of shapes within a factor."""
+    if not ratios:
+        return "-"
+    share = sum(1 / near <= ratio <= near for ratio in ratios) / len(ratios)
+    return f"{statistics.median(ratios):.2f}, {share:.0%}"
 
 
 def clusters(gpu: str) -> dict[str, ClusterSpec]:
@@ -155,6 +161,26 @@ def decode_s(cluster: ClusterSpec, shape: Shape) -> float:
     return decode_attention_cost(cluster, DTYPE, **sizes).seconds
 
 
+def experts_s(cluster: ClusterSpec, shape: Shape) -> float:
+    """Of one rank, whose task has the tokens of all and its own part of the experts."""
+    device, (tokens, hidden, ffn, top_k, count, cut, parallel) = _Device(cluster, DTYPE), shape
+    sizes = {"x": (1, tokens, hidden), "gates": (1, tokens, count // parallel)}
+    sizes |= dict.fromkeys(("w_up", "w_down", "w_gate"), (count // parallel, hidden, ffn // cut))
+    values = {
+        name: Value(name, name, 0, tuple((0, size) for size in its), DTYPE) for name, its in sizes.items()
+    }  # fmt: skip
+    tensors = {name: SimpleNamespace(shape=(count, *its[1:]), storage=None) for name, its in sizes.items()}
+    dag: Any = SimpleNamespace(value=values, tensor=tensors)
+    task: Any = SimpleNamespace(inputs=tuple(sizes))
+    return _experts(dag, task, Experts("silu", top_k), device).seconds + device.task_overhead.value
+
+
+def rows_of_an_expert(shape: Shape) -> int:
+    """Of one that has rows; rounded."""
+    tokens, _, _, top_k, count, _, _ = shape
+    return max(1, round(tokens * top_k / count))
+
+
 def collective_s(cluster: ClusterSpec, shape: Shape) -> float:
     kind, ranks, nbytes = shape
     task: Any = SimpleNamespace(ranks=tuple(range(ranks)), nbytes=nbytes, op=SimpleNamespace(kind=kind))
@@ -173,6 +199,10 @@ def prompt_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
 def decode_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
     keys, sequences, _, kv_heads, width = shape
     return _on_grid(rates.decode[DTYPE].grid, (sequences * kv_heads, keys, width))
+
+
+def experts_fitted(_: CalibrationSpec, shape: Shape) -> bool:
+    return fits_experts(shape)
 
 
 def collective_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
@@ -196,6 +226,10 @@ def _kinds() -> Iterator[Kind]:
     yield Kind(
         "attention over a cache", "keys", Tables.decodes, lambda s: s[4] in WIDTHS, lambda s: s[0],
         ((2, 127), (128, 1023), (1024, 8191), (8192, MOST), (128, MOST)), decode_s, decode_fitted,
+    )  # fmt: skip
+    yield Kind(
+        "experts", "rows of an expert", Tables.experts, lambda s: s[2] // s[5] >= LEAST_EXPERT, rows_of_an_expert,
+        ((1, 8), (9, 64), (65, 512), (513, MOST), (1, MOST)), experts_s, experts_fitted, NEAR_EXPERTS,
     )  # fmt: skip
     for kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
         yield Kind(

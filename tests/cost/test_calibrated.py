@@ -6,9 +6,11 @@ import pytest
 
 from helixctl.cost.compute import decode_attention_cost
 from helixctl.cost.tasks import seconds, sources
-from helixctl.spec import ClusterSpec
+from helixctl.lower import lower
+from helixctl.plan import Plan
+from helixctl.spec import ClusterSpec, StoredSpec
 from tests.cost.calibrated import calibrated
-from tests.documents import PAPER, SMALL, dag_of
+from tests.documents import PAPER, PAPER_MOE, SMALL, dag_of, plan_of
 
 DAG = dag_of(SMALL, 4, 4)
 OVERHEAD = 3e-6
@@ -208,3 +210,38 @@ def test_a_cpu_reads_a_cache_at_the_bandwidth_of_its_memory() -> None:
     assert cost.seconds == pytest.approx(
         max(2 * 4 * 4096 * 32 * 4 / (5e9 * 0.9), 4 * 4 * 4096 * 32 / (32e9 * 0.4)) + 1e-5
     )
+
+
+EXPERTS = {"used": [1, 8], "rows": [1, 256, 4096], "hidden": [8192], "width": [32768],
+           "rates": ["1 TFLOP/s", "100 TFLOP/s", "400 TFLOP/s", "2 TFLOP/s", "200 TFLOP/s", "800 TFLOP/s"]}  # fmt: skip
+ONE_ROW = 2 * 2 * 8192 * 32768  # operations of a row of an expert that has two matrices
+
+
+def experts_s(*sets: str, groups: int = 1, stored: tuple[StoredSpec, ...] | None = None) -> float:
+    plan = plan_of(PAPER_MOE, groups, 1, "layers=1", "hosts=1", *sets, experts=groups)
+    model = plan.model.model_copy(update={"stored": stored})
+    dag = calibrated(lower(Plan.of(model, plan.cluster, plan.workload, plan.layout)), experts={"float16": EXPERTS})
+    return next(seconds(dag, task) for task in dag.tasks if task.kind == "experts") - OVERHEAD
+
+
+def test_experts_by_those_that_have_rows_and_the_rows_of_one() -> None:
+    """8 experts, of which a token has 2: 1,024 tokens are 256 rows of each; one token is a row of two."""
+    one = "devices_per_host=1"
+    assert experts_s(one) == pytest.approx(2048 * ONE_ROW / 200e12)
+    rate = 1e12 * 2 ** (1 / 3)  # two of one to eight, in logarithms
+    assert experts_s(one, "workload.batch=1") == pytest.approx(2 * ONE_ROW / rate)
+
+
+def test_rows_of_other_ranks_experts_are_passed_over() -> None:
+    """Four ranks of two experts each: 512 of 2,048 rows are its own, 256 of an expert."""
+    rate = 100e12 * 2 ** (1 / 3)
+    passed = 1536 * 8192 * 2 / 3.35e12
+    assert experts_s("devices_per_host=4", groups=4) == pytest.approx(512 * ONE_ROW / rate + passed)
+
+
+def test_quantised_experts_read_less_until_their_arithmetic_decides() -> None:
+    """int4 with a scale of two bytes for 32: 4.5 bits of 16. Few rows read, many compute."""
+    stored = (StoredSpec(weights=("w_up", "w_down"), number="int4", block=(1, 32), scale="float16"),)
+    few, many = ("devices_per_host=1", "workload.batch=1"), ("devices_per_host=1", "workload.batch=16384")
+    assert experts_s(*few, stored=stored) == pytest.approx(4.5 / 16 * experts_s(*few))
+    assert experts_s(*many, stored=stored) == experts_s(*many)

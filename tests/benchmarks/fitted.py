@@ -1,0 +1,87 @@
+"""A table of rates that meets measured points which do not lie on its grid. Needs numpy (the extra `tables`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import exp, log, prod
+from typing import Any, Final
+
+ROUNDS: Final = 6
+LEAST_ERROR: Final = 0.1  # below it every point counts alike
+BENT: Final = 1.0  # what a bend between neighbours costs, in points that are as far off
+TILTED: Final = 0.01  # and a difference, which decides where nothing was measured
+
+
+def fitted(grid: Sequence[Sequence[int]], measured: Mapping[tuple[float, ...], Sequence[float]]) -> list[float]:
+    """The rates of a grid, between which those measured lie (``helixctl.cost.interpolate.multilinear``).
+
+    The sum of the absolute errors of the logarithms is the least, as a median's is: of kernels that were tuned for some
+    shapes alone the others are far off. Where nothing was measured a rate goes on as its neighbours do.
+
+    Args:
+        grid: ascending sizes of every axis.
+        measured: rates at a point.
+
+    Returns:
+        A rate for every point of the grid, the last axis fastest.
+    """
+    import numpy as np
+
+    points = [(point, rate) for point, rates in measured.items() for rate in rates]
+    corners = [_corners(grid, point) for point, _ in points]
+    at = np.array([[index for index, _ in its] for its in corners])
+    shares = np.array([[share for _, share in its] for its in corners])
+    wanted = np.array([log(rate) for _, rate in points])
+    middle = float(np.median(wanted))
+    stiff, weight, found = _stiffness(grid), np.ones(len(points)), np.zeros(prod(map(len, grid)))
+    for _ in range(ROUNDS):
+        matrix, right = stiff.copy(), np.zeros(len(found))
+        np.add.at(
+            matrix, (at[:, :, None], at[:, None, :]), weight[:, None, None] * shares[:, :, None] * shares[:, None, :]
+        )
+        np.add.at(right, at, (weight * (wanted - middle))[:, None] * shares)
+        found = np.linalg.solve(matrix, right)
+        weight = 1 / np.maximum(LEAST_ERROR, abs((found[at] * shares).sum(axis=1) + middle - wanted))
+        weight /= weight.mean()
+    return [exp(value + middle) for value in found]
+
+
+def _corners(grid: Sequence[Sequence[int]], point: Sequence[float]) -> list[tuple[int, float]]:
+    """The points of the grid around a point, and the share that each has in its rate."""
+    places = [_place(axis, size) for axis, size in zip(grid, point, strict=True)]
+    found = []
+    for uppers in product((0, 1), repeat=len(grid)):
+        index, share = 0, 1.0
+        for axis, (place, part), upper in zip(grid, places, uppers, strict=True):
+            index = index * len(axis) + place + upper
+            share *= part if upper else 1 - part
+        found.append((index, share))
+    return found
+
+
+def _place(axis: Sequence[int], size: float) -> tuple[int, float]:
+    """As ``multilinear`` has it, with a point above in every case."""
+    size = min(max(size, axis[0]), axis[-1])
+    i = max(j for j in range(len(axis) - 1) if axis[j] <= size)
+    return i, log(size / axis[i]) / log(axis[i + 1] / axis[i])
+
+
+def _stiffness(grid: Sequence[Sequence[int]]) -> Any:
+    """The squares of bends and of differences along every axis, as a matrix."""
+    import numpy as np
+
+    count = prod(map(len, grid))
+    matrix, numbers = np.zeros((count, count)), np.arange(count).reshape([len(axis) for axis in grid])
+    for which, axis in enumerate(grid):
+        sizes = [log(size) for size in axis]
+        for line in np.moveaxis(numbers, which, -1).reshape(-1, len(axis)):
+            for i in range(1, len(axis) - 1):
+                part = (sizes[i + 1] - sizes[i]) / (sizes[i + 1] - sizes[i - 1])
+                ends = line[i - 1 : i + 2]
+                bend = np.array([part, -1.0, 1 - part])
+                matrix[np.ix_(ends, ends)] += BENT * np.outer(bend, bend)
+            for i in range(len(axis) - 1):
+                ends = line[i : i + 2]
+                matrix[np.ix_(ends, ends)] += TILTED * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    return matrix
