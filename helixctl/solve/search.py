@@ -52,7 +52,7 @@ def search(
     """Find the layout with the least key.
 
     Args:
-        layouts: what to search, with their quick bounds; of equally good ones the first is found.
+        layouts: what to search, with their first bounds; of equally good ones the first is found.
         problem: bounds and simulates layouts, and compares them.
         budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
             up to three times as many more, beside the best found.
@@ -80,13 +80,13 @@ class _Search:
     def run(self, budget: int) -> SearchResult:
         problem, legal = self.problem, len(self.layouts)
         # (bound, place, how many narrower ones there are, layout); no two have one place: layouts are never compared.
-        narrower = (problem.bound_with_turns, problem.bound)
+        narrower = (problem.bound_with_turns, problem.bound, problem.quick_bound)
         queue = [(bound, place, len(narrower), layout) for place, (bound, layout) in enumerate(self.layouts)]
         heapify(queue)
         ended = False
         while queue:
             bound, place, left, layout = heappop(queue)
-            if (self.best and bound > self.best_key) or (left < len(narrower) and problem.is_hopeless(bound)):
+            if (self.best and bound > self.best_key) or problem.is_hopeless(bound):
                 break
             if layout in self.tried:
                 continue
@@ -122,7 +122,9 @@ class _Search:
         first that does not.
         """
         nearest: list[tuple[Key, int, Layout]] = []
-        for place, (bound, layout) in sorted(enumerate(self.layouts), key=lambda item: (item[1][0], item[0])):
+        places = {layout: place for place, (_, layout) in enumerate(self.layouts)}
+        for bound, layout in self.problem.ascending(self.layouts):
+            place = places[layout]
             if bound > self.best_key or (len(nearest) == _SERIAL and bound > nearest[-1][0]):
                 break
             if layout.interleave == 1 and layout not in self.tried:

@@ -29,7 +29,7 @@ class Point(_Part):
             of the one that comes nearest; ``refused``: there is no plan, and no figure.
         code, reason, hint: why it is not ``planned``: what ``helixctl plan`` says of it.
         layout: every axis of the layout.
-        name, short: the layout as ``plan`` prints it, and in a few words.
+        name, terms: the layout as ``plan`` prints it, and in the field's terms, ``TP 8 x DP 2``.
         ttft_s: until every sequence has its first token.
         time_per_output_token_s: of a decode step, the mean.
         tokens_per_s_per_user: what one sequence gets while it is decoded.
@@ -54,7 +54,7 @@ class Point(_Part):
     hint: str | None = None
     layout: dict[str, Any] | None = None
     name: str | None = None
-    short: str | None = None
+    terms: str | None = None
     ttft_s: float | None = None
     time_per_output_token_s: float | None = None
     tokens_per_s_per_user: float | None = None

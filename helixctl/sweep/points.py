@@ -10,6 +10,7 @@ import helixctl
 from helixctl.cost.tasks import sources
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import digest
+from helixctl.plan.terms import in_field_terms
 from helixctl.solve import Decision, Objective, decide, proof
 from helixctl.solve.candidate import priced
 from helixctl.solve.limits import Limits
@@ -18,7 +19,6 @@ from helixctl.spec.load import for_planning
 from helixctl.spec.rates import doubts
 from helixctl.sweep.document import ClusterOfSweep, LimitsOfSweep, ModelOfSweep, Point, Provenance, Sweep
 from helixctl.sweep.front import front
-from helixctl.sweep.labels import short
 from helixctl.sweep.parts import part_of
 
 # What says of one point that it has no plan; any other error is one of the whole sweep.
@@ -213,7 +213,7 @@ def _point(place: Place, cluster: ClusterSpec, decision: Decision) -> tuple[Poin
         state="planned",
         layout=plan.layout.model_dump(),
         name=str(plan.layout),
-        short=short(plan.layout),
+        terms=in_field_terms(plan.layout),
         ttft_s=its.ttft_s,
         time_per_output_token_s=its.time_per_output_token_s,
         tokens_per_s_per_user=its.tokens_per_s_per_user,

@@ -296,7 +296,7 @@ def test_a_part_says_what_it_stands_for(browser: webdriver.Chrome, tmp_path: Pat
     assert "3 of 8 layers, replica 0 of 2: the others are like these" in text
     bar = page.driver.find_element(By.CSS_SELECTOR, ".fold")
     assert bar.get_attribute("role") is None  # nothing to open
-    assert page.driver.find_element(By.CSS_SELECTOR, "g.strip text").text == "replica 1 is like replica 0"
+    assert page.driver.find_element(By.CSS_SELECTOR, "svg.body .bracketed text").text == "replica 1 is like replica 0"
     assert page.faults() == []
     page.script("document.querySelectorAll('.task')[0].dispatchEvent(new MouseEvent('click', { bubbles: true }))")
     assert any(name.startswith("l7.") for name in page.ids(".task.lit"))  # through the fold

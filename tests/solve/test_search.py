@@ -120,7 +120,8 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
     for layout in list(space(model, cluster, workload, {}))[::step]:
         whole = forecast_of(Plan.sketch(model, cluster, workload, layout))
         for objective in objectives(number):
-            for bound in (bounds.quick(layout), bounds(layout), bounds.with_turns(layout)):
+            first = [bounds.of_one_step(layout, x) for x in ("prefill", "decode")] if number in GENERATIONS else []
+            for bound in (*first, bounds.quick(layout), bounds(layout), bounds.with_turns(layout)):
                 assert least(objective, bound) <= key(objective, whole), layout
         part = simulated(model, cluster, workload, layout).forecast
         assert part is not None

@@ -71,11 +71,11 @@ def test_the_table_has_the_figures(swept: Swept) -> None:
         assert row.startswith("*") == point.on_front
         assert row.startswith("!") == (point.state == "over_limit")
         if point.memory_nbytes is not None:
-            assert point.short is not None
+            assert point.terms is not None
             figures = (human_seconds(point.time_per_output_token_s or 0), f"{point.tokens_per_s_per_user:,.1f}",
                        f"{point.output_tokens_per_s_per_device:,.1f}", human_seconds(point.ttft_s or 0),
                        human_bytes(point.memory_nbytes))  # fmt: skip
-            assert "".join(row.split()).endswith("".join([point.short, *figures]).replace(" ", ""))
+            assert "".join(row.split()).endswith("".join([point.terms, *figures]).replace(" ", ""))
     assert all(len(line) <= 80 for line in rows)
     assert "not measured" in swept.said
 

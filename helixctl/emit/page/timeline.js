@@ -45,8 +45,9 @@ function makeTimeline() {
       }
     });
     // In a run a collective is in flight from its issue, and may cover the end of the one before it.
-    const lanes = Map.groupBy(spans, ({ rank, kind, lane }) => laneTop(rank, kind, lane));
-    for (const lane of lanes.values()) {
+    const lanes = [];
+    for (const span of spans) (lanes[laneTop(span.rank, span.kind, span.lane)] ??= []).push(span);
+    for (const lane of lanes.filter(Boolean)) {
       lane.sort((a, b) => a.begin - b.begin);
       lane.forEach((span, i) => { span.seen = Math.min(span.length, (lane[i + 1]?.begin ?? whole) - span.begin); });
     }
