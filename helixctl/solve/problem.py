@@ -97,7 +97,7 @@ class LayoutProblem:
     def first_bound(self, layout: Layout) -> Key:
         """A key that the quick one is not below: of a generation that of one of its steps alone."""
         bounds = self.bounds
-        if isinstance(bounds, Bounds):
+        if not isinstance(bounds, GenerationBounds):
             return self.quick_bound(layout)
         return self._key_of(bounds.of_one_step(layout, "prefill" if self.objective == "ttft" else "decode"))
 
