@@ -93,16 +93,17 @@ def pairs(devices: int, constraints: AxisConstraints, workload: WorkloadSpec) ->
 
 
 def _used(cluster: ClusterSpec, constraints: AxisConstraints) -> list[int]:
-    """How many devices are used, the first of the cluster: all; where hosts differ also those of the first kinds."""
+    """How many devices are used, the first of the cluster: all; where hosts differ also those of the first kinds.
+
+    Where hosts differ, and replicas and stages are fixed, as many as any team of these takes.
+    """
     if not cluster.differs:
         return [cluster.devices]
-    found = [*accumulate(kind.devices for kind in cluster.kinds)]
-    mesh = [constraints.get(axis) for axis in (*MESH_AXES, PARTITIONS)]
-    *sizes, partitions = [int(size) if size is not None else None for size in mesh]
-    team = partitions or (sizes[0] * sizes[1] if sizes[0] and sizes[1] else None)
-    if team and sizes[2] and sizes[3] and (asked := team * sizes[2] * sizes[3]) <= cluster.devices:
-        found.append(asked)
-    return sorted(set(found), reverse=True)
+    found = {*accumulate(kind.devices for kind in cluster.kinds)}
+    if "data" in constraints and "pipeline" in constraints:
+        teams = int(constraints["data"]) * int(constraints["pipeline"])
+        found.update(range(teams, cluster.devices + 1, teams))
+    return sorted(found, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
