@@ -12,13 +12,14 @@ from helixctl.api import make_plan
 from helixctl.cli.answer import first_line
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.generations import generations, memory_sheet, token_times_text
+from helixctl.cli.generations import generations, memory_of_kinds, memory_sheet, token_times_text
 from helixctl.cli.layouts import LAYOUT, VERDICT, add_row
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
 from helixctl.cli.tables import Column, Table
+from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
@@ -35,6 +36,9 @@ from helixctl.units import UnitError, counted, human_bytes, human_seconds, parse
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from helixctl.plan import Plan
+    from helixctl.simulate import Forecast
 
 
 _GROUPS: Final = {
@@ -154,21 +158,24 @@ def command(
     doubtful = slips(loaded.cluster)
     if not quiet:
         warn_of_slips(doubtful, cluster)
-    planned = make_plan(
-        loaded.model,
-        loaded.cluster,
-        layout=_constraints(axes, groups, slices, quiet=quiet),
-        objective=objective,
-        plain=plain,
-        whole=dag_output is not None,
-        **{f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None},
-    )
+    constraints = _constraints(axes, groups, slices, quiet=quiet)
+    seconds = {f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None}
+    with watched("listing the legal layouts", quiet=quiet):
+        planned = make_plan(
+            loaded.model,
+            loaded.cluster,
+            layout=constraints,
+            objective=objective,
+            plain=plain,
+            whole=dag_output is not None,
+            **seconds,
+        )
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
         _report(answers(output, dag_output, json_path), decision, proved, loaded, sets, verbose=verbose)
     if json_path:
-        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.forecast))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
@@ -225,14 +232,9 @@ def _report(
     generation = decision.forecast.generation
     out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
-    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
+    for note in (*loaded.notes, *notes(plan, decision.forecast)):
         out.print(f"note: {note}")
-    if generation is not None:
-        out.print(memory_sheet(plan, decision.forecast))
-        out.print()
-        if times := token_times(plan):
-            text = token_times_text(generation.time_per_output_token_s, times)
-            out.print(f"time per output token: {text}")
+    _memory(out, plan, decision.forecast)
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)
@@ -256,8 +258,7 @@ def _subject(plan: Plan, sets: Sequence[str]) -> str:
     """Model, cluster, workload and dtype; a cluster that --set changes is not all that its name says."""
     cluster = plan.cluster
     name = ", ".join([cluster.name, *(str(item) for item in parse_overrides(sets) if item.document == "cluster")])
-    devices = f"{cluster.devices} x {cluster.device.name}"
-    return f"{plan.model.name} on {name} ({devices}), {plan.workload}, {plan.model.dtype}"
+    return f"{plan.model.name} on {name} ({cluster.devices_text}), {plan.workload}, {plan.model.dtype}"
 
 
 def _print_sources(out: Console, plan: Plan, origins: Sequence[object], *, verbose: bool) -> None:
@@ -272,6 +273,19 @@ def _print_sources(out: Console, plan: Plan, origins: Sequence[object], *, verbo
     out.print("step times are predicted, not measured, from:")
     for line in sources(priced(plan)):
         out.print(f"  {line}")
+
+
+def _memory(out: Console, plan: Plan, forecast: Forecast) -> None:
+    """What devices hold, where they differ or hold a cache; and of a generation the time per output token."""
+    its = forecast.generation
+    if plan.cluster.differs:
+        out.print(memory_of_kinds(plan, forecast))
+        out.print()
+    elif its is not None:
+        out.print(memory_sheet(plan, forecast))
+        out.print()
+    if its is not None and (times := token_times(plan)):
+        out.print(f"time per output token: {token_times_text(its.time_per_output_token_s, times)}")
 
 
 def _table(rows: tuple[Row, ...]) -> Table:
