@@ -12,7 +12,7 @@ from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares, residual
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import of_the_residual_stream
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
@@ -37,7 +37,7 @@ class Transfers:
         """
         if layout.pipeline == 1:
             return []
-        key = (sequences, self._step(layout).seq_len, *of_the_residual_stream(layout))
+        key = (sequences, new_tokens(self.workload, layout, self.step), *of_the_residual_stream(layout))
         if key not in self._seconds:
             self._seconds[key] = self._priced(layout, sequences)
         within, between = self._seconds[key]
@@ -46,9 +46,9 @@ class Transfers:
 
     def _priced(self, layout: Layout, sequences: int) -> tuple[float, float]:
         """Seconds inside a host and between two."""
-        size = self.cluster.devices_per_host
+        size = self.cluster.only.devices_per_host
         within = self._sent(layout, sequences, (0, 1)) if size > 1 else 0.0
-        return within, self._sent(layout, sequences, (0, size)) if self.cluster.hosts > 1 else 0.0
+        return within, self._sent(layout, sequences, (0, size)) if self.cluster.host_count > 1 else 0.0
 
     def _sent(self, layout: Layout, sequences: int, ranks: tuple[int, int]) -> float:
         """Seconds of what the first rank of a stage receives, between two ranks."""
@@ -63,8 +63,8 @@ class Transfers:
         step = self._step(layout)
         stream = (residual(layout, step), step.seq_len)
         if stream not in self._outlines:
-            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None, "expert_data": 1}
-            plain |= {"experts": 1} if layout.expert_data > 1 else {}
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None, "batch_shares": None}
+            plain |= {"expert_data": 1, "experts": 1} if layout.expert_data > 1 else {}
             two = layout.model_copy(update=plain)
             model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
             sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)

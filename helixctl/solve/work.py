@@ -13,7 +13,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.outlines import Outlines, Priced
 from helixctl.solve.turns import Part, part_of, rank_seconds
@@ -99,6 +99,10 @@ class LayoutCosts:
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
         return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
+
+    def on_last_rank(self, layout: Layout, sequences: int) -> tuple[float, ...]:
+        """Seconds in which the last rank of a team, which has the smallest pieces, computes a layer of every kind."""
+        return tuple([kind.on_last_rank(layout, sequences) for kind in self._kinds])
 
     def parts(self, layout: Layout, sequences: int) -> Parts:
         """The same as ``with_communication``, task by task."""
@@ -199,7 +203,7 @@ class _KindCosts:
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
-        return step_of(self.workload, layout, self.step).seq_len
+        return new_tokens(self.workload, layout, self.step)
 
     def live_nbytes(self, layout: Layout, sequences: int) -> int:
         """What is live in a layer beside weights, at its fullest."""
@@ -210,7 +214,8 @@ class _KindCosts:
             # Where it is not known how many others have, they have as few as can be.
             batch = parts * sequences - (parts - 1 if joined < layout.expert_data * sequences else 0)
             step = replace(step_of(self.workload, layout, self.step), batch=batch)
-            plan = Plan.sketch(self._outlines.body, self.cluster, step, layout)
+            even = layout.model_copy(update={"batch_shares": None}) if layout.batch_shares else layout
+            plan = Plan.sketch(self._outlines.body, self.cluster, step, even)
             body = lower(plan, only={rank}, layers=range(1), microbatches=range(1))
             weights = {tensor.name for tensor in body.tensors if tensor.role in {"weight", "state"}}
             given = sum(v.nbytes for v in body.values if v.id not in body.producer and v.tensor not in weights)
@@ -228,15 +233,18 @@ class _KindCosts:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return layer.compute_s
+        return self.on_last_rank(layout, sequences)
+
+    def on_last_rank(self, layout: Layout, sequences: int) -> float:
+        """Seconds in which the last rank of a team computes a layer."""
         return _work(self._outlines.priced(layout, sequences, last=True)).compute_s
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
         wire = wires(layout, self.cluster) if exchanged else None
-        step = step_of(self.workload, layout, self.step)
-        key = (layout.partitions, layout.residual, step.seq_len, sequences, wire)
+        key = (layout.partitions, layout.residual, self.new_tokens(layout), sequences, wire)
         if key not in self._ends and self.model.vocabulary is None:
-            shares = Shares(layout, self.model, step)
+            shares = Shares(layout, self.model, step_of(self.workload, layout, self.step))
             region = shares.region(
                 ("batch", "seq", "hidden"), shares.of("output").made, 0, Microbatch((0, sequences), (0, sequences))
             )
