@@ -10,6 +10,8 @@ import click
 
 from helixctl.api import make_plan
 from helixctl.cli.answer import first_line
+from helixctl.cli.completion import axes as complete_axes
+from helixctl.cli.completion import clusters, files, models
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.generations import generations, memory_of_kinds, memory_sheet, token_times_text
@@ -52,8 +54,8 @@ _GROUPS: Final = {
 
 
 @click.command(name="plan", cls=grouped(_GROUPS), short_help="Solve for a partition of a model on a cluster.")
-@click.argument("model")
-@click.argument("cluster")
+@click.argument("model", shell_complete=models)
+@click.argument("cluster", shell_complete=clusters)
 @click.option("--batch", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
 @click.option("--seq-len", "--input-len", "--isl", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
 @click.option(
@@ -78,7 +80,13 @@ _GROUPS: Final = {
 @click.option(
     "--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the slices per group: --layout slices=m."
 )
-@click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes of the layout; the rest is searched.")
+@click.option(
+    "--layout",
+    "axes",
+    metavar="AXIS=VALUE,...",
+    shell_complete=complete_axes,
+    help="Fix any axes of the layout; the rest is searched.",
+)
 @click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--max-ttft", metavar="TIME", help="Of a generation: first tokens after at most this, such as 500ms.")
@@ -88,7 +96,11 @@ _GROUPS: Final = {
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
 @click.option("--json", "json_path", metavar="FILE", help="Write all that is said, as JSON; - is standard output.")
 @click.option(
-    "--check", "checked", metavar="FILE", help="Write nothing; see whether this plan is what the specs give now."
+    "--check",
+    "checked",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write nothing; see whether this plan is what the specs give now.",
 )
 @force_option
 @click.option(
