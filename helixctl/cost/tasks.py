@@ -25,6 +25,8 @@ class TaskCosts:
         """
         self._dag = dag
         self._known = {} if known is None else known
+        cluster = dag.plan.cluster
+        self._kind_of = cluster.kind_of if cluster.differs else None
 
     def seconds(self, task: Task) -> float:
         """Predicted duration of a task that has its devices (or a core each), and its links, to itself."""
@@ -33,7 +35,9 @@ class TaskCosts:
     def cost(self, task: Task) -> Cost:
         """The duration, and the origins of its numbers."""
         # What a collective takes depends on which of its ranks share a host.
-        key = (task.op, task.nbytes, task.ranks) if task.is_collective else shape_key(self._dag, task)
+        key: object = (task.op, task.nbytes, task.ranks) if task.is_collective else shape_key(self._dag, task)
+        if self._kind_of and not task.is_collective:
+            key = (self._kind_of(task.ranks[0]), key)
         if key not in self._known:
             self._known[key] = (
                 collective_cost(task, self._dag.plan.cluster) if task.is_collective else compute_cost(self._dag, task)
@@ -59,22 +63,27 @@ def sources(dag: Dag) -> tuple[str, ...]:
         used.update(dict.fromkeys(costs.cost(task).origins))
     for cost in copy_costs(dag, Programs(dag)).costs:
         used.update(dict.fromkeys(cost.origins))
-    if cluster.cores_per_host is not None:
-        used[Constant("cores_per_host", cluster.cores_per_host, f"cluster spec {cluster.name}")] = None
-        used[collective_load(dag)] = None
+    for kind in cluster.kinds:
+        if kind.cores_per_host is not None:
+            used[Constant("cores_per_host", kind.cores_per_host, f"cluster spec {kind.name}")] = None
+            used[collective_load(dag)] = None
     return tuple(str(origin) for origin in used)
 
 
 def foundation(cluster: ClusterSpec) -> str:
     """What the predictions for a cluster rest on, in a few words."""
-    calibration = rates_of(cluster)
-    calibrated = f"measured rates ({calibration.source}), " if calibration else ""
+    sources = dict.fromkeys(rates.source for kind in cluster.kinds if (rates := rates_of(kind)))
+    calibrated = f"measured rates ({'; '.join(sources)}), " if sources else ""
     return f"{calibrated}datasheet rates and default constants"
 
 
 def collective_load(dag: Dag) -> Constant:
-    """The share of a core that a rank keeps busy inside a collective, where devices share cores."""
-    calibration = rates_of(dag.plan.cluster)
-    if calibration is None:
+    """The share of a core that a rank keeps busy inside a collective, where devices share cores.
+
+    Where hosts differ it is the largest that was measured on any of them.
+    """
+    found = [rates for kind in dag.plan.cluster.kinds if (rates := rates_of(kind))]
+    if not found:
         return c.COLLECTIVE_LOAD
+    calibration = max(found, key=lambda rates: rates.collective_load)
     return Constant("collective_load", calibration.collective_load, f"calibrated: {calibration.source}")

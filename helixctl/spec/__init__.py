@@ -22,7 +22,7 @@ from helixctl.spec.calibration import (
     ExpertsTable,
     MatmulTable,
 )
-from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.cluster import ClusterSpec, DeviceSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
     BlockSpec,
@@ -55,10 +55,12 @@ __all__ = [
     "DeviceSpec",
     "Dtype",
     "DynamicScaling",
+    "EqualHosts",
     "ExpertGroupsSpec",
     "ExpertsSpec",
     "ExpertsTable",
     "FeedForwardSpec",
+    "HostsSpec",
     "LatentSpec",
     "LinearScaling",
     "LinkSpec",

@@ -24,7 +24,10 @@ def cluster(name: str, *sets: str) -> ClusterSpec:
     return load_cluster(name, parse_overrides(sets))
 
 
-@pytest.mark.parametrize("gpu", cluster_names())
+MEASURED = [gpu for gpu in cluster_names() if gpu != "rtx4090"]  # of which NVIDIA's tables have nothing
+
+
+@pytest.mark.parametrize("gpu", MEASURED)
 def test_the_rates_of_a_gpu_are_a_calibration_of_its_cluster(gpu: str) -> None:
     file = Path(str(folder_of_clusters())) / f"{gpu}.rates.json"
     named, found = cluster(f"{gpu}:2x8"), shipped_rates(gpu)
@@ -43,7 +46,7 @@ def test_the_rates_of_a_gpu_are_a_calibration_of_its_cluster(gpu: str) -> None:
     assert file.stat().st_size < 31_000
 
 
-@pytest.mark.parametrize("gpu", cluster_names())
+@pytest.mark.parametrize("gpu", MEASURED)
 def test_the_source_names_the_gpu_and_the_tables_and_keeps_their_licence(gpu: str) -> None:
     named, found = cluster(f"{gpu}:8"), shipped_rates(gpu)
     assert found is not None
