@@ -226,7 +226,7 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
         for line in sources(priced(plan)):
             out.print(f"  {line}")
     else:
-        out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
+        out.print(f"step times are predicted from {foundation(plan)}, not measured (-v: sources)")
 
 
 def _table(rows: tuple[Row, ...]) -> object:

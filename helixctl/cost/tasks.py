@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from helixctl.cost import constants as c
 from helixctl.cost.collectives import collective_cost
-from helixctl.cost.compute import compute_cost, shape_key
+from helixctl.cost.compute import compute_cost, rates_of_quantised, shape_key
 from helixctl.cost.copies import copy_costs
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
+from helixctl.dag.storage import Storage
+from helixctl.plan import Plan
 from helixctl.program import Programs
-from helixctl.spec import ClusterSpec
+from helixctl.spec import Arithmetic, ClusterSpec, Dtype, ModelSpec
 from helixctl.spec.rates import rates_of
 
 
@@ -65,11 +67,27 @@ def sources(dag: Dag) -> tuple[str, ...]:
     return tuple(str(origin) for origin in used)
 
 
-def foundation(cluster: ClusterSpec) -> str:
-    """What the predictions for a cluster rest on, in a few words."""
-    calibration = rates_of(cluster)
+def foundation(plan: Plan) -> str:
+    """What the predictions for a plan rest on, in a few words."""
+    calibration = rates_of(plan.cluster)
     calibrated = f"measured rates ({calibration.source}), " if calibration else ""
-    return f"{calibrated}datasheet rates and default constants"
+    quantised = "; ".join(products_of_quantised(plan.model, plan.cluster))
+    return f"{calibrated}datasheet rates and default constants{quantised and f'; {quantised}'}"
+
+
+def products_of_quantised(model: ModelSpec, cluster: ClusterSpec) -> tuple[str, ...]:
+    """What products with quantised weights are predicted to be of: a phrase for each way to store them."""
+    stored = [*(model.stored or ()), *(spec for block in model.blocks or () for spec in block.stored or ())]
+    ways = {(spec.number, Storage.of(spec, ()).arithmetic): None for spec in stored}
+    return tuple(dict.fromkeys(_products(model.dtype, cluster, *way) for way in ways))
+
+
+def _products(dtype: Dtype, cluster: ClusterSpec, number: str, arithmetic: Arithmetic | None) -> str:
+    rates = rates_of_quantised(cluster, dtype, arithmetic)
+    if arithmetic and rates:
+        return f"products of {number} weights in {arithmetic.removesuffix('_blocks')} ({rates})"
+    without = f", as {cluster.device.name} has no rate of {arithmetic}" if arithmetic else ""
+    return f"products of {number} weights in {dtype}{without}"
 
 
 def collective_load(dag: Dag) -> Constant:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from helixctl.errors import Diagnostic
-from helixctl.spec.base import Contradiction, Dtype, Name, Spec, added, in_order
+from helixctl.spec.base import Contradiction, Dtype, Name, RateDtype, Spec, added, in_order
 from helixctl.spec.calibration import CalibrationSpec
 from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share, human_bytes
 
@@ -28,7 +28,8 @@ class DeviceSpec(Spec):
         kind, name: what it is.
         memory: bytes that it has.
         memory_bandwidth: of reading and writing that memory, bytes per second.
-        peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them.
+        peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them. That of int8, float8
+            and float4 is of products of which both factors are quantised.
         sms: streaming multiprocessors of a GPU; None: those of an H100.
         matmul_share: part of ``peak`` that large matrix products reach; None: that of an H100.
         reserve: share of the memory that no plan takes. Kernels and communication need workspace, which the memory
@@ -39,14 +40,14 @@ class DeviceSpec(Spec):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     memory: Bytes
     memory_bandwidth: BytesPerSecond
-    peak: Annotated[dict[Dtype, FlopPerSecond], in_order(Dtype)]
+    peak: Annotated[dict[RateDtype, FlopPerSecond], in_order(RateDtype)]
     sms: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = added(None)
     matmul_share: Share | None = added(None)
     reserve: Share = added(_RESERVE)
 
     @field_validator("peak")
     @classmethod
-    def _some_peak(cls, peak: dict[Dtype, FlopPerSecond]) -> dict[Dtype, FlopPerSecond]:
+    def _some_peak(cls, peak: dict[RateDtype, FlopPerSecond]) -> dict[RateDtype, FlopPerSecond]:
         if not peak:
             msg = "peak names no dtype; give at least the model's"
             raise ValueError(msg)
