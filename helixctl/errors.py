@@ -79,6 +79,7 @@ CODES: Final[dict[str, Code]] = {
     "HX514": Code("a step cannot be a CUDA graph", EXIT_NO),
     "HX601": Code("an engine cannot run the layout", EXIT_NO),
     "HX602": Code("the chakra extra is not installed", EXIT_CANNOT_BEGIN),
+    "HX603": Code("the plots extra is not installed", EXIT_CANNOT_BEGIN),
 }
 
 

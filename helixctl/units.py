@@ -186,6 +186,11 @@ def human_seconds(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
+def counted(number: int, what: str) -> str:
+    """A count for people: ``1 group``, ``2,048 groups``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def _human(value: float, unit: str, prefixes: tuple[str, ...], step: int) -> str:
     for prefix in prefixes:
         if value < step or prefix == prefixes[-1]:

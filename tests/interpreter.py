@@ -668,7 +668,7 @@ def _beside_sinks(call: Call, own: int, lse: Array) -> Array | float:
 
 
 def _activation(call: Call) -> list[Array]:
-    """Apply gelu, relu or silu."""
+    """Apply gelu, relu, silu, ..., sigmoid."""
     return [_activated(call.op["function"], call.inputs[0])]
 
 
@@ -686,6 +686,9 @@ def _activated(function: str, x: Array) -> Array:
     if function == "silu":
         with np.errstate(over="ignore"):
             return np.asarray(x / (1 + np.exp(-x)))
+    if function == "sigmoid":
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp(-x)))
     raise ValueError(f"no activation {function}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from helixctl.cli.console import table
+from helixctl.cli.tables import Column
 from helixctl.simulate.against import Comparison, Pair
 
 if TYPE_CHECKING:
@@ -26,7 +27,15 @@ def print_comparison(out: Console, found: Comparison) -> None:
     if found.kinds is None:
         out.print("the report has no times by kind of task: a run with this version of helixctl gives them")
         return
-    rows = table("level", "kind", ">predicted ms", ">measured ms", ">ratio", ">exposed: predicted ms", ">measured ms")
+    rows = table(
+        "level",
+        "kind",
+        ">predicted ms",
+        ">measured ms",
+        ">ratio",
+        Column("exposed: predicted ms", right=True, drop=1),
+        Column("measured ms", right=True, drop=1),
+    )
     for kind in found.kinds:
         busy, exposed = kind.busy_ms, kind.exposed_ms if kind.lane == "communication" else Pair(None, None)
         numbers = (busy.predicted, busy.measured, busy.ratio, exposed.predicted, exposed.measured)

@@ -11,6 +11,7 @@ import helixctl
 from helixctl.cli.console import answers, say, table, wrote
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.schema_comment import schema_comment
+from helixctl.cli.tables import Column
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.spec.load import parse_mapping
@@ -64,7 +65,14 @@ def show(name: str, *, output: str, force: bool) -> None:
 
 def _list() -> None:
     out = answers()
-    rows = table("name", "memory", "bandwidth", *(f">{name}" for name in _RATES), "in a host", "between hosts")
+    rows = table(
+        "name",
+        "memory",
+        Column("bandwidth", drop=2),
+        *(Column(name, right=True, drop=turn) for name, turn in zip(_RATES, (None, 1, 3), strict=True)),
+        "in a host",
+        "between hosts",
+    )
     sources = []
     for gpu in cluster_names():
         found = NamedCluster(gpu, 1, 1)

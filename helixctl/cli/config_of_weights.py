@@ -47,7 +47,7 @@ def check_config(weights: str | None, plans: Sequence[Plan], *, as_planned: bool
         model = load_model(str(config)).model
     except HelixError as error:
         note = f"note: {config} is not compared with the plan: {error.diagnostics[0].message}"
-        messages().print(note, markup=False)
+        messages().print(note)
         return
     for plan in plans:
         if different := _differences(plan.model, model):
@@ -57,7 +57,7 @@ def check_config(weights: str | None, plans: Sequence[Plan], *, as_planned: bool
                     "plan again from this config, or give --as-planned where the plan's model is the one that is meant"
                 )
                 raise HelixError(Diagnostic("HX507", message, hint, str(config)))
-            messages().print(f"warning: {config} {message}; the plan's counts", markup=False)
+            messages().print(f"warning: {config} {message}; the plan's counts")
 
 
 def _differences(planned: ModelSpec, found: ModelSpec) -> list[str]:

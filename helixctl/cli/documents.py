@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from helixctl.api import lower_plan
+from helixctl.cli.console import tell
 from helixctl.dag import Dag
 from helixctl.documents import load_document
 from helixctl.errors import Diagnostic, HelixError
@@ -58,7 +57,7 @@ def whole_dag(plan: Plan, path: str, step: StepName | None = None) -> Dag:
         text = (
             f"lowering about {tasks:,} tasks: {human_seconds(tasks * SECONDS_OF_A_TASK)}, and {memory} in each process"
         )
-        click.echo(f"note: {path}: {text}", err=True)
+        tell(f"note: {path}: {text}")
     with named(path):
         return lower_plan(plan, step)
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from helixctl.cli.console import wrote
+from helixctl.cli.console import tell, wrote
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
 from helixctl.output import write_output
 from helixctl.spec import StepName
-from helixctl.units import human_bytes
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from helixctl.export.engine import Engine
@@ -141,8 +141,8 @@ def _engine(plan: Plan, source: str, target: str, model: str | None, objective: 
         if found is None or not nearest:
             raise cannot_run(engine, plan, unmet, found, source)
         for text in unmet:
-            click.echo(f"note: {engine.name} needs {text}", err=True)
-        click.echo(f"note: written is the best that it can run: {found.plan.layout}, {found.beside}", err=True)
+            tell(f"note: {engine.name} needs {text}")
+        tell(f"note: written is the best that it can run: {found.plan.layout}, {found.beside}")
         plan = found.plan
     _say_ways(engine, plan, objective)
     return engine.write(plan, model or plan.model.name)
@@ -155,7 +155,7 @@ def _say_ways(engine: Engine, plan: Plan, objective: Objective) -> None:
     run = engine.as_run(plan.layout)
     if run != plan.layout:
         compared = beside(plan, run, objective)
-        click.echo(f"note: {engine.name} runs this as {run}; beside the plan predicted: {compared}", err=True)
+        tell(f"note: {engine.name} runs this as {run}; beside the plan predicted: {compared}")
 
 
 def _write_chakra(source: str, prefix: str, step: StepName | None, *, force: bool) -> None:
@@ -176,9 +176,14 @@ def _write_chakra(source: str, prefix: str, step: StepName | None, *, force: boo
     outputs.append(Output("-o", groups, "file of process groups"))
     check_outputs(outputs, [source], force=force)
     dag = planned if isinstance(planned, Dag) else whole_dag(planned, source, step or steps[-1])
+    size = 0
     for path, data in zip(paths, traces(simulate(dag)), strict=True):
         write_output(path, data)
-        wrote(path, human_bytes(len(data)))
+        size += len(data)
     found = process_groups(dag)
     write_output(groups, groups_json(found))
-    wrote(groups, f"{len(found)} process {'group' if len(found) == 1 else 'groups'}")
+    every = paths[0] if len(paths) == 1 else f"{paths[0]} to {paths[-1]}"
+    wrote(
+        f"{every} and {groups}",
+        f"{counted(len(paths), 'trace')}, {human_bytes(size)}, of {counted(len(found), 'process group')}",
+    )

@@ -52,8 +52,10 @@ _COMMANDS: Final = {
     "run": "exec execute launch bench benchmark serve start",
     "calibrate": "measure profile tune",
     "diff": "compare",
+    "sweep": "pareto grid scan explore tradeoff",
     "export": "emit convert deploy flags chakra",
     "models": "zoo configs",
+    "explain": "error errors why codes",
     "clusters": "gpus devices hardware presets systems",
 }
 _COMMAND_FOR: Final = {name: ours for ours, names in _COMMANDS.items() for name in names.split()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from helixctl.cli.generations_compared import print_generations
 from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sampling import choice
-from helixctl.cli.sources import counted, print_sources
+from helixctl.cli.sources import print_sources
+from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail
-from helixctl.output import write_output
 from helixctl.plan import Plan
-from helixctl.units import human_bytes
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,16 +98,16 @@ def generate(
     shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
     several = len(wanted.prompts) > 1
     if several and runtime.prints_output():
-        out.print(_headed(1, wanted), end="", markup=False, emoji=False)
+        out.out(_headed(1, wanted), end="")
     with shown:
         found = runtime.generate(plans, names, asked, device=device, timeout=timeout, log_dir=log_dir)
     if found is None:
         return
     texts = _texts(runtime, asked, wanted, found.reports[0])
     if texts and asked.tokenizer:
-        out.print("", markup=False)  # the first has been printed as it came
+        out.out()  # the first has been printed as it came
         for number, text in enumerate(texts[1:], 2):
-            out.print(f"\n{_headed(number, wanted)}{text}", markup=False, emoji=False)
+            out.out(f"\n{_headed(number, wanted)}{text}")
         out.print()
     for its in found.reports if texts else ():
         its["text"] = _texts(runtime, asked, wanted, its)
@@ -120,8 +119,7 @@ def generate(
         _print(out, report, plan, device)
     _print_replaced(out, wanted.of_plans, names)
     print_sources(out, found.reports[0])
-    if report_path:
-        write_output(report_path, json.dumps(report, indent=2) + "\n")
+    write_report(report_path, report, wanted.output)
     if trace_path:
         each = zip(names, plans, found.spans, strict=True)
         # Of one token after each prompt there is no decode step.
@@ -239,6 +237,4 @@ def _print_replaced(out: Console, of_plans: Sequence[str | None], names: Sequenc
     for choice_of_plan, name in zip(of_plans, names, strict=True):
         whose = "the plan's choice of tokens" if len(names) == 1 else f"the choice of tokens of {name}"
         if choice_of_plan is not None:
-            out.print(
-                f"the options replace {whose} ({choice_of_plan}): its steps were lowered and proved so", markup=False
-            )
+            out.print(f"the options replace {whose} ({choice_of_plan}): its steps were lowered and proved so")

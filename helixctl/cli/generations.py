@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helixctl.cli.console import table
+from helixctl.cli.layouts import LAYOUT, VERDICT, add_row
+from helixctl.cli.tables import Column, Table
 from helixctl.dag.retype import dequantised
 from helixctl.plan import Plan
 from helixctl.simulate import Forecast
@@ -13,24 +15,23 @@ from helixctl.solve.token_times import TokenTimes
 from helixctl.units import human_bytes, human_seconds
 
 
-def generations(rows: Sequence[Row]) -> object:
+def generations(rows: Sequence[Row]) -> Table:
     """The table of layouts: what users of an engine ask for."""
     made = table(
         "",
-        "layout",
+        LAYOUT,
         ">TTFT",
         ">per token",
         ">tokens/s",
-        ">per user",
-        ">per device",
-        ">exposed",
-        ">cache",
-        ">memory",
-        "verdict",
+        Column("per user", right=True, drop=8),
+        Column("per device", right=True, drop=4),
+        Column("exposed", right=True, drop=3),
+        Column("cache", right=True, drop=5),
+        Column("memory", right=True, drop=9),
+        VERDICT,
     )
     for row in rows:
-        style = "bold" if row.chosen else None
-        made.add_row("*" if row.chosen else "", str(row.candidate.layout), *_cells(row), row.verdict, style=style)
+        add_row(made, row, _cells(row))
     return made
 
 
@@ -60,7 +61,7 @@ def token_times_text(mean_s: float, times: TokenTimes) -> str:
     return f"mean {human_seconds(mean_s)}, p50 / p90 / p99 {each}, over contexts of {first:,} to {last:,} tokens"
 
 
-def memory_sheet(plan: Plan, forecast: Forecast) -> object:
+def memory_sheet(plan: Plan, forecast: Forecast) -> Table:
     """What the fullest device holds, and how many more tokens its cache could."""
     device = plan.cluster.device
     arenas = forecast.memory_nbytes - forecast.weight_nbytes - forecast.cache_nbytes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from helixctl.cli.console import table
 from helixctl.cli.measurements import different_work
 from helixctl.cli.sampling import choice
-from helixctl.cli.sources import counted
-from helixctl.units import human_bytes
+from helixctl.cli.tables import Column
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,13 +38,13 @@ def print_generations(out: Console, result: dict[str, Any], dags: Sequence[Dag],
         out.print(f"not the same {different}: the methods do different work")
     out.print()
     rows = table(
-        "method",
+        Column("method", fold=4, least=16),
         ">TTFT",
         ">per output token",
-        ">p50 / p90 / p99",
+        Column("p50 / p90 / p99", right=True, drop=2),
         ">tokens/s",
-        ">cache per rank",
-        ">all ranks",
+        Column("cache per rank", right=True, drop=3),
+        Column("all ranks", right=True, drop=1),
         ">p50 against the first",
     )
     for row in result["comparison"]:
@@ -66,7 +66,7 @@ def print_generations(out: Console, result: dict[str, Any], dags: Sequence[Dag],
     out.print(f"{made} of {counted(reports[0]['sequences'], 'sequence')}, {how}; a step of each plan in turn")
     drawn = any(dag.plan.workload.sampling is not None for dag in dags)
     for line in _tokens(result["comparison"], reports[0]["sequences"], "scores" if drawn else "logits"):
-        out.print(line, markup=False)
+        out.print(line)
 
 
 def _tokens(rows: Sequence[dict[str, Any]], sequences: int, numbers: str) -> Iterator[str]:

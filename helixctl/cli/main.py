@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from helixctl import __version__
+from helixctl.cli.console import tell
 from helixctl.cli.foreign import command_hint, option_hint
 from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_NO, HelixError
 
@@ -23,15 +23,24 @@ COMMANDS: Final = {
     "diff": "Say what differs between two plans, and what it is predicted to mean.",
     "visualize": "Draw a plan or a dag.",
     "simulate": "Predict a step of plans, side by side or beside what a run measured.",
+    "sweep": "Plan a model for many batches and numbers of devices: table, data, plots.",
     "export": "Write a plan as engines, job schedulers and simulators take it.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
     "calibrate": "Measure this machine for the predictions.",
     "clusters": "List the GPUs that CLUSTER may name, with their figures and sources; print one to edit.",
     "models": "List the published models that MODEL may name.",
+    "explain": "Say what an error code means, with an example and the way out.",
 }
 
 # What a shell says of a process that a signal ended.
 _ENDED: Final = {128 + s: s.name for s in (signal.SIGTERM, signal.SIGHUP)}
+
+
+def _print_versions(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        from helixctl.cli.versions import print_versions
+
+        print_versions(ctx, parameter, asked)
 
 
 class _Commands(click.Group):
@@ -59,7 +68,14 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="helixctl")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Print the versions of helixctl, Python and torch.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, *, debug: bool) -> None:
@@ -96,7 +112,7 @@ def _show(error: click.ClickException) -> None:
     command = error.ctx.command.name if isinstance(error, click.NoSuchOption) and error.ctx else None
     if isinstance(error, click.NoSuchOption) and (hint := option_hint(error.option_name, command or "")):
         click.UsageError(f"no such option {error.option_name}", ctx=error.ctx).show()
-        click.echo(f"  hint: {hint}", err=True)
+        tell(f"  hint: {hint}")
         return
     error.show()
 
@@ -109,7 +125,7 @@ def _end(error: BaseException, *, debug: bool) -> int:
             if debug:
                 traceback.print_exception(error)
             for diagnostic in error.diagnostics:
-                click.echo(str(diagnostic), err=True)
+                tell(str(diagnostic))
             status = error.exit_status
         case click.exceptions.Exit():
             status = error.exit_code

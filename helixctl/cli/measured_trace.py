@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from helixctl.cli.console import wrote
 from helixctl.output import write_output
 
 if TYPE_CHECKING:
@@ -28,3 +29,4 @@ def write_trace(path: str, dags: Sequence[Dag], names: Sequence[str], spans: Seq
         which = "a measured step" if dag.step == "pass" else f"a measured {dag.step} step"
         traces.append(Trace(f"{dag.plan.model.name}, {name}: {which}", dag, its, simulated=False))
     write_output(path, traces_json(traces))
+    wrote(path, "a timeline for https://ui.perfetto.dev or chrome://tracing")

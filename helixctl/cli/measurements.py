@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from helixctl.cli.console import messages, table
 from helixctl.cli.sources import print_sources
+from helixctl.cli.tables import Column
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.units import human_bytes
 
@@ -58,12 +59,12 @@ def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], 
         out.print(f"not the same {different}: the methods do different work")
     out.print()
     rows = table(
-        "method",
+        Column("method", fold=3, least=16),
         ">tokens/s (TPS)",
         ">overhead per token (the paper's TPOT)",
         ">step p50",
-        ">p10 - p90",
-        ">against the first",
+        Column("p10 - p90", right=True, drop=1),
+        Column("against the first", right=True, fold=2, least=11),
     )
     for row in result["comparison"]:
         step = row["step_time_ms"]

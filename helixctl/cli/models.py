@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from helixctl.cli.console import answers, say, table
+from helixctl.cli.tables import Column
 from helixctl.dag.retype import dequantised
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import DTYPE_NBYTES, ModelDocument, ModelSpec
@@ -26,7 +27,15 @@ def command() -> None:
     the families whose config.json is read: what such a file may say in model_type.
     """
     out = answers()
-    rows = table("name", ">layers", ">hidden", ">heads/kv", ">experts", ">parameters", "weights")
+    rows = table(
+        "name",
+        ">layers",
+        Column("hidden", right=True, drop=2),
+        Column("heads/kv", right=True, drop=3),
+        ">experts",
+        ">parameters",
+        Column("weights", drop=4),
+    )
     for name in model_names():
         document = load_model(document_path(name))
         model, attention, experts = document.model, document.attention, document.feed_forward.experts

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-import click
-
+from helixctl.cli.console import tell
 from helixctl.dag.retype import as_run
 from helixctl.errors import one_line
 from helixctl.plan import Plan
@@ -21,7 +20,7 @@ _LITTLE: Final = 0.1
 def warn_of_slips(sentences: Iterable[str], path: str) -> None:
     """Say on standard error which figures of a cluster, in a file or by name, are likely not what was meant."""
     for sentence in sentences:
-        click.echo(one_line(f"warning: {path}: {sentence}"), err=True)
+        tell(one_line(f"warning: {path}: {sentence}"))
 
 
 def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from helixctl.api import make_plan
+from helixctl.cli.answer import first_line
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.generations import generations, memory_sheet, token_times_text
+from helixctl.cli.layouts import LAYOUT, VERDICT, add_row
 from helixctl.cli.notes import notes, warn_of_slips
+from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
+from helixctl.cli.tables import Column, Table
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
+from helixctl.plan import Plan
 from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_constraints, read_as
 from helixctl.solve.candidate import priced
 from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.solve.report import report
 from helixctl.solve.token_times import token_times
 from helixctl.spec.load import Loaded, load_pair
+from helixctl.spec.overrides import parse_overrides
 from helixctl.spec.slips import slips
-from helixctl.units import UnitError, human_bytes, human_seconds, parse_seconds
+from helixctl.units import UnitError, counted, human_bytes, human_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.command(name="plan", short_help="Solve for a partition of a model on a cluster.")
+_GROUPS: Final = {
+    "Workload": ("--batch", "--seq-len", "--output-len", "--temperature", "--top-k", "--top-p", "--logits"),
+    "Layouts": ("--layout", "--groups", "--slices", "--plain"),
+    "What is best": ("--objective", "--max-ttft", "--max-tpot"),
+    "Specs": ("--set",),
+    "Files": ("--output", "--dag", "--json", "--check", "--force"),
+}
+
+
+@click.command(name="plan", cls=grouped(_GROUPS), short_help="Solve for a partition of a model on a cluster.")
 @click.argument("model")
 @click.argument("cluster")
 @click.option("--batch", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
@@ -139,7 +154,7 @@ def command(
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
-        _report(answers(output, dag_output, json_path), decision, proved, loaded, verbose=verbose)
+        _report(answers(output, dag_output, json_path), decision, proved, loaded, sets, verbose=verbose)
     if json_path:
         said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.memory_nbytes))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
@@ -161,7 +176,7 @@ def _constraints(axes: str | None, groups: int | None, slices: int | None, *, qu
     if twice := pair.keys() & constraints.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))} given twice: in --layout and by itself")
     if said and not quiet:
-        messages().print(f"note: {said}", markup=False)
+        messages().print(f"note: {said}")
     return {**pair, **constraints}
 
 
@@ -188,16 +203,18 @@ def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, st
         raise click.UsageError("standard input cannot be a spec and the plan to check")
 
 
-def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, verbose: bool) -> None:
-    plan, origins = decision.plan, loaded.origins
-    model, work, cluster = plan.model, plan.workload, plan.cluster
-    out.print(f"{model.name} on {cluster.name} ({cluster.devices} x {cluster.device.name}), {work}, {model.dtype}")
-    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
-        out.print(f"note: {note}")
+def _report(
+    out: Console, decision: Decision, proved: Proof, loaded: Loaded, sets: Sequence[str], *, verbose: bool
+) -> None:
+    plan = decision.plan
+    out.print(first_line(plan, decision.forecast), style="bold")
+    out.print(_subject(plan, sets))
     out.print()
     generation = decision.forecast.generation
     out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
+    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
+        out.print(f"note: {note}")
     if generation is not None:
         out.print(memory_sheet(plan, decision.forecast))
         out.print()
@@ -208,39 +225,58 @@ def _report(out: Console, decision: Decision, proved: Proof, loaded: Loaded, *, 
         out.print(reason)
     out.print(decision.searched)
     part = proved.dag.plan.layout.devices
-    devices = f"{part} of {plan.layout.devices}" if part < plan.layout.devices else f"{part}"
-    tasks = " and ".join(f"{len(dag.tasks)} {dag.step}" for dag in proved.dags) if generation else len(proved.dag.tasks)
+    whole = counted(plan.layout.devices, "device")
+    devices = f"{part} of {whole}" if part < plan.layout.devices else whole
+    tasks = counted(len(proved.dag.tasks), "task")
+    if generation:
+        tasks = " and ".join(f"{len(dag.tasks):,} {dag.step}" for dag in proved.dags) + " tasks"
     state = "ownership, state, collectives" if generation else "ownership, collectives"
     out.print(
-        f"layout {plan.layout} (groups x slices): {tasks} tasks over {devices} devices, "
+        f"layout {plan.layout} (groups x slices): {tasks} over {devices}, "
         f"proved: structure, function, regions, coverage, {state}, memory, layout"
     )
     if proved.part:
         out.print(f"proved on {proved.part}: the others are copies of these")
-    if verbose:
-        if origins:
-            out.print("the model's fields, from the keys of its config:")
-        for origin in origins:
-            out.print(f"  {origin}", markup=False)
-        out.print("step times are predicted, not measured, from:")
-        for line in sources(priced(plan)):
-            out.print(f"  {line}")
-    else:
-        out.print(f"step times are predicted from {foundation(plan)}, not measured (-v: sources)")
+    _print_sources(out, plan, loaded.origins if verbose else (), verbose=verbose)
 
 
-def _table(rows: tuple[Row, ...]) -> object:
+def _subject(plan: Plan, sets: Sequence[str]) -> str:
+    """Model, cluster, workload and dtype; a cluster that --set changes is not all that its name says."""
+    cluster = plan.cluster
+    name = ", ".join([cluster.name, *(str(item) for item in parse_overrides(sets) if item.document == "cluster")])
+    devices = f"{cluster.devices} x {cluster.device.name}"
+    return f"{plan.model.name} on {name} ({devices}), {plan.workload}, {plan.model.dtype}"
+
+
+def _print_sources(out: Console, plan: Plan, origins: Sequence[object], *, verbose: bool) -> None:
+    """What the prediction rests on, in a line; or every constant, and which key of a config gave which field."""
+    if not verbose:
+        out.print(f"step times are predicted from {foundation(plan.model, plan.cluster)}, not measured (-v: sources)")
+        return
+    if origins:
+        out.print("the model's fields, from the keys of its config:")
+    for origin in origins:
+        out.print(f"  {origin}")
+    out.print("step times are predicted, not measured, from:")
+    for line in sources(priced(plan)):
+        out.print(f"  {line}")
+
+
+def _table(rows: tuple[Row, ...]) -> Table:
     made = table(
-        "", "layout", ">step", ">tokens/s", ">latency", ">exposed", ">received", ">between hosts", ">memory", "verdict"
+        "",
+        LAYOUT,
+        ">step",
+        ">tokens/s",
+        Column("latency", right=True, drop=5),
+        Column("exposed", right=True, drop=8),
+        Column("received", right=True, drop=3),
+        Column("between hosts", right=True, drop=4),
+        Column("memory", right=True, drop=9),
+        VERDICT,
     )
     for row in rows:
-        made.add_row(
-            "*" if row.chosen else "",
-            str(row.candidate.layout),
-            *_cells(row),
-            row.verdict,
-            style="bold" if row.chosen else None,
-        )
+        add_row(made, row, _cells(row))
     return made
 
 

@@ -15,13 +15,16 @@ from helixctl.spec.load import document_kind, parse_mapping
 
 Kind = Literal[
     "plan", "dag", "cluster file", "page", "svg drawing", "dot drawing", "png drawing", "pdf drawing", "graph", "trace",
-    "report of a run", "prediction", "report of validate", "table of plan", "tensor file",
+    "report of a run", "prediction", "comparison of plans", "report of validate", "table of plan", "tensor file",
     "launch file", "trace of Chakra", "file of process groups",
+    "data of a sweep", "table of a sweep", "page of a sweep", "plot of a sweep",
 ]  # fmt: skip
 _REPORTS: Final[dict[Kind, tuple[str, ...]]] = {
     "report of a run": ("helixctl run", "helixctl run --compare"),
     "prediction": ("helixctl simulate",),
+    "comparison of plans": ("helixctl diff",),
     "table of plan": ("helixctl plan",),
+    "data of a sweep": ("helixctl sweep",),
 }
 _SCHEMA: Final = re.compile(rb'"\$schema"\s*:\s*"urn:helixctl:(plan|dag):')
 # What the first line of a report of ``validate`` has, as text or for a CI system; the second of one in XML.
@@ -126,10 +129,15 @@ _HELD: Final[dict[Kind, Callable[[bytes], bool]]] = {
     "trace": _trace,
     "report of a run": _report("report of a run"),
     "prediction": _report("prediction"),
+    "comparison of plans": _report("comparison of plans"),
     "table of plan": _report("table of plan"),
     "report of validate": _findings,
     "tensor file": _tensors,
     "launch file": _with(b"# written by helixctl export --to "),
     "trace of Chakra": _chakra,
     "file of process groups": _groups,
+    "data of a sweep": _report("data of a sweep"),
+    "table of a sweep": lambda data: data.startswith(b"batch,input_len,devices,"),
+    "page of a sweep": _with(b"<!DOCTYPE html>", b'<body class="sweep">'),
+    "plot of a sweep": _with(b"\x89PNG", b"tEXtSoftware\0" + SIGNATURE),
 }

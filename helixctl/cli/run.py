@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -20,12 +19,13 @@ from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_comparison, print_report, print_verdicts
+from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
+from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.dag.retype import as_run, retyped
 from helixctl.errors import HelixError, fail
-from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve.deep import Size, counted
@@ -38,7 +38,16 @@ if TYPE_CHECKING:
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
-@click.command(name="run", short_help="Run a plan or a dag on CPU ranks or GPUs.")
+_GROUPS: Final = {
+    "Steps": ("--warmup", "--iters", "--compare", "--check", "--timeout", "--dry-run"),
+    "Ranks": ("--device", "--dtype", "--cuda-graph", "--log-dir"),
+    "Weights and input": ("--weights", "--weights-prefix", "--as-planned", "--input", "--output", "--seed"),
+    "Generation": ("--prompt", "--chat", "--generate", "--temperature", "--top-k", "--top-p", "--ignore-eos"),
+    "Reports": ("--json", "--trace", "--force"),
+}
+
+
+@click.command(name="run", cls=grouped(_GROUPS), short_help="Run a plan or a dag on CPU ranks or GPUs.")
 @click.argument("documents", metavar="PLAN|DAG...", nargs=-1, required=True)
 @click.option("--compare", is_flag=True, help="Run several side by side, and compare each with the first.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what the plan's cluster is made of.")
@@ -81,7 +90,9 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 @click.option("--generate", "new", type=click.IntRange(min=1), metavar="N", help="Tokens after each prompt, at most.")
 @sampling_options
 @click.option("--ignore-eos", is_flag=True, help="Go on behind a token that ends a sequence.")
-@click.option("--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output.")
+@click.option(
+    "--json", "--report", "report_path", metavar="FILE", help="Write the measurements as JSON; - is standard output."
+)
 @click.option("--trace", "trace_path", metavar="FILE", help="Write a step's measured timeline in Chrome trace format.")
 @force_option
 @click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep the ranks' logs here.")
@@ -136,7 +147,7 @@ def command(
     _check_usage(documents, output, compare=compare)
     outputs = [
         Output("--output", output, "tensor file"),
-        Output("--report", report_path, "report of a run"),
+        Output("--json", report_path, "report of a run"),
         Output("--trace", trace_path, "trace"),
     ]
     check_outputs(outputs, (*documents, weights, inputs), force=force)
@@ -197,8 +208,7 @@ def command(
         print_comparison(out, report, dags, device)
     else:
         print_report(out, report, dags[0], device)
-    if report_path:
-        write_output(report_path, json.dumps(report, indent=2) + "\n")
+    write_report(report_path, report, output)
     if trace_path:
         write_trace(trace_path, dags, names, [result.spans for result in results])
     print_verdicts(out, reports, names if compare else None)
@@ -293,7 +303,7 @@ def _say_what_is_held(loaded: Sequence[Plan | Dag], dtype: Any) -> None:
     runs = [as_run(plan, dtype) for plan in plans if as_run(plan) is not plan]
     for held in dict.fromkeys(run.model.dtype for run in runs):
         counted_as = "quantised weights and caches are counted by the plan as they are stored"
-        messages().print(f"note: {counted_as}; this run has them in {held}", markup=False)
+        messages().print(f"note: {counted_as}; this run has them in {held}")
 
 
 def _check_graph(device: str, *, wanted: bool | None) -> None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +13,13 @@ import click
 
 from helixctl.api import Prediction, simulate_step
 from helixctl.cli.against import print_comparison
+from helixctl.cli.answer import first_line
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned, named, whole_dag
 from helixctl.cli.generations import token_times_text
+from helixctl.cli.layouts import LAYOUT
 from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.tables import Cell, Column, Table
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
@@ -26,6 +28,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
+from helixctl.plan.terms import short
 from helixctl.simulate import Forecast
 from helixctl.simulate.against import MeasuredRun, compare, read_measured
 from helixctl.simulate.json_report import path_report, plan_report, simulation_report
@@ -33,7 +36,7 @@ from helixctl.solve.candidate import of_steps
 from helixctl.solve.token_times import TokenTimes, token_times
 from helixctl.spec import StepName
 from helixctl.spec.rates import doubts
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,10 +46,24 @@ _PART: Final = (
     "forecast from one rank of every kind, and from models of fewer layers, as helixctl plan does it; "
     "--trace simulates every task"
 )
+_OVERHEAD: Final = "sync + comm overhead per token (the paper's TPOT)"
+# What a narrow table of many plans leaves out, the first first.
+_DROPPED: Final = (
+    "of it between hosts",
+    "communication, hidden by computation",
+    _OVERHEAD,
+    "received per rank",
+    "computing",
+    "latency of a sequence, mean",
+    "KV cache per rank, largest",
+    "communication, exposed",
+    "tokens/s",
+    "memory per rank, largest",
+)
 _SHORT: Final = {  # where a name heads a column
     "step time": "step",
     "latency of a sequence, mean": "latency",
-    "sync + comm overhead per token (the paper's TPOT)": "overhead/token",
+    _OVERHEAD: "overhead/token",
     "communication, exposed": "exposed",
     "communication, hidden by computation": "hidden",
     "received per rank": "received",
@@ -129,6 +146,8 @@ def command(
         _print(out, predictions, verbose=verbose, paths=critical_path)
         if comparison:
             print_comparison(out, comparison)
+        if json_path:
+            wrote(json_path, counted(len(predictions), "prediction"))
         if trace_path:
             wrote(trace_path, "a timeline for https://ui.perfetto.dev or chrome://tracing")
 
@@ -190,6 +209,8 @@ def _token_times_report(prediction: _Prediction) -> dict[str, float] | None:
 
 
 def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths: bool) -> None:
+    for line in _first_lines(predictions):
+        out.print(line, style="bold")
     subjects: dict[str, list[str]] = {}
     for prediction in predictions:
         subjects.setdefault(prediction.what, []).append(prediction.title)
@@ -216,21 +237,47 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     _print_sources(out, predictions, verbose=verbose)
 
 
+def _files(predictions: Sequence[_Prediction]) -> list[list[_Prediction]]:
+    """The predictions of each file: of a plan with a cache its prefill and its decode step."""
+    files: list[list[_Prediction]] = []
+    for prediction in predictions:
+        if files and prediction.dag.step == "decode" and [p.dag.step for p in files[-1]] == ["prefill"]:
+            files[-1].append(prediction)
+        else:
+            files.append([prediction])
+    return files
+
+
+def _first_lines(predictions: Sequence[_Prediction]) -> Iterator[str]:
+    """Of every file what its plan comes to, in a line; of many files the rows of the table say it."""
+    files = _files(predictions)
+    for steps in files if len(files) <= _MOST_COLUMNS else ():
+        name = f"{PurePath(steps[0].path).name}: " if len(files) > 1 else ""
+        yield name + first_line(steps[0].plan, _together(steps) or steps[0].forecast)
+
+
+def _together(steps: Sequence[_Prediction]) -> Forecast | None:
+    """The forecast of a generation, of those of its steps; None of one step."""
+    plan = steps[0].plan
+    return of_steps(plan.workload, plan.layout, [p.forecast for p in steps]) if len(steps) > 1 else None
+
+
 def _generations(predictions: Sequence[_Prediction]) -> Iterator[str]:
     """What the steps of each plan with a cache come to, a sentence each."""
-    for prefill, decode in pairwise(predictions):
-        if (prefill.dag.step, decode.dag.step, prefill.path) == ("prefill", "decode", decode.path):
-            found = of_steps(decode.plan.workload, decode.plan.layout, (prefill.forecast, decode.forecast)).generation
-            if found is not None:
-                yield (
-                    f"{PurePath(decode.path).name}: first token after {human_seconds(found.ttft_s)} "
-                    f"({_prefills(found.chunks)}), then {human_seconds(found.time_per_output_token_s)} a token, "
-                    f"{found.tokens_per_s_per_user:,.1f} tokens/s per user, "
-                    f"{found.output_tokens_per_s:,.0f} tokens/s in all: a static batch, without a queue"
-                )
-            if found is not None and decode.token_times is not None:
-                text = token_times_text(found.time_per_output_token_s, decode.token_times)
-                yield f"{PurePath(decode.path).name}: time per output token: {text}"
+    for steps in _files(predictions):
+        together, decode = _together(steps), steps[-1]
+        if together is None or (found := together.generation) is None:
+            continue
+        name = PurePath(decode.path).name
+        yield (
+            f"{name}: first token after {human_seconds(found.ttft_s)} "
+            f"({_prefills(found.chunks)}), then {human_seconds(found.time_per_output_token_s)} a token, "
+            f"{found.tokens_per_s_per_user:,.1f} tokens/s per user, "
+            f"{found.output_tokens_per_s:,.0f} tokens/s in all: a static batch, without a queue"
+        )
+        if decode.token_times is not None:
+            text = token_times_text(found.time_per_output_token_s, decode.token_times)
+            yield f"{name}: time per output token: {text}"
 
 
 def _prefills(count: int) -> str:
@@ -241,7 +288,7 @@ def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: boo
     for doubt in dict.fromkeys(doubt for p in predictions for doubt in doubts(p.plan.cluster)):
         out.print(f"note: {doubt}")
     if not verbose:
-        for basis in dict.fromkeys(foundation(p.plan) for p in predictions):
+        for basis in dict.fromkeys(foundation(p.plan.model, p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")
         return
     out.print("predicted, not measured, from:")
@@ -249,43 +296,60 @@ def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: boo
         out.print(f"  {line}")
 
 
-def _side_by_side(predictions: list[_Prediction]) -> object:
+def _side_by_side(predictions: list[_Prediction]) -> Table:
     """A column for each of a few plans, a row for each of many."""
     cached = any(p.forecast.cache_nbytes for p in predictions)
     found = [_column(p, cached=cached) for p in predictions]
-    few = len(predictions) <= _MOST_COLUMNS
-    names = [name if few else _SHORT.get(name, name) for name, _ in found[0]]
-    lines = [[p.title, *(value for _, value in column)] for p, column in zip(predictions, found, strict=True)]
-    head = ["predicted", *names]
-    if few:
-        head, *lines = ([str(cell) for cell in row] for row in zip(head, *lines, strict=True))
-    rows = table(head[0], *(f">{name}" for name in head[1:]))
-    for line in lines:
-        rows.add_row(*line)
+    names = list(found[0])
+    if len(predictions) <= _MOST_COLUMNS:
+        head = [Column(p.title, right=True, fold=2, least=9) for p in predictions]
+        rows = table(Column("predicted", short=1, fold=3), *head)
+        for name in names:
+            rows.add_row((name, _SHORT.get(name, name)), *(column[name] for column in found))
+        return rows
+    rows = table(Column("predicted", fold=6, least=12), *map(_head, names))
+    for prediction, column in zip(predictions, found, strict=True):
+        rows.add_row(prediction.title, *column.values())
     return rows
 
 
-def _column(prediction: _Prediction, *, cached: bool) -> Sequence[tuple[str, str]]:
-    """What is said of one plan: (name, value)."""
+def _head(name: str) -> Column:
+    """The head of a column, where every plan has a row."""
+    if name == "layout":
+        return LAYOUT
+    return Column(_SHORT.get(name, name), right=True, drop=_DROPPED.index(name) + 2 if name in _DROPPED else None)
+
+
+def _column(prediction: _Prediction, *, cached: bool) -> dict[str, Cell]:
+    """What is said of one plan: a value by name."""
     found, plan = prediction.forecast, prediction.plan
-    return (
-        ("layout", str(plan.layout)),
-        ("step time", human_seconds(found.step_s)),
-        ("tokens/s", f"{found.tokens_per_s:,.0f}"),
-        ("latency of a sequence, mean", human_seconds(found.latency_s)),
-        ("sync + comm overhead per token (the paper's TPOT)", f"{found.sync_overhead_per_token_ms:.3g} ms"),
-        ("communication, exposed", _seconds(found.exposed_s)),
-        ("communication, hidden by computation", _seconds(found.hidden_s)),
-        ("computing", f"{found.busy_share:.1%}"),
-        ("received per rank", human_bytes(found.received_nbytes)),
-        ("of it between hosts", human_bytes(found.between_hosts_nbytes)),
-        ("memory per rank, largest", human_bytes(found.memory_nbytes)),
-        *([("KV cache per rank, largest", human_bytes(found.cache_nbytes))] if cached else []),
+    return {
+        "layout": (str(plan.layout), short(plan.layout)),
+        "step time": human_seconds(found.step_s),
+        "tokens/s": f"{found.tokens_per_s:,.0f}",
+        "latency of a sequence, mean": human_seconds(found.latency_s),
+        _OVERHEAD: f"{found.sync_overhead_per_token_ms:.3g} ms",
+        "communication, exposed": _seconds(found.exposed_s),
+        "communication, hidden by computation": _seconds(found.hidden_s),
+        "computing": f"{found.busy_share:.1%}",
+        "received per rank": human_bytes(found.received_nbytes),
+        "of it between hosts": human_bytes(found.between_hosts_nbytes),
+        "memory per rank, largest": human_bytes(found.memory_nbytes),
+        **({"KV cache per rank, largest": human_bytes(found.cache_nbytes)} if cached else {}),
+    }
+
+
+def _kinds(found: Forecast) -> Table:
+    rows = table(
+        "level",
+        "kind",
+        ">tasks",
+        ">busy",
+        Column("transfer", right=True, drop=2),
+        ">exposed",
+        Column("received", right=True, drop=3),
+        Column("between hosts", right=True, drop=1),
     )
-
-
-def _kinds(found: Forecast) -> object:
-    rows = table("level", "kind", ">tasks", ">busy", ">transfer", ">exposed", ">received", ">between hosts")
     for kind in found.kinds:
         moved = ("-",) * 4
         if kind.lane == "communication":
@@ -299,7 +363,7 @@ def _kinds(found: Forecast) -> object:
     return rows
 
 
-def _path(prediction: _Prediction) -> object:
+def _path(prediction: _Prediction) -> Table:
     """The critical path by kind, with its sum."""
     kinds = prediction.kinds_on_path
     rows = table("level", "kind", ">tasks", ">time", ">share")

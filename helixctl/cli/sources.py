@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helixctl.cli.console import messages
-from helixctl.units import human_bytes
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,11 +20,11 @@ def print_sources(out: Console, report: dict[str, Any]) -> None:
     source = report["input"] or {}
     if weights := report["weights"]:
         for line in _weights(weights, source.get("path")):
-            out.print(line, markup=False)
+            out.print(line)
     for note in source.get("notes", ()):
-        out.print(f"input: {note}", markup=False)
+        out.print(f"input: {note}")
     for name, value in report["environment"]["less_precise"].items():
-        messages().print(f"warning: {name}={value} in the environment: float32 is computed with less", markup=False)
+        messages().print(f"warning: {name}={value} in the environment: float32 is computed with less")
 
 
 def _weights(weights: dict[str, Any], source: str | None) -> list[str]:
@@ -45,11 +45,6 @@ def _weights(weights: dict[str, Any], source: str | None) -> list[str]:
     if others:
         lines.append(f"weights: files not read: {_few(others)}")
     return lines
-
-
-def counted(number: int, what: str) -> str:
-    """``1 tensor``, ``2 tensors``."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _few(names: Sequence[str]) -> str:

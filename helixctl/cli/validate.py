@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from helixctl import collector
-from helixctl.cli.console import say
+from helixctl.cli.console import say, wrote
 from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
 from helixctl.cli.notes import warn_of_slips
@@ -27,6 +27,7 @@ from helixctl.spec import ClusterSpec
 from helixctl.spec.load import document_path
 from helixctl.spec.rates import doubts
 from helixctl.spec.slips import slips
+from helixctl.units import counted
 
 _FORMATS: Final = click.Choice(list(FORMATS))
 
@@ -39,17 +40,19 @@ _FORMATS: Final = click.Choice(list(FORMATS))
 @click.option(
     "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default but for text."
 )
+@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON; - is standard output.")
 @click.option(
     "--exclude", multiple=True, metavar="GLOB", help="Leave out what folders hold under this name or path. Repeatable."
 )
 @force_option
-@click.option("-v", "--verbose", is_flag=True, help="Also print the files of folders that are no documents.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print what is valid, and the files that are no documents.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 def command(
     paths: tuple[str, ...],
     *,
     output_format: Format | None,
     output: str | None,
+    json_path: str | None,
     exclude: tuple[str, ...],
     force: bool,
     verbose: bool,
@@ -60,15 +63,18 @@ def command(
     Of a FOLDER every document below it is checked (*.json, *.yaml, *.yml); other files in it are skipped and counted,
     also the config.json of a model that is not modelled.
 
-    What is found is printed, one line for each document and each finding. -f and -o give it as a report besides, for CI
-    (docs/ci.md); where the report takes standard output, the lines go to standard error. In GitHub Actions findings are
-    also shown at the lines of the pull request and in the summary of the job.
+    What is wrong is printed, a line for each finding, and how many documents are valid; with -v, or of one FILE, also
+    a line for each of these. -f and -o give all of it as a report besides, for CI (docs/ci.md); where the report takes
+    standard output, the lines go to standard error. In GitHub Actions findings are also shown at the lines of the pull
+    request and in the summary of the job.
 
     Exit status: 0 all are valid, 1 a document is refused by a proof, 2 one cannot be read or is malformed.
     """
+    output_format, output = _as_json(json_path, output_format, output)
     chosen: Format = output_format or _format_of(output)
     target = output or ("-" if chosen != "text" else None)
     check_outputs([Output("-o", target, "report of validate")], _named(paths), force=force)
+    alone = len(paths) == 1 and len(_named(paths)) == 1  # what is asked of one file is answered
     said = target == "-" and chosen == "text"  # the report itself is what is printed
     outcomes: list[Outcome] = []
     skipped: dict[str, str] = {}
@@ -76,7 +82,7 @@ def command(
         outcomes.append(outcome)
         if not quiet:
             warn_of_slips(outcome.warnings, outcome.file)
-        if not said and not (quiet and outcome.valid):
+        if not said and not (outcome.valid and (quiet or not (verbose or alone))):
             say(outcome_lines(outcome), target)
     report = ValidationReport(tuple(outcomes), tuple(skipped))
     if verbose:
@@ -87,6 +93,8 @@ def command(
     if target:
         check_outputs([Output("-o", target, "report of validate")], [o.file for o in outcomes], force=force)
         write_output(target, FORMATS[chosen](report, root))
+        if not quiet:
+            wrote(target, f"the report as {chosen}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _tell_github(report, root, annotate=not (chosen == "github" and target == "-"))
     return report.status
@@ -95,6 +103,17 @@ def command(
 def _named(paths: tuple[str, ...]) -> list[str]:
     """The files among the arguments; in a folder a report may lie from the last time."""
     return [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112  Path refuses what cannot be a path
+
+
+def _as_json(
+    json_path: str | None, output_format: Format | None, output: str | None
+) -> tuple[Format | None, str | None]:
+    """The format and the file, as --json or as -f and -o give them."""
+    if json_path is None:
+        return output_format, output
+    if output_format is not None or output is not None:
+        raise click.UsageError("--json FILE is -f json -o FILE: leave -f and -o out")
+    return "json", json_path
 
 
 def _format_of(output: str | None) -> Format:
@@ -149,10 +168,11 @@ def _checked(file: str, *, in_folder: bool, digests: bool) -> Outcome | str:
 def _valid(source: Source, document: Document, *, digests: bool) -> Outcome:
     """The outcome of a document that holds by itself; of a plan also what it is lowered to is proved."""
     if isinstance(document, Dag):
-        what = f"dag, layout {document.plan.layout}, {len(document.tasks)} tasks proved"
+        what = f"dag, layout {document.plan.layout}, {counted(len(document.tasks), 'task')} proved"
     elif isinstance(document, Plan):
         proof = prove_lowered(document, source.file)
-        what = f"plan, layout {document.layout}, {sum(len(dag.tasks) for dag in proof.dags)} tasks proved"
+        tasks = counted(sum(len(dag.tasks) for dag in proof.dags), "task")
+        what = f"plan, layout {document.layout}, {tasks} proved"
         if proof.part:
             what += f" on {proof.part}, the others are copies of these"
     else:

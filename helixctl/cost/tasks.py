@@ -9,7 +9,6 @@ from helixctl.cost.copies import copy_costs
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
 from helixctl.dag.storage import Storage
-from helixctl.plan import Plan
 from helixctl.program import Programs
 from helixctl.spec import Arithmetic, ClusterSpec, Dtype, ModelSpec
 from helixctl.spec.rates import rates_of
@@ -67,11 +66,11 @@ def sources(dag: Dag) -> tuple[str, ...]:
     return tuple(str(origin) for origin in used)
 
 
-def foundation(plan: Plan) -> str:
-    """What the predictions for a plan rest on, in a few words."""
-    calibration = rates_of(plan.cluster)
+def foundation(model: ModelSpec, cluster: ClusterSpec) -> str:
+    """What the predictions of a model on a cluster rest on, in a few words."""
+    calibration = rates_of(cluster)
     calibrated = f"measured rates ({calibration.source}), " if calibration else ""
-    quantised = "; ".join(products_of_quantised(plan.model, plan.cluster))
+    quantised = "; ".join(products_of_quantised(model, cluster))
     return f"{calibrated}datasheet rates and default constants{quantised and f'; {quantised}'}"
 
 

@@ -249,6 +249,11 @@ class _Equations:
         return ("head", self.block.attention.value_dim_name)
 
     @property
+    def attended(self) -> str:
+        """The name of what attention makes."""
+        return "attention_ungated" if self.block.attention.output_gate else "attention"
+
+    @property
     def held(self) -> tuple[str, ...]:
         """With a cache, how many tokens of every sequence it holds."""
         return (LENGTH,) if self.cached else ()
@@ -378,6 +383,8 @@ class _Equations:
         norms = [
             self.norm_weight(p + f"{n}_norm", *(("head_dim",) if shared else self.qkv[n])) for n in "qk" if weighted
         ]
+        if spec.output_gate:
+            weights = (*weights, self.weight(p + "w_output_gate", ("hidden", *self.heads), ("hidden",)))
         w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
         b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
         sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
@@ -407,7 +414,8 @@ class _Equations:
         """What attention makes of what it reads, with keys and values that are products of it."""
         spec = self.block.attention
         made = [self.activation(p + n, *dims) for n, dims in self.qkv.items()]
-        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), *made)
+        gate = [self.activation(p + "output_gate", *self.heads)] if spec.output_gate else []
+        self.define(i, "distribute.qkv", Linear(("hidden",)), (normed, *weights), *made, *gate)
         if biases:
             unbiased, made = made, [self.activation(f"{p}{n}_biased", *dims) for n, dims in self.qkv.items()]
             self.define(i, "distribute.bias", Bias(), (*unbiased, *biases), *made)
@@ -428,10 +436,18 @@ class _Equations:
             unscaled, v = v, self.activation(p + "v_scaled", *self.value)
             self.define(i, "attend.value_scale", Scale(spec.value_scale), (unscaled,), v)
         if self.cached:
-            return self.cached_attention(i, p, (q, k, v), sinks)
-        attention = self.activation(p + "attention", *self.heads)
-        self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
-        return attention
+            attention = self.cached_attention(i, p, (q, k, v), sinks)
+        else:
+            attention = self.activation(p + self.attended, *self.heads)
+            self.define(i, "attend", Attention(*self.scores), (q, k, v, *sinks), attention)
+        return self.gated(i, p, attention, gate[0]) if gate else attention
+
+    def gated(self, i: int, p: str, attention: str, gate: str) -> str:
+        """What attention makes, times the sigmoid of its gate."""
+        sigmoid, out = (self.activation(p + n, *self.heads) for n in ("output_gate_sigmoid", "attention"))
+        self.define(i, "attend.sigmoid", Activation("sigmoid"), (gate,), sigmoid)
+        self.define(i, "attend.gate", Multiply(), (attention, sigmoid), out)
+        return out
 
     def scaled_queries(self, i: int, p: str, q: str) -> str:
         """Queries times the numbers of their positions, where any of them is not 1."""
@@ -469,14 +485,14 @@ class _Equations:
         """Attention of queries over keys and values of all positions, or of each lane alone."""
         spec = self.block.attention
         if not self.step.attends_to_lanes:
-            attention = self.activation(p + "attention", *self.heads)
+            attention = self.activation(p + self.attended, *self.heads)
             self.define(i, "attend", CachedAttention(*scores), (*inputs, *sinks), attention)
             return attention
         part, lse = (
             self.of_lanes(p + f"attention_{n}", last) for n, last in (("part", self.heads[1]), ("lse", "softmax"))
         )
         self.define(i, "attend", PartialAttention(*scores), inputs, part, lse)
-        attention = self.activation(p + "attention", *self.heads)
+        attention = self.activation(p + self.attended, *self.heads)
         self.define(i, "attend.merge", Merge(spec.value_dim // spec.softmax_slices), (part, lse, *sinks), attention)
         return attention
 

@@ -22,7 +22,7 @@ Flag = Annotated[bool, _unless(default=False)]
 Factor = Annotated[float, _unless(1.0)]
 LaterCount = Annotated[int | None, Field(ge=1), _unless(None)]
 LaterNumber = Annotated[float | None, Field(gt=0), _unless(None)]
-Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
+Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared", "sigmoid"]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -368,7 +368,7 @@ class Merge:
 
 @_op
 class Activation:
-    """An elementwise function: gelu (with erf), gelu_tanh (its approximation), relu, relu_squared or silu."""
+    """An elementwise function: gelu (with erf), gelu_tanh (its approximation), relu, relu_squared, silu or sigmoid."""
 
     kind: Literal["activation"] = field(default="activation", kw_only=True)
     function: Function

@@ -14,6 +14,7 @@ from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.text_width import text_width
+from helixctl.plan.layout import share
 from helixctl.plan.sharding import Shares
 
 # In pixels, like all lengths here.
@@ -144,48 +145,57 @@ def device_word(dag: Dag) -> str:
     return "GPU" if dag.plan.cluster.device.kind == "cuda" else "rank"
 
 
-def head_columns(dag: Dag, box_width: int) -> tuple[tuple[Column, ...], Heading]:
+def head_columns(dag: Dag, box_width: int, ranks: Sequence[int]) -> tuple[tuple[Column, ...], Heading]:
     """The columns by rank, and the heading above them.
 
     Args:
         dag: the dag.
         box_width: the least width of a column; the words above it may need more.
+        ranks: those that have a column, ascending.
     """
-    hosts = _hosts(dag)
-    axes = [axis for axis in (hosts, *_layout_axes(dag)) if len(set(axis.labels)) > 1]
+    hosts = _hosts(dag, ranks)
+    axes = [axis for axis in (hosts, *_layout_axes(dag, ranks)) if len(set(axis.labels)) > 1]
     below = [axis for axis in axes if axis.run == 1]
     above = sorted((axis for axis in axes if axis.run > 1), key=lambda axis: -axis.run)
-    words = _words(dag, below)
+    words = _words(dag, below, ranks)
     widest = max(text_width(word, WORD_SIZE) for column in words for word in column)
     width = max(_COLUMN_WIDTH, box_width, widest - COLUMN_GAP + 4)
     lefts = _lefts(hosts.labels, above[-1].labels if above else [""] * len(words), width)
-    columns = tuple(Column(rank, x, width, words[rank]) for rank, x in enumerate(lefts))
+    columns = tuple(Column(*its) for its in zip(ranks, lefts, [width] * len(lefts), words, strict=True))
     rows = _stacked([_stretches(columns, axis) for axis in above])
     sections = rows[-1].spans if rows else (Stretch("", 0, columns[-1].right),)
     return columns, Heading(_stretches(columns, hosts), rows, sections, len(words[0]))
 
 
-def _hosts(dag: Dag) -> _Axis:
-    ranks = range(dag.plan.layout.devices)
+def _hosts(dag: Dag, ranks: Sequence[int]) -> _Axis:
     return _Axis(tuple(f"host {dag.plan.cluster.host_of(rank)}" for rank in ranks), ("",) * len(ranks))
 
 
-def _layout_axes(dag: Dag) -> Iterator[_Axis]:
+def _layout_axes(dag: Dag, ranks: Sequence[int]) -> Iterator[_Axis]:
     """The axes of the layout, outermost first."""
     layout = dag.plan.layout
-    shares, ranks = Shares(layout, dag.plan.model, dag.work), range(layout.devices)
+    shares = Shares(layout, dag.plan.model, dag.work)
     heads = [shares.cut(shares.of("attention").made, rank)["head"] for rank in ranks]
     for axis in reversed(layout.placement.split("-")):
         at = [rank // layout.strides[axis] % getattr(layout, axis) for rank in ranks]
-        notes = ["heads {}:{}".format(*heads[rank]) if axis == "groups" else "" for rank in ranks]
+        notes = ["heads {}:{}".format(*its) if axis == "groups" else "" for its in heads]
         yield _Axis(tuple(f"{_AXES[axis]} {index}" for index in at), tuple(notes))
 
 
-def _words(dag: Dag, below: Sequence[_Axis]) -> list[tuple[str, ...]]:
-    """The words above each column: the name of the GPU, and its index on each axis without brackets."""
+def _words(dag: Dag, below: Sequence[_Axis], ranks: Sequence[int]) -> list[tuple[str, ...]]:
+    """The words above each column: the name of the GPU, its index on each axis without brackets, and its experts."""
     texts = [text for axis in below for text in (axis.labels, axis.notes) if text[0]]
-    names = [f"{device_word(dag)} {rank}" for rank in range(dag.plan.layout.devices)]
-    return list(zip(names, *texts, strict=True))
+    names = [f"{device_word(dag)} {rank}" for rank in ranks]
+    return list(zip(names, *texts, *_experts(dag, ranks), strict=True))
+
+
+def _experts(dag: Dag, ranks: Sequence[int]) -> Iterator[list[str]]:
+    """The experts of each rank, where they are spread over the ranks."""
+    model, layout = dag.plan.model, dag.plan.layout
+    its = [kind for name in model.kinds if (kind := model.alike(name).feed_forward.experts)]
+    if its and layout.experts > 1:
+        held = [share(its[0].count, layout.experts, layout.index("experts", rank)) for rank in ranks]
+        yield ["experts {}:{}".format(*ends) for ends in held]
 
 
 def _lefts(hosts: Sequence[str], sections: Sequence[str], width: int) -> list[int]:

@@ -174,7 +174,7 @@ def _captions(paper: _Paper) -> Iterator[str]:
 
 
 def _task(paper: _Paper, box: Box) -> str:
-    first, last = paper.lanes.columns[box.ranks[0]], paper.lanes.columns[box.ranks[-1]]
+    first, last = paper.lanes.column[box.ranks[0]], paper.lanes.column[box.ranks[-1]]
     pale, strong = COLOURS[box.task.level]
     fill, ink = (strong, "white") if box.task.is_collective else (pale, "black")
     width, height = (last.right - first.x) / _INCH, box.height / _INCH
@@ -192,7 +192,7 @@ def _cells(lanes: Lanes, box: Box) -> str:
     """A cell on each rank's column, joined by a thin line."""
     _, strong = COLOURS[box.task.level]
     size = f'FIXEDSIZE="TRUE" BGCOLOR="{strong}"'
-    columns = [lanes.columns[rank] for rank in box.ranks]
+    columns = [lanes.column[rank] for rank in box.ranks]
     words = [f'<FONT COLOR="white">{escape(_numbered(box, label))}</FONT>' for label in box.labels]
     cells = [f'<TD {size} WIDTH="{columns[0].width}" HEIGHT="{box.height}">{word}</TD>' for word in words]
     joined = cells[:1]

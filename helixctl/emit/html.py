@@ -1,4 +1,4 @@
-"""A page that needs no network: the drawing, and a script that shows a task's ancestors, descendants and details."""
+"""A page that needs no network: the tasks, the timeline and small plots, and the script that goes between them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import hashlib
 from collections.abc import Callable, Hashable
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Any, Final
 
 from helixctl.dag import AllGather, AllToAll, Dag, Task, Tensor, Value
 from helixctl.dag.storage import held_nbytes
+from helixctl.emit.folds import beside, layer_folds, sentences
 from helixctl.emit.heading import facts, title
+from helixctl.emit.labels import PADDING
 from helixctl.emit.lanes import Lanes, arrange
+from helixctl.emit.plots import plots
 from helixctl.emit.svg import (
     GUTTER,
     LANES,
@@ -27,34 +30,70 @@ from helixctl.emit.svg import (
     gutter,
     head,
 )
+from helixctl.emit.time_data import time_data
+from helixctl.emit.views import Views
 from helixctl.plan import canonical_json
 from helixctl.units import human_bytes, human_flops
 
+_OPENED: Final = ' role="button" tabindex="0" aria-expanded="true"'
+# The files of the page's script, in the order in which they are run; they share one scope.
+_SCRIPTS: Final = ("data", "details", "drawing", "folds", "timeline", "selection", "search", "views")
 
-def html(dag: Dag, layer: int | None = None) -> str:
+
+def html(dag: Dag, layer: int | None = None, views: Views | None = None) -> str:
     """The page of a dag.
 
     Args:
-        dag: the dag.
+        dag: the dag, or the part of it that is drawn.
         layer: draw this layer only; None draws all.
+        views: what else the page shows.
     """
-    lanes = arrange(dag, layer)
-    style, script = _resource("page.css"), _resource("page.js")
+    views = views or Views()
+    folds = layer_folds(dag.plan) if layer is None else ()
+    lanes = arrange(dag, layer, folds, beside=beside(views.folds))
+    style, script = _resource("page.css"), _script()
     return Template(_resource("page.html")).substitute(
         policy=_policy(style, script),
         title=escape(title(dag)),
         style=style,
-        facts="".join(_fact(key, text) for key, text in facts(dag)),
+        facts="".join(_fact(key, text) for key, text in (*facts(dag), *_drawn(dag, views))),
+        tabs=_tabs(views),
+        notes=escape(" ".join(one.note for one in views.timelines)),
+        plots=plots(views.figures) if views.figures else "",
         layers=_layer_options(lanes),
         legend=_legend(lanes),
         drawing=_drawing(lanes),
-        data=_script_json(_data(dag, lanes)),
+        data=_script_json(_data(dag, lanes, views)),
         script=script,
     )
 
 
 def _resource(name: str) -> str:
-    return files("helixctl.emit").joinpath(name).read_text(encoding="utf-8")
+    return files("helixctl.emit").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """All files of the script as one, in a scope of its own."""
+    return "\n".join(['"use strict";\n(() => {', *(_resource(f"{name}.js") for name in _SCRIPTS), "})();"])
+
+
+def _drawn(dag: Dag, views: Views) -> tuple[tuple[str, str], ...]:
+    """The fact that not all is drawn."""
+    parts = sentences(dag.plan, views.folds) if views.folds else []
+    return (("drawn", f"{', '.join(parts)}: the others are like these"),) if parts else ()
+
+
+def _tabs(views: Views) -> str:
+    """The buttons that choose a view, if there are several."""
+    names = [("tasks", "Tasks")]
+    names += [("timeline", "Timeline"), ("both", "Both")] if views.timelines else []
+    names += [("figures", "Figures")] if views.figures else []
+    if len(names) == 1:
+        return ""
+    buttons = (
+        f'<button type="button" data-view="{name}" aria-pressed="false">{words}</button>' for name, words in names
+    )
+    return f'<span class="tabs" role="group" aria-label="View">{"".join(buttons)}</span>'
 
 
 def _policy(style: str, script: str) -> str:
@@ -72,13 +111,16 @@ def _fact(key: str, text: str) -> str:
 def _legend(lanes: Lanes) -> str:
     items = [(level, level) for level in drawn_levels(lanes)] + list(LANES.items())
     entries = [f'<li><span class="swatch {kind}"></span>{words}</li>' for kind, words in items]
-    return "".join([*entries, f"<li>{NUMBERS}</li>"] if lanes.number_width else entries)
+    return "".join([*entries, f'<li class="drawing">{NUMBERS}</li>'] if lanes.number_width else entries)
 
 
 def _layer_options(lanes: Lanes) -> str:
     """The options of the layers; the value of an option is the distance of its layer from the first, in pixels."""
     first = lanes.layers[0].start
-    return "".join(f'<option value="{layer.start - first}">{escape(layer.label)}</option>' for layer in lanes.layers)
+    return "".join(
+        f'<option value="{layer.start - first}" data-top="{layer.start}">{escape(layer.label)}</option>'
+        for layer in lanes.layers
+    )
 
 
 def _drawing(lanes: Lanes) -> str:
@@ -88,13 +130,23 @@ def _drawing(lanes: Lanes) -> str:
         [
             _part("head", -OVERHANG, width, lanes.heading.height, head(lanes)),
             _part("gutter", -MARGIN, MARGIN + GUTTER - OVERHANG, lanes.height, gutter(lanes)),
-            _part("body", -OVERHANG, width, lanes.height, body(lanes)),
+            _part("body", -OVERHANG, width, lanes.height, body(lanes) + _bars(lanes)),
         ]
     )
 
 
 def _part(name: str, left: int, width: int, height: int, ink: str) -> str:
     return f'<svg class="{name}" width="{width}" height="{height}" viewBox="{left} 0 {width} {height}">\n{ink}\n</svg>'
+
+
+def _bars(lanes: Lanes) -> str:
+    """The bars that stand for layers; those whose layers are there can be opened."""
+    return "".join(
+        f'<g class="fold{" closed" if bar.hidden else ""}"{_OPENED if bar.hidden else ""}>'
+        f'<rect x="{-OVERHANG}" y="{bar.y}" width="{lanes.width + 2 * OVERHANG}" height="{bar.height}" rx="3"/>'
+        f'<text x="{PADDING + OVERHANG}" y="{bar.y + bar.height // 2 + 4}">{escape(bar.fold.label)}</text></g>'
+        for bar in lanes.bars
+    )
 
 
 class _Table:
@@ -112,8 +164,8 @@ class _Table:
         return self._index[key]
 
 
-def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
-    """The data for page.js, in the order of the drawing."""
+def _data(dag: Dag, lanes: Lanes, views: Views) -> dict[str, Any]:
+    """The data for the script, in the order of the drawing."""
     works, tensors, kinds, values = _Table(), _Table(), _Table(), _Table()
     index = {box.task.id: i for i, box in enumerate(lanes.boxes)}
 
@@ -127,14 +179,12 @@ def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
 
     tasks = [
         [
-            task.id,
             works.index((task.op, task.flops, task.nbytes), lambda: _work(task)),  # noqa: B023  called at once
             task.layer,
             task.level,
             task.ranks,
             [value(v) for v in task.inputs],
             [value(v) for v in task.outputs],
-            [index[p.id] for p in dag.predecessors(task) if p.id in index],
             box.line,
             *([] if box.microbatch is None else [box.microbatch]),
         ]
@@ -143,7 +193,18 @@ def _data(dag: Dag, lanes: Lanes) -> dict[str, Any]:
     ]
     edges = [[edge.source, edge.target] for edge in lanes.edges]
     shared = {"works": works.rows, "tensors": tensors.rows, "kinds": kinds.rows, "values": values.rows}
-    return {"tasks": tasks, **shared, "edges": edges}
+    folds = [
+        {
+            "hidden": bar.hidden,
+            "layers": [bar.fold.hidden[0], bar.fold.hidden[-1]],
+            "like": bar.fold.like[-1],
+            "times": bar.fold.times,
+        }
+        for bar in lanes.bars
+    ]
+    times = time_data(views.timelines, index)
+    ranks = [[column.rank, column.words] for column in lanes.columns]
+    return {"tasks": tasks, **shared, "edges": edges, "folds": folds, "timelines": times, "columns": ranks}
 
 
 def _work(task: Task) -> dict[str, Any]:

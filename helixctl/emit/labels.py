@@ -45,7 +45,9 @@ class Labels:
         self._dag = dag
         self._device = device_word(dag)
         parts = range(layout.microbatches)
-        self._starts = [[layout.batch(replica, m, workload)[0] for m in parts] for replica in range(layout.data)]
+        self._starts = [
+            [layout.microbatch(replica, m, workload).joined[0] for m in parts] for replica in range(layout.data)
+        ]
         several = layout.microbatches > 1
         self.number_width = text_width(str(layout.microbatches - 1), LABEL_SIZE) + 2 * PADDING if several else 0
 

@@ -19,6 +19,8 @@ GUTTER: Final = 136  # left of the columns: layers and levels
 OVERHANG: Final = 8  # what brackets and tints add on either side of their columns
 AFTER: Final = 22  # from the last column to the captions, which say what every GPU then holds
 MARGIN: Final = 24
+_STRIP: Final = 22  # the width of the strip that stands for replicas
+_STRIP_EVERY: Final = 600  # from its words to the next
 _NOT_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # Plain class rules and no variables: the picture is to look the same in a browser, in Inkscape and on a slide.
@@ -64,9 +66,14 @@ def drawn_levels(lanes: Lanes) -> list[str]:
     return [level for level in COLOURS if level in met]
 
 
+def captions_left(lanes: Lanes) -> int:
+    """The left edge of the captions."""
+    return lanes.width + AFTER + (_STRIP + AFTER if lanes.beside else 0)
+
+
 def captions_right(lanes: Lanes) -> int:
     """The right edge of the captions."""
-    return lanes.width + AFTER + lanes.captions_width
+    return captions_left(lanes) + lanes.captions_width
 
 
 def svg(dag: Dag, layer: int | None = None) -> str:
@@ -112,7 +119,7 @@ def head(lanes: Lanes) -> str:
     for column in lanes.columns:
         for i, (y, word) in enumerate(zip(heading.word_ys, column.words, strict=True)):
             parts.append(_text(column.middle, y, word, "note word middle" if i else "word middle"))
-    parts.append(_text(lanes.width + AFTER, heading.word_ys[0], lanes.holds, "note"))
+    parts.append(_text(captions_left(lanes), heading.word_ys[0], lanes.holds, "note"))
     return "\n".join(parts)
 
 
@@ -124,7 +131,7 @@ def _bracket(row: Brackets, span: Stretch) -> str:
 
 
 def _bracketed(label: str, classes: str, path: str) -> str:
-    """A bracket and its label; page.js keeps the label in the part of the bracket that is in view."""
+    """A bracket and its label; the page keeps the label in the part of the bracket that is in view."""
     return f'<g class="bracketed"><g>{label}</g><path class="{classes}" d="{path}"/></g>'
 
 
@@ -152,13 +159,26 @@ def body(lanes: Lanes) -> str:
     parts += [
         f'<path class="rule" d="M{-OVERHANG} {(a.stop + b.start) // 2}H{right}"/>' for a, b in pairwise(lanes.layers)
     ]
-    parts += [_text(lanes.width + AFTER, caption.middle + 4, caption.label, "caption") for caption in lanes.captions]
+    parts += [_text(captions_left(lanes), caption.middle + 4, caption.label, "caption") for caption in lanes.captions]
+    if lanes.beside:
+        parts.append(_strip(lanes))
     parts.append('<g class="edges">')
     parts += [f'<path d="{"".join(_path(line) for line in edge.lines)}"/>' for edge in lanes.edges]
     parts.append('</g><g class="tasks">')
     parts += [_task(box, lanes) for box in lanes.boxes]
     parts.append("</g>")
     return "\n".join(parts)
+
+
+def _strip(lanes: Lanes) -> str:
+    """The strip that stands for what is left out to the right, with its words every now and then."""
+    left, length = lanes.width + AFTER, text_width(lanes.beside, 11)
+    shape = f'<rect x="{left}" y="0" width="{_STRIP}" height="{lanes.height}" rx="3"/>'
+    x, middles = left + _STRIP // 2 + 4, range(length // 2 + 20, max(lanes.height - length // 2, length), _STRIP_EVERY)
+    words = (
+        f'<g transform="translate({x} {y}) rotate(-90)">{_text(0, 0, lanes.beside, "middle")}</g>' for y in middles
+    )
+    return f'<g class="strip">{shape}{"".join(words)}</g>'
 
 
 def escape(text: str) -> str:
@@ -191,13 +211,13 @@ def _tint(section: Stretch, height: int, top: int = 0) -> str:
 
 
 def _task(box: Box, lanes: Lanes) -> str:
-    first, last = lanes.columns[box.ranks[0]], lanes.columns[box.ranks[-1]]
+    first, last = lanes.column[box.ranks[0]], lanes.column[box.ranks[-1]]
     if box.is_bar:
         shapes = [_cell(first.x, last.right, box, box.labels[0], lanes)]
     else:
         middle = box.y + box.height // 2
         shapes = [f'<line x1="{first.middle}" y1="{middle}" x2="{last.middle}" y2="{middle}"/>']
-        columns = [lanes.columns[rank] for rank in box.ranks]
+        columns = [lanes.column[rank] for rank in box.ranks]
         shapes += [_cell(c.x, c.right, box, label, lanes) for c, label in zip(columns, box.labels, strict=True)]
     classes = f"task {box.task.level} {box.task.lane}"
     return f'<g class="{escape(classes)}"><title>{escape(box.task.id)}</title>{"".join(shapes)}</g>'

@@ -166,6 +166,7 @@ ENGINE: Final = Engine(
         rules.no_slices("megatron/core/parallel_state.py, initialize_model_parallel"),
         rules.even_heads(_CONFIG),
         rules.even_kv_heads(_CONFIG),
+        rules.own_experts("megatron/core/parallel_state.py, initialize_model_parallel"),
         rules.even_widths("megatron/core/utils.py, divide"),
         rules.even_experts(f"{_ARGUMENTS}, validate_args"),
         Rule(

@@ -69,7 +69,7 @@ def even_widths(source: str) -> Rule:
     def unmet(layout: Layout, specs: Specs) -> str | None:
         for block in blocks_of(specs):
             experts, width = block.feed_forward.experts, block.feed_forward.intermediate_size
-            ways = layout.partitions // layout.experts if experts else layout.partitions
+            ways = layout.ways("expert_tensor") if experts else layout.partitions
             if width % ways:
                 return f"the feed-forward width divided evenly: {width} on {ways}"
             shared = experts.shared.intermediate_size if experts and experts.shared else 0
@@ -91,6 +91,17 @@ def even_experts(source: str) -> Rule:
         return None
 
     return Rule("experts divide evenly", source, unmet)
+
+
+def own_experts(source: str) -> Rule:
+    """Every replica has all experts: replicas that meet are not written."""
+
+    def unmet(layout: Layout, _: Specs) -> str | None:
+        if layout.expert_data == 1:
+            return None
+        return f"all experts in each replica: in the plan {layout.expert_data} replicas share them (expert_data)"
+
+    return Rule("all experts in each replica", source, unmet)
 
 
 def experts_whole_or_cut(source: str) -> Rule:

@@ -47,6 +47,7 @@ ENGINE: Final = Engine(
         rules.even_heads(_LLAMA),
         rules.even_kv_heads(_LLAMA),
         rules.slices_by_key("docs.sglang.io/docs/advanced_features/dcp.md", "--dcp-size", latent=True),
+        rules.own_experts("sglang/srt/distributed/parallel_state.py"),
         rules.even_widths("sglang/srt/distributed/utils.py, divide"),
         rules.even_experts("sglang/srt/layers/moe/fused_moe_triton/layer.py, FusedMoE"),
         rules.in_order("sglang/srt/distributed/parallel_state.py", ("slices", "groups", "pipeline")),

@@ -84,6 +84,7 @@ ENGINE: Final = Engine(
         rules.even_kv_heads("tensorrt_llm/_torch/models/modeling_utils.py, duplicate_kv_weight", over="groups"),
         rules.slices_by_key("docs/source/features/helix.md", "cp_type HELIX", latent=True),
         Rule("a Blackwell GPU where there are slices", "docs/source/features/helix.md", _on_blackwell),
+        rules.own_experts("tensorrt_llm/mapping.py, Mapping"),
         rules.even_widths("docs/source/features/parallel-strategy.md"),
         rules.even_experts("tensorrt_llm/mapping.py, Mapping.ep_experts"),
         rules.in_order("tensorrt_llm/mapping.py, Mapping", ("groups", "slices", "pipeline")),

@@ -98,6 +98,7 @@ ENGINE: Final = Engine(
         rules.even_heads(_DECODER),
         rules.even_kv_heads(_DECODER, copies=False),
         Rule("a head of its own where there are stages", _DECODER, _untied),
+        rules.own_experts("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
         rules.even_widths("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
         rules.experts_whole_or_cut("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
         Rule(

@@ -78,6 +78,7 @@ ENGINE: Final = Engine(
         rules.even_kv_heads("vllm/model_executor/models/llama.py, LlamaAttention"),
         rules.slices_by_key(_CONFIG, _DCP, latent=False),
         Rule("slices at most TP // KV heads, and dividing the heads of a KV head", _CONFIG, _few_slices),
+        rules.own_experts("vllm/config/parallel.py, ParallelConfig.enable_expert_parallel"),
         rules.even_widths("vllm/distributed/utils.py, divide"),
         rules.experts_whole_or_cut("vllm/config/parallel.py, ParallelConfig.enable_expert_parallel"),
         rules.in_order("vllm/distributed/parallel_state.py", ("slices", "groups", "pipeline")),

@@ -24,15 +24,15 @@ B = TypeVar("B", bound=Builder)
 def lower(
     plan: Plan,
     only: Collection[int] | None = None,
-    layers: range | None = None,
+    layers: Collection[int] | None = None,
     microbatches: range | None = None,
     step: StepName | None = None,
 ) -> Dag:
     """The dag of a plan whose layout is legal for its model.
 
     ``only`` lowers these ranks and leaves the others out, and so do ``layers`` and ``microbatches``: no document (its
-    plan digest is empty), but enough to price the plan or to draw a layer. Where the layers do not begin with the
-    first, the residual stream before them is given. ``step`` names a step of the plan; by default it is the first.
+    plan digest is empty), but enough to price the plan or to draw a layer. Where the layer before one is left out, the
+    residual stream that enters it is given. ``step`` names a step of the plan; by default it is the first.
 
     Raises:
         HelixError: HX305: it has more tasks than can be worked with.
@@ -51,19 +51,20 @@ def outline_of(plan: Plan, rank: int) -> Outline:
         return _filled(Outliner(plan, only={rank}), {rank}, None, range(1)).outline()
 
 
-def _filled(builder: B, only: Collection[int] | None, layers: range | None, microbatches: range | None) -> B:
-    """A builder with all tasks, stage by stage of every replica and microbatch."""
+def _filled(builder: B, only: Collection[int] | None, layers: Collection[int] | None, microbatches: range | None) -> B:
+    """A builder with all tasks, stage by stage of every replica and microbatch; replicas that share experts as one."""
     plan, layout = builder.plan, builder.layout
     parts = range(layout.microbatches) if microbatches is None else microbatches
     teams: Iterable[tuple[int, int]] = product(range(layout.pipeline), range(layout.data))
     if only is not None:
         teams = sorted({layout.team_of(rank) for rank in only})
-    for microbatch, (stage, replica) in product(parts, tuple(teams)):
-        builder.enter(stage, replica, microbatch)
+    together = tuple(dict.fromkeys((stage, layout.sharing(replica)) for stage, replica in teams))
+    for microbatch, (stage, replicas) in product(parts, together):
+        builder.enter(stage, replicas, microbatch)
         for layer in layout.layers(stage, plan.model):
             if layers is None or layer in layers:
                 builder.enter_layer(layer)
-                _begin(builder, layer, given=layers is not None and layer == layers.start > 0)
+                _begin(builder, layer, given=layers is not None and layer > 0 and layer - 1 not in layers)
                 add_equations(builder, builder.function.layers[layer])
     last = plan.model.layers - 1
     if TOKEN in builder.function.tensors and layout.pipeline > 1 and (layers is None or last in layers):

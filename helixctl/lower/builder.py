@@ -12,11 +12,12 @@ from helixctl.dag.function import TOKEN, Equation, entering, function_of
 from helixctl.dag.ops import contracted, made_dtype
 from helixctl.lower.schedule import interleaved
 from helixctl.plan import Interval, Plan
-from helixctl.plan.layout import Axis, full_extents
-from helixctl.plan.sharding import Region, Sharding, shares_of_blocks
+from helixctl.plan.layout import Axis, Microbatch, full_extents
+from helixctl.plan.sharding import WHOLE, Region, Sharding, shares_of_blocks
 from helixctl.spec import Dtype, StepName
 
 Cut = Mapping[str, Interval]  # of every dim that is not whole
+Partial = tuple[tuple[str, Interval], ...]
 _WHOLE: Final[Cut] = MappingProxyType({})
 
 
@@ -41,21 +42,23 @@ class Moved(NamedTuple):
         tensor: which one.
         stage: the name of the result: the values are ``tensor:stage@rank``.
         cut: gives the region with which a rank is left.
+        partial: the contracted dims over whose shares what it is left with is still a sum, if it is.
     """
 
     op: Op
     tensor: str
     stage: str
     cut: Callable[[int], Cut] = lambda _: _WHOLE
+    partial: Sharding = WHOLE
 
 
 class Builder:
     """A dag under construction.
 
     ``held[tensor, rank]`` is the latest value that a rank has of a tensor: a gather replaces the piece by the whole.
-    ``enter`` says for which tensor-parallel group of ranks, and for which part of the batch, tasks are added from then
-    on. Of a group the builder may be told to lower some ranks only (``ranks``): collectives name all ranks, but values
-    and orders are of those alone.
+    ``enter`` says for which tensor-parallel group of ranks, or for which of several that share experts, and for which
+    part of the batch, tasks are added from then on. Of these the builder may be told to lower some ranks only
+    (``ranks``): collectives name all ranks, but values and orders are of those alone.
     """
 
     def __init__(self, plan: Plan, step: StepName | None = None, only: Collection[int] | None = None) -> None:
@@ -75,18 +78,17 @@ class Builder:
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
-        self.enter(0, 0, 0)
+        self.enter(0, range(1), 0)
         self.enter_layer(0)
 
-    def enter(self, stage: int, replica: int, microbatch: int) -> None:
-        """Go to a stage of a replica, and a microbatch."""
+    def enter(self, stage: int, replicas: range, microbatch: int) -> None:
+        """Go to a stage of a replica, or of those that share experts, and to a microbatch."""
         layout = self.layout
-        self.stage, self.replica = stage, replica
-        self.team = layout.team(stage, replica)
-        self.ranks = self._lowered(self.team)
-        self.batch = layout.batch(replica, microbatch, self.step)
+        self.stage, self.replicas = stage, replicas
+        self.teams = tuple([layout.team(stage, replica) for replica in replicas])
+        self.ranks = self._lowered([rank for team in self.teams for rank in team])
+        self._parts = [layout.microbatch(replica, microbatch, self.step) for replica in replicas]
         self._turn = microbatch
-        self._replica = f"r{replica}" if layout.data > 1 else ""
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
         self._known: dict[tuple[str, str, str, int], _Known] = {}
@@ -101,43 +103,48 @@ class Builder:
 
     def enter_the_end(self, replica: int, microbatch: int) -> None:
         """Go to the last stage and its next tokens; what is added comes after all microbatches, in their order."""
-        self.enter(self.layout.pipeline - 1, replica, microbatch)
+        self.enter(self.layout.pipeline - 1, range(replica, replica + 1), microbatch)
         self._turn += self.layout.microbatches
         for rank in self.ranks:
             self._hold(self._values[f"{TOKEN}{self._part}@{rank}"])
 
-    @property
-    def groups(self) -> Iterable[tuple[int, tuple[int, ...]]]:
-        """Every head group, if any of its ranks is lowered, and its ranks."""
-        met = sorted({self.layout.group_of(rank) for rank in self.ranks})
-        return ((g, self.layout.ranks_of_group(g, self.stage, self.replica)) for g in met)
-
-    @property
-    def crossings(self) -> Iterable[tuple[int, tuple[int, ...]]]:
-        """Every slice position, if any of its ranks is lowered, and its ranks: one of each head group."""
-        met = sorted({self.layout.slice_of(rank) for rank in self.ranks})
-        return ((s, self.layout.ranks_of_slice(s, self.stage, self.replica)) for s in met)
-
     def along(self, axis: Axis) -> Iterable[tuple[str, tuple[int, ...]]]:
-        """The sets of ranks that differ along an axis alone, and the end of their collectives' ids.
+        """The sets of ranks that differ along an axis alone, if any of them is lowered, and the end of their ids.
 
-        ``g2``: the slices of head group 2; ``s1``: slice 1 of every head group; none: all ranks.
+        ``g2``: the slices of head group 2; ``s1``: slice 1 of every head group; ``g2s1``: that partition of every
+        replica that shares experts; none: all ranks of a team, or of all these replicas.
         """
+        layout, stage = self.layout, self.stage
         match axis:
             case "slices":
-                return ((f"g{group}", ranks) for group, ranks in self.groups)
+                met = sorted({(layout.team_of(rank)[1], layout.group_of(rank)) for rank in self.ranks})
+                return ((f"g{g}", layout.ranks_of_group(g, stage, replica)) for replica, g in met)
             case "groups":
-                return ((f"s{slice_}", ranks) for slice_, ranks in self.crossings)
+                met = sorted({(layout.team_of(rank)[1], layout.slice_of(rank)) for rank in self.ranks})
+                return ((f"s{s}", layout.ranks_of_slice(s, stage, replica)) for replica, s in met)
+            case "replicas":
+                met = sorted({(layout.group_of(rank), layout.slice_of(rank)) for rank in self.ranks})
+                every = self.replicas
+                return ((f"g{g}s{s}", tuple([layout.rank(g, s, stage, one) for one in every])) for g, s in met)
+            case "spread":
+                return (("", tuple([rank for team in self.teams for rank in team])),)
             case _:
-                return (("", self.team),)
+                return (("", team) for team in self.teams)
 
     def place(self, rank: int) -> str:
         """The end of a computation's id: ``g2s1``, and the replica and the microbatch where there are several."""
-        return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}{self._replica}{self._part}"
+        return f"g{self.layout.group_of(rank)}s{self.layout.slice_of(rank)}{self._replica_of((rank,))}{self._part}"
+
+    def _replica_of(self, ranks: Sequence[int]) -> str:
+        """The replica of some ranks where there are several, ``r2``, or those that they are of, ``r0-3``."""
+        if self.layout.data == 1:
+            return ""
+        first, last = (self.layout.team_of(rank)[1] for rank in (ranks[0], ranks[-1]))
+        return f"r{first}" if first == last else f"r{first}-{last}"
 
     def cut(self, sharding: Sharding, rank: int) -> dict[str, Interval]:
         """A rank's share of every dim that a sharding cuts, contracted ones among them."""
-        return self.shares.cut(sharding, rank, self.batch)
+        return self.shares.cut(sharding, rank, self._batch_of(rank))
 
     def evaluate(self, equation: Equation, rank: int) -> None:
         """Add the task that computes, on one rank, its share of what an equation defines, by the table of shardings.
@@ -169,7 +176,7 @@ class Builder:
         whole = self.function.tensors[tensor]
         part = "" if whole.role == "weight" else self._part
         if part or (tensor, rank) not in self.held:
-            region = self._region(tensor, cut)
+            region = self._region(tensor, rank, cut)
             dtype = whole.given_dtype(self.model.dtype)
             self._hold(Value(f"{tensor}{part}@{rank}", tensor, rank, region, dtype))
 
@@ -197,7 +204,7 @@ class Builder:
         outputs = []
         for place, tensor in enumerate(equation.outputs):
             dtype = made_dtype(equation.op, place, self.model.dtype, self._partial_dtype, partial=bool(partial))
-            region = self._region(tensor, (each or {}).get(tensor, cut))
+            region = self._region(tensor, rank, (each or {}).get(tensor, cut))
             outputs.append(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype, partial))
         task_id = ".".join(part for part in (f"l{equation.layer}", level, name, self.place(rank)) if part)
         edges = self._edges(equation.op, 1, inputs, outputs)
@@ -225,18 +232,19 @@ class Builder:
         if len(ranks) == 1 or not self._lowered(ranks):
             return
         inputs, outputs = list[Value](), list[Value]()
-        for op, tensor, stage, cut in moved:
+        for op, tensor, stage, cut, partial in moved:
             senders = self._lowered(ranks[:1] if isinstance(op, Broadcast | SendReceive) else ranks)
             receivers = self._lowered(ranks[1:] if isinstance(op, SendReceive) else ranks)
             sent = [self.held[tensor, rank] for rank in senders]
             # Where the sender is not lowered: what is broadcast or sent is never a partial sum.
             dtype = sent[0].dtype if sent else self.function.tensors[tensor].given_dtype(self.model.dtype)
             inputs += sent
-            outputs += [self._left(tensor, stage, rank, cut(rank), dtype) for rank in receivers]
+            summed = self._summed(partial, ranks)
+            outputs += [self._left(tensor, stage, rank, cut(rank), dtype, summed) for rank in receivers]
         ops = [its.op for its in moved]
         packed = tuple([op for op in ops if isinstance(op, AllToAll | AllGather)])
         op = ops[0] if len(ops) == 1 else Packed(packed)
-        replica = f".{self._replica}" if self._replica else ""
+        replica = f".{its}" if (its := self._replica_of(ranks)) else ""
         task_id = f"l{layer}.{level}.{name}{replica}{self._part}"
         edges = self._edges(op, len(ranks), inputs, outputs)
         self._add(Task(task_id, layer, level, op, tuple(ranks), *edges))
@@ -251,9 +259,22 @@ class Builder:
             task_id = f"l{layer}.{level}.{name}.{self.place(rank)}"
             self._add(Task(task_id, layer, level, op, (rank,), *self._edges(op, 1, [whole], [kept])))
 
-    def _left(self, tensor: str, stage: str, rank: int, cut: Cut, dtype: Dtype | Literal["int64"]) -> Value:
+    def _left(
+        self, tensor: str, stage: str, rank: int, cut: Cut, dtype: Dtype | Literal["int64"], summed: Partial = ()
+    ) -> Value:
         """What a move leaves a rank with."""
-        return Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, self._region(tensor, cut), dtype)
+        region = self._region(tensor, rank, cut)
+        return Value(f"{tensor}{self._part}:{stage}@{rank}", tensor, rank, region, dtype, summed)
+
+    def _summed(self, partial: Sharding, ranks: Sequence[int]) -> Partial:
+        """Over which shares of contracted dims a sum of some ranks' partial sums is still one."""
+        found = []
+        for cut in partial.partial:
+            ends = [self.shares.interval(cut, rank, self._batch_of(rank)) for rank in ranks]
+            its = (min(start for start, _ in ends), max(stop for _, stop in ends))
+            if its != (0, self._extents[cut.dim]):
+                found.append((cut.dim, its))
+        return tuple(found)
 
     def begin(self, layer: int) -> None:
         """Give the ranks what a layer reads of those before it, where these are left out.
@@ -265,8 +286,9 @@ class Builder:
         stage = self.stage - (self.stage > 0 and layer == first)
         for tensor in entering(self.function, self.model, layer):
             read, op = self.shares.of(tensor).read, self.function.defining[tensor].op
-            for rank in self._lowered(self.layout.team(stage, self.replica)):
-                region = self._region(tensor, self.cut(read, rank))
+            teams = [self.layout.team(stage, replica) for replica in self.replicas]
+            for rank in self._lowered([rank for team in teams for rank in team]):
+                region = self._region(tensor, rank, self.cut(read, rank))
                 dtype = made_dtype(op, 0, self.model.dtype, self._partial_dtype, partial=False)
                 self._hold(Value(f"{tensor}{self._part}@{rank}", tensor, rank, region, dtype))
 
@@ -284,6 +306,12 @@ class Builder:
             order=tuple(order),
             step=self.step.name,
         )
+
+    def _batch_of(self, rank: int) -> Microbatch:
+        """The microbatch of a rank's replica."""
+        if len(self._parts) == 1:
+            return self._parts[0]
+        return self._parts[self.layout.team_of(rank)[1] - self.replicas.start]
 
     def _lowered(self, ranks: Sequence[int]) -> tuple[int, ...]:
         """Those of some ranks that are lowered, ascending."""
@@ -315,7 +343,7 @@ class Builder:
     def _hold(self, value: Value) -> None:
         self.held[value.tensor, value.rank] = value
 
-    def _region(self, tensor: str, cut: Cut) -> Region:
+    def _region(self, tensor: str, rank: int, cut: Cut) -> Region:
         whole = self.function.tensors[tensor]
-        cut = {"batch": self.batch, **cut}
+        cut = {"batch": self._batch_of(rank).own, **cut}
         return tuple([cut.get(dim, (0, size)) for dim, size in zip(whole.dims, whole.shape, strict=True)])

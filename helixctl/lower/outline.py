@@ -13,7 +13,7 @@ from helixctl.dag import Level, Op, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.lower.builder import Builder
 from helixctl.plan import Interval, Layout
-from helixctl.plan.layout import Axis
+from helixctl.plan.layout import Axis, Microbatch
 from helixctl.plan.sharding import Cut, Sharding, Shares
 from helixctl.spec import Dtype
 
@@ -75,7 +75,7 @@ def task_of(
     tensors: Mapping[str, Tensor],
     shares: Shares,
     rank: int,
-    batch: Interval,
+    batch: Microbatch,
     ranks: tuple[int, ...],
 ) -> tuple[Task, list[Value]]:
     """The task in one layout, and its values on a rank.
@@ -86,7 +86,7 @@ def task_of(
         tensors: of the outline.
         shares: of the layout.
         rank: whose values.
-        batch: the sequences of the microbatch.
+        batch: the microbatch.
         ranks: that take part.
     """
 
@@ -153,6 +153,8 @@ def _axis(layout: Layout, task: Task) -> Axis | Literal[""]:
     if not task.is_collective or task.level == "transfer":
         return ""
     stage, replica = layout.team_of(task.ranks[0])
+    if layout.team_of(task.ranks[-1])[1] != replica:
+        return "replicas" if len(task.ranks) == layout.expert_data and layout.partitions > 1 else "spread"
     if len(task.ranks) == layout.partitions:
         return "tensor"
     group = layout.group_of(task.ranks[0])

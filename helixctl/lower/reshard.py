@@ -8,6 +8,8 @@
 | cut over an axis -> whole | all_gather, one dim after another |
 | cut on one dim -> cut on another, over one axis | all_to_all |
 | whole -> cut | narrow: no collective, a rank keeps its share |
+| of a replica -> joined | all_gather of the replicas' sequences |
+| partial sum, joined -> of a replica | reduce_scatter of the sequences, then as above |
 
 In a step with a cache the gathers and all-to-alls of what one equation makes are packed in one exchange, where they
 are over one axis.
@@ -25,7 +27,7 @@ from helixctl.dag.levels import level_moved
 from helixctl.lower.builder import Builder, Moved
 from helixctl.plan import Layout
 from helixctl.plan.layout import Axis
-from helixctl.plan.sharding import WHOLE, Cut, Sharded, Sharding, kind_of
+from helixctl.plan.sharding import JOINED, WHOLE, Cut, Sharded, Sharding, kind_of
 
 
 class Move(NamedTuple):
@@ -50,6 +52,10 @@ def moves(layout: Layout, sharded: Sharded, dims: tuple[str, ...]) -> list[Move]
     found = []
     if made.owner != read.owner:
         found.append(Move(Broadcast(), "tensor", WHOLE))
+    if JOINED in have and JOINED not in want:
+        return _parted(layout, made, read, want)
+    if JOINED in want and JOINED not in have:
+        return _joined(have, want)
     if _cutting(layout, made.partial) and read.partial != made.partial:
         if not want:
             return [Move(AllReduce(), "tensor", read)]
@@ -70,6 +76,30 @@ def moves(layout: Layout, sharded: Sharded, dims: tuple[str, ...]) -> list[Move]
         have = [c for c in have if c != cut]
         found.append(Move(AllGather(cut.dim), cut.axis, Sharding(tuple(have))))
     return found
+
+
+def _joined(have: list[Cut], want: list[Cut]) -> list[Move]:
+    """Gather the sequences of replicas; shares of sequences are gathered with them, those of rows inside a team."""
+    if any(cut.dim == "batch" for cut in have):
+        return [Move(AllGather("batch"), "spread", Sharding(tuple(want)))]
+    # First across teams, which may be on several hosts: that is the smaller piece.
+    found = [Move(AllGather("batch"), "replicas", Sharding((*have, JOINED)))]
+    return [*found, *(Move(AllGather(cut.dim), cut.axis, Sharding(tuple(want))) for cut in have)]
+
+
+def _parted(layout: Layout, made: Sharding, read: Sharding, want: list[Cut]) -> list[Move]:
+    """Add partial sums up and part them among the replicas, and inside each as it reads them.
+
+    What is cut inside a team is added up there first, so that the smaller piece goes to other teams.
+    """
+    if any(cut.dim == "batch" for cut in want):
+        return [Move(ReduceScatter("batch"), "spread", read)]
+    rows = Sharding((*want, JOINED), made.partial)
+    found = [Move(ReduceScatter(cut.dim), cut.axis, rows) for cut in want]
+    if found or layout.partitions == 1:
+        return [*found, Move(ReduceScatter("batch"), "replicas", read)]
+    one = Sharding(partial=made.partial)
+    return [Move(ReduceScatter("batch"), "replicas", one), Move(AllReduce(), "tensor", read)]
 
 
 def _cutting(layout: Layout, cuts: tuple[Cut, ...], dims: tuple[str, ...] | None = None) -> list[Cut]:
@@ -124,7 +154,7 @@ def _move(b: Builder, moved: Sequence[tuple[str, Move]]) -> None:
         b.narrow(layer, level, names[0][0], move.op, tensor, names[0][1], partial(b.cut, move.left))
         return
     its = [
-        Moved(move.op, tensor, stage, partial(b.cut, move.left))
+        Moved(move.op, tensor, stage, partial(b.cut, Sharding(move.left.cuts)), move.left)
         for (tensor, move), (_, stage) in zip(moved, names, strict=True)
     ]
     name = "_".join(name for name, _ in names)
@@ -135,7 +165,8 @@ def _move(b: Builder, moved: Sequence[tuple[str, Move]]) -> None:
 def distribute_input(b: Builder) -> None:
     """Give the model's input to its owner, and from there to all ranks."""
     tensor = input_of(b.model)
-    b.own(tensor, b.team[0])
+    for team in b.teams:
+        b.own(tensor, team[0])
     reshard(b, [tensor])
 
 
@@ -144,19 +175,22 @@ def receive(b: Builder, layer: int) -> None:
 
     That is the residual stream, and where the layer shares a choice of keys that too.
     """
-    before = b.layout.team(b.stage - 1, b.replica)
+    pairs = []
+    for replica, team in zip(b.replicas, b.teams, strict=True):
+        pairs += list(enumerate(zip(b.layout.team(b.stage - 1, replica), team, strict=True)))
     for tensor in entering(b.function, b.model, layer):
         stream = tensor == hidden_states(b.model, layer)
         name, cut = "send" if stream else f"send_{kind_of(tensor)}", partial(b.cut, b.shares.of(tensor).read)
-        for index, ends in enumerate(zip(before, b.team, strict=True)):
+        for index, ends in pairs:
             b.collective(layer, "transfer", f"{name}.{index}", SendReceive(), ends, tensor, "received", cut)
 
 
 def spread_tokens(b: Builder) -> None:
     """Every rank of the last stage sends the next tokens to its counterparts, so that all ranks know when to stop."""
     layer, level = level_moved(b.function, TOKEN, SendReceive())
+    (replica,), (team,) = b.replicas, b.teams
     for stage in range(b.layout.pipeline - 1):
-        for index, ends in enumerate(zip(b.team, b.layout.team(stage, b.replica), strict=True)):
+        for index, ends in enumerate(zip(team, b.layout.team(stage, replica), strict=True)):
             b.collective(layer, level, f"send.{stage}.{index}", SendReceive(), ends, TOKEN, "received")
 
 
@@ -173,6 +207,8 @@ _NAMES: Final = {
 }
 _OF_THE_HEAD: Final = {"best_logit": "best_logit", "best_token": "best_token", "logits": "all_logits"}
 _OF_EXPERTS: Final = {"routed", "shared_down", "experts_in", "router_in"}  # beside another that moves likewise
+# Among replicas that share experts, where another move of the tensor is inside a team.
+_OF_REPLICAS: Final = {"all_gather": ("join", "joined"), "reduce_scatter": ("part", "own")}
 _OF_A_PART: Final = {"slices": "group", "groups": "slice"}  # what the first of two gathers leaves a rank with
 
 
@@ -196,7 +232,9 @@ def _named(  # noqa: PLR0911  one case a level
         case "project" if kind == "attention":
             return "return", "sliced"
         case _ if kind in _OF_EXPERTS:
-            name, stage = _NAMES[move.op.kind]
+            name, stage = _OF_REPLICAS[move.op.kind] if move.axis == "replicas" else _NAMES[move.op.kind]
             return f"{name}_{kind}", stage
+        case _ if move.axis == "replicas":
+            return _OF_REPLICAS[move.op.kind]
         case _:
             return _NAMES[move.op.kind]

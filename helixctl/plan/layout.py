@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator
 
@@ -18,9 +18,10 @@ from helixctl.spec import Count, ModelSpec, Spec, Step, WorkloadSpec, added
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open
 MESH_AXES: Final = ("slices", "groups", "data", "pipeline")
-# What cuts a tensor of one layer. A tensor-parallel group has groups x slices ranks; ``tensor`` cuts over all of them,
-# and so do experts x expert_tensor together.
-Axis = Literal["groups", "slices", "tensor", "experts", "expert_tensor"]
+# What cuts a tensor of one layer. A tensor-parallel group has groups x slices ranks; ``tensor`` cuts over all of them.
+# ``replicas`` are those that share experts, ``spread`` cuts over all of their ranks, and so do experts x expert_tensor
+# together.
+Axis = Literal["groups", "slices", "tensor", "experts", "expert_tensor", "replicas", "spread"]
 
 
 def share(size: int, parts: int, index: int) -> Interval:
@@ -28,6 +29,18 @@ def share(size: int, parts: int, index: int) -> Interval:
     piece, more = divmod(size, parts)
     start = index * piece + min(index, more)
     return (start, start + piece + (index < more))
+
+
+class Microbatch(NamedTuple):
+    """The sequences of a microbatch.
+
+    Attributes:
+        own: those of one replica.
+        joined: those of all replicas that share experts with it, its own among them.
+    """
+
+    own: Interval
+    joined: Interval
 
 
 _PLACEMENTS: Final = frozenset("-".join(axes) for axes in permutations(MESH_AXES))
@@ -38,6 +51,7 @@ _IN_WORDS: Final = (
     "microbatches",
     "interleave",
     "experts",
+    "expert_data",
     "residual",
     "key_block",
     "stages",
@@ -67,8 +81,8 @@ class Layout(Spec):
             full); groups_first crosses the groups with the small pieces.
         reduction_dtype: what partial sums are kept and reduced in: accumulator is float32 (float64 for a float64
             model), model the model's own dtype (half the bytes, as Megatron-LM does it, and one rounding more).
-        experts: ways in which the experts of a layer are spread over a team; every expert is cut in
-            ``partitions / experts`` pieces of its width. 1: every device holds an equal share of every expert.
+        experts: ways in which the experts of a layer are spread over the devices that share them; every expert is cut
+            in ``expert_devices / experts`` pieces of its width. 1: each of them holds an equal share of every expert.
         data: replicas, each with its share of the batch.
         pipeline: stages, each with its share of the layers.
         microbatches: parts in which a replica's share of the batch goes through the layers.
@@ -85,6 +99,8 @@ class Layout(Spec):
             key: positions, as in decoding; query: query rows, each slice attending to the positions of all.
         latent_prefill: how latent attention prefills. absorbed: over the latents of the cache, as it decodes; expanded:
             over keys and values of every head, which each chunk makes of all latents that the cache holds.
+        expert_data: replicas, one after the other, that share one set of experts: their tokens are gathered ahead of
+            the experts, and each has the results of its own behind them. 1: every replica has all experts.
     """
 
     groups: Count
@@ -104,6 +120,7 @@ class Layout(Spec):
     stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
     latent_prefill: Literal["absorbed", "expanded"] = added("absorbed")
     key_prefill: Literal["key", "query"] = added("key")
+    expert_data: Count = added(1)
 
     @field_validator("placement")
     @classmethod
@@ -121,8 +138,9 @@ class Layout(Spec):
 
     def __str__(self) -> str:
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""
+        alone = self.expert_data == 1
         texts = {
-            "experts": f"experts {self.experts} x {self.partitions // self.experts}",
+            "experts": f"experts {self.experts}" + (f" x {self.partitions // self.experts}" if alone else ""),
             "key_prefill": f"prefill by {self.key_prefill} rows",
             "latent_prefill": f"{self.latent_prefill} prefill",
             "combine": self.combine,
@@ -142,6 +160,11 @@ class Layout(Spec):
     def partitions(self) -> int:
         """Partitions of a layer: m x n, one per device of a team."""
         return self.groups * self.slices
+
+    @property
+    def expert_devices(self) -> int:
+        """Devices of one stage that together hold its experts: those of a team, or of several replicas."""
+        return self.groups * self.slices * self.expert_data
 
     @property
     def shared_dim(self) -> Literal["head_dim", "batch", "seq", "key"]:
@@ -203,7 +226,7 @@ class Layout(Spec):
         """The ranks of one slice position, by group."""
         return tuple(self.rank(group, slice_, stage, replica) for group in range(self.groups))
 
-    def ways(self, axis: Axis) -> int:
+    def ways(self, axis: Axis) -> int:  # noqa: PLR0911  one an axis
         """Into how many shares an axis cuts."""
         match axis:
             case "groups":
@@ -215,9 +238,13 @@ class Layout(Spec):
             case "experts":
                 return self.experts
             case "expert_tensor":
-                return self.partitions // self.experts
+                return self.expert_devices // self.experts
+            case "replicas":
+                return self.expert_data
+            case "spread":
+                return self.expert_devices
 
-    def index(self, axis: Axis, rank: int) -> int:
+    def index(self, axis: Axis, rank: int) -> int:  # noqa: PLR0911  one an axis
         """Which of an axis' shares is a rank's."""
         match axis:
             case "groups":
@@ -227,9 +254,31 @@ class Layout(Spec):
             case "tensor":
                 return self.position(rank)
             case "experts":
-                return self.position(rank) * self.experts // self.partitions
+                return self._expert_position(rank) * self.experts // self.expert_devices
             case "expert_tensor":
-                return self.position(rank) % (self.partitions // self.experts)
+                return self._expert_position(rank) % (self.expert_devices // self.experts)
+            case "replicas":
+                return self.team_of(rank)[1] % self.expert_data
+            case "spread":
+                return self._expert_position(rank)
+
+    def _expert_position(self, rank: int) -> int:
+        """The place of a rank among those that hold experts: those whose sums meet first follow each other.
+
+        These are the ranks of a team, where each takes its share of the tokens; else those of all replicas that have
+        one place in their teams.
+        """
+        if self.expert_data == 1:
+            return self.position(rank)
+        place, replica = self.position(rank), self.index("replicas", rank)
+        if self.residual == "sharded":
+            return replica * self.partitions + place
+        return place * self.expert_data + replica
+
+    def sharing(self, replica: int) -> range:
+        """The replicas that share experts with one of them."""
+        first = replica - replica % self.expert_data
+        return range(first, first + self.expert_data)
 
     def layers(self, stage: int, model: ModelSpec) -> range:
         """The layers of a stage."""
@@ -252,9 +301,30 @@ class Layout(Spec):
         return tuple(map(int, self.stages.split("-"))) if self.stages else ()
 
     def batch(self, replica: int, microbatch: int, workload: WorkloadSpec | Step) -> Interval:
-        """The sequences of a microbatch of a replica: as even as can be, the first replicas one more."""
-        parts = self.data * self.microbatches
-        return share(workload.batch, parts, replica * self.microbatches + microbatch)
+        """The sequences of a microbatch of a replica: as even as can be, the first replicas one more.
+
+        Replicas that share experts have microbatches of equal number beside each other, so that they join to one
+        interval.
+        """
+        parts, among = self.data * self.microbatches, replica % self.expert_data
+        first = (replica - among) * self.microbatches
+        return share(workload.batch, parts, first + microbatch * self.expert_data + among)
+
+    def microbatch(self, replica: int, microbatch: int, workload: WorkloadSpec | Step) -> Microbatch:
+        """The sequences of a microbatch of a replica, and of the replicas that share experts with it."""
+        own, every = self.batch(replica, microbatch, workload), self.sharing(replica)
+        if len(every) == 1:
+            return Microbatch(own, own)
+        first, last = (self.batch(one, microbatch, workload) for one in (every[0], every[-1]))
+        return Microbatch(own, (first[0], last[1]))
+
+    def microbatch_of(self, sequences: int, workload: WorkloadSpec | Step) -> Microbatch:
+        """A microbatch of so many sequences of the first replica; of joined ones there may be some more."""
+        if self.expert_data == 1:
+            return Microbatch((0, sequences), (0, sequences))
+        even = workload.batch % (self.data * self.microbatches) == 0
+        joined = self.expert_data * sequences if even else self.expert_data * (sequences - 1) + 1
+        return Microbatch((0, sequences), (0, joined))
 
 
 def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devices: int) -> list[str]:
@@ -380,27 +450,56 @@ def _cut_heads(slices: int, model: ModelSpec) -> list[str]:
 
 
 def _unspread(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
-    """Why the feed-forward networks, or their experts, cannot be spread so over a team."""
+    """Why the feed-forward networks, or their experts, cannot be spread so over a team, or over several."""
     if layout.experts > 1 and not any(block.feed_forward.experts for block in blocks):
         return [f"{layout.experts} ways of experts, and the model has none"]
-    if layout.partitions % layout.experts:
-        return [f"{layout.experts} ways of experts do not divide {layout.partitions} partitions"]
-    return _each(_too_narrow(layout, block) for block in blocks)
+    if layout.expert_devices % layout.experts:
+        return [f"{layout.experts} ways of experts do not divide {_partitions(layout)}"]
+    reasons = _unshared(layout, blocks) if layout.expert_data > 1 else []
+    return reasons or _each(_too_narrow(layout, block) for block in blocks)
+
+
+def _partitions(layout: Layout) -> str:
+    """The devices that experts are spread over: ``8 partitions of 4 replicas``."""
+    return f"{layout.partitions} partitions" + (f" of {layout.expert_data} replicas" if layout.expert_data > 1 else "")
+
+
+def _unshared(layout: Layout, blocks: Sequence[ModelSpec]) -> list[str]:
+    """Why replicas cannot share experts."""
+    shared, reasons = layout.expert_data, list[str]()
+    mixtures = [block for block in blocks if block.feed_forward.experts]
+    if not mixtures:
+        reasons.append(f"experts that {shared} replicas share, and the model has none")
+    if layout.data % shared:
+        reasons.append(f"experts that {shared} replicas share, which do not divide {layout.data} replicas")
+    if any(block.side_by_side or not block.norm.before for block in mixtures):
+        reasons.append("experts that replicas share, which read what attention reads or the residual stream itself")
+    if layout.partitions > 1 and layout.strides["data"] < layout.partitions:
+        reasons.append(f"experts that replicas share, which the placement {layout.placement} puts inside a team")
+    # Sums meet in two steps; what the first leaves has to be whole experts, or pieces of one.
+    first = layout.partitions if layout.residual == "sharded" else shared
+    pieces = layout.expert_devices // layout.experts
+    if max(first, pieces) % min(first, pieces):
+        reasons.append(f"{pieces} pieces of an expert, of which {first} devices sum a part")
+    return reasons
 
 
 def _too_narrow(layout: Layout, block: ModelSpec) -> list[str]:
     """Why there is not a piece of a feed-forward network for every device."""
     width, experts = block.feed_forward.intermediate_size, block.feed_forward.experts
-    shared = experts.shared.intermediate_size if experts and experts.shared else layout.partitions
-    if shared < layout.partitions:
-        return [f"{layout.partitions} partitions for a shared expert's width of {shared}"]
+    devices = layout.expert_devices if experts else layout.partitions
+    shared = experts.shared.intermediate_size if experts and experts.shared else devices
+    if shared < devices:
+        return [f"{_partitions(layout)} for a shared expert's width of {shared}"]
     if layout.experts == 1 or experts is None:
-        enough = width >= layout.partitions
-        return [] if enough else [f"{layout.partitions} partitions for a feed-forward width of {width}"]
+        if width >= devices:
+            return []
+        held = _partitions(layout) if experts else f"{layout.partitions} partitions"
+        return [f"{held} for a feed-forward width of {width}"]
     reasons = []
     if experts.count < layout.experts:
         reasons.append(f"{layout.experts} ways for {experts.count} experts")
-    if width < (cut := layout.partitions // layout.experts):
+    if width < (cut := devices // layout.experts):
         reasons.append(f"{cut} pieces of an expert's width of {width}")
     return reasons
 

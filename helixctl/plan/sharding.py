@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
-from helixctl.plan.layout import Axis, Interval, Layout, full_extents, share
+from helixctl.plan.layout import Axis, Interval, Layout, Microbatch, full_extents, share
 from helixctl.spec import ModelSpec, Step
 
 Region = tuple[Interval, ...]
-Rule = Literal["even", "causal_rows", "kv_heads"]
+Rule = Literal["even", "causal_rows", "kv_heads", "joined"]
 
 
 class Cut(NamedTuple):
@@ -27,7 +27,8 @@ class Cut(NamedTuple):
         axis: the axis over which it is cut: share i is on the ranks with index i.
         rule: how large the shares are. even: ``share``. causal_rows: as even as can be in pairs (query row, key) of a
             causal model (``causal_share``). kv_heads: whole KV heads with the query heads that they serve; where there
-            are more groups than KV heads, a part of the query heads of one KV head.
+            are more groups than KV heads, a part of the query heads of one KV head. joined: of the batch, and no share:
+            the sequences of all replicas along the axis, where a tensor without this cut has those of its replica.
     """
 
     dim: str
@@ -57,6 +58,7 @@ class Sharded(NamedTuple):
     read: Sharding
 
 
+_NONE: Final = Microbatch((0, 0), (0, 0))
 WHOLE: Final = Sharding()
 WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
 _HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
@@ -64,7 +66,8 @@ _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
 _COLUMNS: Final = (Cut("hidden", "tensor"),)
 _VOCABULARY: Final = (Cut("vocab", "tensor"),)
 _WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
-_SHARED_WIDTH: Final = (Cut("shared_ffn", "tensor"),)
+_SHARED_WIDTH: Final = (Cut("shared_ffn", "spread"),)  # of one replica: all ranks of the team
+JOINED: Final = Cut("batch", "replicas", "joined")
 
 
 def kind_of(tensor: str) -> str:
@@ -90,6 +93,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         _rows_of(model, step),
         model.attention.qkv_bias,
         model.attention.value_dim_name,
+        model.attention.output_gate,
         model.attention.latent is not None,
         model.attention.sparse is not None,
         model.attention.qk_norm and model.attention.qk_norm_over == "projection",
@@ -101,6 +105,7 @@ def shardings(layout: Layout, model: ModelSpec, step: Step) -> Table:
         step.sampling is not None,
         step.expanded,
         step.by_rows,
+        layout.expert_data > 1 and model.feed_forward.experts is not None,
     )
     return _table(form)
 
@@ -114,6 +119,7 @@ class _Form(NamedTuple):
     rows: Rule
     qkv_bias: bool
     value_dim: str
+    gated: bool
     latent: bool
     sparse: bool
     squares: bool
@@ -125,6 +131,7 @@ class _Form(NamedTuple):
     sampled: bool
     expanded: bool
     by_rows: bool
+    joined: bool
 
 
 @cache
@@ -185,6 +192,9 @@ def _attention(form: _Form) -> dict[str, Sharded]:
     merged = form.shared_dim == "key" and not form.by_rows
     attention = values if merged else _of_values(form, queries)
     table["attention"] = Sharded(attention, WHOLE if concat else values)
+    if form.gated:  # made as queries are, and taken as what it gates lies
+        table |= {"w_output_gate": Sharded(values, values), "output_gate": Sharded(values, attention)}
+        table |= {n: Sharded(attention, attention) for n in ("output_gate_sigmoid", "attention_ungated")}
     if form.cached:
         table |= _cache(form)
     table["sinks"] = _alike(*_HEADS)
@@ -274,26 +284,33 @@ def _attended(form: _Form) -> tuple[Sharding, Sharding]:
 
 
 def _feed_forward(form: _Form) -> dict[str, Sharded]:
-    """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds."""
+    """Columns up, rows down (Megatron-LM, Shoeybi et al. 2019, section 3), of every expert that a rank holds.
+
+    Where replicas share experts, each of their ranks reads the tokens of all, which it routes as well.
+    """
     width = _WIDTH if form.experts else (Cut("ffn", "tensor"),)
-    table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down", "gate", "up", "activated", "inner")}
+    tokens = (JOINED,) if form.joined else ()
+    read = Sharding(tokens)
+    table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down")}
+    table |= {n: _alike(*width) for n in ("gate", "up", "activated", "inner")}
     table |= {n: _alike(*width) for n in ("b_gate", "b_up", "gate_biased", "up_biased")}
     table |= {n: Sharded(form.stream, form.stream) for n in ("down_biased", "down_normed")}
     if form.experts:
         table["b_down"] = _alike(*width[:1])
+        table["gates"] = Sharded(read, read)
     shared = _SHARED_WIDTH if form.shared else ()
     if form.shared:
         table |= {f"w_shared_{n}": _alike(*shared) for n in ("gate", "up", "down")}
-        table |= {f"shared_{n}": _alike(*shared) for n in ("gate", "up", "activated", "inner", "scored")}
+        table |= {f"shared_{n}": _alike(*shared, *tokens) for n in ("gate", "up", "activated", "inner", "scored")}
         # Both are partial sums; one reduction is of their sum.
-        table["routed"] = Sharded(Sharding(partial=width), Sharding(partial=width))
-        table["shared_down"] = Sharded(Sharding(partial=shared), Sharding(partial=shared))
-    table["down"] = Sharded(Sharding(partial=(*width, *shared)), form.stream)
+        table["routed"] = Sharded(*(Sharding(tokens, partial=width),) * 2)
+        table["shared_down"] = Sharded(*(Sharding(tokens, partial=shared),) * 2)
+    table["down"] = Sharded(Sharding(tokens, partial=(*width, *shared)), form.stream)
     if form.apart:  # each is normalised, and so reduced, by itself
         table |= {n: Sharded(table[n].made, form.stream) for n in ("routed", "shared_down")}
         table |= {n: Sharded(form.stream, form.stream) for n in ("routed_normed", "shared_down_normed", "down")}
-        table |= {n: Sharded(form.stream, WHOLE) for n in ("experts_in", "router_in")}
-    table["feed_forward_in"] = Sharded(form.stream, WHOLE)
+        table |= {n: Sharded(form.stream, read) for n in ("experts_in", "router_in")}
+    table["feed_forward_in"] = Sharded(form.stream, read)
     table |= {n: Sharded(form.stream, form.stream) for n in ("output", "unscaled_output")}
     return table
 
@@ -370,26 +387,29 @@ class Shares:
         """How a tensor is made and read."""
         return self.table.get(kind_of(tensor), WHOLE_ALWAYS)
 
-    def cut(self, sharding: Sharding, rank: int, batch: Interval = (0, 0)) -> dict[str, Interval]:
+    def cut(self, sharding: Sharding, rank: int, batch: Microbatch = _NONE) -> dict[str, Interval]:
         """A rank's share of every dim that a sharding cuts, contracted ones among them.
 
         Args:
             sharding: how a tensor is cut.
             rank: whose share.
-            batch: the sequences of the microbatch.
+            batch: the microbatch.
         """
         return {c.dim: self.interval(c, rank, batch) for c in (*sharding.cuts, *sharding.partial)}
 
-    def region(self, dims: tuple[str, ...], sharding: Sharding, rank: int, batch: Interval) -> Region:
-        """A rank's region of a tensor with these dims, in a microbatch of these sequences."""
-        cut = {"batch": batch, **{c.dim: self.interval(c, rank, batch) for c in sharding.cuts if c.dim in dims}}
+    def region(self, dims: tuple[str, ...], sharding: Sharding, rank: int, batch: Microbatch) -> Region:
+        """A rank's region of a tensor with these dims, in a microbatch."""
+        cut = {"batch": batch.own, **{c.dim: self.interval(c, rank, batch) for c in sharding.cuts if c.dim in dims}}
         return tuple([cut.get(dim) or (0, self._extents[dim]) for dim in dims])
 
-    def interval(self, cut: Cut, rank: int, batch: Interval) -> Interval:
-        """A rank's share of a dim; of the batch its share of the sequences ``batch`` of a microbatch."""
+    def interval(self, cut: Cut, rank: int, batch: Microbatch) -> Interval:
+        """A rank's share of a dim; of the batch its share of a microbatch of its replica, or all that is joined."""
         if cut.dim == "batch":
-            first, last = share(batch[1] - batch[0], self.layout.ways(cut.axis), self.layout.index(cut.axis, rank))
-            return (batch[0] + first, batch[0] + last)
+            if cut.rule == "joined":
+                return batch.joined
+            start, stop = batch.own
+            first, last = share(stop - start, self.layout.ways(cut.axis), self.layout.index(cut.axis, rank))
+            return (start + first, start + last)
         key = (cut, rank)
         if key not in self._intervals:
             self._intervals[key] = self._share(cut, rank)
@@ -402,5 +422,5 @@ class Shares:
                 return _heads(cut.dim, ways, index, self.model)
             case "causal_rows":
                 return causal_share(self._extents[cut.dim], ways, index)
-            case "even":
+            case _:
                 return share(self._extents[cut.dim], ways, index)

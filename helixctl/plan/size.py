@@ -21,7 +21,10 @@ NBYTES_OF_A_TASK: Final = 1_100
 
 
 def about(
-    plan: Plan, ranks: Collection[int] | None = None, layers: range | None = None, parts: range | None = None
+    plan: Plan,
+    ranks: Collection[int] | None = None,
+    layers: Collection[int] | None = None,
+    parts: range | None = None,
 ) -> int:
     """About how many tasks a plan is lowered to; of these ranks, layers and microbatches where they are given."""
     layout = plan.layout

@@ -9,7 +9,7 @@ from typing import Any, Final
 from helixctl.errors import CODES, Diagnostic
 from helixctl.report.outcome import ValidationReport
 
-FORMAT_VERSION: Final = "1.0"
+FORMAT_VERSION: Final = "1.1"
 
 
 def as_json(report: ValidationReport, root: Path) -> str:  # noqa: ARG001  paths are those that the user gave
@@ -21,7 +21,15 @@ def as_json(report: ValidationReport, root: Path) -> str:  # noqa: ARG001  paths
         "exit_status": report.status,
         "error_count": len(report.findings),
         "files": [
-            {"file": o.file, "kind": o.kind, "valid": o.valid, "verdict": o.verdict, "digest": o.digest}
+            {
+                "file": o.file,
+                "kind": o.kind,
+                "valid": o.valid,
+                "verdict": o.verdict,
+                "digest": o.digest,
+                "summary": o.summary,
+                "warnings": list(o.warnings),
+            }
             for o in report.outcomes
         ],
         "skipped": list(report.skipped),

@@ -58,7 +58,15 @@ def read_measured(path: str) -> MeasuredRun:
     Raises:
         HelixError: HX101, HX102, HX104, HX105, HX107: the file cannot be read; HX110: it is not such a report.
     """
-    text = read_text(path)
+    return measured_of(read_text(path), path)
+
+
+def measured_of(text: str, path: str) -> MeasuredRun:
+    """What the text of such a file says.
+
+    Raises:
+        HelixError: HX102, HX104, HX105, HX107: the text cannot be read; HX110: it is not such a report.
+    """
     data = parse_mapping(text, path)
     if data.get("report") != "helixctl run":
         hint = "make one: helixctl run PLAN --report FILE"

@@ -9,9 +9,10 @@ from helixctl.cost.tasks import sources
 from helixctl.dag import Dag
 from helixctl.plan import Plan
 from helixctl.simulate.critical_path import KindOnPath
+from helixctl.simulate.figures import figures
 from helixctl.simulate.forecast import Forecast, KindForecast
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 
 
 def simulation_report(plans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
         "workload": plan.workload.model_dump(),
         "step": dag.step,
         "dtype": plan.model.dtype,
+        "figures": figures(found),
         "step_time_ms": found.step_s * 1e3,
         "tokens_per_s": found.tokens_per_s,
         "latency_ms": found.latency_s * 1e3,

@@ -16,7 +16,7 @@ _AROUND_A_LAYER: Final = frozenset(
 IN_A_LAYER: Final = tuple(name for name in Layout.model_fields if name not in _AROUND_A_LAYER)
 # Axes of a layer that leave the residual stream as it is, which is what stages send to each other.
 _INSIDE_A_LAYER: Final = frozenset(
-    {"slicing", "combine", "reduction_dtype", "experts", "latent_prefill", "key_prefill"}
+    {"slicing", "combine", "reduction_dtype", "experts", "expert_data", "latent_prefill", "key_prefill"}
 )
 _OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in IN_A_LAYER if name not in _INSIDE_A_LAYER)
 _Values = Callable[[Mapping[str, object]], tuple[object, ...]]

@@ -141,7 +141,8 @@ class Bounds:
         return even._replace(layers=layers, least_compute_s=mine.least_compute_s)
 
     def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
-        key = (sequences, self.costs.new_tokens(layout), *in_a_layer(layout))
+        joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
+        key = (sequences, joined, self.costs.new_tokens(layout), *in_a_layer(layout))
         if key not in self._computing:
             self._computing[key] = self.costs.compute_only(layout, sequences)
         return self._computing[key]
@@ -166,7 +167,7 @@ class Bounds:
         """Sequences of the smallest microbatch of the first replica, which has most, and of the smallest of all."""
         parts = layout.microbatches
         smallest, larger = divmod(self.costs.workload.batch, layout.data * parts)
-        return smallest + (larger >= parts), smallest
+        return smallest + (larger > (parts - 1) * layout.expert_data), smallest
 
     def _times(self, layout: Layout, work: LayerCosts, links: Sequence[float]) -> tuple[float, float]:
         """Seconds of a step, and until a sequence is done (mean), with microbatches of this work.
@@ -219,8 +220,13 @@ class Bounds:
         """
         parts = layout.microbatches
         size, larger = divmod(self.costs.workload.batch, layout.data * parts)
-        larger %= parts
-        return (size * parts * (parts + 1) + larger * (larger + 1)) / 2 / (size * parts + larger)
+        shared, larger = layout.expert_data, larger % (parts * layout.expert_data)
+        return min(
+            [
+                (size * parts * (parts + 1) + mine * (mine + 1)) / 2 / (size * parts + mine)
+                for mine in {larger // shared, -(-larger // shared)}
+            ]
+        )
 
     def _memory(self, layout: Layout, work: LayerCosts) -> float:
         """The first stage holds most layers; the last keeps all of the output, and the input if it is the first.
@@ -263,4 +269,4 @@ class Bounds:
 
         Side by side experts compute while attention exchanges: how much of that they hide depends on their spread.
         """
-        return layout.experts > 1 and self._narrowest >= layout.partitions and not self.costs.model.side_by_side
+        return layout.experts > 1 and self._narrowest >= layout.expert_devices and not self.costs.model.side_by_side

@@ -162,7 +162,9 @@ def _line(a: Forecast, b: Forecast, more: float) -> Forecast:
 
 
 def _unequal(layout: Layout, workload: Work) -> bool:
-    """Whether the microbatches of the first replica, which has most, differ in size."""
+    """Whether the microbatches of the first replica, which has most, or of those that it meets, differ in size."""
+    if layout.expert_data > 1:
+        return workload.batch % (layout.data * layout.microbatches) > 0
     first, last = (layout.batch(0, part, workload) for part in (0, layout.microbatches - 1))
     return first[1] - first[0] != last[1] - last[0]
 

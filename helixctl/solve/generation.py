@@ -9,7 +9,7 @@ from helixctl.dag import Value
 from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.plan import Layout
-from helixctl.plan.layout import chunk
+from helixctl.plan.layout import Microbatch, chunk
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.bound import Bound, Bounds
@@ -100,10 +100,15 @@ class GenerationBounds:
 
     def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
         """Bytes of the cache of one layer on the first rank of a team."""
-        shares, sequences = Shares(layout, model, step), layout.batch(0, layout.microbatches - 1, step)[1]
+        shares, sequences = Shares(layout, model, step), 0
+        for part in range(layout.microbatches):
+            start, stop = layout.batch(0, part, step)
+            sequences += stop - start
         layer = function_of(model.model_copy(update={"layers": 1, "vocabulary": None}), step)
         rank, nbytes = layout.team(0, 0)[0], 0
         for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:
-            region = shares.region(state.dims, shares.of(state.name).made, rank, (0, sequences))
+            region = shares.region(
+                state.dims, shares.of(state.name).made, rank, Microbatch((0, sequences), (0, sequences))
+            )
             nbytes += held_nbytes(Value(state.name, state.name, rank, region, model.dtype), layer.tensors)
         return nbytes

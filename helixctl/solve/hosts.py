@@ -10,10 +10,12 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
     """Whether all teams lie on the hosts in one way, and all groups of a team.
 
     They do where every mesh axis, with the axes inside it, fits a whole number of times into a host or fills a whole
-    number of hosts.
+    number of hosts, and so do the replicas that share experts.
     """
     size = cluster.devices_per_host
     blocks = [stride * getattr(layout, axis) for axis, stride in layout.strides.items()]
+    if layout.expert_data > 1:
+        blocks.append(layout.strides["data"] * layout.expert_data)
     return all(size % block == 0 or block % size == 0 for block in blocks)
 
 

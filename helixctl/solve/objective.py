@@ -57,6 +57,7 @@ _CHOICES: Final = (
     "reduction_dtype",
     "placement",
     "residual",
+    "expert_data",
     "latent_prefill",
     "key_prefill",
 )

@@ -14,7 +14,7 @@ from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
-from helixctl.plan.layout import Axis
+from helixctl.plan.layout import Axis, Microbatch
 from helixctl.plan.sharding import Cut, Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.axes import IN_A_LAYER, in_a_layer
@@ -110,7 +110,7 @@ class Outlines:
             last: of the last rank, which has the smallest pieces; else of the first, which has the largest.
         """
         shares, lines = self._of(layout, ends=ends)
-        rank, batch = layout.partitions - 1 if last else 0, (0, sequences)
+        rank, batch = layout.expert_devices - 1 if last else 0, layout.microbatch_of(sequences, self.workload)
         spans = self._spans_of(shares, lines, rank, batch)
         wire = wires(layout, self.cluster)._asdict() if exchanged else {}
         found, known, new = [], self._known, []
@@ -125,7 +125,7 @@ class Outlines:
             self._price(layout, lines.tensors, new, rank, batch)
         return [known[key] for key in found]
 
-    def _spans_of(self, shares: Shares, lines: _Lines, rank: int, batch: Interval) -> list[Interval]:
+    def _spans_of(self, shares: Shares, lines: _Lines, rank: int, batch: Microbatch) -> list[Interval]:
         """A rank's share of every cut; those of the batch alone depend on the sequences."""
         key = (id(shares), id(lines), rank)
         if key not in self._spans:
@@ -140,7 +140,8 @@ class Outlines:
     def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
         """Equal for layouts whose first rank has the same tasks of the same sizes."""
         shares, lines = self._of(layout, ends=False)
-        return (id(lines), sequences, *[shares.interval(cut, 0, (0, sequences)) for cut in lines.cuts])
+        batch = layout.microbatch_of(sequences, self.workload)
+        return (id(lines), sequences, *[shares.interval(cut, 0, batch) for cut in lines.cuts])
 
     def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
         tokens = step_of(self.workload, layout, self.step).seq_len  # of a prefill they depend on the replicas
@@ -150,11 +151,11 @@ class Outlines:
         return self._found[key]
 
     def _shares_of(self, layout: Layout) -> Shares:
-        """The shares of a layout's first team if it were alone on the first ranks."""
+        """The shares of a layout's first team, and of those that share experts with it, if alone on the first ranks."""
         axes, step = in_a_layer(layout), step_of(self.workload, layout, self.step)
         key = (step, *axes)
         if key not in self._shares:
-            alone = Layout.model_validate(dict(zip(IN_A_LAYER, axes, strict=True)))
+            alone = Layout.model_validate({**dict(zip(IN_A_LAYER, axes, strict=True)), "data": layout.expert_data})
             self._shares[key] = Shares(alone, self.model, step)
         return self._shares[key]
 
@@ -178,7 +179,7 @@ class Outlines:
         """The tasks of a layout, which are those of all that are cut along the same axes."""
         one = alone.model_copy(update={"gather_order": layout.gather_order})
         start, stop = layout.batch(0, 0, self.workload)
-        step = replace(step_of(self.workload, layout, self.step), batch=stop - start)
+        step = replace(step_of(self.workload, layout, self.step), batch=(stop - start) * layout.expert_data)
         outline = outline_of(Plan.sketch(self._model(ends=ends), self.cluster, step, one), 0)
         tasks = [task for task in outline.tasks if (task.level in _ENDS) == ends]
         cuts = tuple(dict.fromkeys(cut for task in tasks for cut in task.cuts))
@@ -212,7 +213,7 @@ class Outlines:
         tensors: Mapping[str, Tensor],
         new: Sequence[tuple[object, OutlinedTask]],
         rank: int,
-        batch: Interval,
+        batch: Microbatch,
     ) -> None:
         """Price tasks that were not known: as parts of a dag, like all tasks."""
         shares = self._shares_of(layout)
@@ -249,5 +250,9 @@ def _ranks(layout: Layout, task: OutlinedTask) -> tuple[int, ...]:
             return layout.ranks_of_slice(0)
         case "slices":
             return layout.ranks_of_group(0)
+        case "replicas":
+            return tuple([layout.rank(0, 0, 0, replica) for replica in layout.sharing(0)])
+        case "spread":
+            return tuple([rank for replica in layout.sharing(0) for rank in layout.team(0, replica)])
         case _:
             return (0,)

@@ -55,17 +55,22 @@ class Proof:
         return _listed([f"{few:,} of {every:,} {noun}" for few, every, noun in axes if few < every])
 
 
-def proof(plan: Plan, *, whole: bool = False) -> Proof:
+def proof(plan: Plan, *, whole: bool = False, most: int = MOST) -> Proof:
     """Prove a plan whose specs and layout hold by themselves (``verify_plan``).
 
     Lowering does the same for every layer, every microbatch and every replica. Where the whole dag is large, what is
-    proved is that of two layers a stage, two rounds of microbatches and two replicas. Memory is that of the plan in
-    either case. ``whole`` proves all of a dag that is to be written.
+    proved is that of two layers a stage, two rounds of microbatches and two replicas (two sets of those that share
+    experts). Memory is that of the plan in either case.
+
+    Args:
+        plan: what is to be proved.
+        whole: prove all of a dag that is to be written.
+        most: tasks of a dag that is proved whole all the same.
 
     Raises:
         HelixError: HX305, the part that is to be proved is too large as well.
     """
-    part = plan if whole or about(plan) <= MOST else part_of(plan)
+    part = plan if whole or about(plan) <= most else part_of(plan)
     if large := too_large(about(part), f"what is proved of layout {plan.layout}", MANY_TASKS):
         raise HelixError(large)
     dags = tuple(lower(part, step=step) for step in plan.steps)
@@ -102,7 +107,7 @@ def part_of(plan: Plan) -> Plan:
 
 def _fewer_sequences(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSpec, Layout]:
     """A smaller batch on fewer replicas, in fewer microbatches: of every size that there is in the whole, if in two."""
-    data, parts = min(layout.data, _FEW), min(layout.microbatches, _FEW * layout.interleave)
+    data, parts = min(layout.data, _FEW * layout.expert_data), min(layout.microbatches, _FEW * layout.interleave)
     each, more = divmod(workload.batch, layout.data * layout.microbatches)
     fewer = layout.model_copy(update={"data": data, "microbatches": parts})
     # Larger ones go first. Of sizes that differ, the first of the first replica is one longer here as well.

@@ -46,7 +46,19 @@ def reasons(
 ) -> tuple[str, ...]:
     """Why the layout was chosen: above all where it does not cut what could be cut; and what that does to the cache."""
     cached = _cache(best.layout, looked.cache_nbytes, model) if looked.cache_nbytes else ()
-    return (*_cuts(best, looked, objective, model, cluster), *cached)
+    shared = _shared(best, looked, objective, cluster) if best.layout.expert_data > 1 else ()
+    return (*shared, *_cuts(best, looked, objective, model, cluster), *cached)
+
+
+def _shared(best: Candidate, looked: Evidence, objective: Objective, cluster: ClusterSpec) -> tuple[str, ...]:
+    """Why replicas share experts."""
+    if best.forecast is None:
+        raise TypeError  # what was chosen has been simulated
+    shared, need = best.layout.expert_data, human_bytes(best.forecast.weight_nbytes)
+    own = _beside(
+        "layout with all experts in each replica", lambda x: x.expert_data == 1, best, looked, objective, cluster
+    )
+    return (f"{shared} replicas share experts: {need} of weights a device; {own}",)
 
 
 def _cache(layout: Layout, nbytes: Callable[[Layout], int], model: ModelSpec) -> tuple[str, ...]:
@@ -79,15 +91,15 @@ def _cuts(
     if best.forecast is None:
         raise TypeError  # what was chosen has been simulated
     layout = best.layout
+    keys = model.attention.key_heads
 
     def beside(what: str, belongs: Callable[[Layout], bool]) -> str:
         return _beside(what, belongs, best, looked, objective, cluster)
 
-    if layout.partitions == layout.pipeline == 1 and layout.data > 1:
+    if layout.partitions == layout.pipeline == layout.expert_data == 1 and layout.data > 1:
         need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
         fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
         return (f"{fits}; {beside('partition', lambda x: x.partitions > 1)}",)
-    keys = model.attention.key_heads
     if layout.groups > keys:
         held = f"m = {layout.slices}: {_kept(model)} is held by {layout.groups // keys} groups"
         return (f"{held}; {beside('layout that holds each once', lambda x: x.groups <= keys)}",)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from helixctl.plan import Plan
-from helixctl.simulate import Forecast
+from helixctl.report.figures import no_figures
+from helixctl.simulate.figures import figures
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.decide import Decision
 from helixctl.solve.proof import Proof
@@ -22,7 +23,6 @@ def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequ
 
     Args:
         decision: of the solver.
-        proof: what was proved of the plan.
         proof: what was proved of the plan.
         notes: sentences on the plan.
         sources: a line for every constant that the predictions rest on.
@@ -105,31 +105,5 @@ def _candidate(candidate: Candidate, plan: Plan, row: Row | None) -> dict[str, A
         "fits": found is not None and found.memory_nbytes <= plan.cluster.device.available,
         "illegal_because": list(candidate.reasons),
         "verdict": row.verdict if row else None,
-        **(_figures(found) if found else dict.fromkeys(_FIGURES)),
+        **(figures(found) if found else no_figures()),
     }
-
-
-def _figures(found: Forecast) -> dict[str, Any]:
-    its = found.generation
-    return {
-        **{name: getattr(found, name) for name in _OF_A_STEP},
-        **{name: getattr(its, name) if its else None for name in _OF_A_GENERATION},
-    }
-
-
-_OF_A_STEP: Final = (
-    "step_s",
-    "tokens_per_s",
-    "latency_s",
-    "exposed_s",
-    "hidden_s",
-    "busy_share",
-    "received_nbytes",
-    "between_hosts_nbytes",
-    "memory_nbytes",
-    "weight_nbytes",
-    "cache_nbytes",
-)
-# Null where the workload is one pass.
-_OF_A_GENERATION: Final = ("ttft_s", "time_per_output_token_s", "output_tokens_per_s", "tokens_per_s_per_user")
-_FIGURES: Final = (*_OF_A_STEP, *_OF_A_GENERATION)

@@ -25,6 +25,8 @@ _BESIDE: Final = 3
 _SERIAL: Final = 2
 # Choices that only change together: how many microbatches, and of them how many take turns.
 _TURNS: Final = frozenset({"microbatches", "interleave"})
+# Choices that go together: which replicas share experts, and in how many ways these are spread over them.
+_SHARED: Final = frozenset({"expert_data", "experts"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +160,6 @@ def near(one: Layout, other: Layout) -> bool:
     a, b = one.__dict__, other.__dict__
     differ = {axis for axis in type(one).model_fields if a[axis] != b[axis]}
     mesh = differ & set(MESH_AXES)
-    return len(differ) == 1 or differ <= _TURNS or (differ == mesh and len(mesh) == len(MESH_AXES) // 2)
+    together = differ - _SHARED if "expert_data" in differ else differ
+    two = len(mesh) == len(MESH_AXES) // 2
+    return len(differ) == 1 or differ <= _TURNS or not together or (together == mesh and two)

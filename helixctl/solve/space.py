@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -129,20 +129,28 @@ class _Space:
 
     def _inner(self, mesh: Layout) -> Iterator[dict[str, Any]]:
         """Values of the other axes on a mesh."""
-        mixtures = [self.model.alike(kind).feed_forward.experts for kind in self.model.kinds]
-        most = min((experts.count for experts in mixtures if experts), default=1)
+        blocks = [self.model.alike(kind) for kind in self.model.kinds]
+        most = min((its.count for block in blocks if (its := block.feed_forward.experts)), default=1)
         choices: dict[str, Iterable[Any]] = {
             "slicing": _slicings(mesh, self.model, self.workload),
             "combine": ("concat", "reduce") if mesh.partitions > 1 else ("concat",),
-            "experts": [x for x in _divisors(mesh.partitions) if x <= most],
+            "experts": (),
             "placement": _placements(mesh, self.cluster),
             "residual": ("replicated", "sharded") if mesh.partitions > 1 else ("replicated",),
         }
-        if self.workload.output_len is not None and any(self.model.alike(k).attention.latent for k in self.model.kinds):
+        if self.workload.output_len is not None and any(block.attention.latent for block in blocks):
             choices["latent_prefill"] = ("absorbed", "expanded")
         if self.workload.output_len is not None and mesh.slices > 1:
             choices["key_prefill"] = ("key", "query")
-        turns = list(self._turns(mesh))
+        shared = _divisors(mesh.data) if most > 1 else (1,)
+        for expert_data in [int(self.constraints["expert_data"])] if "expert_data" in self.constraints else shared:
+            # Not fewer ways than replicas: an expert is cut over a team at most.
+            ways = [x for x in _divisors(mesh.partitions * expert_data) if expert_data <= x <= most]
+            yield from self._with_experts(mesh, {**choices, "experts": ways, "expert_data": (expert_data,)})
+
+    def _with_experts(self, mesh: Layout, choices: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
+        """The same where so many replicas share experts, as ``choices`` has it."""
+        turns = list(self._turns(mesh, exchanges=mesh.partitions > 1 or choices["expert_data"] != (1,)))
         values = ([self.constraints[axis]] if axis in self.constraints else choices[axis] for axis in choices)
         for chosen in product(*values):
             inner = dict(zip(choices, chosen, strict=True))
@@ -163,15 +171,15 @@ class _Space:
         both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
         return ["slices_first", "groups_first"][: 1 + both]
 
-    def _turns(self, mesh: Layout) -> Iterator[tuple[int, int]]:
-        """Pairs of microbatches and how many of them take turns, which hides communication inside a layer."""
+    def _turns(self, mesh: Layout, *, exchanges: bool) -> Iterator[tuple[int, int]]:
+        """Pairs of microbatches and how many of them take turns, which hides communication inside a layer, if any."""
         given = self.constraints
         batch = self.workload.batch // mesh.data
         most = min(batch, self.most * mesh.pipeline, MANY)
         # To fill stages or to take turns; to be done with the first sequences early; to save memory.
         useful = mesh.pipeline > 1 or self.objective != "throughput" or self.most > FEW
         for turns in [int(given["interleave"])] if "interleave" in given else _INTERLEAVED:
-            if turns > 1 and mesh.partitions == 1 and "interleave" not in given:
+            if turns > 1 and not exchanges and "interleave" not in given:
                 continue
             if "microbatches" in given:
                 yield int(given["microbatches"]), turns

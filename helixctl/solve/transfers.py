@@ -10,6 +10,7 @@ from helixctl.cost.tasks import seconds
 from helixctl.dag import Dag, Tensor
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Layout, Plan
+from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares, residual
 from helixctl.plan.steps import step_of
 from helixctl.solve.axes import of_the_residual_stream
@@ -53,7 +54,7 @@ class Transfers:
         """Seconds of what the first rank of a stage receives, between two ranks."""
         shares = Shares(layout, self.model, self._step(layout))
         outlined, tensors = self._outlined(layout, sequences)
-        task, values = task_of(outlined, "sent", tensors, shares, 0, (0, sequences), ranks)
+        task, values = task_of(outlined, "sent", tensors, shares, 0, Microbatch((0, sequences), (0, sequences)), ranks)
         plan = Plan.sketch(self.model, self.cluster, self._step(layout), layout)
         return seconds(Dag(plan, "", tuple(tensors.values()), tuple(values), (task,), ()), task)
 
@@ -62,7 +63,8 @@ class Transfers:
         step = self._step(layout)
         stream = (residual(layout, step), step.seq_len)
         if stream not in self._outlines:
-            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None}
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None, "expert_data": 1}
+            plain |= {"experts": 1} if layout.expert_data > 1 else {}
             two = layout.model_copy(update=plain)
             model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
             sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)

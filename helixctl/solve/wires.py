@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,19 +12,38 @@ from helixctl.spec import ClusterSpec
 
 
 class Wires(NamedTuple):
-    """Of the first rank of a team: how many ranks on each host meet in a collective along an axis, ascending."""
+    """Of the first rank of a team: how many ranks on each host meet in a collective along an axis, ascending.
+
+    Of one replica with experts of its own none meet along the last two.
+    """
 
     tensor: tuple[int, ...]
     groups: tuple[int, ...]
     slices: tuple[int, ...]
+    replicas: tuple[int, ...] = ()
+    spread: tuple[int, ...] = ()
 
 
 def wires(layout: Layout, cluster: ClusterSpec) -> Wires:
     """The wires of a layout's first team."""
+    size = cluster.devices_per_host
     if cluster.hosts == 1:
-        return Wires((layout.partitions,), (layout.groups,), (layout.slices,))
-    at = layout.strides
-    return _wires(layout.groups, at["groups"], layout.slices, at["slices"], cluster.devices_per_host)
+        found = Wires((layout.partitions,), (layout.groups,), (layout.slices,))
+    else:
+        at = layout.strides
+        found = _wires(layout.groups, at["groups"], layout.slices, at["slices"], size)
+    if layout.expert_data == 1:
+        return found
+    sharing = layout.sharing(0)
+    replicas = _on_hosts([layout.rank(0, 0, 0, one) for one in sharing], size)
+    return found._replace(
+        replicas=replicas, spread=_on_hosts([rank for one in sharing for rank in layout.team(0, one)], size)
+    )
+
+
+def _on_hosts(ranks: Sequence[int], size: int) -> tuple[int, ...]:
+    """How many of some ranks are on each host of so many, ascending."""
+    return tuple(sorted(Counter([rank // size for rank in ranks]).values()))
 
 
 @lru_cache(maxsize=4096)
@@ -31,5 +51,5 @@ def _wires(groups: int, group_stride: int, slices: int, slice_stride: int, size:
     by_group = range(0, groups * group_stride, group_stride)
     by_slice = range(0, slices * slice_stride, slice_stride)
     every = Counter([(one + other) // size for one in by_group for other in by_slice])
-    two = (tuple(sorted(Counter([rank // size for rank in ranks]).values())) for ranks in (by_group, by_slice))
+    two = (_on_hosts(ranks, size) for ranks in (by_group, by_slice))
     return Wires(tuple(sorted(every.values())), *two)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from helixctl.cost.memory import peak_live_nbytes
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
+from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.axes import in_a_layer
@@ -192,7 +193,8 @@ class _KindCosts:
 
     def _key(self, layout: Layout, sequences: int) -> object:
         """Equal where a microbatch of so many sequences is the same work, with what is exchanged."""
-        tokens = (sequences, self.new_tokens(layout))
+        joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.workload).joined[1]
+        tokens = (sequences, joined, self.new_tokens(layout))
         return (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
 
     def new_tokens(self, layout: Layout) -> int:
@@ -204,7 +206,9 @@ class _KindCosts:
         key = (layout.gather_order, self._outlines.key(layout, sequences))
         if key not in self._live:
             rank = layout.team(0, 0)[0]
-            batch = sequences * layout.data * layout.microbatches
+            parts, joined = layout.data * layout.microbatches, layout.microbatch_of(sequences, self.workload).joined[1]
+            # Where it is not known how many others have, they have as few as can be.
+            batch = parts * sequences - (parts - 1 if joined < layout.expert_data * sequences else 0)
             step = replace(step_of(self.workload, layout, self.step), batch=batch)
             plan = Plan.sketch(self._outlines.body, self.cluster, step, layout)
             body = lower(plan, only={rank}, layers=range(1), microbatches=range(1))
@@ -233,7 +237,9 @@ class _KindCosts:
         key = (layout.partitions, layout.residual, step.seq_len, sequences, wire)
         if key not in self._ends and self.model.vocabulary is None:
             shares = Shares(layout, self.model, step)
-            region = shares.region(("batch", "seq", "hidden"), shares.of("output").made, 0, (0, sequences))
+            region = shares.region(
+                ("batch", "seq", "hidden"), shares.of("output").made, 0, Microbatch((0, sequences), (0, sequences))
+            )
             nbytes = prod(stop - start for start, stop in region) * DTYPE_NBYTES[self.model.dtype]
             self._ends[key] = _Ends(LaneCosts(), LaneCosts(), nbytes)
         elif key not in self._ends:

@@ -248,6 +248,7 @@ class AttentionSpec(Spec):
         value_scale: what values are multiplied by.
         value_norm: values are normalised, every head alone, as the model's norms do it, without a weight.
         values: own: products with a matrix of their own; keys: the keys, ahead of their norm and rotation (Gemma 4).
+        output_gate: what attention makes is multiplied, dim by dim, by the sigmoid of a product of what it reads.
         position_scaling: a number of its position that every query is multiplied by, rotated or not; None: none.
     """
 
@@ -274,6 +275,7 @@ class AttentionSpec(Spec):
     value_scale: Positive = added(1.0)
     value_norm: Annotated[bool, Field(strict=True)] = added(default=False)
     values: Literal["own", "keys"] = added("own")
+    output_gate: Annotated[bool, Field(strict=True)] = added(default=False)
 
     @model_validator(mode="after")
     def _what_is_masked_is_causal(self) -> Self:
@@ -356,7 +358,7 @@ class AttentionSpec(Spec):
         if rope % 2 or rope >= self.head_dim:
             msg = f"latent.rope_dim {rope} is no even number below head_dim {self.head_dim}"
             raise Contradiction(msg, "latent")
-        unknown = [name for name in ("qkv_bias", "qk_norm", "value_norm") if getattr(self, name)]
+        unknown = [name for name in ("qkv_bias", "qk_norm", "value_norm", "output_gate") if getattr(self, name)]
         unknown += ["value_scale"] if self.value_scale != 1 else []
         if unknown:
             raise Contradiction(f"{unknown[0]}: what is made of a latent has none", unknown[0])

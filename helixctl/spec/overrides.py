@@ -117,7 +117,7 @@ def _node(document: SpecKind, path: tuple[str, ...]) -> Node | None:
 
 
 def _hint(documents: tuple[SpecKind, ...], path: tuple[str, ...]) -> str:
-    """The likest field, else all fields beside the one that was not found."""
+    """The likest field, else the fields beside the one that was not found."""
     leaves = [leaf for document in documents for leaf in fields_of(_CLASSES[document]).leaves()]
     close = _with_one_part_mended(documents, path) or _with_the_last_part(path, leaves)
     return meant(list(map(dotted, close))) or _siblings(documents, path, leaves)
@@ -144,7 +144,9 @@ def _siblings(documents: tuple[SpecKind, ...], path: tuple[str, ...], leaves: Se
         known = [key for document in documents for key in _keys(document, path[:length])]
         if known:
             return f"fields of {dotted(path[:length])}: {', '.join(known)}"
-    return f"fields: {', '.join(dict.fromkeys(map(dotted, leaves)))}"
+    # There are over a hundred: of a mapping its name alone.
+    first = dict.fromkeys(leaf[0] if len(leaf) == 1 else f"{leaf[0]}.*" for leaf in leaves)
+    return f"fields: {', '.join(first)}"
 
 
 def _keys(document: SpecKind, path: tuple[str, ...]) -> tuple[str, ...]:

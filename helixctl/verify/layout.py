@@ -73,7 +73,7 @@ def _due(dag: Dag, function: Function) -> dict[Part, list[Region]]:
     for rank in range(layout.devices):
         stage, replica = layout.team_of(rank)
         first = rank == layout.team(stage, replica)[0]
-        parts = [layout.batch(replica, i, work) for i in range(layout.microbatches)]
+        parts = [layout.microbatch(replica, i, work) for i in range(layout.microbatches)]
         # The regions of a tensor are those of its likes in other layers of its block.
         alike: dict[tuple[str, str], list[Region]] = {}
         for name, tensor in function.tensors.items():
@@ -141,7 +141,7 @@ def _in_turns(dag: Dag, rank: int) -> Iterator[Diagnostic]:
     if layout.microbatches == 1:
         return  # any order of one microbatch is in turn
     _, replica = layout.team_of(rank)
-    starts = [layout.batch(replica, i, dag.work)[0] for i in range(layout.microbatches)]
+    starts = [layout.microbatch(replica, i, dag.work).joined[0] for i in range(layout.microbatches)]
     turns: list[list[list[str]]] = [[[]] for _ in starts]
     tokens: list[tuple[int, str]] = []  # sent between stages when all microbatches are through
     for name in dag.order[rank]:

@@ -199,6 +199,7 @@ class _Session:
         said = printer.add if printer else None
         new = new or self.asked.new
         how: dict[str, Any] = {"new": new, "ends": ends, "seed": self.asked.seed, "kept": kept, "said": said}
+        how["meets"] = plan.dags[0].plan.layout.expert_data > 1
         return turns(*(stages or plan.stages), self.asked.prompts, chunk=plan.chunk, **how)
 
     def _traced(self, plan: BoundPlan) -> list[list[RankTrace]]:

@@ -101,8 +101,10 @@ STEPS: dict[str, StepName] = {
     "prefill, latent by rows": "prefill",
     "prefill, latent expanded": "prefill",
     "prefill, latent expanded by key": "prefill",
+    "decode, experts of replicas": "decode",
+    "prefill, experts of replicas": "prefill",
 }
-WINDOW = {"sliding_window": 3, "sinks": True}
+WINDOW = {"sliding_window": 3, "sinks": True, "output_gate": True}
 SCALED = {"position_scaling": {"factor": 0.5, "tokens": 2, "first": 1}}
 CAPPED = {"scale": 0.25, "soft_cap": 1.5, "v_head_dim": 6, "chunk": 3, "value_scale": 0.7, **SCALED}
 DRAWN = SamplingSpec(temperature=0.7, top_k=5, top_p=0.9)
@@ -129,7 +131,7 @@ _SHARED = {**SPARSE["attention"], "sparse": {**SPARSE["attention"]["sparse"], "s
 SHARING = {**SPARSE, "blocks": [{"name": "shared", "attention": _SHARED}], "pattern": ["main", "shared", "main"]}
 AROUND = {
     "norm": {"place": "around", "unit_offset": True}, "layer_scale": True, "layers": 2,
-    "attention": {"value_norm": True, "values": "keys"},
+    "attention": {"value_norm": True, "values": "keys", "output_gate": True},
 }  # fmt: skip
 CUT = {"attention": {"softmax_slices": 2, "rotary": None, "qk_norm": False}}
 PLANS: dict[str, Callable[[], Plan]] = {
@@ -160,6 +162,13 @@ PLANS: dict[str, Callable[[], Plan]] = {
         2, 2, {"feed_forward": GROUPED, "vocabulary": None}, slicing="batch", experts=2, combine="reduce"
     ),
     "experts with norms apart": _real(2, 2, APART, slicing="batch", experts=2, residual="sharded", combine="reduce"),
+    "experts of replicas": _moe(1, 1, data=4, expert_data=2, experts=2),
+    "experts of teams": _real(
+        2, 1, {"feed_forward": GROUPED, "vocabulary": None}, data=2, expert_data=2, experts=4, combine="reduce"
+    ),
+    "experts of teams, sharded": _real(
+        2, 1, APART, (9, 3), data=2, expert_data=2, experts=2, residual="sharded", microbatches=2, interleave=2
+    ),
     "experts with biases": _real(3, 1, {"feed_forward": BIASED}, experts=3, residual="sharded", combine="reduce"),
     "sharded, last tokens": _real(
         3, 1, {"vocabulary": {"size": 53, "tied": True}}, residual="sharded", combine="reduce", logits="last"
@@ -210,6 +219,12 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "prefill, latent by rows": _latent(1, 2, slicing="key", key_block=2, steps=True, key_prefill="query"),
     "prefill, latent expanded": _latent(2, 2, slicing="batch", key_block=2, steps=True, latent_prefill="expanded"),
     "prefill, latent expanded by key": _latent(2, 2, slicing="key", key_block=2, steps=True, latent_prefill="expanded"),
+    "decode, experts of replicas": _steps(
+        2, 1, {"feed_forward": GROUPED}, data=2, expert_data=2, experts=4, residual="sharded", combine="reduce"
+    ),
+    "prefill, experts of replicas": _steps(
+        1, 1, {"feed_forward": GROUPED}, data=2, expert_data=2, experts=2, microbatches=2
+    ),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip

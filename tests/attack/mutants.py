@@ -26,6 +26,7 @@ from tests.attack import (  # noqa: E402
     mutate_attention,
     mutate_documents,
     mutate_draws,
+    mutate_experts,
     mutate_latent,
     mutate_order,
     mutate_packed,
@@ -55,6 +56,7 @@ _FILES = (
     mutate_packed,
     mutate_attention,
     mutate_sparse,
+    mutate_experts,
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"

@@ -16,12 +16,14 @@ AXES: dict[str, tuple[Any, ...]] = {
     "residual": ("replicated", "sharded"),
     "latent_prefill": ("absorbed", "expanded"),
     "key_prefill": ("key", "query"),
+    "expert_data": (1, 2, 3, 4),
 }
 LATER = {
     "residual": "replicated",
     "key_block": 16,
     "latent_prefill": "absorbed",
     "key_prefill": "key",
+    "expert_data": 1,
 }  # in their order
 MESH = ("groups", "slices", "data", "pipeline")
 # What another legal value of a field can lead to; HX401: it is not a legal value.

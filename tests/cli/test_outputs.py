@@ -54,6 +54,7 @@ INPUTS = [
     ("validate", "m.yaml", "d.json", "-o", "d.json"),
     ("visualize", "d.json", "-o", "d.json"),
     ("visualize", "p.json", "-o", "p.json"),
+    ("visualize", "p.json", "--report", "report.json", "-f", "html", "-o", "report.json"),
     ("simulate", "p.json", "--json", "p.json"),
     ("simulate", "p.json", "--trace", "p.json"),
     ("simulate", "p.json", "--against", "report.json", "--json", "report.json"),

@@ -66,7 +66,7 @@ def test_standard_output_carries_the_report_alone(output_format: str) -> None:
 
 
 def test_text_is_printed_once_whether_it_is_asked_for_or_not() -> None:
-    plain, asked = helixctl("validate", VALID, MODEL), helixctl("validate", VALID, MODEL, "-o", "-")
+    plain, asked = helixctl("validate", "-v", VALID, MODEL), helixctl("validate", VALID, MODEL, "-o", "-")
     assert plain == asked
     assert asked.err == ""
     assert asked.out.decode().splitlines()[1:] == [

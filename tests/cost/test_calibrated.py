@@ -311,4 +311,4 @@ def test_a_prediction_says_what_products_of_quantised_weights_are_of(
 ) -> None:
     plan = plan_of(PAPER, 1, 1, "hosts=1", "devices_per_host=1")
     model = plan.model.model_copy(update={"stored": (stored,) if stored else None})
-    assert foundation(Plan.of(model, load_cluster(cluster), plan.workload, plan.layout)).endswith(said)
+    assert foundation(model, load_cluster(cluster)).endswith(said)

@@ -22,6 +22,7 @@ from tests.documents import PAPER, ROOT, SMALL, TINY, plan_of, specs
 SMALLER: Final = {
     "--batch 8 --seq-len 2048 -v": "--batch 4 --seq-len 16 --set hosts=1 --set devices_per_host=2 -v",
     "MODEL CLUSTER ...": "MODEL CLUSTER",
+    "--batch 1,2,4,...,256 --input-len 4096": "--set layers=1 --plain --batch 1,2,4 --input-len 64",
 }
 SHORTER: Final = ["--warmup", "1", "--iters", "2", "--device", "cpu"]
 # What a page says of a machine, made true of this one.

@@ -23,6 +23,7 @@ LONG: Final = {
     ".venv/bin/helixctl run small.plan.json": "25 steps on 16 ranks; make demo runs the same",
     "helixctl run plans/small/dense.4x4.plan.json --warmup 5 --iters 20": "25 steps on 16 ranks",
     "helixctl export q.plan.json": "a search of layouts each; tests/cli/test_export.py does another",
+    "helixctl sweep Llama-3.1-70B": "a page and a picture, of twelve points; tests/sweep draws others",
     "small=": "three plans on four ranks; plans on 16 ranks and on 8",
 }
 # Exit status by page and how a command begins, where it is not 0 and no line of its output begins with an error's code.

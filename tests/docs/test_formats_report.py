@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from helixctl.report.figures import no_figures
 from helixctl_runtime.generate.margins import Margins
 from helixctl_runtime.report.comparison import comparison
 from helixctl_runtime.report.generations import Generations, comparison_of_generations
@@ -21,8 +22,8 @@ from tests.documents import ROOT, SMALL, TINY, plan_of, tiny
 
 TEXT = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-# Of layouts and workloads "Plan" has the keys.
-ELSEWHERE = {"layout", "workload"}
+# Of layouts and workloads "Plan" has the keys, of figures "Figures".
+ELSEWHERE = {"layout", "workload", "figures"}
 
 
 def keys(document: Any) -> Iterator[str]:
@@ -73,6 +74,10 @@ def prediction(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "p.json").read_text())  # type: ignore[no-any-return]
 
 
+def test_every_figure_is_named() -> None:
+    assert rows(SECTIONS["Figures"], 0) == no_figures().keys()
+
+
 def test_every_key_of_a_report_is_named(report: dict[str, Any]) -> None:
     assert report["check"]["passed"]
     assert report["weights"]
@@ -104,6 +109,12 @@ def test_every_key_of_a_generation_is_named(tmp_path: Path) -> None:
 def other_tokens(report: dict[str, Any]) -> dict[str, Any]:
     """The report of a plan that makes another last token in every sequence."""
     return report | {"tokens": [[*row[:-1], row[-1] + 1] for row in report["tokens"]]}
+
+
+def test_every_key_of_a_sweep_is_named() -> None:
+    schema = json.loads((ROOT / "schemas/sweep.schema.json").read_text())
+    objects = [schema, *schema["$defs"].values()]
+    assert {key for each in objects for key in each["properties"]} - named(SECTIONS["Report of a sweep"]) == set()
 
 
 def test_every_key_of_a_prediction_is_named(prediction: dict[str, Any]) -> None:

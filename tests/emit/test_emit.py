@@ -19,8 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from helixctl.cli.main import cli
+from helixctl.cli.page import Measured, views_of
 from helixctl.dag import Dag, Level
 from helixctl.emit import FORMATS, emit
+from helixctl.emit.html import html
 from helixctl.emit.lanes import Box, Lanes, arrange
 from helixctl.emit.svg import COLOURS, OVERHANG, xml_text
 from helixctl.emit.text_width import fit, text_width
@@ -276,7 +278,9 @@ def test_the_suffix_tells_the_format(output_format: str, plan_file: Path) -> Non
     target = plan_file.with_name(f"picture.{output_format}")
     result = CliRunner().invoke(cli, ["visualize", str(plan_file), "-o", str(target)])
     assert result.exit_code == 0, result.output
-    assert target.read_text() == emit(paper_dag(4, 4), output_format)
+    dag = paper_dag(4, 4)
+    views = views_of(dag, None, Measured())  # a page has more than its dag
+    assert target.read_text() == (html(dag, views=views) if output_format == "html" else emit(dag, output_format))
     assert result.stdout == ""
     assert re.fullmatch(rf"wrote {re.escape(str(target))}: 341 tasks, [0-9.]+ [kM]B\n", result.stderr)
 
@@ -322,7 +326,7 @@ def test_an_output_that_cannot_be_written(plan_file: Path) -> None:
 
 
 def test_every_level_has_its_colour_everywhere() -> None:
-    css = (files("helixctl.emit") / "page.css").read_text()
+    css = (files("helixctl.emit") / "page" / "page.css").read_text()
     for level in get_args(Level):
         assert level in COLOURS
         assert f".{level} {{" in css

@@ -29,7 +29,8 @@ const within = (inner, outer) => inner.left >= outer.left - 0.5 && inner.right <
 const name = (t) => `"${t.textContent}" at ${Math.round(box(t).left)}, ${Math.round(box(t).top)}`;
 for (const svg of document.querySelectorAll("svg")) {
   const area = box(svg);
-  const texts = [...svg.querySelectorAll("text")].map((t) => ({ t, r: box(t) }));
+  const seen = [...svg.querySelectorAll("text")].filter((t) => t.getClientRects().length);
+  const texts = seen.map((t) => ({ t, r: box(t) }));
   for (const { t, r } of texts) if (!within(r, area)) faults.push(`${name(t)} leaves its drawing`);
   texts.sort((a, b) => a.r.top - b.r.top);
   texts.forEach((a, i) => {
@@ -47,6 +48,7 @@ for (const node of document.querySelectorAll("g.node")) {
   if (!within(box(words[0]), box(shapes[0]))) faults.push(`${name(words[0])} leaves its box`);
 }
 for (const task of document.querySelectorAll(".task")) {
+  if (!task.getClientRects().length) continue;
   let rect = null;
   for (const part of task.children) {
     if (part.tagName === "rect") rect = box(part);
@@ -54,6 +56,7 @@ for (const task of document.querySelectorAll(".task")) {
   }
 }
 for (const group of document.querySelectorAll("g.bracketed")) {
+  if (!group.getClientRects().length) continue;
   const span = box(group.querySelector(".bracket"));
   for (const t of group.querySelectorAll("text")) {
     const r = box(t);

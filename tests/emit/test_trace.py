@@ -6,7 +6,9 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from helixctl.emit.trace import Trace, trace_json, traces_json
+import pytest
+
+from helixctl.emit.trace import Trace, spans_of_traces, trace_json, traces_json
 from helixctl.simulate import simulate
 from tests.documents import PAPER, SMALL, dag_of, tiny
 
@@ -70,3 +72,60 @@ def test_several_plans_stand_one_under_the_other() -> None:
     assert names == [f"{title}: rank {r} (group {g}, slice {s})" for title, r, g, s in
                      (("one", 0, 0, 0), ("one", 1, 1, 0), ("two", 0, 0, 0), ("two", 1, 0, 1))]  # fmt: skip
     assert json.loads(text)["otherData"] == {"times": "simulated", "plans": "one; two"}
+
+
+def test_every_kind_has_one_colour_and_kinds_that_move_data_have_their_own() -> None:
+    colours: dict[str, set[str]] = {}
+    for event in events(trace_json(DAG, SPANS, simulated=True, title="x"), "X"):
+        colours.setdefault(event["args"]["kind"], set()).add(event["cname"])
+    assert all(len(found) == 1 for found in colours.values())
+    assert colours["linear"] != colours["attention"] != colours["norm"]
+    moves = {task.kind for task in DAG.tasks if task.is_collective}
+    assert len({next(iter(colours[kind])) for kind in moves}) == len(moves)
+    computing = set().union(*(colours[kind] for kind in set(colours) - moves))
+    assert computing.isdisjoint(set().union(*(colours[kind] for kind in moves)))
+
+
+def test_arrows_join_the_lanes_of_a_rank_and_the_ranks_of_a_transfer() -> None:
+    text = trace_json(DAG, SPANS, simulated=True, title="x")
+    spans = events(text, "X")
+    ends = [{event["id"]: event for event in events(text, phase)} for phase in "sf"]
+
+    def bound(event: dict[str, Any]) -> str:
+        """The task of the span in which an end of an arrow lies."""
+        track = [span for span in spans if (span["pid"], span["tid"]) == (event["pid"], event["tid"])]
+        (span,) = [s for s in track if s["ts"] - 1e-6 <= event["ts"] < s["ts"] + s["dur"]]
+        return str(span["name"])
+
+    assert ends[0].keys() == ends[1].keys()
+    found = set()
+    for number, source in ends[0].items():
+        target = ends[1][number]
+        assert source["ts"] <= target["ts"] + 1e-6
+        assert target["bp"] == "e"  # the span around its end, not the next that begins
+        found.add((bound(source), source["pid"], bound(target), target["pid"]))
+    expected = set()
+    for task in DAG.tasks:
+        for rank in task.ranks:
+            for value in DAG.ends[task.id][rank][0]:
+                maker = DAG.producer.get(value)
+                if maker is not None and maker.lane != task.lane:
+                    expected.add((maker.id, rank, task.id, rank))
+        if task.kind == "send_receive":
+            expected.add((task.id, task.ranks[0], task.id, task.ranks[1]))
+    assert found == expected
+    assert any(source[1] != target for *source, _, target in found)
+
+
+def test_a_trace_is_read_back() -> None:
+    one, two = tiny(2, 1), tiny(1, 2)
+    traces = [Trace(title, dag, simulate(dag).spans, simulated=False) for title, dag in (("one", one), ("two", two))]
+    read = spans_of_traces(traces_json(traces))
+    assert read is not None
+    for trace, found in zip(traces, read, strict=True):
+        for span, again in zip(trace.spans, found, strict=True):
+            assert (again.task, again.rank, again.lane) == (span.task, span.rank, span.lane)
+            assert again.begin_s == pytest.approx(span.begin_s, abs=1e-9)
+            assert again.end_s == pytest.approx(span.end_s, abs=2e-9)
+    assert spans_of_traces('{"report": "helixctl run"}') is None
+    assert spans_of_traces("x: 1") is None

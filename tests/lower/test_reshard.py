@@ -7,7 +7,7 @@ import pytest
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Narrow, Op, ReduceScatter
 from helixctl.lower.reshard import moves
 from helixctl.plan import Layout
-from helixctl.plan.sharding import WHOLE, Cut, Sharded, Sharding
+from helixctl.plan.sharding import JOINED, WHOLE, Cut, Sharded, Sharding
 
 FOUR = Layout(groups=2, slices=2)
 DIMS = ("batch", "seq", "head", "head_dim")
@@ -39,6 +39,42 @@ def test_what_is_read_as_it_is_made_does_not_move() -> None:
 )
 def test_moves(made: Sharding, read: Sharding, ops: list[tuple[Op, str]]) -> None:
     assert steps(made, read) == ops
+
+
+# Of experts that two replicas share: the tokens of both on the way there, those of each behind them.
+REPLICAS = Layout(groups=2, slices=2, data=2, expert_data=2)
+SPREAD = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
+SHARE = Cut("batch", "tensor")
+
+
+@pytest.mark.parametrize(
+    ("stream", "there", "back"),
+    [
+        (
+            (),
+            [(AllGather("batch"), "replicas")],
+            [(ReduceScatter("batch"), "replicas"), (AllReduce(), "tensor")],
+        ),
+        (
+            (ROWS,),
+            [(AllGather("batch"), "replicas"), (AllGather("seq"), "tensor")],
+            [(ReduceScatter("seq"), "tensor"), (ReduceScatter("batch"), "replicas")],
+        ),
+        ((SHARE,), [(AllGather("batch"), "spread")], [(ReduceScatter("batch"), "spread")]),
+    ],
+)
+def test_moves_to_experts_that_replicas_share(
+    stream: tuple[Cut, ...], there: list[tuple[Op, str]], back: list[tuple[Op, str]]
+) -> None:
+    dims, read = ("batch", "seq", "hidden"), Sharding(stream)
+    assert steps(read, Sharding((JOINED,)), REPLICAS, dims) == there
+    assert steps(Sharding((JOINED,), partial=SPREAD), read, REPLICAS, dims) == back
+
+
+def test_replicas_of_one_device_sum_up_and_part_in_one_step() -> None:
+    made = Sharding((JOINED,), partial=SPREAD)
+    replicas = Layout(groups=1, slices=1, data=4, expert_data=4)
+    assert steps(made, WHOLE, replicas, ("batch", "hidden")) == [(ReduceScatter("batch"), "replicas")]
 
 
 @pytest.mark.parametrize(

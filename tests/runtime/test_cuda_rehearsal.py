@@ -542,6 +542,7 @@ SCALED: dict[str, Any] = {
     "value_scale": 0.7,
     "value_norm": True,
     "values": "keys",
+    "output_gate": True,
 }
 CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "whole": (2, 1, {"combine": "reduce"}),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from helixctl.dag import Dag, Tensor
 from helixctl.dag.retype import retyped
 from helixctl.lower import lower
-from helixctl.plan import Plan
+from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import MESH_AXES, illegalities
 from helixctl.spec import Dtype
 from helixctl.verify import verify
@@ -139,6 +139,7 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
             "soft_cap": draw(st.sampled_from([None, 0.7])),
             **({} if cut else values(draw, norms | one)),
             "value_scale": draw(st.sampled_from([1.0, 0.7])),
+            "output_gate": either(),
             "position_scaling": draw(st.sampled_from([None, {"factor": 0.7, "tokens": size(1), "first": size(0, 1)}])),
             **one,
             **(draw(st.sampled_from(reaches)) if causal else {}),
@@ -202,7 +203,16 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         residual=residual,
     )  # fmt: skip
     assert illegalities(plan.layout, plan.model, plan.workload, plan.layout.devices) == []
-    return plan
+    layout = draw(st.sampled_from([plan.layout, *(shared(plan) if spread else ())]))
+    return Plan.of(plan.model, plan.cluster, plan.workload, layout)
+
+
+def shared(plan: Plan) -> list[Layout]:
+    """The legal layouts that differ from a plan's in how replicas share experts."""
+    layout, devices = plan.layout, plan.layout.devices
+    ways = range(1, layout.partitions * layout.data + 1)
+    every = [layout.model_copy(update={"expert_data": layout.data, "experts": way}) for way in ways if layout.data > 1]
+    return [each for each in every if not illegalities(each, plan.model, plan.workload, devices)]
 
 
 TRIALS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)

@@ -102,7 +102,7 @@ def test_half_precision_rounds_once(dtype: torch.dtype) -> None:
     assert torch.allclose(partial.double(), d @ w.double(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("function", ["gelu", "relu", "silu"])
+@pytest.mark.parametrize("function", ["gelu", "relu", "silu", "sigmoid"])
 def test_activations(function: str) -> None:
     x, out = torch.linspace(-5, 5, 101), torch.empty(101)
     kernels.activation(function, x, out)()

@@ -83,6 +83,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "mistral4": OF_DEEPSEEK | LATENT,
     "llama4_text": MOE | {"intermediate_size_mlp": 200},
     "olmoe": MOE | {"num_experts": 8},
+    "afmoe": SIZES | {"moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok": 2},
     "phimoe": MOE | {"num_experts_per_tok": 2},
     "minimax_m2": MOE,
     "granitemoe": MOE,

@@ -40,7 +40,7 @@ def test_the_rates_of_a_gpu_are_a_calibration_of_its_cluster(gpu: str) -> None:
     dtypes = {"float16", "bfloat16"}
     assert set(again.matmul) == set(again.attention) == set(again.decode) == set(again.experts) == dtypes
     assert {(t.ranks, t.hosts) for t in again.collectives} == {(2, 1), (4, 1), (8, 1)}
-    assert file.stat().st_size < 31_000
+    assert file.stat().st_size < 37_000
 
 
 @pytest.mark.parametrize("gpu", cluster_names())

@@ -127,6 +127,7 @@ def turns(
     seed: int = 0,
     said: Callable[[torch.Tensor], object] | None = None,
     kept: Kept | None = None,
+    meets: bool = False,
 ) -> Generator[None, None, Generated]:
     """Continue prompts; others may take a turn after the prefill and after every decode step.
 
@@ -141,6 +142,8 @@ def turns(
         said: called after every step with its tokens, int64 (batch), -1 where a sequence has ended.
         kept: called after every step that chooses, outside its time, with the step, the number of the token, from 0,
             and the sequences that it is chosen for, bool (batch).
+        meets: ranks of this process meet those of other replicas in a step: they go through all steps, although the
+            sequences that they know may have ended before.
 
     Returns:
         The tokens of the sequences that ranks of this process know, after at most ``new`` + 1 turns.
@@ -173,7 +176,7 @@ def turns(
         if said:
             said(token)
         ended = ended | torch.isin(token, torch.tensor(list(ends), dtype=torch.int64))
-        if step + 1 == new or bool(ended.all()):
+        if step + 1 == new or (bool(ended.all()) and not meets):
             break
         made.fill_(-1)
         decode(token.clamp(min=0).unsqueeze(1), prompts.lengths + step, (~ended).long(), made)

@@ -315,17 +315,15 @@ def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step:
     if x.is_cuda and (kernels := streaming()) and (once := kernels.activation(function, x, out)):
         return once
     aten = torch.ops.aten
-    match function:
-        case "gelu":
-            return lambda: aten.gelu.out(x, out=out)
-        case "gelu_tanh":
-            return lambda: aten.gelu.out(x, approximate="tanh", out=out)
-        case "silu":
-            return lambda: aten.silu.out(x, out=out)
-        case "relu_squared":
-            return lambda: out.copy_(x.to(wide_of(x.dtype)).clamp_min(0).square_())
-        case _:
-            return lambda: torch.clamp_min(x, 0, out=out)
+    steps: dict[str, Step] = {
+        "gelu": lambda: aten.gelu.out(x, out=out),
+        "gelu_tanh": lambda: aten.gelu.out(x, approximate="tanh", out=out),
+        "silu": lambda: aten.silu.out(x, out=out),
+        "sigmoid": lambda: torch.sigmoid(x, out=out),
+        "relu_squared": lambda: out.copy_(x.to(wide_of(x.dtype)).clamp_min(0).square_()),
+        "relu": lambda: torch.clamp_min(x, 0, out=out),
+    }
+    return steps[function]
 
 
 def activated(function: str, x: torch.Tensor) -> torch.Tensor:

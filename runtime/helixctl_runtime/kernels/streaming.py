@@ -81,6 +81,8 @@ def _activation(x, out, inner, width, xo, xi, oo, oi, function: tl.constexpr, wi
     elif function == "gelu_tanh":
         inner = 0.7978845608028654 * (value + 0.044715 * value * value * value)
         made = value / (1 + tl.exp(-2 * inner))  # 1 + tanh(z) is 2 / (1 + exp(-2 z))
+    elif function == "sigmoid":
+        made = 1 / (1 + tl.exp(-value))
     elif function == "relu_squared":
         made = tl.where(value < 0, 0.0, value * value)
     else:
@@ -152,7 +154,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Ten
 
 
 def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step | None:
-    """An elementwise function: "gelu" (exact, by the error function), "gelu_tanh", "silu", "relu" or "relu_squared"."""
+    """An elementwise function by its name in ``Activation``; its "gelu" is exact, by the error function."""
     seen = _seen(x, out)
     if seen is None or not _fits(x, out):
         return None

@@ -16,7 +16,7 @@ def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[
     rows = [_row(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]
     return {
         "report": "helixctl run --compare",
-        "format_version": "1.0",
+        "format_version": "1.1",
         "simulated": False,
         "comparison": rows,
         "methods": list(reports),

@@ -13,6 +13,7 @@ import torch
 from helixctl.dag import Dag
 from helixctl_runtime.generate.loop import Generated
 from helixctl_runtime.report.environment import environment
+from helixctl_runtime.report.figures import of_a_generation
 from helixctl_runtime.report.result import Statistics
 
 
@@ -73,7 +74,7 @@ def generation(
     return {
         "report": "helixctl run",
         "generation": True,
-        "format_version": "1.0",
+        "format_version": "1.1",
         "simulated": False,
         "plan_digest": dags[0].plan_digest,
         "dag_digests": {dag.step: dag.digest for dag in dags},
@@ -82,6 +83,17 @@ def generation(
         "workload": plan.workload.model_dump(),
         "dtype": plan.model.dtype,
         "seed": seed,
+        "figures": of_a_generation(
+            ttft_s=ttft_s,
+            decode_s=decode_s,
+            made=made,
+            exposed_s=prefill_comm + decode_comm,
+            memory=(
+                max(r.weight_nbytes + r.buffer_nbytes + r.cache_nbytes for r in ranks),
+                max(r.weight_nbytes for r in ranks),
+                max(r.cache_nbytes for r in ranks),
+            ),
+        ),
         "sequences": len(tokens),
         "prompt_tokens": list(prompt_tokens),
         "output_tokens": made,

@@ -41,7 +41,7 @@ def comparison_of_generations(names: Sequence[str], found: Generations) -> dict[
     return {
         "report": "helixctl run --compare",
         "generation": True,
-        "format_version": "1.0",
+        "format_version": "1.1",
         "simulated": False,
         "comparison": rows,
         "methods": found.reports,

@@ -17,6 +17,7 @@ from helixctl_runtime.check.outputs import Check
 from helixctl_runtime.measure.measure import StepTimes
 from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind, typical_step
 from helixctl_runtime.report.environment import environment
+from helixctl_runtime.report.figures import of_a_pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,12 @@ def result(
     typical = typical_step(traced)
     steps = _steps(ranks)
     exposed_ms = statistics.fmean(r.measured.communication_s for r in ranks) / len(steps) * 1e3
+    hidden_s = statistics.median(each.hidden_s for each in traced)
+    busy_share = statistics.median(each.busy_share for each in traced)
     work = dag.plan.workload
     report = {
         "report": "helixctl run",
-        "format_version": "1.0",
+        "format_version": "1.1",
         "simulated": False,
         "plan_digest": dag.plan_digest,
         "dag_digest": dag.digest,
@@ -137,14 +140,22 @@ def result(
         "warmup": warmup,
         "iters": len(steps),
         "trace_steps": len(traced),
+        "figures": of_a_pass(
+            dag,
+            step_s=statistics.fmean(steps),
+            exposed_s=exposed_ms / 1e3,
+            hidden_s=hidden_s,
+            busy_share=busy_share,
+            memory=(max(r.weight_nbytes + r.buffer_nbytes for r in ranks), max(r.weight_nbytes for r in ranks)),
+        ),
         "tokens_per_s": work.tokens / statistics.fmean(steps),
         "step_time_ms": asdict(Statistics.of([s * 1e3 for s in steps])),
         "communication": {
             "exposed_ms": exposed_ms,
-            "hidden_ms": statistics.median(each.hidden_s for each in traced) * 1e3,
+            "hidden_ms": hidden_s * 1e3,
         },
         "sync_overhead_per_token_ms": exposed_ms / work.seq_len,
-        "busy_share": statistics.median(each.busy_share for each in traced),
+        "busy_share": busy_share,
         "weights": weights and _weights(weights, ranks),
         "levels": levels(dag),
         "kinds": times_by_kind(dag, traced),

@@ -19,6 +19,7 @@ _CHOICE_BIASES: Final = (
     "mlp.gate.e_score_correction_bias",
     "mlp.moe_statics.e_score_correction_bias",
     "block_sparse_moe.e_score_correction_bias",
+    "mlp.expert_bias",
 )
 _WITH_A_ROW: Final = _CHOICE_BIASES[1]  # (1, experts)
 
@@ -45,6 +46,13 @@ class _Spelling:
 
 
 _SPELLINGS: Final = (
+    _Spelling(
+        "mlp.router.gate.weight",
+        "mlp.router.gate.weight",
+        "mlp.experts.{}.gate_proj.weight",
+        "mlp.experts.{}.up_proj.weight",
+        "mlp.experts.{}.down_proj.weight",
+    ),
     _Spelling(
         "mlp.experts.0.down_proj.weight",
         "mlp.gate.weight",

@@ -42,6 +42,7 @@ _LAYER: dict[str, tuple[str, Axes]] = {
     "w_index_factor": ("self_attn.indexer.weights_proj.weight", (("index_head",), ("hidden",))),
     "index_k_norm": ("self_attn.indexer.k_norm.weight", (("index_dim",),)),
     "index_k_norm_bias": ("self_attn.indexer.k_norm.bias", (("index_dim",),)),
+    "w_output_gate": ("self_attn.gate_proj.weight", (_QUERY, ("hidden",))),
     "w_o": ("self_attn.o_proj.weight", (("hidden",), _QUERY)),
     "b_o": ("self_attn.o_proj.bias", _HIDDEN),
     "feed_forward_norm": ("post_attention_layernorm.weight", _HIDDEN),
@@ -63,7 +64,7 @@ _LAYER: dict[str, tuple[str, Axes]] = {
 }
 # Other names that some families have; one that is there comes before that of _LAYER.
 _OTHERWISE: dict[str, tuple[str, ...]] = {
-    "feed_forward_norm": ("pre_feedforward_layernorm.weight",),
+    "feed_forward_norm": ("pre_feedforward_layernorm.weight", "pre_mlp_layernorm.weight"),
     "attention_post_norm": ("post_self_attn_layernorm.weight",),
     "feed_forward_post_norm": ("post_mlp_layernorm.weight",),
     "sinks": ("self_attn.attention_sink_bias",),

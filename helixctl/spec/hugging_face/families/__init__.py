@@ -13,6 +13,7 @@ from helixctl.spec.hugging_face.families.decoder import Decoder, Derived, patter
 
 # model_type -> the module here, and the class in it.
 _CLASSES: Final = {
+    "afmoe": "afmoe.Afmoe",
     "deepseek_v2": "deepseek.DeepseekV2",
     "deepseek_v3": "deepseek.DeepseekV3",
     "kimi_k2": "deepseek.KimiK2",

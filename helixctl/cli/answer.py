@@ -1,0 +1,50 @@
+"""The first line of an answer: what a layout is in the field's terms, how long it takes, and what it holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from helixctl.plan import Plan
+from helixctl.plan.terms import in_field_terms
+from helixctl.simulate import Forecast
+from helixctl.spec import ClusterSpec
+from helixctl.units import counted, human_bytes, human_seconds
+
+# What a person calls a GPU, in the name that its maker gives it: H100 of "NVIDIA H100 80GB HBM3".
+_MODEL: Final = re.compile(r"\b(?!HBM)[A-Z]{1,3}\d{2,4}[A-Z]{0,2}\b(?!\s*GB)")
+
+
+def first_line(plan: Plan, found: Forecast) -> str:
+    """``TP 4 x DP 2 on 8 H100: 413 ms a prefill, 31 ms a token, 71 of 80 GB, 9 GB to spare``.
+
+    Args:
+        plan: whose layout, cluster and workload it is.
+        found: its forecast; of a plan with steps that of the generation.
+    """
+    return f"{in_field_terms(plan.layout)} on {devices(plan.cluster)}: {_times(found)}, {memory(plan.cluster, found)}"
+
+
+def devices(cluster: ClusterSpec) -> str:
+    """``8 H100``, ``4 CPU ranks``: the devices as people name them."""
+    if cluster.device.kind == "cpu":
+        return counted(cluster.devices, "CPU rank")
+    name = _MODEL.search(cluster.device.name)
+    return f"{cluster.devices} {name[0] if name else cluster.device.name}"
+
+
+def _times(found: Forecast) -> str:
+    its = found.generation
+    if its is None:
+        return f"{human_seconds(found.step_s)} a step, {found.tokens_per_s:,.0f} tokens/s"
+    return f"{human_seconds(its.ttft_s)} a prefill, {human_seconds(its.time_per_output_token_s)} a token"
+
+
+def memory(cluster: ClusterSpec, found: Forecast) -> str:
+    """``71 of 80 GB, 9 GB to spare``: what the fullest device holds, and what it has left beside the reserve."""
+    device = cluster.device
+    held, of = human_bytes(found.memory_nbytes), human_bytes(device.memory)
+    if held.partition(" ")[2] == of.partition(" ")[2]:
+        held = held.partition(" ")[0]
+    free = human_bytes(max(0, device.available - found.memory_nbytes))
+    return f"{held} of {of}, {free} to spare"

@@ -1,0 +1,107 @@
+"""A sweep on the terminal: a row for every point, then why some have no figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from helixctl.cli.console import table
+from helixctl.cost.tasks import foundation
+from helixctl.spec.load import Loaded
+from helixctl.sweep import Point, Sweep
+from helixctl.units import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_sweep(out: Console, sweep: Sweep, loaded: Loaded) -> None:
+    """Print all of it.
+
+    Args:
+        out: where to.
+        sweep: what was planned.
+        loaded: the specs that it was planned from.
+    """
+    cluster = sweep.cluster
+    lengths = sorted({p.input_len for p in sweep.points})
+    prompts = " or ".join(f"{length:,}" for length in lengths)
+    out.print(
+        f"{sweep.model.name} on {cluster.name} ({cluster.devices} x {cluster.device}), prompts of {prompts} tokens, "
+        f"{sweep.output_len:,} generated after each, {sweep.model.dtype}",
+        markup=False,
+    )
+    for note in sweep.notes:
+        out.print(f"note: {note}", markup=False)
+    out.print()
+    out.print(_table(sweep.points, several=len(lengths) > 1))
+    out.print()
+    for line in without_figures(sweep.points):
+        out.print(line, markup=False)
+    out.print("* Pareto front: no other point has more tokens/s of a user and no less of a device, or the other way")
+    out.print(f"every point is what helixctl plan gives for it, {_asked(sweep)}; a static batch, without a queue")
+    out.print(f"predicted from {foundation(loaded.model.model, loaded.cluster)}, not measured (--json: sources)")
+
+
+def _asked(sweep: Sweep) -> str:
+    limits = sweep.limits
+    texts = [f"--objective {sweep.objective}"]
+    for option, seconds in (("--max-ttft", limits.max_ttft_s), ("--max-tpot", limits.max_tpot_s)):
+        if seconds is not None:
+            texts.append(f"{option} {human_seconds(seconds)}")
+    return ", ".join(texts)
+
+
+def _table(points: Iterable[Point], *, several: bool) -> object:
+    """The rows; ``several``: prompt lengths, so that they have a column."""
+    first = [">input"] if several else []
+    made = table("", *first, ">batch", ">devices", "layout", ">per token", ">user/s", ">device/s", ">TTFT", ">memory")
+    for point in points:
+        place = [f"{point.input_len:,}"] if several else []
+        mark = "*" if point.on_front else "!" if point.state == "over_limit" else ""
+        style = "bold" if point.on_front else None if point.state == "planned" else "dim"
+        made.add_row(mark, *place, f"{point.batch:,}", f"{point.devices:,}", *_cells(point), style=style)
+    return made
+
+
+def _cells(point: Point) -> list[str]:
+    if (
+        point.time_per_output_token_s is None
+        or point.tokens_per_s_per_user is None
+        or point.output_tokens_per_s_per_device is None
+        or point.ttft_s is None
+        or point.memory_nbytes is None
+    ):
+        return ["does not fit" if point.code == "HX203" else "no layout", *["-"] * 5]
+    return [
+        point.short or "",
+        human_seconds(point.time_per_output_token_s),
+        f"{point.tokens_per_s_per_user:,.1f}",
+        f"{point.output_tokens_per_s_per_device:,.1f}",
+        human_seconds(point.ttft_s),
+        human_bytes(point.memory_nbytes),
+    ]
+
+
+def without_figures(points: Iterable[Point]) -> list[str]:
+    """Why points are refused or over a limit: a line for each number of devices, with the reason of the first."""
+    found: dict[tuple[int, int, str | None], list[Point]] = {}
+    for point in points:
+        if point.state != "planned":
+            code = point.code if _is_refused(point) else None
+            found.setdefault((point.input_len, point.devices, code), []).append(point)
+    return [_why(its) for its in found.values()]
+
+
+def _is_refused(point: Point) -> bool:
+    return point.state == "refused"
+
+
+def _why(points: list[Point]) -> str:
+    first = points[0]
+    batches = ", ".join(f"{p.batch:,}" for p in points)
+    devices = f"{first.devices:,} {'device' if first.devices == 1 else 'devices'}"
+    one = f" (batch {first.batch:,})" if len(points) > 1 else ""
+    if not _is_refused(first):
+        return f"! batch {batches} on {devices}: over the limit, the nearest is shown; {first.reason}{one}"
+    return f"batch {batches} on {devices}: {first.code} {first.reason}{one}"

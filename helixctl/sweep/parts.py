@@ -1,0 +1,34 @@
+"""Parts of a cluster: some devices of one host, or some whole hosts."""
+
+from __future__ import annotations
+
+from helixctl.spec import ClusterSpec
+
+
+def part_of(cluster: ClusterSpec, devices: int) -> ClusterSpec:
+    """The cluster with fewer devices: those of one host, or whole hosts.
+
+    A name that ends with the size, as ``h100-2x8`` does, gets the new size: the part is the spec of ``h100:1x4``.
+
+    Args:
+        cluster: what there is.
+        devices: how many of its devices the part has.
+
+    Raises:
+        ValueError: the cluster has fewer, or they are no whole hosts.
+    """
+    each = cluster.devices_per_host
+    if devices > cluster.devices:
+        raise ValueError(f"{devices:,} devices: {cluster.name} has {cluster.devices:,}")
+    if devices > each and devices % each:
+        whole = devices // each * each
+        raise ValueError(
+            f"{devices:,} devices are no whole hosts of {cluster.name}, whose hosts have {each:,}: "
+            f"write {whole:,} or {whole + each:,}"
+        )
+    if devices == cluster.devices:
+        return cluster
+    hosts, of_host = (1, devices) if devices <= each else (devices // each, each)
+    end = f"-{cluster.hosts}x{each}"
+    name = cluster.name.removesuffix(end) + f"-{hosts}x{of_host}" if cluster.name.endswith(end) else cluster.name
+    return cluster.model_copy(update={"name": name, "hosts": hosts, "devices_per_host": of_host})
