@@ -59,9 +59,9 @@ def command(
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
     check_outputs([Output("-o", output, "cluster file")], [cluster], force=force)
     base = load_cluster(cluster) if cluster else None
-    if base and device and device != base.device.kind:
+    if base and device and device != base.device.torch_kind:
         raise click.BadParameter(f"{cluster} is made of {base.device.kind} devices", param_hint="--device")
-    device = device or (base.device.kind if base else "cpu")
+    device = device or (base.device.torch_kind if base else "cpu")
     try:
         from helixctl_runtime.calibrate import run
     except ModuleNotFoundError as error:

@@ -177,7 +177,7 @@ def command(
             of_plans,
         )
         check_config(weights, plans, as_planned=as_planned)
-        device = device or plans[0].cluster.device.kind
+        device = device or plans[0].cluster.device.torch_kind
         _check_graph(device, wanted=cuda_graph)
         how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir}
         how |= {"report_path": report_path, "trace_path": trace_path}
@@ -188,7 +188,7 @@ def command(
     dags = [_dag(its, document, dtype) for document, its in zip(documents, loaded, strict=True)]
     _check_ranks(documents, [dag.plan for dag in dags])
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
-    device = device or dags[0].plan.cluster.device.kind
+    device = device or dags[0].plan.cluster.device.torch_kind
     _check_graph(device, wanted=cuda_graph)
     run = _runtime()
     options = run.Options(
@@ -374,7 +374,7 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
             proved = "proved"
         plan = as_run(planned.plan if isinstance(planned, Dag) else planned, dtype)
         plans.append(plan)
-        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device.kind}"
+        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device.torch_kind}"
         texts.append(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {where}")
         texts.append(f"{plan.workload}")
         texts.append(f"{size.tasks} tasks, {size.of_rank_0} a step on rank 0, {size.groups} process groups; {proved}")

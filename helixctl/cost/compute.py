@@ -432,7 +432,7 @@ class _Device:
 
     def __init__(self, cluster: ClusterSpec, dtype: Dtype) -> None:
         spec, source = cluster.device, f"cluster spec {cluster.name}, device {cluster.device.name}"
-        self.cuda = spec.kind == "cuda"
+        self.cuda = spec.torch_kind == "cuda"
         self.dtype = dtype
         self._spec, self._source = spec, source
         self.bandwidth = Constant("memory_bandwidth", spec.memory_bandwidth, source, "B/s")

@@ -142,7 +142,7 @@ class _Axis:
 
 def device_word(dag: Dag) -> str:
     """The drawing's word for a device: "GPU", or "rank" if the ranks are processes on CPUs."""
-    return "GPU" if dag.plan.cluster.device.kind == "cuda" else "rank"
+    return "GPU" if dag.plan.cluster.device.torch_kind == "cuda" else "rank"
 
 
 def head_columns(dag: Dag, box_width: int, ranks: Sequence[int]) -> tuple[tuple[Column, ...], Heading]:

@@ -25,7 +25,7 @@ class DeviceSpec(Spec):
     """One device.
 
     Attributes:
-        kind, name: what it is.
+        kind, name: what it is; rocm is an AMD GPU, which is predicted by datasheet.
         memory: bytes that it has.
         memory_bandwidth: of reading and writing that memory, bytes per second.
         peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them. That of int8, float8
@@ -36,7 +36,7 @@ class DeviceSpec(Spec):
             proof does not count; engines keep a tenth as well (vLLM: ``gpu_memory_utilization`` 0.9).
     """
 
-    kind: Literal["cuda", "cpu"]
+    kind: Literal["cuda", "cpu", "rocm"]
     name: Annotated[str, Field(min_length=1, max_length=100)]
     memory: Bytes
     memory_bandwidth: BytesPerSecond
@@ -60,6 +60,11 @@ class DeviceSpec(Spec):
             msg = "must be over 0 %; leave it out for that of an H100"
             raise ValueError(msg)
         return share
+
+    @property
+    def torch_kind(self) -> Literal["cuda", "cpu"]:
+        """What torch calls it: AMD's GPUs are cuda to it, too."""
+        return "cpu" if self.kind == "cpu" else "cuda"
 
     @property
     def available(self) -> float:

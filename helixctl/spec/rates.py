@@ -73,6 +73,11 @@ def rates_of(cluster: ClusterSpec) -> CalibrationSpec | None:
 
 def doubts(cluster: ClusterSpec) -> Iterator[str]:
     """Sentences on what of the rates that a cluster names is not used, or is not what it names."""
+    if cluster.device.kind == "rocm" and cluster.calibration is None:
+        yield (
+            f"no measured table stands behind {cluster.device.name}: it is predicted by datasheet, with constants that "
+            "were measured on NVIDIA's GPUs"
+        )
     if cluster.measured is None:
         return
     gpu, digest = cluster.measured.gpu, cluster.measured.digest

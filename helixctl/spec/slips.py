@@ -31,7 +31,7 @@ _USUAL: Final = {"within_host": "5 us", "between_hosts": "10 us"}
 
 def slips(cluster: ClusterSpec) -> tuple[str, ...]:
     """Sentences on the figures of a cluster that are likely slips, each with its key and the right value."""
-    if cluster.device.kind != "cuda":
+    if cluster.device.kind == "cpu":
         return ()
     known = _known(cluster.device.name)
     return tuple(sentence for rule in _RULES for sentence in rule(cluster, known))

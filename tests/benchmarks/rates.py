@@ -31,7 +31,7 @@ from helixctl.cost.interpolate import multilinear  # noqa: E402
 from helixctl.spec import CalibrationSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
 from tests.benchmarks.fitted import fitted  # noqa: E402
-from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, Tables, by_first  # noqa: E402
+from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, SYSTEMS, Tables, by_first  # noqa: E402
 
 CLUSTERS: Final = ROOT / "helixctl/spec/clusters"
 OURS: Final = {gpu: ROOT / f"docs/measurements/gpus/{gpu}.cluster.yaml" for gpu in ("h100", "h200")}
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     options = parser.parse_args()
-    for gpu in sorted({file.name.partition(".")[0] for file in CLUSTERS.glob("*.yaml")}):
+    for gpu in SYSTEMS:
         text = written(derived(gpu, Tables(options.wheel, gpu)))
         (CLUSTERS / f"{gpu}.rates.json").write_text(text, encoding="utf-8", newline="\n")
         digest = f"sha256:{sha256(text.encode()).hexdigest()}"
