@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "export": "Write a plan as engines, job schedulers and simulators take it.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
     "calibrate": "Measure this machine for the predictions.",
+    "paper": "The paper's table beside ours; --run also runs its small twins here.",
     "clusters": "List the GPUs that CLUSTER may name, with their figures and sources; print one to edit.",
     "models": "List the published models that MODEL may name.",
     "explain": "Say what an error code means, with an example and the way out.",

@@ -19,6 +19,7 @@ from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
 from helixctl.cli.tables import Column, Table
+from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
@@ -64,6 +65,11 @@ _GROUPS: Final = {
     type=click.Choice(("all", "last")),
     help="Of a model with a vocabulary: of all tokens, or of the last of each sequence (default).",
 )
+@click.option(
+    "--routing",
+    metavar="even|power_law(A)",
+    help="Of experts: how evenly tokens go to them (default: even); the fullest device is then priced.",
+)
 @click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups: --layout groups=n.")
 @click.option(
     "--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the slices per group: --layout slices=m."
@@ -96,6 +102,7 @@ def command(
     top_k: int | None,
     top_p: float | None,
     logits: str | None,
+    routing: str | None,
     groups: int | None,
     slices: int | None,
     axes: str | None,
@@ -134,7 +141,13 @@ def command(
     ]
     check_outputs(outputs, (model, cluster, checked), force=force)
     old = plan_on_disk(checked) if checked is not None else None
-    given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
+    given = (
+        ("batch", batch),
+        ("seq_len", seq_len),
+        ("output_len", output_len),
+        ("logits", logits),
+        ("routing", routing),
+    )
     workload = [f"workload.{k}={v}" for k, v in given if v is not None]
     loaded = load_pair(model, cluster, (*sets, *workload, *Drawing(temperature, top_k, top_p).sets))
     limits = {"max_ttft": max_ttft, "max_tpot": max_tpot}
@@ -142,15 +155,18 @@ def command(
     doubtful = slips(loaded.cluster)
     if not quiet:
         warn_of_slips(doubtful, cluster)
-    planned = make_plan(
-        loaded.model,
-        loaded.cluster,
-        layout=_constraints(axes, groups, slices, quiet=quiet),
-        objective=objective,
-        plain=plain,
-        whole=dag_output is not None,
-        **{f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None},
-    )
+    constraints = _constraints(axes, groups, slices, quiet=quiet)
+    seconds = {f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None}
+    with watched("listing the legal layouts", quiet=quiet):
+        planned = make_plan(
+            loaded.model,
+            loaded.cluster,
+            layout=constraints,
+            objective=objective,
+            plain=plain,
+            whole=dag_output is not None,
+            **seconds,
+        )
     decision, proved = planned.decision, planned.proof
     texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):

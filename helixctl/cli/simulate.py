@@ -20,6 +20,7 @@ from helixctl.cli.generations import token_times_text
 from helixctl.cli.layouts import LAYOUT
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.tables import Cell, Column, Table
+from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
@@ -132,7 +133,8 @@ def command(
     check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
     whole = bool(measured or trace_path)
-    predictions = [p for path in documents for p in _predict(path, measured, against, whole=whole)]
+    with watched("reading the plans", quiet=quiet):
+        predictions = [p for path in documents for p in _predict(path, measured, against, whole=whole)]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
         traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions if p.timeline]

@@ -10,6 +10,7 @@ import click
 
 from helixctl.cli.console import answers, wrote
 from helixctl.cli.notes import warn_of_slips
+from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
 from helixctl.cli.sweep_progress import watched
@@ -24,7 +25,7 @@ from helixctl.sweep.csv_text import csv_text
 from helixctl.sweep.parts import part_of
 from helixctl.sweep.points import Given
 from helixctl.sweep.progressions import numbers
-from helixctl.units import UnitError, human_bytes, parse_seconds
+from helixctl.units import UnitError, counted, human_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -61,7 +62,18 @@ class _Time(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-@click.command(name="sweep", short_help="Plan a model for many batches and numbers of devices: table, data, plots.")
+_GROUPS: Final = {
+    "Points": ("--batch", "--input-len", "--output-len", "--devices"),
+    "Layouts": ("--objective", "--max-ttft", "--max-tpot", "--layout", "--plain"),
+    "Files": ("--json", "--csv", "--output", "--force"),
+}
+
+
+@click.command(
+    name="sweep",
+    cls=grouped(_GROUPS),
+    short_help="Plan a model for many batches.",
+)
 @click.argument("model")
 @click.argument("cluster")
 @click.option("--batch", "--concurrency", "batches", type=_Numbers(), required=True, help="Sequences: 1,2,4,...,256.")
@@ -188,7 +200,7 @@ def _write(found: Sweep, json_path: str | None, csv_path: str | None, plots: Seq
         from helixctl.sweep.picture import png
 
         made.append((path, html(found) if _kind(path) == "page of a sweep" else png(found)))
-    count = f"{len(found.points)} {'point' if len(found.points) == 1 else 'points'}"
+    count = counted(len(found.points), "point")
     for path, data in made:
         write_output(path, data)
         if not quiet:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import click
-
-from helixctl.cli.console import messages
+from helixctl.cli.console import messages, tell
 from helixctl.sweep.points import Place
+from helixctl.units import counted
 
 _EVERY_S: Final = 10.0
 
@@ -34,14 +33,14 @@ def watched(points: int, *, quiet: bool) -> Iterator[Callable[[int, Place], None
         if done:
             seconds = (time.monotonic() - begin) / done * (points - done)
             left = f", about {seconds:.0f} s left"
-        devices = f"{place.devices:,} {'device' if place.devices == 1 else 'devices'}"
-        return f"sweep: {done} of {points} points{left}; batch {place.batch:,} on {devices}"
+        at = f"batch {place.batch:,} on {counted(place.devices, 'device')}"
+        return f"sweep: {done} of {counted(points, 'point')}{left}; {at}"
 
     def plainly(done: int, place: Place) -> None:
         nonlocal last
         if time.monotonic() - last >= _EVERY_S:
             last = time.monotonic()
-            click.echo(text(done, place), err=True)
+            tell(text(done, place))
 
     if not sys.stderr.isatty():
         yield plainly

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from helixctl.cli.answer import devices
 from helixctl.cli.console import table
+from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
 from helixctl.spec.load import Loaded
 from helixctl.sweep import Point, Sweep
-from helixctl.units import human_bytes, human_seconds
+from helixctl.sweep.parts import part_of
+from helixctl.units import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,21 +26,22 @@ def print_sweep(out: Console, sweep: Sweep, loaded: Loaded) -> None:
         sweep: what was planned.
         loaded: the specs that it was planned from.
     """
-    cluster = sweep.cluster
+    part = part_of(loaded.cluster, max(p.devices for p in sweep.points))
+    most, front = devices(part), sum(p.on_front for p in sweep.points)
+    fitting = sum(not _is_refused(p) for p in sweep.points)
     lengths = sorted({p.input_len for p in sweep.points})
     prompts = " or ".join(f"{length:,}" for length in lengths)
     out.print(
-        f"{sweep.model.name} on {cluster.name} ({cluster.devices} x {cluster.device}), prompts of {prompts} tokens, "
-        f"{sweep.output_len:,} generated after each, {sweep.model.dtype}",
-        markup=False,
+        f"{sweep.model.name} on up to {most}: {fitting} of {counted(len(sweep.points), 'point')} fit, {front} on the "
+        f"Pareto front; prompts of {prompts} tokens, {sweep.output_len:,} generated after each, {sweep.model.dtype}"
     )
     for note in sweep.notes:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")
     out.print()
     out.print(_table(sweep.points, several=len(lengths) > 1))
     out.print()
     for line in without_figures(sweep.points):
-        out.print(line, markup=False)
+        out.print(line)
     out.print("* Pareto front: no other point has more tokens/s of a user and no less of a device, or the other way")
     out.print(f"every point is what helixctl plan gives for it, {_asked(sweep)}; a static batch, without a queue")
     out.print(f"predicted from {foundation(loaded.model.model, loaded.cluster)}, not measured (--json: sources)")
@@ -55,11 +59,12 @@ def _asked(sweep: Sweep) -> str:
 def _table(points: Iterable[Point], *, several: bool) -> object:
     """The rows; ``several``: prompt lengths, so that they have a column."""
     first = [">input"] if several else []
-    made = table("", *first, ">batch", ">devices", "layout", ">per token", ">user/s", ">device/s", ">TTFT", ">memory")
+    layout = Column("layout", fold=1, least=16)
+    made = table("", *first, ">batch", ">devices", layout, ">per token", ">user/s", ">device/s", ">TTFT", ">memory")
     for point in points:
         place = [f"{point.input_len:,}"] if several else []
         mark = "*" if point.on_front else "!" if point.state == "over_limit" else ""
-        style = "bold" if point.on_front else None if point.state == "planned" else "dim"
+        style = "bold" if point.on_front else None
         made.add_row(mark, *place, f"{point.batch:,}", f"{point.devices:,}", *_cells(point), style=style)
     return made
 
@@ -74,7 +79,7 @@ def _cells(point: Point) -> list[str]:
     ):
         return ["does not fit" if point.code == "HX203" else "no layout", *["-"] * 5]
     return [
-        point.short or "",
+        point.terms or "",
         human_seconds(point.time_per_output_token_s),
         f"{point.tokens_per_s_per_user:,.1f}",
         f"{point.output_tokens_per_s_per_device:,.1f}",
@@ -100,7 +105,7 @@ def _is_refused(point: Point) -> bool:
 def _why(points: list[Point]) -> str:
     first = points[0]
     batches = ", ".join(f"{p.batch:,}" for p in points)
-    devices = f"{first.devices:,} {'device' if first.devices == 1 else 'devices'}"
+    devices = counted(first.devices, "device")
     one = f" (batch {first.batch:,})" if len(points) > 1 else ""
     if not _is_refused(first):
         return f"! batch {batches} on {devices}: over the limit, the nearest is shown; {first.reason}{one}"

@@ -15,6 +15,7 @@ from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
 from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.watching import watched
 from helixctl.dag import Dag
 from helixctl.documents import Document, Source, prove, read_document
 from helixctl.errors import Diagnostic, HelixError
@@ -137,7 +138,8 @@ def _outcomes(
         for file in files_below(path, unreadable, exclude) if folder else [path]:
             name = os.path.normpath(file)
             if name not in seen:
-                outcome = _checked(file, in_folder=folder, digests=digests)
+                with watched(f"checking {file}"):
+                    outcome = _checked(file, in_folder=folder, digests=digests)
                 if isinstance(outcome, str):
                     skipped.setdefault(file, outcome)
                     continue

@@ -20,7 +20,6 @@ OVERHANG: Final = 8  # what brackets and tints add on either side of their colum
 AFTER: Final = 22  # from the last column to the captions, which say what every GPU then holds
 MARGIN: Final = 24
 _STRIP: Final = 22  # the width of the strip that stands for replicas
-_STRIP_EVERY: Final = 600  # from its words to the next
 _NOT_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 # Plain class rules and no variables: the picture is to look the same in a browser, in Inkscape and on a slide.
@@ -171,14 +170,11 @@ def body(lanes: Lanes) -> str:
 
 
 def _strip(lanes: Lanes) -> str:
-    """The strip that stands for what is left out to the right, with its words every now and then."""
-    left, length = lanes.width + AFTER, text_width(lanes.beside, 11)
-    shape = f'<rect x="{left}" y="0" width="{_STRIP}" height="{lanes.height}" rx="3"/>'
-    x, middles = left + _STRIP // 2 + 4, range(length // 2 + 20, max(lanes.height - length // 2, length), _STRIP_EVERY)
-    words = (
-        f'<g transform="translate({x} {y}) rotate(-90)">{_text(0, 0, lanes.beside, "middle")}</g>' for y in middles
-    )
-    return f'<g class="strip">{shape}{"".join(words)}</g>'
+    """The strip that stands for what is left out to the right; the page keeps its words in view."""
+    left, right = lanes.width + AFTER, lanes.width + AFTER + _STRIP
+    upright = f"translate({left + _STRIP // 2 + 4} {lanes.height // 2}) rotate(-90)"
+    label = f'<g transform="{upright}">{_text(0, 0, lanes.beside, "middle")}</g>'
+    return _bracketed(label, "bracket strip", f"M{left} 0H{right}V{lanes.height}H{left}V0")
 
 
 def escape(text: str) -> str:

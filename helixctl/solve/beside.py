@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Final
 
 from helixctl.plan import Layout, illegalities
@@ -43,7 +45,7 @@ class Table:
         Args:
             best: the best that was found.
             tried: all that were simulated.
-            layouts: all layouts that may be shown, with their quick bounds.
+            layouts: all layouts that may be shown, with their first bounds.
         """
         met = {_mesh(candidate.layout) for candidate in tried}
         groups: dict[Mesh, list[Bounded]] = {}
@@ -51,11 +53,21 @@ class Table:
             if (mesh := _mesh(layout)) not in met:
                 groups.setdefault(mesh, []).append((bound, layout))
         always = self._always(best.layout)
-        nearest = sorted(groups.items(), key=lambda item: (item[0] not in always, min(key for key, _ in item[1])))
         most = max(len(always), _MOST_ROWS - len(met))
-        some = [promising(self.problem, group) for _, group in nearest[: _RANKED * most]]
+        nearest = islice(self._nearest(groups, always), _RANKED * most)
+        some = [promising(self.problem, groups[mesh]) for mesh in nearest]
         some = sorted(some, key=lambda item: (_mesh(item[1]) not in always, item[0], simplicity(item[1])))
         return [self.problem.simulate(layout) for layout in self._within_budget(x for _, x in some[:most])]
+
+    def _nearest(self, groups: Mapping[Mesh, Sequence[Bounded]], always: AbstractSet[Mesh]) -> Iterator[Mesh]:
+        """Meshes by the lowest quick bound of their layouts; those that are always shown first."""
+        for shown in (True, False):
+            of_some = chain.from_iterable(its for mesh, its in groups.items() if (mesh in always) == shown)
+            met = set[Mesh]()
+            for _, layout in self.problem.ascending(of_some):
+                if (mesh := _mesh(layout)) not in met:
+                    met.add(mesh)
+                    yield mesh
 
     def rows(self, best: Candidate, candidates: Sequence[Candidate], *, proved: bool) -> tuple[Row, ...]:
         """The best layout of every mesh: the choice, then what fits, what does not, and what is not legal.
@@ -122,9 +134,9 @@ class Table:
 
 
 def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> Bounded:
-    """The layout with the lowest bound of a group that has some, each given with its quick bound."""
+    """The layout with the lowest bound of a group that has some, each given with its first bound."""
     best: Bounded | None = None
-    for quick, layout in sorted(group, key=lambda item: item[0]):  # of equals the first stays first
+    for quick, layout in problem.ascending(group):
         if best and quick > best[0]:
             break
         if best is None or problem.bound(layout) < best[0]:

@@ -143,7 +143,7 @@ class _Searched(NamedTuple):
     Attributes:
         result: of the search among what is asked for; something fits.
         legal: all legal layouts with the fixed axes but for groups and slices, the simplest first.
-        layouts: those of them that are not too large, with their quick bounds.
+        layouts: those of them that are not too large, with their first bounds.
     """
 
     result: SearchResult
@@ -166,7 +166,15 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         best, simulated = other, [*simulated, other]
     cached = problem.bounds.cache_nbytes if isinstance(problem.bounds, GenerationBounds) else None
     fixed = bool(request.fixed_beside_pairs)
-    evidence = Evidence(simulated, legal, layouts, fixed=fixed, limits=problem.limits, cache_nbytes=cached)
+    evidence = Evidence(
+        simulated,
+        legal,
+        layouts,
+        fixed=fixed,
+        limits=problem.limits,
+        cache_nbytes=cached,
+        ascending=problem.ascending,
+    )
     left_out = sum(map(request.admits, legal)) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)

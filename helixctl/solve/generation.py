@@ -14,7 +14,7 @@ from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
-from helixctl.spec import ClusterSpec, ModelSpec, Step, WorkloadSpec
+from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
 
 class _Count(NamedTuple):
@@ -63,6 +63,12 @@ class GenerationBounds:
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged."""
         return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
+
+    def of_one_step(self, layout: Layout, step: StepName) -> Bound:
+        """Still looser: as if the prefill, or the decode steps, took no time and no memory beside the cache."""
+        quick = (self.prefill if step == "prefill" else self.decode).quick(layout)
+        nothing = Bound(0.0, 0.0, 0.0)
+        return self._together(layout, *((quick, nothing) if step == "prefill" else (nothing, quick)))
 
     def _together(self, layout: Layout, prefill: Bound, decode: Bound) -> Bound:
         count = self._count(layout)

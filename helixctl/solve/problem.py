@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import NamedTuple, Self
 
 from helixctl.plan import Layout
+from helixctl.progress import at
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.generation import GenerationBounds
@@ -61,8 +63,37 @@ class LayoutProblem:
         return replace(self, objective="memory", only_fitting=only_fitting)
 
     def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
-        """Layouts with their quick bounds."""
-        return [(self.quick_bound(layout), layout) for layout in layouts]
+        """Layouts with their first bounds."""
+        every, found = list(layouts), list[Bounded]()
+        for number, layout in enumerate(every):
+            at("bounding the layouts", number, len(every))
+            found.append((self.first_bound(layout), layout))
+        return found
+
+    def ascending(self, layouts: Iterable[Bounded]) -> Iterator[Bounded]:
+        """Layouts with their quick bounds, the lowest first; of equals the first stays first.
+
+        A quick bound is worked out where the first one does not tell that others come before: of few where few are
+        taken.
+
+        Args:
+            layouts: with their first bounds.
+        """
+        queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
+        heapify(queue)
+        while queue:
+            bound, place, is_quick, layout = heappop(queue)
+            if is_quick:
+                yield bound, layout
+            else:
+                heappush(queue, (self.quick_bound(layout), place, True, layout))
+
+    def first_bound(self, layout: Layout) -> Key:
+        """A key that the quick one is not below: of a generation that of one of its steps alone."""
+        bounds = self.bounds
+        if isinstance(bounds, Bounds):
+            return self.quick_bound(layout)
+        return self._key_of(bounds.of_one_step(layout, "prefill" if self.objective == "ttft" else "decode"))
 
     def quick_bound(self, layout: Layout) -> Key:
         """A key that the layout's own is not below, as if nothing were exchanged."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
+from operator import itemgetter
 from typing import Final
 
 from helixctl.plan import Layout
@@ -13,10 +14,16 @@ from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.limits import Limits
 from helixctl.solve.objective import Key, Objective, key, simplicity
+from helixctl.solve.problem import Bounded
 from helixctl.solve.space import tried
 from helixctl.solve.verdict import unfit
 from helixctl.spec import ClusterSpec, ModelSpec
 from helixctl.units import human_bytes, human_seconds
+
+
+def _sorted(layouts: Iterable[Bounded]) -> Iterable[Bounded]:
+    """As the bounds are."""
+    return sorted(layouts, key=itemgetter(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +33,20 @@ class Evidence:
     Attributes:
         simulated: every layout that was.
         legal: every legal layout whose axes but groups and slices are those that are asked for.
-        bounds: a key that none of them is below, of those that may be chosen by their size; infinite where one cannot
-            fit in memory.
+        bounds: a first bound of each of them that may be chosen by its size; infinite where one cannot fit in memory.
         fixed: whether any axis but groups and slices is fixed.
         limits: what a layout has to keep within.
         cache_nbytes: the KV cache of a layout's fullest device; None where there is no cache.
+        ascending: of layouts with first bounds those with quick ones, the lowest first.
     """
 
     simulated: Sequence[Candidate]
     legal: Sequence[Layout]
-    bounds: Sequence[tuple[Key, Layout]]
+    bounds: Sequence[Bounded]
     fixed: bool
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
     cache_nbytes: Callable[[Layout], int] | None = None
+    ascending: Callable[[Iterable[Bounded]], Iterable[Bounded]] = _sorted
 
 
 def reasons(
@@ -125,6 +133,8 @@ def _beside(
     """The best of the layouts that belong to a kind, beside the choice; or why there is none to compare."""
     bounds = [(bound, x) for bound, x in looked.bounds if belongs(x) and x != best.layout]
     tried = [c for c in looked.simulated if belongs(c.layout) and c is not best]
+    seen = {c.layout for c in tried}
+    lowest = next((bound for bound, _ in looked.ascending(its for its in bounds if its[1] not in seen)), None)
     if not tried and not bounds:
         if not any(belongs(x) for x in looked.legal):
             return f"no {what} is legal " + ("with the other axes as they are fixed" if looked.fixed else "here")
@@ -132,17 +142,13 @@ def _beside(
     fitting = [c for c in tried if c.forecast and not unfit(c, cluster, looked.limits)]
     if not fitting:
         within = " and keeps within the limits" if str(looked.limits) else ""
-        seen = {c.layout for c in tried}
-        rest = [bound for bound, x in bounds if x not in seen and bound[0] != inf]
-        if not rest:
+        if lowest is None or lowest[0] == inf:
             return f"no {what} fits in memory{within}"
         none = f"no {what} that was simulated fits in memory{within}" if tried else f"no {what} was simulated"
-        return f"{none}; by their bounds {_none_below(objective, min(rest)[0])}"
+        return f"{none}; by their bounds {_none_below(objective, lowest[0])}"
     nearest = min(fitting, key=lambda c: (_key(objective, c.forecast), simplicity(c.layout)))
     least = _key(objective, nearest.forecast)
-    seen = {c.layout for c in tried}
-    known = all(bound >= least for bound, x in bounds if x not in seen)
-    of = "" if known else " (of those simulated)"
+    of = "" if lowest is None or lowest >= least else " (of those simulated)"
     return f"the best {what}, {nearest.layout}, {_takes(objective, nearest.forecast, best.forecast)}{of}"
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import MESH_AXES
+from helixctl.progress import at
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
 from helixctl.solve.problem import Bounded, LayoutProblem
@@ -52,7 +53,7 @@ def search(
     """Find the layout with the least key.
 
     Args:
-        layouts: what to search, with their quick bounds; of equally good ones the first is found.
+        layouts: what to search, with their first bounds; of equally good ones the first is found.
         problem: bounds and simulates layouts, and compares them.
         budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
             up to three times as many more, beside the best found.
@@ -76,21 +77,24 @@ class _Search:
     best_key: Key = field(default=(), init=False)
     best_place: int = field(default=0, init=False)
     spent: int = field(default=0, init=False)
+    bounded: int = field(default=0, init=False)
 
     def run(self, budget: int) -> SearchResult:
         problem, legal = self.problem, len(self.layouts)
         # (bound, place, how many narrower ones there are, layout); no two have one place: layouts are never compared.
-        narrower = (problem.bound_with_turns, problem.bound)
+        narrower = (problem.bound_with_turns, problem.bound, problem.quick_bound)
         queue = [(bound, place, len(narrower), layout) for place, (bound, layout) in enumerate(self.layouts)]
         heapify(queue)
         ended = False
         while queue:
             bound, place, left, layout = heappop(queue)
-            if (self.best and bound > self.best_key) or (left < len(narrower) and problem.is_hopeless(bound)):
+            if (self.best and bound > self.best_key) or problem.is_hopeless(bound):
                 break
             if layout in self.tried:
                 continue
             if left:
+                at("bounding the best layouts more closely", self.bounded)
+                self.bounded += 1
                 heappush(queue, (max(bound, narrower[left - 1](layout)), place, left - 1, layout))
                 continue
             if ended or (self.tried and self.spent + problem.size(layout) > budget):
@@ -106,6 +110,7 @@ class _Search:
 
     def _try(self, layout: Layout, place: int) -> None:
         self.spent += self.problem.size(layout)
+        at("simulating layouts", len(self.tried), len(self.layouts))
         self.take(self.problem.simulate(layout), place)
 
     def take(self, candidate: Candidate, place: int) -> None:
@@ -122,7 +127,9 @@ class _Search:
         first that does not.
         """
         nearest: list[tuple[Key, int, Layout]] = []
-        for place, (bound, layout) in sorted(enumerate(self.layouts), key=lambda item: (item[1][0], item[0])):
+        places = {layout: place for place, (_, layout) in enumerate(self.layouts)}
+        for bound, layout in self.problem.ascending(self.layouts):
+            place = places[layout]
             if bound > self.best_key or (len(nearest) == _SERIAL and bound > nearest[-1][0]):
                 break
             if layout.interleave == 1 and layout not in self.tried:

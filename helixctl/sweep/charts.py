@@ -23,7 +23,7 @@ PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E
 _WIDTH, _HEIGHT = 820, 430  # of the first plot, in pixels
 _HALF: Final = 320
 _APART: Final = {
-    "scale": dict.fromkeys(("color", "fill", "stroke", "shape"), "independent")
+    "scale": dict.fromkeys(("color", "fill", "stroke", "shape", "strokeDash"), "independent")
 }  # each plot has its own colours and legend
 _ON_A_LINE: Final = 12  # points of it that labels keep clear of
 _LIMIT: Final = "#B00020"
@@ -37,7 +37,7 @@ def charts(sweep: Sweep) -> Chart:
     """All plots of a sweep: rates, scaling, time to first token, memory."""
     values = rows(sweep)
     several = len({row["devices"] for row in values}) > 1
-    beside = [_scaling(values) if several else _rate_by_batch(sweep), _ttft(sweep)]
+    beside = [_scaling(values) if several else _rate_by_batch(sweep, values), _ttft(sweep, values)]
     return {
         "$schema": SCHEMA,
         "background": "white",
@@ -130,7 +130,7 @@ def _place_labels(drawn: list[Chart], most_user: float, low: float, high: float)
     # The ends of the front first, then every second one: where there is no room for all, those left are spread.
     wanted = [*front[:1], *front[:0:-1][:1], *front[1:-1:2], *front[2:-1:2]]
     for row in wanted:
-        row["label"] = f"{row['short']} · {row['batch']:,}"
+        row["label"] = f"{row['terms']} · {row['batch']:,}"
     points = [at(row) for row in drawn]
     # The line of the front is to be seen as well.
     for (x, y), (right, down) in pairwise(at(row) for row in front):
@@ -154,7 +154,7 @@ def _scaling(values: list[Chart]) -> Chart:
     colour = {"field": "batch", "type": "ordinal", "title": "batch", "scale": {"scheme": {"name": "viridis"}}}
     at = {"x": x, "y": _rate_axis(), "color": colour}
     layers = [
-        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | {"detail": {"field": "input_len"}}),
+        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(values)),
         _of(_PLANNED, {"type": "point", "filled": True, "size": 45, "opacity": 1}, at | {"tooltip": _told()}),
     ]
     if ideal := _ideal(values):
@@ -175,17 +175,17 @@ def _ideal(values: list[Chart]) -> list[Chart]:
     return [{"devices": few, "total": first}, {"devices": many, "total": first * many / few}]
 
 
-def _rate_by_batch(sweep: Sweep) -> Chart:
+def _rate_by_batch(sweep: Sweep, values: list[Chart]) -> Chart:
     """Tokens/s of all users by batch, where there is one number of devices."""
     at = {"x": _batch_axis(), "y": _rate_axis(), "color": _devices(sweep)}
     layers = [
-        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | {"detail": {"field": "input_len"}}),
+        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(values)),
         _of(_PLANNED, {"type": "point", "filled": True, "size": 45, "opacity": 1}, at | {"tooltip": _told()}),
     ]
     return {"title": {"text": "Tokens/s of all users"}, "width": _HALF, "height": 260, "layer": layers}
 
 
-def _ttft(sweep: Sweep) -> Chart:
+def _ttft(sweep: Sweep, values: list[Chart]) -> Chart:
     """Seconds until every sequence has its first token, by batch."""
     y = {
         "field": "ttft",
@@ -197,7 +197,7 @@ def _ttft(sweep: Sweep) -> Chart:
     at = {"x": _batch_axis(), "y": y, "color": _devices(sweep)}
     chosen = {"opacity": _if_chosen(1, 0.08)}
     layers = [
-        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | {"detail": {"field": "input_len"}} | chosen),
+        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(values) | chosen),
         _of(_PLANNED, {"type": "point", "filled": True, "size": 45}, at | {"tooltip": _told()} | chosen),
     ]
     if limit := sweep.limits.max_ttft_s:
@@ -242,6 +242,14 @@ def _memory(sweep: Sweep, values: list[Chart]) -> Chart:
     }
 
 
+def _length(values: list[Chart]) -> Chart:
+    """A line for each prompt length, dashed where there are several."""
+    field = {"field": "input_len"}
+    if len({row["input_len"] for row in values}) == 1:
+        return {"detail": field}
+    return {"strokeDash": field | {"type": "nominal", "title": "tokens of a prompt"}}
+
+
 def _of(which: str, mark: Chart, encoding: Chart) -> Chart:
     """A layer of the points that a condition holds of."""
     return {"transform": [{"filter": which}], "mark": mark, "encoding": encoding}
@@ -255,7 +263,7 @@ def _points(sweep: Sweep) -> Chart:
         "tooltip": _told(),
     }
     if len({p.input_len for p in sweep.points}) > 1:
-        found["shape"] = {"field": "input_len", "type": "ordinal", "title": "tokens of a prompt"}
+        found["shape"] = {"field": "input_len", "type": "nominal", "title": "tokens of a prompt"}
     return found
 
 

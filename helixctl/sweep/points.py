@@ -10,6 +10,8 @@ import helixctl
 from helixctl.cost.tasks import sources
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import digest
+from helixctl.plan.terms import in_field_terms
+from helixctl.simulate.figures import figures
 from helixctl.solve import Decision, Objective, decide, proof
 from helixctl.solve.candidate import priced
 from helixctl.solve.limits import Limits
@@ -18,7 +20,6 @@ from helixctl.spec.load import for_planning
 from helixctl.spec.rates import doubts
 from helixctl.sweep.document import ClusterOfSweep, LimitsOfSweep, ModelOfSweep, Point, Provenance, Sweep
 from helixctl.sweep.front import front
-from helixctl.sweep.labels import short
 from helixctl.sweep.parts import part_of
 
 # What says of one point that it has no plan; any other error is one of the whole sweep.
@@ -137,8 +138,8 @@ def sweep(
             sets=given.sets,
             layout=dict(wanted.layout),
             plain=wanted.plain,
-            sources=tuple(found),
         ),
+        sources=tuple(found),
     )
 
 
@@ -213,17 +214,9 @@ def _point(place: Place, cluster: ClusterSpec, decision: Decision) -> tuple[Poin
         state="planned",
         layout=plan.layout.model_dump(),
         name=str(plan.layout),
-        short=short(plan.layout),
-        ttft_s=its.ttft_s,
-        time_per_output_token_s=its.time_per_output_token_s,
-        tokens_per_s_per_user=its.tokens_per_s_per_user,
-        output_tokens_per_s=its.output_tokens_per_s,
+        terms=in_field_terms(plan.layout),
+        **figures(found),
         output_tokens_per_s_per_device=its.output_tokens_per_s / plan.layout.devices,
-        total_s=its.total_s,
-        decode_exposed_s=its.decode.exposed_s,
-        memory_nbytes=found.memory_nbytes,
-        weight_nbytes=found.weight_nbytes,
-        cache_nbytes=found.cache_nbytes,
         complete=decision.open_bound is None,
         plan_digest=plan.digest,
     )

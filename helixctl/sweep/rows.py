@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from helixctl.sweep.document import Point, Sweep
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_seconds
 
 # What a mark tells when the pointer is on it: the field of a row, and its heading.
 TOLD: Final = (
@@ -35,18 +35,20 @@ def _row(point: Point) -> dict[str, Any]:
         "input_len": point.input_len,
         "state": point.state,
         "front": point.on_front,
-        "batch_text": f"{point.batch:,} {'sequence' if point.batch == 1 else 'sequences'}",
-        "input_text": f"{point.input_len:,} tokens",
-        "devices_text": f"{point.devices:,} on {point.hosts:,} {'host' if point.hosts == 1 else 'hosts'}",
+        "batch_text": counted(point.batch, "sequence"),
+        "input_text": counted(point.input_len, "token"),
+        "devices_text": f"{point.devices:,} on {counted(point.hosts, 'host')}",
         "note": _note(point),
     }
     return place | _figures(point)
 
 
 def _note(point: Point) -> str:
-    if point.state == "planned":
-        return "on the Pareto front" if point.on_front else "another point is better in both rates, or in one"
-    return f"over the limit: {point.reason}" if point.state == "over_limit" else f"{point.code} {point.reason}"
+    if point.state == "over_limit":
+        return f"over the limit: {point.reason}"
+    if point.state == "refused":
+        return f"{point.code} {point.reason}"
+    return "on the Pareto front" if point.on_front else "another point has more of one rate and no less of the other"
 
 
 def _figures(point: Point) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def _figures(point: Point) -> dict[str, Any]:
     arenas = point.memory_nbytes - point.weight_nbytes - point.cache_nbytes
     return {
         "layout": point.name,
-        "short": point.short,
+        "terms": point.terms,
         "user": point.tokens_per_s_per_user,
         "device": point.output_tokens_per_s_per_device,
         "total": point.output_tokens_per_s,

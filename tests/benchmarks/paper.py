@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]
@@ -20,68 +18,24 @@ sys.path[:0] = [str(ROOT)]
 from helixctl.cost.memory import peak_nbytes  # noqa: E402
 from helixctl.cost.tasks import sources  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
+from helixctl.paper import METHODS, MODELS, Case, Row, comparisons  # noqa: E402
+from helixctl.paper.experiment import MEGATRON  # noqa: E402
 from helixctl.plan import Layout, Plan  # noqa: E402
-from helixctl.simulate import Forecast, forecast  # noqa: E402
-from helixctl.solve import decide  # noqa: E402
-from helixctl.solve.candidate import simulated  # noqa: E402
-from helixctl.spec.load import load_specs  # noqa: E402
+from helixctl.simulate import forecast  # noqa: E402
 from helixctl.units import human_bytes, human_seconds  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
 PAGE = ROOT / "docs/paper.md"
-CLUSTER = str(ROOT / "plans/paper/h100x16.cluster.yaml")
 MATMUL = 798e12  # FLOP/s of an 8192-cube product, measured on an H100 SXM (helixctl/cost/constants.py)
-MEGATRON = {"groups": 8, "slices": 1, "combine": "reduce", "pipeline": 2}
-# What the paper reports: tokens/s and "TPOT" in ms.
-PAPER = {("dense", "base"): (1_200_000, 0.35), ("dense", "helix"): (1_580_000, 0.22),
-         ("moe", "base"): (850_000, 0.45), ("moe", "helix"): (1_150_000, 0.30)}  # fmt: skip
-MODELS = {"dense": ("dense", ()), "MoE top-1": ("moe", ("feed_forward.experts.top_k=1",)),
-          "MoE top-2": ("moe", ("feed_forward.experts.top_k=2",))}  # fmt: skip
 LENGTHS = (1, 128, 2048)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A layout and its prediction."""
-
-    layout: Layout
-    forecast: Forecast
-
-
-class Case:
-    """A model at a sequence length, on the paper's cluster."""
-
-    def __init__(self, model: str, *sets: str) -> None:
-        """Load the specs."""
-        name, more = MODELS[model]
-        self.name = name
-        document, cluster = load_specs(str(ROOT / f"plans/paper/{name}.model.yaml"), CLUSTER, (*more, *sets))
-        self.specs = (document.model, cluster, document.workload)
-
-    def row(self, **axes: Any) -> Row:
-        """A layout with so many microbatches more that it fits, and its prediction."""
-        experts = {"experts": 8} if self.name == "moe" and axes["groups"] * axes["slices"] >= 8 else {}
-        layout = Layout.model_validate({**experts, **axes})
-        found = simulated(*self.specs, layout)
-        while found.forecast and found.forecast.memory_nbytes > self.specs[1].device.available:
-            if layout.microbatches == self.specs[2].batch:
-                msg = f"{layout} does not fit, however many microbatches"
-                raise ValueError(msg)
-            layout = layout.model_copy(update={"microbatches": 2 * layout.microbatches})
-            found = simulated(*self.specs, layout)
-        return Row(layout, found.forecast)  # type: ignore[arg-type]
-
-    def best(self, **axes: Any) -> Row:
-        """The best layout that the search finds."""
-        decision = decide(*self.specs, axes)
-        return next(Row(r.candidate.layout, r.candidate.forecast) for r in decision.rows if r.chosen)  # type: ignore[arg-type]
-
-    @property
-    def limit(self) -> float:
-        """Tokens/s of all devices at the measured matrix-product rate, without attention scores and memory."""
-        dag = lower(Plan.sketch(*self.specs, Layout(groups=1, slices=1, data=self.specs[1].devices)))
-        products = sum(t.flops for t in dag.tasks if t.kind in {"linear", "experts", "route"})
-        return self.specs[1].devices * MATMUL / (products / self.specs[2].tokens)
+def limit(case: Case) -> float:
+    """Tokens/s of all devices at the measured matrix-product rate, without attention scores and memory."""
+    model, cluster, work = case.specs
+    dag = lower(Plan.sketch(model, cluster, work, Layout(groups=1, slices=1, data=cluster.devices)))
+    products = sum(t.flops for t in dag.tasks if t.kind in {"linear", "experts", "route"})
+    return cluster.devices * MATMUL / (products / work.tokens)
 
 
 def tables() -> dict[str, str]:
@@ -92,16 +46,13 @@ def tables() -> dict[str, str]:
 def one_token() -> str:
     """The paper's table beside ours at one token per sequence."""
     lines = []
-    for model in MODELS:
-        case = Case(model)
-        base, helix = case.row(**MEGATRON, microbatches=4), case.row(groups=4, slices=4)
-        for kind, row in (("base", base), ("helix", helix)):
-            tps, tpot = PAPER[case.name, kind]
-            name = "TP=8, PP=2" if kind == "base" else "Helix 4 x 4"
-            lines.append([model, name, f"{tps:,}", f"{tpot:.2f}", _tps(row), _overhead(row), _step(row)])
-        paper = PAPER[case.name, "helix"][0] / PAPER[case.name, "base"][0]
-        ours = helix.forecast.tokens_per_s / base.forecast.tokens_per_s
-        lines.append([model, "*Helix against TP=8, PP=2*", f"{paper - 1:+.1%}", "", f"{ours - 1:+.1%}", "", ""])
+    for each in comparisons():
+        for way, method in METHODS.items():
+            tps, tpot = each.reported(way)
+            row = each.rows[way]
+            lines.append([each.model, method.label, f"{tps:,}", f"{tpot:.2f}", _tps(row), _overhead(row), _step(row)])
+        gains = f"{each.reported_gain:+.1%}", f"{each.gain:+.1%}"
+        lines.append([each.model, "*Helix against TP=8, PP=2*", gains[0], "", gains[1], "", ""])
     return _markdown(
         ["model", "method", "paper: tokens/s", "paper: TPOT, ms", "ours: tokens/s", "ours: overhead, ms", "ours: step"],
         lines,
@@ -147,8 +98,8 @@ def winners() -> str:
                 _tps(best),
                 f"{tps / base.forecast.tokens_per_s:.2f} x",
                 f"{tps / searched.forecast.tokens_per_s:.2f} x",
-                f"{case.limit / 1e6:.2f}M",
-                f"{tps / case.limit:.0%}",
+                f"{limit(case) / 1e6:.2f}M",
+                f"{tps / limit(case):.0%}",
             ])  # fmt: skip
     return _markdown(
         ["model", "tokens a sequence", "best plan", "tokens/s", "over TP=8, PP=2, 4 microbatches",

@@ -11,24 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from helixctl.paper.twins import compared  # noqa: E402
+
 PAIRS = {name: [f"plans/small/{name}.{method}.plan.json" for method in ("tp8-pp2", "4x4")] for name in ("dense", "moe")}
-
-
-def compare(plans: list[str], iters: int) -> dict[str, Any]:
-    """One run of ``helixctl run --compare``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "report.json"
-        options = ("--warmup", "3", "--iters", str(iters), "--check", "--report", str(path))
-        command = [sys.executable, "-m", "helixctl", "run", "--compare", *plans, *options]
-        subprocess.run(command, cwd=ROOT, check=True)
-        return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def main() -> None:
@@ -40,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     for name, plans in PAIRS.items():
-        runs = [compare(plans, arguments.iters) for _ in range(arguments.runs)]
+        runs = [compared([ROOT / plan for plan in plans], 3, arguments.iters) for _ in range(arguments.runs)]
         found[name] = []
         for index, plan in enumerate(plans):
             reports = [run["methods"][index] for run in runs]

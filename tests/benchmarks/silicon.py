@@ -31,6 +31,7 @@ from helixctl.dag import Experts, Value  # noqa: E402
 from helixctl.spec import CalibrationSpec, ClusterSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
 from helixctl.spec.rates import rates_of  # noqa: E402
+from helixctl.spec.routing import EVEN  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SYSTEMS, Seconds, Shape, Tables  # noqa: E402
 from tests.benchmarks.rates import fits_experts, fits_factors  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
@@ -181,7 +182,7 @@ def experts_s(cluster: ClusterSpec, shape: Shape) -> float:
         name: Value(name, name, 0, tuple((0, size) for size in its), DTYPE) for name, its in sizes.items()
     }  # fmt: skip
     tensors = {name: SimpleNamespace(shape=(count, *its[1:]), storage=None) for name, its in sizes.items()}
-    dag: Any = SimpleNamespace(value=values, tensor=tensors)
+    dag: Any = SimpleNamespace(value=values, tensor=tensors, work=SimpleNamespace(routing=EVEN))
     task: Any = SimpleNamespace(inputs=tuple(sizes))
     return _experts(dag, task, Experts("silu", top_k), device).seconds + device.task_overhead.value
 

@@ -22,7 +22,9 @@ LONG: Final = {
     "helixctl run --compare plans/small/dense.tp8-pp2": "55 steps of two plans on 16 ranks",
     ".venv/bin/helixctl run small.plan.json": "25 steps on 16 ranks; make demo runs the same",
     "helixctl run plans/small/dense.4x4.plan.json --warmup 5 --iters 20": "25 steps on 16 ranks",
+    "helixctl run cpu.plan.json": "a run on four ranks",
     "helixctl export q.plan.json": "a search of layouts each; tests/cli/test_export.py does another",
+    "helixctl sweep Qwen2.5-7B": "a page of four points, beside a plan and its page",
     "helixctl sweep Llama-3.1-70B": "a page and a picture, of twelve points; tests/sweep draws others",
     "small=": "three plans on four ranks; plans on 16 ranks and on 8",
 }

@@ -51,6 +51,8 @@ SMALL_SPECS = [
     (BLOCKS, ("hosts=1", *STEPS, "devices_per_host=3", "workload.batch=3")),
     # A latent is read once, as keys and as values; queries are projected while others are exchanged.
     (SMALL, (*HOSTS, *LATENT, *STEPS, "devices_per_host=2", "device.kind=cuda", "workload.batch=2")),
+    # Experts of the fullest device, on replicas that share them or not.
+    (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "workload.routing=power_law(1.2)")),
     # Attention exchanges while experts compute.
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "side_by_side=true", "workload.batch=2")),
 ]
@@ -120,7 +122,8 @@ def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
     for layout in list(space(model, cluster, workload, {}))[::step]:
         whole = forecast_of(Plan.sketch(model, cluster, workload, layout))
         for objective in objectives(number):
-            for bound in (bounds.quick(layout), bounds(layout), bounds.with_turns(layout)):
+            first = [bounds.of_one_step(layout, x) for x in ("prefill", "decode")] if number in GENERATIONS else []
+            for bound in (*first, bounds.quick(layout), bounds(layout), bounds.with_turns(layout)):
                 assert least(objective, bound) <= key(objective, whole), layout
         part = simulated(model, cluster, workload, layout).forecast
         assert part is not None

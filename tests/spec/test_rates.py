@@ -134,7 +134,7 @@ def test_no_table_stands_behind_gpus_of_amd_and_a_note_says_so(gpu: str) -> None
     amd, nvidia = (collective_s(its, ("all_reduce", 8, 1024)) for its in named)
     assert amd == pytest.approx(nvidia, rel=1e-3)
     amd, nvidia = (product_s(its, (8192, 8192, 8192)) for its in named)
-    assert 0.4 < amd / nvidia < 1
+    assert 0.3 < amd / nvidia < 1
 
 
 def test_both_are_a_contradiction(tmp_path: Path) -> None:

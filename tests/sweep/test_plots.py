@@ -33,7 +33,7 @@ def drawn(sweep: Sweep) -> list[int]:
 
 def hostile(sweep: Sweep) -> Sweep:
     """A sweep with texts that would run, if they were not escaped."""
-    points = [p.model_copy(update={"name": f"{HOSTILE}{p.name}", "short": f"{HOSTILE}{p.short}"}) for p in sweep.points]
+    points = [p.model_copy(update={"name": f"{HOSTILE}{p.name}", "terms": f"{HOSTILE}{p.terms}"}) for p in sweep.points]
     cluster = sweep.cluster.model_copy(update={"device": HOSTILE})
     return sweep.model_copy(update={"points": tuple(points), "cluster": cluster, "notes": (HOSTILE,)})
 
@@ -79,7 +79,7 @@ class TestPage:
         assert len(marks(browser, "rect")) >= 3 * count  # weights, cache and arenas
         texts = [e.text for e in marks(browser, "text")]
         best = [p for p in swept.sweep.points if p.on_front]
-        assert {f"{p.short} · {p.batch:,}" for p in best} <= set(texts)
+        assert {f"{p.terms} · {p.batch:,}" for p in best} <= set(texts)
         assert "at most 270 us a token: right of this line" in texts
         assert "no plan" in texts
         assert len(browser.find_elements(By.CSS_SELECTOR, "tbody tr")) == len(swept.sweep.points)
@@ -98,6 +98,7 @@ class TestPage:
         for text in (point.name, user, f"{point.output_tokens_per_s_per_device:,.1f}", "weights"):
             assert str(text) in told
 
+    @pytest.mark.sweep
     def test_the_legend_leaves_one_number_of_devices(self, browser: webdriver.Chrome, page: Path) -> None:
         opened(browser, page)
 
@@ -138,6 +139,7 @@ def test_the_limit_on_the_first_token_is_drawn(swept: Swept) -> None:
     assert '"datum": 0.005' in text
 
 
+@pytest.mark.sweep
 def test_one_number_of_devices_and_nothing_that_fits(swept: Swept) -> None:
     """Plots of what there is: without scaling, and without a single figure."""
     for kept in (

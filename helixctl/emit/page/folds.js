@@ -10,7 +10,7 @@ const movable = [
   ...folds.map(({ bar }) => ({ element: bar, y: upper(bar.querySelector("rect")) })),
   ...[...scroller.querySelectorAll("svg.body .caption")].map((text) => ({ element: text, y: upper(text) - 4 })),
 ];
-const bent = [...edges, ...scroller.querySelectorAll("svg.body .rule, svg.gutter .bracketed path")].map((path) => (
+const bent = [...edges, ...scroller.querySelectorAll("svg.body .rule, .body .bracketed path, .gutter .bracketed path")].map((path) => (
   { path, shape: path.getAttribute("d") }));
 
 const hiddenSpans = () => folds.filter((fold) => fold.closed).flatMap((fold) => fold.hidden).sort((a, b) => a[0] - b[0]);

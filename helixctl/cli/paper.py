@@ -1,0 +1,119 @@
+"""helixctl paper: the paper's table beside what helixctl predicts, and with --run what its small twins measure here."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from helixctl.cli.console import answers, table
+from helixctl.cost.tasks import foundation
+from helixctl.paper import METHODS, Comparison, comparisons
+from helixctl.paper.experiment import Case
+from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
+from helixctl.units import counted, human_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.command(name="paper", short_help="The paper's table beside ours.")
+@click.option("--run", is_flag=True, help="Also run the small twins of the paper's models on CPU ranks here, checked.")
+@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Of --run, steps before.")
+@click.option("--iters", type=click.IntRange(min=1), default=20, show_default=True, help="Of --run, measured steps.")
+def command(*, run: bool, warmup: int, iters: int) -> int:
+    """Show the paper's table beside what is predicted for the same models and methods on 16 H100.
+
+    The commands that give the rows of the mixture of experts are printed, so that their options can be changed.
+
+    With --run the twins, a sixteenth of the paper's widths, run on 16 CPU ranks of this machine: both methods in turn,
+    step by step, each compared with the unpartitioned model. These times say nothing of GPUs. docs/paper.md has more.
+    """
+    out = answers()
+    found = list(comparisons())
+    model, cluster, work = found[0].case.specs
+    out.print(f"the paper's experiment: {model.layers} layers on {cluster.devices} x {cluster.device.name}, {work}")
+    out.print()
+    out.print(_table(found))
+    out.print()
+    out.print("TPOT: the paper's, time that a step spends in synchronisation and communication, by token of a sequence")
+    basis = foundation(model, cluster)
+    out.print(f"ours is predicted from {basis}, not measured; none of it is fitted to the paper's figures")
+    out.print()
+    for comparison in found:
+        if comparison.case.name == "moe":
+            _print_commands(out, comparison)
+    if not run:
+        out.print("helixctl paper --run also runs the small twins of these models on this machine")
+        return 0
+    try:
+        for name in TWINS:
+            _run_twin(out, name, warmup, iters)
+    except Ended as end:
+        return end.status
+    return 0
+
+
+def _table(found: list[Comparison]) -> object:
+    made = table("model", "method", ">paper: tokens/s", ">overhead", ">ours: tokens/s", ">overhead", ">step")
+    for each in found:
+        for way, method in METHODS.items():
+            reported, its = each.reported(way), each.rows[way].forecast
+            made.add_row(
+                each.model,
+                method.label,
+                f"{reported.tokens_per_s:,}",
+                f"{reported.overhead_ms:.2f} ms",
+                f"{its.tokens_per_s:,.0f}",
+                f"{its.sync_overhead_per_token_ms:.2f} ms",
+                human_seconds(its.step_s),
+            )
+        made.add_row("", "gain of Helix", f"{each.reported_gain:+.1%}", "", f"{each.gain:+.1%}", "", "", style="bold")
+    return made
+
+
+def _print_commands(out: Console, comparison: Comparison) -> None:
+    """The commands that make a pair of rows."""
+    name = comparison.model.lower().replace(" ", "-")
+    files = {"base": f"{name}.tp8-pp2.plan.json", "helix": f"{name}.4x4.plan.json"}
+    out.print(f"the rows {comparison.model}, by commands:")
+    for way in METHODS:
+        out.print(f"  {comparison.case.command(way, files[way])}")
+    out.print(f"  helixctl simulate {' '.join(files.values())}")
+    out.print()
+
+
+def _run_twin(out: Console, model: str, warmup: int, iters: int) -> None:
+    """Run both methods of a twin, and print what was measured.
+
+    Raises:
+        Ended: the run failed.
+    """
+    case = Case(model, size="small")
+    spec, cluster, work = case.specs
+    ranks = f"{cluster.devices} CPU ranks"
+    with tempfile.TemporaryDirectory() as folder:
+        report = compared(twin_plans(model, Path(folder)), warmup, iters)
+    out.print(f"{spec.name} ({model}), {work}, {spec.dtype}: measured on {ranks} of this machine")
+    out.print(_measured(report))
+    steps = counted(iters, "step")
+    out.print(f"{steps} of each after {warmup} for warm-up, one of each in turn; these times say nothing of GPUs")
+    out.print()
+
+
+def _measured(report: dict[str, Any]) -> object:
+    made = table("method", ">tokens/s", ">overhead", ">step p50", ">gain", "check against float64")
+    first = report["methods"][0]["tokens_per_s"]
+    for method, its in zip(METHODS.values(), report["methods"], strict=True):
+        step, check = its["step_time_ms"]["p50"], its["check"]
+        made.add_row(
+            method.label,
+            f"{its['tokens_per_s']:,.1f}",
+            f"{its['sync_overhead_per_token_ms']:.1f} ms",
+            f"{step:.1f} ms",
+            "" if its is report["methods"][0] else f"{its['tokens_per_s'] / first - 1:+.1%}",
+            f"passed, error {check['error']:.1e}" if check["passed"] else "FAILED",
+        )
+    return made
