@@ -8,7 +8,8 @@ from typing import Final
 from helixctl.plan import Plan
 from helixctl.plan.terms import in_field_terms
 from helixctl.simulate import Forecast
-from helixctl.spec import ClusterSpec
+from helixctl.solve.verdict import held_by
+from helixctl.spec import ClusterSpec, DeviceSpec
 from helixctl.units import counted, human_bytes, human_seconds
 
 # What a person calls a GPU, in the name that its maker gives it: H100 of "NVIDIA H100 80GB HBM3".
@@ -27,10 +28,15 @@ def first_line(plan: Plan, found: Forecast) -> str:
 
 def devices(cluster: ClusterSpec) -> str:
     """``8 H100``, ``4 CPU ranks``: the devices as people name them."""
-    if cluster.device.kind == "cpu":
+    if cluster.device_kind == "cpu":
         return counted(cluster.devices, "CPU rank")
-    name = _MODEL.search(cluster.device.name)
-    return f"{cluster.devices} {name[0] if name else cluster.device.name}"
+    return " and ".join(f"{kind.devices} {_model(kind.device)}" for kind in cluster.kinds)
+
+
+def _model(device: DeviceSpec) -> str:
+    """``H100``, of "NVIDIA H100 80GB HBM3"."""
+    name = _MODEL.search(device.name)
+    return name[0] if name else device.name
 
 
 def _times(found: Forecast) -> str:
@@ -41,10 +47,13 @@ def _times(found: Forecast) -> str:
 
 
 def memory(cluster: ClusterSpec, found: Forecast) -> str:
-    """``71 of 80 GB, 9 GB to spare``: what the fullest device holds, and what it has left beside the reserve."""
-    device = cluster.device
-    held, of = human_bytes(found.memory_nbytes), human_bytes(device.memory)
+    """``71 of 80 GB, 9 GB to spare``: what the fullest device holds, and what it has left beside the reserve.
+
+    Where hosts differ it is the device that has least to spare, by its name.
+    """
+    device, nbytes = min(held_by(found, cluster), key=lambda its: its[0].available - its[1])
+    held, of = human_bytes(nbytes), human_bytes(device.memory)
     if held.partition(" ")[2] == of.partition(" ")[2]:
         held = held.partition(" ")[0]
-    free = human_bytes(max(0, device.available - found.memory_nbytes))
-    return f"{held} of {of}, {free} to spare"
+    free = human_bytes(max(0, device.available - nbytes))
+    return f"{held} of {of}{f' of an {_model(device)}' if cluster.differs else ''}, {free} to spare"

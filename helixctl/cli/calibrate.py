@@ -60,9 +60,14 @@ def command(
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
     check_outputs([Output("-o", output, "cluster file")], [cluster], force=force)
     base = load_cluster(cluster) if cluster else None
-    if base and device and device != base.device.torch_kind:
-        raise click.BadParameter(f"{cluster} is made of {base.device.kind} devices", param_hint="--device")
-    device = device or (base.device.torch_kind if base else "cpu")
+    if base and base.differs:
+        raise click.BadParameter(
+            f"hosts of {cluster} differ: calibrate each kind by itself, and put its rates under hosts in the file",
+            param_hint="--cluster",
+        )
+    if base and device and device != base.device_kind:
+        raise click.BadParameter(f"{cluster} is made of {base.device_kind} devices", param_hint="--device")
+    device = device or (base.device_kind if base else "cpu")
     try:
         from helixctl_runtime.calibrate import run
     except ModuleNotFoundError as error:
@@ -94,18 +99,19 @@ def _text(cluster: ClusterSpec, output: str) -> str:
 def _print(out: Console, cluster: ClusterSpec, calibration: CalibrationSpec) -> None:
     out.print(calibration.source)
     out.print()
-    per = "per core" if cluster.cores_per_host else "per device"
+    hosts = cluster.only
+    per = "per core" if hosts.cores_per_host else "per device"
     rows = table("measured", ">value")
     for dtype in calibration.matmul:
-        rows.add_row(f"best matrix product, {dtype}, {per}", f"{human_flops(cluster.device.peak[dtype])}/s")
-    rows.add_row(f"memory bandwidth, {per}", f"{human_bytes(cluster.device.memory_bandwidth)}/s")
+        rows.add_row(f"best matrix product, {dtype}, {per}", f"{human_flops(hosts.device.peak[dtype])}/s")
+    rows.add_row(f"memory bandwidth, {per}", f"{human_bytes(hosts.device.memory_bandwidth)}/s")
     rows.add_row("start of a task", human_seconds(calibration.task_overhead))
     for collective in _widest(calibration):
         for size in _SHOWN:
             place = min(range(len(collective.nbytes)), key=lambda i: abs(collective.nbytes[i] - size))
             name = f"{collective.kind} of {collective.ranks} ranks, {human_bytes(collective.nbytes[place])}"
             rows.add_row(name, human_seconds(collective.seconds[place]))
-    if cluster.cores_per_host:
+    if hosts.cores_per_host:
         rows.add_row("load of a rank in a collective", f"{calibration.collective_load:.2f} cores")
     out.print(rows)
     out.print()

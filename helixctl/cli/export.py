@@ -9,6 +9,7 @@ import click
 from helixctl.cli.console import tell, wrote
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
+from helixctl.errors import Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.spec import StepName
 from helixctl.units import counted, human_bytes
@@ -110,8 +111,12 @@ def _plan(source: str) -> Plan:
 
 
 def _job(plan: Plan, source: str, target: str, options: tuple[str, ...], image: str | None, claim: str) -> str:
+    from helixctl.export.engine import equal_hosts
     from helixctl.export.jobs import kubernetes_job, slurm_script
 
+    if plan.cluster.differs:
+        hint = "start the ranks by hand, host by host (docs/running.md); helixctl run takes them as torchrun does"
+        raise HelixError(Diagnostic("HX601", f"{target} needs {equal_hosts(plan.cluster)}", hint, source))
     if source == "-":
         raise click.UsageError(f"--to {target} names the file of the plan: give it a name")
     if target == "slurm":
@@ -169,7 +174,7 @@ def _write_chakra(source: str, prefix: str, step: StepName | None, *, force: boo
     steps = (planned.step,) if isinstance(planned, Dag) else planned.steps
     if step is not None and step not in steps:
         raise click.BadParameter(f"{source} has the step {' and '.join(steps)}", param_hint="--step")
-    devices = (planned.plan if isinstance(planned, Dag) else planned).cluster.devices
+    devices = (planned.plan if isinstance(planned, Dag) else planned).layout.devices
     paths = [f"{prefix}.{rank}.et" for rank in range(devices)]
     groups = f"{prefix}.groups.json"
     outputs = [Output("-o", path, "trace of Chakra") for path in paths]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from helixctl.cli.console import table
 from helixctl.cli.layouts import LAYOUT, VERDICT, add_row
 from helixctl.cli.tables import Column, Table
 from helixctl.dag.retype import dequantised
 from helixctl.plan import Plan
-from helixctl.simulate import Forecast
+from helixctl.simulate import Forecast, KindMemory
 from helixctl.solve import Row
 from helixctl.solve.token_times import TokenTimes
+from helixctl.spec import EqualHosts
 from helixctl.units import human_bytes, human_seconds
 
 
@@ -63,11 +65,11 @@ def token_times_text(mean_s: float, times: TokenTimes) -> str:
 
 def memory_sheet(plan: Plan, forecast: Forecast) -> Table:
     """What the fullest device holds, and how many more tokens its cache could."""
-    device = plan.cluster.device
+    device = plan.cluster.only.device
     arenas = forecast.memory_nbytes - forecast.weight_nbytes - forecast.cache_nbytes
     free = device.available - forecast.memory_nbytes
     work, layout = plan.workload, plan.layout
-    sequences = -(-work.batch // layout.data)
+    sequences = layout.most_sequences(work.batch)
     token = forecast.cache_nbytes / (sequences * work.positions)
     kept = f" in {work.cache_dtype}" if work.cache_dtype else ""
     made = table("memory of the fullest device", ">bytes")
@@ -83,3 +85,27 @@ def memory_sheet(plan: Plan, forecast: Forecast) -> Table:
     room = f", room for {int(free / token):,} tokens more" if token else ""
     made.add_row(f"free{room}", human_bytes(free))
     return made
+
+
+def memory_of_kinds(plan: Plan, forecast: Forecast) -> object:
+    """What the fullest device of every kind of hosts holds, where these differ, and how many have nothing to do."""
+    cluster = plan.cluster
+    used = Counter(map(cluster.kind_of, range(plan.layout.devices)))
+    kinds = [(hosts, its, used[kind]) for kind, (hosts, its) in enumerate(_pairs(plan, forecast))]
+    made = table("memory of the fullest", *(f">{hosts.device.name}" for hosts, _, _ in kinds))
+    made.add_row("devices at work", *(f"{count} of {hosts.devices}" for hosts, _, count in kinds))
+    stored = ", as they are stored" if dequantised(plan.model) is not plan.model else ""
+    made.add_row(f"weights{stored}", *(human_bytes(its.weight_nbytes) for _, its, _ in kinds))
+    if forecast.cache_nbytes:
+        made.add_row("KV cache", *(human_bytes(its.cache_nbytes) for _, its, _ in kinds))
+    arenas = "arenas of prefill and decode" if forecast.generation else "arena"
+    made.add_row(arenas, *(human_bytes(its.nbytes - its.weight_nbytes - its.cache_nbytes) for _, its, _ in kinds))
+    reserves = [hosts.device.memory - hosts.device.available for hosts, _, _ in kinds]
+    if any(reserves):
+        made.add_row("reserve", *map(human_bytes, reserves))
+    made.add_row("free", *(human_bytes(hosts.device.available - its.nbytes) for hosts, its, _ in kinds))
+    return made
+
+
+def _pairs(plan: Plan, forecast: Forecast) -> Iterator[tuple[EqualHosts, KindMemory]]:
+    return zip(plan.cluster.kinds, forecast.memory_of_kinds, strict=True)

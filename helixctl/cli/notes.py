@@ -9,7 +9,9 @@ from helixctl.cli.console import tell
 from helixctl.dag.retype import as_run
 from helixctl.errors import one_line
 from helixctl.plan import Plan
-from helixctl.solve.proof import memory_nbytes as memory
+from helixctl.simulate import Forecast
+from helixctl.solve.proof import memory_of_devices
+from helixctl.solve.verdict import held_by
 from helixctl.spec.rates import doubts
 from helixctl.spec.routing import EVEN
 from helixctl.units import human_bytes
@@ -24,14 +26,14 @@ def warn_of_slips(sentences: Iterable[str], path: str) -> None:
         tell(one_line(f"warning: {path}: {sentence}"))
 
 
-def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
+def notes(plan: Plan, forecast: Forecast) -> Iterator[str]:
     """Sentences on a plan, without the word "note".
 
     Args:
         plan: what is planned.
-        memory_nbytes: what its fullest device holds.
+        forecast: what it is predicted to take.
     """
-    model, attention, work, device = plan.model, plan.model.attention, plan.workload, plan.cluster.device
+    model, attention, work = plan.model, plan.model.attention, plan.workload
     yield from doubts(plan.cluster)
     if attention.softmax_slices > 1:
         yield (
@@ -53,19 +55,25 @@ def notes(plan: Plan, memory_nbytes: int) -> Iterator[str]:
         )
     if (run := as_run(plan)) is not plan:
         yield _of_a_run(plan, run)
-    free = device.memory - memory_nbytes
-    if free < _LITTLE * device.memory:
-        yield (
-            f"{human_bytes(free)} of {human_bytes(device.memory)} a device are left (device.reserve "
-            f"{device.reserve * 100:.3g} %); engines keep about a tenth for the workspace of kernels and communication"
-        )
+    for device, nbytes in held_by(forecast, plan.cluster):
+        free = device.memory - nbytes
+        if free < _LITTLE * device.memory:
+            which = f" {device.name}" if plan.cluster.differs else " device"
+            yield (
+                f"{human_bytes(free)} of {human_bytes(device.memory)} a{which} are left (device.reserve "
+                f"{device.reserve * 100:.3g} %); engines keep about a tenth for the workspace of kernels and "
+                "communication"
+            )
 
 
 def _of_a_run(plan: Plan, run: Plan) -> str:
     """What a run takes of a plan with quantised weights or cache: it has them in the dtype of the computation."""
-    needed, device = memory(run), plan.cluster.device
+    needed = memory_of_devices(run)
+    most = max(nbytes for _, nbytes in needed)
     what = f"dequantises weights to {run.model.dtype} on loading"
     if run.model is plan.model:
         what = f"has the KV cache in {run.model.dtype}"
-    text = f"helixctl run {what}: it takes {human_bytes(needed)} a device"
-    return text if needed <= device.available else f"{text}, more than there is; engines run them as they are stored"
+    text = f"helixctl run {what}: it takes {human_bytes(most)} a device"
+    if all(nbytes <= device.available for device, nbytes in needed):
+        return text
+    return f"{text}, more than there is; engines run them as they are stored"

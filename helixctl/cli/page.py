@@ -168,18 +168,23 @@ def _figures(dag: Dag, folds: Folds | None, forecast: Forecast, report: Measured
 
 
 def _memory(dag: Dag, forecast: Forecast) -> Memory:
-    """What the fullest device holds for all steps of the plan."""
+    """What the fullest device holds for all steps of the plan; where hosts differ, that with least to spare."""
+    from helixctl.simulate import KindMemory
     from helixctl.solve.candidate import of_steps, step_forecast
 
-    plan, device = dag.plan, dag.plan.cluster.device
+    plan = dag.plan
     if len(plan.steps) > 1:
         at = (plan.model, plan.cluster, plan.workload, plan.layout)
         steps = [forecast if name == dag.step else step_forecast(*at, name) for name in plan.steps]
         forecast = of_steps(plan.workload, plan.layout, steps)
-    arenas = forecast.memory_nbytes - forecast.weight_nbytes - forecast.cache_nbytes
-    free = max(0.0, device.available - forecast.memory_nbytes)
-    reserve = device.memory - device.available
-    return Memory(forecast.weight_nbytes, forecast.cache_nbytes, arenas, reserve, free)
+    held = forecast.memory_of_kinds or [
+        KindMemory(forecast.memory_nbytes, forecast.weight_nbytes, forecast.cache_nbytes)
+    ]
+    pairs = zip([kind.device for kind in plan.cluster.kinds], held, strict=True)
+    device, its = min(pairs, key=lambda pair: pair[0].available - pair[1].nbytes)
+    arenas = its.nbytes - its.weight_nbytes - its.cache_nbytes
+    free = max(0.0, device.available - its.nbytes)
+    return Memory(its.weight_nbytes, its.cache_nbytes, arenas, device.memory - device.available, free)
 
 
 def _check(dag: Dag, measured: Measured) -> None:

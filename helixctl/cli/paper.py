@@ -34,7 +34,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     out = answers()
     found = list(comparisons())
     model, cluster, work = found[0].case.specs
-    out.print(f"the paper's experiment: {model.layers} layers on {cluster.devices} x {cluster.device.name}, {work}")
+    out.print(f"the paper's experiment: {model.layers} layers on {cluster.devices_text}, {work}")
     out.print()
     out.print(_table(found))
     out.print()

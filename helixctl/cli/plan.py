@@ -12,7 +12,7 @@ from helixctl.api import make_plan
 from helixctl.cli.answer import first_line
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
-from helixctl.cli.generations import generations, memory_sheet, token_times_text
+from helixctl.cli.generations import generations, memory_of_kinds, memory_sheet, token_times_text
 from helixctl.cli.layouts import LAYOUT, VERDICT, add_row
 from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.option_groups import grouped
@@ -36,6 +36,9 @@ from helixctl.units import UnitError, counted, human_bytes, human_seconds, parse
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from helixctl.plan import Plan
+    from helixctl.simulate import Forecast
 
 
 _GROUPS: Final = {
@@ -172,7 +175,7 @@ def command(
     if not quiet and (old is None or verbose):
         _report(answers(output, dag_output, json_path), decision, proved, loaded, sets, verbose=verbose)
     if json_path:
-        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.memory_nbytes))
+        said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.forecast))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
     for path, noun in ((output, "plan"), (dag_output, "dag"), (json_path, "report")):
         if path:
@@ -229,14 +232,9 @@ def _report(
     generation = decision.forecast.generation
     out.print(_table(decision.rows) if generation is None else generations(decision.rows))
     out.print()
-    for note in (*loaded.notes, *notes(plan, decision.memory_nbytes)):
+    for note in (*loaded.notes, *notes(plan, decision.forecast)):
         out.print(f"note: {note}")
-    if generation is not None:
-        out.print(memory_sheet(plan, decision.forecast))
-        out.print()
-        if times := token_times(plan):
-            text = token_times_text(generation.time_per_output_token_s, times)
-            out.print(f"time per output token: {text}")
+    _memory(out, plan, decision.forecast)
     for reason in decision.reasons:
         out.print(reason)
     out.print(decision.searched)
@@ -260,8 +258,7 @@ def _subject(plan: Plan, sets: Sequence[str]) -> str:
     """Model, cluster, workload and dtype; a cluster that --set changes is not all that its name says."""
     cluster = plan.cluster
     name = ", ".join([cluster.name, *(str(item) for item in parse_overrides(sets) if item.document == "cluster")])
-    devices = f"{cluster.devices} x {cluster.device.name}"
-    return f"{plan.model.name} on {name} ({devices}), {plan.workload}, {plan.model.dtype}"
+    return f"{plan.model.name} on {name} ({cluster.devices_text}), {plan.workload}, {plan.model.dtype}"
 
 
 def _print_sources(out: Console, plan: Plan, origins: Sequence[object], *, verbose: bool) -> None:
@@ -276,6 +273,19 @@ def _print_sources(out: Console, plan: Plan, origins: Sequence[object], *, verbo
     out.print("step times are predicted, not measured, from:")
     for line in sources(priced(plan)):
         out.print(f"  {line}")
+
+
+def _memory(out: Console, plan: Plan, forecast: Forecast) -> None:
+    """What devices hold, where they differ or hold a cache; and of a generation the time per output token."""
+    its = forecast.generation
+    if plan.cluster.differs:
+        out.print(memory_of_kinds(plan, forecast))
+        out.print()
+    elif its is not None:
+        out.print(memory_sheet(plan, forecast))
+        out.print()
+    if its is not None and (times := token_times(plan)):
+        out.print(f"time per output token: {token_times_text(its.time_per_output_token_s, times)}")
 
 
 def _table(rows: tuple[Row, ...]) -> Table:

@@ -338,7 +338,7 @@ def _say_what_is_held(loaded: Sequence[Plan | Dag], dtype: Any) -> None:
 
 def _device(device: Literal["cpu", "cuda"] | None, plan: Plan, *, graph: bool | None) -> Literal["cpu", "cuda"]:
     """What the ranks are on: as it is asked for, else what the plan's cluster is made of."""
-    device = device or plan.cluster.device.torch_kind
+    device = device or plan.cluster.device_kind
     if graph and device != "cuda":
         raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
     return device
@@ -412,7 +412,7 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
             proved = "proved"
         plan = as_run(planned.plan if isinstance(planned, Dag) else planned, dtype)
         plans.append(plan)
-        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device.torch_kind}"
+        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device_kind}"
         texts.append(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {where}")
         texts.append(f"{plan.workload}")
         texts.append(f"{size.tasks} tasks, {size.of_rank_0} a step on rank 0, {size.groups} process groups; {proved}")

@@ -94,7 +94,7 @@ class _Prediction(Prediction):
     def what(self) -> str:
         plan = self.plan
         work, cluster = plan.workload, plan.cluster
-        devices = f"{cluster.devices} x {cluster.device.name}"
+        devices = cluster.devices_text
         return f"{plan.model.name} on {cluster.name} ({devices}), {work}, {plan.model.dtype}"
 
 

@@ -11,7 +11,7 @@ from helixctl.cost.interpolate import seconds_of_size
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Task
 from helixctl.dag.ops import wire_kind
-from helixctl.spec import ClusterSpec, LinkSpec
+from helixctl.spec import ClusterSpec, EqualHosts, LinkSpec
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.rates import rates_of
 
@@ -25,8 +25,19 @@ def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     (ranks per host) x (share) x (NIC rate). The share is min(1, NICs / devices of a host): all groups of a level cross
     at the same time, and together they are all devices of the host, so that every device has an equal part of the NICs
     whichever group it is in.
+
+    Where hosts differ it goes as fast as the slowest kind of host that has a rank in it lets it.
     """
-    per_host = _per_host(task.ranks, cluster.devices_per_host)
+    if not cluster.differs:
+        hosts = cluster.kinds[0]
+        return _on_hosts(task, hosts, _per_host(task.ranks, hosts.devices_per_host))
+    per_host = Counter(map(cluster.host_of, task.ranks))
+    kinds = sorted(set(map(cluster.kind_of, task.ranks)))
+    return max((_on_hosts(task, cluster.kinds[kind], per_host) for kind in kinds), key=lambda cost: cost.seconds)
+
+
+def _on_hosts(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
+    """Seconds of a collective if all its hosts were of one kind."""
     calibration = rates_of(cluster)
     table = _table(task, cluster, calibration, hosts=len(per_host)) if calibration else None
     if table and calibration:
@@ -42,7 +53,7 @@ def _per_host(ranks: tuple[int, ...], devices_per_host: int) -> Counter[int]:
     return Counter(rank // devices_per_host for rank in ranks)
 
 
-def _table(task: Task, cluster: ClusterSpec, calibration: CalibrationSpec, hosts: int) -> CollectiveTable | None:
+def _table(task: Task, cluster: EqualHosts, calibration: CalibrationSpec, hosts: int) -> CollectiveTable | None:
     """The calibrated table of the nearest number of ranks; between hosts only that of exactly so many.
 
     A table that does not say over how many hosts its ranks were spread, and has more ranks than a host has devices, was
@@ -58,7 +69,7 @@ def _table(task: Task, cluster: ClusterSpec, calibration: CalibrationSpec, hosts
     return min(tables, key=lambda t: (abs(log2(t.ranks / ranks)), t.ranks), default=None)
 
 
-def _nccl(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
+def _nccl(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
     """``alpha + bytes received / bus bandwidth``."""
     most, kind = max(per_host.values()), wire_kind(task.op)
     fits = c.WITHIN_HOST[kind]
@@ -80,7 +91,7 @@ def _nccl(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
     return Cost(alpha + task.nbytes / bandwidth, tuple(origins))
 
 
-def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
+def _gloo(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
     """The spec's links as they are: a ring of single steps, or for a broadcast a binomial tree of whole messages.
 
     A ring, and every path of a tree, crosses from host to host over one link of one device.
@@ -109,7 +120,7 @@ def _gloo(task: Task, cluster: ClusterSpec, per_host: Counter[int]) -> Cost:
     return Cost(seconds, (*origins, c.GLOO))
 
 
-def _nic_share(cluster: ClusterSpec) -> float:
+def _nic_share(cluster: EqualHosts) -> float:
     nics = cluster.nics_per_host
     return 1.0 if nics is None else min(1.0, nics / cluster.devices_per_host)
 
@@ -120,12 +131,12 @@ def _crossing(per_host: Counter[int]) -> float:
     return (ranks - 1) / (ranks - min(per_host.values()))
 
 
-def _nics(cluster: ClusterSpec) -> list[Constant | Rule]:
+def _nics(cluster: EqualHosts) -> list[Constant | Rule]:
     nics = cluster.nics_per_host
     return [] if nics is None else [Constant("nics_per_host", nics, f"cluster spec {cluster.name}")]
 
 
-def _link(name: str, link: LinkSpec, cluster: ClusterSpec) -> list[Constant | Rule]:
+def _link(name: str, link: LinkSpec, cluster: EqualHosts) -> list[Constant | Rule]:
     source = f"cluster spec {cluster.name}"
     return [
         Constant(f"{name}.bandwidth", link.bandwidth, source, "B/s"),

@@ -69,6 +69,7 @@ from helixctl.spec import (
     Arithmetic,
     ClusterSpec,
     Dtype,
+    EqualHosts,
     ExpertsTable,
     QuantisedTables,
     RouterSpec,
@@ -83,7 +84,7 @@ from helixctl.spec.routing import EVEN, fullest_load
 
 def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
     """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
-    device = _Device(dag.plan.cluster, _dtype(dag, task))
+    device = _Device(dag.plan.cluster.hosts_of(task.ranks[0]), _dtype(dag, task))
     match task.op:
         case Linear(contract):
             x = dag.value[task.inputs[0]]
@@ -267,10 +268,10 @@ def _masks(keys: int, device: _Device) -> Cost:
     return device.elementwise("add", keys * (_PASSES_OVER_A_MASK + 2 * DTYPE_NBYTES[device.dtype]))
 
 
-def copy_cost(dag: Dag, dtype: str, nbytes: int) -> Cost:
-    """Seconds of a copy that reads and writes so many bytes, all together."""
+def copy_cost(dag: Dag, rank: int, dtype: str, nbytes: int) -> Cost:
+    """Seconds of a copy on a rank that reads and writes so many bytes, all together."""
     its = dag.plan.model.dtype if dtype == "int64" else cast("Dtype", dtype)
-    device = _Device(dag.plan.cluster, its)
+    device = _Device(dag.plan.cluster.hosts_of(rank), its)
     cost, overhead = device.elementwise("copy", nbytes), device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
@@ -289,7 +290,7 @@ def decode_attention_cost(
     """Seconds of attention of a few new tokens over a cache, on one device, the start of the task included.
 
     Args:
-        cluster: whose device it is; its measured rates come first.
+        cluster: of equal hosts, whose device it is; its measured rates come first.
         dtype: of the cache, and of the arithmetic.
         batch: sequences.
         heads: query heads of the device.
@@ -301,13 +302,13 @@ def decode_attention_cost(
     Raises:
         HelixError: HX114, the device has no rate for the dtype.
     """
-    device = _Device(cluster, dtype)
+    device = _Device(cluster.only, dtype)
     cost, overhead = device.decode(batch, heads, kv_heads, (width, width), keys, queries), device.task_overhead
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
 def rates_of_quantised(
-    cluster: ClusterSpec, dtype: Dtype, arithmetic: Arithmetic | None
+    cluster: EqualHosts, dtype: Dtype, arithmetic: Arithmetic | None
 ) -> Literal["measured", "by the peaks"] | None:
     """What products of quantised numbers are predicted by; None: they are not, and computed in the dtype."""
     device = _Device(cluster, dtype)
@@ -440,7 +441,7 @@ _MEASURED = ("norm", "activation", "add")
 class _Device:
     """One device, or one core where the devices of a host share cores, at work in one dtype."""
 
-    def __init__(self, cluster: ClusterSpec, dtype: Dtype) -> None:
+    def __init__(self, cluster: EqualHosts, dtype: Dtype) -> None:
         spec, source = cluster.device, f"cluster spec {cluster.name}, device {cluster.device.name}"
         self.cuda = spec.torch_kind == "cuda"
         self.dtype = dtype

@@ -31,16 +31,18 @@ def copy_costs(dag: Dag, programs: Programs) -> CopyCosts:
     """Price every copy of every rank: bytes read and written, and the start of a task."""
     ahead: list[Mapping[str, float]] = [{} for _ in dag.order]
     after = [0.0] * len(dag.order)
-    known: dict[tuple[str, int], Cost] = {}
+    known: dict[tuple[int, str, int], Cost] = {}
     for rank in programs.ranks:
+        kind = dag.plan.cluster.kind_of(rank)
         order, mine = dag.order[rank], defaultdict[str, float](float)
         for action in programs[rank].actions:
             if not isinstance(action, Copy):
                 continue
             seconds = 0.0
-            for key in action.moved:
+            for moved in action.moved:
+                key = (kind, *moved)
                 if key not in known:
-                    known[key] = copy_cost(dag, *key)
+                    known[key] = copy_cost(dag, rank, *moved)
                 seconds += known[key].seconds
             if action.place < len(order):
                 mine[order[action.place]] += seconds

@@ -10,7 +10,7 @@ from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
 from helixctl.dag.storage import Storage
 from helixctl.program import Programs
-from helixctl.spec import Arithmetic, ClusterSpec, Dtype, ModelSpec
+from helixctl.spec import Arithmetic, ClusterSpec, Dtype, EqualHosts, ModelSpec
 from helixctl.spec.rates import rates_of
 
 
@@ -26,6 +26,8 @@ class TaskCosts:
         """
         self._dag = dag
         self._known = {} if known is None else known
+        cluster = dag.plan.cluster
+        self._kind_of = cluster.kind_of if cluster.differs else None
 
     def seconds(self, task: Task) -> float:
         """Predicted duration of a task that has its devices (or a core each), and its links, to itself."""
@@ -34,7 +36,9 @@ class TaskCosts:
     def cost(self, task: Task) -> Cost:
         """The duration, and the origins of its numbers."""
         # What a collective takes depends on which of its ranks share a host.
-        key = (task.op, task.nbytes, task.ranks) if task.is_collective else shape_key(self._dag, task)
+        key: object = (task.op, task.nbytes, task.ranks) if task.is_collective else shape_key(self._dag, task)
+        if self._kind_of and not task.is_collective:
+            key = (self._kind_of(task.ranks[0]), key)
         if key not in self._known:
             self._known[key] = (
                 collective_cost(task, self._dag.plan.cluster) if task.is_collective else compute_cost(self._dag, task)
@@ -60,28 +64,30 @@ def sources(dag: Dag) -> tuple[str, ...]:
         used.update(dict.fromkeys(costs.cost(task).origins))
     for cost in copy_costs(dag, Programs(dag)).costs:
         used.update(dict.fromkeys(cost.origins))
-    if cluster.cores_per_host is not None:
-        used[Constant("cores_per_host", cluster.cores_per_host, f"cluster spec {cluster.name}")] = None
-        used[collective_load(dag)] = None
+    for kind in cluster.kinds:
+        if kind.cores_per_host is not None:
+            used[Constant("cores_per_host", kind.cores_per_host, f"cluster spec {kind.name}")] = None
+            used[collective_load(dag)] = None
     return tuple(str(origin) for origin in used)
 
 
 def foundation(model: ModelSpec, cluster: ClusterSpec) -> str:
     """What the predictions of a model on a cluster rest on, in a few words."""
-    calibration = rates_of(cluster)
-    calibrated = f"measured rates ({calibration.source}), " if calibration else ""
-    quantised = "; ".join(products_of_quantised(model, cluster))
-    return f"{calibrated}datasheet rates and default constants{quantised and f'; {quantised}'}"
+    sources = dict.fromkeys(rates.source for kind in cluster.kinds if (rates := rates_of(kind)))
+    calibrated = f"measured rates ({'; '.join(sources)}), " if sources else ""
+    phrases = dict.fromkeys(text for kind in cluster.kinds for text in products_of_quantised(model, kind))
+    quantised = "".join(f"; {text}" for text in phrases)
+    return f"{calibrated}datasheet rates and default constants{quantised}"
 
 
-def products_of_quantised(model: ModelSpec, cluster: ClusterSpec) -> tuple[str, ...]:
+def products_of_quantised(model: ModelSpec, cluster: EqualHosts) -> tuple[str, ...]:
     """What products with quantised weights are predicted to be of: a phrase for each way to store them."""
     stored = [*(model.stored or ()), *(spec for block in model.blocks or () for spec in block.stored or ())]
     ways = {(spec.number, Storage.of(spec, ()).arithmetic): None for spec in stored}
     return tuple(dict.fromkeys(_products(model.dtype, cluster, *way) for way in ways))
 
 
-def _products(dtype: Dtype, cluster: ClusterSpec, number: str, arithmetic: Arithmetic | None) -> str:
+def _products(dtype: Dtype, cluster: EqualHosts, number: str, arithmetic: Arithmetic | None) -> str:
     rates = rates_of_quantised(cluster, dtype, arithmetic)
     if arithmetic and rates:
         return f"products of {number} weights in {arithmetic.removesuffix('_blocks')} ({rates})"
@@ -90,8 +96,12 @@ def _products(dtype: Dtype, cluster: ClusterSpec, number: str, arithmetic: Arith
 
 
 def collective_load(dag: Dag) -> Constant:
-    """The share of a core that a rank keeps busy inside a collective, where devices share cores."""
-    calibration = rates_of(dag.plan.cluster)
-    if calibration is None:
+    """The share of a core that a rank keeps busy inside a collective, where devices share cores.
+
+    Where hosts differ it is the largest that was measured on any of them.
+    """
+    found = [rates for kind in dag.plan.cluster.kinds if (rates := rates_of(kind))]
+    if not found:
         return c.COLLECTIVE_LOAD
+    calibration = max(found, key=lambda rates: rates.collective_load)
     return Constant("collective_load", calibration.collective_load, f"calibrated: {calibration.source}")

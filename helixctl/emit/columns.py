@@ -142,7 +142,7 @@ class _Axis:
 
 def device_word(dag: Dag) -> str:
     """The drawing's word for a device: "GPU", or "rank" if the ranks are processes on CPUs."""
-    return "GPU" if dag.plan.cluster.device.torch_kind == "cuda" else "rank"
+    return "GPU" if dag.plan.cluster.device_kind == "cuda" else "rank"
 
 
 def head_columns(dag: Dag, box_width: int, ranks: Sequence[int]) -> tuple[tuple[Column, ...], Heading]:
@@ -168,7 +168,9 @@ def head_columns(dag: Dag, box_width: int, ranks: Sequence[int]) -> tuple[tuple[
 
 
 def _hosts(dag: Dag, ranks: Sequence[int]) -> _Axis:
-    return _Axis(tuple(f"host {dag.plan.cluster.host_of(rank)}" for rank in ranks), ("",) * len(ranks))
+    cluster = dag.plan.cluster
+    notes = tuple(cluster.device_of(rank).name if cluster.differs else "" for rank in ranks)
+    return _Axis(tuple(f"host {cluster.host_of(rank)}" for rank in ranks), notes)
 
 
 def _layout_axes(dag: Dag, ranks: Sequence[int]) -> Iterator[_Axis]:

@@ -26,7 +26,8 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     axes = [f"{axis} {value}".replace("_", " ") for axis, value in rest.items()]
     ends = f", vocabulary {model.vocabulary.size}" if model.vocabulary else ""
     shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {_layers(model)}{ends}, {model.dtype}"
-    devices = f"{_count(cluster.hosts, 'host')} of {cluster.devices_per_host} x {cluster.device.name}"
+    kinds = [f"{_count(kind.hosts, 'host')} of {kind.devices_per_host} x {kind.device.name}" for kind in cluster.kinds]
+    devices = ", ".join(kinds)
     cut = ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes])
     return (
         ("model", f"{model.name}: {shape}"),

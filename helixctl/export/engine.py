@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from helixctl.plan import Layout, Plan
 from helixctl.solve.problem import Specs
+from helixctl.spec import ClusterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,12 @@ class Engine:
     write: Callable[[Plan, str], str]
 
     def unmet(self, layout: Layout, specs: Specs) -> tuple[str, ...]:
-        """What the engine needs and the layout does not have, each once; nothing where the engine can run it."""
+        """What the engine needs and the layout does not have, each once; nothing where the engine can run it.
+
+        None of them is told how hosts differ: they take all devices to be equal.
+        """
+        if specs.cluster.differs:
+            return (equal_hosts(specs.cluster),)
         found = (rule.unmet(layout, specs) for rule in self.rules)
         return tuple(dict.fromkeys(text for text in found if text))
 
@@ -55,6 +61,11 @@ class Engine:
         if layout.partitions == 1:  # nothing is gathered or summed
             ways.pop("combine", None)
         return layout.model_copy(update=ways)
+
+
+def equal_hosts(cluster: ClusterSpec) -> str:
+    """What is needed and not there, where hosts differ."""
+    return f"equal hosts: those of {cluster.name} differ, {cluster.devices_text}"
 
 
 def specs_of(plan: Plan) -> Specs:

@@ -25,7 +25,7 @@ def slurm_script(plan: Plan, path: str, options: Sequence[str]) -> str:
         path: of its file, as all hosts see it.
         options: of ``helixctl run``.
     """
-    cluster = plan.cluster
+    cluster = plan.cluster.only
     gpus = [f"#SBATCH --gpus-per-node {cluster.devices_per_host}"] if cluster.device.torch_kind == "cuda" else []
     command = shlex.join(["helixctl", "run", path, "--device", cluster.device.torch_kind, *options])
     return "\n".join(
@@ -57,7 +57,7 @@ def kubernetes_job(plan: Plan, path: str, options: Sequence[str], image: str, cl
         image: that has helixctl with the extra ``runtime``.
         claim: the persistent volume claim that has the plan.
     """
-    cluster, name = plan.cluster, job_name(path)
+    cluster, name = plan.cluster.only, job_name(path)
     launch = [
         "exec torchrun",
         f"--nnodes {cluster.hosts} --node-rank $JOB_COMPLETION_INDEX --nproc-per-node {cluster.devices_per_host}",

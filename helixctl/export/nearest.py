@@ -34,6 +34,8 @@ def nearest(engine: Engine, plan: Plan, objective: Objective) -> Nearest | None:
         objective: what the search makes as small (throughput: as large) as can be.
     """
     specs = specs_of(plan)
+    if specs.cluster.differs:
+        return None
 
     def admitted(layout: Layout) -> bool:
         return engine.as_run(layout) == layout and not engine.unmet(layout, specs)

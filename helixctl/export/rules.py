@@ -176,6 +176,8 @@ def even_batch(source: str) -> Rule:
     """All microbatches have equally many sequences."""
 
     def unmet(layout: Layout, specs: Specs) -> str | None:
+        if layout.batch_shares:
+            return f"microbatches of one size: the plan has batch_shares {layout.batch_shares}"
         batch, parts = specs.workload.batch, layout.data * layout.microbatches
         return f"microbatches of one size: a batch of {batch} in {parts}" if batch % parts else None
 

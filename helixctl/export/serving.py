@@ -51,7 +51,7 @@ class Part(NamedTuple):
 def sizes(plan: Plan) -> Sizes:
     """What a replica of a plan has room for."""
     work = plan.workload
-    sequences = -(-work.batch // plan.layout.data)
+    sequences = plan.layout.most_sequences(work.batch)
     positions = work.seq_len + (work.output_len or 1)
     return Sizes(sequences, positions, max(sequences, sequences * plan.step().seq_len))
 
@@ -60,12 +60,12 @@ def parts(plan: Plan) -> list[Part]:
     """The replicas, host by host."""
     layout, cluster = plan.layout, plan.cluster
     found: list[Part] = []
-    on_host = dict.fromkeys(range(cluster.hosts), 0)
+    on_host = dict.fromkeys(range(cluster.host_count), 0)
     for replica in range(layout.data):
         ranks = [rank for stage in range(layout.pipeline) for rank in layout.team(stage, replica)]
         hosts = list(dict.fromkeys(cluster.host_of(rank) for rank in ranks))
         for node, host in enumerate(hosts):
-            devices = tuple(rank % cluster.devices_per_host for rank in ranks if cluster.host_of(rank) == host)
+            devices = tuple(cluster.place_of(rank) for rank in ranks if cluster.host_of(rank) == host)
             found.append(Part(replica, host, node, hosts[0], len(hosts), devices, on_host[host]))
             on_host[host] += 1
     return sorted(found, key=lambda part: (part.host, part.replica))
@@ -74,7 +74,7 @@ def parts(plan: Plan) -> list[Part]:
 def heading(plan: Plan, engine: str) -> list[str]:
     """The first lines of a file: by what, for what it was written."""
     cluster = plan.cluster
-    devices = f"{cluster.hosts} x {cluster.devices_per_host} {cluster.device.name}"
+    devices = " and ".join(map(str, cluster.kinds))
     return [
         f"# written by helixctl export --to {engine}",
         f"# {plan.model.name} on {cluster.name} ({devices}), {plan.workload}",
@@ -142,7 +142,7 @@ def script(plan: Plan, engine: str, notes: Sequence[str], server: Server) -> str
     lines = ["#!/bin/sh", *heading(plan, engine), *notes]
     if plan.model.stored or any(block.stored for block in plan.model.blocks or ()):
         lines.append("# the weights are quantised: the engine reads how from the checkpoint's config")
-    replicas, hosts = plan.layout.data, plan.cluster.hosts
+    replicas, hosts = plan.layout.data, plan.cluster.host_count
     if hosts == 1 and (replicas == 1 or server.together):
         more = [(server.together, str(replicas))] if server.together and replicas > 1 else []
         return "\n".join([*lines, quoted(server.command, [*server.arguments, *more]), ""])

@@ -18,7 +18,7 @@ _OPTIONS: Final = "trtllm-options.yaml"
 
 def _on_blackwell(layout: Layout, specs: Specs) -> str | None:
     """Helix parallelism is of one generation of GPUs."""
-    name = specs.cluster.device.name
+    name = specs.cluster.only.device.name
     if layout.slices == 1 or re.search(r"\bG?B[123]00\b", name):
         return None
     return f"a Blackwell GPU where slices share the KV cache by positions (cp_type HELIX): the cluster has {name}"
@@ -67,7 +67,7 @@ def _write(plan: Plan, model: str) -> str:
         srun = ["srun", "--nodes", str(hosts), "--ntasks", str(ranks), "--ntasks-per-node", str(each), "--mpi", "pmix"]
         command = [*srun, "trtllm-llmapi-launch", *command]
     if layout.data > 1:
-        where = f"{hosts} hosts" if hosts > 1 else f"{ranks} of a host's {cluster.devices_per_host} devices"
+        where = f"{hosts} hosts" if hosts > 1 else f"{ranks} of a host's {cluster.only.devices_per_host} devices"
         lines.append(
             f"# one of {layout.data} replicas, on {where}: start as many, each with its --port, and balance them"
         )

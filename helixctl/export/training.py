@@ -20,7 +20,7 @@ def torchrun(
         program: the program, as torchrun has it.
         arguments: its arguments.
     """
-    cluster = plan.cluster
+    cluster = plan.cluster.only
     launch = ["torchrun", "--nproc-per-node", str(cluster.devices_per_host)]
     if cluster.hosts > 1:
         meet = ['"${NODE_RANK:?the number of this host, from 0}"', '"${MASTER_ADDR:?the address of host 0}"']

@@ -108,7 +108,7 @@ class Case:
             found = simulated(*self.specs, layout).forecast
             if found is None:
                 raise TypeError  # of a legal layout there is one
-            if found.memory_nbytes <= self.specs.cluster.device.available:
+            if found.memory_nbytes <= self.specs.cluster.only.device.available:
                 return Row(layout, found)
             if layout.microbatches == self.specs.workload.batch:
                 raise ValueError(f"{layout} does not fit, however many microbatches")

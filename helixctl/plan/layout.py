@@ -55,6 +55,7 @@ _IN_WORDS: Final = (
     "residual",
     "key_block",
     "stages",
+    "batch_shares",
     "latent_prefill",
     "key_prefill",
     "combine",
@@ -95,6 +96,7 @@ class Layout(Spec):
             rows as devices, else of the sequences.
         key_block: positions of a KV cache that lie with one slice before the next slice has its turn (slicing: key).
         stages: layers of each stage, ``10-11-11``; None: as even as can be, the first stages one more.
+        batch_shares: sequences of each replica, ``30-30-4``; None: as even as can be, the first microbatches one more.
         key_prefill: what the slices of a group share in prefill, where they share the cache by positions (slicing key).
             key: positions, as in decoding; query: query rows, each slice attending to the positions of all.
         latent_prefill: how latent attention prefills. absorbed: over the latents of the cache, as it decodes; expanded:
@@ -120,6 +122,7 @@ class Layout(Spec):
     stages: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=1000)] | None = added(None)
     latent_prefill: Literal["absorbed", "expanded"] = added("absorbed")
     key_prefill: Literal["key", "query"] = added("key")
+    batch_shares: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=10_000)] | None = added(None)
     expert_data: Count = added(1)
 
     @field_validator("placement")
@@ -300,12 +303,31 @@ class Layout(Spec):
         """The sizes that ``stages`` gives; none where it gives none."""
         return tuple(map(int, self.stages.split("-"))) if self.stages else ()
 
+    @property
+    def sequences_of_replicas(self) -> tuple[int, ...]:
+        """The sizes that ``batch_shares`` gives; none where it gives none."""
+        return tuple(map(int, self.batch_shares.split("-"))) if self.batch_shares else ()
+
+    def most_sequences(self, batch: int) -> int:
+        """Sequences of the replica that has most."""
+        return max(self.sequences_of_replicas, default=-(-batch // self.data))
+
+    def fewest_sequences(self, batch: int) -> int:
+        """Sequences of the smallest microbatch."""
+        if sizes := self.sequences_of_replicas:
+            return min(sizes) // self.microbatches
+        return batch // (self.data * self.microbatches)
+
     def batch(self, replica: int, microbatch: int, workload: WorkloadSpec | Step) -> Interval:
         """The sequences of a microbatch of a replica: as even as can be, the first replicas one more.
 
-        Replicas that share experts have microbatches of equal number beside each other, so that they join to one
-        interval.
+        With ``batch_shares`` the replicas have these, and only what a replica has is cut evenly. Replicas that share
+        experts have microbatches of equal number beside each other, so that they join to one interval.
         """
+        if sizes := self.sequences_of_replicas:
+            start = sum(sizes[:replica])
+            first, last = share(sizes[replica], self.microbatches, microbatch)
+            return (start + first, start + last)
         parts, among = self.data * self.microbatches, replica % self.expert_data
         first = (replica - among) * self.microbatches
         return share(workload.batch, parts, first + microbatch * self.expert_data + among)
@@ -327,14 +349,23 @@ class Layout(Spec):
         return Microbatch((0, sequences), (0, joined))
 
 
-def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devices: int) -> list[str]:
+def illegalities(
+    layout: Layout, model: ModelSpec, workload: WorkloadSpec, devices: int, *, differs: bool = False
+) -> list[str]:
     """Why this layout cannot compute this model and workload on so many devices; empty where it can.
 
     Sizes that do not divide are cut as evenly as can be; what is refused would leave a device without a piece, or would
     change the function. Each reason is one clause, fit for a table: "8 slices would cut a softmax of 128 dims".
+
+    Args:
+        layout: how it is cut.
+        model: what is cut.
+        workload: the step, or the generation.
+        devices: those of the cluster.
+        differs: whether their hosts do: then the last devices may have nothing to do, and replicas share no experts.
     """
     reasons = []
-    if layout.devices != devices:
+    if layout.devices > devices or (layout.devices < devices and not differs):
         reasons.append(f"{layout} takes {layout.devices} devices; there are {devices}")
     blocks = [model.alike(kind) for kind in model.kinds]
     reasons += _each(_ungrouped(layout.groups, block) for block in blocks)
@@ -347,6 +378,17 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
     reasons += _unexpanded(layout, blocks, workload)
     reasons += _without_rows(layout, workload)
     reasons += _unsharded(layout, model, workload)
+    reasons += _undealt(layout, model, workload)
+    if differs and layout.expert_data > 1:
+        reasons.append(f"experts shared by {layout.expert_data} replicas, and hosts differ")
+    if layout.microbatches % layout.interleave:
+        reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
+    return reasons
+
+
+def _undealt(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[str]:
+    """Why layers cannot be dealt to the stages so, or sequences to the replicas."""
+    reasons = []
     if model.layers < layout.pipeline:
         reasons.append(f"{layout.pipeline} stages for {model.layers} layers")
     if sizes := layout.layers_of_stages:
@@ -354,12 +396,27 @@ def illegalities(layout: Layout, model: ModelSpec, workload: WorkloadSpec, devic
             reasons.append(f"the sizes of {len(sizes)} stages, {layout.stages}, for {layout.pipeline} stages")
         elif sum(sizes) != model.layers:
             reasons.append(f"stages {layout.stages} have {sum(sizes)} layers; the model has {model.layers}")
-    if workload.batch < layout.data * layout.microbatches:
+    return reasons + _without_sequences(layout, workload)
+
+
+def _without_sequences(layout: Layout, workload: WorkloadSpec) -> list[str]:
+    """Why the replicas cannot have such shares of the batch."""
+    reasons = []
+    if sizes := layout.sequences_of_replicas:
+        if len(sizes) != layout.data:
+            reasons.append(f"the shares of {len(sizes)} replicas, {layout.batch_shares}, for {layout.data} replicas")
+        elif sum(sizes) != workload.batch:
+            reasons.append(
+                f"batch_shares {layout.batch_shares} have {sum(sizes)} sequences; the batch {workload.batch}"
+            )
+        elif min(sizes) < layout.microbatches:
+            reasons.append(f"{layout.microbatches} microbatches for a replica's {min(sizes)} sequences")
+    if layout.batch_shares and layout.expert_data > 1:
+        reasons.append("batch_shares of replicas that share experts, whose microbatches lie side by side")
+    elif not layout.batch_shares and workload.batch < layout.data * layout.microbatches:
         parts = f"{layout.data} replicas"
         parts += f" x {layout.microbatches} microbatches" if layout.microbatches > 1 else ""
         reasons.append(f"{parts} for a batch of {workload.batch}")
-    if layout.microbatches % layout.interleave:
-        reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
     return reasons
 
 
@@ -388,7 +445,7 @@ def chunk(workload: WorkloadSpec, layout: Layout) -> int:
 
     A chunk ends with a block of the cache where it holds one.
     """
-    sequences = -(-workload.batch // layout.data)
+    sequences = layout.most_sequences(workload.batch)
     most = max(1, workload.prefill_tokens // sequences)
     if most >= workload.seq_len:
         return workload.seq_len
@@ -421,7 +478,7 @@ def unsliced(  # noqa: PLR0911  one a slicing
         return [f"{slices} slices for a head of {least} dims"]
     match layout.slicing:
         case "batch":
-            smallest = workload.batch // (layout.data * layout.microbatches)
+            smallest = layout.fewest_sequences(workload.batch)
             plural = "" if smallest == 1 else "s"
             return [f"{slices} slices of a microbatch of {smallest} sequence{plural}"] if smallest < slices else []
         case "query":
@@ -508,7 +565,7 @@ def _unsharded(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list
     """Why the residual stream cannot be sharded by tokens."""
     if layout.residual == "sharded" and not model.norm.before:
         return ["a sharded residual stream, which attention itself reads where no norm comes before it"]
-    rows, sequences = workload.seq_len, workload.batch // (layout.data * layout.microbatches)
+    rows, sequences = workload.seq_len, layout.fewest_sequences(workload.batch)
     if workload.output_len is not None:
         rows = 1  # of a decode step
     if layout.residual == "replicated" or max(rows, sequences) >= layout.partitions:

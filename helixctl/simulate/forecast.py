@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from statistics import fmean
+from typing import NamedTuple
 
 from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
@@ -44,6 +45,14 @@ class KindForecast:
     between_hosts_nbytes: int
 
 
+class KindMemory(NamedTuple):
+    """What the fullest device of one kind of hosts holds: all of it, and of that its weights and its KV cache."""
+
+    nbytes: int
+    weight_nbytes: int
+    cache_nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """A prediction of one step, never a measurement. Means over ranks are over the ranks that have tasks.
@@ -67,6 +76,7 @@ class Forecast:
         weight_nbytes: the weights of the fullest device.
         cache_nbytes: the KV cache of the fullest device.
         generation: the steps that it is made of, where it is the forecast of a generation.
+        memory_of_kinds: where hosts differ, the memory of the fullest device of every kind of hosts.
     """
 
     step_s: float
@@ -84,6 +94,7 @@ class Forecast:
     weight_nbytes: int
     cache_nbytes: int = 0
     generation: Generation | None = None
+    memory_of_kinds: tuple[KindMemory, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
@@ -170,6 +181,7 @@ def generated(prefill: Forecast, decode: Forecast, chunks: int, batch: int, outp
         between_hosts_nbytes=round(total("between_hosts_nbytes")),
         # Weights and cache are there once; each kind of step has an arena of its own.
         memory_nbytes=prefill.memory_nbytes + decode.memory_nbytes - decode.weight_nbytes - decode.cache_nbytes,
+        memory_of_kinds=tuple(map(_together, prefill.memory_of_kinds, decode.memory_of_kinds)),
         weight_nbytes=max(prefill.weight_nbytes, decode.weight_nbytes),
         cache_nbytes=prefill.cache_nbytes,
         generation=its,
@@ -200,10 +212,27 @@ def forecast_from(timeline: Timeline) -> Forecast:
         kinds=_kinds(timeline, received_bytes),
         received_nbytes=_most(m.received for m in received_bytes.values()),
         between_hosts_nbytes=_most(m.between_hosts for m in received_bytes.values()),
-        memory_nbytes=max(peak_nbytes(dag, timeline.programs)),
+        memory_nbytes=max(peaks := peak_nbytes(dag, timeline.programs)),
+        memory_of_kinds=_memory_of_kinds(dag, peaks) if dag.plan.cluster.differs else (),
         weight_nbytes=max(weight_nbytes(dag)),
         cache_nbytes=max(state_nbytes(dag)),
     )
+
+
+def _memory_of_kinds(dag: Dag, peaks: Sequence[int]) -> tuple[KindMemory, ...]:
+    cluster, none = dag.plan.cluster, KindMemory(0, 0, 0)
+    found = [none for _ in cluster.kinds]
+    for rank, its in enumerate(zip(peaks, weight_nbytes(dag), state_nbytes(dag), strict=True)):
+        kind = cluster.kind_of(rank)
+        found[kind] = max(found[kind], KindMemory(*its))
+    return tuple(found)
+
+
+def _together(prefill: KindMemory, decode: KindMemory) -> KindMemory:
+    """Weights and cache once, and an arena for each step."""
+    arenas = decode.nbytes - decode.weight_nbytes - decode.cache_nbytes
+    weights = max(prefill.weight_nbytes, decode.weight_nbytes)
+    return KindMemory(prefill.nbytes - prefill.weight_nbytes + weights + arenas, weights, prefill.cache_nbytes)
 
 
 @dataclass(slots=True)

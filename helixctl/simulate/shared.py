@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from helixctl.cost.tasks import TaskCosts, collective_load
 from helixctl.dag import Dag, Task
@@ -16,7 +17,7 @@ from helixctl.simulate.waits import awaited_collectives
 _ROUNDING = 1e-12
 
 
-def simulate_shared(dag: Dag, cores: int) -> Timeline:
+def simulate_shared(dag: Dag, cores: int | None = None) -> Timeline:
     """The timeline of a step on hosts whose ranks share cores in equal parts (processor sharing).
 
     A rank that computes needs one core, a rank inside a running collective ``collective_load`` of one, and a rank that
@@ -26,7 +27,7 @@ def simulate_shared(dag: Dag, cores: int) -> Timeline:
 
     Args:
         dag: the dag; it may be partial, as for ``simulate``.
-        cores: the cores of a host.
+        cores: the cores of every host; None: those that the cluster gives it, without limit where it gives none.
 
     Raises:
         ValueError: the dag deadlocks; a proved one does not.
@@ -55,9 +56,19 @@ class _Activity:
     cores: float
 
 
+def _cores(dag: Dag, cores: int | None) -> dict[int, float]:
+    """The cores of the host of every rank."""
+    cluster, found = dag.plan.cluster, dict[int, float]()
+    for rank in range(len(dag.order)):
+        host = cluster.host_of(rank)
+        if host not in found:
+            found[host] = cores or cluster.hosts_of(rank).cores_per_host or inf
+    return found
+
+
 class _SharedSimulation:
-    def __init__(self, dag: Dag, cores: int) -> None:
-        self.dag, self.cores = dag, cores
+    def __init__(self, dag: Dag, cores: int | None) -> None:
+        self.dag, self.cores = dag, _cores(dag, cores)
         if dry_run(dag).stuck:
             raise ValueError("deadlock: ranks wait for ever")
         self.costs = TaskCosts(dag)
@@ -106,7 +117,7 @@ class _SharedSimulation:
         for activity in self.running:
             for host, ranks in activity.hosts.items():
                 demand[host] += ranks * activity.cores * self.ranks_represented[host]
-        return {host: min(1.0, self.cores / asked) if asked else 1.0 for host, asked in demand.items()}
+        return {host: min(1.0, self.cores[host] / asked) if asked else 1.0 for host, asked in demand.items()}
 
     def _begin(self, task: Task, ranks: list[int], cores: float) -> None:
         self.record.begin_s[task.id] = self.now

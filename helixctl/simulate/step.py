@@ -39,6 +39,9 @@ def simulate(dag: Dag) -> Timeline:
     Raises:
         ValueError: the dag deadlocks; a proved one does not.
     """
-    cluster = dag.plan.cluster
-    cores, most = cluster.cores_per_host, cluster.devices_per_host * (1 + collective_load(dag).value)
-    return simulate_dedicated(dag) if cores is None or cores >= most else simulate_shared(dag, cores)
+    load = collective_load(dag).value
+    scarce = any(
+        kind.cores_per_host is not None and kind.cores_per_host < kind.devices_per_host * (1 + load)
+        for kind in dag.plan.cluster.kinds
+    )
+    return simulate_shared(dag) if scarce else simulate_dedicated(dag)

@@ -11,7 +11,7 @@ from helixctl.plan import Layout
 # Axes that change where a rank stands, how many others do the same, and in which order it communicates, but not what it
 # computes in a layer of a microbatch of so many sequences. An axis that is not named here is taken to change it.
 _AROUND_A_LAYER: Final = frozenset(
-    {"data", "pipeline", "microbatches", "interleave", "placement", "gather_order", "stages"},
+    {"data", "pipeline", "microbatches", "interleave", "placement", "gather_order", "stages", "batch_shares"},
 )
 IN_A_LAYER: Final = tuple(name for name in Layout.model_fields if name not in _AROUND_A_LAYER)
 # Axes of a layer that leave the residual stream as it is, which is what stages send to each other.

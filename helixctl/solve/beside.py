@@ -127,7 +127,9 @@ class Table:
         model, cluster, workload = self.problem.specs
         found: dict[tuple[int, int], Candidate] = {}
         for layout in pairs(cluster.devices, self.request.given, workload):
-            candidate = Candidate(layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices)))
+            candidate = Candidate(
+                layout, reasons=tuple(illegalities(layout, model, workload, cluster.devices, differs=cluster.differs))
+            )
             pair = (layout.groups, layout.slices)
             found[pair] = min(found.get(pair, candidate), candidate, key=lambda c: len(c.reasons))
         return list(found.values())

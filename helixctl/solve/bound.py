@@ -19,7 +19,7 @@ class Bound(NamedTuple):
     """What a layout takes at least; ``memory_nbytes`` on its fullest device.
 
     Of a generation the step is all of it, ``ttft_s`` the seconds until its first tokens, ``time_per_output_token_s``
-    those of a decode step.
+    those of a decode step. ``fits`` is said of devices that differ, each of which has its own memory.
     """
 
     step_s: float
@@ -27,6 +27,7 @@ class Bound(NamedTuple):
     memory_nbytes: float
     ttft_s: float = 0.0
     time_per_output_token_s: float = 0.0
+    fits: bool = True
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class Bounds:
         are taken to be as small as the smallest, of the fullest replica or of all.
         """
         if layout not in self._tight:
-            self._tight[layout] = self._bound(layout, self._with_communication, self._links(layout))
+            self._tight[layout] = self._bound(layout, self.with_communication, self._links(layout))
         return self._tight[layout]
 
     def with_turns(self, layout: Layout) -> Bound:
@@ -72,10 +73,10 @@ class Bounds:
         if layout.interleave == 1 or self.costs.cluster.cores_per_host is not None:
             return found
         sequences, links = self._sizes(layout)[0], self._links(layout)
-        work, step_s = self._with_communication(layout, sequences), found.step_s
+        work, step_s = self.with_communication(layout, sequences), found.step_s
         whole = self._whole(work, links)
         for stage in {0, layout.pipeline - 1}:
-            _, alone = self._passing(layout, work, links, stage)
+            _, alone = self.passing(layout, work, links, stage)
             step_s = max(step_s, self._of_a_rank(layout, sequences, stage) + whole - alone)
         return found._replace(step_s=step_s)
 
@@ -83,7 +84,7 @@ class Bounds:
         """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
         key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, layout.interleave, *in_a_layer(layout))
         if key not in self._quick:
-            self._quick[key] = self._bound(layout, self._compute_only, [])
+            self._quick[key] = self._bound(layout, self.compute_only, [])
         return self._quick[key]
 
     def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
@@ -112,10 +113,10 @@ class Bounds:
 
     def _whole(self, work: LayerCosts, links: Sequence[float]) -> float:
         """Seconds of a microbatch with this work through all stages, if there were no other."""
-        layers = sum(n * its.alone_s for n, its in zip(self._counts(), work.layers, strict=True))
+        layers = sum(n * its.alone_s for n, its in zip(self.counts(), work.layers, strict=True))
         return work.embed.alone_s + layers + work.head.alone_s + sum(links)
 
-    def _counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
+    def counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
         """The layers of a stage by their kind; without a layout those of the model."""
         key = (layout.pipeline, layout.stages, stage) if layout else None
         if key not in self._layers:
@@ -123,12 +124,12 @@ class Bounds:
             self._layers[key] = self.costs.counts(layout.layers(stage, self.costs.model) if layout else every)
         return self._layers[key]
 
-    def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
+    def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
         if not self._spread_alike(layout):
             return self.costs.with_communication(layout, sequences)
         even = self.costs.with_communication(layout.model_copy(update={"experts": 1}), sequences)
-        mine = self._compute_only(layout, sequences)
+        mine = self.compute_only(layout, sequences)
         layers = tuple(
             [
                 its._replace(
@@ -140,7 +141,8 @@ class Bounds:
         )
         return even._replace(layers=layers, least_compute_s=mine.least_compute_s)
 
-    def _compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
+    def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The work of a microbatch as if nothing were exchanged."""
         joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
         key = (sequences, joined, self.costs.new_tokens(layout), *in_a_layer(layout))
         if key not in self._computing:
@@ -154,12 +156,11 @@ class Bounds:
         step, latency = self._times(layout, full, links)
         if least is not full:
             _, latency = self._times(layout, least, links)
-        if self.costs.cluster.cores_per_host is not None:
+        hosts = self.costs.cluster.only
+        if hosts.cores_per_host is not None:
             parts = layout.microbatches * layout.partitions * layout.data
-            cores = (
-                min(self.costs.cluster.cores_per_host, self.costs.cluster.devices_per_host) * self.costs.cluster.hosts
-            )
-            layers = sum(n * parts * s for n, s in zip(self._counts(), least.least_compute_s, strict=True))
+            cores = min(hosts.cores_per_host, hosts.devices_per_host) * hosts.hosts
+            layers = sum(n * parts * s for n, s in zip(self.counts(), least.least_compute_s, strict=True))
             step = max(step, layers / cores)
         return Bound(step, latency, self._memory(layout, full))
 
@@ -183,12 +184,12 @@ class Bounds:
         every = links or layout.pipeline == 1 or layout.has_unlike_stages(self.costs.model)
         stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
         for stage in stages:
-            held, alone = self._passing(layout, work, links, stage)
+            held, alone = self.passing(layout, work, links, stage)
             step = max(step, parts * held + whole - alone)
             latency = max(latency, turn * held + whole - alone)  # when the i-th part is done, i have passed the stage
         return step, latency
 
-    def _passing(self, layout: Layout, work: LayerCosts, links: Sequence[float], stage: int) -> tuple[float, float]:
+    def passing(self, layout: Layout, work: LayerCosts, links: Sequence[float], stage: int) -> tuple[float, float]:
         """For how long a microbatch keeps a stage from the next one; and what part of its own way that is.
 
         A rank comes to the transfer of the next microbatch when it has computed the one before, and has sent that on:
@@ -196,7 +197,7 @@ class Bounds:
         """
         first, last = stage == 0, stage == layout.pipeline - 1
         compute = communication = alone = 0.0
-        for n, layer in zip(self._counts(layout, stage), work.layers, strict=True):
+        for n, layer in zip(self.counts(layout, stage), work.layers, strict=True):
             compute += n * layer.compute_s
             communication += n * layer.communication_s
             alone += n * layer.alone_s
@@ -238,7 +239,7 @@ class Bounds:
         last, kept = layout.pipeline - 1, (layout.microbatches - 1) * work.output_nbytes
 
         def held(stage: int) -> int:
-            counts = zip(self._counts(layout, stage), work.layers, strict=True)
+            counts = zip(self.counts(layout, stage), work.layers, strict=True)
             layers = sum(n * its.weight_nbytes for n, its in counts)
             embed = work.embed.weight_nbytes if stage == 0 else 0
             return layers + embed + (work.head.weight_nbytes + kept if stage == last else 0)
@@ -251,7 +252,7 @@ class Bounds:
             fixed = max(
                 held(stage) for stage in (range(last + 1) if layout.has_unlike_stages(self.costs.model) else (0, last))
             )
-        fits = fixed + work.values_nbytes <= self.costs.cluster.device.available
+        fits = fixed + work.values_nbytes <= self.costs.cluster.only.device.available
         if not work.values_nbytes or (fits and not self.exact_memory):
             return fixed
         even = layout.model_copy(update={"experts": 1}) if self._spread_alike(layout) else layout
@@ -259,7 +260,7 @@ class Bounds:
 
     def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
         """Of every layer, of the embedding and of the head, in one microbatch without others."""
-        work, model = self._with_communication(layout, self._sizes(layout)[0]), self.costs.model
+        work, model = self.with_communication(layout, self._sizes(layout)[0]), self.costs.model
         of_kind = {kind: its.alone_s for kind, its in zip(model.kinds, work.layers, strict=True)}
         layers = [of_kind[model.kind(layer)] for layer in range(model.layers)]
         return layers, work.embed.alone_s, work.head.alone_s

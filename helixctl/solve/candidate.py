@@ -16,6 +16,8 @@ from helixctl.plan.steps import step_of, steps_of
 from helixctl.simulate import Forecast, forecast, generated
 from helixctl.solve.deep import Work, extrapolated, shallow, work_simulated
 from helixctl.solve.hosts import uniform_placement
+from helixctl.solve.places import alike
+from helixctl.solve.replicas import forecast_of_replicas, ranks_of, tasks_simulated
 from helixctl.spec import ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
 # Layers up to which a model with unlike stages is simulated as it is: that is exact, and 16 stages of half a layer each
@@ -55,9 +57,12 @@ def step_forecast(
     cached: int | None = None,
 ) -> Forecast:
     """The forecast of one step of a legal layout; ``cached``: with so many positions in the cache, not their mean."""
-    ranks, step = representatives(layout, model, cluster, workload), step_of(workload, layout, name)
+    step = step_of(workload, layout, name)
     if cached is not None:
         step = replace(step, cached=cached)
+    if cluster.differs and not cluster.shares_cores:
+        return forecast_of_replicas(model, cluster, layout, step, largest_slices(layout, model, workload))
+    ranks = representatives(layout, model, cluster, workload)
 
     def forecast_of(its: ModelSpec, part: Layout, work: Work) -> Forecast:
         return forecast(lower(Plan.sketch(its, cluster, work, part), ranks))
@@ -78,11 +83,14 @@ def priced(plan: Plan, step: StepName | None = None) -> Dag:
 
 def _simulated_whole(layout: Layout, model: ModelSpec, cluster: ClusterSpec) -> bool:
     """Whether a model is simulated as deep as it is: where stages may be unlike each other, unless it is very deep."""
-    return cluster.cores_per_host is not None or (not uniform_placement(layout, cluster) and model.layers <= _DEEP)
+    return cluster.shares_cores or (not uniform_placement(layout, cluster) and model.layers <= _DEEP)
 
 
 def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout: Layout) -> int:
     """About how many tasks a simulation takes: a dozen a layer and microbatch, on every rank that stands for others."""
+    if cluster.differs and not cluster.shares_cores:
+        slices = largest_slices(layout, model, workload)
+        return TASKS_OF_A_LAYER * tasks_simulated(model, cluster, layout, workload, slices) * len(steps_of(workload))
     ranks = len(representatives(layout, model, cluster, workload)) // layout.pipeline
     if _simulated_whole(layout, model, cluster):
         return TASKS_OF_A_LAYER * model.layers * layout.microbatches * ranks * len(steps_of(workload))
@@ -95,14 +103,17 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
 
     It is the one with the largest pieces. Of causal rows the first slice has most, but another may have a little more
     work: it is there as well. Where teams lie on the hosts in different ways, and where ranks share
-    the cores of a host, all ranks have to be there.
+    the cores of a host, all ranks have to be there; where hosts differ, some of every replica that is like no other.
     """
-    if not uniform_placement(layout, cluster) or cluster.cores_per_host is not None:
+    if cluster.differs and not cluster.shares_cores:
+        slices = largest_slices(layout, model, workload)
+        return frozenset().union(*(ranks_of(layout, its, slices) for its in alike(layout, cluster, workload)))
+    if not uniform_placement(layout, cluster) or cluster.shares_cores:
         return frozenset(range(layout.devices))
     return frozenset(
         layout.rank(0, slice_, stage)
         for stage in range(layout.pipeline)
-        for slice_ in _largest_slices(layout, model, workload)
+        for slice_ in largest_slices(layout, model, workload)
     )
 
 
@@ -113,13 +124,14 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
     """
     unlike = layout.has_unlike_stages(model)
     stages = set(range(layout.pipeline)) if unlike else {0, min(1, layout.pipeline - 1), layout.pipeline - 1}
-    slices = _largest_slices(layout, model, workload)
+    slices = largest_slices(layout, model, workload)
     # Of several kinds the buffers of the smallest pieces may be packed a little worse than those of the largest.
     last = {layout.rank(layout.groups - 1, layout.slices - 1, stage) for stage in stages} if model.pattern else set()
     return frozenset({layout.rank(0, s, stage) for stage in stages for s in slices} | last)
 
 
-def _largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:
+def largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:
+    """Slices of which one has as much to do, and holds as much, as any."""
     if layout.shared_dim != "seq" and layout.key_prefill != "query":
         return {0}
     if layout.residual == "sharded":  # a slice between has more rows of the stream than the one that attends longest

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
@@ -15,17 +16,19 @@ from helixctl.simulate import Forecast
 from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
+from helixctl.solve.differing import DifferingBounds
 from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.limits import Limits
 from helixctl.solve.objective import OF_A_GENERATION, Key, Objective, simplicity
 from helixctl.solve.problem import Bounded, LayoutProblem, Specs
-from helixctl.solve.reasons import Evidence, alone, reasons, searched
+from helixctl.solve.reasons import Evidence, alone, beside_equal, reasons, searched
 from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
 from helixctl.solve.search import BUDGET, SearchResult, search
+from helixctl.solve.shares import UnequalShares
 from helixctl.solve.space import FEW, MANY, combinations, space
 from helixctl.solve.stages import dealt
 from helixctl.solve.verdict import Row
-from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+from helixctl.spec import ClusterSpec, EqualHosts, ModelSpec, WorkloadSpec
 from helixctl.units import human_seconds
 
 # Nothing fits by any bound that could be told: so many tasks are simulated to name the smallest layouts in the error.
@@ -122,8 +125,12 @@ def _only_layout(problem: LayoutProblem, request: Request) -> Decision | None:
     if len(few) != 1 or not request.admits(few[0]):
         return None
     (layout,) = few
+    if isinstance(problem.bounds, DifferingBounds) and any(UnequalShares(problem.bounds, request.fixed).of(layout)):
+        return None
     model, cluster, workload = problem.specs
-    if illegalities(layout, model, workload, cluster.devices) or too_large(_tasks(problem, layout), ""):
+    if illegalities(layout, model, workload, cluster.devices, differs=cluster.differs) or too_large(
+        _tasks(problem, layout), ""
+    ):
         return None
     candidate = problem.simulate(layout)
     if not problem.fits(candidate):
@@ -182,7 +189,10 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         problem.objective,
         Plan.of(*specs, best.layout),
         table.rows(best, simulated, proved=open_bound is None),
-        reasons(best, evidence, problem.objective, specs.model, specs.cluster),
+        (
+            *reasons(best, evidence, problem.objective, specs.model, specs.cluster),
+            *(_beside_equals(problem, request, best, layouts, budget) if specs.cluster.differs else ()),
+        ),
         searched(best, *counts, open_bound, problem.objective, str(request)),
         result.legal,
         len(seen),
@@ -207,11 +217,12 @@ def _with_stages_that_fit(
     It is tried with the best of the pipelines that were simulated. What is proved of all other layouts is of equal
     stages.
     """
-    if not problem.specs.model.pattern or "stages" in request.fixed:
+    if not problem.specs.model.pattern or "stages" in request.fixed or isinstance(problem.bounds, DifferingBounds):
         return None
+    bounds = problem.bounds
     pipelines = [c for c in simulated if c.layout.pipeline > 1 and request.admits(c.layout)]
     pipelines = sorted(pipelines, key=lambda c: (problem.key(c), simplicity(c.layout)))[:_PIPELINES]
-    others = {layout: dealt(layout, *problem.bounds.seconds(layout)) for layout in (c.layout for c in pipelines)}
+    others = {layout: dealt(layout, *bounds.seconds(layout)) for layout in (c.layout for c in pipelines)}
     found = [best, *(problem.simulate(other) for layout, other in others.items() if other != layout)]
     first = min(filter(problem.fits, found), key=lambda c: (problem.key(c), c is not best))
     return first if first is not best else None
@@ -222,7 +233,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
     specs = problem.specs
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
-        legal = sorted(space(*specs, fixed, most, problem.objective), key=simplicity)
+        legal = sorted(every_layout(problem, fixed, most), key=simplicity)
         wanted = [x for x in legal if request.admits(x)]
         if not wanted:
             raise HelixError(none_legal(specs, request, legal))
@@ -239,6 +250,68 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
     if str(problem.limits) and (beyond := _beyond_limits(problem, every, budget)):
         raise HelixError(beyond)
     raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, every))
+
+
+def _beside_equals(
+    problem: LayoutProblem, request: Request, best: Candidate, layouts: Sequence[Bounded], budget: int
+) -> tuple[str, ...]:
+    """Where hosts differ: what is idle, and how much is gained over equal shares and over the largest equal part."""
+    cluster = problem.specs.cluster
+    found = []
+    if (some := best.layout.devices) < cluster.devices:
+        rest = Counter(cluster.device_of(rank).name for rank in range(some, cluster.devices))
+        names = " and ".join(f"{count} x {name}" for name, count in rest.items())
+        found.append(f"idle: {cluster.devices - some} of {cluster.devices} devices, {names}")
+    equal = [(bound, x) for bound, x in layouts if request.admits(x) and _has_equal_shares(x, cluster)]
+    if equal and not _has_equal_shares(best.layout, cluster):
+        its = search(equal, problem, budget // _SHARE_OF_ROWS).best
+        what = f"with equal shares on all {cluster.devices} devices"
+        found.append(beside_equal(f"the best {what}", its, best, problem.objective) or f"nothing {what} fits in memory")
+    kind = max(range(len(cluster.kinds)), key=lambda kind: _peak(cluster.kinds[kind], problem.specs.model))
+    part = cluster.of_kind(kind)
+    its = _best_of_part(problem, part, budget // _SHARE_OF_ROWS)
+    what = f"{part.devices_text} alone"
+    found.append(beside_equal(f"the best of {what}", its, best, problem.objective) or f"nothing fits on {what}")
+    return tuple(found)
+
+
+def _best_of_part(problem: LayoutProblem, part: ClusterSpec, budget: int) -> Candidate | None:
+    """The best layout of some of the hosts, which are equal; None where none fits."""
+    model, _, workload = problem.specs
+    try:
+        found = decide(model, part, workload, objective=problem.objective, budget=budget, limits=problem.limits)
+    except HelixError:
+        return None
+    return next(row.candidate for row in found.rows if row.chosen)
+
+
+def _has_equal_shares(layout: Layout, cluster: ClusterSpec) -> bool:
+    return layout.devices == cluster.devices and layout.stages is None and layout.batch_shares is None
+
+
+def _peak(hosts: EqualHosts, model: ModelSpec) -> float:
+    return hosts.devices * hosts.device.peak[model.dtype]
+
+
+def every_layout(problem: LayoutProblem, fixed: AxisConstraints, most: int = FEW) -> Iterator[Layout]:
+    """The legal layouts that are searched; where hosts differ, those of the space come with unequal shares as well.
+
+    Args:
+        problem: what they are compared for.
+        fixed: axes that have one value.
+        most: microbatches per stage.
+    """
+    layouts = space(*problem.specs, fixed, most, problem.objective)
+    if not isinstance(problem.bounds, DifferingBounds):
+        yield from layouts
+        return
+    model, cluster, workload = problem.specs
+    shares = UnequalShares(problem.bounds, fixed)
+    for layout in layouts:
+        yield layout
+        for one in shares.of(layout):
+            if not illegalities(one, model, workload, cluster.devices, differs=True):
+                yield one
 
 
 def _from_the_smallest(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.size import TASKS_OF_A_LAYER
-from helixctl.simulate import Forecast
+from helixctl.simulate import Forecast, KindMemory
 from helixctl.spec import ModelSpec, Step, WorkloadSpec
 
 # Layers, in the stage that has fewest, of the two models that are simulated: from two on a layer follows one like it.
@@ -42,40 +42,56 @@ def shallow(model: ModelSpec, layout: Layout, layers: int) -> tuple[ModelSpec, L
     return model.model_copy(update={"layers": fewer, **update}), layout.model_copy(update={"stages": None})
 
 
-def depths(model: ModelSpec, layout: Layout, workload: Work) -> tuple[int, ...]:
+def depths(
+    model: ModelSpec, layout: Layout, workload: Work, *, replica: int = 0, whole: bool = False
+) -> tuple[int, ...]:
     """Layers, in the stage that has fewest, of the models that are simulated for a forecast: one if it is the model.
 
     Microbatches of different sizes in several stages need deep ones: see ``extrapolated``. A model with layers of
-    several kinds is simulated itself: it is on no line.
+    several kinds is simulated itself: it is on no line. So is, with ``whole``, one whose stages take different times.
     """
     fewest, deeper = model.layers // layout.pipeline, _SHALLOW[1]
-    if layout.pipeline > 1 and _unequal(layout, workload):
+    if layout.pipeline > 1 and _unequal(layout, workload, replica):
         a_layer = TASKS_OF_A_LAYER * layout.microbatches * layout.pipeline
         deeper = max(deeper, _MOST_TASKS // a_layer)
-    return (fewest,) if layout.has_unlike_stages(model) or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
+    return (
+        (fewest,) if whole or layout.has_unlike_stages(model) or fewest <= max(deeper, _FEW) else (deeper - 1, deeper)
+    )
 
 
-def rounds(layout: Layout, workload: Work, *, replicas: bool) -> tuple[int, ...]:
+def rounds(layout: Layout, workload: Work, *, replicas: bool, replica: int = 0) -> tuple[int, ...]:
     """Rounds of microbatches of the steps that are simulated for a forecast: one if it is the step itself.
 
     Args:
         layout: how the batch is cut.
         workload: its size.
-        replicas: whether all replicas are simulated; else the first alone.
+        replicas: whether all replicas are simulated; else one alone.
+        replica: that one.
     """
     every = layout.microbatches // layout.interleave
-    unequal = workload.batch % (layout.data * layout.microbatches) if replicas else _unequal(layout, workload)
+    unequal = workload.batch % (layout.data * layout.microbatches) if replicas else _unequal(layout, workload, replica)
     return (every,) if unequal or every <= sum(_ROUNDS) else _ROUNDS
 
 
-def work_simulated(model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool) -> int:
+def work_simulated(
+    model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool, replica: int = 0, whole: bool = False
+) -> int:
     """Layers times microbatches that are simulated for a forecast."""
-    simulated = depths(model, layout, workload)
+    simulated = depths(model, layout, workload, replica=replica, whole=whole)
     layers = model.layers if len(simulated) == 1 else sum(shallow(model, layout, few)[0].layers for few in simulated)
-    return layers * layout.interleave * sum(rounds(layout, workload, replicas=replicas))
+    return layers * layout.interleave * sum(rounds(layout, workload, replicas=replicas, replica=replica))
 
 
-def extrapolated(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work, *, replicas: bool) -> Forecast:
+def extrapolated(
+    forecast: Forecaster,
+    model: ModelSpec,
+    layout: Layout,
+    workload: Work,
+    *,
+    replicas: bool,
+    replica: int = 0,
+    whole: bool = False,
+) -> Forecast:
     """The forecast of a plan, from those of plans with fewer layers and fewer microbatches, on lines through them.
 
     Equal microbatches pass the stages one after the other, so that each one more takes as long as the slowest stage.
@@ -88,21 +104,34 @@ def extrapolated(forecast: Forecaster, model: ModelSpec, layout: Layout, workloa
         model: the model.
         layout: how it is cut.
         workload: the step.
-        replicas: whether all replicas are simulated; else the first alone.
+        replicas: whether all replicas are simulated; else one alone.
+        replica: that one.
+        whole: its stages take different times, so that all layers are simulated.
     """
-    few = rounds(layout, workload, replicas=replicas)
+    few = rounds(layout, workload, replicas=replicas, replica=replica)
+    its = (replica, whole)
     if len(few) == 1:
-        return _deep(forecast, model, layout, workload)
-    a, b = (_deep(forecast, model, *_fewer_rounds(layout, workload, number)) for number in few)
+        return _deep(forecast, model, layout, workload, *its)
+    a, b = (_deep(forecast, model, *_fewer_rounds(layout, workload, number, replica), *its) for number in few)
     more = (layout.microbatches // layout.interleave - few[1]) / (few[1] - few[0])
     memory = round(b.memory_nbytes + (b.memory_nbytes - a.memory_nbytes) * more)
-    return replace(_line(a, b, more), tokens=workload.tokens, memory_nbytes=memory)
+    kinds = tuple(
+        [
+            KindMemory(round(y.nbytes + (y.nbytes - x.nbytes) * more), *_on_line(x[1:], y[1:], more))
+            for x, y in zip(a.memory_of_kinds, b.memory_of_kinds, strict=True)
+        ]
+    )
+    return replace(_line(a, b, more), tokens=workload.tokens, memory_nbytes=memory, memory_of_kinds=kinds)
 
 
-def _fewer_rounds(layout: Layout, workload: Work, number: int) -> tuple[Layout, Work]:
-    """So many rounds of microbatches as large as those of the first replica, which are of one size."""
-    start, stop = layout.batch(0, 0, workload)
-    fewer = layout.model_copy(update={"microbatches": number * layout.interleave})
+def _on_line(a: Sequence[int], b: Sequence[int], more: float) -> list[int]:
+    return [round(y + (y - x) * more) for x, y in zip(a, b, strict=True)]
+
+
+def _fewer_rounds(layout: Layout, workload: Work, number: int, replica: int) -> tuple[Layout, Work]:
+    """So many rounds of microbatches as large as those of a replica, which are of one size."""
+    start, stop = layout.batch(replica, 0, workload)
+    fewer = layout.model_copy(update={"microbatches": number * layout.interleave, "batch_shares": None})
     batch = (stop - start) * fewer.data * fewer.microbatches
     smaller = replace(workload, batch=batch) if isinstance(workload, Step) else with_batch(workload, batch)
     return fewer, smaller
@@ -113,7 +142,14 @@ def with_batch(workload: WorkloadSpec, batch: int) -> WorkloadSpec:
     return workload.model_copy(update={"batch": batch})
 
 
-def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work) -> Forecast:
+def _deep(
+    forecast: Forecaster,
+    model: ModelSpec,
+    layout: Layout,
+    workload: Work,
+    replica: int,
+    whole: bool,  # noqa: FBT001
+) -> Forecast:
     """A model's forecast, from those of two models of fewer layers, on a line through both.
 
     The layers of a stage follow one another and all take the same time, and every way through microbatches and stages
@@ -125,13 +161,18 @@ def _deep(forecast: Forecaster, model: ModelSpec, layout: Layout, workload: Work
     whole model. Where that is too much work the line is not quite exact (too low), and so it is for stages that lie on
     the hosts in different ways. Where ranks share cores the model is simulated whole.
     """
-    few = depths(model, layout, workload)
+    few = depths(model, layout, workload, replica=replica, whole=whole)
     if len(few) == 1:
         return forecast(model, layout, workload)
     a, b = (forecast(*shallow(model, layout, layers), workload) for layers in few)
     more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on.
-    return replace(_line(a, b, more), memory_nbytes=b.memory_nbytes + (_held(b) - _held(a)) * more)
+    kinds = [
+        KindMemory(y.nbytes + (sum(y[1:]) - sum(x[1:])) * more, *_on_line(x[1:], y[1:], more))
+        for x, y in zip(a.memory_of_kinds, b.memory_of_kinds, strict=True)
+    ]
+    memory = b.memory_nbytes + (_held(b) - _held(a)) * more
+    return replace(_line(a, b, more), memory_nbytes=memory, memory_of_kinds=tuple(kinds))
 
 
 def _held(forecast: Forecast) -> int:
@@ -161,11 +202,14 @@ def _line(a: Forecast, b: Forecast, more: float) -> Forecast:
     )
 
 
-def _unequal(layout: Layout, workload: Work) -> bool:
-    """Whether the microbatches of the first replica, which has most, or of those that it meets, differ in size."""
+def _unequal(layout: Layout, workload: Work, replica: int) -> bool:
+    """Whether the microbatches of a replica, or of those that it meets, differ in size.
+
+    Without ``batch_shares`` the first has most.
+    """
     if layout.expert_data > 1:
         return workload.batch % (layout.data * layout.microbatches) > 0
-    first, last = (layout.batch(0, part, workload) for part in (0, layout.microbatches - 1))
+    first, last = (layout.batch(replica, part, workload) for part in (0, layout.microbatches - 1))
     return first[1] - first[0] != last[1] - last[0]
 
 

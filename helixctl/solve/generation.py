@@ -71,13 +71,14 @@ class GenerationBounds:
         return self._together(layout, *((quick, nothing) if step == "prefill" else (nothing, quick)))
 
     def _together(self, layout: Layout, prefill: Bound, decode: Bound) -> Bound:
-        count = self._count(layout)
+        count = self.count(layout)
         ttft_s = count.prefill * prefill.step_s
         total_s = ttft_s + count.decode * decode.step_s
         memory = max(prefill.memory_nbytes, decode.memory_nbytes) + self.cache_nbytes(layout)
         return Bound(total_s, total_s, memory, ttft_s, decode.step_s)
 
-    def _count(self, layout: Layout) -> _Count:
+    def count(self, layout: Layout) -> _Count:
+        """How often each kind of step runs."""
         work = self.costs.workload
         return _Count(-(-work.seq_len // chunk(work, layout)), (work.output_len or 1) - 1)
 
@@ -88,7 +89,9 @@ class GenerationBounds:
         key = (layout.groups, layout.slices, layout.slicing, layout.key_block, layout.data, *stages)
         if key not in self._cache:
             step = step_of(work, layout, "decode")
-            each = {kind: self._of_a_layer(layout, model.alike(kind), step) for kind in model.kinds}
+            parts = [layout.batch(0, part, step) for part in range(layout.microbatches)]
+            sequences = sum(stop - start for start, stop in parts)
+            each = {kind: self.of_a_layer(layout, model.alike(kind), step, sequences) for kind in model.kinds}
             several = range(layout.pipeline if layout.has_unlike_stages(model) else 1)
             held = [layout.layers(stage, model) for stage in several]
             self._cache[key] = max(sum(each[model.kind(layer)] for layer in layers) for layers in held)
@@ -96,7 +99,7 @@ class GenerationBounds:
 
     def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
         """Of every layer, of the embedding and of the head, in all steps of the generation."""
-        count = self._count(layout)
+        count = self.count(layout)
         (layers, embed, head), (more, embed_more, head_more) = self.prefill.seconds(layout), self.decode.seconds(layout)
 
         def both(prefill: float, decode: float) -> float:
@@ -104,12 +107,9 @@ class GenerationBounds:
 
         return list(map(both, layers, more)), both(embed, embed_more), both(head, head_more)
 
-    def _of_a_layer(self, layout: Layout, model: ModelSpec, step: Step) -> int:
-        """Bytes of the cache of one layer on the first rank of a team."""
-        shares, sequences = Shares(layout, model, step), 0
-        for part in range(layout.microbatches):
-            start, stop = layout.batch(0, part, step)
-            sequences += stop - start
+    def of_a_layer(self, layout: Layout, model: ModelSpec, step: Step, sequences: int) -> int:
+        """Bytes of the cache of one layer, of so many sequences, on the first rank of a team."""
+        shares = Shares(layout, model, step)
         layer = function_of(model.model_copy(update={"layers": 1, "vocabulary": None}), step)
         rank, nbytes = layout.team(0, 0)[0], 0
         for state in [tensor for tensor in layer.tensors.values() if tensor.role == "state"]:

@@ -12,7 +12,9 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
     They do where every mesh axis, with the axes inside it, fits a whole number of times into a host or fills a whole
     number of hosts, and so do the replicas that share experts.
     """
-    size = cluster.devices_per_host
+    if cluster.differs:
+        return False
+    size = cluster.kinds[0].devices_per_host
     blocks = [stride * getattr(layout, axis) for axis, stride in layout.strides.items()]
     if layout.expert_data > 1:
         blocks.append(layout.strides["data"] * layout.expert_data)
@@ -24,7 +26,7 @@ def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[int, ...]:
 
     Hosts are numbered in the order in which they are met.
     """
-    if cluster.hosts == 1:
+    if cluster.host_count == 1:
         return ()
     met: dict[int, int] = {}
     teams = [layout.team(stage, 0) for stage in range(min(2, layout.pipeline))]

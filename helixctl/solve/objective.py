@@ -77,7 +77,8 @@ def simplicity(layout: Layout) -> tuple[object, ...]:
         at["interleave"],
         -at["experts"],
     )
-    return (*cuts, *[at[name] != default for name, default in _DEFAULTS], at["placement"])
+    unequal = (at["stages"] or "", at["batch_shares"] or "")
+    return (*cuts, *[at[name] != default for name, default in _DEFAULTS], at["placement"], *unequal)
 
 
 def _rounded(seconds: float) -> float:

@@ -12,6 +12,7 @@ from helixctl.plan import Layout
 from helixctl.progress import at
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
+from helixctl.solve.differing import DifferingBounds
 from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.limits import Limits
 from helixctl.solve.objective import Key, Objective, key, least
@@ -20,6 +21,14 @@ from helixctl.solve.work import LayoutCosts
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
+
+
+AnyBounds = Bounds | GenerationBounds | DifferingBounds
+
+
+def may_fit(bound: Bound, cluster: ClusterSpec) -> bool:
+    """Whether a layout with this bound may fit in memory."""
+    return bound.fits and (cluster.differs or bound.memory_nbytes <= cluster.only.device.available)
 
 
 class Specs(NamedTuple):
@@ -44,7 +53,7 @@ class LayoutProblem:
 
     specs: Specs
     objective: Objective
-    bounds: Bounds | GenerationBounds
+    bounds: AnyBounds
     only_fitting: bool = True
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
     _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
@@ -53,6 +62,8 @@ class LayoutProblem:
     def of(cls, specs: Specs, objective: Objective, limits: Limits | None = None) -> Self:
         """The problem of these specs, with no bound worked out yet."""
         exact = objective == "memory"
+        if specs.cluster.differs:
+            return cls(specs, objective, DifferingBounds.of(*specs), limits=limits or Limits())
         if specs.workload.output_len is not None:
             bounds = GenerationBounds.of(*specs, exact_memory=exact)
             return cls(specs, objective, bounds, limits=limits or Limits())
@@ -91,7 +102,7 @@ class LayoutProblem:
     def first_bound(self, layout: Layout) -> Key:
         """A key that the quick one is not below: of a generation that of one of its steps alone."""
         bounds = self.bounds
-        if isinstance(bounds, Bounds):
+        if not isinstance(bounds, GenerationBounds):
             return self.quick_bound(layout)
         return self._key_of(bounds.of_one_step(layout, "prefill" if self.objective == "ttft" else "decode"))
 
@@ -140,5 +151,5 @@ class LayoutProblem:
     def _key_of(self, bound: Bound) -> Key:
         """A layout that cannot be chosen, by its bound, comes after all that may."""
         found = least(self.objective, bound)
-        fits = bound.memory_nbytes <= self.specs.cluster.device.available and not self.limits.exclude(bound)
+        fits = may_fit(bound, self.specs.cluster) and not self.limits.exclude(bound)
         return found if fits else (inf, *found)

@@ -14,11 +14,13 @@ from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import chunk
 from helixctl.plan.size import MANY_TASKS, about, too_large
 from helixctl.progress import at
-from helixctl.solve.candidate import largest
+from helixctl.solve.candidate import largest, largest_slices
 from helixctl.solve.deep import extrapolated_memory, shallow
-from helixctl.spec import ModelSpec, WorkloadSpec
+from helixctl.solve.places import alike
+from helixctl.solve.replicas import ranks_of
+from helixctl.spec import DeviceSpec, ModelSpec, WorkloadSpec
 from helixctl.verify import verify_steps
-from helixctl.verify.memory import exceeded
+from helixctl.verify.memory import exceeded, fullest
 
 # Tasks of a dag that is lowered and proved whole: less than a second's worth.
 MOST: Final = 5_000
@@ -77,22 +79,36 @@ def proof(plan: Plan, *, whole: bool = False, most: int = MOST) -> Proof:
     at("lowering the plan")
     dags = tuple(lower(part, step=step) for step in plan.steps)
     if part is not plan or len(dags) > 1:
-        peak = together(dags) if part is plan else memory_nbytes(plan)
-        if found := exceeded(plan.cluster.device, peak):
+        found = fullest(plan.cluster, totals(dags)) if part is plan else _exceeded(plan)
+        if found:
             return Proof(plan, dags, (found,))
     return Proof(plan, dags, tuple(verify_steps(dags)))
 
 
 def together(dags: Sequence[Dag]) -> int:
-    """Bytes of the fullest device for all steps of a plan: weights and state once, and an arena for each step."""
+    """Bytes of the fullest device for all steps of a plan."""
+    return max(totals(dags))
+
+
+def totals(dags: Sequence[Dag]) -> list[int]:
+    """Bytes of every rank for all steps of a plan: weights and state once, and an arena for each step."""
     found = [0] * len(dags[0].order)
     for dag in dags:
         kept = zip(peak_nbytes(dag), weight_nbytes(dag), state_nbytes(dag), strict=True)
         for rank, (peak, weights, state) in enumerate(kept):
             found[rank] += peak - weights - state
     weights_of_ranks = zip(*(weight_nbytes(dag) for dag in dags), strict=True)
-    totals = zip(found, weights_of_ranks, state_nbytes(dags[0]), strict=True)
-    return max([int(arenas + max(weights) + state) for arenas, weights, state in totals])
+    of_ranks = zip(found, weights_of_ranks, state_nbytes(dags[0]), strict=True)
+    return [int(arenas + max(weights) + state) for arenas, weights, state in of_ranks]
+
+
+def _exceeded(plan: Plan) -> Diagnostic | None:
+    """HX410, where a device of a plan holds more than it has; told without the whole dag."""
+    for device, nbytes in memory_of_devices(plan):
+        who = "the fullest device" if not plan.cluster.differs else f"the fullest {device.name}"
+        if found := exceeded(device, nbytes, who):
+            return found
+    return None
 
 
 def part_of(plan: Plan) -> Plan:
@@ -103,12 +119,18 @@ def part_of(plan: Plan) -> Plan:
     if (model.layers, fewer) == (plan.model.layers, layout):
         return plan
     # What is proved does not depend on where the devices are, only on how many there are.
-    cluster = plan.cluster.model_copy(update={"hosts": 1, "devices_per_host": fewer.devices, "nics_per_host": None})
+    cluster = plan.cluster
+    if cluster.differs:  # memory is told of the plan itself
+        most = max(range(len(cluster.kinds)), key=lambda kind: cluster.kinds[kind].device.available)
+        cluster = cluster.of_kind(most)
+    cluster = cluster.model_copy(update={"hosts": 1, "devices_per_host": fewer.devices, "nics_per_host": None})
     return Plan.of(model, cluster if fewer.devices != layout.devices else plan.cluster, workload, fewer)
 
 
 def _fewer_sequences(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSpec, Layout]:
     """A smaller batch on fewer replicas, in fewer microbatches: of every size that there is in the whole, if in two."""
+    if layout.batch_shares:  # replicas are of more sizes than two
+        return workload, layout
     data, parts = min(layout.data, _FEW * layout.expert_data), min(layout.microbatches, _FEW * layout.interleave)
     each, more = divmod(workload.batch, layout.data * layout.microbatches)
     fewer = layout.model_copy(update={"data": data, "microbatches": parts})
@@ -122,7 +144,27 @@ def _fewer_sequences(workload: WorkloadSpec, layout: Layout) -> tuple[WorkloadSp
 
 def memory_nbytes(plan: Plan) -> int:
     """What the fullest device of a plan holds at most, without its whole dag."""
-    ranks = largest(plan.layout, plan.model, plan.workload)
+    return max(nbytes for _, nbytes in memory_of_devices(plan))
+
+
+def memory_of_devices(plan: Plan) -> list[tuple[DeviceSpec, int]]:
+    """Every kind of device that has ranks, and what its fullest holds at most, without the whole dag."""
+    cluster, layout = plan.cluster, plan.layout
+    if not cluster.differs:
+        return [(cluster.only.device, _peak(plan, largest(layout, plan.model, plan.workload)))]
+    slices = largest_slices(layout, plan.model, plan.workload)
+    if plan.model.pattern:  # buffers of the smallest pieces may be packed a little worse than those of the largest
+        slices = {*slices, *range(layout.slices)}
+    ranks = [rank for its in alike(layout, cluster, plan.workload) for rank in sorted(ranks_of(layout, its, slices))]
+    found = []
+    for kind, hosts in enumerate(cluster.kinds):
+        if its_ranks := frozenset(rank for rank in ranks if cluster.kind_of(rank) == kind):
+            found.append((hosts.device, _peak(plan, its_ranks)))
+    return found
+
+
+def _peak(plan: Plan, ranks: frozenset[int]) -> int:
+    """What the fullest of some ranks holds."""
 
     def peak(model: ModelSpec) -> tuple[int, int]:
         sketch = Plan.sketch(model, plan.cluster, plan.workload, plan.layout)

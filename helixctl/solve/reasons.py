@@ -105,8 +105,9 @@ def _cuts(
         return _beside(what, belongs, best, looked, objective, cluster)
 
     if layout.partitions == layout.pipeline == layout.expert_data == 1 and layout.data > 1:
-        need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(cluster.device.memory)
-        fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {have}, exchange nothing"
+        need, have = human_bytes(best.forecast.memory_nbytes), human_bytes(min(k.device.memory for k in cluster.kinds))
+        what = f"{have} or more" if cluster.differs else have
+        fits = f"do not partition: {layout.data} replicas of {need}, each on a device of {what}, exchange nothing"
         return (f"{fits}; {beside('partition', lambda x: x.partitions > 1)}",)
     if layout.groups > keys:
         held = f"m = {layout.slices}: {_kept(model)} is held by {layout.groups // keys} groups"
@@ -156,6 +157,13 @@ def _key(objective: Objective, forecast: Forecast | None) -> Key:
     if forecast is None:
         raise TypeError  # it has been simulated
     return key(objective, forecast)
+
+
+def beside_equal(what: str, its: Candidate | None, best: Candidate, objective: Objective) -> str | None:
+    """How the best of equal shares, or of equal devices, is beside the choice; None where there is none."""
+    if its is None:
+        return None
+    return f"{what}, {its.layout}, {_takes(objective, its.forecast, best.forecast)}"
 
 
 def _takes(objective: Objective, mine: Forecast | None, its: Forecast | None) -> str:

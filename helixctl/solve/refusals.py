@@ -11,7 +11,7 @@ from helixctl.plan import Layout, illegalities
 from helixctl.plan.size import tasks_of, too_large
 from helixctl.solve.bound import Bound
 from helixctl.solve.constraints import Request
-from helixctl.solve.problem import Specs
+from helixctl.solve.problem import Specs, may_fit
 from helixctl.solve.search import SearchResult
 from helixctl.solve.space import FEW, combinations, pairs
 from helixctl.solve.verdict import too_big
@@ -43,7 +43,7 @@ def none_legal(specs: Specs, request: Request, legal: Sequence[Layout]) -> list[
         return [Diagnostic("HX202", f"{wanted}: does not make {cluster.devices} devices", hint)]
     why: dict[tuple[str, ...], Layout] = {}
     for layout in asked:
-        why.setdefault(tuple(illegalities(layout, model, workload, cluster.devices)), layout)
+        why.setdefault(tuple(illegalities(layout, model, workload, cluster.devices, differs=cluster.differs)), layout)
     # What is wrong with fewest things is nearest to being legal.
     nearest = sorted(why.items(), key=lambda item: len(item[0]))[:_MOST]
     code = "HX202" if wanted else "HX201"
@@ -66,12 +66,16 @@ def too_many_tasks(smallest: Layout, model: ModelSpec) -> Diagnostic:
 
 def weights_do_not_fit(nbytes: int, cluster: ClusterSpec) -> Diagnostic | None:
     """The model's weights are larger than the memory of all devices (HX203); else None."""
-    if nbytes <= cluster.device.available * cluster.devices:
+    available = sum(kind.device.available * kind.devices for kind in cluster.kinds)
+    if nbytes <= available:
         return None
+    hint = "use more devices or a smaller dtype"
+    if cluster.differs:
+        message = f"weights of {human_bytes(nbytes)} are more than the {human_bytes(available)} of all devices"
+        return Diagnostic("HX203", f"{message}; {cluster.memory_text}", hint)
     share = human_bytes(nbytes / cluster.devices)
     message = f"weights of {human_bytes(nbytes)} need {share} a device, however they are cut"
-    hint = "use more devices or a smaller dtype"
-    return Diagnostic("HX203", f"{message}; {cluster.device.memory_text}", hint)
+    return Diagnostic("HX203", f"{message}; {cluster.memory_text}", hint)
 
 
 def _less_memory(model: ModelSpec, workload: WorkloadSpec, *, free: bool) -> str:
@@ -84,11 +88,11 @@ def _less_memory(model: ModelSpec, workload: WorkloadSpec, *, free: bool) -> str
 def cannot_fit(smallest: Layout, bound: Bound, specs: Specs, *, free: bool = True) -> Diagnostic | None:
     """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
     model, cluster, workload = specs
-    if bound.memory_nbytes <= cluster.device.available:
+    if may_fit(bound, cluster):
         return None
     needs = f"needs at least {human_bytes(bound.memory_nbytes)} a device"
     return Diagnostic(
-        "HX203", f"layout {smallest}: {needs}, {cluster.device.memory_text}", _less_memory(model, workload, free=free)
+        "HX203", f"layout {smallest}: {needs}, {cluster.memory_text}", _less_memory(model, workload, free=free)
     )
 
 

@@ -13,7 +13,8 @@ from helixctl.solve.candidate import Candidate
 from helixctl.solve.decide import Decision
 from helixctl.solve.proof import Proof
 from helixctl.solve.token_times import token_times
-from helixctl.solve.verdict import Row
+from helixctl.solve.verdict import Row, too_big
+from helixctl.spec import EqualHosts
 
 FORMAT_VERSION: Final = "1.0"
 
@@ -86,11 +87,23 @@ def _cluster(plan: Plan) -> dict[str, Any]:
     return {
         "name": cluster.name,
         "devices": cluster.devices,
-        "hosts": cluster.hosts,
-        "device": cluster.device.name,
-        "memory_nbytes": cluster.device.memory,
-        "available_nbytes": cluster.device.available,
+        "hosts": cluster.host_count,
+        "device": cluster.device_names,
+        "memory_nbytes": min(kind.device.memory for kind in cluster.kinds),
+        "available_nbytes": min(kind.device.available for kind in cluster.kinds),
         "digest": plan.digests.cluster,
+        **({"kinds": list(map(_hosts, cluster.kinds))} if cluster.differs else {}),
+    }
+
+
+def _hosts(kind: EqualHosts) -> dict[str, Any]:
+    """Of a cluster whose hosts differ, those of one kind."""
+    return {
+        "hosts": kind.hosts,
+        "devices_per_host": kind.devices_per_host,
+        "device": kind.device.name,
+        "memory_nbytes": kind.device.memory,
+        "available_nbytes": kind.device.available,
     }
 
 
@@ -103,7 +116,7 @@ def _candidate(candidate: Candidate, plan: Plan, row: Row | None) -> dict[str, A
         "name": str(layout),
         "chosen": layout == plan.layout,
         "legal": found is not None,
-        "fits": found is not None and found.memory_nbytes <= plan.cluster.device.available,
+        "fits": found is not None and too_big(candidate, plan.cluster) is None,
         "illegal_because": list(candidate.reasons),
         "verdict": row.verdict if row else None,
         **(figures(found) if found else no_figures()),

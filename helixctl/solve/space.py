@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations, product
+from itertools import accumulate, permutations, product
 from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
@@ -13,6 +13,7 @@ from helixctl.plan.layout import MESH_AXES, unsliced
 from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
 from helixctl.solve.hosts import host_pattern, uniform_placement
 from helixctl.solve.objective import Objective
+from helixctl.solve.places import alike
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 # Of microbatches up to so many per stage are tried: more hardly fill a pipeline better. What does not fit in memory
@@ -45,7 +46,7 @@ def space(
     most: int = FEW,
     objective: Objective = "throughput",
 ) -> Iterator[Layout]:
-    """Every legal layout of all of the cluster's devices that is searched.
+    """Every legal layout of all of the cluster's devices that is searched; where hosts differ, also of some of them.
 
     Left out are redundant ones: values of an axis that change nothing (a gather order of one group, a placement inside
     one host); for throughput, microbatches without stages to fill or turns to take; and partial sums in the model's
@@ -60,7 +61,7 @@ def space(
         objective: what is searched for.
     """
     for layout in combinations(model, cluster, workload, constraints, most, objective):
-        if not illegalities(layout, model, workload, cluster.devices):
+        if not illegalities(layout, model, workload, cluster.devices, differs=cluster.differs):
             yield layout
 
 
@@ -91,6 +92,20 @@ def pairs(devices: int, constraints: AxisConstraints, workload: WorkloadSpec) ->
             yield Layout.model_validate({**axes, **pair})
 
 
+def _used(cluster: ClusterSpec, constraints: AxisConstraints) -> list[int]:
+    """How many devices are used, the first of the cluster: all; where hosts differ also those of the first kinds.
+
+    Where hosts differ, and replicas and stages are fixed, as many as any team of these takes.
+    """
+    if not cluster.differs:
+        return [cluster.devices]
+    found = {*accumulate(kind.devices for kind in cluster.kinds)}
+    if "data" in constraints and "pipeline" in constraints:
+        teams = int(constraints["data"]) * int(constraints["pipeline"])
+        found.update(range(teams, cluster.devices + 1, teams))
+    return sorted(found, reverse=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Space:
     """The arguments of ``space``; iterating gives its layouts, legal or not."""
@@ -111,7 +126,11 @@ class _Space:
 
     def _meshes(self) -> Iterator[dict[str, int]]:
         """Sizes of the four mesh axes that make up the devices and may be legal."""
-        left, constraints = self.cluster.devices, self.constraints
+        for devices in _used(self.cluster, self.constraints):
+            yield from self._meshes_of(devices)
+
+    def _meshes_of(self, left: int) -> Iterator[dict[str, int]]:
+        constraints = self.constraints
         attentions = [self.model.alike(kind).attention for kind in self.model.kinds]
         most = {
             "groups": min(a.heads for a in attentions),
@@ -142,7 +161,7 @@ class _Space:
             choices["latent_prefill"] = ("absorbed", "expanded")
         if self.workload.output_len is not None and mesh.slices > 1:
             choices["key_prefill"] = ("key", "query")
-        shared = _divisors(mesh.data) if most > 1 else (1,)
+        shared = _divisors(mesh.data) if most > 1 and not self.cluster.differs else (1,)
         for expert_data in [int(self.constraints["expert_data"])] if "expert_data" in self.constraints else shared:
             # Not fewer ways than replicas: an expert is cut over a team at most.
             ways = [x for x in _divisors(mesh.partitions * expert_data) if expert_data <= x <= most]
@@ -212,13 +231,19 @@ def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
     never. Of equals the default, or else the first, stands.
     """
     default = Layout.model_fields["placement"].default
-    if cluster.hosts == 1:
+    if cluster.host_count == 1:
         return [default]
     different: dict[object, str] = {}
     for team, others in product(permutations(MESH_AXES[:2]), permutations(MESH_AXES[2:])):
         placement = "-".join((*team, *others))
         placed = mesh.model_copy(update={"placement": placement})
-        seen = host_pattern(placed, cluster) if uniform_placement(placed, cluster) else placement
+        seen: object = placement
+        if cluster.differs:
+            seen = frozenset(
+                (its.stages, len(its.replicas)) for its in alike(placed, cluster, WorkloadSpec(batch=placed.data))
+            )
+        elif uniform_placement(placed, cluster):
+            seen = host_pattern(placed, cluster)
         different.setdefault(seen, placement)
     return list(different.values()) or [default]
 

@@ -46,9 +46,9 @@ class Transfers:
 
     def _priced(self, layout: Layout, sequences: int) -> tuple[float, float]:
         """Seconds inside a host and between two."""
-        size = self.cluster.devices_per_host
+        size = self.cluster.only.devices_per_host
         within = self._sent(layout, sequences, (0, 1)) if size > 1 else 0.0
-        return within, self._sent(layout, sequences, (0, size)) if self.cluster.hosts > 1 else 0.0
+        return within, self._sent(layout, sequences, (0, size)) if self.cluster.host_count > 1 else 0.0
 
     def _sent(self, layout: Layout, sequences: int, ranks: tuple[int, int]) -> float:
         """Seconds of what the first rank of a stage receives, between two ranks."""
@@ -63,8 +63,8 @@ class Transfers:
         step = self._step(layout)
         stream = (residual(layout, step), step.seq_len)
         if stream not in self._outlines:
-            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None, "expert_data": 1}
-            plain |= {"experts": 1} if layout.expert_data > 1 else {}
+            plain = {"pipeline": 2, "data": 1, "microbatches": 1, "interleave": 1, "stages": None, "batch_shares": None}
+            plain |= {"expert_data": 1, "experts": 1} if layout.expert_data > 1 else {}
             two = layout.model_copy(update=plain)
             model = self.model.model_copy(update={"layers": 2, "vocabulary": None})
             sketch = Plan.sketch(model, self.cluster, replace(step, batch=sequences), two)

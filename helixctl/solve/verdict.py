@@ -9,7 +9,7 @@ from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.limits import Limits
 from helixctl.solve.objective import Objective, key
-from helixctl.spec import ClusterSpec
+from helixctl.spec import ClusterSpec, DeviceSpec
 from helixctl.units import human_bytes, human_seconds
 
 
@@ -52,10 +52,20 @@ _ALIKE: Final[dict[Objective, str]] = {
 
 
 def too_big(candidate: Candidate, cluster: ClusterSpec) -> str | None:
-    """Why a candidate does not fit in its devices' memory, or None."""
-    if candidate.forecast is None or candidate.forecast.memory_nbytes <= cluster.device.available:
+    """Why a candidate does not fit in the memory of its devices, each of its own; or None."""
+    if candidate.forecast is None:
         return None
-    return f"needs {human_bytes(candidate.forecast.memory_nbytes)} a device, {cluster.device.memory_text}"
+    for device, nbytes in held_by(candidate.forecast, cluster):
+        if nbytes > device.available:
+            return f"needs {human_bytes(nbytes)} a device, {device.memory_text}"
+    return None
+
+
+def held_by(forecast: Forecast, cluster: ClusterSpec) -> list[tuple[DeviceSpec, int]]:
+    """Every kind of device, and the bytes that its fullest holds."""
+    if not cluster.differs:
+        return [(cluster.kinds[0].device, forecast.memory_nbytes)]
+    return [(kind.device, its.nbytes) for kind, its in zip(cluster.kinds, forecast.memory_of_kinds, strict=True)]
 
 
 def unfit(candidate: Candidate, cluster: ClusterSpec, limits: Limits) -> str | None:

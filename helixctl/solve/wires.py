@@ -26,8 +26,8 @@ class Wires(NamedTuple):
 
 def wires(layout: Layout, cluster: ClusterSpec) -> Wires:
     """The wires of a layout's first team."""
-    size = cluster.devices_per_host
-    if cluster.hosts == 1:
+    size = cluster.only.devices_per_host
+    if cluster.host_count == 1:
         found = Wires((layout.partitions,), (layout.groups,), (layout.slices,))
     else:
         at = layout.strides

@@ -100,6 +100,10 @@ class LayoutCosts:
         """The same as if nothing were exchanged, and nothing live."""
         return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
 
+    def on_last_rank(self, layout: Layout, sequences: int) -> tuple[float, ...]:
+        """Seconds in which the last rank of a team, which has the smallest pieces, computes a layer of every kind."""
+        return tuple([kind.on_last_rank(layout, sequences) for kind in self._kinds])
+
     def parts(self, layout: Layout, sequences: int) -> Parts:
         """The same as ``with_communication``, task by task."""
         found = [kind.parts(layout, sequences) for kind in self._kinds]
@@ -210,7 +214,8 @@ class _KindCosts:
             # Where it is not known how many others have, they have as few as can be.
             batch = parts * sequences - (parts - 1 if joined < layout.expert_data * sequences else 0)
             step = replace(step_of(self.workload, layout, self.step), batch=batch)
-            plan = Plan.sketch(self._outlines.body, self.cluster, step, layout)
+            even = layout.model_copy(update={"batch_shares": None}) if layout.batch_shares else layout
+            plan = Plan.sketch(self._outlines.body, self.cluster, step, even)
             body = lower(plan, only={rank}, layers=range(1), microbatches=range(1))
             weights = {tensor.name for tensor in body.tensors if tensor.role in {"weight", "state"}}
             given = sum(v.nbytes for v in body.values if v.id not in body.producer and v.tensor not in weights)
@@ -228,6 +233,10 @@ class _KindCosts:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return layer.compute_s
+        return self.on_last_rank(layout, sequences)
+
+    def on_last_rank(self, layout: Layout, sequences: int) -> float:
+        """Seconds in which the last rank of a team computes a layer."""
         return _work(self._outlines.priced(layout, sequences, last=True)).compute_s
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:

@@ -23,7 +23,7 @@ from helixctl.spec.calibration import (
     MatmulTable,
     QuantisedTables,
 )
-from helixctl.spec.cluster import ClusterSpec, DeviceSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.cluster import ClusterSpec, DeviceSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
     BlockSpec,
@@ -57,10 +57,12 @@ __all__ = [
     "DeviceSpec",
     "Dtype",
     "DynamicScaling",
+    "EqualHosts",
     "ExpertGroupsSpec",
     "ExpertsSpec",
     "ExpertsTable",
     "FeedForwardSpec",
+    "HostsSpec",
     "LatentSpec",
     "LinearScaling",
     "LinkSpec",

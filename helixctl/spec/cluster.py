@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from bisect import bisect_right
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import accumulate
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from helixctl.errors import Diagnostic
 from helixctl.spec.base import Contradiction, Dtype, Name, RateDtype, Spec, added, in_order
 from helixctl.spec.calibration import CalibrationSpec
+from helixctl.spec.named import cluster_names, figures_of
 from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share, human_bytes
 
 _RESERVE = 0.1
@@ -97,10 +112,123 @@ class MeasuredSpec(Spec):
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class ClusterSpec(Spec):
-    """Hosts of equal devices. Ranks are numbered host by host.
+def _device_of_a_gpu(value: object) -> object:
+    """The device that the name of a GPU stands for; all else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() not in cluster_names():
+        msg = f"no GPU is named {value!r}: {', '.join(cluster_names())}; or a mapping that describes the device"
+        raise ValueError(msg)
+    return figures_of(value.lower())["device"]
+
+
+def _or_a_gpu(schema: dict[str, Any]) -> None:
+    """In a file the name of a GPU stands for a device, and gives the link between two of them."""
+    schema["properties"]["device"] = {
+        "anyOf": [schema["properties"]["device"], {"type": "string", "enum": list(cluster_names())}]
+    }
+    schema["required"].remove("within_host")
+
+
+class HostsSpec(Spec, json_schema_extra=_or_a_gpu):
+    """Hosts that are alike, of a cluster whose hosts differ.
 
     Attributes:
+        count: hosts.
+        devices: of each of them.
+        device: each of these; in a file also the name of a GPU, ``h100``, which then gives the links and the measured
+            rates that are not written.
+        within_host: the link between two devices of a host.
+        between_hosts: that from one of these hosts to another host; None: that of the cluster.
+        nics, cores: of a host, shared by its devices; None: each device has its own.
+        calibration: rates that were measured on such hosts.
+        measured: in its place those that come with helixctl.
+    """
+
+    count: Annotated[int, Field(strict=True, ge=1, le=4096)]
+    devices: Annotated[int, Field(strict=True, ge=1, le=1024)]
+    device: Annotated[DeviceSpec, BeforeValidator(_device_of_a_gpu)]
+    within_host: LinkSpec
+    between_hosts: LinkSpec | None = added(None)
+    nics: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = added(None)
+    cores: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = added(None)
+    calibration: CalibrationSpec | None = added(None)
+    measured: MeasuredSpec | None = added(None)
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.calibration is not None and self.measured is not None:
+            msg = "measured and calibration both give measured rates; leave one of them out"
+            raise Contradiction(msg, "measured")
+        return self
+
+
+class EqualHosts(NamedTuple):
+    """The hosts of one kind, with all that is known of them; its names are those of the fields of an equal cluster."""
+
+    name: str
+    hosts: int
+    devices_per_host: int
+    device: DeviceSpec
+    within_host: LinkSpec
+    between_hosts: LinkSpec | None
+    nics_per_host: int | None
+    cores_per_host: int | None
+    calibration: CalibrationSpec | None
+    measured: MeasuredSpec | None
+
+    @property
+    def devices(self) -> int:
+        """Devices of these hosts."""
+        return self.hosts * self.devices_per_host
+
+    def __str__(self) -> str:
+        """``2 x 8 NVIDIA H100``."""
+        return f"{self.hosts} x {self.devices_per_host} {self.device.name}"
+
+
+_MOST_KINDS: Final = 64
+HostCount = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Kinds = tuple[HostsSpec, ...]
+_COUNTED: Final[TypeAdapter[int]] = TypeAdapter(HostCount)
+_LISTED: Final[TypeAdapter[tuple[HostsSpec, ...]]] = TypeAdapter(Kinds)
+
+
+def _counted_or_listed(value: object, _: object) -> object:
+    """A number of hosts, or a list of their kinds: what is wrong is said of the one that was written."""
+    return (_LISTED if isinstance(value, list | tuple) else _COUNTED).validate_python(value)
+
+
+# Fields that describe hosts which are all alike: a list of hosts has them in its items.
+_OF_EQUAL_HOSTS: Final = ("devices_per_host", "device", "within_host")
+_IN_ITEMS: Final = {
+    "devices_per_host": "devices",
+    "device": "device",
+    "within_host": "within_host",
+    "nics_per_host": "nics",
+    "cores_per_host": "cores",
+    "calibration": "calibration",
+    "measured": "measured",
+}
+_REQUIRED_OF_EQUAL: Final[dict[str, Any]] = {
+    "if": {"properties": {"hosts": {"type": "integer"}}},
+    "then": {
+        "required": list(_OF_EQUAL_HOSTS),
+        "properties": {name: {"not": {"type": "null"}} for name in _OF_EQUAL_HOSTS},
+    },
+}
+
+
+class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
+    """Hosts of devices. Ranks are numbered host by host.
+
+    Where hosts differ, ``hosts`` is a list of their kinds, which have all other fields but ``between_hosts``. All code
+    asks ``kinds`` and the methods below, which answer for equal hosts as well.
+
+    Attributes:
+        hosts: how many there are; or the kinds of hosts, in the order of their ranks.
+        devices_per_host, device, within_host: of every host, where all are equal; else None.
+        between_hosts: the link between two hosts; of hosts that differ, where their kind has none of its own.
         nics_per_host: network cards that the devices of a host share; None: each device has its own.
         cores_per_host: CPU cores that the devices of a host share; None: each device computes by itself.
         calibration: measured constants, which replace the cost model's defaults.
@@ -108,18 +236,59 @@ class ClusterSpec(Spec):
     """
 
     name: Name
-    hosts: Annotated[int, Field(strict=True, ge=1, le=4096)]
-    devices_per_host: Annotated[int, Field(strict=True, ge=1, le=1024)]
-    device: DeviceSpec
-    within_host: LinkSpec
+    hosts: Annotated[HostCount | Kinds, WrapValidator(_counted_or_listed)]
+    devices_per_host: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = added(None)
+    device: DeviceSpec | None = added(None)
+    within_host: LinkSpec | None = added(None)
     between_hosts: LinkSpec | None = None
     nics_per_host: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     cores_per_host: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     calibration: CalibrationSpec | None = None
     measured: MeasuredSpec | None = added(None)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _whole(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fields of equal hosts are missing where they are not given; a list of hosts is completed by its GPUs."""
+        if not isinstance(data, Mapping):
+            return handler(data)
+        if isinstance(data.get("hosts"), list | tuple):
+            return handler(_with_figures(data))
+        absent = [name for name in _OF_EQUAL_HOSTS if data.get(name) is None]
+        if not absent:
+            return handler(data)
+        found = [InitErrorDetails(type="missing", loc=(name,), input=data) for name in absent if name not in data]
+        found += [
+            InitErrorDetails(type="model_type", loc=(name,), input=None, ctx={"class_name": name})
+            for name in absent
+            if name in data
+        ]
+        try:
+            handler(data)
+        except ValidationError as error:  # a contradiction, at no field, is said of fields that are all there
+            found += [_again(item) for item in error.errors(include_url=False) if item["loc"]]
+        order = list(cls.model_fields)
+        found.sort(key=lambda item: order.index(str(item["loc"][0])) if item["loc"][0] in order else len(order))
+        raise ValidationError.from_exception_data(cls.__name__, found)
+
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
+        if isinstance(self.hosts, tuple):
+            for field, name in _IN_ITEMS.items():
+                if getattr(self, field) is not None:
+                    msg = f"hosts is a list of kinds: {field} belongs to each of them, as {name}"
+                    raise Contradiction(msg, field)
+            if not 1 <= len(self.hosts) <= _MOST_KINDS:
+                msg = f"hosts is a list of 1 to {_MOST_KINDS} kinds, not of {len(self.hosts)}"
+                raise Contradiction(msg, "hosts")
+            if len({kind.device.kind for kind in self.hosts}) > 1:
+                msg = "some hosts have cuda devices, some cpu: a plan runs on one of the two"
+                raise Contradiction(msg, "hosts")
+            several = sum(kind.count for kind in self.hosts)
+            if several > 1 and self.between_hosts is None and any(k.between_hosts is None for k in self.hosts):
+                msg = f"{several} hosts, but between_hosts is not given"
+                raise Contradiction(msg, "hosts")
+            return self
         if self.hosts > 1 and self.between_hosts is None:
             msg = f"{self.hosts} hosts, but between_hosts is not given"
             raise Contradiction(msg, "hosts")
@@ -128,11 +297,161 @@ class ClusterSpec(Spec):
             raise Contradiction(msg, "measured")
         return self
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was worked out for the fields that change."""
+        copy = super().model_copy(update=update, deep=deep)
+        for worked_out in ("kinds", "_first_ranks"):
+            copy.__dict__.pop(worked_out, None)
+        return copy
+
+    @cached_property
+    def kinds(self) -> tuple[EqualHosts, ...]:
+        """The kinds of hosts, in the order of their ranks; one where all hosts are equal."""
+        if isinstance(self.hosts, tuple):
+            return tuple([_resolved(self, kind) for kind in self.hosts])
+        if self.devices_per_host is None or self.device is None or self.within_host is None:
+            raise TypeError  # validation has refused it
+        return (
+            EqualHosts(
+                self.name,
+                self.hosts,
+                self.devices_per_host,
+                self.device,
+                self.within_host,
+                self.between_hosts,
+                self.nics_per_host,
+                self.cores_per_host,
+                self.calibration,
+                self.measured,
+            ),
+        )
+
+    @property
+    def differs(self) -> bool:
+        """Whether there are several kinds of hosts."""
+        return len(self.kinds) > 1
+
+    @property
+    def only(self) -> EqualHosts:
+        """The kind of all hosts.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if self.differs:
+            raise ValueError(f"hosts of {self.name} differ: {self.devices_text}")
+        return self.kinds[0]
+
     @property
     def devices(self) -> int:
         """Devices of all hosts."""
-        return self.hosts * self.devices_per_host
+        return sum([kind.devices for kind in self.kinds])
+
+    @property
+    def host_count(self) -> int:
+        """Hosts of all kinds."""
+        return sum([kind.hosts for kind in self.kinds])
+
+    @property
+    def device_kind(self) -> Literal["cuda", "cpu"]:
+        """What torch calls all devices."""
+        return self.kinds[0].device.torch_kind
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether the devices of some host share its cores."""
+        return any(kind.cores_per_host is not None for kind in self.kinds)
+
+    @property
+    def devices_text(self) -> str:
+        """``16 x NVIDIA H100 and 4 x NVIDIA L40S``."""
+        *first, last = [f"{kind.devices} x {kind.device.name}" for kind in self.kinds]
+        return f"{', '.join(first)} and {last}" if first else last
+
+    @property
+    def device_names(self) -> str:
+        """The name of the device; of several kinds all of them, with their numbers."""
+        return self.devices_text if self.differs else self.kinds[0].device.name
+
+    @property
+    def memory_text(self) -> str:
+        """What every kind of device has, to be read after what a plan needs."""
+        return "; ".join(dict.fromkeys(kind.device.memory_text for kind in self.kinds))
+
+    @cached_property
+    def _first_ranks(self) -> tuple[int, ...]:
+        """The first rank of every kind."""
+        return (0, *accumulate(kind.devices for kind in self.kinds[:-1]))
+
+    def kind_of(self, rank: int) -> int:
+        """The place of a rank's hosts among the kinds."""
+        return bisect_right(self._first_ranks, rank) - 1
+
+    def hosts_of(self, rank: int) -> EqualHosts:
+        """The hosts that are like that of a rank: its links, its measured rates, its device."""
+        return self.kinds[self.kind_of(rank)]
+
+    def device_of(self, rank: int) -> DeviceSpec:
+        """The device of a rank: its memory, its rates."""
+        return self.hosts_of(rank).device
 
     def host_of(self, rank: int) -> int:
         """The host of a rank."""
-        return rank // self.devices_per_host
+        if isinstance(self.hosts, int) and self.devices_per_host:
+            return rank // self.devices_per_host
+        its = self.kind_of(rank)
+        before = sum([kind.hosts for kind in self.kinds[:its]])
+        return before + (rank - self._first_ranks[its]) // self.kinds[its].devices_per_host
+
+    def place_of(self, rank: int) -> int:
+        """The place of a rank's device on its host."""
+        its = self.kind_of(rank)
+        return (rank - self._first_ranks[its]) % self.kinds[its].devices_per_host
+
+    def of_kind(self, kind: int, hosts: int | None = None) -> ClusterSpec:
+        """A cluster of the hosts of one kind alone, or of so many hosts like them."""
+        its = self.kinds[kind]
+        update = {**its._asdict(), "hosts": hosts or its.hosts}
+        return self.model_copy(update=update) if not self.differs else ClusterSpec.model_construct(**update)
+
+
+def _resolved(cluster: ClusterSpec, kind: HostsSpec) -> EqualHosts:
+    name = f"{cluster.name}, hosts of {kind.device.name}"
+    between = kind.between_hosts or cluster.between_hosts
+    return EqualHosts(
+        name,
+        kind.count,
+        kind.devices,
+        kind.device,
+        kind.within_host,
+        between,
+        kind.nics,
+        kind.cores,
+        kind.calibration,
+        kind.measured,
+    )
+
+
+def _with_figures(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a cluster with a list of hosts; an item that names a GPU has its links and its measured rates."""
+    names = ["within_host", "measured"] + (["between_hosts"] if data.get("between_hosts") is None else [])
+    return {**data, "hosts": [_completed(item, names) for item in data["hosts"]]}
+
+
+def _completed(item: object, names: list[str]) -> object:
+    if not isinstance(item, Mapping) or not isinstance(item.get("device"), str):
+        return item
+    gpu = item["device"].lower()
+    if gpu not in cluster_names():
+        return item
+    figures = figures_of(gpu)
+    own = "calibration" in item  # takes the place of measured rates
+    return {**{name: figures[name] for name in names if name in figures and not (own and name == "measured")}, **item}
+
+
+def _again(error: Any) -> InitErrorDetails:
+    """An error, to be raised once more."""
+    found = InitErrorDetails(type=error["type"], loc=error["loc"], input=error["input"])
+    if "ctx" in error:
+        found["ctx"] = error["ctx"]
+    return found

@@ -119,6 +119,7 @@ def _wrong_value(loc: DocumentPath, error: ErrorDetails, fields: Fields) -> Find
     if error["type"] == "missing":  # an item of a list of fixed length; the input is the list
         loc = loc[:-1]
     path, node = fields.follow(loc)
+    node = fields.option(node, value)
     if error["type"] == "union_tag_invalid":
         tag = node["discriminator"]["propertyName"]
         path, value, node = (*path, tag), value[tag], fields.step(node, tag)

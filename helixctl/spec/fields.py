@@ -69,8 +69,16 @@ class Fields:
                 return node
             node = options[0]
 
+    def option(self, node: Node, value: object) -> Node:
+        """Of a node that may be a list, a mapping or one value the form that a value was meant for."""
+        wanted = "array" if isinstance(value, list | tuple) else "object" if isinstance(value, dict) else None
+        options = [self.resolve(option) for option in node.get("anyOf", ()) if option.get("type") != "null"]
+        forms = {type_ if (type_ := option.get("type")) in {"array", "object"} else None: option for option in options}
+        return forms.get(wanted, forms.get(None, node)) if len(forms) == len(options) > 1 else node
+
     def step(self, node: Node, part: str | int) -> Node:
         """The node under a key or an index; empty where there is none."""
+        node = self.option(node, [] if isinstance(part, int) else {})
         if part == node.get("discriminator", {}).get("propertyName"):
             return {"enum": list(node["discriminator"]["mapping"])}
         if isinstance(part, int):

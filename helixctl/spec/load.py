@@ -127,10 +127,14 @@ def load_cluster(path: str, overrides: Sequence[Override] = (), dtype: Dtype | N
         text = ""  # it is in no file, so nothing has a line
     mine = [item for item in overrides if item.document == "cluster"]
     cluster = validate_document(ClusterSpec, override(data, mine), text, path, overrides=mine)
-    if dtype is not None and dtype not in cluster.device.peak:
-        problem = no_peak(dtype, cluster.device)
-        finding = Finding(problem.code, problem.message, problem.hint, ("device", "peak"), of_key=True)
-        raise HelixError(placed([finding], text, path, mine))
+    without = [n for n, kind in enumerate(cluster.kinds) if dtype is not None and dtype not in kind.device.peak]
+    if dtype is not None and without:
+        found = []
+        for place in without:
+            problem = no_peak(dtype, cluster.kinds[place].device)
+            where = ("hosts", place) if isinstance(cluster.hosts, tuple) else ()
+            found.append(Finding(problem.code, problem.message, problem.hint, (*where, "device", "peak"), of_key=True))
+        raise HelixError(placed(found, text, path, mine))
     return cluster
 
 
@@ -225,8 +229,8 @@ def for_planning(model: ModelDocument, cluster: ClusterSpec) -> ModelDocument:
     Raises:
         HelixError: HX114, the devices have no rate for the model's dtype.
     """
-    if model.dtype not in cluster.device.peak:
-        raise HelixError(no_peak(model.dtype, cluster.device))
+    if without := [kind.device for kind in cluster.kinds if model.dtype not in kind.device.peak]:
+        raise HelixError([no_peak(model.dtype, device) for device in without])
     return _with_logits(model)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.errors import Diagnostic, HelixError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_HOSTS: Final = 4096  # as ClusterSpec has it
 MOST_DEVICES: Final = 1024
 HOW: Final = "h100:2x8 is 2 hosts of 8, h100:8 and 8xH100 are one host of 8"
+DIFFERING: Final = "h100:2x8+l40s:1x4 is 2 hosts of 8 H100, then one of 4 L40S"
 
 _IN_A_HOST: Final = 8  # GPUs of a baseboard: more on one host are meant only where the host is written too
 _DIGITS: Final = "[0-9]{1,9}"
@@ -74,6 +75,35 @@ class NamedCluster:
         return found[1] if found else ""
 
 
+@dataclass(frozen=True, slots=True)
+class NamedClusters:
+    """Hosts of several GPUs that helixctl knows, as ``h100:2x8+l40s:1x4`` names them."""
+
+    parts: tuple[NamedCluster, ...]
+
+    def __str__(self) -> str:
+        """As it may be written on the command line."""
+        return "+".join(map(str, self.parts))
+
+    @property
+    def name(self) -> str:
+        """That of the cluster."""
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def text(self) -> str:
+        """The yaml of the cluster, whose devices are named: their figures are those of each GPU's own file."""
+        lines = [f"name: {self.name}", "hosts:"]
+        for part in self.parts:
+            lines += [f"  - count: {part.hosts}", f"    devices: {part.devices_per_host}", f"    device: {part.gpu}"]
+        return "\n".join([*lines, ""])
+
+    @property
+    def source(self) -> str:
+        """Where its figures come from."""
+        return "; ".join(dict.fromkeys(part.source for part in self.parts))
+
+
 @cache
 def cluster_names() -> tuple[str, ...]:
     """The GPUs of which there are clusters."""
@@ -81,11 +111,31 @@ def cluster_names() -> tuple[str, ...]:
     return tuple(sorted(name for name, _, suffix in found if suffix == "yaml"))
 
 
-def named_cluster(text: str) -> NamedCluster | None:
+def named_cluster(text: str) -> NamedCluster | NamedClusters | None:
     """The cluster that a text on the command line names, or None: then it is a path.
 
     Raises:
         HelixError: HX105, it names a GPU of ours and no number of them, or one that cannot be.
+    """
+    if "+" not in text:
+        return _equal_hosts(text)
+    words = text.split("+")
+    parts = [_equal_hosts(word) for word in words]
+    known = [part for part in parts if part]
+    if not known:
+        return None
+    if len(known) < len(words):
+        other = words[parts.index(None)]
+        message = f"names hosts that differ, and {other!r} is no GPU with a number: write h100:2x8+l40s:1x4"
+        raise HelixError(Diagnostic("HX105", message, f"GPUs: {', '.join(cluster_names())}", text))
+    return NamedClusters(tuple(known)) if len(known) > 1 else known[0]
+
+
+def _equal_hosts(text: str) -> NamedCluster | None:
+    """The hosts of one GPU that a text names, or None.
+
+    Raises:
+        HelixError: HX105, as above.
     """
     match = _NAMED.fullmatch(text)
     gpu = (match["gpu"] or match["counted"]).lower() if match else ""
@@ -159,6 +209,14 @@ def _too_many(found: NamedCluster, text: str) -> Diagnostic:
 
 def _how(gpu: str) -> str:
     return HOW.replace("h100", gpu).replace("H100", gpu.upper())
+
+
+@cache
+def figures_of(gpu: str) -> dict[str, Any]:
+    """What the file of a GPU says: its device, its links, and which measured rates are its own."""
+    from helixctl.spec.parse import parse_mapping
+
+    return parse_mapping(_text_of(gpu), f"{gpu}.yaml")
 
 
 def _text_of(gpu: str) -> str:

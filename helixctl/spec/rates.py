@@ -25,7 +25,7 @@ from helixctl.spec.calibration import (
     ProductFactors,
     QuantisedTables,
 )
-from helixctl.spec.cluster import ClusterSpec
+from helixctl.spec.cluster import ClusterSpec, EqualHosts
 from helixctl.spec.named import folder_of_clusters
 
 _TABLES: Final[dict[str, Any]] = {
@@ -57,8 +57,8 @@ class ShippedRates:
     on_device: CalibrationSpec
 
 
-def rates_of(cluster: ClusterSpec) -> CalibrationSpec | None:
-    """The measured rates by which tasks on a cluster are priced: its own, or those that come with helixctl.
+def rates_of(cluster: EqualHosts) -> CalibrationSpec | None:
+    """The measured rates by which tasks on equal hosts are priced: their own, or those that come with helixctl.
 
     None where there are none, or where the figures of the device are not those of the GPU that was measured; without
     collectives where those of the link inside a host are not.
@@ -73,6 +73,12 @@ def rates_of(cluster: ClusterSpec) -> CalibrationSpec | None:
 
 def doubts(cluster: ClusterSpec) -> Iterator[str]:
     """Sentences on what of the rates that a cluster names is not used, or is not what it names."""
+    for kind in cluster.kinds:
+        for doubt in _doubts(kind):
+            yield f"{kind.device.name}: {doubt}" if cluster.differs else doubt
+
+
+def _doubts(cluster: EqualHosts) -> Iterator[str]:
     if cluster.device.kind == "rocm" and cluster.calibration is None:
         yield (
             f"no measured table stands behind {cluster.device.name}: it is predicted by datasheet, with constants that "
@@ -148,12 +154,12 @@ def _as_tuples(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
-def _same_link(cluster: ClusterSpec, found: ShippedRates) -> bool:
+def _same_link(cluster: EqualHosts, found: ShippedRates) -> bool:
     link = cluster.within_host
     return {"bandwidth": link.bandwidth, "latency": link.latency} == found.within_host
 
 
-def _other_figures(cluster: ClusterSpec, found: ShippedRates) -> Iterator[str]:
+def _other_figures(cluster: EqualHosts, found: ShippedRates) -> Iterator[str]:
     """The figures of the device that are not those of the GPU that was measured."""
     if cluster.device.memory_bandwidth != found.memory_bandwidth:
         yield "device.memory_bandwidth"

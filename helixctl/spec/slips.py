@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from helixctl.spec.cluster import ClusterSpec
+from helixctl.spec.cluster import ClusterSpec, EqualHosts
 from helixctl.spec.load import load_cluster
 from helixctl.spec.named import NamedCluster, cluster_names
 
-Known = ClusterSpec | None  # the cluster of ours whose GPU it is
-Rule = Callable[[ClusterSpec, Known], Iterator[str]]
+Known = EqualHosts | None  # the cluster of ours whose GPU it is
+Rule = Callable[[EqualHosts, Known], Iterator[str]]
 
 _SAME: Final = 1.02  # figures that differ by less are one figure, rounded
 _SPARSE: Final = 2.0
@@ -31,13 +31,16 @@ _USUAL: Final = {"within_host": "5 us", "between_hosts": "10 us"}
 
 def slips(cluster: ClusterSpec) -> tuple[str, ...]:
     """Sentences on the figures of a cluster that are likely slips, each with its key and the right value."""
-    if cluster.device.kind == "cpu":
-        return ()
-    known = _known(cluster.device.name)
-    return tuple(sentence for rule in _RULES for sentence in rule(cluster, known))
+    return tuple(
+        f"hosts[{place}].{sentence}" if isinstance(cluster.hosts, tuple) else sentence
+        for place, kind in enumerate(cluster.kinds)
+        if kind.device.kind != "cpu"
+        for rule in _RULES
+        for sentence in rule(kind, _known(kind.device.name))
+    )
 
 
-def _peaks(cluster: ClusterSpec, known: Known) -> Iterator[str]:
+def _peaks(cluster: EqualHosts, known: Known) -> Iterator[str]:
     measured = cluster.calibration.matmul if cluster.calibration else {}
     peak = {dtype: rate for dtype, rate in cluster.device.peak.items() if dtype not in measured}
     if known is None:
@@ -60,7 +63,7 @@ def _peaks(cluster: ClusterSpec, known: Known) -> Iterator[str]:
             yield f"{key} is less than a {_LOW:g}th of the dense rate of the datasheet, {right}"
 
 
-def _memory(cluster: ClusterSpec, known: Known) -> Iterator[str]:
+def _memory(cluster: EqualHosts, known: Known) -> Iterator[str]:
     device = cluster.device
     if known is None or cluster.calibration or _other_size(device.name, known.device.memory):
         return
@@ -71,7 +74,7 @@ def _memory(cluster: ClusterSpec, known: Known) -> Iterator[str]:
         yield f"device.memory: {binary}{_giga(device.memory, 'GB')}; {known.device.name} has {size:g} GB"
 
 
-def _within_host(cluster: ClusterSpec, known: Known) -> Iterator[str]:
+def _within_host(cluster: EqualHosts, known: Known) -> Iterator[str]:
     if known is None or cluster.calibration or cluster.devices_per_host == 1:
         return
     found, right = cluster.within_host.bandwidth, known.within_host.bandwidth
@@ -82,7 +85,7 @@ def _within_host(cluster: ClusterSpec, known: Known) -> Iterator[str]:
         yield f"{key} is more than the links of one GPU carry in one direction, {its}"
 
 
-def _between_hosts(cluster: ClusterSpec, known: Known) -> Iterator[str]:
+def _between_hosts(cluster: EqualHosts, known: Known) -> Iterator[str]:
     if cluster.between_hosts is None:
         return
     found, within = cluster.between_hosts.bandwidth, cluster.within_host.bandwidth
@@ -96,7 +99,7 @@ def _between_hosts(cluster: ClusterSpec, known: Known) -> Iterator[str]:
         yield f"{key} is more than within_host.bandwidth, {_giga(within)}: a link inside a host is the faster{its}"
 
 
-def _latencies(cluster: ClusterSpec, known: Known) -> Iterator[str]:  # noqa: ARG001  a rule like the others
+def _latencies(cluster: EqualHosts, known: Known) -> Iterator[str]:  # noqa: ARG001  a rule like the others
     links = {
         "within_host": None if cluster.calibration else cluster.within_host,
         "between_hosts": cluster.between_hosts,
@@ -109,13 +112,17 @@ def _latencies(cluster: ClusterSpec, known: Known) -> Iterator[str]:  # noqa: AR
 _RULES: Final[tuple[Rule, ...]] = (_memory, _peaks, _within_host, _between_hosts, _latencies)
 
 
+_VARIANT: Final = r"nvl|mig|\dg\.|laptop|\d d\b"
+
+
 def _known(name: str) -> Known:
     """The cluster of ours that a device's name is of; of its variants, a card or a part of a GPU, nothing is known."""
     lower = name.lower()
     for gpu in cluster_names():
-        if re.search(rf"(?<![a-z0-9]){gpu}(?![a-z0-9])", lower) and not re.search(r"nvl|mig|\dg\.", lower):
+        word = re.sub(r"(?<=[a-z])(?=[0-9])", " ?", gpu)
+        if re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", lower) and not re.search(_VARIANT, lower):
             found = NamedCluster(gpu, 1, 1)
-            return None if "pcie" in lower and "PCIe" not in found.text else load_cluster(str(found))
+            return None if "pcie" in lower and "PCIe" not in found.text else load_cluster(str(found)).only
     return None
 
 

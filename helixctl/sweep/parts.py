@@ -17,17 +17,19 @@ def part_of(cluster: ClusterSpec, devices: int) -> ClusterSpec:
     Raises:
         ValueError: the cluster has fewer, or they are no whole hosts.
     """
-    each = cluster.devices_per_host
     if devices > cluster.devices:
         raise ValueError(f"{devices:,} devices: {cluster.name} has {cluster.devices:,}")
+    if devices == cluster.devices:
+        return cluster
+    if cluster.differs:
+        raise ValueError(f"{devices:,} devices: hosts of {cluster.name} differ, and no part of them is tried")
+    each = cluster.only.devices_per_host
     if devices > each and devices % each:
         whole = devices // each * each
         raise ValueError(
             f"{devices:,} devices are no whole hosts of {cluster.name}, whose hosts have {each:,}: "
             f"write {whole:,} or {whole + each:,}"
         )
-    if devices == cluster.devices:
-        return cluster
     hosts, of_host = (1, devices) if devices <= each else (devices // each, each)
     end = f"-{cluster.hosts}x{each}"
     name = cluster.name.removesuffix(end) + f"-{hosts}x{of_host}" if cluster.name.endswith(end) else cluster.name

@@ -22,7 +22,9 @@ def check_plan(plan: Plan) -> Iterator[Diagnostic]:
         if have != want:
             hint = "the spec was edited inside the plan; plan again from the spec files"
             yield Diagnostic("HX302", f"the {name} has digest {have[:19]}..., the plan says {want[:19]}...", hint)
-    for reason in illegalities(plan.layout, plan.model, plan.workload, plan.cluster.devices):
+    for reason in illegalities(
+        plan.layout, plan.model, plan.workload, plan.cluster.devices, differs=plan.cluster.differs
+    ):
         yield Diagnostic("HX303", f"layout {plan.layout}: {reason}")
     if large := too_large(about(plan), f"layout {plan.layout}"):
         yield large

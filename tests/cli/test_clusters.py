@@ -65,7 +65,7 @@ def test_the_h100_are_those_of_the_paper() -> None:
 
 def test_the_sms_of_each_gpu() -> None:
     assert {gpu: load_cluster(f"{gpu}:8").device.sms for gpu in cluster_names()} == {
-        "a100": 108, "b200": 148, "h100": 132, "h200": 132, "l40s": 142,
+        "a100": 108, "b200": 148, "h100": 132, "h200": 132, "l40s": 142, "rtx4090": 128,
         "mi300x": 304, "mi325x": 304, "mi355x": 256,
     }  # fmt: skip
     with pytest.raises(api.HelixError, match="must be over 0 %"):
@@ -82,7 +82,7 @@ def test_every_figure_is_in_the_table_of_sources(gpu: str) -> None:
     device = cluster["device"]
     figures = {key: device[key] for key in ("memory", "memory_bandwidth")} | device["peak"]
     assert table == figures | {"within_host": cluster["within_host"]["bandwidth"]}
-    assert cluster["between_hosts"]["bandwidth"] == ("200 Gb/s" if gpu == "l40s" else "400 Gb/s")
+    assert cluster["between_hosts"]["bandwidth"] == {"l40s": "200 Gb/s", "rtx4090": "100 Gb/s"}.get(gpu, "400 Gb/s")
     assert [cluster[link]["latency"] for link in ("within_host", "between_hosts")] == ["5 us", "10 us"]
     # The file says it too, beside each figure.
     lines = done.said.splitlines()
@@ -91,9 +91,9 @@ def test_every_figure_is_in_the_table_of_sources(gpu: str) -> None:
 
 def test_no_rate_is_that_with_sparsity_and_no_link_is_both_ways() -> None:
     """The figures of the brief, from the datasheets, written here once more."""
-    dense = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12, "l40s": 362.05e12}
+    dense = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12, "l40s": 362.05e12, "rtx4090": 165.2e12}
     dense |= {"mi300x": 1307.4e12, "mi325x": 1307.4e12, "mi355x": 2516.6e12}
-    links = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "b200": 900e9, "l40s": 32e9}
+    links = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "b200": 900e9, "l40s": 32e9, "rtx4090": 32e9}
     links |= {"mi300x": 448e9, "mi325x": 448e9, "mi355x": 537.6e9}
     assert set(cluster_names()) == set(dense)
     for gpu, rate in dense.items():

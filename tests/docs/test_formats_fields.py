@@ -18,8 +18,9 @@ SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE
 
 @pytest.mark.parametrize(("section", "cls"), [("Model", ModelDocument), ("Cluster", ClusterSpec), ("Plan", Layout)])
 def test_every_field_has_its_row(section: str, cls: type[BaseModel]) -> None:
-    # The parts of a block are those of the model: their rows are there once.
-    again = ("blocks.attention.", "blocks.feed_forward.", "blocks.stored.")
+    # The parts of a block are those of the model, and those of a kind of hosts the cluster's: they are there once.
+    of_hosts = ("device", "within_host", "between_hosts", "calibration", "measured")
+    again = ("blocks.attention.", "blocks.feed_forward.", "blocks.stored.", *(f"hosts.{part}." for part in of_hosts))
     assert rows(SECTIONS[section]) == {name: its for name, its in fields(cls) if not name.startswith(again)}
 
 

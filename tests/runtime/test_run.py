@@ -33,6 +33,41 @@ def write(path: Path, groups: int, slices: int, *sets: str) -> Path:
     return path
 
 
+DIFFERING = """
+name: differs
+hosts:
+  - {count: 1, devices: 2, within_host: {bandwidth: 1 GB/s, latency: 50 us}, device: {kind: cpu, name: large,
+     memory: 400 MB, memory_bandwidth: 5 GB/s, peak: {float32: 32 GFLOP/s}}}
+  - {count: 1, devices: 2, within_host: {bandwidth: 1 GB/s, latency: 50 us}, device: {kind: cpu, name: small,
+     memory: 100 MB, memory_bandwidth: 2 GB/s, peak: {float32: 8 GFLOP/s}}}
+between_hosts: {bandwidth: 100 MB/s, latency: 500 us}
+"""
+
+
+@pytest.mark.parametrize(
+    ("fixed", "layout"),
+    [
+        # One device of the second host has nothing to do.
+        ("groups=1,slices=1,data=3,pipeline=1,microbatches=1", '"batch_shares":"4-4-1"'),
+        pytest.param("groups=1,slices=1,data=1,pipeline=3,microbatches=9", '"stages":"3-2-1"', marks=pytest.mark.sweep),
+    ],
+)
+def test_unequal_shares_on_hosts_that_differ(fixed: str, layout: str, tmp_path: Path) -> None:
+    """The same file is planned, proved, and run by CPU ranks with the same shares."""
+    (tmp_path / "x.cluster.yaml").write_text(DIFFERING)
+    plan, report = tmp_path / "x.plan.json", tmp_path / "x.report.json"
+    specs = (SMALL[0], tmp_path / "x.cluster.yaml", "--batch", "9", "--set", "layers=6", "--layout", fixed)
+    planned = helixctl("plan", *specs, "-o", plan)
+    assert planned.status == 0, planned.err
+    assert "idle: 1 of 4 devices, 1 x small" in planned.said
+    assert layout in plan.read_text().replace(" ", "").replace("\n", "")
+    assert helixctl("validate", plan).status == 0
+    done = helixctl("run", plan, *QUICK, "--check", "--report", report)
+    assert done.status == 0, done.err
+    assert "check passed" in done.said
+    assert json.loads(report.read_text())["ranks"][2]["rank"] == 2
+
+
 @pytest.mark.parametrize(
     ("groups", "slices", "dtype"),
     [

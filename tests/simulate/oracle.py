@@ -25,7 +25,7 @@ def copies_of(dag: Dag, rank: int) -> dict[int, float]:
             for target, source in action.pairs:
                 assert target.sizes == source.sizes
                 nbytes = 2 * prod(target.sizes) * DTYPE_NBYTES[target.dtype]
-                cost = copy_cost(dag, target.dtype, nbytes).seconds
+                cost = copy_cost(dag, rank, target.dtype, nbytes).seconds
                 found[action.place] = found.get(action.place, 0.0) + cost
     return found
 

@@ -69,7 +69,7 @@ class Request:
         if launched and ranks and ranks != launched.world_size:
             message = f"{ranks} ranks were asked for, {launched.launcher} started {launched.world_size}"
             raise fail("HX509", message, "leave --ranks out")
-        ranks = ranks or (launched.world_size if launched else base.devices_per_host if base else _devices(device))
+        ranks = ranks or (launched.world_size if launched else base.only.devices_per_host if base else _devices(device))
         return cls(device, ranks, tuple(dict.fromkeys(dtypes)) or _DTYPES[device], quick)
 
     @property

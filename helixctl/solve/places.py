@@ -1,0 +1,88 @@
+"""Where the ranks of a layout stand on a cluster whose hosts differ, and which of its replicas are alike."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from helixctl.plan import Layout
+from helixctl.plan.layout import Interval
+from helixctl.spec import ClusterSpec, Step, WorkloadSpec
+
+
+class Place(NamedTuple):
+    """Where the ranks of a stage of a replica are.
+
+    Attributes:
+        kinds: of hosts, ascending.
+        regular: whether all are of one kind, and lie on the hosts as the first ranks of equal hosts of that kind do.
+        uniform: whether, moreover, each of them stands for all: groups of the team lie on the hosts in one way.
+        hosts: of every rank, numbered in the order in which the replica meets them.
+    """
+
+    kinds: tuple[int, ...]
+    regular: bool
+    uniform: bool
+    hosts: tuple[int, ...]
+
+
+class Alike(NamedTuple):
+    """Replicas that do the same on devices of the same kinds; replicas exchange nothing.
+
+    Attributes:
+        replicas: which they are; the first stands for all.
+        stages: where the stages of each are.
+        sizes: the sequences of their microbatches.
+    """
+
+    replicas: tuple[int, ...]
+    stages: tuple[Place, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def unlike_stages(self) -> bool:
+        """Whether stages take different times, as their devices are of different kinds."""
+        return len({stage.kinds for stage in self.stages}) > 1
+
+
+def alike(layout: Layout, cluster: ClusterSpec, workload: WorkloadSpec | Step) -> tuple[Alike, ...]:
+    """The replicas of a layout, those that are alike together."""
+    found: dict[tuple[tuple[Place, ...], tuple[int, ...]], list[int]] = {}
+    for replica in range(layout.data):
+        parts = range(layout.microbatches)
+        sizes = tuple([_length(layout.batch(replica, part, workload)) for part in parts])
+        found.setdefault((_stages(layout, cluster, replica), sizes), []).append(replica)
+    return tuple([Alike(tuple(replicas), *key) for key, replicas in found.items()])
+
+
+def _length(interval: Interval) -> int:
+    return interval[1] - interval[0]
+
+
+def _stages(layout: Layout, cluster: ClusterSpec, replica: int) -> tuple[Place, ...]:
+    mesh = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
+    return _places(*mesh, tuple([(kind.hosts, kind.devices_per_host) for kind in cluster.kinds]), replica)
+
+
+@lru_cache(maxsize=4096)  # asked for with every other axis
+def _places(
+    groups: int, slices: int, data: int, pipeline: int, placement: str, shape: tuple[tuple[int, int], ...], replica: int
+) -> tuple[Place, ...]:
+    """Of one replica; ``shape``: how many hosts of how many devices there are of every kind."""
+    mesh = Layout(groups=groups, slices=slices, data=data, pipeline=pipeline, placement=placement)
+    kind_of = [kind for kind, (hosts, devices) in enumerate(shape) for _ in range(hosts * devices)]
+    sizes = [devices for hosts, devices in shape for _ in range(hosts)]
+    host_of = [host for host, devices in enumerate(sizes) for _ in range(devices)]
+    met: dict[int, int] = {}
+    found = []
+    for stage in range(pipeline):
+        team = mesh.team(stage, replica)
+        hosts = tuple([met.setdefault(host_of[rank], len(met)) for rank in team])
+        kinds = tuple(sorted({kind_of[rank] for rank in team}))
+        devices = shape[kinds[0]][1]
+        own = [host_of[rank] - host_of[team[0]] for rank in team]
+        regular = len(kinds) == 1 and own == [rank // devices for rank in mesh.team(0, 0)]
+        blocks = [mesh.strides[axis] * getattr(mesh, axis) for axis in ("groups", "slices")]
+        uniform = regular and all(devices % block == 0 or block % devices == 0 for block in blocks)
+        found.append(Place(kinds, regular, uniform or len(set(hosts)) == 1, hosts))
+    return tuple(found)
