@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from helixctl.api import validate
+from helixctl.cli.completion import files
 from helixctl.cli.config_of_weights import check_config
 from helixctl.cli.console import answers, messages
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
@@ -50,7 +51,7 @@ _GROUPS: Final = {
 
 
 @click.command(name="run", cls=grouped(_GROUPS), short_help="Run a plan or a dag on CPU ranks or GPUs.")
-@click.argument("documents", metavar="PLAN|DAG...", nargs=-1, required=True)
+@click.argument("documents", metavar="PLAN|DAG...", nargs=-1, required=True, shell_complete=files)
 @click.option("--compare", is_flag=True, help="Run several side by side, and compare each with the first.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what the plan's cluster is made of.")
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Default: the model's.")

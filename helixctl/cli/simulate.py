@@ -14,6 +14,7 @@ import click
 from helixctl.api import Prediction, simulate_step
 from helixctl.cli.against import print_comparison
 from helixctl.cli.answer import first_line
+from helixctl.cli.completion import files
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned, named, whole_dag
 from helixctl.cli.generations import token_times_text
@@ -99,7 +100,7 @@ class _Prediction(Prediction):
 
 
 @click.command(name="simulate", short_help="Predict a step of plans, side by side or beside what a run measured.")
-@click.argument("documents", nargs=-1, required=True, metavar="PLAN|DAG...")
+@click.argument("documents", nargs=-1, required=True, metavar="PLAN|DAG...", shell_complete=files)
 @click.option(
     "--trace", "trace_path", metavar="FILE", help="Write the timeline, for ui.perfetto.dev or chrome://tracing."
 )

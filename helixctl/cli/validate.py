@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from helixctl import collector
+from helixctl.cli.completion import files
 from helixctl.cli.console import say, wrote
 from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
@@ -34,7 +35,7 @@ _FORMATS: Final = click.Choice(list(FORMATS))
 
 
 @click.command(name="validate", short_help="Prove plans and dags, check specs.")
-@click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...", shell_complete=files)
 @click.option(
     "-f", "--format", "output_format", type=_FORMATS, help="Of the report. Default: by the suffix of -o, else text."
 )
