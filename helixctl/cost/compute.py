@@ -309,12 +309,12 @@ def decode_attention_cost(
 
 def rates_of_quantised(
     cluster: EqualHosts, dtype: Dtype, arithmetic: Arithmetic | None
-) -> Literal["measured", "by the peaks"] | None:
+) -> Literal["by measured factors", "by the peaks"] | None:
     """What products of quantised numbers are predicted by; None: they are not, and computed in the dtype."""
     device = _Device(cluster, dtype)
     tables = device.quantised(arithmetic)
     if tables.matmul or tables.experts:
-        return "measured"
+        return "by measured factors"
     return "by the peaks" if device.faster(arithmetic, None, ()) else None
 
 

@@ -90,7 +90,7 @@ def products_of_quantised(model: ModelSpec, cluster: EqualHosts) -> tuple[str, .
 def _products(dtype: Dtype, cluster: EqualHosts, number: str, arithmetic: Arithmetic | None) -> str:
     rates = rates_of_quantised(cluster, dtype, arithmetic)
     if arithmetic and rates:
-        return f"products of {number} weights in {arithmetic.removesuffix('_blocks')} ({rates})"
+        return f"products of {number} weights in {arithmetic.removesuffix('_blocks')} {rates}"
     without = f", as {cluster.device.name} has no rate of {arithmetic}" if arithmetic else ""
     return f"products of {number} weights in {dtype}{without}"
 

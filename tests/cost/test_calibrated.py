@@ -300,7 +300,7 @@ def test_experts_of_quantised_numbers_have_factors_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("stored", "cluster", "said"),
     [
-        (FP8, "h100:1", "; products of float8 weights in float8 (measured)"),
+        (FP8, "h100:1", "; products of float8 weights in float8 by measured factors"),
         (FP8, "a100:1", "; products of float8 weights in float16, as NVIDIA A100-SXM4-80GB has no rate of float8"),
         (FP8.model_copy(update={"activations": None}), "h100:1", "; products of float8 weights in float16"),
         (None, "h100:1", "datasheet rates and default constants"),
