@@ -30,7 +30,10 @@ def devices(cluster: ClusterSpec) -> str:
     """``8 H100``, ``4 CPU ranks``: the devices as people name them."""
     if cluster.device_kind == "cpu":
         return counted(cluster.devices, "CPU rank")
-    return " and ".join(f"{kind.devices} {_model(kind.device)}" for kind in cluster.kinds)
+    found: dict[str, int] = {}
+    for kind in cluster.kinds:
+        found[_model(kind.device)] = found.get(_model(kind.device), 0) + kind.devices
+    return " and ".join(f"{count} {name}" for name, count in found.items())
 
 
 def _model(device: DeviceSpec) -> str:
