@@ -124,17 +124,19 @@ def prove(source: Source, overrides: Sequence[Override] = ()) -> Document:
     return dag
 
 
-def read_plan(source: Source) -> Plan:
+def read_plan(source: Source, *, request: bool = False) -> Plan:
     """The plan of a source, without a proof.
 
     Args:
         source: a source of the kind plan.
+        request: keep what it was asked for with.
 
     Raises:
         HelixError: it is malformed, or of a version that is not supported.
     """
     _check_version(source.data.get("format_version"), source.file)
-    return validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
+    plan = validate_document(Plan, source.data, source.text, source.file, malformed="HX301")
+    return plan if request else plan.without_request()
 
 
 def dag_text(dag: Dag) -> str:

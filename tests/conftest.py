@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             dealt[zlib.crc32(item.nodeid.encode()) % parts == number % parts].append(item)
         others, items[:] = dealt
         config.hook.pytest_deselected(items=others)
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves alone what is loaded by now: to visit torch and all tests takes it a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:

@@ -11,6 +11,7 @@ the socket is closed, the command that runs is killed and the server ends.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -69,6 +70,8 @@ class Used:
 
 def serve(number: int) -> None:
     """Run commands one after another, until the socket with this number is closed at its other end."""
+    gc.collect()
+    gc.freeze()  # commands neither look through what is loaded here, nor copy it by that
     # Whoever is gone needs no reply.
     with socket.socket(fileno=number) as link, contextlib.suppress(ConnectionError):
         while (received := _receive(link)) is not None:

@@ -1,28 +1,25 @@
 """Steps of a generation, one after the other, by tests/interpreter.py: as that, from docs/formats.md alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tests.interpreter import Array, Key, execute, place_of
+from tests.interpreter import Array, Key, Walk, execute, place_of, walk_of
 
 
-def left(dag: dict[str, Any], numbers: dict[str, Array]) -> dict[Key, Array]:
+def left(walk: Walk, numbers: dict[str, Array]) -> dict[Key, Array]:
     """Return what a step leaves of every state, as the next step takes it: of the tensor that is its `next`."""
-    tensors = {tensor["name"]: tensor for tensor in dag["tensors"]}
-    made = {output for task in dag["tasks"] for output in task["outputs"]}
-    places = {value["id"]: place_of(value, tensors) for value in dag["values"]}
+    made: dict[Key, list[Array]] = {}
+    for name, place in walk.places.items():
+        if name not in walk.given:
+            made.setdefault((place.tensor, place.rank, place.region), []).append(numbers[name])
     found: dict[Key, Array] = {}
-    for name, place in places.items():
-        if tensors[place.tensor]["role"] != "state" or name in made:
+    for name, place in walk.given.items():
+        if walk.tensors[place.tensor]["role"] != "state":
             continue
-        after = [
-            numbers[other]
-            for other in made
-            if (places[other].tensor, places[other].rank, places[other].region)
-            == (tensors[place.tensor]["next"], place.rank, place.region)
-        ]
+        after = made.get((walk.tensors[place.tensor]["next"], place.rank, place.region), [])
         if not after or any(not np.array_equal(one, after[0], equal_nan=True) for one in after):
             raise ValueError(f"{name} is left {len(after)} times")
         found[place.tensor, place.rank, place.region] = after[0]
@@ -62,13 +59,15 @@ def generate(
     batch, longest = prompts.shape
     chunk = next(tensor for tensor in dags["prefill"]["tensors"] if tensor["name"] == "input_ids")["shape"][1]
     states = _empty(dags["prefill"])
+    walks = {name: walk_of(dag) for name, dag in dags.items()}
+    walks = {name: replace(walk, tasks=tuple(walk.tasks)) for name, walk in walks.items()}
     logits: list[Array] = []
 
     def step(name: str, ids: Array, length: Array, count: Array) -> Array:
         nonlocal states
         inputs = {"input_ids": ids, "length": length, "count": count, "seed": np.full(batch, draws)}
-        numbers = execute(dags[name], seed, {**(given or {}), **inputs}, states)
-        states = left(dags[name], numbers)
+        numbers = execute(walks[name], seed, {**(given or {}), **inputs}, states)
+        states = left(walks[name], numbers)
         logits.append(whole(dags[name], numbers, "logits"))
         return whole(dags[name], numbers, "token").astype(np.int64)
 

@@ -6,7 +6,7 @@ region its value declares. Numpy has no bfloat16: such numbers are held in float
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,8 +54,32 @@ class Call:
         return self.places[i].region[self.axis(dim, i)][0]
 
 
+@dataclass(frozen=True)
+class Walk:
+    """A dag as it is executed: what all of its steps have alike.
+
+    `given` are the places of the values that no task makes; `kept` are their numbers where no step changes these, from
+    the first step on.
+    """
+
+    tensors: dict[str, dict[str, Any]]
+    places: dict[str, Place]
+    given: dict[str, Place]
+    tasks: Iterable[dict[str, Any]]
+    kept: dict[str, Array]
+
+
+def walk_of(dag: dict[str, Any]) -> Walk:
+    """Read a dag; its tasks can be gone through once."""
+    tensors = {tensor["name"]: tensor for tensor in dag["tensors"]}
+    places = {value["id"]: place_of(value, tensors) for value in dag["values"]}
+    made = {output for task in dag["tasks"] for output in task["outputs"]}
+    given = {name: place for name, place in places.items() if name not in made}
+    return Walk(tensors, places, given, _sequence(dag["tasks"], dag["order"]), {})
+
+
 def execute(
-    dag: dict[str, Any],
+    dag: dict[str, Any] | Walk,
     seed: int = 0,
     given: dict[str, Array] | None = None,
     states: dict[Key, Array] | None = None,
@@ -64,19 +88,20 @@ def execute(
 
     `given` has whole tensors by name, `states` what the step before has left (tests/interpreted_steps.py).
     """
-    tensors = {tensor["name"]: tensor for tensor in dag["tensors"]}
-    places = {value["id"]: place_of(value, tensors) for value in dag["values"]}
-    made = {output for task in dag["tasks"] for output in task["outputs"]}
-    numbers = {}
-    for name, place in places.items():
-        if name in made:
-            continue
-        if states is not None and tensors[place.tensor]["role"] == "state":
+    walk = dag if isinstance(dag, Walk) else walk_of(dag)
+    numbers = dict[str, Array]()
+    for name, place in walk.given.items():
+        tensor = walk.tensors[place.tensor]
+        if states is not None and tensor["role"] == "state":
             numbers[name] = states[place.tensor, place.rank, place.region]
+        elif tensor["role"] != "weight":
+            numbers[name] = _given(place, tensor, seed, given or {})
         else:
-            numbers[name] = _given(place, tensors[place.tensor], seed, given or {})
-    for task in _sequence(dag["tasks"], dag["order"]):
-        _run(task, places, numbers)
+            if name not in walk.kept:
+                walk.kept[name] = _given(place, tensor, seed, given or {})
+            numbers[name] = walk.kept[name]
+    for task in walk.tasks:
+        _run(task, walk.places, numbers)
     return numbers
 
 

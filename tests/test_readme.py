@@ -1,4 +1,4 @@
-"""What the README shows is what the commands print."""
+"""What the README and the page on plans show is what the commands print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lines(text: str) -> list[str]:
 
 
 def test_the_plan_that_is_shown() -> None:
-    shown = lines(README)
+    shown = lines((ROOT / "docs" / "plan.md").read_text())
     assert all(line in shown for line in lines(helixctl("plan", *PAPER, "--plain").said))
 
 

@@ -20,8 +20,8 @@ from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.sweep import Sweep
 from tests.documents import ROOT
 
-CLASSES: dict[str, Any] = {"model": ModelDocument, "cluster": ClusterSpec, "plan": Plan, "dag": Dag, "sweep": Sweep}
-CLASSES |= {f"{name}.report": shape for name, shape in REPORTS.items()}
+CLASSES: dict[str, Any] = {"model": ModelDocument, "cluster": ClusterSpec, "plan": Plan, "dag": Dag}
+CLASSES |= {f"{name}.report": shape for name, shape in (REPORTS | {"sweep": Sweep}).items()}
 # plans/models has Hugging Face's own format.
 SHIPPED = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "plans").glob("[!m]*/*.*"))
 

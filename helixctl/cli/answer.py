@@ -9,7 +9,7 @@ from helixctl.plan import Plan
 from helixctl.plan.terms import in_field_terms
 from helixctl.simulate import Forecast
 from helixctl.solve.verdict import held_by
-from helixctl.spec import ClusterSpec, DeviceSpec
+from helixctl.spec import ClusterSpec
 from helixctl.units import counted, human_bytes, human_seconds
 
 # What a person calls a GPU, in the name that its maker gives it: H100 of "NVIDIA H100 80GB HBM3".
@@ -32,14 +32,14 @@ def devices(cluster: ClusterSpec) -> str:
         return counted(cluster.devices, "CPU rank")
     found: dict[str, int] = {}
     for kind in cluster.kinds:
-        found[_model(kind.device)] = found.get(_model(kind.device), 0) + kind.devices
+        found[short_name(kind.device.name)] = found.get(short_name(kind.device.name), 0) + kind.devices
     return " and ".join(f"{count} {name}" for name, count in found.items())
 
 
-def _model(device: DeviceSpec) -> str:
-    """``H100``, of "NVIDIA H100 80GB HBM3"."""
-    name = _MODEL.search(device.name)
-    return name[0] if name else device.name
+def short_name(device: str) -> str:
+    """``H100``, of "NVIDIA H100 80GB HBM3"; of a name that has no such word all of it."""
+    name = _MODEL.search(device)
+    return name[0] if name else device
 
 
 def _times(found: Forecast) -> str:
@@ -59,4 +59,4 @@ def memory(cluster: ClusterSpec, found: Forecast) -> str:
     if held.partition(" ")[2] == of.partition(" ")[2]:
         held = held.partition(" ")[0]
     free = human_bytes(max(0, device.available - nbytes))
-    return f"{held} of {of}{f' of an {_model(device)}' if cluster.differs else ''}, {free} to spare"
+    return f"{held} of {of}{f' of an {short_name(device.name)}' if cluster.differs else ''}, {free} to spare"

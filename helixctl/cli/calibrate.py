@@ -10,10 +10,11 @@ import click
 import yaml
 
 import helixctl
-from helixctl.cli.console import answers, progress, table, wrote
+from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.schema_comment import schema_comment
+from helixctl.cli.watching import progress
 from helixctl.errors import fail
 from helixctl.output import write_output
 from helixctl.spec import ClusterSpec, Dtype

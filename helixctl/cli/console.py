@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -138,17 +136,3 @@ def _discard(*, stderr: bool) -> None:
 def table(*columns: str | Column) -> Table:
     """A table without lines; a column whose name starts with ``>`` is set to the right."""
     return Table([c if isinstance(c, Column) else Column(c.lstrip(">"), right=c.startswith(">")) for c in columns])
-
-
-@contextmanager
-def progress(what: str, steps: int, *, live: bool) -> Iterator[Callable[[str, int], None] | None]:
-    """Show how far a run is: a live line on a terminal, one plain line elsewhere, and where others write there too."""
-    if not live or not sys.stderr.isatty():
-        messages().print(f"running: {what}")
-        yield None
-        return
-    from rich.live import Live
-
-    # Refreshed by hand: a thread of rich's would be there when the ranks are forked.
-    with Live(what, console=messages(), auto_refresh=False, transient=True) as line:
-        yield lambda phase, step: line.update(f"{what}: {phase}, step {min(step + 1, steps)}", refresh=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
+from helixctl.cli.completion import files
 from helixctl.cli.conditions import Condition, parse_conditions
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned
@@ -79,8 +80,8 @@ class _Side:
 
 
 @click.command(name="diff", short_help="Say what differs between two plans, and what it is predicted to mean.")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", shell_complete=files)
+@click.argument("second", metavar="B", shell_complete=files)
 @click.option("-f", "--format", "output_format", type=click.Choice(("text", "json")), default="text", show_default=True)
 @click.option("--json", "json_path", metavar="FILE", help="Write the comparison as JSON; - is standard output.")
 @click.option(

@@ -14,6 +14,7 @@ from helixctl.documents import load_document
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, NBYTES_OF_A_TASK, SECONDS_OF_A_TASK, about
+from helixctl.progress import at
 from helixctl.spec import ModelDocument, StepName
 from helixctl.units import human_bytes, human_seconds
 
@@ -58,6 +59,7 @@ def whole_dag(plan: Plan, path: str, step: StepName | None = None) -> Dag:
             f"lowering about {tasks:,} tasks: {human_seconds(tasks * SECONDS_OF_A_TASK)}, and {memory} in each process"
         )
         tell(f"note: {path}: {text}")
+    at(f"lowering and proving {path}")
     with named(path):
         return lower_plan(plan, step)
 

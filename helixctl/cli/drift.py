@@ -23,7 +23,7 @@ def plan_on_disk(path: str) -> Plan:
     if source.kind != "plan":
         hint = "give the file that helixctl plan -o wrote"
         raise HelixError(Diagnostic("HX110", f"is a {source.kind}; --check takes a plan", hint, path))
-    return read_plan(source)
+    return read_plan(source, request=True)
 
 
 def check_drift(path: str, old: Plan, new: Plan, *artifacts: str | None, quiet: bool) -> None:

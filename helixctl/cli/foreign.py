@@ -52,6 +52,7 @@ _COMMANDS: Final = {
     "run": "exec execute launch bench benchmark serve start",
     "calibrate": "measure profile tune",
     "diff": "compare",
+    "paper": "reproduce experiment",
     "sweep": "pareto grid scan explore tradeoff",
     "export": "emit convert deploy flags chakra",
     "models": "zoo configs",
@@ -64,7 +65,7 @@ _COMMAND_FOR: Final = {name: ours for ours, names in _COMMANDS.items() for name 
 def option_hint(option: str, command: str) -> str | None:
     """Which option of ours does what an unknown one does in other programs, if one does."""
     name = option.lstrip("-").replace("_", "-").lower()
-    if command == "plan":
+    if command in {"plan", "sweep"}:
         return _FOR.get(name)
     if command in {"run", "simulate", "validate", "visualize"} and name in _FOR and name not in _OF_RUN:
         return "the plan says that: make another with helixctl plan"

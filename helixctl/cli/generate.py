@@ -9,12 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from helixctl.cli.console import progress, table
+from helixctl.cli.console import table
 from helixctl.cli.generations_compared import print_generations
 from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
 from helixctl.cli.sampling import choice
 from helixctl.cli.sources import print_sources
+from helixctl.cli.watching import progress
 from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail

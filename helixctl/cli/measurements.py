@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from helixctl.cli.answer import short_name
 from helixctl.cli.console import messages, table
 from helixctl.cli.sources import print_sources
 from helixctl.cli.tables import Column
 from helixctl.errors import Diagnostic, HelixError
-from helixctl.units import human_bytes
+from helixctl.plan.terms import in_field_terms
+from helixctl.units import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +24,7 @@ _OVERHEAD = "sync + comm overhead per token (the paper's TPOT)"
 
 def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) -> None:
     """What one run measured."""
+    out.print(_first_line(report, dag, device), style="bold")
     _heading(out, report, dag, device)
     out.print()
     step, communication = report["step_time_ms"], report["communication"]
@@ -49,6 +52,16 @@ def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) ->
     print_sources(out, report)
     out.print(f"{step['n']} steps after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
     _warn([report], [""])
+
+
+def _first_line(report: dict[str, Any], dag: Dag, device: str) -> str:
+    """What was measured, in a line, as ``plan`` says what is predicted."""
+    plan, figures = dag.plan, report["figures"]
+    gpu = report["environment"]["gpu"]
+    where = counted(plan.layout.devices, "CPU rank") if device == "cpu" else f"{plan.layout.devices} {short_name(gpu)}"
+    terms, step = in_field_terms(plan.layout), human_seconds(figures["step_s"])
+    memory = human_bytes(figures["memory_nbytes"])
+    return f"{terms} on {where}, measured: {step} a step, {figures['tokens_per_s']:,.0f} tokens/s, {memory} a device"
 
 
 def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:

@@ -13,6 +13,7 @@ from helixctl.simulate import Forecast
 from helixctl.solve.proof import memory_of_devices
 from helixctl.solve.verdict import held_by
 from helixctl.spec.rates import doubts
+from helixctl.spec.routing import EVEN
 from helixctl.units import human_bytes
 
 # Engines keep about this share for the workspace of kernels and of communication.
@@ -40,7 +41,8 @@ def notes(plan: Plan, forecast: Forecast) -> Iterator[str]:
             f"slices of {attention.softmax_width} dims; this is another function than softmax_slices 1"
         )
     if any(model.alike(kind).feed_forward.experts for kind in model.kinds):
-        yield "experts are priced for an even routing; all tokens are computed, whatever the routing"
+        routing = "an even routing" if work.routing == EVEN else f"the fullest device under {work.routing}"
+        yield f"experts are priced for {routing}; all tokens are computed, whatever the routing"
     if work.seq_len == 1:
         yield (
             "a step is one pass over sequences of one token, without a KV cache: it is no decode step, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from helixctl.emit.traffic import traffic_of
 from helixctl.emit.views import Figures, LevelTime, Memory, Timeline, Views
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
-from helixctl.plan.size import about
+from helixctl.plan.size import MANY_TASKS, about, too_large
 from helixctl.simulate.against import MeasuredRun, measured_of
 from helixctl.spec import StepName
 from helixctl.spec.load import read_text
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from helixctl.simulate import Forecast
     from helixctl.simulate import Timeline as Simulated
 
-# Tasks of a dag that a page has whole, and of a second round of microbatches that it has beside the first.
+# Tasks of a dag that a page has whole, and of several microbatches of a part that it has beside the first.
 MOST: Final = 2_500
-_MOST_OF_TWO: Final = 2_600
+_MOST_OF_SEVERAL: Final = 2_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +66,24 @@ def page_of(planned: Plan | Dag, step: StepName, source: str, measured: Measured
         measured: what is shown beside the predictions.
 
     Raises:
-        HelixError: a proof's; HX113: what was measured is of another dag.
+        HelixError: a proof's; HX113: what was measured is of another dag; HX305: the drawing would be too large.
     """
     plan = planned if isinstance(planned, Plan) else planned.plan
     size = about(plan) if isinstance(planned, Plan) else len(planned.tasks)
     if size <= MOST:
         dag = planned if isinstance(planned, Dag) else whole_dag(planned, source, step)
         return dag, views_of(dag, None, measured)
-    folds = folds_of(plan, _MOST_OF_TWO, about)
+    folds = folds_of(plan, _MOST_OF_SEVERAL, about)
     if isinstance(planned, Dag) or measured.path:
         every = planned if isinstance(planned, Dag) else whole_dag(planned, source, step)
         _check(every, measured)
         dag = joined(restricted(every, folds))
         return dag, views_of(dag, folds, measured, checked=True)
-    prove_lowered(plan, source)
     layers, ranks = drawn_layers(plan, folds.layers), drawn_ranks(plan)
+    drawn = about(plan, ranks, layers, folds.microbatches)
+    if large := too_large(drawn, f"what is drawn of layout {plan.layout}", MANY_TASKS):
+        raise HelixError(replace(large, hint="--layer N draws a layer alone", file=source))
+    prove_lowered(plan, source)
     dag = joined(lower_part(plan, ranks, layers, folds.microbatches, step))
     return dag, views_of(dag, folds, measured)
 
@@ -109,23 +112,37 @@ def views_of(dag: Dag, folds: Folds | None, measured: Measured, *, checked: bool
     if not checked:
         _check(dag, measured)
     simulated = simulate(dag)
+    if folds is None and not dag.plan_digest:  # a layer alone, of a plan that is too large to be simulated whole
+        return Views(timelines=(_timeline(simulated, "Predicted, as if nothing came before."),))
     forecast = forecast_from(simulated) if folds is None and dag.plan_digest else _forecast(dag)
-    timelines = [_predicted(simulated, folds, forecast)]
+    timelines = [_timeline(simulated, _note(dag, folds, forecast))]
     if spans := _spans_of(dag, measured.traces, whole=folds is None):
         timelines.append(Timeline("measured", spans, measured_waits(spans), "Measured: one step of a run."))
     return Views(folds, tuple(timelines), _figures(dag, folds, forecast, measured.report))
 
 
-def _predicted(simulated: Simulated, folds: Folds | None, forecast: Forecast) -> Timeline:
+def _timeline(simulated: Simulated, note: str) -> Timeline:
     waits = [
         Span(name, rank, "compute", simulated.end_s[name] - seconds, simulated.end_s[name])
         for rank in simulated.ranks
         for name, seconds in simulated.waited_s[rank].items()
     ]
-    note = f"Predicted: a step of {human_seconds(forecast.step_s)}."
-    if folds and (parts := sentences(simulated.dag.plan, folds)):
-        note = f"Predicted, {', '.join(parts)}; the whole step takes {human_seconds(forecast.step_s)}."
-    return Timeline("predicted", simulated.spans, waits, note)
+    return Timeline("predicted", simulated.spans, waits, note, list(_copies(simulated)))
+
+
+def _copies(simulated: Simulated) -> Iterator[Span]:
+    """When every rank copies: before it issues a collective, and after all its tasks."""
+    for rank in simulated.ranks:
+        for name, seconds in simulated.copied_s[rank].items():
+            end = simulated.issued_s[rank][name] if name else simulated.rank_end_s[rank]
+            yield Span(name or simulated.dag.order[rank][-1], rank, "compute", end - seconds, end)
+
+
+def _note(dag: Dag, folds: Folds | None, forecast: Forecast) -> str:
+    """What the predicted times are of."""
+    if folds and (parts := sentences(dag.plan, folds)):
+        return f"Predicted, {', '.join(parts)}; the whole step takes {human_seconds(forecast.step_s)}."
+    return f"Predicted: a step of {human_seconds(forecast.step_s)}."
 
 
 def _forecast(dag: Dag) -> Forecast:

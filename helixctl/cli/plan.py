@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from helixctl.api import make_plan
 from helixctl.cli.answer import first_line
+from helixctl.cli.completion import axes as complete_axes
+from helixctl.cli.completion import clusters, files, models
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.generations import generations, memory_of_kinds, memory_sheet, token_times_text
@@ -19,10 +21,12 @@ from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
 from helixctl.cli.tables import Column, Table
+from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
 from helixctl.plan import Plan
+from helixctl.plan.asked import Asked
 from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_constraints, read_as
 from helixctl.solve.candidate import priced
 from helixctl.solve.objective import OF_A_GENERATION
@@ -50,8 +54,8 @@ _GROUPS: Final = {
 
 
 @click.command(name="plan", cls=grouped(_GROUPS), short_help="Solve for a partition of a model on a cluster.")
-@click.argument("model")
-@click.argument("cluster")
+@click.argument("model", shell_complete=models)
+@click.argument("cluster", shell_complete=clusters)
 @click.option("--batch", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
 @click.option("--seq-len", "--input-len", "--isl", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
 @click.option(
@@ -67,11 +71,22 @@ _GROUPS: Final = {
     type=click.Choice(("all", "last")),
     help="Of a model with a vocabulary: of all tokens, or of the last of each sequence (default).",
 )
+@click.option(
+    "--routing",
+    metavar="even|power_law(A)",
+    help="Of experts: how evenly tokens go to them (default: even); the fullest device is then priced.",
+)
 @click.option("--groups", type=click.IntRange(min=1), metavar="n", help="Fix n, the head groups: --layout groups=n.")
 @click.option(
     "--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the slices per group: --layout slices=m."
 )
-@click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix any axes of the layout; the rest is searched.")
+@click.option(
+    "--layout",
+    "axes",
+    metavar="AXIS=VALUE,...",
+    shell_complete=complete_axes,
+    help="Fix any axes of the layout; the rest is searched.",
+)
 @click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
 @click.option("--max-ttft", metavar="TIME", help="Of a generation: first tokens after at most this, such as 500ms.")
@@ -81,7 +96,11 @@ _GROUPS: Final = {
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
 @click.option("--json", "json_path", metavar="FILE", help="Write all that is said, as JSON; - is standard output.")
 @click.option(
-    "--check", "checked", metavar="FILE", help="Write nothing; see whether this plan is what the specs give now."
+    "--check",
+    "checked",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write nothing; see whether this plan is what the specs give now.",
 )
 @force_option
 @click.option(
@@ -99,6 +118,7 @@ def command(
     top_k: int | None,
     top_p: float | None,
     logits: str | None,
+    routing: str | None,
     groups: int | None,
     slices: int | None,
     axes: str | None,
@@ -126,8 +146,8 @@ def command(
     alone: --plain --groups 4 --slices 4 is the paper's 4 x 4. A layout that leaves no choice is not compared.
     The plan is lowered to a dag and proved before anything is written.
 
-    --check FILE, with the options that FILE was planned with: exit status 0 where it is still the answer, 1 with what
-    has changed where it is not.
+    --check FILE plans again, with the options that FILE was planned with, or with those that are given: exit status 0
+    where it is still the answer, 1 with what has changed where it is not.
     """
     _refuse_contradictions((model, cluster), (output, dag_output), checked)
     outputs = [
@@ -137,27 +157,45 @@ def command(
     ]
     check_outputs(outputs, (model, cluster, checked), force=force)
     old = plan_on_disk(checked) if checked is not None else None
-    given = (("batch", batch), ("seq_len", seq_len), ("output_len", output_len), ("logits", logits))
+    given = (
+        ("batch", batch),
+        ("seq_len", seq_len),
+        ("output_len", output_len),
+        ("logits", logits),
+        ("routing", routing),
+    )
     workload = [f"workload.{k}={v}" for k, v in given if v is not None]
-    loaded = load_pair(model, cluster, (*sets, *workload, *Drawing(temperature, top_k, top_p).sets))
-    limits = {"max_ttft": max_ttft, "max_tpot": max_tpot}
-    _refuse_of_a_generation(objective, limits, loaded.model.workload.output_len)
+    asked = Asked(
+        sets=(*sets, *workload, *Drawing(temperature, top_k, top_p).sets),
+        layout=_constraints(axes, groups, slices, quiet=quiet),
+        plain=plain,
+        objective=objective,
+        max_ttft_s=_seconds("max_ttft", max_ttft),
+        max_tpot_s=_seconds("max_tpot", max_tpot),
+    )
+    if old is not None:
+        asked = _asked_again(asked, old, quiet=quiet)
+    loaded = load_pair(model, cluster, asked.sets)
+    _refuse_of_a_generation(asked, loaded.model.workload.output_len)
     doubtful = slips(loaded.cluster)
     if not quiet:
         warn_of_slips(doubtful, cluster)
-    planned = make_plan(
-        loaded.model,
-        loaded.cluster,
-        layout=_constraints(axes, groups, slices, quiet=quiet),
-        objective=objective,
-        plain=plain,
-        whole=dag_output is not None,
-        **{f"{name}_s": _seconds(name, text) for name, text in limits.items() if text is not None},
-    )
+    with watched("listing the legal layouts", quiet=quiet):
+        planned = make_plan(
+            loaded.model,
+            loaded.cluster,
+            layout=asked.layout,
+            objective=asked.objective,
+            plain=asked.plain,
+            whole=dag_output is not None,
+            max_ttft_s=asked.max_ttft_s,
+            max_tpot_s=asked.max_tpot_s,
+        )
     decision, proved = planned.decision, planned.proof
-    texts = {"plan": decision.plan.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
+    written = decision.plan.model_copy(update={"asked": asked if str(asked) else None})
+    texts = {"plan": written.to_json(), "dag": dag_text(proved.dag) if dag_output else ""}
     if not quiet and (old is None or verbose):
-        _report(answers(output, dag_output, json_path), decision, proved, loaded, sets, verbose=verbose)
+        _report(answers(output, dag_output, json_path), decision, proved, loaded, asked.sets, verbose=verbose)
     if json_path:
         said = (*doubtful, *loaded.notes, *notes(decision.plan, decision.forecast))
         texts["report"] = json.dumps(report(decision, proved, said, sources(priced(decision.plan))), indent=2) + "\n"
@@ -183,17 +221,27 @@ def _constraints(axes: str | None, groups: int | None, slices: int | None, *, qu
     return {**pair, **constraints}
 
 
-def _refuse_of_a_generation(objective: Objective, limits: Mapping[str, str | None], output_len: int | None) -> None:
+def _asked_again(asked: Asked, old: Plan, *, quiet: bool) -> Asked:
+    """The options of --check: those that are given, or where none are those that the plan was made with."""
+    if str(asked) or old.asked is None:
+        return asked
+    if not quiet:
+        messages().print(f"note: planned again with its options: {old.asked}")
+    return old.asked
+
+
+def _refuse_of_a_generation(asked: Asked, output_len: int | None) -> None:
     """Refuse what only a generation has where the workload is one pass."""
-    given = [f"--{name.replace('_', '-')}" for name, text in limits.items() if text is not None]
-    given += [f"--objective {objective}"] if objective in OF_A_GENERATION else []
+    limits = (("--max-ttft", asked.max_ttft_s), ("--max-tpot", asked.max_tpot_s))
+    given = [option for option, seconds in limits if seconds is not None]
+    given += [f"--objective {asked.objective}"] if asked.objective in OF_A_GENERATION else []
     if given and output_len is None:
         raise click.UsageError(f"{given[0]} is of a generation; give --output-len N, the tokens after each prompt")
 
 
-def _seconds(name: str, text: str) -> float:
+def _seconds(name: str, text: str | None) -> float | None:
     try:
-        return parse_seconds(text)
+        return None if text is None else parse_seconds(text)
     except UnitError as error:
         raise click.BadParameter(str(error), param_hint=f"--{name.replace('_', '-')}") from error
 

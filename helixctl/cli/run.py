@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from helixctl.api import validate
+from helixctl.cli.completion import files
 from helixctl.cli.config_of_weights import check_config
-from helixctl.cli.console import answers, messages, progress
+from helixctl.cli.console import answers, messages
 from helixctl.cli.documents import load_planned, prove_lowered, whole_dag
 from helixctl.cli.generate import Wanted, generate
 from helixctl.cli.measured_trace import write_trace
@@ -22,6 +23,7 @@ from helixctl.cli.measurements import print_comparison, print_report, print_verd
 from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
+from helixctl.cli.watching import progress, watched
 from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.dag.retype import as_run, retyped
@@ -29,6 +31,7 @@ from helixctl.errors import HelixError, fail
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about
 from helixctl.solve.deep import Size, counted
+from helixctl.units import counted as number
 from helixctl.verify import check_steps
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 _GROUPS: Final = {
-    "Steps": ("--warmup", "--iters", "--compare", "--check", "--timeout", "--dry-run"),
+    "Steps": ("--seconds", "--paper", "--warmup", "--iters", "--compare", "--check", "--timeout", "--dry-run"),
     "Ranks": ("--device", "--dtype", "--cuda-graph", "--log-dir"),
     "Weights and input": ("--weights", "--weights-prefix", "--as-planned", "--input", "--output", "--seed"),
     "Generation": ("--prompt", "--chat", "--generate", "--temperature", "--top-k", "--top-p", "--ignore-eos"),
@@ -48,12 +51,23 @@ _GROUPS: Final = {
 
 
 @click.command(name="run", cls=grouped(_GROUPS), short_help="Run a plan or a dag on CPU ranks or GPUs.")
-@click.argument("documents", metavar="PLAN|DAG...", nargs=-1, required=True)
+@click.argument("documents", metavar="PLAN|DAG...", nargs=-1, required=True, shell_complete=files)
 @click.option("--compare", is_flag=True, help="Run several side by side, and compare each with the first.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what the plan's cluster is made of.")
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Default: the model's.")
-@click.option("--warmup", type=click.IntRange(min=0), default=100, show_default=True, help="Steps before measuring.")
-@click.option("--iters", type=click.IntRange(min=1), default=1000, show_default=True, help="Measured steps.")
+@click.option(
+    "--warmup", type=click.IntRange(min=0), help="Steps before measuring. Default: by --seconds, at most 100."
+)
+@click.option("--iters", type=click.IntRange(min=1), help="Measured steps. Default: by --seconds, at most 1000.")
+@click.option(
+    "--seconds",
+    "budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30,
+    show_default=True,
+    help="What the steps of a pass may take whose number is not given.",
+)
+@click.option("--paper", is_flag=True, help="The paper's steps: --warmup 100 --iters 1000.")
 @click.option(
     "--seed",
     type=int,
@@ -103,8 +117,10 @@ def command(
     compare: bool,
     device: Literal["cpu", "cuda"] | None,
     dtype: Any,
-    warmup: int,
-    iters: int,
+    warmup: int | None,
+    iters: int | None,
+    budget: float,
+    paper: bool,
     seed: int,
     cuda_graph: bool | None,
     check: bool,
@@ -139,11 +155,12 @@ def command(
 
     With --compare several documents run on the same ranks, a step of each in turn, so that noise meets all alike.
     """
+    warmup, iters = _counts(warmup, iters, paper=paper)
     if not timeout >= 1:
         raise click.BadParameter("not a number of seconds", param_hint="--timeout")
     _check_pairs(weights, weights_prefix, inputs, prompts, chat=chat)
-    for option, path in (("--weights", weights), ("--input", inputs)):
-        _check_file(option, path)
+    _check_file("--weights", weights)
+    _check_file("--input", inputs)
     _check_usage(documents, output, compare=compare)
     outputs = [
         Output("--output", output, "tensor file"),
@@ -171,32 +188,29 @@ def command(
             weights_prefix,
             seed,
             output,
-            warmup > 0,
+            warmup != 0,
             check,
             bool(cuda_graph),
             of_plans,
         )
         check_config(weights, plans, as_planned=as_planned)
-        device = device or plans[0].cluster.device_kind
-        _check_graph(device, wanted=cuda_graph)
+        device = _device(device, plans[0], graph=cuda_graph)
         how: Any = {"device": device, "timeout": timeout, "log_dir": log_dir}
         how |= {"report_path": report_path, "trace_path": trace_path}
         generate(_runtime(), out, steps, _names(documents, [its[0] for its in steps]), wanted, **how)
         return 0
     if prompts or new or ignore_eos:
         raise fail("HX509", f"{documents[0]} is of one pass without a cache", "plan with --input-len and --output-len")
-    dags = [_dag(its, document, dtype) for document, its in zip(documents, loaded, strict=True)]
+    dags = _dags(documents, loaded, dtype)
     _check_ranks(documents, [dag.plan for dag in dags])
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
-    device = device or dags[0].plan.cluster.device_kind
-    _check_graph(device, wanted=cuda_graph)
+    device = _device(device, dags[0].plan, graph=cuda_graph)
     run = _runtime()
-    options = run.Options(
-        warmup, iters, seed, check, weights, inputs, output, weights_prefix=weights_prefix, cuda_graph=cuda_graph
-    )
+    asked = {"weights_prefix": weights_prefix, "cuda_graph": cuda_graph, "budget_s": budget}
+    options = run.Options(warmup, iters, seed, check, weights, inputs, output, **asked)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
-    what = f"{ranks} {device} ranks, {warmup} + {iters} steps" + (f" of {len(dags)} plans in turn" if compare else "")
-    shown = progress(what, warmup + iters, live=run.starts_ranks()) if run.prints_output() else nullcontext()
+    what = f"{number(ranks, f'{device} rank')}, {_steps_in_words(warmup, iters, budget, dags)}"
+    shown = progress(what, 0, live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:
         results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, on_progress=watch)
     if results is None:
@@ -213,6 +227,23 @@ def command(
         write_trace(trace_path, dags, names, [result.spans for result in results])
     print_verdicts(out, reports, names if compare else None)
     return 0
+
+
+def _counts(warmup: int | None, iters: int | None, *, paper: bool) -> tuple[int | None, int | None]:
+    """Steps for warm-up and for measurement; None where the time decides."""
+    if not paper:
+        return warmup, iters
+    if warmup is not None or iters is not None:
+        raise click.UsageError("--paper is --warmup 100 --iters 1000: leave these out")
+    return 100, 1000
+
+
+def _steps_in_words(warmup: int | None, iters: int | None, budget: float, dags: Sequence[Dag]) -> str:
+    of = f" of {len(dags)} plans in turn" if len(dags) > 1 else ""
+    if warmup is not None and iters is not None:
+        return f"{warmup} + {iters} steps{of}"
+    given = [f"{count} {what}" for count, what in ((warmup, "for warm-up"), (iters, "measured")) if count is not None]
+    return f"steps{of} for {budget:.3g} s" + (f", {' and '.join(given)}" if given else "")
 
 
 def _runtime() -> ModuleType:
@@ -306,9 +337,12 @@ def _say_what_is_held(loaded: Sequence[Plan | Dag], dtype: Any) -> None:
         messages().print(f"note: {counted_as}; this run has them in {held}")
 
 
-def _check_graph(device: str, *, wanted: bool | None) -> None:
-    if wanted and device != "cuda":
+def _device(device: Literal["cpu", "cuda"] | None, plan: Plan, *, graph: bool | None) -> Literal["cpu", "cuda"]:
+    """What the ranks are on: as it is asked for, else what the plan's cluster is made of."""
+    device = device or plan.cluster.device_kind
+    if graph and device != "cuda":
         raise click.UsageError(f"--cuda-graph is for CUDA devices, and these ranks are on {device}")
+    return device
 
 
 def _read(documents: Sequence[str], drawing: Drawing, dtype: Any) -> tuple[list[Plan | Dag], tuple[str | None, ...]]:
@@ -317,6 +351,11 @@ def _read(documents: Sequence[str], drawing: Drawing, dtype: Any) -> tuple[list[
     loaded = [redrawn(its, document, drawing) for document, its in zip(documents, read, strict=True)]
     _say_what_is_held(loaded, dtype)
     return loaded, tuple(replaced(before, its) for before, its in zip(read, loaded, strict=True))
+
+
+def _dags(documents: Sequence[str], loaded: Sequence[Plan | Dag], dtype: Any) -> list[Dag]:
+    with watched("reading the plans"):
+        return [_dag(its, document, dtype) for document, its in zip(documents, loaded, strict=True)]
 
 
 def _dag(planned: Plan | Dag, document: str, dtype: Any) -> Dag:

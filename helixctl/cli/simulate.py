@@ -14,12 +14,14 @@ import click
 from helixctl.api import Prediction, simulate_step
 from helixctl.cli.against import print_comparison
 from helixctl.cli.answer import first_line
+from helixctl.cli.completion import files
 from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.documents import load_planned, named, whole_dag
 from helixctl.cli.generations import token_times_text
 from helixctl.cli.layouts import LAYOUT
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.tables import Cell, Column, Table
+from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
@@ -98,7 +100,7 @@ class _Prediction(Prediction):
 
 
 @click.command(name="simulate", short_help="Predict a step of plans, side by side or beside what a run measured.")
-@click.argument("documents", nargs=-1, required=True, metavar="PLAN|DAG...")
+@click.argument("documents", nargs=-1, required=True, metavar="PLAN|DAG...", shell_complete=files)
 @click.option(
     "--trace", "trace_path", metavar="FILE", help="Write the timeline, for ui.perfetto.dev or chrome://tracing."
 )
@@ -132,7 +134,8 @@ def command(
     check_outputs(outputs, (*documents, against), force=force)
     measured = read_measured(against) if against else None
     whole = bool(measured or trace_path)
-    predictions = [p for path in documents for p in _predict(path, measured, against, whole=whole)]
+    with watched("reading the plans", quiet=quiet):
+        predictions = [p for path in documents for p in _predict(path, measured, against, whole=whole)]
     comparison = compare(predictions[0].forecast, measured) if measured else None
     if trace_path:
         traces = [Trace(p.title, p.dag, p.timeline.spans, simulated=True) for p in predictions if p.timeline]

@@ -10,11 +10,13 @@ from typing import Final
 import click
 
 from helixctl import collector
+from helixctl.cli.completion import files
 from helixctl.cli.console import say, wrote
 from helixctl.cli.documents import prove_lowered
 from helixctl.cli.folders import files_below, is_of_others, read_in_folder
 from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
+from helixctl.cli.watching import watched
 from helixctl.dag import Dag
 from helixctl.documents import Document, Source, prove, read_document
 from helixctl.errors import Diagnostic, HelixError
@@ -33,7 +35,7 @@ _FORMATS: Final = click.Choice(list(FORMATS))
 
 
 @click.command(name="validate", short_help="Prove plans and dags, check specs.")
-@click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...", shell_complete=files)
 @click.option(
     "-f", "--format", "output_format", type=_FORMATS, help="Of the report. Default: by the suffix of -o, else text."
 )
@@ -137,7 +139,8 @@ def _outcomes(
         for file in files_below(path, unreadable, exclude) if folder else [path]:
             name = os.path.normpath(file)
             if name not in seen:
-                outcome = _checked(file, in_folder=folder, digests=digests)
+                with watched(f"checking {file}"):
+                    outcome = _checked(file, in_folder=folder, digests=digests)
                 if isinstance(outcome, str):
                     skipped.setdefault(file, outcome)
                     continue

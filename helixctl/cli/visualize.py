@@ -12,6 +12,7 @@ import click
 from helixctl.cli.console import wrote
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
+from helixctl.cli.watching import watched
 from helixctl.dag import Dag
 from helixctl.emit import FORMATS, emit
 from helixctl.emit.html import html
@@ -19,6 +20,7 @@ from helixctl.errors import HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.progress import at
 from helixctl.spec import StepName
 from helixctl.units import counted, human_bytes
 
@@ -78,12 +80,14 @@ def command(
     check_outputs([Output("-o", output, _KINDS[chosen])], [source, *reports], force=force)
     from helixctl.documents import dag_text  # here, so that --help need not wait for the compiler
 
-    if chosen == "html":
-        dag, page = _page(source, layer, step, reports, whole=whole)
-        data: str | bytes = page
-    else:
-        dag = _load(source, layer, step)
-        data = dag_text(dag) if chosen == "json" else emit(dag, chosen, layer)
+    with watched(f"reading {source}"):
+        if chosen == "html":
+            dag, page = _page(source, layer, step, reports, whole=whole)
+            data: str | bytes = page
+        else:
+            dag = _load(source, layer, step)
+            at(f"drawing {counted(len(dag.tasks), 'task')}")
+            data = dag_text(dag) if chosen == "json" else emit(dag, chosen, layer)
     write_output(output, data)
     size = len(data.encode() if isinstance(data, str) else data)
     drawn = sum(layer in {None, task.layer} for task in dag.tasks)
@@ -103,9 +107,11 @@ def _page(
     measured = read_reports(reports)
     if layer is not None or whole:
         dag = _load(source, layer, step)
+        at(f"drawing {counted(len(dag.tasks), 'task')}")
         return dag, html(dag, layer, views_of(dag, None, measured))
     planned, chosen = _planned(source, step)
     dag, views = page_of(planned, chosen, source, measured)
+    at(f"drawing {counted(len(dag.tasks), 'task')}")
     return dag, html(dag, views=views)
 
 

@@ -67,6 +67,7 @@ from helixctl.program.row_blocks import row_blocks
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, EqualHosts, ExpertsTable, RouterSpec, SamplingSpec
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
+from helixctl.spec.routing import EVEN, fullest_load
 
 
 def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
@@ -315,7 +316,7 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     inputs = [dag.value[v] for v in task.inputs]
     weights, biases = expert_matrices(inputs), len(inputs[2:]) > _GATED
     held, hidden, ffn = weights[0].shape
-    rows = expert_rows(op, inputs, dag.tensor)
+    rows = _rows_of_experts(dag, op, inputs)
     used = min(held, rows)
     row_nbytes = inputs[0].nbytes // (inputs[0].numel // hidden)
     inner_nbytes = row_nbytes * ffn // hidden
@@ -349,6 +350,15 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
     seconds = sum(part.seconds for part in parts) + device.task_overhead.value * (steps + 2 * len(more))
     return Cost(seconds, origins)
+
+
+def _rows_of_experts(dag: Dag, op: Experts, inputs: Sequence[Value]) -> int:
+    """Rows that the experts of the fullest device compute, for which the others wait; rounded up."""
+    if dag.work.routing == EVEN:
+        return expert_rows(op, inputs, dag.tensor)
+    x, w_up = inputs[0], inputs[2]
+    load = fullest_load(dag.work.routing, dag.tensor[w_up.tensor].shape[0], op.top_k, w_up.shape[0])
+    return ceil(x.numel // x.shape[-1] * load)
 
 
 def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:

@@ -112,17 +112,17 @@ def drawn_ranks(plan: Plan) -> list[int]:
 
 
 def folds_of(plan: Plan, most: int, about: Callable[[Plan, list[int], list[int], range], int]) -> Folds:
-    """What is drawn of a large plan: two rounds of microbatches, or one if two are more than ``most`` tasks.
+    """What is drawn of a large plan: of microbatches two rounds, or one, or the first alone, so that it stays small.
 
     Args:
         plan: the plan.
-        most: the tasks that two rounds may have.
+        most: the tasks that several microbatches may have.
         about: estimates the number of tasks of some ranks, layers and microbatches.
     """
     layers, every, turns = layer_folds(plan), plan.layout.microbatches, plan.layout.interleave
     ranks, drawn = drawn_ranks(plan), drawn_layers(plan, layers)
-    two, one = range(min(2 * turns, every)), range(turns)
-    parts = two if about(plan, ranks, drawn, two) <= most else one
+    several = [range(min(count, every)) for count in (2 * turns, turns)]
+    parts = next((parts for parts in several if about(plan, ranks, drawn, parts) <= most), range(1))
     return Folds(layers, range(plan.layout.expert_data), plan.layout.data, parts, every)
 
 

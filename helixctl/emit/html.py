@@ -35,6 +35,7 @@ from helixctl.emit.views import Views
 from helixctl.plan import canonical_json
 from helixctl.units import human_bytes, human_flops
 
+_COPIES: Final = '<li><span class="swatch copies"></span>copies for communication</li>'
 _OPENED: Final = ' role="button" tabindex="0" aria-expanded="true"'
 # The files of the page's script, in the order in which they are run; they share one scope.
 _SCRIPTS: Final = ("data", "details", "drawing", "folds", "timeline", "selection", "search", "views")
@@ -59,6 +60,7 @@ def html(dag: Dag, layer: int | None = None, views: Views | None = None) -> str:
         facts="".join(_fact(key, text) for key, text in (*facts(dag), *_drawn(dag, views))),
         tabs=_tabs(views),
         notes=escape(" ".join(one.note for one in views.timelines)),
+        copies=_COPIES if any(one.copies for one in views.timelines) else "",
         plots=plots(views.figures) if views.figures else "",
         layers=_layer_options(lanes),
         legend=_legend(lanes),

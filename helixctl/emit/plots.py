@@ -37,7 +37,7 @@ def plots(figures: Figures) -> str:
         step += f", {human_seconds(figures.measured_s)} measured"
     legend = (("pale", "computes"), ("strong", "waits for communication"))
     made.append(_plot(f"{step}. Time by level", list(_times(figures)), legend))
-    legend = (("inside", "inside a host"), ("between", "between hosts"))
+    legend = (("inside", "inside a host"), ("across", "between hosts"))
     made.append(_plot("Received by one device in a step", list(_traffic(figures)), legend))
     return "".join(made)
 
@@ -85,7 +85,7 @@ def _parts(level: str, times: Sequence[LevelTime]) -> list[tuple[str, float, str
 
 def _traffic(figures: Figures) -> Iterator[_Bar]:
     for one in figures.traffic:
-        parts = (("inside", one.inside_nbytes, "inside a host"), ("between", one.between_nbytes, "between hosts"))
+        parts = (("inside", one.inside_nbytes, "inside a host"), ("across", one.between_nbytes, "between hosts"))
         its = tuple((f"traffic {kind}", float(nbytes), words) for kind, nbytes, words in parts if nbytes)
         yield _Bar(one.level, its, " + ".join(human_bytes(nbytes) for _, nbytes, _ in its))
 

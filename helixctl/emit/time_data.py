@@ -11,14 +11,19 @@ from helixctl.emit.views import Timeline
 
 
 def time_data(timelines: Sequence[Timeline], index: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The data of each timeline: ``spans`` and ``waits`` as rows of rank, task, begin and duration.
+    """The data of each timeline: ``spans``, ``waits`` and ``copies`` as rows of rank, task, begin and duration.
 
     Args:
         timelines: to show; spans of tasks that are not drawn are left out.
         index: the place of each drawn task.
     """
     return [
-        {"name": one.name, "note": one.note, "spans": _rows(one.spans, index), "waits": _rows(one.waits, index)}
+        {
+            "name": one.name,
+            "spans": _rows(one.spans, index),
+            "waits": _rows(one.waits, index),
+            "copies": _rows(one.copies, index),
+        }
         for one in timelines
     ]
 

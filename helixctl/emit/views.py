@@ -22,12 +22,15 @@ class Timeline:
         spans: every task on every rank that has it.
         waits: when a rank neither computes nor could, because it waits for a collective: its task.
         note: what the times are of, a sentence.
+        copies: when a rank copies what a collective is to send, ahead of it; or what a step leaves, behind its last
+            task.
     """
 
     name: str
     spans: Sequence[Span]
     waits: Sequence[Span]
     note: str
+    copies: Sequence[Span] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from helixctl.plan.asked import Asked
 from helixctl.plan.key_order import in_digested_order
 from helixctl.plan.layout import Layout
 from helixctl.plan.steps import step_of, steps_of
 from helixctl.spec import ClusterSpec, Dtype, ModelSpec, Step, StepName, WorkloadSpec, accumulator
+from helixctl.spec.base import added
 
 PLAN_SCHEMA: Final = "urn:helixctl:plan:1"
 FORMAT_VERSION = "1.0"
@@ -52,6 +54,8 @@ class Plan(BaseModel):
     model: ModelSpec
     workload: WorkloadSpec
     cluster: ClusterSpec
+    # No part of what was decided: no digest has it, and it is in plans on disk alone (``without_request``).
+    asked: Asked | None = added(None)
 
     @field_validator("cluster")
     @classmethod
@@ -74,8 +78,12 @@ class Plan(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The digest of the whole document."""
-        return digest(self)
+        """The digest of the whole document, but for what it was asked for with."""
+        return digest(self.without_request())
+
+    def without_request(self) -> Plan:
+        """The plan without what it was asked for with, as dags have it."""
+        return self if self.asked is None else self.model_copy(update={"asked": None})
 
     @property
     def steps(self) -> tuple[StepName, ...]:

@@ -11,6 +11,19 @@ def steps_of(workload: WorkloadSpec) -> tuple[StepName, ...]:
     return ("pass",) if workload.output_len is None else ("prefill", "decode")
 
 
+def new_tokens(workload: WorkloadSpec, layout: Layout, name: StepName | None = None) -> int:
+    """Tokens of a sequence in a step, as ``step_of`` has them, without the rest of it.
+
+    Args:
+        workload: what the plan is for.
+        layout: gives the sequences of a replica, which bound the tokens of a prefill.
+        name: which step; by default the first.
+    """
+    if workload.output_len is None:
+        return workload.seq_len
+    return 1 if name == "decode" else chunk(workload, layout)
+
+
 def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None) -> Step:
     """One step of a plan.
 
@@ -29,7 +42,7 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
     if workload.output_len is None:
         return workload.in_one_pass
     prompt, made = workload.seq_len, workload.output_len
-    new = chunk(workload, layout) if name == "prefill" else 1
+    new = new_tokens(workload, layout, name)
     return Step(
         name,
         workload.batch,
@@ -44,5 +57,6 @@ def step_of(workload: WorkloadSpec, layout: Layout, name: StepName | None = None
         sampling=workload.sampling,
         by_rows=name == "prefill" and layout.shared_dim == "key" and layout.key_prefill == "query",
         cache_dtype=workload.cache_dtype,
+        routing=workload.routing,
         expanded=name == "prefill" and layout.latent_prefill == "expanded",
     )

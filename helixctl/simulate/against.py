@@ -71,6 +71,9 @@ def measured_of(text: str, path: str) -> MeasuredRun:
     if data.get("report") != "helixctl run":
         hint = "make one: helixctl run PLAN --report FILE"
         raise HelixError(Diagnostic("HX110", "is no report of helixctl run", hint, path))
+    if data.get("generation"):
+        hint = "the run's --trace has a step of each kind: helixctl visualize PLAN -o X.html --report TRACE"
+        raise HelixError(Diagnostic("HX110", "is the report of a generation; that of one pass is needed", hint, path))
     return validate_document(MeasuredRun, data, text, path)
 
 

@@ -16,7 +16,7 @@ from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
 from helixctl.plan.layout import Axis, Microbatch
 from helixctl.plan.sharding import Cut, Shares
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import IN_A_LAYER, in_a_layer
 from helixctl.solve.wires import wires
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
@@ -144,7 +144,7 @@ class Outlines:
         return (id(lines), sequences, *[shares.interval(cut, 0, batch) for cut in lines.cuts])
 
     def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
-        tokens = step_of(self.workload, layout, self.step).seq_len  # of a prefill they depend on the replicas
+        tokens = new_tokens(self.workload, layout, self.step)  # of a prefill they depend on the replicas
         key = (ends, tokens, layout.gather_order, *in_a_layer(layout))
         if key not in self._found:
             self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
@@ -152,9 +152,10 @@ class Outlines:
 
     def _shares_of(self, layout: Layout) -> Shares:
         """The shares of a layout's first team, and of those that share experts with it, if alone on the first ranks."""
-        axes, step = in_a_layer(layout), step_of(self.workload, layout, self.step)
-        key = (step, *axes)
+        axes = in_a_layer(layout)
+        key = (new_tokens(self.workload, layout, self.step), *axes)  # on which the step depends
         if key not in self._shares:
+            step = step_of(self.workload, layout, self.step)
             alone = Layout.model_validate({**dict(zip(IN_A_LAYER, axes, strict=True)), "data": layout.expert_data})
             self._shares[key] = Shares(alone, self.model, step)
         return self._shares[key]

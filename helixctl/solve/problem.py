@@ -9,6 +9,7 @@ from math import inf
 from typing import NamedTuple, Self
 
 from helixctl.plan import Layout
+from helixctl.progress import at
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.differing import DifferingBounds
@@ -74,7 +75,11 @@ class LayoutProblem:
 
     def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
         """Layouts with their first bounds."""
-        return [(self.first_bound(layout), layout) for layout in layouts]
+        every, found = list(layouts), list[Bounded]()
+        for number, layout in enumerate(every):
+            at("bounding the layouts", number, len(every))
+            found.append((self.first_bound(layout), layout))
+        return found
 
     def ascending(self, layouts: Iterable[Bounded]) -> Iterator[Bounded]:
         """Layouts with their quick bounds, the lowest first; of equals the first stays first.

@@ -13,6 +13,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import chunk
 from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.progress import at
 from helixctl.solve.candidate import largest, largest_slices
 from helixctl.solve.deep import extrapolated_memory, shallow
 from helixctl.solve.places import alike
@@ -75,6 +76,7 @@ def proof(plan: Plan, *, whole: bool = False, most: int = MOST) -> Proof:
     part = plan if whole or about(plan) <= most else part_of(plan)
     if large := too_large(about(part), f"what is proved of layout {plan.layout}", MANY_TASKS):
         raise HelixError(large)
+    at("lowering the plan")
     dags = tuple(lower(part, step=step) for step in plan.steps)
     if part is not plan or len(dags) > 1:
         found = fullest(plan.cluster, totals(dags)) if part is plan else _exceeded(plan)

@@ -48,6 +48,7 @@ def report(decision: Decision, proof: Proof, notes: Sequence[str], sources: Sequ
             "output_len": plan.workload.output_len,
             "prefill_tokens": plan.workload.prefill_tokens,
             "sampling": plan.workload.sampling and plan.workload.sampling.model_dump(),
+            "routing": plan.workload.routing,
             "digest": plan.digests.workload,
         },
         "plan_digest": plan.digest,

@@ -13,6 +13,7 @@ from typing import Final
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import MESH_AXES
+from helixctl.progress import at
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.objective import Key
 from helixctl.solve.problem import Bounded, LayoutProblem
@@ -76,6 +77,7 @@ class _Search:
     best_key: Key = field(default=(), init=False)
     best_place: int = field(default=0, init=False)
     spent: int = field(default=0, init=False)
+    bounded: int = field(default=0, init=False)
 
     def run(self, budget: int) -> SearchResult:
         problem, legal = self.problem, len(self.layouts)
@@ -91,6 +93,8 @@ class _Search:
             if layout in self.tried:
                 continue
             if left:
+                at("bounding the best layouts more closely", self.bounded)
+                self.bounded += 1
                 heappush(queue, (max(bound, narrower[left - 1](layout)), place, left - 1, layout))
                 continue
             if ended or (self.tried and self.spent + problem.size(layout) > budget):
@@ -106,6 +110,7 @@ class _Search:
 
     def _try(self, layout: Layout, place: int) -> None:
         self.spent += self.problem.size(layout)
+        at("simulating layouts", len(self.tried), len(self.layouts))
         self.take(self.problem.simulate(layout), place)
 
     def take(self, candidate: Candidate, place: int) -> None:

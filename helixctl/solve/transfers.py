@@ -12,7 +12,7 @@ from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares, residual
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import of_the_residual_stream
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
@@ -37,7 +37,7 @@ class Transfers:
         """
         if layout.pipeline == 1:
             return []
-        key = (sequences, self._step(layout).seq_len, *of_the_residual_stream(layout))
+        key = (sequences, new_tokens(self.workload, layout, self.step), *of_the_residual_stream(layout))
         if key not in self._seconds:
             self._seconds[key] = self._priced(layout, sequences)
         within, between = self._seconds[key]

@@ -13,7 +13,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import in_a_layer
 from helixctl.solve.outlines import Outlines, Priced
 from helixctl.solve.turns import Part, part_of, rank_seconds
@@ -203,7 +203,7 @@ class _KindCosts:
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
-        return step_of(self.workload, layout, self.step).seq_len
+        return new_tokens(self.workload, layout, self.step)
 
     def live_nbytes(self, layout: Layout, sequences: int) -> int:
         """What is live in a layer beside weights, at its fullest."""
@@ -245,10 +245,9 @@ class _KindCosts:
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
         wire = wires(layout, self.cluster) if exchanged else None
-        step = step_of(self.workload, layout, self.step)
-        key = (layout.partitions, layout.residual, step.seq_len, sequences, wire)
+        key = (layout.partitions, layout.residual, self.new_tokens(layout), sequences, wire)
         if key not in self._ends and self.model.vocabulary is None:
-            shares = Shares(layout, self.model, step)
+            shares = Shares(layout, self.model, step_of(self.workload, layout, self.step))
             region = shares.region(
                 ("batch", "seq", "hidden"), shares.of("output").made, 0, Microbatch((0, sequences), (0, sequences))
             )

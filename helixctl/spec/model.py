@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from helixctl.spec.attention import AttentionSpec, Positive
 from helixctl.spec.base import Contradiction, Count, Dtype, Name, Spec, added
 from helixctl.spec.experts import ClampSpec, ExpertsSpec
+from helixctl.spec.routing import EVEN, Routing
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step
 from helixctl.spec.stored import StoredSpec
@@ -266,6 +267,7 @@ class WorkloadSpec(Spec):
             most; always one of each sequence.
         sampling: how the next token is drawn; None: it is the one with the largest logit.
         cache_dtype: what the KV cache is stored in, for planning; None: the model's dtype.
+        routing: how evenly tokens go to the experts of a mixture, for planning: ``even``, or ``power_law(1.2)``.
     """
 
     batch: Count = 1
@@ -275,6 +277,7 @@ class WorkloadSpec(Spec):
     prefill_tokens: Count = added(8192)
     sampling: SamplingSpec | None = added(None)
     cache_dtype: Literal["float8"] | None = added(None)
+    routing: Routing = added(EVEN)
 
     @model_validator(mode="after")
     def _tokens_are_chosen(self) -> Self:
@@ -291,8 +294,10 @@ class WorkloadSpec(Spec):
             prompts = f"{self.batch:,} {'prompt' if self.batch == 1 else 'prompts'}"
             choice = "" if self.sampling is None else f", {self.sampling}"
             choice += f", KV cache in {self.cache_dtype}" if self.cache_dtype else ""
+            choice += "" if self.routing == EVEN else f", routing {self.routing}"
             return f"{prompts} x {tokens}, {self.output_len:,} generated after each{choice}"
         last = ", logits of the last token" if self.logits == "last" else ""
+        last += "" if self.routing == EVEN else f", routing {self.routing}"
         sequences = f"{self.batch:,} {'sequence' if self.batch == 1 else 'sequences'}"
         return f"{sequences} x {tokens} in one pass, no KV cache{last}"
 
@@ -309,12 +314,12 @@ class WorkloadSpec(Spec):
     @property
     def in_one_pass(self) -> Step:
         """All of it as one step without a cache."""
-        return _one_pass(self.batch, self.seq_len, self.logits)
+        return _one_pass(self.batch, self.seq_len, self.logits, self.routing)
 
 
 @lru_cache(maxsize=1024)  # a search asks for it many thousand times
-def _one_pass(batch: int, seq_len: int, logits: Literal["all", "last"]) -> Step:
-    return Step("pass", batch, seq_len, logits)
+def _one_pass(batch: int, seq_len: int, logits: Literal["all", "last"], routing: str) -> Step:
+    return Step("pass", batch, seq_len, logits, routing=routing)
 
 
 def no_logits(model: ModelSpec, workload: WorkloadSpec) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from helixctl.spec.routing import EVEN
 from helixctl.spec.sampling import SamplingSpec
 
 StepName = Literal["pass", "prefill", "decode"]
@@ -29,6 +30,7 @@ class Step:
             lanes; else each attends over its lane.
         cache_dtype: what the cache is stored in; None: the model's dtype.
         expanded: whether latent attention over the cache has keys and values of every head (else it is absorbed).
+        routing: how evenly tokens go to experts, as predictions take it (that of a run is data).
     """
 
     name: StepName
@@ -44,6 +46,7 @@ class Step:
     by_rows: bool = False
     expanded: bool = False
     cache_dtype: Literal["float8"] | None = None
+    routing: str = EVEN
 
     @property
     def attends_to_lanes(self) -> bool:

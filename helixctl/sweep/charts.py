@@ -23,7 +23,7 @@ PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E
 _WIDTH, _HEIGHT = 820, 430  # of the first plot, in pixels
 _HALF: Final = 320
 _APART: Final = {
-    "scale": dict.fromkeys(("color", "fill", "stroke", "shape"), "independent")
+    "scale": dict.fromkeys(("color", "fill", "stroke", "shape", "strokeDash"), "independent")
 }  # each plot has its own colours and legend
 _ON_A_LINE: Final = 12  # points of it that labels keep clear of
 _LIMIT: Final = "#B00020"
@@ -247,7 +247,7 @@ def _length(values: list[Chart]) -> Chart:
     field = {"field": "input_len"}
     if len({row["input_len"] for row in values}) == 1:
         return {"detail": field}
-    return {"strokeDash": field | {"type": "ordinal", "title": "tokens of a prompt"}}
+    return {"strokeDash": field | {"type": "nominal", "title": "tokens of a prompt"}}
 
 
 def _of(which: str, mark: Chart, encoding: Chart) -> Chart:
@@ -263,7 +263,7 @@ def _points(sweep: Sweep) -> Chart:
         "tooltip": _told(),
     }
     if len({p.input_len for p in sweep.points}) > 1:
-        found["shape"] = {"field": "input_len", "type": "ordinal", "title": "tokens of a prompt"}
+        found["shape"] = {"field": "input_len", "type": "nominal", "title": "tokens of a prompt"}
     return found
 
 

@@ -30,15 +30,8 @@ class Point(_Part):
         code, reason, hint: why it is not ``planned``: what ``helixctl plan`` says of it.
         layout: every axis of the layout.
         name, terms: the layout as ``plan`` prints it, and in the field's terms, ``TP 8 x DP 2``.
-        ttft_s: until every sequence has its first token.
-        time_per_output_token_s: of a decode step, the mean.
-        tokens_per_s_per_user: what one sequence gets while it is decoded.
-        output_tokens_per_s: of all sequences, the time of the prefill included.
-        output_tokens_per_s_per_device: the same by device.
-        total_s: until all tokens are there.
-        decode_exposed_s: communication of a decode step that no computation hides, mean over the ranks.
-        memory_nbytes: of the fullest device: weights, cache and arenas.
-        weight_nbytes, cache_nbytes: of the same.
+        step_s: the whole generation; this and what follows are the figures of every report (``report/figures.py``).
+        output_tokens_per_s_per_device: of all sequences, the prefill included, by device.
         on_front: no other point of the sweep beats it in both rates, by user and by device.
         complete: no layout that was not simulated can be better.
         plan_digest: of the plan that ``helixctl plan`` writes of this point.
@@ -55,16 +48,22 @@ class Point(_Part):
     layout: dict[str, Any] | None = None
     name: str | None = None
     terms: str | None = None
-    ttft_s: float | None = None
-    time_per_output_token_s: float | None = None
-    tokens_per_s_per_user: float | None = None
-    output_tokens_per_s: float | None = None
-    output_tokens_per_s_per_device: float | None = None
-    total_s: float | None = None
-    decode_exposed_s: float | None = None
+    step_s: float | None = None
+    tokens_per_s: float | None = None
+    latency_s: float | None = None
+    exposed_s: float | None = None
+    hidden_s: float | None = None
+    busy_share: float | None = None
+    received_nbytes: int | None = None
+    between_hosts_nbytes: int | None = None
     memory_nbytes: int | None = None
     weight_nbytes: int | None = None
     cache_nbytes: int | None = None
+    ttft_s: float | None = None
+    time_per_output_token_s: float | None = None
+    output_tokens_per_s: float | None = None
+    tokens_per_s_per_user: float | None = None
+    output_tokens_per_s_per_device: float | None = None
     on_front: bool = False
     complete: bool | None = None
     plan_digest: str | None = None
@@ -110,7 +109,6 @@ class Provenance(_Part):
         sets: the ``--set`` texts.
         layout: axes that were fixed, the same in every point.
         plain: whether the other axes but groups and slices keep their defaults.
-        sources: a line for every constant that the predictions rest on.
     """
 
     helixctl: str
@@ -119,11 +117,20 @@ class Provenance(_Part):
     sets: tuple[str, ...]
     layout: dict[str, int | str]
     plain: bool
-    sources: tuple[str, ...]
 
 
 class Sweep(_Part):
-    """All points of a sweep, by prompt length, devices and batch, and what they have in common."""
+    """All points of a sweep, by prompt length, devices and batch, and what they have in common.
+
+    Attributes:
+        report, format_version, simulated: what the document is; nothing in it is measured.
+        model, cluster, output_len: what is planned, for which devices; tokens that are generated after each prompt.
+        objective, limits: what the layouts were chosen by.
+        points: every batch of every prompt length on every number of devices.
+        notes: sentences on model and cluster.
+        provenance: how it was asked for, and by which version it was made.
+        sources: a line for every constant that the predictions rest on.
+    """
 
     report: Literal["helixctl sweep"] = "helixctl sweep"
     format_version: Literal["1.0"] = FORMAT_VERSION
@@ -136,6 +143,7 @@ class Sweep(_Part):
     points: tuple[Point, ...]
     notes: tuple[str, ...]
     provenance: Provenance
+    sources: tuple[str, ...]
 
     def to_json(self) -> str:
         """The text of its file."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from helixctl.sweep.charts import charts, title
 from helixctl.sweep.document import Point, Sweep
 from helixctl.sweep.picture import VEGA_LITE, drawing_library
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_seconds
 
 # Expressions of the plots are interpreted, so that the page's policy need not allow that text is run.
 _OPTIONS: Final = {
@@ -43,7 +43,7 @@ def html(sweep: Sweep) -> str:
         head="".join(f"<th>{escape(name)}</th>" for name in _COLUMNS),
         rows="\n".join(_row(point) for point in sweep.points),
         notes="".join(f"<li>{escape(note)}</li>" for note in sweep.notes),
-        sources="".join(f"<li>{escape(line)}</li>" for line in sweep.provenance.sources),
+        sources="".join(f"<li>{escape(line)}</li>" for line in sweep.sources),
         bundle=bundle,
         start=start,
     )
@@ -72,9 +72,10 @@ def _script_json(value: Any) -> str:
 
 def _facts(sweep: Sweep) -> list[tuple[str, str]]:
     model, cluster, origin = sweep.model, sweep.cluster, sweep.provenance
+    devices = f"{cluster.devices} x {cluster.device}"
     found = [
         ("model", f"{model.name}, {model.dtype}, {model.digest}"),
-        ("cluster", f"{cluster.name}: {cluster.devices} x {cluster.device} on {cluster.hosts} hosts, {cluster.digest}"),
+        ("cluster", f"{cluster.name}: {devices} on {counted(cluster.hosts, 'host')}, {cluster.digest}"),
         ("given as", " ".join([origin.model, origin.cluster, *(f"--set {text}" for text in origin.sets)])),
         ("objective", sweep.objective),
         ("made by", f"helixctl {origin.helixctl}: predicted, not measured"),

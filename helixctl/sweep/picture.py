@@ -31,7 +31,7 @@ def drawing_library() -> ModuleType:
 
 
 def _missing(what: str) -> Exception:
-    hint = "pip install 'helixctl[plots]'; --json and --csv need it not"
+    hint = "pip install 'helixctl[plots]'; --json and --csv do not need it"
     return fail("HX603", f"plots need the package vl-convert-python, which {what}", hint)
 
 

@@ -11,6 +11,7 @@ from helixctl.cost.tasks import sources
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import digest
 from helixctl.plan.terms import in_field_terms
+from helixctl.simulate.figures import figures
 from helixctl.solve import Decision, Objective, decide, proof
 from helixctl.solve.candidate import priced
 from helixctl.solve.limits import Limits
@@ -137,8 +138,8 @@ def sweep(
             sets=given.sets,
             layout=dict(wanted.layout),
             plain=wanted.plain,
-            sources=tuple(found),
         ),
+        sources=tuple(found),
     )
 
 
@@ -192,7 +193,7 @@ def _refused(place: Place, cluster: ClusterSpec, why: Diagnostic) -> Point:
         batch=place.batch,
         input_len=place.input_len,
         devices=place.devices,
-        hosts=cluster.hosts,
+        hosts=cluster.host_count,
         state="refused",
         code=why.code,
         reason=why.message,
@@ -209,21 +210,13 @@ def _point(place: Place, cluster: ClusterSpec, decision: Decision) -> tuple[Poin
         batch=place.batch,
         input_len=place.input_len,
         devices=place.devices,
-        hosts=cluster.hosts,
+        hosts=cluster.host_count,
         state="planned",
         layout=plan.layout.model_dump(),
         name=str(plan.layout),
         terms=in_field_terms(plan.layout),
-        ttft_s=its.ttft_s,
-        time_per_output_token_s=its.time_per_output_token_s,
-        tokens_per_s_per_user=its.tokens_per_s_per_user,
-        output_tokens_per_s=its.output_tokens_per_s,
+        **figures(found),
         output_tokens_per_s_per_device=its.output_tokens_per_s / plan.layout.devices,
-        total_s=its.total_s,
-        decode_exposed_s=its.decode.exposed_s,
-        memory_nbytes=found.memory_nbytes,
-        weight_nbytes=found.weight_nbytes,
-        cache_nbytes=found.cache_nbytes,
         complete=decision.open_bound is None,
         plan_digest=plan.digest,
     )

@@ -44,9 +44,11 @@ def _row(point: Point) -> dict[str, Any]:
 
 
 def _note(point: Point) -> str:
-    if point.state == "planned":
-        return "on the Pareto front" if point.on_front else "another point is better in both rates, or in one"
-    return f"over the limit: {point.reason}" if point.state == "over_limit" else f"{point.code} {point.reason}"
+    if point.state == "over_limit":
+        return f"over the limit: {point.reason}"
+    if point.state == "refused":
+        return f"{point.code} {point.reason}"
+    return "on the Pareto front" if point.on_front else "another point has more of one rate and no less of the other"
 
 
 def _figures(point: Point) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from helixctl import collector
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic
 from helixctl.plan import Plan
+from helixctl.progress import at
 from helixctl.verify.coverage import check_ownership, check_tiling
 from helixctl.verify.findings import Check
 from helixctl.verify.function import check_function
@@ -43,7 +44,8 @@ def verify_plan(plan: Plan) -> list[Diagnostic]:
 def verify(dag: Dag) -> list[Diagnostic]:
     """What is wrong with a dag; empty where it is proved to compute its model on its cluster."""
     with collector.paused():
-        for stage in CHECKS:
+        for number, stage in enumerate(CHECKS):
+            at("proving the dag, checks", number, len(CHECKS))
             if found := [diagnostic for check in stage for diagnostic in check(dag)]:
                 return found
     return []

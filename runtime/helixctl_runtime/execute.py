@@ -31,7 +31,8 @@ class Options:
     """What a run is told.
 
     Attributes:
-        warmup, iters: steps before and during the measurement; iters is at least 1.
+        warmup, iters: steps before and during the measurement; iters is at least 1. None: as many as the budget allows.
+        budget_s: seconds for the steps whose number is not given.
         seed: of weights and inputs that come from no file.
         check: compare the output with the unpartitioned float64 reference.
         weights: a safetensors file or a folder of them, or None for seeded numbers.
@@ -42,8 +43,8 @@ class Options:
         cuda_graph: replay measured steps from CUDA graphs, or not; None: on a single CUDA rank whose steps allow it.
     """
 
-    warmup: int = 100
-    iters: int = 1000
+    warmup: int | None = 100
+    iters: int | None = 1000
     seed: int = 0
     check: bool = False
     weights: str | None = None
@@ -52,6 +53,7 @@ class Options:
     trace_steps: int = 5
     weights_prefix: str | None = None
     cuda_graph: bool | None = None
+    budget_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,18 @@ class _Session:
         able = [False] * self.rank.world_size
         dist.all_gather_object(able, all(program.on_device for program in programs))
         graph = uses_cuda_graph(able, wanted=options.cuda_graph)
-        steps = {
-            "iters": options.iters,
-            "warmup": options.warmup,
-            "trace_steps": min(options.trace_steps, options.iters),
-        }
         with fused(programs), torch.inference_mode():
-            measured = measure(programs, first, groups, self.rank, graph=graph, **steps)
+            measured = measure(
+                programs,
+                first,
+                groups,
+                self.rank,
+                warmup=options.warmup,
+                iters=options.iters,
+                trace_steps=options.trace_steps,
+                graph=graph,
+                budget_s=options.budget_s,
+            )
         mine = [self._measurement(dag, *made, its) for dag, made, its in zip(self.dags, loaded, measured, strict=True)]
         gathered = [mine] * self.rank.world_size
         dist.all_gather_object(gathered, mine)
@@ -116,7 +123,7 @@ class _Session:
                 dag,
                 ranks,
                 seed=options.seed,
-                warmup=options.warmup,
+                warmup=ranks[0].measured.warmup,
                 cuda_graph=graph,
                 started_at=started_at,
                 weights=self.numbers.account(dag),

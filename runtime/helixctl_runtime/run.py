@@ -64,7 +64,7 @@ def run(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
-    on_progress: Callable[[str, int], None] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Result] | None:
     """Run dags side by side: on the same ranks, measured in turn, step by step.
 
@@ -75,7 +75,7 @@ def run(
         device: one CUDA device per rank, or the CPU for all.
         timeout: seconds that a rank waits for another.
         log_dir: the folder for the logs of the ranks.
-        on_progress: ``on_progress(phase, step)`` is called a few times a second while ranks of this machine run.
+        on_progress: ``on_progress(phase, step, steps)`` is called a few times a second while ranks of this machine run.
 
     Returns:
         The result of each dag, or None if another process is rank 0.
@@ -101,7 +101,7 @@ def generate(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None = None,
-    on_progress: Callable[[str, int], None] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Generations | None:
     """Continue prompts by the steps of a plan; or by those of several on the same ranks, a step of each in turn.
 
@@ -139,7 +139,7 @@ def _on_ranks(
     device: Literal["cpu", "cuda"],
     timeout: float,
     log_dir: Path | None,
-    on_progress: Callable[[str, int], None] | None,
+    on_progress: Callable[[str, int, int], None] | None,
 ) -> Any:
     """What rank 0 makes of the work on all ranks of the dags; None if another process is rank 0."""
     results = run_ranks(
@@ -149,7 +149,7 @@ def _on_ranks(
         timeout=timeout,
         task_name=numbering.name,
         log_dir=log_dir,
-        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step, at.steps)),
     )
     return results[0]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import helixctl, modules
-from tests.documents import PAPER, ROOT, SMALL
+from tests.documents import PAPER, ROOT, SMALL, SMALL_MOE
 from tests.fork import replacing
 
 HEAVY = {"torch", "numpy", "networkx", "safetensors"}
@@ -112,6 +112,20 @@ def test_exit_status(args: tuple[str, ...], status: int, text: str) -> None:
     assert done.status == status
     assert text in (done.err if status else done.said)
     assert "Traceback" not in done.err
+
+
+def test_routing_is_an_option_and_a_field(tmp_path: Path) -> None:
+    """It is in the plan, in the notes and in the report; the layout that is priced lowest may be another."""
+    path, report = tmp_path / "x.plan.json", tmp_path / "r.json"
+    given = ("plan", *SMALL_MOE, "--plain", "--groups", "4", "--slices", "2", "--set", "devices_per_host=8")
+    done = helixctl(*given, "--routing", "power_law(1.20)", "-o", path, "--json", report)
+    assert done.status == 0, done.err
+    assert "experts are priced for the fullest device under power_law(1.2);" in done.said
+    assert json.loads(path.read_text())["workload"]["routing"] == "power_law(1.2)"
+    assert json.loads(report.read_text())["workload"]["routing"] == "power_law(1.2)"
+    even = helixctl(*given, "--set", "workload.routing=even", "-o", path, "--force")
+    assert "experts are priced for an even routing;" in even.said
+    assert "routing" not in json.loads(path.read_text())["workload"]
 
 
 def test_planning_imports_nothing_heavy() -> None:

@@ -126,3 +126,43 @@ def test_the_table_is_there_for_who_asks() -> None:
     done = helixctl("plan", *SPECS, *PAIR, "--check", PLAN, "-v")
     assert done.status == 0
     assert "verdict" in done.said
+
+
+def test_the_options_are_in_the_plan(tmp_path: Path) -> None:
+    path = tmp_path / "x.plan.json"
+    options = ("--batch", "32", "--set", "layers=2", "--layout", "tp=8,pp=2", "--objective", "latency")
+    assert helixctl("plan", *SMALL, *options, "-q", "-o", path).status == 0
+    asked = json.loads(path.read_text())["asked"]
+    assert asked == {
+        "sets": ["layers=2", "workload.batch=32"], "layout": {"partitions": 8, "pipeline": 2}, "objective": "latency"
+    }  # fmt: skip
+    done = helixctl("plan", *SMALL, "--check", path)
+    assert done.status == 0, done.err
+    assert done.err == (
+        "note: planned again with its options: --set layers=2 --set workload.batch=32 "
+        "--layout partitions=8,pipeline=2 --objective latency\n"
+    )
+    other = helixctl("plan", *SMALL, *options[2:], "--check", path)
+    assert other.status == 1
+    assert "workload.batch       32 -> 16" in other.said
+
+
+def test_options_are_no_part_of_what_was_decided(tmp_path: Path) -> None:
+    """Neither digests nor dags have them, and no command but --check sees them."""
+    asked, plain = tmp_path / "asked.plan.json", tmp_path / "plain.plan.json"
+    assert helixctl("plan", *SMALL, *MEGATRON, "-q", "-o", asked).status == 0
+    data = json.loads(asked.read_text())
+    assert data.pop("asked")["layout"]
+    plain.write_text(json.dumps(data, indent=2) + "\n")
+    assert helixctl("diff", asked, plain).status == 0
+    dags = [helixctl("visualize", path, "-o", "-", "-f", "json").out for path in (asked, plain)]
+    assert dags[0] == dags[1]
+    assert b'"asked"' not in dags[0]
+
+
+def test_no_options_leave_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.plan.json"
+    cluster = tmp_path / "two.cluster.yaml"
+    cluster.write_text(Path(SMALL[1]).read_text().replace("devices_per_host: 16", "devices_per_host: 2"))
+    assert helixctl("plan", SMALL[0], cluster, "-q", "-o", path).status == 0
+    assert "asked" not in json.loads(path.read_text())

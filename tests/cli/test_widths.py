@@ -121,9 +121,22 @@ def check(arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeyp
 # Of columns whose names or cells are said shorter, and of the key to letters.
 SHORT = {
     *("step", "latency", "overhead/token", "exposed", "hidden", "received", "between", "hosts", "memory", "cache"),
-    *("replicas", "pipeline", "stages", "ways", "that", "experts", "are", "spread", "microbatches", "in", "turn"),
+    *(
+        "replicas",
+        "pipeline",
+        "stages",
+        "ways",
+        "that",
+        "experts",
+        "are",
+        "spread",
+        "share",
+        "microbatches",
+        "in",
+        "turn",
+    ),
 }
-LETTERS = re.compile(r"(DP|PP|EP|mb|il)\d*|(layers|prefill-by|sums-in|blocks-of)-.*")
+LETTERS = re.compile(r"(DP|PP|EP|sh|mb|il)\d*|(layers|prefill-by|sums-in|blocks-of)-.*")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -90,9 +90,21 @@ SOME = [name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.sweep) for 
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_text_of_the_page_can_be_read(name: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
-    open_example(browser, example(name), tmp_path)
+def test_every_text_of_the_page_can_be_read_and_boxes_name_their_microbatch(
+    name: str, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    dag = example(name)
+    open_example(browser, dag, tmp_path)
     assert browser.execute_script(LEGIBLE) == []
+    numbers = browser.execute_script(
+        "return [...document.querySelectorAll('.task')].map((e) => [...e.querySelectorAll('.number')]"
+        ".map((t) => t.textContent))"
+    )
+    several = dag.plan.layout.microbatches > 1
+    for task, found in zip(dag.tasks, numbers, strict=True):
+        expected = {task.id.rpartition(".b")[2]} if several else set()
+        assert set(found) == expected, task.id
+    assert ("microbatch" in browser.execute_script("return document.querySelector('.legend').textContent")) == several
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -188,21 +200,6 @@ def test_paper_holds_the_whole_drawing(name: str, browser: webdriver.Chrome, tmp
     assert paper == "rgb(255, 255, 255)"
     width = "return document.querySelector('svg.body').getBoundingClientRect().width"
     assert browser.execute_script(width) > 150  # on the screen again as before
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_boxes_name_their_microbatch(name: str, browser: webdriver.Chrome, tmp_path: Path) -> None:
-    dag = example(name)
-    open_example(browser, dag, tmp_path)
-    numbers = browser.execute_script(
-        "return [...document.querySelectorAll('.task')].map((e) => [...e.querySelectorAll('.number')]"
-        ".map((t) => t.textContent))"
-    )
-    several = dag.plan.layout.microbatches > 1
-    for task, found in zip(dag.tasks, numbers, strict=True):
-        expected = {task.id.rpartition(".b")[2]} if several else set()
-        assert set(found) == expected, task.id
-    assert ("microbatch" in browser.execute_script("return document.querySelector('.legend').textContent")) == several
 
 
 @pytest.mark.parametrize("name", SOME)

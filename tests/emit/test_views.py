@@ -76,7 +76,7 @@ class Page:
             driver.get_log(log)
         driver.get("about:blank")
         driver.get_log("performance")
-        driver.get(f"{path.as_uri()}#{view}")
+        driver.get(f"{path.as_uri()}#view={view}")
         self.data = self.script("return JSON.parse(document.getElementById('data').textContent)")
 
     def script(self, text: str, *arguments: Any) -> Any:
@@ -164,6 +164,24 @@ def test_exposed_waits_are_drawn(browser: webdriver.Chrome, tmp_path: Path) -> N
     for wait in whole()[1].timelines[0].waits:
         its = [(begin, end) for rank, begin, end in computing if rank == wait.rank]
         assert not any(begin < wait.end_s - 1e-12 and end > wait.begin_s + 1e-12 for begin, end in its)
+
+
+def test_a_rank_computes_waits_or_copies_until_it_is_done() -> None:
+    sets = ("layers=2", "attention.softmax_slices=1")
+    plan = plan_of(PAPER, 4, 4, *sets, slicing="batch", residual="sharded", microbatches=2, interleave=2)
+    dag = lower(plan)
+    (timeline,) = views_of(dag, None, Measured()).timelines
+    assert timeline.copies
+    ends = simulate(dag).rank_end_s
+    for rank in range(16):
+        computing = [span for span in timeline.spans if span.lane == "compute"]
+        filled = [s for s in (*computing, *timeline.waits, *timeline.copies) if s.rank == rank]
+        filled.sort(key=lambda span: span.begin_s)
+        at = 0.0
+        for span in filled:
+            assert span.begin_s == pytest.approx(at, abs=1e-9)
+            at = span.end_s
+        assert at == pytest.approx(ends[rank])
 
 
 def test_a_click_on_a_span_lights_the_task_and_back(browser: webdriver.Chrome, tmp_path: Path) -> None:
@@ -411,6 +429,7 @@ def test_what_ran_is_shown_where_it_is_of_this_plan(tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text(trace_json(dag, simulate(dag).spans, simulated=False, title="x"))
     (tmp_path / "other.json").write_text(trace_json(other, simulate(other).spans, simulated=False, title="x"))
     (tmp_path / "old.json").write_text(json.dumps(report | {"dag_digest": other.digest}))
+    (tmp_path / "generation.json").write_text(json.dumps({"report": "helixctl run", "generation": True}))
 
     def drawn(*names: str, output: str = "x.html") -> tuple[int, str]:
         reports = [word for name in names for word in ("--report", str(tmp_path / name))]
@@ -427,6 +446,8 @@ def test_what_ran_is_shown_where_it_is_of_this_plan(tmp_path: Path) -> None:
         status, said = drawn(name)
         assert status == 1
         assert "HX113" in said
+    status, said = drawn("generation.json")
+    assert "HX110 is the report of a generation" in said
     status, said = drawn("report.json", output="x.svg")
     assert status == 2
     assert "--report is for html" in said

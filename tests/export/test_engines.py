@@ -101,6 +101,17 @@ def test_flags_are_the_engines_own(name: str, target: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("target", ENGINES)
+def test_experts_that_replicas_share_are_refused_by_name(target: str) -> None:
+    shared: dict[str, Any] = {"groups": 2, "data": 4, "expert_data": 4, "experts": 8}
+    plan = plan_of("Mixtral-8x7B-v0.1", "h100:1x8", **shared)
+    assert not illegalities(plan.layout, plan.model, plan.workload, plan.cluster.devices)
+    unmet = ENGINES[target].unmet(plan.layout, specs_of(plan))
+    assert [reason for reason in unmet if "expert_data" in reason] == [
+        "all experts in each replica: in the plan 4 replicas share them (expert_data)"
+    ]
+
+
+@pytest.mark.parametrize("target", ENGINES)
 def test_engines_say_where_flags_and_rules_are_from(target: str) -> None:
     engine = ENGINES[target]
     assert engine.version

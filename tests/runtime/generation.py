@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,9 +30,11 @@ class Session:
     steps: dict[str, Stage]
 
 
-def session_of(plan: Plan, weights: Weights, names: Sequence[str] = ("prefill", "decode")) -> Session:
-    """Compile the steps of a plan; caches are zero."""
-    dags = {name: lower(plan, step=name) for name in names}  # type: ignore[arg-type]
+def session_of(
+    plan: Plan, weights: Weights, names: Sequence[str] = ("prefill", "decode"), dags: Mapping[str, Dag] | None = None
+) -> Session:
+    """Compile the steps of a plan, of ``dags`` where it has been lowered; caches are zero."""
+    dags = {name: lower(plan, step=name) for name in names} if dags is None else dict(dags)  # type: ignore[arg-type]
     programs: dict[str, list[BoundProgram]] = {name: [] for name in names}
     for rank in range(plan.layout.devices):
         states: dict[str, torch.Tensor] | None = None

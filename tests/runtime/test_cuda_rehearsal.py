@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +118,17 @@ ROUTED: dict[str, dict[str, Any]] = {
         "experts": {"count": 6, "top_k": 1, "renormalise": False, "gates_on": "input", "router": {"scores": "sigmoid"}},
     },
 }
+
+
+def in_turn(kinds: Sequence[str], names: Iterable[str]) -> list[Any]:
+    """Every name with every kind: in each run with one of them, by turns, and in the sweep with the others."""
+    return [
+        pytest.param(kind, name, marks=() if i % len(kinds) == j else pytest.mark.sweep)
+        for i, name in enumerate(names)
+        for j, kind in enumerate(kinds)
+    ]
+
+
 UNPADDED, TIED = {"attention": {"head_dim": 10}}, {"vocabulary": {"tied": True}}
 OFTEN = {(dtype, "sharded") for dtype in DTYPES} | {("float16", layout) for layout in LAYOUTS}
 
@@ -137,14 +148,17 @@ def test_a_model_with_all_that_real_ones_have(dtype: str, layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("groups", "slices", "axes", "dtype"),
-    [*((2, 1, {"experts": 2}, dtype) for dtype in DTYPES), (1, 2, {"slicing": "query"}, "bfloat16")],
+    [
+        *((2, 1, {"experts": 2}, dtype) for dtype in DTYPES),
+        (1, 2, {"slicing": "query"}, "bfloat16"),
+        (1, 1, {"data": 2, "expert_data": 2, "experts": 2}, "bfloat16"),
+    ],
 )
 def test_a_mixture_of_experts(groups: int, slices: int, axes: dict[str, Any], dtype: str) -> None:
     check(real(groups, slices, MIXTURE | {"dtype": dtype}, **axes))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ROUTED)
+@pytest.mark.parametrize(("dtype", "name"), in_turn(DTYPES, ROUTED))
 def test_a_mixture_with_a_router_of_its_own(name: str, dtype: str) -> None:
     """No router asks the host, nor does what stands beside the experts."""
     check(real(2, 1, {"hidden_size": 40, "feed_forward": ROUTED[name], "dtype": dtype}, experts=2, residual="sharded"))
@@ -553,8 +567,7 @@ CACHES: dict[str, tuple[int, int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("step", ["prefill", "decode"])
-@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize(("step", "layout"), in_turn(("prefill", "decode"), CACHES))
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
 def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
     """Neither a prefill nor a decode step waits for the host: all lengths are data on the device."""
@@ -565,12 +578,18 @@ def test_steps_with_a_cache(dtype: str, layout: str, step: StepName) -> None:
     check(lower(plan, step=step))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("how", [{}, {"top_k": 9}, {"temperature": 0.7, "top_k": 9, "top_p": 0.9}], ids=str)
-def test_drawing_a_token(how: dict[str, Any], dtype: str) -> None:
+DRAWN: dict[str, dict[str, Any]] = {
+    "of all": {},
+    "of nine": {"top_k": 9},
+    "of nine or fewer": {"temperature": 0.7, "top_k": 9, "top_p": 0.9},
+}
+
+
+@pytest.mark.parametrize(("dtype", "how"), in_turn(DTYPES, DRAWN))
+def test_drawing_a_token(how: str, dtype: str) -> None:
     """No draw waits for the host, and so no rank for another's host."""
     groups, slices, axes = CACHES["in stages"]
-    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, sampling=SamplingSpec(**how))
+    work = WorkloadSpec(batch=6, seq_len=24, output_len=9, sampling=SamplingSpec(**DRAWN[how]))
     model = ModelSpec.model_validate(merged(REAL, {"layers": 2, "dtype": dtype, "attention": {"head_dim": 16}}))
     dag = lower(sketched(model, work, groups, slices, **axes), step="decode")
     assert "sample" in {task.kind for task in dag.tasks}
@@ -598,8 +617,7 @@ def test_a_latent_expanded(dtype: str, layout: str) -> None:
     check(lower(sketched(model, WorkloadSpec(batch=7, seq_len=8), groups, slices, **axes)))
 
 
-@pytest.mark.parametrize("step", ["prefill", "decode"])
-@pytest.mark.parametrize("layout", CACHES)
+@pytest.mark.parametrize(("step", "layout"), in_turn(("decode", "prefill"), CACHES))
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.sweep)])
 def test_a_latent_absorbed(dtype: str, layout: str, step: StepName) -> None:
     """One cache, which is keys and values."""
@@ -668,11 +686,13 @@ SCORES: dict[str, dict[str, Any]] = {
     "cap": {"scale": 0.3, "soft_cap": 30.0},
     "values": {"v_head_dim": 24},
 }
+SWEPT_STEPS = [
+    pytest.param(layout, step, marks=pytest.mark.sweep) for layout, step in (("whole", "decode"), ("by key", "prefill"))
+]
 
 
-@pytest.mark.parametrize("step", ["prefill", "decode"])
-@pytest.mark.parametrize("layout", ["whole", "by key"])
 @pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize(("layout", "step"), [("whole", "prefill"), ("by key", "decode"), *SWEPT_STEPS])
 def test_other_scores_over_a_cache(name: str, layout: str, step: StepName) -> None:
     """What a window reaches is copied together where it lies, and nothing waits for the host."""
     groups, slices, axes = CACHES[layout]

@@ -81,13 +81,16 @@ def test_the_tokens_of_all_are_gathered_and_their_results_parted(name: str, kind
 
 
 def test_real_ranks(tmp_path: Path) -> None:
-    """Replicas of two devices each on gloo: the output is checked."""
-    path = tmp_path / "x.plan.json"
-    one = shared(2, 1, {**SHARED, "dtype": "float32"}, (5, 3), data=2, expert_data=2, experts=4, combine="reduce")
-    path.write_text(one.to_json())
-    done = helixctl("run", path, "--iters", "1", "--warmup", "0", "--check", "--report", tmp_path / "r.json")
+    """Replicas of two devices each on gloo continue prompts over a KV cache: all logits are checked."""
+    path, changes = tmp_path / "x.plan.json", {"feed_forward": GROUPED, "dtype": "float32"}
+    axes = {"data": 2, "expert_data": 2, "experts": 4, "residual": "sharded", "combine": "reduce"}
+    one = shared(2, 1, changes, (5, 3), key_block=2, **axes)
+    work = one.workload.model_copy(update={"output_len": 4, "prefill_tokens": 6})
+    path.write_text(Plan.of(one.model, one.cluster, work, one.layout).to_json())
+    done = helixctl("run", path, "--warmup", "0", "--check", "--report", tmp_path / "r.json")
     assert done.status == 0, done.err
-    assert json.loads((tmp_path / "r.json").read_text())["check"]["passed"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["check"]["passed"], report["output_tokens"]) == (True, 20)
 
 
 def test_a_replica_goes_on_while_others_do() -> None:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 from helixctl.dag import AllReduce, SendReceive, Task
 from helixctl_runtime.comm.group import Group
 from helixctl_runtime.compile.bound import Action, BoundProgram, Compute, Exchange, Wait
-from helixctl_runtime.measure.measure import StepTimes, measure
+from helixctl_runtime.measure.measure import StepTimes, affordable, measure
 from helixctl_runtime.ranks import Rank, run_ranks
 from tests.speed import slowness
 
@@ -37,7 +38,9 @@ def program(rank: int, *actions: Action) -> BoundProgram:
     return BoundProgram(rank, tasks, actions, {}, {}, frozenset(), 0, 0)
 
 
-def on_ranks(make: Callable[[Rank], list[BoundProgram]], ranks: int = 2, **steps: int) -> list[list[StepTimes]]:
+def on_ranks(
+    make: Callable[[Rank], list[BoundProgram]], ranks: int = 2, **steps: float | None
+) -> list[list[StepTimes]]:
     """What each rank measured of each of its programs."""
 
     def work(rank: Rank) -> list[StepTimes]:
@@ -137,3 +140,27 @@ def test_a_copy_belongs_to_its_computation() -> None:
     ((measured,),) = on_ranks(make, ranks=1, iters=1, trace_steps=1)
     ((begin, end),) = measured.traced[0].tasks
     assert 0.03 <= end - begin < measured.traced[0].end_s - measured.traced[0].begin_s - 0.03
+
+
+@pytest.mark.parametrize(
+    ("step_s", "steps"),
+    [(0.001, (100, 1000)), (0.0545455, (50, 500)), (1.0, (3, 27)), (60.0, (3, 5)), (0.0, (100, 1000))],
+)
+def test_steps_that_a_budget_affords(step_s: float, steps: tuple[int, int]) -> None:
+    found = affordable(step_s, 30.0, (100, 1000))
+    assert found == pytest.approx(steps, abs=1)
+
+
+def test_a_budget_decides_how_many_steps_are_measured() -> None:
+    """All ranks take the same."""
+
+    def make(rank: Rank) -> list[BoundProgram]:
+        return [program(rank.rank, sleep(0, 0.001))]
+
+    (first,), (second,) = on_ranks(make, warmup=None, iters=None, budget_s=0.2)
+    assert len(first.step_s) == len(second.step_s) >= 5
+    assert first.warmup == second.warmup >= 3
+    (given,), _ = on_ranks(make, warmup=0, iters=None, budget_s=0.2)
+    assert given.warmup == 1
+    (iters,), _ = on_ranks(make, warmup=None, iters=7, budget_s=0.2)
+    assert len(iters.step_s) == 7

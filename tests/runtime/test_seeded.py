@@ -97,5 +97,5 @@ def test_parts_that_are_made_one_after_the_other(
 ) -> None:
     """A large region is made in parts, whose numbers are those of the region made at once."""
     at_once = seeded_numbers(TENSOR, region, 7, torch.float32)
-    monkeypatch.setattr("helixctl_runtime.tensors.seeded._MOST_AT_ONCE", 5)
+    monkeypatch.setattr("helixctl_runtime.tensors.seeded._MOST_IN_A_CACHE", 5)
     assert torch.equal(seeded_numbers(TENSOR, region, 7, torch.float32), at_once)

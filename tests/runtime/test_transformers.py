@@ -120,7 +120,7 @@ def test_logits_of_every_cut(family: Path) -> None:
     assert tolerated < 1e-5  # the reference computes what transformers does
     layouts = [layout for devices in range(1, 17) for layout in cuts(devices, model)]
     assert {layout.partitions for layout in layouts} == set(range(1, 17))
-    for layout in layouts:
+    for layout in [*layouts, *over_replicas(model)]:
         plan = Plan.sketch(model, cluster(layout.devices), WORK, layout)
         found = output_of_all_ranks(lower(plan), numbers)
         assert relative_error(found, expected) <= tolerated, layout
@@ -141,6 +141,21 @@ def cuts(devices: int, model: ModelSpec) -> list[Layout]:
             if not illegalities(layout, model, WORK, devices):
                 found.append(layout)
     return found
+
+
+def over_replicas(model: ModelSpec) -> list[Layout]:
+    """Of a mixture: replicas of one, two and four devices that share experts, whole or cut."""
+    if model.feed_forward.experts is None:
+        return []
+    two = {"data": 2, "expert_data": 2}
+    chosen: list[dict[str, Any]] = [
+        {"groups": 1, "slices": 1, "experts": 2},
+        {"groups": 2, "slices": 1, "experts": 4, "combine": "reduce"},
+        {"groups": 2, "slices": 2, "experts": 2, "slicing": "query", "residual": "sharded"},
+    ]
+    layouts = [Layout.model_validate({**axes, **two}) for axes in chosen]
+    assert not any(illegalities(layout, model, WORK, layout.devices) for layout in layouts)
+    return layouts
 
 
 def cluster(devices: int) -> ClusterSpec:

@@ -52,25 +52,30 @@ def computes(dag: Dag) -> bool:
 @lru_cache(maxsize=32)
 def _references(model: ModelSpec, workload: WorkloadSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The output of a model with seeded numbers in float64, and in its own dtype; many layouts are held beside them."""
-    numbers, one = TensorSource(seed, None, None), Layout(groups=1, slices=1)
+    one = Layout(groups=1, slices=1)
     plan = Plan.sketch(model, load_cluster(SMALL[1]), workload, one)
 
     def load(tensor: Tensor) -> torch.Tensor:
-        return numbers.region(tensor, tensor.full, TORCH[tensor.given_dtype(model.dtype)], CPU)
+        return _seeded(tensor, seed, TORCH[tensor.given_dtype(model.dtype)])
 
     return evaluate(plan, load, torch.float64), evaluate(plan, load, TORCH[model.dtype])
 
 
+@lru_cache(maxsize=256)
+def _seeded(tensor: Tensor, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    """A whole tensor; all ranks of many layouts have regions of it (tests/runtime/test_seeded.py)."""
+    return TensorSource(seed, None, None).region(tensor, tensor.full, dtype, CPU)
+
+
 def run_together(dag: Dag, *, seed: int = 0, steps: int = 2, given: Mapping[str, torch.Tensor] | None = None) -> Ran:
     """Compile all ranks and walk some steps; ``given`` has whole tensors that replace seeded ones, by name."""
-    numbers, given = TensorSource(seed, None, None), given or {}
-    dtype = TORCH[dag.plan.model.dtype]
+    given, dtype = given or {}, TORCH[dag.plan.model.dtype]
 
     def region(tensor: Tensor, part: tuple[Interval, ...]) -> torch.Tensor:
-        due = TORCH[tensor.given_dtype(dag.plan.model.dtype)]
+        due, place = TORCH[tensor.given_dtype(dag.plan.model.dtype)], tuple(slice(*interval) for interval in part)
         if tensor.name in given:
-            return given[tensor.name][tuple(slice(*interval) for interval in part)].to(due)
-        return numbers.region(tensor, part, due, CPU)
+            return given[tensor.name][place].to(due)
+        return _seeded(tensor, seed, due)[place].clone(memory_format=torch.contiguous_format)
 
     programs = [
         compile_rank(dag, rank, CPU, lambda v: region(dag.tensor[v.tensor], v.region)) for rank in range(len(dag.order))

@@ -27,6 +27,8 @@ from tests.documents import PAPER, PAPER_MOE, SMALL, specs
         ("8 × 1", {"groups": 8, "slices": 1}),  # noqa: RUF001
         ("8 x 1, pipeline 2, microbatches 4, reduce",
          {"groups": 8, "slices": 1, "pipeline": 2, "microbatches": 4, "combine": "reduce"}),
+        (str(Layout(groups=2, slices=1, data=4, expert_data=4, experts=8)),
+         {"groups": 2, "slices": 1, "data": 4, "expert_data": 4, "experts": 8}),
         ("4 x 2, experts 4 x 2, reduced in the model's dtype",
          {"groups": 4, "slices": 2, "experts": 4, "partitions": 8, "reduction_dtype": "model"}),
         ("tp=8,groups=4", {"partitions": 8, "groups": 4}),
@@ -103,6 +105,14 @@ def test_tp_fixes_groups_x_slices_together_with_other_axes(documents: tuple[str,
     forecast = decision.rows[0].candidate.forecast
     assert forecast is not None
     assert forecast.tokens_per_s >= best * ((1 - 1e-9) if decision.open_bound is None else 0.9)
+
+
+def test_more_ways_of_experts_than_devices_of_a_replica_are_over_replicas() -> None:
+    """As vLLM's flags mean it: ``--data-parallel-size 8 --enable-expert-parallel``."""
+    problem = specs(PAPER_MOE)
+    asked = list(space(*problem, parse_constraints("tp=2,dp=8,ep=8,pp=1")))
+    assert {layout.expert_data for layout in asked} == {4, 8}
+    assert {layout.expert_devices // layout.experts for layout in asked} == {1, 2}
 
 
 def test_a_tp_that_the_devices_do_not_have() -> None:

@@ -51,6 +51,8 @@ SMALL_SPECS = [
     (BLOCKS, ("hosts=1", *STEPS, "devices_per_host=3", "workload.batch=3")),
     # A latent is read once, as keys and as values; queries are projected while others are exchanged.
     (SMALL, (*HOSTS, *LATENT, *STEPS, "devices_per_host=2", "device.kind=cuda", "workload.batch=2")),
+    # Experts of the fullest device, on replicas that share them or not.
+    (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "workload.routing=power_law(1.2)")),
     # Attention exchanges while experts compute.
     (SMALL_MOE, (*HOSTS, "devices_per_host=2", "device.kind=cuda", "side_by_side=true", "workload.batch=2")),
 ]

@@ -16,7 +16,7 @@ function makeTimeline() {
   const isMove = elements.map((element) => element.classList.contains("communication"));
   const words = elements.map((element) => element.querySelector("text:not(.number)").textContent);
   const spans = [];  // with the element of each
-  const waits = [];
+  const gaps = [];  // in which a device computes nothing: it waits, or copies
   const byTask = tasks.map(() => []);
   const whole = Math.max(1, ...data.timelines.flatMap((one) => one.spans.map(([, , begin, length]) => begin + length)));
   let scale = 0;  // pixels a nanosecond; 0 until the timeline is first shown
@@ -38,10 +38,12 @@ function makeTimeline() {
         spans.push(span);
         runs.append(shape);
       }
-      for (const [rank, task, begin, length] of one.waits) {
-        const shape = drawn("rect", { class: "wait", y: laneTop(rank, kind, 0) + 1, height: LANE - 2 });
-        waits.push({ shape, rank, task, begin, length });
-        runs.append(shape);
+      for (const [classes, rows] of [["wait", one.waits], ["copy", one.copies]]) {
+        for (const [rank, task, begin, length] of rows) {
+          const shape = drawn("rect", { class: classes, y: laneTop(rank, kind, 0) + 1, height: LANE - 2 });
+          gaps.push({ shape, rank, task, begin, length });
+          runs.append(shape);
+        }
       }
     });
     // In a run a collective is in flight from its issue, and may cover the end of the one before it.
@@ -101,7 +103,7 @@ function makeTimeline() {
     const width = Math.ceil(whole * scale) + 24;
     for (const svg of [axis, body]) svg.setAttribute("width", width);
     body.querySelectorAll(".tint").forEach((band) => band.setAttribute("width", width));
-    for (const { shape, begin, length } of [...spans, ...waits]) {
+    for (const { shape, begin, length } of [...spans, ...gaps]) {
       shape.setAttribute("x", (begin * scale).toFixed(2));
       shape.setAttribute("width", Math.max(0.5, length * scale).toFixed(2));
     }
@@ -194,7 +196,7 @@ function makeTimeline() {
       shape.classList.toggle("lit", litNow !== null && litNow.lit(task));
       shape.classList.toggle("selected", litNow !== null && litNow.i === task);
     }
-    for (const { shape, task } of waits) shape.classList.toggle("lit", litNow !== null && litNow.lit(task));
+    for (const { shape, task } of gaps) shape.classList.toggle("lit", litNow !== null && litNow.lit(task));
   }
 
   function light(i, lit) {
@@ -235,7 +237,7 @@ function makeTimeline() {
   }
 
   function spanAt(target) {
-    return [...spans, ...waits].find(({ shape }) => shape === target);
+    return [...spans, ...gaps].find(({ shape }) => shape === target);
   }
 
   body.addEventListener("click", (event) => {
@@ -254,7 +256,7 @@ function makeTimeline() {
     const span = spanAt(event.target);
     if (!span || span.shape.firstChild) return;
     const { shape, task, begin, length } = span;
-    const what = shape.classList.contains("wait") ? "waits for " : "";
+    const what = { wait: "waits for ", copy: "copies for " }[shape.getAttribute("class").split(" ")[0]] ?? "";
     shape.append(drawn("title", {}, `${what}${tasks[task].id}: ${duration(length)}, from ${duration(begin)}`));
   });
 

@@ -14,6 +14,6 @@ function setView(name) {
 }
 
 views.forEach((button) => button.addEventListener("click", () => setView(button.dataset.view)));
-const asked = location.hash.slice(1);  // page.html#timeline opens the timeline
+const asked = new URLSearchParams(location.hash.slice(1)).get("view");  // page.html#view=timeline
 setView(views.some((button) => button.dataset.view === asked) ? asked : "tasks");
 if (tasks.length) setCurrent(0);

@@ -85,7 +85,11 @@ class Request:
 
 
 def calibrate(
-    request: Request, base: ClusterSpec | None, *, timeout: float, on_progress: Callable[[str, int], None] | None = None
+    request: Request,
+    base: ClusterSpec | None,
+    *,
+    timeout: float,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> ClusterSpec | None:
     """Measure, and build a cluster spec from the result; None if another process is rank 0.
 
@@ -93,7 +97,7 @@ def calibrate(
         request: what to measure.
         base: the cluster that gives what is not measured.
         timeout: seconds that a rank waits for another, and that one measurement may take at most.
-        on_progress: called a few times a second with the phase and the number of finished measurements.
+        on_progress: called a few times a second with the phase, the number of finished measurements, and 0.
 
     Raises:
         HelixError: HX5xx, with the rank, the measurement and the log where a rank failed.
@@ -105,7 +109,7 @@ def calibrate(
         device=request.device,
         timeout=timeout,
         task_name=lambda _, index: names[index] if index < len(names) else "a collective",
-        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step)),
+        on_progress=on_progress and (lambda at: on_progress(at.phase.name.lower(), at.step, at.steps)),
     )
     measured: Any = results[0]
     return measured and build_cluster_spec(measured, base, datetime.now(UTC).date())

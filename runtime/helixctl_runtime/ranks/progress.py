@@ -27,11 +27,13 @@ class Position(NamedTuple):
         phase: the phase of the run.
         step: the number of the step.
         begun: the number of tasks of the step that the rank has begun.
+        steps: how many steps there will be; 0 where that is not known.
     """
 
     phase: Phase
     step: int
     begun: int
+    steps: int = 0
 
 
 class Progress:
@@ -40,6 +42,7 @@ class Progress:
     Attributes:
         cell: ``cell[0]`` counts the tasks of this step that the rank has begun to issue or to wait for, so the
             current task is ``order[cell[0] - 1]``; ``cell[1]`` is the step. The hot loop writes both directly.
+            ``cell[2]`` is the phase, ``cell[3]`` how many steps there will be.
     """
 
     def __init__(self, cell: memoryview | None = None) -> None:
@@ -50,6 +53,10 @@ class Progress:
         """Note that the rank is now in this phase."""
         self.cell[2] = phase
 
+    def expect(self, steps: int) -> None:
+        """Note how many steps there will be."""
+        self.cell[3] = steps
+
     def position(self) -> Position:
         """The position of the rank now."""
-        return Position(Phase(self.cell[2]), self.cell[1], self.cell[0])
+        return Position(Phase(self.cell[2]), self.cell[1], self.cell[0], self.cell[3])

@@ -117,7 +117,7 @@ def _ranges(ranks: Sequence[int]) -> str:
 
 def location(state: RankState, task_name: TaskName) -> str:
     """The task and the step at which a rank was seen last, or the phase of the run outside the steps."""
-    phase, step, begun = state.position
+    phase, step, begun, _ = state.position
     if phase is not Phase.RUNNING:
         return _LOCATIONS[phase]
     return f"{task_name(state.rank, begun - 1)} of step {step}" if begun else f"the start of step {step}"
