@@ -365,7 +365,10 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
     @property
     def devices_text(self) -> str:
         """``16 x NVIDIA H100 and 4 x NVIDIA L40S``."""
-        *first, last = [f"{kind.devices} x {kind.device.name}" for kind in self.kinds]
+        found: dict[str, int] = {}
+        for kind in self.kinds:
+            found[kind.device.name] = found.get(kind.device.name, 0) + kind.devices
+        *first, last = [f"{count} x {name}" for name, count in found.items()]
         return f"{', '.join(first)} and {last}" if first else last
 
     @property
