@@ -115,7 +115,7 @@ def test_how_a_layout_was_read_is_said_once() -> None:
         ("dtype=bf16", "did you mean 'bfloat16'?", "mean 'float64"),
         ("dtype=fp32", "did you mean 'float32'?", "mean 'float64"),
         ("dtype=flaot32", "did you mean 'float32'?", "mean 'float64"),
-        ("device.peak.float8=1 TFLOP/s", "HX108", "did you mean"),
+        ("device.peak.tf32=1 TFLOP/s", "HX108", "did you mean"),
     ],
 )
 def test_a_hint_never_names_another_thing(value: str, said: str, never: str) -> None:
@@ -126,11 +126,11 @@ def test_a_hint_never_names_another_thing(value: str, said: str, never: str) -> 
 
 
 def test_an_unknown_dtype_of_a_cluster_names_no_other(tmp_path: Path) -> None:
-    text = Path(SMALL[1]).read_text().replace("    float64: ", "    float8: ")
+    text = Path(SMALL[1]).read_text().replace("    float64: ", "    tf32: ")
     (tmp_path / "c.yaml").write_text(text)
     done = helixctl("validate", tmp_path / "c.yaml")
     assert (
-        "HX103 unknown key 'float8' in device.peak\n  hint: known keys: float16, bfloat16, float32, float64"
+        "HX103 unknown key 'tf32' in device.peak\n  hint: known keys: float16, bfloat16, float32, float64, int8, float8, float4"
         in done.said
     )
 
@@ -138,7 +138,9 @@ def test_an_unknown_dtype_of_a_cluster_names_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sign", ["\u00b5", "\u03bc"])
 def test_microseconds_with_either_sign(sign: str) -> None:
     a, b = (helixctl("plan", *SMALL, "--set", f"within_host.latency=500 {u}s", "-q", "-o", "-") for u in ("u", sign))
-    assert (a.status, a.out) == (0, b.out)
+    made = [json.loads(done.out) for done in (a, b)]
+    assert (a.status, made[0].pop("asked") != made[1].pop("asked")) == (0, sign != "u")
+    assert made[0] == made[1]
 
 
 CONFIG = (ROOT / "plans/models/Qwen2.5-7B/config.json").read_text()
