@@ -60,6 +60,7 @@ def short(layout: Layout) -> str:
         "reduction_dtype": f"sums-in-{layout.reduction_dtype}",
         "key_block": f"blocks-of-{layout.key_block}",
         "stages": f"layers-{layout.stages}",
+        "batch_shares": f"sequences-{layout.batch_shares}",
         "latent_prefill": layout.latent_prefill,
         "key_prefill": f"prefill-by-{layout.key_prefill}",
     }
