@@ -30,7 +30,10 @@ def devices(cluster: ClusterSpec) -> str:
     """``8 H100``, ``4 CPU ranks``: the devices as people name them."""
     if cluster.device_kind == "cpu":
         return counted(cluster.devices, "CPU rank")
-    return " and ".join(f"{kind.devices} {short_name(kind.device.name)}" for kind in cluster.kinds)
+    found: dict[str, int] = {}
+    for kind in cluster.kinds:
+        found[short_name(kind.device.name)] = found.get(short_name(kind.device.name), 0) + kind.devices
+    return " and ".join(f"{count} {name}" for name, count in found.items())
 
 
 def short_name(device: str) -> str:

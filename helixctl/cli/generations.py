@@ -92,7 +92,12 @@ def memory_of_kinds(plan: Plan, forecast: Forecast) -> object:
     cluster = plan.cluster
     used = Counter(map(cluster.kind_of, range(plan.layout.devices)))
     kinds = [(hosts, its, used[kind]) for kind, (hosts, its) in enumerate(_pairs(plan, forecast))]
-    made = table("memory of the fullest", *(f">{hosts.device.name}" for hosts, _, _ in kinds))
+    names = Counter(hosts.device.name for hosts, _, _ in kinds)
+    heads = [
+        hosts.device.name if names[hosts.device.name] == 1 else f"{hosts.device.name}, {hosts.devices_per_host} a host"
+        for hosts, _, _ in kinds
+    ]
+    made = table("memory of the fullest", *(f">{head}" for head in heads))
     made.add_row("devices at work", *(f"{count} of {hosts.devices}" for hosts, _, count in kinds))
     stored = ", as they are stored" if dequantised(plan.model) is not plan.model else ""
     made.add_row(f"weights{stored}", *(human_bytes(its.weight_nbytes) for _, its, _ in kinds))

@@ -90,9 +90,7 @@ class StepBounds:
         found = [price(layout, sequences) for price in of]
         if len(found) == 1:
             return found[0]
-        if layout.shared_dim == "seq" or layout.key_prefill == "query":
-            return _quickest(found)  # which rank has least to do depends on which rows it has
-        least = [self.kinds[kind].costs.on_last_rank(layout, sequences) for kind in stage.kinds]
+        least = [self.kinds[kind].costs.on_any_rank(layout, sequences) for kind in stage.kinds]
         return _slowest(_quickest(found), least)
 
     def held(self, layout: Layout, its: Alike) -> Iterator[Held]:

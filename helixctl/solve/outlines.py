@@ -98,7 +98,7 @@ class Outlines:
         self.body = self.model.model_copy(update={"layers": 1, "vocabulary": None})
 
     def priced(
-        self, layout: Layout, sequences: int, *, exchanged: bool = False, ends: bool = False, last: bool = False
+        self, layout: Layout, sequences: int, *, exchanged: bool = False, ends: bool = False, rank: int = 0
     ) -> list[Priced]:
         """The tasks of one rank of the first team in a layer, in the order in which they are lowered.
 
@@ -107,10 +107,10 @@ class Outlines:
             sequences: of a microbatch.
             exchanged: whether collectives are among them.
             ends: embedding and head instead of a layer.
-            last: of the last rank, which has the smallest pieces; else of the first, which has the largest.
+            rank: of those that would be first if the team, and those that share experts with it, were alone.
         """
         shares, lines = self._of(layout, ends=ends)
-        rank, batch = layout.expert_devices - 1 if last else 0, layout.microbatch_of(sequences, self.workload)
+        batch = layout.microbatch_of(sequences, self.workload)
         spans = self._spans_of(shares, lines, rank, batch)
         wire = wires(layout, self.cluster)._asdict() if exchanged else {}
         found, known, new = [], self._known, []

@@ -10,6 +10,7 @@ from math import inf
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import share
+from helixctl.plan.steps import step_of
 from helixctl.solve.constraints import AxisConstraints
 from helixctl.solve.differing import DifferingBounds
 from helixctl.solve.places import Alike, Place, alike
@@ -126,7 +127,7 @@ class UnequalShares:
 
     def _shares_of(self, layout: Layout, places: Sequence[tuple[Place, ...]], units: int, unit: int) -> str | None:
         """Sequences of every replica; None where an equal share is as good."""
-        least = -(-layout.microbatches // unit)
+        least = -(-layout.microbatches * self._least_of_a_microbatch(layout) // unit)
         if units < least * layout.data:
             return None
         most = [max(least, self._most_sequences(layout, its) // unit) for its in places]
@@ -150,6 +151,14 @@ class UnequalShares:
             shares = dealt_units(units, rates, least, most)
         found = _evened(found, seconds, least, most)
         return None if found == even else "-".join(str(count * unit) for count in found)
+
+    def _least_of_a_microbatch(self, layout: Layout) -> int:
+        """Sequences that a microbatch has at least, so that every rank of a team has one where they share them."""
+        rows = min(
+            step_of(self.bounds.costs.workload, layout, step.kinds[0].costs.step).seq_len for step in self.bounds.steps
+        )
+        of_stream = layout.partitions if layout.residual == "sharded" and rows < layout.partitions else 1
+        return max(layout.slices if layout.shared_dim == "batch" else 1, of_stream)
 
     def _of_replica(self, layout: Layout, places: Sequence[Place], sequences: int) -> float:
         """Seconds of a replica with so many sequences in all steps."""

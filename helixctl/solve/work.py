@@ -100,9 +100,9 @@ class LayoutCosts:
         """The same as if nothing were exchanged, and nothing live."""
         return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
 
-    def on_last_rank(self, layout: Layout, sequences: int) -> tuple[float, ...]:
-        """Seconds in which the last rank of a team, which has the smallest pieces, computes a layer of every kind."""
-        return tuple([kind.on_last_rank(layout, sequences) for kind in self._kinds])
+    def on_any_rank(self, layout: Layout, sequences: int) -> tuple[float, ...]:
+        """Seconds in which any rank of a team computes a layer of every kind, at least."""
+        return tuple([kind.on_any_rank(layout, sequences) for kind in self._kinds])
 
     def parts(self, layout: Layout, sequences: int) -> Parts:
         """The same as ``with_communication``, task by task."""
@@ -233,11 +233,14 @@ class _KindCosts:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return layer.compute_s
-        return self.on_last_rank(layout, sequences)
+        return _work(self._outlines.priced(layout, sequences, rank=layout.expert_devices - 1)).compute_s
 
-    def on_last_rank(self, layout: Layout, sequences: int) -> float:
-        """Seconds in which the last rank of a team computes a layer."""
-        return _work(self._outlines.priced(layout, sequences, last=True)).compute_s
+    def on_any_rank(self, layout: Layout, sequences: int) -> float:
+        """Seconds in which any rank of a team computes a layer, at least: the last, unless they share rows."""
+        last = layout.partitions - 1
+        by_rows = layout.shared_dim == "seq" or layout.key_prefill == "query"
+        ranks = range(layout.partitions - layout.slices, layout.partitions) if by_rows else (last,)
+        return min(_work(self._outlines.priced(layout, sequences, rank=rank)).compute_s for rank in ranks)
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
