@@ -103,7 +103,10 @@ def _console(*, stderr: bool) -> Console:
         """Prints tables and sentences as wide as there is room; goes on in silence where the reader went away."""
 
         def print(self, *objects: Any, style: Any = None, **options: Any) -> None:
-            """Print a table, or a sentence: brackets in it are no markup."""
+            """Print a table, or a sentence: brackets in it are no markup. ``out`` prints a text of others as it is."""
+            if options.get("no_wrap"):
+                super().print(*objects, style=style, **options)
+                return
             for printed in objects:
                 if isinstance(printed, Table):
                     for line in printed.lines(width_of(stderr=stderr)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +11,8 @@ from helixctl.plan.terms import letters, short
 from helixctl.solve import Row
 
 LAYOUT: Final = Column("layout", short=1, fold=10, least=12, key=letters)
+# What is left out of a short verdict begins with this.
+_CAUSE: Final = re.compile(r":|;| \(|, but")
 VERDICT: Final = Column("verdict", fold=2, least=48, short=7)
 
 
@@ -23,6 +26,6 @@ def add_row(made: Table, row: Row, figures: Sequence[str]) -> None:
         "*" if row.chosen else "",
         (str(layout), short(layout)),
         *figures,
-        (row.verdict, row.verdict.partition(":")[0]),
+        (row.verdict, _CAUSE.split(row.verdict)[0]),
         style="bold" if row.chosen else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -115,7 +116,9 @@ def _show(error: click.ClickException) -> None:
         click.UsageError(f"no such option {error.option_name}", ctx=error.ctx).show()
         tell(f"  hint: {hint}")
         return
-    error.show()
+    said = io.StringIO()
+    error.show(said)
+    tell(said.getvalue().rstrip("\n"))
 
 
 def _end(error: BaseException, *, debug: bool) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from helixctl.cli.console import answers, table
+from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
 from helixctl.paper import METHODS, Comparison, comparisons
 from helixctl.paper.experiment import Case
@@ -57,7 +58,15 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
 
 
 def _table(found: list[Comparison]) -> object:
-    made = table("model", "method", ">paper: tokens/s", ">overhead", ">ours: tokens/s", ">overhead", ">step")
+    made = table(
+        "model",
+        "method",
+        ">paper: tokens/s",
+        ">overhead",
+        ">ours: tokens/s",
+        ">overhead",
+        Column("step", right=True, drop=1),
+    )
     for each in found:
         for way, method in METHODS.items():
             reported, its = each.reported(way), each.rows[way].forecast

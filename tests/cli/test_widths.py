@@ -34,9 +34,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "simulate, cache": ("simulate", "CACHE"),
     "run --dry-run": ("run", "LONG", "--dry-run"),
     "clusters": ("clusters",),
+    "wrong use": ("sweep", *SMALL),
+    "explain": ("explain",),
+    "explain, a code": ("explain", "HX202"),
     "visualize": ("visualize", "nowhere.json", "-o", "x.svg"),
     "help": ("plan", "--help"),
 }
+LATENT = ("--isl", "2048", "--osl", "128", "--batch", "64", "--layout", "tp=8,dp=2,ep=8,combine=reduce,microbatches=1")
 # A search of some seconds each.
 LARGE: dict[str, tuple[str, ...]] = {
     "dense": ("plan", "Llama-3.1-8B", "h100:1x8", "--batch", "8", "--seq-len", "2048"),
@@ -54,7 +58,8 @@ LARGE: dict[str, tuple[str, ...]] = {
     "mixture": ("plan", "Mixtral-8x7B-v0.1", "h100:1x8", "--batch", "64", "--seq-len", "2048", "-v"),
     "paper": ("plan", *PAPER, "--plain"),
     "models": ("models",),
-    "latent": ("plan", "DeepSeek-V3", "h200:2x8", "--batch", "64", "--input-len", "2048", "--output-len", "128"),
+    "the paper's table": ("paper",),
+    "latent": ("plan", "DeepSeek-V3", "h200:2x8", *LATENT),
 }
 
 
