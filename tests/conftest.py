@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ import pytest
 
 # Before anything imports Triton: it decides then whether its functions are compiled or interpreted.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# What Python compiles is kept, also where the environment says otherwise, as in many containers: tests start many
+# processes, and each would compile all modules anew.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
 
 from tests import isolation
 from tests.environment import outer_variables

@@ -264,7 +264,7 @@ def _print(out: Console, sides: tuple[_Side, _Side], found: list[Difference], *,
 def _print_sources(out: Console, sides: tuple[_Side, _Side]) -> None:
     for doubt in dict.fromkeys(doubt for side in sides for doubt in doubts(side.plan.cluster)):
         out.print(f"note: {doubt}")
-    for basis in dict.fromkeys(foundation(side.plan.cluster) for side in sides):
+    for basis in dict.fromkeys(foundation(side.plan.model, side.plan.cluster) for side in sides):
         out.print(f"predicted from {basis}, not measured")
 
 

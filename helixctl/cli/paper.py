@@ -39,9 +39,8 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     out.print(_table(found))
     out.print()
     out.print("TPOT: the paper's, time that a step spends in synchronisation and communication, by token of a sequence")
-    out.print(
-        f"ours is predicted from {foundation(cluster)}, not measured; none of it is fitted to the paper's figures"
-    )
+    basis = foundation(model, cluster)
+    out.print(f"ours is predicted from {basis}, not measured; none of it is fitted to the paper's figures")
     out.print()
     for comparison in found:
         if comparison.case.name == "moe":

@@ -296,7 +296,7 @@ def _subject(plan: Plan, sets: Sequence[str]) -> str:
 def _print_sources(out: Console, plan: Plan, origins: Sequence[object], *, verbose: bool) -> None:
     """What the prediction rests on, in a line; or every constant, and which key of a config gave which field."""
     if not verbose:
-        out.print(f"step times are predicted from {foundation(plan.cluster)}, not measured (-v: sources)")
+        out.print(f"step times are predicted from {foundation(plan.model, plan.cluster)}, not measured (-v: sources)")
         return
     if origins:
         out.print("the model's fields, from the keys of its config:")

@@ -291,7 +291,7 @@ def _print_sources(out: Console, predictions: list[_Prediction], *, verbose: boo
     for doubt in dict.fromkeys(doubt for p in predictions for doubt in doubts(p.plan.cluster)):
         out.print(f"note: {doubt}")
     if not verbose:
-        for basis in dict.fromkeys(foundation(p.plan.cluster) for p in predictions):
+        for basis in dict.fromkeys(foundation(p.plan.model, p.plan.cluster) for p in predictions):
             out.print(f"predicted from {basis}, not measured (-v: sources)")
         return
     out.print("predicted, not measured, from:")

@@ -44,7 +44,7 @@ def print_sweep(out: Console, sweep: Sweep, loaded: Loaded) -> None:
         out.print(line)
     out.print("* Pareto front: no other point has more tokens/s of a user and no less of a device, or the other way")
     out.print(f"every point is what helixctl plan gives for it, {_asked(sweep)}; a static batch, without a queue")
-    out.print(f"predicted from {foundation(loaded.cluster)}, not measured (--json: sources)")
+    out.print(f"predicted from {foundation(loaded.model.model, loaded.cluster)}, not measured (--json: sources)")
 
 
 def _asked(sweep: Sweep) -> str:

@@ -44,7 +44,7 @@ def _on_hosts(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
         name = f"{table.kind} of {table.ranks} ranks: times by size"
         rule = Rule(name, f"calibrated: {calibration.source}")
         return Cost(seconds_of_size(table.nbytes, table.seconds, task.nbytes), (rule,))
-    return (_nccl if cluster.device.kind == "cuda" else _gloo)(task, cluster, per_host)
+    return (_nccl if cluster.device.torch_kind == "cuda" else _gloo)(task, cluster, per_host)
 
 
 @lru_cache(maxsize=4096)

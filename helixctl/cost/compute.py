@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf, log2, prod
-from typing import Final, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import covers, multilinear
@@ -64,7 +64,19 @@ from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.dag.storage import held_nbytes
 from helixctl.errors import HelixError
 from helixctl.program.row_blocks import row_blocks
-from helixctl.spec import DTYPE_NBYTES, ClusterSpec, Dtype, EqualHosts, ExpertsTable, RouterSpec, SamplingSpec
+from helixctl.spec import (
+    DTYPE_NBYTES,
+    Arithmetic,
+    ClusterSpec,
+    Dtype,
+    EqualHosts,
+    ExpertsTable,
+    QuantisedTables,
+    RouterSpec,
+    SamplingSpec,
+)
+from helixctl.spec.base import RateDtype
+from helixctl.spec.calibration import ExpertsFactors, ProductFactors
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 from helixctl.spec.routing import EVEN, fullest_load
@@ -78,14 +90,14 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
             x = dag.value[task.inputs[0]]
             depth = prod(size for dim, size in _sizes(dag, x) if dim in contract)
             rows = x.numel // depth
-            cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes, _spared(dag, task.inputs))
+            cost = device.matmul(rows, task.flops // (2 * rows * depth), depth, task.nbytes, _less(dag, task.inputs))
         case HeadLinear(contract):
             x, w = (dag.value[v] for v in task.inputs)
             depth, wide = w.shape[dag.tensor[w.tensor].dims.index(contract)], product_width(task.op, w, dag.tensor)
             # A product a head, side by side: as many tiles as one with all heads' columns.
             heads = x.shape[-2]
-            spared = _spared(dag, task.inputs)
-            cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes, spared)
+            less = _less(dag, task.inputs)
+            cost = device.matmul(x.numel // x.shape[-1] // heads, heads * wide, depth, task.nbytes, less)
         case Expand():
             cost = _expand(dag, task, device)
         case Attention(top_k=int()):
@@ -129,9 +141,27 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
-def _spared(dag: Dag, weights: Sequence[str]) -> int:
-    """The bytes that quantised weights take less than in the dtype of the computation."""
-    return sum(v.nbytes - held_nbytes(v, dag.tensor) for v in (dag.value[name] for name in weights))
+class _Less(NamedTuple):
+    """What quantised weights save.
+
+    Attributes:
+        nbytes: that they take less than in the dtype of the computation.
+        arithmetic: what the product is of. None: of that dtype.
+    """
+
+    nbytes: int
+    arithmetic: Arithmetic | None
+
+
+_NOTHING_LESS: Final = _Less(0, None)
+
+
+def _less(dag: Dag, weights: Sequence[str]) -> _Less:
+    values = [dag.value[name] for name in weights]
+    stored = [storage for v in values if (storage := dag.tensor[v.tensor].storage)]
+    kinds = {storage.arithmetic for storage in stored}
+    nbytes = sum(v.nbytes - held_nbytes(v, dag.tensor) for v in values)
+    return _Less(nbytes, kinds.pop() if len(kinds) == 1 else None)
 
 
 def _composed(op: AnyAttention, queries: Value, values: Value, device: _Device) -> bool:
@@ -174,8 +204,8 @@ def _expand(dag: Dag, task: Task, device: _Device) -> Cost:
     inputs = [dag.value[v] for v in task.inputs]
     x, w_k, w_v, *_ = inputs
     rows, depth = x.shape[0] * expanded_keys(inputs, dag.tensor), w_k.shape[0]
-    spared = _spared(dag, task.inputs)
-    product = device.matmul(rows, (w_k.numel + w_v.numel) // depth, depth, task.nbytes, spared)
+    less = _less(dag, task.inputs)
+    product = device.matmul(rows, (w_k.numel + w_v.numel) // depth, depth, task.nbytes, less)
     keys = dag.value[task.outputs[0]]
     copied = device.elementwise("copy", 2 * rows * keys.shape[4] * keys.shape[5] * DTYPE_NBYTES[device.dtype])
     return Cost(product.seconds + copied.seconds, tuple(dict.fromkeys((*product.origins, *copied.origins))))
@@ -277,6 +307,17 @@ def decode_attention_cost(
     return Cost(cost.seconds + overhead.value, (*cost.origins, overhead))
 
 
+def rates_of_quantised(
+    cluster: EqualHosts, dtype: Dtype, arithmetic: Arithmetic | None
+) -> Literal["by measured factors", "by the peaks"] | None:
+    """What products of quantised numbers are predicted by; None: they are not, and computed in the dtype."""
+    device = _Device(cluster, dtype)
+    tables = device.quantised(arithmetic)
+    if tables.matmul or tables.experts:
+        return "by measured factors"
+    return "by the peaks" if device.faster(arithmetic, None, ()) else None
+
+
 # Sort the tokens by expert, collect them, and put together what the experts made of each.
 _STEPS_AROUND_EXPERTS = 10
 _STEPS_OF_A_ROUTE = 8
@@ -330,14 +371,15 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
         more += [device.elementwise("activation", 4 * rows * inner_nbytes)]
     if table := device.experts_table:
         whole = sum(weight.nbytes for weight in weights)
-        kept = 1 - _spared(dag, [weight.id for weight in weights]) / whole
-        assigned = inputs[0].numel // hidden * op.top_k
-        measured = device.measured_experts(table, (used, rows, hidden, ffn), len(weights), assigned, kept)
+        less = _less(dag, [weight.id for weight in weights])
+        ranks = dag.tensor[weights[0].tensor].shape[0] / held
+        measured = device.measured_experts(table, (used, rows, hidden, ffn, ranks), len(weights), whole, less)
         parts, steps = [measured, *more], 0
     else:
         product = device.grouped if device.cuda and device.dtype == GROUPED_DTYPE else device.one_by_one
         stored = [held_nbytes(weight, dag.tensor) // held for weight in weights[:2]]
-        spared = [weight.nbytes // held - its for weight, its in zip(weights, stored, strict=False)]
+        kind = _less(dag, [weight.id for weight in weights]).arithmetic
+        spared = [_Less(weight.nbytes // held - its, kind) for weight, its in zip(weights, stored, strict=False)]
         up = product(used, rows, ffn, hidden, stored[0], spared[0])
         down = product(used, rows, hidden, ffn, stored[1], spared[1])
         activation = device.elementwise("activation", 2 * rows * inner_nbytes)
@@ -364,7 +406,8 @@ def _rows_of_experts(dag: Dag, op: Experts, inputs: Sequence[Value]) -> int:
 def shape_key(dag: Dag, task: Task) -> tuple[object, ...]:
     """Compute tasks with equal keys cost the same in one dag."""
     first = [dag.value[v] for v in task.inputs[:3]]
-    return (task.op, task.flops, task.nbytes, *[(v.shape, v.dtype) for v in first])
+    stored = [storage.arithmetic for v in first if (storage := dag.tensor[v.tensor].storage)]
+    return (task.op, task.flops, task.nbytes, *[(v.shape, v.dtype) for v in first], *stored)
 
 
 def _dtype(dag: Dag, task: Task) -> Dtype:
@@ -389,6 +432,8 @@ def _attention_share(width: int) -> Constant:
     return replace(share, value=share.value * min(1.0, width / nearest)) if width < min(c.ATTENTION_SHARES) else share
 
 
+_NO_TABLES: Final = QuantisedTables()
+
 # Kinds of elementwise work that a calibration measures; all others stream as an addition does.
 _MEASURED = ("norm", "activation", "add")
 
@@ -398,7 +443,7 @@ class _Device:
 
     def __init__(self, cluster: EqualHosts, dtype: Dtype) -> None:
         spec, source = cluster.device, f"cluster spec {cluster.name}, device {cluster.device.name}"
-        self.cuda = spec.kind == "cuda"
+        self.cuda = spec.torch_kind == "cuda"
         self.dtype = dtype
         self._spec, self._source = spec, source
         self.bandwidth = Constant("memory_bandwidth", spec.memory_bandwidth, source, "B/s")
@@ -424,7 +469,7 @@ class _Device:
             return Constant("task_overhead", self.calibration.task_overhead, self._calibrated, "s")
         return c.TASK_OVERHEAD if self.cuda else c.CPU_TASK_OVERHEAD
 
-    def matmul(self, rows: int, columns: int, depth: int, nbytes: int, spared: int = 0) -> Cost:
+    def matmul(self, rows: int, columns: int, depth: int, nbytes: int, less: _Less = _NOTHING_LESS) -> Cost:
         """(rows, depth) x (depth, columns).
 
         Without a calibration, on CUDA, the output is cut in tiles, of which every SM makes one at a time: a last wave
@@ -432,15 +477,19 @@ class _Device:
         are smaller, or the depth is split, for the price of writing and reading the partial sums. A library has more
         tile sizes to choose from, to which a calibration has the corrections.
 
-        ``spared``: bytes that quantised weights take less than those of the dtype. A kernel reads them as they are
-        stored and computes in the dtype, so that less is read and as much is computed: what a product takes becomes
-        less by the bytes, down to the rate of many rows, at which it is bound by its arithmetic.
+        ``less``: where the weights are quantised. If the activations are too, the product has the rate of such numbers.
+        If they are not, a kernel reads the weights as they are stored and computes in the dtype: what a product takes
+        becomes less by the bytes, down to the rate of many rows, at which it is bound by its arithmetic.
         """
-        if spared:
-            whole = self.matmul(rows, columns, depth, nbytes + spared)
+        if less.nbytes:
+            whole = self.matmul(rows, columns, depth, nbytes + less.nbytes)
+            factors = self.quantised(less.arithmetic).matmul
+            if (faster := self.faster(less.arithmetic, factors, (rows, columns, depth))) is not None:
+                return self._sped_up(whole, faster, 0 if factors else nbytes)
             many = self.matmul(max(rows, c.MANY_ROWS), columns, depth, 0)
             bound = many.seconds * rows / max(rows, c.MANY_ROWS)
-            return Cost(max(whole.seconds * nbytes / (nbytes + spared), bound), (*whole.origins, c.QUANTISED))
+            kept = nbytes / (nbytes + less.nbytes)
+            return Cost(max(whole.seconds * kept, bound), (*whole.origins, c.QUANTISED))
         flops = 2 * rows * columns * depth
         table = self.calibration.matmul.get(self.dtype) if self.calibration else None
         if table:
@@ -458,6 +507,34 @@ class _Device:
             wave = self.sms.value * 2 * high * wide * depth / (rate * share)
             seconds = min(seconds, *(ceil(tiles * s / self.sms.value) * wave / s + partial[s] for s in c.SPLITS))
         return self._roofline(seconds, nbytes, self.matmul_share, self.sms)
+
+    def quantised(self, arithmetic: Arithmetic | None) -> QuantisedTables:
+        """What was measured of products of such numbers; of those in blocks, where nothing was, that of others."""
+        found = self.calibration.quantised if self.calibration else {}
+        names = (arithmetic, "float8") if arithmetic == "float8_blocks" else (arithmetic,)
+        return next((found[name] for name in names if name in found), _NO_TABLES)
+
+    def faster(
+        self, arithmetic: Arithmetic | None, factors: ProductFactors | ExpertsFactors | None, point: Sequence[float]
+    ) -> Constant | None:
+        """How many times the dtype's rate a product of such numbers has: measured, or by the rates of the datasheet.
+
+        None: the device has no rate of them, so that a kernel computes in the dtype.
+        """
+        if arithmetic is None:
+            return None
+        if factors:
+            factor = multilinear(factors.grid, factors.rates, point)
+            return Constant(f"{arithmetic} to {self.dtype}", factor, self._calibrated)
+        number: RateDtype = "float8" if arithmetic == "float8_blocks" else arithmetic
+        if number not in self._spec.peak or self.dtype not in self._spec.peak:
+            return None
+        quotient = self._spec.peak[number] / self.peak.value
+        return Constant(f"{number} to {self.dtype}", quotient * c.QUANTISED_SHARE.value, c.QUANTISED_SHARE.source)
+
+    def _sped_up(self, whole: Cost, faster: Constant, nbytes: int) -> Cost:
+        """What takes ``whole`` in the dtype, by how many times faster it is; no less than to read and write so much."""
+        return Cost(max(whole.seconds / faster.value, self._traffic(nbytes)), (*whole.origins, faster))
 
     def route(self, tokens: int, experts: int, depth: int, nbytes: int, steps: int) -> Cost:
         """The logits of all experts, and the best of every token, which are sorted on CUDA row by row."""
@@ -483,18 +560,26 @@ class _Device:
             seconds += (_STEPS_OF_A_DRAW - 1) * self.task_overhead.value
         return Cost(seconds, tuple(origins))
 
-    def one_by_one(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int, spared: int = 0) -> Cost:
+    def one_by_one(
+        self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int, less: _Less = _NOTHING_LESS
+    ) -> Cost:
         """Products of several weights (depth, columns), each with an equal part of the rows, one after the other."""
         each = ceil(rows / groups)
         nbytes = weight_nbytes + each * (depth + columns) * DTYPE_NBYTES[self.dtype]
-        cost = self.matmul(each, columns, depth, nbytes, spared)
+        cost = self.matmul(each, columns, depth, nbytes, less)
         return Cost(groups * (cost.seconds + self.task_overhead.value), cost.origins)
 
-    def grouped(self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int, spared: int = 0) -> Cost:
+    def grouped(
+        self, groups: int, rows: int, columns: int, depth: int, weight_nbytes: int, less: _Less = _NOTHING_LESS
+    ) -> Cost:
         """The same in one kernel on CUDA: tiles of the output as ``matmul`` has them, or the reading of the weights.
 
         The rows of a weight are never a whole number of tiles: half a tile more is the mean.
         """
+        if less.nbytes and (faster := self.faster(less.arithmetic, None, ())) is not None:
+            whole = self.grouped(groups, rows, columns, depth, weight_nbytes + less.nbytes)
+            return self._sped_up(whole, faster, groups * weight_nbytes)
+        spared = less.nbytes
         traffic = groups * weight_nbytes / (self.bandwidth.value * c.GROUPED_MEMORY_SHARE.value)
         shares: tuple[Constant | Rule, ...] = (c.GROUPED_SHARE, c.GROUPED_MEMORY_SHARE, self.bandwidth)
         if spared:
@@ -522,28 +607,35 @@ class _Device:
         return self.calibration.experts.get(self.dtype) if self.calibration else None
 
     def measured_experts(
-        self, table: ExpertsTable, shape: tuple[int, int, int, int], matrices: int, assigned: int, kept: float
+        self,
+        table: ExpertsTable,
+        shape: tuple[int, int, int, int, float],
+        matrices: int,
+        weights_nbytes: int,
+        less: _Less,
     ) -> Cost:
         """Experts with all that is around their products, as they were measured.
 
         Args:
             table: the rates.
-            shape: experts that have rows, rows of all of them, hidden, and width of an expert's part.
+            shape: experts that have rows, rows of all of them, hidden, width of the device's part of an expert, and
+                ranks over which the experts are spread.
             matrices: of an expert.
-            assigned: rows of this device's experts and of others' to which its tokens belong: they are passed over.
-            kept: bytes of the weights as they are stored, to those in the dtype; less is read and as much computed.
+            weights_nbytes: of all experts of the device, in the dtype.
+            less: what their quantised weights save; see ``matmul``.
         """
-        used, rows, hidden, width = shape
-        flops = 2 * matrices * rows * hidden * width
-        origins: tuple[Constant | Rule, ...] = (Rule(f"experts in {self.dtype}: rates by shape", self._calibrated),)
-        seconds = flops / multilinear(table.grid, table.rates, (used, rows / used, hidden, width))
-        if kept < 1:
-            many = multilinear(table.grid, table.rates, (used, max(rows / used, c.MANY_ROWS), hidden, width))
-            seconds, origins = max(kept * seconds, flops / many), (*origins, c.QUANTISED)
-        if assigned > rows:
-            seconds += (assigned - rows) * hidden * DTYPE_NBYTES[self.dtype] / self.bandwidth.value
-            origins = (*origins, c.PASSED_ROWS, self.bandwidth)
-        return Cost(seconds, origins)
+        used, rows, *sizes = shape
+        flops = 2 * matrices * rows * sizes[0] * sizes[1]
+        origin = Rule(f"experts in {self.dtype}: rates by shape", self._calibrated)
+        seconds = flops / multilinear(table.grid, table.rates, (used, rows / used, *sizes))
+        if not less.nbytes:
+            return Cost(seconds, (origin,))
+        factors, kept = self.quantised(less.arithmetic).experts, 1 - less.nbytes / weights_nbytes
+        if (faster := self.faster(less.arithmetic, factors, (rows / used, sizes[1]))) is not None:
+            read = int(kept * matrices * used * sizes[0] * sizes[1] * DTYPE_NBYTES[self.dtype])
+            return self._sped_up(Cost(seconds, (origin,)), faster, 0 if factors else read)
+        many = multilinear(table.grid, table.rates, (used, max(rows / used, c.MANY_ROWS), *sizes))
+        return Cost(max(kept * seconds, flops / many), (origin, c.QUANTISED))
 
     def attention(self, queries: Value, keys: int, width: int, values: int, flops: int, nbytes: int) -> Cost:
         """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.

@@ -75,13 +75,6 @@ GROUPED_MEMORY_SHARE: Final = Constant(
     "grouped_memory_share", 0.63, f"default: of the memory bandwidth, the weights of a grouped product, {_H200}"
 )
 
-# Where experts are measured: a rank is given the tokens of all, and its kernels pass over those of others' experts.
-PASSED_ROWS: Final = Rule(
-    "passed rows",
-    "default: a row of another rank's expert takes the reading of its token, held against NVIDIA's tables of five GPUs "
-    "(docs/measurements/silicon.md)",
-)
-
 SORTED_TOKENS: Final = Constant(
     "sorted_tokens", 1e-4, f"default: sorting the tokens of a batch by expert, {_H200}, 2,048 to 131,072 of them", "s"
 )
@@ -104,6 +97,12 @@ CPU_SORTED_LOGIT: Final = Constant(
 QUANTISED: Final = Rule(
     "quantised weights",
     "default: read as they are stored, and computed in the model's dtype (weight-only kernels such as Marlin)",
+)
+QUANTISED_SHARE: Final = Constant(
+    "quantised_share",
+    0.75,
+    "default: of the quotient of the peaks, how much faster products of quantised numbers are, held against NVIDIA's "
+    "tables of five GPUs (docs/measurements/silicon.md)",
 )
 # Rows at which a product is bound by its arithmetic, whatever its weights are stored in.
 MANY_ROWS: Final = 4096

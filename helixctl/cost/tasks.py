@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from helixctl.cost import constants as c
 from helixctl.cost.collectives import collective_cost
-from helixctl.cost.compute import compute_cost, shape_key
+from helixctl.cost.compute import compute_cost, rates_of_quantised, shape_key
 from helixctl.cost.copies import copy_costs
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
+from helixctl.dag.storage import Storage
 from helixctl.program import Programs
-from helixctl.spec import ClusterSpec
+from helixctl.spec import Arithmetic, ClusterSpec, Dtype, EqualHosts, ModelSpec
 from helixctl.spec.rates import rates_of
 
 
@@ -70,11 +71,28 @@ def sources(dag: Dag) -> tuple[str, ...]:
     return tuple(str(origin) for origin in used)
 
 
-def foundation(cluster: ClusterSpec) -> str:
-    """What the predictions for a cluster rest on, in a few words."""
+def foundation(model: ModelSpec, cluster: ClusterSpec) -> str:
+    """What the predictions of a model on a cluster rest on, in a few words."""
     sources = dict.fromkeys(rates.source for kind in cluster.kinds if (rates := rates_of(kind)))
     calibrated = f"measured rates ({'; '.join(sources)}), " if sources else ""
-    return f"{calibrated}datasheet rates and default constants"
+    phrases = dict.fromkeys(text for kind in cluster.kinds for text in products_of_quantised(model, kind))
+    quantised = "".join(f"; {text}" for text in phrases)
+    return f"{calibrated}datasheet rates and default constants{quantised}"
+
+
+def products_of_quantised(model: ModelSpec, cluster: EqualHosts) -> tuple[str, ...]:
+    """What products with quantised weights are predicted to be of: a phrase for each way to store them."""
+    stored = [*(model.stored or ()), *(spec for block in model.blocks or () for spec in block.stored or ())]
+    ways = {(spec.number, Storage.of(spec, ()).arithmetic): None for spec in stored}
+    return tuple(dict.fromkeys(_products(model.dtype, cluster, *way) for way in ways))
+
+
+def _products(dtype: Dtype, cluster: EqualHosts, number: str, arithmetic: Arithmetic | None) -> str:
+    rates = rates_of_quantised(cluster, dtype, arithmetic)
+    if arithmetic and rates:
+        return f"products of {number} weights in {arithmetic.removesuffix('_blocks')} {rates}"
+    without = f", as {cluster.device.name} has no rate of {arithmetic}" if arithmetic else ""
+    return f"products of {number} weights in {dtype}{without}"
 
 
 def collective_load(dag: Dag) -> Constant:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import ConfigDict, FailFast, Field, with_config
 
 from helixctl.spec import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, Count, StoredSpec
-from helixctl.spec.stored import Scale, StoredNumber
+from helixctl.spec.stored import Activations, Arithmetic, Scale, StoredNumber
 
 if TYPE_CHECKING:
     from helixctl.dag.document import Tensor, Value
@@ -32,11 +32,19 @@ class Storage:
     scale: Scale | None = None
     zero_points: Annotated[bool, Field(strict=True)] = False
     tensor_scale: Scale | None = None
+    activations: Annotated[Activations | None, Field(exclude_if=lambda activations: activations is None)] = None
 
     @classmethod
     def of(cls, spec: StoredSpec, inputs: tuple[str, ...]) -> Storage:
         """The storage that a spec says, of a weight with these dims as inputs."""
-        return cls(spec.number, inputs, spec.block, spec.scale, spec.zero_points, spec.tensor_scale)
+        return cls(spec.number, inputs, spec.block, spec.scale, spec.zero_points, spec.tensor_scale, spec.activations)
+
+    @property
+    def arithmetic(self) -> Arithmetic | None:
+        """What a product with the weight is of; None: of the model's dtype."""
+        if self.activations == "float8" and self.number == "float8" and self.block[1] is not None:
+            return "float8_blocks"
+        return self.activations
 
     def nbytes(self, dims: Sequence[str], shape: Sequence[int]) -> int:
         """Bytes of a region of a weight, with the scales that it needs; docs/formats.md has the formula.

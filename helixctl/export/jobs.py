@@ -26,8 +26,8 @@ def slurm_script(plan: Plan, path: str, options: Sequence[str]) -> str:
         options: of ``helixctl run``.
     """
     cluster = plan.cluster.only
-    gpus = [f"#SBATCH --gpus-per-node {cluster.devices_per_host}"] if cluster.device.kind == "cuda" else []
-    command = shlex.join(["helixctl", "run", path, "--device", cluster.device.kind, *options])
+    gpus = [f"#SBATCH --gpus-per-node {cluster.devices_per_host}"] if cluster.device.torch_kind == "cuda" else []
+    command = shlex.join(["helixctl", "run", path, "--device", cluster.device.torch_kind, *options])
     return "\n".join(
         [
             "#!/bin/bash",
@@ -63,7 +63,9 @@ def kubernetes_job(plan: Plan, path: str, options: Sequence[str], image: str, cl
         f"--nnodes {cluster.hosts} --node-rank $JOB_COMPLETION_INDEX --nproc-per-node {cluster.devices_per_host}",
         f"--master-addr {name}-0.{name} --master-port {_PORT}",
         "--no-python",
-        shlex.join(["helixctl", "run", f"/data/{PurePath(path).name}", "--device", cluster.device.kind, *options]),
+        shlex.join(
+            ["helixctl", "run", f"/data/{PurePath(path).name}", "--device", cluster.device.torch_kind, *options]
+        ),
     ]
     container: dict[str, Any] = {
         "name": "ranks",
@@ -72,7 +74,7 @@ def kubernetes_job(plan: Plan, path: str, options: Sequence[str], image: str, cl
         "args": [" ".join(launch)],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
     }
-    if cluster.device.kind == "cuda":
+    if cluster.device.torch_kind == "cuda":
         container["resources"] = {"limits": {"nvidia.com/gpu": cluster.devices_per_host}}
     pod = {
         "subdomain": name,

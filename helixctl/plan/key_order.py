@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import permutations
 from typing import Any
 
-from helixctl.spec import ClusterSpec
+from helixctl.spec import DTYPE_NBYTES, ClusterSpec
 
 
 def in_digested_order(cluster: ClusterSpec, wanted: str, digest: Callable[[ClusterSpec], str]) -> ClusterSpec:
@@ -29,8 +29,10 @@ def _orders(cluster: ClusterSpec) -> Iterator[ClusterSpec]:
     if cluster.device is None:  # clusters whose hosts differ came later
         yield cluster
         return
-    for peak in permutations(cluster.device.peak):
-        device = cluster.device.model_copy(update={"peak": _picked(cluster.device.peak, peak)})
+    rates = cluster.device.peak
+    dtypes = [name for name in rates if name in DTYPE_NBYTES]  # those plans had no others
+    for peak in permutations(dtypes):
+        device = cluster.device.model_copy(update={"peak": _picked(rates, dict.fromkeys((*peak, *rates)))})
         for calibration in _calibrations(cluster):
             yield cluster.model_copy(update={"device": device, "calibration": calibration})
 

@@ -35,8 +35,19 @@ class Model(TypedDict):
 
 
 @_closed
+class Hosts(TypedDict):
+    """Equal hosts of a cluster whose hosts differ."""
+
+    hosts: int
+    devices_per_host: int
+    device: str
+    memory_nbytes: int
+    available_nbytes: int
+
+
+@_closed
 class Cluster(TypedDict):
-    """The cluster that is planned for; ``available_nbytes`` is a device's memory without its reserve."""
+    """The cluster that is planned for; ``available_nbytes`` is the least that a device has without its reserve."""
 
     name: str
     devices: int
@@ -45,6 +56,7 @@ class Cluster(TypedDict):
     memory_nbytes: int
     available_nbytes: int
     digest: str
+    kinds: NotRequired[list[Hosts]]
 
 
 @_closed
@@ -57,6 +69,7 @@ class Workload(TypedDict):
     output_len: int | None
     prefill_tokens: int | None
     sampling: dict[str, Any] | None
+    routing: str
     digest: str
 
 

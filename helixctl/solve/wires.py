@@ -34,11 +34,26 @@ def wires(layout: Layout, cluster: ClusterSpec) -> Wires:
         found = _wires(layout.groups, at["groups"], layout.slices, at["slices"], size)
     if layout.expert_data == 1:
         return found
-    sharing = layout.sharing(0)
-    replicas = _on_hosts([layout.rank(0, 0, 0, one) for one in sharing], size)
-    return found._replace(
-        replicas=replicas, spread=_on_hosts([rank for one in sharing for rank in layout.team(0, one)], size)
-    )
+    at = layout.strides
+    mesh = (layout.groups, at["groups"], layout.slices, at["slices"])
+    replicas, spread = _shared(tuple(layout.sharing(0)), at["data"], *mesh, size)
+    return found._replace(replicas=replicas, spread=spread)
+
+
+@lru_cache(maxsize=4096)
+def _shared(
+    sharing: tuple[int, ...],
+    replica_stride: int,
+    groups: int,
+    group_stride: int,
+    slices: int,
+    slice_stride: int,
+    size: int,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of replicas that share experts: their first ranks, and all ranks of their teams."""
+    firsts = [one * replica_stride for one in sharing]
+    team = [one * group_stride + other * slice_stride for one in range(groups) for other in range(slices)]
+    return _on_hosts(firsts, size), _on_hosts([first + rank for first in firsts for rank in team], size)
 
 
 def _on_hosts(ranks: Sequence[int], size: int) -> tuple[int, ...]:

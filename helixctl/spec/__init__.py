@@ -21,6 +21,7 @@ from helixctl.spec.calibration import (
     DecodeTable,
     ExpertsTable,
     MatmulTable,
+    QuantisedTables,
 )
 from helixctl.spec.cluster import ClusterSpec, DeviceSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
@@ -36,13 +37,14 @@ from helixctl.spec.model import (
 )
 from helixctl.spec.sampling import SamplingSpec
 from helixctl.spec.step import Step, StepName
-from helixctl.spec.stored import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, StoredSpec, stored_as
+from helixctl.spec.stored import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, Arithmetic, StoredSpec, stored_as
 
 __all__ = [
     "DTYPE_NBYTES",
     "GGUF_BLOCKS",
     "NUMBER_BITS",
     "SCALE_NBYTES",
+    "Arithmetic",
     "AttentionSpec",
     "AttentionTable",
     "BlockSpec",
@@ -74,6 +76,7 @@ __all__ = [
     "NormSpec",
     "PositionScalingSpec",
     "ProportionalScaling",
+    "QuantisedTables",
     "RotarySpec",
     "RouterSpec",
     "SamplingSpec",

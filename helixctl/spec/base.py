@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+# What products of a device may be of: a model's dtype, or the numbers to which both factors are quantised.
+RateDtype = Literal["float16", "bfloat16", "float32", "float64", "int8", "float8", "float4"]
 DTYPE_NBYTES: dict[str, int] = {"int64": 8, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 

@@ -8,9 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from helixctl.spec.base import Contradiction, Count, Dtype, Spec, added, in_order
+from helixctl.spec.stored import Arithmetic
 from helixctl.units import BytesPerSecond, FlopPerSecond, Seconds
 
 Elementwise = Literal["norm", "activation", "add"]
+Factor = Annotated[float, Field(gt=0, le=1000)]
 Grid = Annotated[tuple[Count, ...], Field(min_length=1, max_length=32)]
 
 
@@ -84,6 +86,7 @@ class ExpertsTable(_Table):
         used: experts of the device that have rows.
         rows: of one of them: a row is a token that it is chosen for.
         hidden, width: of each matrix; the width is that of the device's part of an expert.
+        ranks: over which experts are spread: each is given the tokens of all, and passes over those of others' experts.
         rates: of the three products alone, one for every point.
     """
 
@@ -91,7 +94,36 @@ class ExpertsTable(_Table):
     rows: Grid
     hidden: Grid
     width: Grid
+    ranks: Grid
     rates: tuple[FlopPerSecond, ...]
+
+
+class ProductFactors(_Table):
+    """How many times the dtype's rate a product of quantised numbers has; the axes are those of ``MatmulTable``."""
+
+    rows: Grid
+    columns: Grid
+    depth: Grid
+    rates: tuple[Factor, ...]
+
+
+class ExpertsFactors(_Table):
+    """The same of experts: by the rows of one that has any, and the width of the device's part of it."""
+
+    rows: Grid
+    width: Grid
+    rates: tuple[Factor, ...]
+
+
+class QuantisedTables(Spec):
+    """What products of quantised numbers take, beside those of the dtype that have the same shape.
+
+    Attributes:
+        matmul, experts: by shape. None: not measured.
+    """
+
+    matmul: ProductFactors | None = None
+    experts: ExpertsFactors | None = None
 
 
 class CollectiveTable(Spec):
@@ -130,6 +162,7 @@ class CalibrationSpec(Spec):
         matmul, attention: rates by dtype and shape.
         decode: rates of reading the cache, by dtype and shape.
         experts: rates of mixtures of experts, by dtype and shape.
+        quantised: what products take whose factors are quantised both, by what they are of.
         elementwise: bytes read and written per second, by kind of task.
         collectives: times by kind, ranks and size.
         collective_load: share of a core that a rank keeps busy inside a collective (devices that share cores).
@@ -141,6 +174,7 @@ class CalibrationSpec(Spec):
     attention: Annotated[dict[Dtype, AttentionTable], in_order(Dtype)] = Field(default_factory=dict)
     decode: Annotated[dict[Dtype, DecodeTable], in_order(Dtype)] = added({})
     experts: Annotated[dict[Dtype, ExpertsTable], in_order(Dtype)] = added({})
+    quantised: Annotated[dict[Arithmetic, QuantisedTables], in_order(Arithmetic)] = added({})
     elementwise: Annotated[dict[Elementwise, BytesPerSecond], in_order(Elementwise)] = Field(default_factory=dict)
     collectives: tuple[CollectiveTable, ...] = ()
     collective_load: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from helixctl.errors import Diagnostic
-from helixctl.spec.base import Contradiction, Dtype, Name, Spec, added, in_order
+from helixctl.spec.base import Contradiction, Dtype, Name, RateDtype, Spec, added, in_order
 from helixctl.spec.calibration import CalibrationSpec
 from helixctl.spec.named import cluster_names, figures_of
 from helixctl.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share, human_bytes
@@ -40,28 +40,29 @@ class DeviceSpec(Spec):
     """One device.
 
     Attributes:
-        kind, name: what it is.
+        kind, name: what it is; rocm is an AMD GPU, which is predicted by datasheet.
         memory: bytes that it has.
         memory_bandwidth: of reading and writing that memory, bytes per second.
-        peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them.
+        peak: the dense matrix-product rate, FLOP/s, by dtype; a model's dtype must be among them. That of int8, float8
+            and float4 is of products of which both factors are quantised.
         sms: streaming multiprocessors of a GPU; None: those of an H100.
         matmul_share: part of ``peak`` that large matrix products reach; None: that of an H100.
         reserve: share of the memory that no plan takes. Kernels and communication need workspace, which the memory
             proof does not count; engines keep a tenth as well (vLLM: ``gpu_memory_utilization`` 0.9).
     """
 
-    kind: Literal["cuda", "cpu"]
+    kind: Literal["cuda", "cpu", "rocm"]
     name: Annotated[str, Field(min_length=1, max_length=100)]
     memory: Bytes
     memory_bandwidth: BytesPerSecond
-    peak: Annotated[dict[Dtype, FlopPerSecond], in_order(Dtype)]
+    peak: Annotated[dict[RateDtype, FlopPerSecond], in_order(RateDtype)]
     sms: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = added(None)
     matmul_share: Share | None = added(None)
     reserve: Share = added(_RESERVE)
 
     @field_validator("peak")
     @classmethod
-    def _some_peak(cls, peak: dict[Dtype, FlopPerSecond]) -> dict[Dtype, FlopPerSecond]:
+    def _some_peak(cls, peak: dict[RateDtype, FlopPerSecond]) -> dict[RateDtype, FlopPerSecond]:
         if not peak:
             msg = "peak names no dtype; give at least the model's"
             raise ValueError(msg)
@@ -74,6 +75,11 @@ class DeviceSpec(Spec):
             msg = "must be over 0 %; leave it out for that of an H100"
             raise ValueError(msg)
         return share
+
+    @property
+    def torch_kind(self) -> Literal["cuda", "cpu"]:
+        """What torch calls it: AMD's GPUs are cuda to it, too."""
+        return "cpu" if self.kind == "cpu" else "cuda"
 
     @property
     def available(self) -> float:
@@ -348,8 +354,8 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
 
     @property
     def device_kind(self) -> Literal["cuda", "cpu"]:
-        """What all devices are."""
-        return self.kinds[0].device.kind
+        """What torch calls all devices."""
+        return self.kinds[0].device.torch_kind
 
     @property
     def shares_cores(self) -> bool:

@@ -36,7 +36,7 @@ _OTHERS: Final = frozenset(
     {
         *("a2", "a10", "a10g", "a16", "a30", "a40", "a800", "h20", "h800", "gh200", "b100", "b300", "gb200", "gb300"),
         *("l2", "l4", "l20", "l40", "p40", "p100", "t4", "v100"),
-        *("mi210", "mi250", "mi300", "mi300a", "mi300x", "mi325x", "mi350x", "mi355x"),
+        *("mi210", "mi250", "mi300", "mi300a", "mi350x"),
     }
 )
 _WORD: Final = re.compile(r"[A-Za-z0-9][\w.+:*-]*", re.ASCII)

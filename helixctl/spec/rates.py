@@ -19,8 +19,11 @@ from helixctl.spec.calibration import (
     CalibrationSpec,
     CollectiveTable,
     DecodeTable,
+    ExpertsFactors,
     ExpertsTable,
     MatmulTable,
+    ProductFactors,
+    QuantisedTables,
 )
 from helixctl.spec.cluster import ClusterSpec, EqualHosts
 from helixctl.spec.named import folder_of_clusters
@@ -76,6 +79,11 @@ def doubts(cluster: ClusterSpec) -> Iterator[str]:
 
 
 def _doubts(cluster: EqualHosts) -> Iterator[str]:
+    if cluster.device.kind == "rocm" and cluster.calibration is None:
+        yield (
+            f"no measured table stands behind {cluster.device.name}: it is predicted by datasheet, with constants that "
+            "were measured on NVIDIA's GPUs"
+        )
     if cluster.measured is None:
         return
     gpu, digest = cluster.measured.gpu, cluster.measured.digest
@@ -111,6 +119,7 @@ def shipped_rates(gpu: str) -> ShippedRates | None:
     alone = CalibrationSpec.model_construct(
         source=data["source"],
         task_overhead=rates["task_overhead"],
+        quantised={name: _factors(tables) for name, tables in rates.get("quantised", {}).items()},
         elementwise=rates["elementwise"],
         collectives=(),
         collective_load=0.0,
@@ -130,6 +139,15 @@ def _by_dtype(name: str, tables: dict[str, Any], same: dict[str, str]) -> dict[s
     """Tables by dtype; ``same`` names the dtypes that have the rates of another where they have no table."""
     found = {dtype: _TABLES[name].model_construct(**_as_tuples(table)) for dtype, table in tables.items()}
     return {dtype: found[other] for dtype, other in same.items() if other in found} | found
+
+
+def _factors(tables: dict[str, Any]) -> QuantisedTables:
+    kinds: dict[str, Any] = {"matmul": ProductFactors, "experts": ExpertsFactors}
+    found: dict[str, Any] = {
+        name: kind.model_construct(**_as_tuples(tables[name])) if name in tables else None
+        for name, kind in kinds.items()
+    }
+    return QuantisedTables.model_construct(**found)
 
 
 def _as_tuples(table: dict[str, Any]) -> dict[str, Any]:

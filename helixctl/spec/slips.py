@@ -34,7 +34,7 @@ def slips(cluster: ClusterSpec) -> tuple[str, ...]:
     return tuple(
         f"hosts[{place}].{sentence}" if isinstance(cluster.hosts, tuple) else sentence
         for place, kind in enumerate(cluster.kinds)
-        if kind.device.kind == "cuda"
+        if kind.device.kind != "cpu"
         for rule in _RULES
         for sentence in rule(kind, _known(kind.device.name))
     )

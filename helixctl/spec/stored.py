@@ -37,6 +37,10 @@ StoredNumber = Literal[
     "float8", "int8", "int4", "float4",
     "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
 ]  # fmt: skip
+# What activations are rounded to before a product, which is then of such numbers.
+Activations = Literal["int8", "float8", "float4"]
+# Kinds of products of such numbers, each with rates of its own; float8_blocks: scales are of blocks of inputs.
+Arithmetic = Literal["int8", "float8", "float8_blocks", "float4"]
 Scale = Literal["float32", "float16", "bfloat16", "float8", "exponent8"]
 # The matrices of a model by their names in a layer; those of the ends belong to no layer.
 Matrix = Literal[
@@ -58,6 +62,8 @@ class StoredSpec(Spec):
         scale: the dtype of a scale; exponent8 is a power of two in one byte (e8m0).
         zero_points: with every scale a number of the elements' width that is subtracted from them.
         tensor_scale: of the scales again a scale, one for the matrix (nvfp4).
+        activations: what kernels made for the checkpoint round the other factor to. None: weights are dequantised, and
+            the product is in the dtype of the model.
     """
 
     weights: Annotated[tuple[Matrix, ...], Field(min_length=1)]
@@ -66,11 +72,13 @@ class StoredSpec(Spec):
     scale: Scale | None = None
     zero_points: Annotated[bool, Field(strict=True)] = False
     tensor_scale: Scale | None = added(None)
+    activations: Activations | None = added(None)
 
     @model_validator(mode="after")
     def _blocks_have_their_scales(self) -> Self:
         if self.number in GGUF_BLOCKS:
-            if self.block != (None, None) or self.scale is not None or self.zero_points or self.tensor_scale:
+            given = self.scale or self.zero_points or self.tensor_scale or self.activations
+            if self.block != (None, None) or given:
                 message = f"{self.number} holds its scales in blocks of its own; give the number alone"
                 raise Contradiction(message, "number")
         elif self.scale is None:
@@ -94,9 +102,10 @@ class StoredSpec(Spec):
             of = "an output" if outputs == 1 else f"{outputs} outputs"
         else:
             of = f"{inputs} inputs" if outputs == 1 else f"{outputs or 'all'} x {inputs}"
+        rounded = f", activations in {self.activations}" if self.activations else ""
         zero = " and a zero point" if self.zero_points else ""
         article = "an" if self.scale == "exponent8" else "a"
-        return f"{self.number}, {article} {self.scale} scale{zero} for {of}"
+        return f"{self.number}, {article} {self.scale} scale{zero} for {of}{rounded}"
 
 
 def stored_as(stored: tuple[StoredSpec, ...] | None, weight: str) -> StoredSpec | None:

@@ -8,8 +8,8 @@ from math import exp, log, prod
 from typing import Any, Final
 
 ROUNDS: Final = 6
-LEAST_ERROR: Final = 0.1  # below it every point counts alike
-BENT: Final = 1.0  # what a bend between neighbours costs, in points that are as far off
+LEAST_ERROR: Final = 0.1  # of a logarithm; below it the squares count
+BENT: Final = 0.3  # what a bend between neighbours costs, in points that are as far off
 TILTED: Final = 0.01  # and a difference, which decides where nothing was measured
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,8 @@ SHA256: Final = "aadc4aad0a00bf8a61c477c62bef43de479849c3aa0b1c3078068e08309eccc
 SYSTEMS: Final = {"a100": "a100_sxm", "b200": "b200_sxm", "h100": "h100_sxm", "h200": "h200_sxm", "l40s": "l40s"}
 DTYPE: Final = "bfloat16"
 DTYPE_NBYTES: Final = 2
+# What the tables call products of quantised numbers, and what they are of. SmoothQuant is of int8.
+QUANTISED: Final = {"fp8": "float8", "fp8_block": "float8_blocks", "nvfp4": "float4", "sq": "int8"}
 COLLECTIVES: Final = {
     "all_gather": "all_gather", "all_reduce": "all_reduce", "alltoall": "all_to_all", "reduce_scatter": "reduce_scatter"
 }  # fmt: skip
@@ -50,7 +52,20 @@ class Tables:
         def shape(row: Row) -> Shape | None:
             return (row["m"], row["n"], row["k"]) if row["gemm_dtype"] == DTYPE else None
 
-        return self._medians("gemm", "gemm_perf", shape)
+        return self._seconds("gemm", "gemm_perf", shape)
+
+    def quantised_products(self) -> Seconds:
+        """The same where both factors are quantised: by (what they are of, rows, columns, depth).
+
+        The engines' kernels of a shape differ by a third (float8) to more than twice (in blocks), so that none is in
+        the middle: of these the fastest counts.
+        """
+
+        def shape(row: Row) -> Shape | None:
+            kind = QUANTISED.get(row["gemm_dtype"])
+            return (kind, row["m"], row["n"], row["k"]) if kind else None
+
+        return self._seconds("gemm", "gemm_perf", shape, min)
 
     def prompts(self) -> Seconds:
         """Causal attention of whole prompts: by (tokens, sequences, heads, heads of keys, width)."""
@@ -58,7 +73,7 @@ class Tables:
         def shape(row: Row) -> Shape | None:
             return (row["isl"], *_attention(row)) if _plain(row) and row["step"] == 0 else None
 
-        return self._medians("attention", "context_attention_perf", shape)
+        return self._seconds("attention", "context_attention_perf", shape)
 
     def decodes(self) -> Seconds:
         """Attention of one new token over a cache: by (keys, sequences, heads, heads of keys, width)."""
@@ -66,7 +81,7 @@ class Tables:
         def shape(row: Row) -> Shape | None:
             return (row["step"] + row["isl"], *_attention(row)) if _plain(row) and row["isl"] == 1 else None
 
-        return self._medians("attention", "generation_attention_perf", shape)
+        return self._seconds("attention", "generation_attention_perf", shape)
 
     def experts(self) -> Seconds:
         """Gated experts, from a token's choice to the sum over its experts, where every expert has as many tokens.
@@ -75,19 +90,26 @@ class Tables:
         experts, or of ``cut``, which share the width of each, given the tokens of all. A rank without a row is left
         out, and so are models whose experts have two matrices: not every engine's table tells them apart.
         """
+        return self._experts({DTYPE: DTYPE})[DTYPE]
+
+    def quantised_experts(self) -> dict[str, Seconds]:
+        """The same where both factors are quantised, by what they are of."""
+        return self._experts(QUANTISED)
+
+    def _experts(self, kinds: Mapping[str, str]) -> dict[str, Seconds]:
         plain: set[Shape] = set()
 
         def shape(row: Row) -> Shape | None:
             model = row["hidden_size"], row["inter_size"], row["topk"], row["num_experts"]
             if "nongated" in row["kernel_source"]:
                 plain.add(model)
-            tokens, parallel = row["num_tokens"], row["moe_ep_size"]
-            if row["moe_dtype"] != DTYPE or row["distribution"] != "balanced" or tokens * row["topk"] < parallel:
+            tokens, parallel, kind = row["num_tokens"], row["moe_ep_size"], kinds.get(row["moe_dtype"])
+            if kind is None or row["distribution"] != "balanced" or tokens * row["topk"] < parallel:
                 return None
-            return tokens, *model, row["moe_tp_size"], parallel
+            return kind, tokens, *model, row["moe_tp_size"], parallel
 
-        found = self._medians("moe", "moe_perf", shape)
-        return {its: seconds for its, seconds in found.items() if its[1:5] not in plain}
+        found = self._seconds("moe", "moe_perf", shape)
+        return by_first({its: seconds for its, seconds in found.items() if its[2:6] not in plain})
 
     def collectives(self) -> Seconds:
         """NCCL inside a host: by (kind, ranks, bytes that a rank receives).
@@ -102,9 +124,15 @@ class Tables:
             kind = COLLECTIVES[row["op_name"]]
             return kind, ranks, total * (ranks - 1) // ranks * (2 if kind == "all_reduce" else 1)
 
-        return self._medians("comm", "nccl_perf", shape)
+        return self._seconds("comm", "nccl_perf", shape)
 
-    def _medians(self, family: str, file: str, shape: Callable[[Row], Shape | None]) -> Seconds:
+    def _seconds(
+        self,
+        family: str,
+        file: str,
+        shape: Callable[[Row], Shape | None],
+        of_all: Callable[[list[float]], float] = statistics.median,
+    ) -> Seconds:
         import pyarrow.parquet as pq
 
         found: dict[Shape, list[float]] = defaultdict(list)
@@ -114,7 +142,15 @@ class Tables:
                     for row in pq.read_table(BytesIO(wheel.read(name))).to_pylist():
                         if (its := shape(row)) is not None:
                             found[its].append(row["latency"] * 1e-3)
-        return {its: statistics.median(all_) for its, all_ in found.items()}
+        return {its: of_all(all_) for its, all_ in found.items()}
+
+
+def by_first(found: Seconds) -> dict[str, Seconds]:
+    """Apart by the first part of their shapes, which is left out of them."""
+    apart: dict[str, Seconds] = defaultdict(dict)
+    for (kind, *its), seconds in found.items():
+        apart[kind][tuple(its)] = seconds
+    return apart
 
 
 def _plain(row: Row) -> bool:

@@ -31,7 +31,7 @@ from helixctl.cost.interpolate import multilinear  # noqa: E402
 from helixctl.spec import CalibrationSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
 from tests.benchmarks.fitted import fitted  # noqa: E402
-from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, Tables  # noqa: E402
+from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, SYSTEMS, Tables, by_first  # noqa: E402
 
 CLUSTERS: Final = ROOT / "helixctl/spec/clusters"
 OURS: Final = {gpu: ROOT / f"docs/measurements/gpus/{gpu}.cluster.yaml" for gpu in ("h100", "h200")}
@@ -53,11 +53,14 @@ KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
 WIDTHS: Final = (64, 128, 256)
 # Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them.
 EXPERTS: Final = (
-    (1, 8, 32, 128),
-    (1, 16, 64, 128, 256, 512, 1024, 4096),
-    (2048, 4096, 7168),
-    (64, 256, 768, 2048, 8192),
-)
+    (1, 8, 128), (1, 16, 64, 256, 1024, 4096), (2048, 6144), (64, 128, 256, 1024, 4096, 14336), (1, 2, 16)
+)  # fmt: skip
+# How many times the dtype's rate products of quantised numbers have is smoother than a rate: a coarse grid has it.
+FACTORS: Final = (
+    (1, 16, 64, 128, 256, 512, 1024, 4096, 16384), (512, 2048, 4096, 8192, 16384), (512, 1024, 2048, 4096, 8192)
+)  # fmt: skip
+EXPERTS_FACTORS: Final = ((1, 16, 64, 256, 1024, 4096), (64, 256, 1024, 4096))
+LEAST_FACTOR_SIZE: Final = 512  # columns and depth of products that factors are fitted to
 # Every second size of a collective.
 STEP: Final = 2
 
@@ -66,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     options = parser.parse_args()
-    for gpu in sorted({file.name.partition(".")[0] for file in CLUSTERS.glob("*.yaml")}):
+    for gpu in SYSTEMS:
         text = written(derived(gpu, Tables(options.wheel, gpu)))
         (CLUSTERS / f"{gpu}.rates.json").write_text(text, encoding="utf-8", newline="\n")
         digest = f"sha256:{sha256(text.encode()).hexdigest()}"
@@ -81,6 +84,8 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
     cluster = load_cluster(f"{gpu}:1")
     ours = load_cluster(str(OURS[gpu])).calibration if gpu in OURS else None
     overhead = ours.task_overhead if ours else TASK_OVERHEAD
+    matmul = as_they_are(ours) if ours else {DTYPE: products(tables.products(), overhead)}
+    mixtures = experts(tables.experts(), overhead)
     name = cluster.device.name
     tables_of = f"{name}: NVIDIA's tables in {NAME}"
     source = f"{tables_of} (bfloat16, also for float16)"
@@ -114,10 +119,11 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
         "as": {"float16": DTYPE},
         "rates": {
             "task_overhead": overhead,
-            "matmul": as_they_are(ours) if ours else {DTYPE: products(tables.products(), overhead)},
+            "matmul": matmul,
             "attention": {DTYPE: prompts(tables.prompts(), overhead, ours)},
             "decode": {DTYPE: decodes(tables.decodes(), overhead)},
-            "experts": {DTYPE: experts(tables.experts(), overhead, cluster.device.memory_bandwidth)},
+            "experts": {DTYPE: mixtures},
+            "quantised": quantised(tables, matmul[DTYPE], mixtures, overhead),
             "elementwise": dict(ours.elementwise) if ours else {},
             "collectives": collectives(tables.collectives()),
         },
@@ -174,20 +180,55 @@ def decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str,
     return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "rates": rates}
 
 
-def experts(seconds: dict[tuple[int, ...], float], overhead: float, bandwidth: float) -> dict[str, Any]:
-    """By the experts that have rows, the rows of one, hidden and width; less what rows of other ranks' experts take."""
+def experts(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
+    """By the experts that have rows, the rows of one, hidden, width, and ranks that share the experts."""
+    rates = [digits(rate) for rate in fitted(EXPERTS, expert_rates(seconds, overhead))]
+    return dict(zip(("used", "rows", "hidden", "width", "ranks", "rates"), (*EXPERTS, rates), strict=True))
+
+
+def expert_rates(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[tuple[float, ...], list[float]]:
+    """Those to which rates are fitted, by their points."""
     found: dict[tuple[float, ...], list[float]] = defaultdict(list)
     for shape, takes in seconds.items():
-        tokens, hidden, ffn, top_k, count, cut, parallel = shape
-        if not fits_experts(shape):
-            continue
-        rows, width = tokens * top_k / parallel, ffn / cut
-        used = min(count / parallel, rows)
-        passed = (tokens * top_k - rows) * hidden * DTYPE_NBYTES / bandwidth
-        flops = GATED_FLOPS * rows * hidden * width
-        found[used, rows / used, hidden, width].append(flops / own(takes, overhead + passed))
-    rates = [digits(rate) for rate in fitted(EXPERTS, found)]
-    return dict(zip(("used", "rows", "hidden", "width", "rates"), (*EXPERTS, rates), strict=True))
+        if fits_experts(shape):
+            tokens, hidden, ffn, top_k, count, cut, parallel = shape
+            rows, width = tokens * top_k / parallel, ffn / cut
+            used = min(count / parallel, rows)
+            flops = GATED_FLOPS * rows * hidden * width
+            found[used, rows / used, hidden, width, parallel].append(flops / own(takes, overhead))
+    return found
+
+
+def quantised(tables: Tables, matmul: dict[str, Any], mixtures: dict[str, Any], overhead: float) -> dict[str, Any]:
+    """How many times the rates that stand here for bfloat16 products of quantised numbers have."""
+    grid = [matmul[axis] for axis in ("rows", "columns", "depth")]
+    found: dict[str, Any] = {}
+    for kind, seconds in sorted(by_first(tables.quantised_products()).items()):
+        factors: dict[tuple[float, ...], list[float]] = {}
+        for shape, takes in seconds.items():
+            if min(shape[1:]) >= LEAST_FACTOR_SIZE and fits_factors(shape):
+                rate = 2 * prod(shape) / own(takes, overhead)
+                factors[shape] = [rate / multilinear(grid, matmul["rates"], shape)]
+        found[kind] = {"matmul": factor_table(("rows", "columns", "depth"), FACTORS, factors)}
+    for kind, seconds in tables.quantised_experts().items():
+        if kind in found:
+            points: dict[tuple[float, ...], list[float]] = defaultdict(list)
+            for point, rate in expert_rates(seconds, overhead).items():
+                whole = multilinear(EXPERTS, mixtures["rates"], point)
+                points[point[1], point[3]] += [its / whole for its in rate]
+            found[kind]["experts"] = factor_table(("rows", "width"), EXPERTS_FACTORS, points)
+    return found
+
+
+def factor_table(
+    axes: Sequence[str], grid: Sequence[Sequence[int]], factors: dict[tuple[float, ...], list[float]]
+) -> dict[str, Any]:
+    return dict(zip((*axes, "rates"), (*grid, [digits(f) for f in fitted(grid, factors)]), strict=True))
+
+
+def fits_factors(shape: tuple[int, ...]) -> bool:
+    """Whether factors are fitted to a product: to every fourth."""
+    return crc32(repr(shape).encode()) % 4 == 0
 
 
 def fits_experts(shape: tuple[int, ...]) -> bool:
@@ -255,7 +296,7 @@ def _number(value: float) -> str:
         return str(value)
     text = next(t for t in (f"{value:.{count}e}" for count in range(17)) if float(t) == value)
     mantissa, exponent = text.split("e")
-    return f"{mantissa}e{int(exponent)}"
+    return min(repr(value), f"{mantissa}e{int(exponent)}", key=len)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,14 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from helixctl.cost.collectives import collective_cost  # noqa: E402
-from helixctl.cost.compute import _Device, _experts, decode_attention_cost  # noqa: E402
+from helixctl.cost.compute import _Device, _experts, _Less, decode_attention_cost  # noqa: E402
 from helixctl.dag import Experts, Value  # noqa: E402
 from helixctl.spec import CalibrationSpec, ClusterSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
 from helixctl.spec.rates import rates_of  # noqa: E402
+from helixctl.spec.routing import EVEN  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SYSTEMS, Seconds, Shape, Tables  # noqa: E402
-from tests.benchmarks.rates import fits_experts  # noqa: E402
+from tests.benchmarks.rates import fits_experts, fits_factors  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
 SAMPLE: Final = ROOT / "tests/cost/silicon.sample.json"
@@ -103,6 +104,8 @@ def sample(measured: Mapping[Kind, Mapping[str, Seconds]]) -> str:
         first, last = kind.spans[-1]
         for gpu, seconds in of_gpu.items():
             shapes = sorted(shape for shape in seconds if first <= kind.size(shape) <= last)
+            if not shapes:
+                continue
             some = sorted(random.Random(0).sample(shapes, min(SAMPLED, len(shapes))))
             found["seconds"].setdefault(kind.name, {})[gpu] = [
                 [*shape, float(f"{seconds[shape]:.4g}")] for shape in some
@@ -120,7 +123,7 @@ def held_out(kind: Kind, gpu: str, seconds: Seconds) -> Seconds:
 def row(kind: Kind, span: Span, ratios: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     first, last = span
     its = {gpu: [ratio for size, ratio in found if first <= size <= last] for gpu, found in ratios.items()}
-    counts = sorted({len(found) for found in its.values()})
+    counts = sorted({len(found) for found in its.values() if found})
     shapes = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     end = f"{first:,} and more" if last == MOST else f"{first:,} to {last:,}"
     cells = " | ".join(cell(found, kind.near) for found in its.values())
@@ -147,6 +150,15 @@ def product_s(cluster: ClusterSpec, shape: Shape) -> float:
     return device.matmul(m, n, k, nbytes).seconds + device.task_overhead.value
 
 
+def quantised_s(cluster: ClusterSpec, shape: Shape) -> float:
+    """Of weights in so many bits, and of activations that are read in the dtype and rounded."""
+    device, (kind, m, n, k) = _Device(cluster, DTYPE), shape
+    weights = n * k // (2 if kind == "float4" else 1)
+    nbytes = DTYPE_NBYTES * (m * n + m * k) + weights
+    less = _Less(DTYPE_NBYTES * n * k - weights, kind)
+    return device.matmul(m, n, k, nbytes, less).seconds + device.task_overhead.value
+
+
 def prompt_s(cluster: ClusterSpec, shape: Shape) -> float:
     device, (tokens, sequences, heads, kv_heads, width) = _Device(cluster, DTYPE), shape
     queries = Value("q", "q", 0, ((0, sequences), (0, tokens), (0, heads), (0, width)), DTYPE)
@@ -170,7 +182,7 @@ def experts_s(cluster: ClusterSpec, shape: Shape) -> float:
         name: Value(name, name, 0, tuple((0, size) for size in its), DTYPE) for name, its in sizes.items()
     }  # fmt: skip
     tensors = {name: SimpleNamespace(shape=(count, *its[1:]), storage=None) for name, its in sizes.items()}
-    dag: Any = SimpleNamespace(value=values, tensor=tensors)
+    dag: Any = SimpleNamespace(value=values, tensor=tensors, work=SimpleNamespace(routing=EVEN))
     task: Any = SimpleNamespace(inputs=tuple(sizes))
     return _experts(dag, task, Experts("silu", top_k), device).seconds + device.task_overhead.value
 
@@ -189,6 +201,10 @@ def collective_s(cluster: ClusterSpec, shape: Shape) -> float:
 
 def product_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
     return _on_grid(rates.matmul[DTYPE].grid, shape)
+
+
+def quantised_fitted(_: CalibrationSpec, shape: Shape) -> bool:
+    return fits_factors(shape[1:])
 
 
 def prompt_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
@@ -219,6 +235,12 @@ def _kinds() -> Iterator[Kind]:
         "product", "rows", Tables.products, lambda s: min(s[1:]) >= LEAST_WIDTH, lambda s: s[0],
         ((1, 16), (17, 256), (257, 1024), (1025, 8191), (8192, MOST), (1, MOST)), product_s, product_fitted,
     )  # fmt: skip
+    for numbers in ("float8", "float8_blocks", "float4", "int8"):
+        yield Kind(
+            f"product in {numbers.replace('_', ' in ')}", "rows", Tables.quantised_products,
+            lambda s, numbers=numbers: s[0] == numbers and min(s[2:]) >= LEAST_WIDTH, lambda s: s[1],
+            ((1, 256), (257, MOST), (1, MOST)), quantised_s, quantised_fitted,
+        )  # fmt: skip
     yield Kind(
         "causal attention", "tokens", Tables.prompts, lambda s: s[2] >= LEAST_HEADS, lambda s: s[0],
         ((128, 511), (512, 2047), (2048, 8191), (8192, MOST), (128, MOST)), prompt_s, prompt_fitted,

@@ -117,3 +117,9 @@ def test_report_is_another_name_of_json(folder: Path, tmp_path: Path) -> None:
     assert done.status == 0
     assert f"wrote {tmp_path}/r.json: the report" in done.err
     assert json.loads((tmp_path / "r.json").read_text())["report"] == "helixctl run"
+
+
+def test_of_a_cluster_whose_hosts_differ(folder: Path) -> None:
+    small = tuple(word for text in TINY for word in ("--set", text))
+    found = data(folder, "plan", SMALL[0], "h100:1x1+l40s:1x1", *small, "--set", "dtype=float16", "--plain")
+    assert [kind["device"] for kind in found["cluster"]["kinds"]] == ["NVIDIA H100 80GB HBM3", "NVIDIA L40S"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from helixctl.cost.compute import decode_attention_cost
-from helixctl.cost.tasks import seconds, sources
+from helixctl.cost.tasks import foundation, seconds, sources
 from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import ClusterSpec, StoredSpec
+from helixctl.spec.load import load_cluster
 from tests.cost.calibrated import calibrated
 from tests.documents import PAPER, PAPER_MOE, SMALL, dag_of, plan_of
 
@@ -212,15 +215,17 @@ def test_a_cpu_reads_a_cache_at_the_bandwidth_of_its_memory() -> None:
     )
 
 
-EXPERTS = {"used": [1, 8], "rows": [1, 256, 4096], "hidden": [8192], "width": [32768],
-           "rates": ["1 TFLOP/s", "100 TFLOP/s", "400 TFLOP/s", "2 TFLOP/s", "200 TFLOP/s", "800 TFLOP/s"]}  # fmt: skip
+EXPERTS = {"used": [1, 8], "rows": [1, 256, 4096], "hidden": [8192], "width": [32768], "ranks": [1, 16],
+           "rates": [f"{r} TFLOP/s" for r in (1, 0.25, 100, 25, 400, 100, 2, 0.5, 200, 50, 800, 200)]}  # fmt: skip
 ONE_ROW = 2 * 2 * 8192 * 32768  # operations of a row of an expert that has two matrices
 
 
-def experts_s(*sets: str, groups: int = 1, stored: tuple[StoredSpec, ...] | None = None) -> float:
+def experts_s(*sets: str, groups: int = 1, stored: tuple[StoredSpec, ...] | None = None, **tables: Any) -> float:
     plan = plan_of(PAPER_MOE, groups, 1, "layers=1", "hosts=1", *sets, experts=groups)
     model = plan.model.model_copy(update={"stored": stored})
-    dag = calibrated(lower(Plan.of(model, plan.cluster, plan.workload, plan.layout)), experts={"float16": EXPERTS})
+    dag = calibrated(
+        lower(Plan.of(model, plan.cluster, plan.workload, plan.layout)), experts={"float16": EXPERTS}, **tables
+    )
     return next(seconds(dag, task) for task in dag.tasks if task.kind == "experts") - OVERHEAD
 
 
@@ -232,11 +237,10 @@ def test_experts_by_those_that_have_rows_and_the_rows_of_one() -> None:
     assert experts_s(one, "workload.batch=1") == pytest.approx(2 * ONE_ROW / rate)
 
 
-def test_rows_of_other_ranks_experts_are_passed_over() -> None:
+def test_ranks_that_share_the_experts_pass_over_the_tokens_of_the_others() -> None:
     """Four ranks of two experts each: 512 of 2,048 rows are its own, 256 of an expert."""
-    rate = 100e12 * 2 ** (1 / 3)
-    passed = 1536 * 8192 * 2 / 3.35e12
-    assert experts_s("devices_per_host=4", groups=4) == pytest.approx(512 * ONE_ROW / rate + passed)
+    rate = 100e12 * 2 ** (1 / 3) * 0.25 ** (1 / 2)  # two experts of one to eight, four ranks of one to sixteen
+    assert experts_s("devices_per_host=4", groups=4) == pytest.approx(512 * ONE_ROW / rate)
 
 
 def test_quantised_experts_read_less_until_their_arithmetic_decides() -> None:
@@ -245,3 +249,66 @@ def test_quantised_experts_read_less_until_their_arithmetic_decides() -> None:
     few, many = ("devices_per_host=1", "workload.batch=1"), ("devices_per_host=1", "workload.batch=16384")
     assert experts_s(*few, stored=stored) == pytest.approx(4.5 / 16 * experts_s(*few))
     assert experts_s(*many, stored=stored) == experts_s(*many)
+
+
+FP8 = StoredSpec(weights=("w_q", "w_k", "w_v", "w_o", "w_up", "w_down"), number="float8", scale="float32",
+                 activations="float8")  # fmt: skip
+RATES = {"rows": [1, 4096], "columns": [1], "depth": [1], "rates": ["10 TFLOP/s", "500 TFLOP/s"]}
+
+
+def product_s(stored: StoredSpec | None, batch: int, peak: dict[str, float] | None = None, **tables: Any) -> float:
+    """Of a projection of 8,192 x 32,768 in float16, on one device."""
+    sets = ("layers=1", "hosts=1", "devices_per_host=1", f"workload.batch={batch}")
+    plan = plan_of(PAPER, 1, 1, *sets)
+    model = plan.model.model_copy(update={"stored": (stored,) if stored else None})
+    device = plan.cluster.device.model_copy(update={"peak": plan.cluster.device.peak | (peak or {})})
+    cluster = plan.cluster.model_copy(update={"device": device})
+    dag = lower(Plan.of(model, cluster, plan.workload, plan.layout))
+    dag = calibrated(dag, matmul={"float16": RATES}, **tables)
+    return seconds(dag, dag.task["l0.feed_forward.up.g0s0"]) - OVERHEAD
+
+
+def test_a_product_of_quantised_numbers_has_the_rate_that_was_measured_of_them() -> None:
+    factors = {"rows": [1, 4096], "columns": [1], "depth": [1], "rates": [1.5, 1.8]}
+    tables = {"quantised": {"float8": {"matmul": factors}}}
+    for batch, factor in ((1, 1.5), (4096, 1.8), (64, 1.5**0.5 * 1.8**0.5)):
+        assert product_s(FP8, batch, **tables) == pytest.approx(product_s(None, batch) / factor)
+    blocks = FP8.model_copy(update={"block": (128, 128)})
+    assert product_s(blocks, 64, **tables) == product_s(FP8, 64, **tables)
+    own = {"float8_blocks": {"matmul": factors | {"rates": [0.5, 0.5]}}}
+    assert product_s(blocks, 64, quantised=tables["quantised"] | own) == pytest.approx(2 * product_s(None, 64))
+
+
+def test_without_a_table_the_peaks_say_how_much_faster_it_is() -> None:
+    assert product_s(FP8, 4096, {"float8": 2 * 989e12}) == pytest.approx(product_s(None, 4096) / (2 * 0.75))
+    # A device without such products, and weights alone in fewer bits: the bytes are fewer, the arithmetic is not.
+    weights_only = FP8.model_copy(update={"activations": None})
+    for batch in (1, 4096):
+        assert product_s(FP8, batch) == product_s(weights_only, batch, {"float8": 2 * 989e12})
+    assert product_s(FP8, 16384) == pytest.approx(product_s(None, 16384))
+
+
+def test_experts_of_quantised_numbers_have_factors_of_their_own() -> None:
+    stored = (StoredSpec(weights=("w_up", "w_down"), number="float8", scale="float32", activations="float8"),)
+    factors = {"rows": [1, 4096], "width": [1], "rates": [1.9, 1.2]}
+    its = {"quantised": {"float8": {"experts": factors}}}
+    for batch, factor in ((1, 1.9), (16384, 1.2)):
+        sets = ("devices_per_host=1", f"workload.batch={batch}")
+        assert experts_s(*sets, stored=stored, **its) == pytest.approx(experts_s(*sets) / factor)
+
+
+@pytest.mark.parametrize(
+    ("stored", "cluster", "said"),
+    [
+        (FP8, "h100:1", "; products of float8 weights in float8 by measured factors"),
+        (FP8, "a100:1", "; products of float8 weights in float16, as NVIDIA A100-SXM4-80GB has no rate of float8"),
+        (FP8.model_copy(update={"activations": None}), "h100:1", "; products of float8 weights in float16"),
+        (None, "h100:1", "datasheet rates and default constants"),
+    ],
+)
+def test_a_prediction_says_what_products_of_quantised_weights_are_of(
+    stored: StoredSpec | None, cluster: str, said: str
+) -> None:
+    plan = plan_of(PAPER, 1, 1, "hosts=1", "devices_per_host=1")
+    model = plan.model.model_copy(update={"stored": (stored,) if stored else None})
+    assert foundation(model, load_cluster(cluster)).endswith(said)

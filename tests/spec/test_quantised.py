@@ -47,6 +47,14 @@ PACKED = {
 }  # fmt: skip
 
 
+ROUNDED = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
+
+
+def compressed(weights: dict[str, Any], activations: dict[str, Any] | None) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
+
+
 def model(folder: Path, config: dict[str, Any], beside: dict[str, Any] | None = None, **how: Any) -> ModelDocument:
     quantised = {"quantization_config": how} if how else {}
     (folder / "config.json").write_text(json.dumps(config | quantised))
@@ -70,7 +78,7 @@ def test_without_a_quantisation_nothing_is_said(tmp_path: Path) -> None:
 
 def test_fp8_in_blocks_is_of_every_layer_and_of_no_end(tmp_path: Path) -> None:
     found = stored(model(tmp_path, LLAMA, **FP8))
-    assert found == dict.fromkeys(IN_A_LAYER, "float8, a float32 scale for 128 x 128")
+    assert found == dict.fromkeys(IN_A_LAYER, "float8, a float32 scale for 128 x 128, activations in float8")
 
 
 def test_modules_that_are_kept(tmp_path: Path) -> None:
@@ -100,13 +108,13 @@ def test_only_experts_are_mxfp4(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"quant_method": "fp8"}, "float8, a float32 scale for a matrix"),
+        ({"quant_method": "fp8"}, "float8, a float32 scale for a matrix, activations in float8"),
         (GROUPS, "int4, a float16 scale and a zero point for 128 inputs"),
         (GROUPS | {"bits": 8, "group_size": -1}, "int8, a float16 scale and a zero point for an output"),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "int4, a float16 scale and a zero point for 64 inputs"),
         (PACKED, "int4, a bfloat16 scale for 32 inputs"),
-        ({"quant_algo": "FP8"}, "float8, a float32 scale for a matrix"),
-        ({"quant_algo": "NVFP4", "group_size": 16}, "float4, a float8 scale for 16 inputs"),
+        ({"quant_algo": "FP8"}, "float8, a float32 scale for a matrix, activations in float8"),
+        ({"quant_algo": "NVFP4", "group_size": 16}, "float4, a float8 scale for 16 inputs, activations in float4"),
     ],
 )
 def test_methods(tmp_path: Path, how: dict[str, Any], said: str) -> None:
@@ -116,7 +124,10 @@ def test_methods(tmp_path: Path, how: dict[str, Any], said: str) -> None:
 def test_a_file_beside_the_config_counts_where_the_config_says_nothing(tmp_path: Path) -> None:
     beside = {"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head", "*.mlp.*"]}}
     assert set(stored(model(tmp_path, LLAMA, beside))) == {"w_q", "w_k", "w_v", "w_o"}
-    assert stored(model(tmp_path, LLAMA, beside, **FP8))["w_up"] == "float8, a float32 scale for 128 x 128"
+    assert (
+        stored(model(tmp_path, LLAMA, beside, **FP8))["w_up"]
+        == "float8, a float32 scale for 128 x 128, activations in float8"
+    )
 
 
 def test_scales_of_a_cache_are_named(tmp_path: Path) -> None:
@@ -223,7 +234,7 @@ def test_layers_that_are_stored_otherwise_are_priced_so(tmp_path: Path) -> None:
     large = LLAMA | {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_hidden_layers": 4}
     work = ("workload.batch=1", "workload.seq_len=16", "workload.output_len=8")
     seconds = {}
-    for name, how in (("none", {}), ("fp8", FP8), ("int4", GROUPS)):
+    for name, how in (("none", {}), ("fp8", compressed(ROUNDED, None)), ("measured", FP8), ("int4", GROUPS)):
         model(tmp_path, large, **how)
         loaded = load_pair(str(tmp_path), "h100:1x1", work)
         plan = Plan.of(loaded.model.model, loaded.cluster, loaded.model.workload, Layout(groups=1, slices=1))
@@ -232,6 +243,7 @@ def test_layers_that_are_stored_otherwise_are_priced_so(tmp_path: Path) -> None:
         seconds[name] = sum(costs.seconds(task) for task in dag.tasks if task.kind == "linear" and task.level != "head")
         assert priced(plan)
     assert 1.6 < seconds["none"] / seconds["fp8"] < 2.05
+    assert 1.3 < seconds["none"] / seconds["measured"] < 2.05  # kernels that round activations take their time
     assert 2.6 < seconds["none"] / seconds["int4"] < 4.1
 
 
@@ -263,3 +275,30 @@ def test_wrong_specs(tmp_path: Path, spec: list[dict[str, Any]], said: str) -> N
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(HelixError, match=said):
         load_model(str(tmp_path / "m.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (FP8, "float8"),
+        ({"quant_method": "fp8", "activation_scheme": "static"}, "float8"),
+        (GROUPS, None),
+        (PACKED, None),
+        (compressed(ROUNDED, ROUNDED), "float8"),
+        (compressed(ROUNDED, None), None),
+        (compressed(ROUNDED | {"type": "int"}, ROUNDED | {"type": "int"}), "int8"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "float4"),
+        ({"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"}, None),
+        ({"quant_method": "modelopt", "quant_algo": "MXFP8"}, "float8"),
+    ],
+)
+def test_a_config_says_whether_activations_are_rounded_too(
+    tmp_path: Path, how: dict[str, Any], said: str | None
+) -> None:
+    document = model(tmp_path, LLAMA, **how)
+    assert {spec.activations for spec in document.stored or ()} == {said}
+
+
+def test_activations_in_other_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HelixError, match="input_activations"):
+        model(tmp_path, LLAMA, **compressed(ROUNDED, ROUNDED | {"num_bits": 16}))

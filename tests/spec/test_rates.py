@@ -14,17 +14,16 @@ from helixctl.spec import CalibrationSpec, ClusterSpec
 from helixctl.spec.load import load_cluster, parse_overrides
 from helixctl.spec.named import cluster_names, folder_of_clusters
 from helixctl.spec.rates import doubts, rates_of, shipped_rates
+from tests.benchmarks.silicon import collective_s, product_s
 from tests.cli.command import helixctl
 from tests.documents import PAPER, ROOT
 
+MEASURED = [gpu for gpu in cluster_names() if shipped_rates(gpu)]
 OURS = {"h100", "h200"}  # measured by ourselves too
 
 
 def cluster(name: str, *sets: str) -> ClusterSpec:
     return load_cluster(name, parse_overrides(sets))
-
-
-MEASURED = [gpu for gpu in cluster_names() if gpu != "rtx4090"]  # of which NVIDIA's tables have nothing
 
 
 @pytest.mark.parametrize("gpu", MEASURED)
@@ -43,7 +42,7 @@ def test_the_rates_of_a_gpu_are_a_calibration_of_its_cluster(gpu: str) -> None:
     dtypes = {"float16", "bfloat16"}
     assert set(again.matmul) == set(again.attention) == set(again.decode) == set(again.experts) == dtypes
     assert {(t.ranks, t.hosts) for t in again.collectives} == {(2, 1), (4, 1), (8, 1)}
-    assert file.stat().st_size < 31_000
+    assert file.stat().st_size < 37_000
 
 
 @pytest.mark.parametrize("gpu", MEASURED)
@@ -122,6 +121,20 @@ def test_a_cluster_without_them_is_its_own() -> None:
     assert rates_of(cluster("h100:8", "measured=null")) is None
     ours = cluster(str(ROOT / "docs/measurements/gpus/h100.cluster.yaml"))
     assert rates_of(ours) is ours.calibration
+
+
+@pytest.mark.parametrize("gpu", ["mi300x", "mi325x", "mi355x"])
+def test_no_table_stands_behind_gpus_of_amd_and_a_note_says_so(gpu: str) -> None:
+    found = cluster(f"{gpu}:8")
+    assert rates_of(found) is None
+    (doubt,) = doubts(found)
+    assert doubt.startswith(f"no measured table stands behind AMD Instinct {gpu.upper()}: it is predicted by datasheet")
+    # Priced as a GPU: a product by the tiles of its compute units, a collective with a start-up.
+    named = [load_cluster(f"{gpu}:8"), load_cluster("h100:8", parse_overrides(["measured=null"]))]
+    amd, nvidia = (collective_s(its, ("all_reduce", 8, 1024)) for its in named)
+    assert amd == pytest.approx(nvidia, rel=1e-3)
+    amd, nvidia = (product_s(its, (8192, 8192, 8192)) for its in named)
+    assert 0.3 < amd / nvidia < 1
 
 
 def test_both_are_a_contradiction(tmp_path: Path) -> None:

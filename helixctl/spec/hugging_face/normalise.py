@@ -133,7 +133,7 @@ def _of_storage(quantisation: Quantised | None) -> Iterator[str]:
     if quantisation:
         yield (
             f"weights are quantised by {quantisation.method}: their memory and their reading are planned as they are "
-            "stored, their arithmetic in the dtype of the computation"
+            "stored, their arithmetic in such numbers where activations are rounded too and the device has a rate"
         )
     if isinstance(quantisation, Quantisation) and quantisation.cache_key:
         yield (

@@ -205,7 +205,9 @@ def _fp8(how: Mapping[str, Any]) -> Quantisation:
     if (fmt := how.get("fmt", "e4m3")) not in {"e4m3", "float8_e4m3fn"}:
         raise _Unknown(f"with fmt {shown(fmt)}", ("fmt",))
     block = how.get("weight_block_size")
-    stored: dict[str, Any] = {"number": "float8", "scale": "float32"}
+    if how.get("activation_scheme", "dynamic") not in {"dynamic", "static"}:
+        raise _Unknown(f"with activation_scheme {shown(how['activation_scheme'])}", ("activation_scheme",))
+    stored: dict[str, Any] = {"number": "float8", "scale": "float32", "activations": "float8"}
     if block is not None:
         if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and n > 0 for n in block):  # noqa: PLR2004
             raise _Unknown(f"with weight_block_size {shown(block)}", ("weight_block_size",))
@@ -238,7 +240,7 @@ def _awq(how: Mapping[str, Any]) -> Quantisation:
 
 _MXFP4: Final = Scheme("mxfp4", {"number": "float4", "block": [1, 32], "scale": "exponent8"})
 _NVFP4: Final = Scheme("nvfp4", {"number": "float4", "block": [1, 16], "scale": "float8", "tensor_scale": "float32"})
-_FP8_OF_A_MATRIX: Final = Scheme("plain", {"number": "float8", "scale": "float32"})
+_FP8_OF_A_MATRIX: Final = {"number": "float8", "scale": "float32", "activations": "float8"}
 
 
 def _mxfp4(how: Mapping[str, Any]) -> Quantisation:
@@ -277,6 +279,7 @@ def _targets(group: Mapping[str, Any], at: DocumentPath) -> tuple[str, ...] | No
 
 def _of_weights(group: Mapping[str, Any], form: object, at: DocumentPath) -> Scheme:
     weights = group["weights"]
+    rounded = _of_activations(group, at)
     at = (*at, "weights")
     kind, bits = weights.get("type", "int"), weights.get("num_bits")
     strategy, size = weights.get("strategy"), weights.get("group_size")
@@ -287,7 +290,7 @@ def _of_weights(group: Mapping[str, Any], form: object, at: DocumentPath) -> Sch
         scheme = {16: _NVFP4, 32: _MXFP4}.get(size if isinstance(size, int) else 0)
         if scheme is None or (scheme is _MXFP4 and weights.get("scale_dtype") not in {"torch.uint8", None}):
             raise _Unknown(f"{said} in groups of {shown(size)}", at)
-        return Scheme("nvfp4-packed" if scheme is _NVFP4 else "mxfp4-packed", scheme.stored)
+        return Scheme("nvfp4-packed" if scheme is _NVFP4 else "mxfp4-packed", {**scheme.stored, **rounded})
     if (kind, bits) not in {("float", 8), ("int", 8), ("int", 4)}:
         raise _Unknown(said, at)
     blocks: dict[str, Any] = {"tensor": [None, None], "channel": [1, None], "block": weights.get("block_structure")}
@@ -300,15 +303,27 @@ def _of_weights(group: Mapping[str, Any], form: object, at: DocumentPath) -> Sch
     if number == "int4" and not packed:
         raise _Unknown(f"{said} with format {shown(form)}", at)
     zero_points = weights.get("symmetric") is False
-    stored = {"number": number, "block": block, "scale": "bfloat16", "zero_points": zero_points}
+    stored = {"number": number, "block": block, "scale": "bfloat16", "zero_points": zero_points, **rounded}
     return Scheme("packed" if packed else "plain", stored)
 
 
+def _of_activations(group: Mapping[str, Any], at: DocumentPath) -> dict[str, str]:
+    """The field ``activations``; empty where they stay in the model's dtype."""
+    its = group.get("input_activations")
+    if its is None:
+        return {}
+    found = (its.get("type", "int"), its.get("num_bits")) if isinstance(its, Mapping) else None
+    numbers = {("float", 8): "float8", ("int", 8): "int8", ("float", 4): "float4"}
+    if found not in numbers:
+        raise _Unknown(f"with input_activations {shown(its)}", (*at, "input_activations"))
+    return {"activations": numbers[found]}
+
+
 _BY_ALGORITHM: Final = {
-    "FP8": _FP8_OF_A_MATRIX,
-    "NVFP4": _NVFP4,
+    "FP8": Scheme("plain", _FP8_OF_A_MATRIX),
+    "NVFP4": Scheme("nvfp4", {**_NVFP4.stored, "activations": "float4"}),
     "W4A16_NVFP4": _NVFP4,
-    "MXFP8": Scheme("mxfp8", {"number": "float8", "block": [1, 32], "scale": "exponent8"}),
+    "MXFP8": Scheme("mxfp8", {"number": "float8", "block": [1, 32], "scale": "exponent8", "activations": "float8"}),
 }
 
 
