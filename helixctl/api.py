@@ -67,7 +67,7 @@ class Prediction:
     Attributes:
         plan: whose step it is.
         dag: what was simulated; without a timeline a part of the plan's dag that has tasks of every kind.
-        timeline: when every task begins and ends, in seconds; None where the plan has so many tasks that the forecast
+        timeline: when every task begins and ends, in seconds; None of a large plan, whose forecast
             is that of a part.
         forecast: step time and latency in seconds, tokens per second, bytes received and held, by rank.
     """

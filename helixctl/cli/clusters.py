@@ -36,7 +36,7 @@ _MEASURED: Final = (
 )
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the GPUs of which CLUSTER may be made by name, with their figures and the sources of these.
+    """List the GPUs that CLUSTER may name, with their figures and sources.
 
     h100:2x8 is 2 hosts of 8 H100, h100:8 and 8xH100 are one host of 8. Every command that takes a cluster file takes
     a name as well; a file of such a name is written ./h100:8.

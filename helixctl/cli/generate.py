@@ -234,7 +234,7 @@ def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> Non
 
 
 def _print_replaced(out: Console, of_plans: Sequence[str | None], names: Sequence[str]) -> None:
-    """Say of which plans the options replace the choice of tokens."""
+    """Name the plans whose choice of tokens the options replace."""
     for choice_of_plan, name in zip(of_plans, names, strict=True):
         whose = "the plan's choice of tokens" if len(names) == 1 else f"the choice of tokens of {name}"
         if choice_of_plan is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from helixctl.dag import Dag
 
-_FEW: Final = 4  # sequences of which a plan's tokens are said to part
+_FEW: Final = 4  # sequences that are named where a plan's tokens part
 
 
 def print_generations(out: Console, result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:

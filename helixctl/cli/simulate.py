@@ -230,7 +230,7 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     for prediction in predictions if verbose else ():
         if prediction.timeline is None:
             continue
-        out.print(f"{prediction.title}, mean over the ranks but for the bytes:")
+        out.print(f"{prediction.title}, mean over the ranks, except the bytes:")
         out.print(_kinds(prediction.forecast))
         out.print()
     for prediction in predictions if paths else ():

@@ -40,7 +40,7 @@ _FORMATS: Final = click.Choice(list(FORMATS))
     "-f", "--format", "output_format", type=_FORMATS, help="Of the report. Default: by the suffix of -o, else text."
 )
 @click.option(
-    "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default but for text."
+    "-o", "--output", metavar="FILE", help="Write the report; - is standard output, the default except for text."
 )
 @click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON; - is standard output.")
 @click.option(

@@ -54,7 +54,7 @@ def _per_host(ranks: tuple[int, ...], devices_per_host: int) -> Counter[int]:
 
 
 def _table(task: Task, cluster: EqualHosts, calibration: CalibrationSpec, hosts: int) -> CollectiveTable | None:
-    """The calibrated table of the nearest number of ranks; between hosts only that of exactly so many.
+    """The calibrated table of the nearest number of ranks; between hosts only that of exactly this number.
 
     A table that does not say over how many hosts its ranks were spread, and has more ranks than a host has devices, was
     measured between hosts. A group of another size has another number of NICs, so its time cannot be told from that

@@ -264,7 +264,7 @@ def _over_chosen_keys(dag: Dag, task: Task, op: CachedAttention | PartialAttenti
 
 
 def _masks(keys: int, device: _Device) -> Cost:
-    """Masks of so many pairs, and what is added to their scores: each made, turned over and read."""
+    """Masks of ``pairs`` pairs, and what is added to their scores: each made, turned over and read."""
     return device.elementwise("add", keys * (_PASSES_OVER_A_MASK + 2 * DTYPE_NBYTES[device.dtype]))
 
 
@@ -472,7 +472,7 @@ class _Device:
     def matmul(self, rows: int, columns: int, depth: int, nbytes: int, less: _Less = _NOTHING_LESS) -> Cost:
         """(rows, depth) x (depth, columns).
 
-        Without a calibration, on CUDA, the output is cut in tiles, of which every SM makes one at a time: a last wave
+        Without a calibration, on CUDA, the output is cut in tiles, and every SM makes one at a time: a last wave
         of tiles takes as long as a full one, and so does a tile that sticks out. Where that leaves SMs idle the tiles
         are smaller, or the depth is split, for the price of writing and reading the partial sums. A library has more
         tile sizes to choose from, to which a calibration has the corrections.
@@ -638,7 +638,7 @@ class _Device:
         return Cost(max(kept * seconds, flops / many), (origin, c.QUANTISED))
 
     def attention(self, queries: Value, keys: int, width: int, values: int, flops: int, nbytes: int) -> Cost:
-        """Fused attention of queries (batch, rows, heads, head_dim) over so many keys, in softmaxes of ``width`` dims.
+        """Fused attention of queries (batch, rows, heads, head_dim) over ``keys`` keys, in softmaxes of ``width`` dims.
 
         ``values``: dims of a head of values.
 
@@ -655,7 +655,7 @@ class _Device:
             length, softmaxes = 2 * seen - 1, batch * heads * head_dim // width
 
             def rate_of(tokens: float) -> tuple[tuple[float, ...], float]:
-                """Of sequences of so many tokens that keep as many SMs busy with tiles of their queries.
+                """Of sequences of that number of tokens that keep as many SMs busy with tiles of their queries.
 
                 A longer sequence than any that was measured has the rate of the longest, with as many tiles.
                 """
@@ -696,7 +696,7 @@ class _Device:
         return Cost(arithmetic + streamed.seconds, (self.peak, share, *streamed.origins))
 
     def best_keys(self, keys: int, nbytes: int) -> Cost:
-        """The best of so many keys, of all queries together."""
+        """The best keys, of all queries together."""
         return self.elementwise("add", nbytes + _PASSES_OVER_KEYS * keys * _KEY_NBYTES)
 
     def cached_attention(
@@ -711,7 +711,7 @@ class _Device:
         once: bool,
         kept: float = 1.0,
     ) -> Cost:
-        """Attention of new queries (batch, rows, heads, head_dim) over so many keys of a cache, ``values`` its values.
+        """Attention of new queries (batch, rows, heads, head_dim) over keys of a cache, ``values`` its values.
 
         ``once``: the keys are the values. ``kept``: bytes of the cache to those that it would have in the dtype.
 
@@ -742,7 +742,7 @@ class _Device:
         bytes of the cache to those that it would have in the dtype.
 
         The cache is read once, which decides; the arithmetic is looked at too, for many queries share a head of keys.
-        Without a calibration, on CUDA, the keys of a head are split in pieces, of which every SM reads one at a time:
+        Without a calibration, on CUDA, the keys of a head are split in pieces, and every SM reads one at a time:
         where there are too few of them to keep all SMs busy, the memory is not.
         """
         width = widths[0]

@@ -55,7 +55,7 @@ ATTENTION_TILE: Final = Constant(
     "s",
 )
 
-# Over a cache: a piece of so many keys of one head is read by one SM at a time.
+# Over a cache: a piece of this number of keys of one head is read by one SM at a time.
 _DECODE: Final = "held against NVIDIA's tables of five GPUs (docs/measurements/silicon.md)"
 DECODE_KEYS: Final = 256
 DECODE_SM: Final = Constant("decode_sm", 50e9, f"default: what one SM reads of a cache, {_DECODE}", "B/s")

@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 def shares(values: Sequence[T], parts: int) -> list[Sequence[T]]:
-    """The ends of a packed exchange, move by move: so many shares of equal length."""
+    """The ends of a packed exchange, move by move: as many shares, of equal length."""
     each = len(values) // parts
     return [values[i * each : (i + 1) * each] for i in range(parts)]
 

@@ -196,7 +196,7 @@ def expert_rows(op: Experts, inputs: Sequence[Value], tensors: Mapping[str, Tens
 def nbytes(  # noqa: C901, PLR0911, PLR0912  one a kind
     op: Op, ranks: int, inputs: Sequence[Value], outputs: Sequence[Value], tensors: Mapping[str, Tensor]
 ) -> int:
-    """Bytes of a task on so many ranks.
+    """Bytes of a task on a number of ranks.
 
     Compute: read from and written to device memory, every input and output once; of an embedding's table, of the
     tokens from which the last are taken, and of what is narrowed, the part that is read; of experts no more than there

@@ -264,7 +264,7 @@ class _Equations:
         return (LENGTH, COUNT)
 
     def rotation(self, rotary: RotarySpec, last: int | None = None) -> Rotate | RotateAt:
-        """A rotation of the step; ``last``: of the last so many dims of every head."""
+        """A rotation of the step; ``last``: the number of dims, the last of every head, that turn."""
         positions = self.step.positions if self.cached else self.step.seq_len
         dims = rotary.dims or last or self.block.attention.head_dim
         op = RotateAt if self.cached else Rotate

@@ -127,7 +127,7 @@ class HeadLinear:
 
     Inputs: x, whose last two dims are head and another, d; w, which has the dims head, ``contract`` and a third. Of d
     the first dims, as many as w has along ``contract``, are summed with these; what is left of d follows the product
-    (``rest``), or else is left out. The dims of the output are those of x, but for its last. x is rounded to the
+    (``rest``), or else is left out. The output has the dims of x except the last. x is rounded to the
     model's dtype first. ``parts``: x is of a part of the keys, so that the product is one of those that are merged.
     """
 
@@ -186,7 +186,7 @@ class Attention(_Scores):
         softmax_width: dims of a softmax.
         causal: a token attends to itself and those before it.
         window: causal alone; tokens that a token attends to at most, the last ones, itself among them.
-        chunk: causal alone; a token attends to those of its own chunk of so many positions: p // chunk is the same.
+        chunk: causal alone; a token attends to those of its own chunk of ``chunk`` positions: p // chunk is the same.
         scale: what products are multiplied with; None: 1 / sqrt(softmax_width).
         soft_cap: c, where scores x become c tanh(x / c), ahead of the mask; None: they stay.
         top_k: the size of choice: a token attends to the positions that selected names alone; None: to all of those.
@@ -400,7 +400,7 @@ class Experts:
     hidden). With a fifth, w_gate, of w_up's dims, an expert is gate * (activation(x w_gate) * (x w_up)) w_down. Behind
     them may stand biases of all of these products, in the same order: b_up (expert, ffn), b_down (expert, hidden), and
     b_gate (expert, ffn) with w_gate; b_down counts where ffn begins. ``top_k`` bounds the gates of a token that are not
-    zero: an executor may look at so many of the largest. ``clamp`` bounds the activation. ``gates_on``: what a gate
+    zero: an executor may look at the ``top_k`` largest. ``clamp`` bounds the activation. ``gates_on``: what a gate
     multiplies.
     """
 

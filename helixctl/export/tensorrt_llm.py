@@ -46,7 +46,7 @@ def _write(plan: Plan, model: str) -> str:
     if layout.slices > 1:
         lines.append("# Helix parallelism is of the decode servers of disaggregated serving")
     if options := _options(plan):
-        # YAML, of which JSON is a part.
+        # JSON is valid YAML.
         lines += [f"cat > {_OPTIONS} <<'END'", json.dumps(options, indent=2), "END"]
     arguments: list[tuple[str, ...]] = [
         ("--tp_size", str(layout.groups)),

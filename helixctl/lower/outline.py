@@ -22,7 +22,7 @@ class Piece(NamedTuple):
     """A value without its region.
 
     Attributes:
-        tensor: of which it is a region.
+        tensor: the tensor that it is a region of.
         sharding: how that is cut.
         dtype: of its numbers.
     """

@@ -288,7 +288,7 @@ class Layout(Spec):
         return self.layers_of(stage, model.layers)
 
     def layers_of(self, stage: int, layers: int) -> range:
-        """Those of a stage, of so many layers: as ``stages`` has them, or as even as can be, the first one more."""
+        """The layers of a stage: as ``stages`` has them, or as even as can be, the first one more."""
         if self.stages is None:
             return range(*share(layers, self.pipeline, stage))
         sizes = self.layers_of_stages
@@ -352,7 +352,7 @@ class Layout(Spec):
 def illegalities(
     layout: Layout, model: ModelSpec, workload: WorkloadSpec, devices: int, *, differs: bool = False
 ) -> list[str]:
-    """Why this layout cannot compute this model and workload on so many devices; empty where it can.
+    """Why this layout cannot compute this model and workload on this number of devices; empty where it can.
 
     Sizes that do not divide are cut as evenly as can be; what is refused would leave a device without a piece, or would
     change the function. Each reason is one clause, fit for a table: "8 slices would cut a softmax of 128 dims".
@@ -458,7 +458,7 @@ def _each(reasons: Iterable[list[str]]) -> list[str]:
 
 
 def _ungrouped(groups: int, model: ModelSpec) -> list[str]:
-    """Why the heads cannot be spread over so many groups."""
+    """Why the heads cannot be spread over this number of groups."""
     heads, keys = model.attention.heads, model.attention.key_heads
     if groups <= keys:
         return []

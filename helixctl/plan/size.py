@@ -11,7 +11,7 @@ from helixctl.plan.layout import Layout
 
 # Tasks of one rank, layer and microbatch, about.
 TASKS_OF_A_LAYER: Final = 13
-# Tasks of the dag of a plan: the one limit of all commands, and of what the search chooses. Only a run lowers so many.
+# Tasks of the dag of a plan: the one limit of all commands, and of what the search chooses. Only runs lower all.
 MOST_TASKS: Final = 16_000_000
 # Tasks that are lowered and proved whole: a quarter of a minute's work. Documents of dags are shorter.
 MANY_TASKS: Final = 200_000
@@ -33,14 +33,14 @@ def about(
 
 
 def tasks_of(layout: Layout, layers: int, ranks: int | None = None, microbatches: int | None = None) -> int:
-    """About how many tasks a layout of a model of so many layers is lowered to."""
+    """About how many tasks a layout of a model is lowered to, by its number of layers."""
     parts = layout.microbatches if microbatches is None else microbatches
     held = (layout.devices if ranks is None else ranks) * layers // layout.pipeline  # a rank has its stage's layers
     return TASKS_OF_A_LAYER * parts * max(1, held)
 
 
 def too_large(tasks: int, what: str, most: int | None = None) -> Diagnostic | None:
-    """HX305, if so many tasks are more than ``MOST_TASKS``, or than ``most``; ``what`` begins the message."""
+    """HX305, if the tasks are more than ``MOST_TASKS``, or than ``most``; ``what`` begins the message."""
     most = MOST_TASKS if most is None else most
     if tasks <= most:
         return None

@@ -111,7 +111,7 @@ def _tries(slots: Sequence[_Slot]) -> Iterator[Sequence[_Interval]]:
 def _rounds(
     slots: Sequence[_Slot], key: Callable[[_Slot], tuple[int, ...]], gap: _Gap, rounds: int
 ) -> Iterator[Sequence[_Interval]]:
-    """Where the slots lie after each round of one way, until so many are done, or an order comes again.
+    """Where the slots lie after each round of one way, until the limit of rounds, or until an order comes again.
 
     Those that reach highest come earlier by half in the next round.
     """
@@ -193,7 +193,7 @@ def _placed(
         order: the numbers of all slots, in the order in which they are placed.
         gap: chooses between the slots that are needed at the same time and lie already.
         before: where the slots lay in the round before.
-        same: the first so many of the order lie as before.
+        same: how many of the order, from the first, lie as before.
         moved: a bit for every slot that has another place in the order than before. A slot that is needed beside none
             of these, nor beside one that lies elsewhere for them, lies as before.
     """
@@ -213,7 +213,7 @@ def _placed(
 
 
 def _tightest_gap(taken: Sequence[_Interval], size: int) -> int:
-    """The begin of the smallest gap between intervals that so many bytes fit into; else the end of them all."""
+    """The begin of the smallest gap between intervals that the bytes fit into; else the end of them all."""
     end, best, room = 0, -1, 0
     for start, stop in taken:
         gap = start - end
@@ -225,7 +225,7 @@ def _tightest_gap(taken: Sequence[_Interval], size: int) -> int:
 
 
 def _first_gap(taken: Sequence[_Interval], size: int) -> int:
-    """The begin of the lowest gap between intervals that so many bytes fit into; else the end of them all."""
+    """The begin of the lowest gap between intervals that the bytes fit into; else the end of them all."""
     end = 0
     for start, stop in taken:
         if start - end >= size:

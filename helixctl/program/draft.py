@@ -64,7 +64,7 @@ class Draft:
     def new(self, value_id: str, axes: Axes | None = None, *, room: int = 0) -> Buffer:
         """A block for a value, with one axis per dim in the tensor's order or with other axes.
 
-        The block has room for so many elements, if they are more than the value's.
+        The block has room for this number of elements, if it is more than the value's.
         """
         value = self.dag.value[value_id]
         in_order = plain(self.dag, value)

@@ -94,7 +94,7 @@ def _in_padded_turn(x: View, axis: int, sizes: Sequence[int], flat: View, larges
 
 
 def _has_room(draft: Draft, view: View, numel: int) -> bool:
-    """Whether so many elements from where a view begins are in its block, and no other value is among them."""
+    """Whether ``numel`` elements from where a view begins are in its block, and no other value is among them."""
     if view.numel == numel:
         return True
     room = draft.numel_of_block(view) - view.start

@@ -259,5 +259,5 @@ def _words(numel: int, dtype: str) -> int:
 
 
 def _elements(words: int, dtype: str) -> int:
-    """The elements that so many words hold."""
+    """The elements that a number of words hold."""
     return words * _WORD // DTYPE_NBYTES[dtype]

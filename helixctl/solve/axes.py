@@ -9,7 +9,7 @@ from typing import Final
 from helixctl.plan import Layout
 
 # Axes that change where a rank stands, how many others do the same, and in which order it communicates, but not what it
-# computes in a layer of a microbatch of so many sequences. An axis that is not named here is taken to change it.
+# computes in a layer of a microbatch of a number of sequences. An axis that is not named here is taken to change it.
 _AROUND_A_LAYER: Final = frozenset(
     {"data", "pipeline", "microbatches", "interleave", "placement", "gather_order", "stages", "batch_shares"},
 )

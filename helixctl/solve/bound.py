@@ -88,7 +88,7 @@ class Bounds:
         return self._quick[key]
 
     def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
-        """Seconds in which the first rank of a stage does all tasks of its microbatches of so many sequences."""
+        """Seconds in which the first rank of a stage does all tasks of its microbatches, by their sequences."""
         parts, model = self.costs.parts(layout, sequences), self.costs.model
         embed, head = stage == 0, stage == layout.pipeline - 1
         layers = layout.layers(stage, model) if model.pattern else len(layout.layers(stage, model))

@@ -56,7 +56,7 @@ def step_forecast(
     name: StepName,
     cached: int | None = None,
 ) -> Forecast:
-    """The forecast of one step of a legal layout; ``cached``: with so many positions in the cache, not their mean."""
+    """The forecast of one step of a legal layout; ``cached``: positions in the cache, if not their mean."""
     step = step_of(workload, layout, name)
     if cached is not None:
         step = replace(step, cached=cached)
@@ -118,7 +118,7 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
 
 
 def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozenset[int]:
-    """Ranks of which one holds as much as any: those with the largest pieces in the first two stages and in the last.
+    """Ranks, one of whom holds as much as any: those with the largest pieces in the first two stages and in the last.
 
     Those between are like the second, with as many layers or one less; but where layers are of several kinds.
     """

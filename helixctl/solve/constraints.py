@@ -136,7 +136,7 @@ def _axes(item: str) -> Iterator[tuple[str, str]]:
     """The axes and values of one part of the text."""
     if pair := _PAIR.fullmatch(item):
         yield from zip(("groups", "slices"), pair.groups(), strict=True)
-    elif experts := _EXPERTS.fullmatch(item):  # so many ways, and the pieces of an expert: together all partitions
+    elif experts := _EXPERTS.fullmatch(item):  # the ways, and the pieces of an expert: together all partitions
         yield "experts", experts[1]
         yield PARTITIONS, str(int(experts[1]) * int(experts[2]))
     elif reduced := _REDUCED.fullmatch(item):

@@ -31,7 +31,8 @@ from helixctl.solve.verdict import Row
 from helixctl.spec import ClusterSpec, EqualHosts, ModelSpec, WorkloadSpec
 from helixctl.units import human_seconds
 
-# Nothing fits by any bound that could be told: so many tasks are simulated to name the smallest layouts in the error.
+# Nothing fits by any bound that could be told: at most this number of tasks is simulated, to name the smallest layouts
+# in the error.
 _BUDGET_OF_AN_ERROR: Final = 2_000
 # Rows that are only shown beside the choice may take the second part of what the search may.
 _SHARE_OF_ROWS: Final = 2
@@ -149,7 +150,7 @@ class _Searched(NamedTuple):
 
     Attributes:
         result: of the search among what is asked for; something fits.
-        legal: all legal layouts with the fixed axes but for groups and slices, the simplest first.
+        legal: all legal layouts with the fixed axes other than groups and slices, the simplest first.
         layouts: those of them that are not too large, with their first bounds.
     """
 

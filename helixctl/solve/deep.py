@@ -27,9 +27,9 @@ Forecaster = Callable[[ModelSpec, Layout, Work], Forecast]
 
 
 def shallow(model: ModelSpec, layout: Layout, layers: int) -> tuple[ModelSpec, Layout]:
-    """The model with so many layers in the stage that has fewest, and all stages cut by the same number; its layout.
+    """The model with ``layers`` layers in the stage that has fewest, and all stages cut by the same number; its layout.
 
-    Of layers of several kinds every stage has so many of each kind, one after the other. Stages of chosen sizes are
+    Of layers of several kinds every stage has this number of each kind, one after the other. Stages of chosen sizes are
     as even as can be in the smaller model; a model with no more layers than that is left as it is.
     """
     fewer = model.layers - layout.pipeline * max(0, model.layers // layout.pipeline - layers)

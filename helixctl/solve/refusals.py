@@ -27,7 +27,7 @@ def none_legal(specs: Specs, request: Request, legal: Sequence[Layout]) -> list[
     Args:
         specs: model, cluster and workload.
         request: what was asked for.
-        legal: the legal layouts with the fixed axes but for groups and slices.
+        legal: the legal layouts with the fixed axes other than groups and slices.
     """
     model, cluster, workload = specs
     wanted, fixed = str(request), request.fixed_beside_pairs

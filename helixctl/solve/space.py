@@ -16,8 +16,8 @@ from helixctl.solve.objective import Objective
 from helixctl.solve.places import alike
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
-# Of microbatches up to so many per stage are tried: more hardly fill a pipeline better. What does not fit in memory
-# even so is tried with more, up to so many in all: the search takes a second for them.
+# Up to this number of microbatches a stage is tried: more hardly fill a pipeline better. What does not fit in memory
+# even so is tried with more, up to this number in all: the search takes a second for them.
 FEW: Final = 16
 MANY: Final = 1024
 _INTERLEAVED: Final = (1, 2)  # two in turn hide either lane behind the other; a third has nothing left to hide
@@ -209,7 +209,7 @@ class _Space:
 
 
 def _microbatches(batch: int, most: int, turns: int) -> list[int]:
-    """In how many parts a replica's batch is tried, up to so many: multiples of the turns, at least one of them.
+    """In how many parts a replica's batch is tried, up to a limit: multiples of the turns, at least one of them.
 
     Divisors give equal parts. Powers of two are there for a batch that has few divisors.
     """

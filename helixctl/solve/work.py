@@ -93,7 +93,7 @@ class LayoutCosts:
         self._kinds = tuple([_KindCosts(self.model.alike(kind), *specs) for kind in self.model.kinds])
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
-        """The work of a microbatch of so many sequences."""
+        """The work of a microbatch, by its number of sequences."""
         return _together([kind.with_communication(layout, sequences) for kind in self._kinds])
 
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
@@ -170,7 +170,7 @@ class _KindCosts:
         self._outlines = Outlines(self.model, self.cluster, self.workload, self.step)
 
     def with_communication(self, layout: Layout, sequences: int) -> _LayerCosts:
-        """The work of a microbatch of so many sequences."""
+        """The work of a microbatch, by its number of sequences."""
         key = self._key(layout, sequences)
         if key not in self._layers:
             tasks = self._outlines.priced(layout, sequences, exchanged=True)
@@ -196,7 +196,7 @@ class _KindCosts:
         return self._parts[key]
 
     def _key(self, layout: Layout, sequences: int) -> object:
-        """Equal where a microbatch of so many sequences is the same work, with what is exchanged."""
+        """Equal where a microbatch of ``batch`` sequences is the same work, with what is exchanged."""
         joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.workload).joined[1]
         tokens = (sequences, joined, self.new_tokens(layout))
         return (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))

@@ -95,7 +95,7 @@ class DynamicScaling(Spec):
     original_seq_len: Count
 
     def base(self, theta: float, dims: int, positions: int) -> float:
-        """The base of the frequencies of so many dims, in sequences of so many tokens."""
+        """The base of the frequencies of ``dims`` dims, in sequences of ``positions`` tokens."""
         if dims == 2:  # noqa: PLR2004  whatever the base, one pair has the frequency 1
             return theta
         longer = max(positions / self.original_seq_len, 1.0)
@@ -144,7 +144,7 @@ class RotarySpec(Spec):
         return self
 
     def resolved(self, dims: int, positions: int) -> RotarySpec:
-        """The same for so many dims in sequences of so many tokens, without a scaling that depends on their length.
+        """The same for a width and a length of sequences, without a scaling that depends on the length.
 
         Of longrope, ``is_long`` says which factors these are.
         """
@@ -154,7 +154,7 @@ class RotarySpec(Spec):
         return self.model_copy(update={"theta": base, "scaling": None})
 
     def is_long(self, positions: int) -> bool:
-        """Whether sequences of so many tokens take the factors for long ones."""
+        """Whether sequences of ``positions`` tokens take the factors for long ones."""
         return isinstance(self.scaling, LongRopeScaling) and positions > self.scaling.original_seq_len
 
 
@@ -165,7 +165,7 @@ class PositionScalingSpec(Spec):
 
     Attributes:
         factor: of the logarithm.
-        tokens: positions of one step of the number: the first so many have 1.
+        tokens: positions of one step of the number: it is 1 for the first step.
         first: what the position of the first token counts as.
     """
 
@@ -174,7 +174,7 @@ class PositionScalingSpec(Spec):
     first: Literal[0, 1] = 0
 
     def scales(self, positions: int) -> bool:
-        """Whether the number of any of the first so many positions is another than 1."""
+        """Whether any of the first ``positions`` positions has another number than 1."""
         return positions - 1 + self.first >= self.tokens
 
 
@@ -238,11 +238,11 @@ class AttentionSpec(Spec):
         qk_norm_weight: of norms of heads: shared by all heads; per_head: each head has its own (Command R+); none.
         rotary: the rotary embedding; None: none.
         sliding_window: tokens that a token attends to at most, the last ones, itself among them; None: all before it.
-        chunk: a token attends to those of its own chunk of so many positions, up to itself; None: there are no chunks.
+        chunk: a token attends to those of its own chunk of positions, up to itself; None: there are no chunks.
         scale: what products of queries and keys are multiplied with; None: 1/sqrt of the dims of a softmax.
         soft_cap: c, where a score x becomes c tanh(x / c); None: scores stay.
         sinks: every head attends to a learned logit besides, which has no value.
-        latent: keys and values are made of a latent (multi-head latent attention), of which there is one for all heads,
+        latent: keys and values are made of a latent (multi-head latent attention), one for all heads,
             so that kv_heads is 1; None: of the hidden state.
         sparse: a token attends to the keys that an indexer chooses; None: to all that are not masked.
         value_scale: what values are multiplied by.

@@ -50,7 +50,7 @@ class AttentionTable(_Table):
     """Rates of fused causal attention on one device; the last axis runs fastest.
 
     Attributes:
-        softmaxes: at work together: heads of a device by sequences. None: measured for so many that all of the
+        softmaxes: at work together: heads of a device by sequences. None: measured for a number at which all of the
             device is busy.
         seq_len: tokens of a sequence.
         width: elements of a softmax.
@@ -127,7 +127,7 @@ class QuantisedTables(Spec):
 
 
 class CollectiveTable(Spec):
-    """Seconds of a collective of so many ranks by the bytes that one rank receives (a task's ``nbytes``).
+    """Seconds of a collective of ``ranks`` ranks by the bytes that one rank receives (a task's ``nbytes``).
 
     All groups of that many ranks ran at the same time, as they do in a step.
 

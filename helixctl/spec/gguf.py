@@ -146,7 +146,7 @@ class GgufFile:
         return tuple(int(size) for size in reversed(self.tensors[name].shape))
 
     def names(self) -> Iterator[tuple[str, str, int | None]]:
-        """The name of each tensor in transformers, its own name, and the expert of which it is.
+        """The name of each tensor in transformers, its own name, and the expert that it belongs to.
 
         A tensor with no name there gets one among the weights of the model, so that it is seen to be left over.
         """

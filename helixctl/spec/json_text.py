@@ -73,7 +73,7 @@ class JsonCursor:
         """Read the value that is next.
 
         Raises:
-            HelixError: HX102 or HX107: it is not JSON, or longer than so many characters.
+            HelixError: HX102 or HX107: it is not JSON, or longer than the limit of characters.
         """
         self.space()
         try:

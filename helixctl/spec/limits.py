@@ -16,7 +16,7 @@ _MOST_SHOWN: Final = 60  # characters of a bad value
 
 
 def not_shown(more: int) -> str:
-    """What stands in the place of so many findings."""
+    """What stands in the place of findings beyond the limit."""
     return f"{more:,} more {'finding is' if more == 1 else 'findings are'} not shown"
 
 

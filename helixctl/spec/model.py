@@ -19,7 +19,7 @@ Activated = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared"]
 
 
 class FeedForwardSpec(Spec):
-    """Two matrices with an activation between them; with ``experts``, so many of such networks and a router.
+    """Two matrices with an activation between them; with ``experts``, such a network for each, and a router.
 
     Attributes:
         intermediate_size: the width of the network, or of one expert.
@@ -164,7 +164,7 @@ class ModelSpec(Spec):
     @model_validator(mode="after")
     def _pattern_names_blocks(self) -> Self:
         if (self.blocks is None) != (self.pattern is None) or self.pattern == ():
-            raise Contradiction("blocks and pattern go together: which layers are of which block?", "blocks")
+            raise Contradiction("blocks and pattern go together: which block is each layer of?", "blocks")
         names = [MAIN, *[block.name for block in self.blocks or ()]]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise Contradiction(f"two blocks are named {twice!r}", "blocks")

@@ -106,7 +106,7 @@ class NamedClusters:
 
 @cache
 def cluster_names() -> tuple[str, ...]:
-    """The GPUs of which there are clusters."""
+    """The GPUs that clusters may be named after."""
     found = (file.name.partition(".") for file in folder_of_clusters().iterdir())
     return tuple(sorted(name for name, _, suffix in found if suffix == "yaml"))
 
@@ -197,7 +197,7 @@ def _spelled(gpu: str, hosts: str | None, devices: str | None) -> str:
 
 
 def _too_many(found: NamedCluster, text: str) -> Diagnostic:
-    """A count of GPUs alone is of one host, and no host has so many: is it one host, or several?"""
+    """A count of GPUs alone means one host. No host has this number of GPUs: ask for the number of hosts."""
     devices = found.devices_per_host
     message = f"{devices} GPUs and no number of hosts: a host of {found.gpu} has {_IN_A_HOST}"
     hint = f"{found} is one host of {devices}"

@@ -11,7 +11,7 @@ _WORD = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @cache
 def model_names() -> tuple[str, ...]:
-    """The models of which there is a config."""
+    """The models whose configs come with helixctl."""
     return tuple(sorted((folder.name for folder in _folder().iterdir() if folder.is_dir()), key=str.lower))
 
 

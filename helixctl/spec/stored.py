@@ -11,7 +11,7 @@ from helixctl.spec.base import Contradiction, Count, Spec, added
 
 
 class Block(NamedTuple):
-    """A GGUF block type: so many neighbouring inputs of one output are stored in so many bytes, scales and all."""
+    """A GGUF block type: some neighbouring inputs of one output are stored together, scales and all."""
 
     inputs: int
     nbytes: int

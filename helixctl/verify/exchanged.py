@@ -43,7 +43,7 @@ def _all_to_all(dag: Dag, task: Task, pieces: list[Value]) -> list[Made]:
 
 
 def _shares(dag: Dag, task: Task, region: tuple[Interval, ...], axis: int) -> list[tuple[Interval, ...]]:
-    """What every rank receives of a region of which each has a share: the outputs' shares, if they tile it in order."""
+    """What every rank receives of a region that all share: the outputs' shares, if they tile it in order."""
     dim, stop, found = dag.tensor[dag.value[task.inputs[0]].tensor].dims[axis], region[axis][0], []
     for out in (dag.value[v] for v in task.outputs):
         share = out.region[axis]

@@ -34,7 +34,7 @@ def fullest(cluster: ClusterSpec, peaks: Sequence[int]) -> Diagnostic | None:
 
 
 def exceeded(device: DeviceSpec, nbytes: int, who: str = "the fullest device") -> Diagnostic | None:
-    """HX410, where so many bytes are more than a device has; ``who`` needs them."""
+    """HX410, where the bytes are more than a device has; ``who`` needs them."""
     if nbytes <= device.available:
         return None
     hint = "use more devices, a smaller batch or a smaller dtype"

@@ -49,5 +49,5 @@ def _unknown_tokens(dag: Dag) -> Iterator[Diagnostic]:
     for value in dag.values:
         if value.tensor == LENGTH and value.id not in dag.producer and (value.rank, value.region) not in known:
             (first, last), rank = value.region[0], value.rank
-            message = f"rank {rank} has no {TOKEN} of the sequences {first}:{last}, of which it has {value.id}"
+            message = f"rank {rank} has no {TOKEN} of the sequences {first}:{last}, though it has their {value.id}"
             yield Diagnostic("HX415", message, path=value.id)

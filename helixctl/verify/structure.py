@@ -177,7 +177,7 @@ def _wrong_ends(task: Task) -> str | None:
 
 
 def _wanted(op: Op, ins: int, outs: int) -> tuple[int, int]:  # noqa: C901, PLR0911  one a kind
-    """The numbers of inputs and outputs that a computing task of so many has to have."""
+    """The numbers of inputs and outputs that a computing task has to have."""
     match op:
         case Linear():
             return outs + 1, outs

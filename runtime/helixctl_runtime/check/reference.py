@@ -294,7 +294,7 @@ def _attention(
 ) -> torch.Tensor:
     """Softmax(q k^T scale) v for every sequence, head and softmax slice.
 
-    ``more``: sinks, each of which is one more score, without a value; or the keys that were chosen for each token.
+    ``more``: sinks, each one more score without a value; or the keys that were chosen for each token.
     """
     batch, seq, heads, _ = q.shape
     sinks, chosen = (more, None) if op.top_k is None else (None, more)

@@ -29,7 +29,7 @@ class Arrival:
     """What comes in for one collective."""
 
     def __init__(self, links: Links, missing: int) -> None:
-        """Wait for so many pieces."""
+        """Wait for a number of pieces."""
         self._links = links
         self.missing = missing
 

@@ -257,7 +257,7 @@ def rotate(
     """Turn pairs of the first R dims: x and out (batch, seq, heads, D), cos and sin (seq, 1, R/2), float32 or wider.
 
     Dim i is turned with dim i + R/2, or 2i with 2i + 1 (``interleaved``); other dims stay. ``out`` may be ``x``.
-    ``last``: the last so many dims of a head are taken for all of them; those before stay.
+    ``last``: the last dims of a head, this number of them, are taken for all; those before stay.
     """
     if last is not None and last < x.shape[-1]:
         turned = rotate(x[..., -last:], cos, sin, out[..., -last:], interleaved=interleaved)

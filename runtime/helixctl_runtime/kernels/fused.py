@@ -54,7 +54,7 @@ class FusedAttention:
 # Sources: torch's sdp_utils.cpp for CUDA (flash ends at 256, the memory-efficient kernel needs 16-byte rows and, but in
 # the newest versions, as many heads of keys as of queries; cuDNN refuses a single key); for CPU
 # tests/runtime/test_kernels.py tries each. On a Hopper GPU torch's flash kernel is FlashAttention-2; cuDNN's is faster
-# there, with the same errors, but for very short sequences (docs/measurements/gpu.md).
+# there, with the same errors, except for very short sequences (docs/measurements/gpu.md).
 FUSED_ATTENTION: Final = (
     FusedAttention("cpu", (*HALF, torch.float32, torch.float64), 2**20, 1, SDPBackend.FLASH_ATTENTION, sums=True),
     FusedAttention("cuda", HALF, 256, 8, SDPBackend.CUDNN_ATTENTION, fewest=128, capability=(9, 0), cudnn=91900),

@@ -130,10 +130,10 @@ def _scores(
 
 
 def _best(scores: torch.Tensor, positions: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest scores of the last dim and their positions, so many; of equal ones those at lower positions.
+    """The ``count`` largest scores of the last dim and their positions; of equal ones those at lower positions.
 
     Where there are no more it gives minus infinity and -1. Which of equal numbers ``topk`` takes is not defined:
-    so score and position are made one number, of which no two are equal.
+    so score and position are made one number, and no two of these are equal.
     """
     keys = min(count, scores.shape[-1])
     positions = positions.expand_as(scores)

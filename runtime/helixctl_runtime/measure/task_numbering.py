@@ -1,4 +1,4 @@
-"""One numbering for the tasks of several dags, so that one number says at which task of which dag a rank is."""
+"""One numbering for the tasks of several dags, so that one number says which task of which dag a rank is at."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def generation(
         prompt_tokens: how many each prompt has.
         seed: of weights that come from no file.
         started_at: when the run began, ISO 8601.
-        source: of which file the prompts are; None where of none.
-        weights: what was read of which files; None where they are seeded.
+        source: the file of the prompts; None where they come from no file.
+        weights: what was read, by file; None where they are seeded.
         cuda_graph: the decode steps were replayed from a CUDA graph.
     """
     plan = dags[0].plan

@@ -70,7 +70,7 @@ def _yarn(powers: torch.Tensor, scaling: YarnScaling, theta: float) -> torch.Ten
     pairs = len(powers)
 
     def pair_of(waves: float) -> float:
-        """The pair of dims of which so many waves fit the original context."""
+        """The pair of dims whose frequency has ``waves`` waves in the original context."""
         return pairs * math.log(scaling.original_seq_len / (waves * 2 * math.pi)) / math.log(theta)
 
     low, high = pair_of(scaling.beta_fast), pair_of(scaling.beta_slow)

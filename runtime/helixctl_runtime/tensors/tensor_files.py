@@ -99,7 +99,7 @@ class TensorFiles:
             # A program that loads whole shards would take these tensors too, so the index does not fit the files.
             if more := held - self.names.keys():
                 found.append(
-                    self._problem(f"{file.name} holds {abbreviate(sorted(more))}, of which the index knows nothing")
+                    self._problem(f"{file.name} holds {abbreviate(sorted(more))}, which the index does not list")
                 )
         return found
 

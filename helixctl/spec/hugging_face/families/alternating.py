@@ -13,7 +13,7 @@ FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attenti
 
 
 class Alternating(Windowed):
-    """Layers with and without a window, as ``layer_types`` says, or else every so many-th without.
+    """Layers with and without a window, as ``layer_types`` says, or else one in ``full_every`` without.
 
     The layers with a window are the model's ``main`` block, those without it the block ``full``.
     """

@@ -41,14 +41,14 @@ class Decoder(Spec):
         default_theta: of the rotary embedding.
         default_rope: the rotary embedding of a config that says nothing of it, as a config spells it; None: a plain
             one.
-        layer_kinds: what ``layer_types`` may have of which the family makes layers that differ.
+        layer_kinds: the values of ``layer_types`` that make layers differ in this family.
         act_key: the key of the activation.
         eps_key: the key of the number that norms add.
         activations: our names of activations.
         width_key: the key of the feed-forward network's width, or of an expert's.
         keys: fields of ours that only some families have, and the key that gives each.
         architectures: names of the class in transformers beside that of the family, as configs have them.
-        experts_keys: the keys of the number of experts, of which one is given.
+        experts_keys: the keys of the number of experts; a config gives one.
         top_k_key: the key of a token's experts; a family without it has no experts.
     """
 

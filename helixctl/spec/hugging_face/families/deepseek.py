@@ -72,7 +72,7 @@ class OfLatent(Decoder):
 
 
 class DeepseekV2(OfLatent, Mixture):
-    """DeepSeek V2: a softmax of all experts, of which the best groups may be chosen first, and shared experts."""
+    """DeepSeek V2: a softmax over all experts; the best groups of them may be chosen first; shared experts."""
 
     width_key: ClassVar[str] = "moe_intermediate_size"
     experts_keys: ClassVar[tuple[str, ...]] = ("n_routed_experts", "num_experts")

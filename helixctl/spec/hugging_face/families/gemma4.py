@@ -16,7 +16,7 @@ _PER_LAYER: Final = "hidden_size_per_layer_input"
 
 
 class Gemma4Text(TwoRotaries):
-    """Gemma 4. The layers without a window, of which the last is always one, are the model's ``main`` block.
+    """Gemma 4. The layers without a window, the last among them always, are the model's ``main`` block.
 
     With experts the network of a layer is their shared expert, and each has norms of its own. Embeddings of every
     layer, and keys and values shared between layers, are not modelled.

@@ -100,7 +100,7 @@ class Mistral4(ScaledByPosition, Interleaving, OfDeepSeek):
     def _rotates_its_part(self) -> Self:
         key, rope = self._rope()
         if (rope.get("rope_type") or rope.get("type") or "default") == "default":
-            message = "rotary embedding of type default, of which transformers makes as many as a whole head has"
+            message = "rotary embedding of type default: transformers then turns as many dims as a whole head has"
             raise Contradiction(message, key)
         share = rope.get("partial_rotary_factor") or self.partial_rotary_factor
         width = self.qk_nope_head_dim + self.qk_rope_head_dim

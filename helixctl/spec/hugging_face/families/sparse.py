@@ -72,7 +72,7 @@ class DeepseekV32(OfLatent, OfDeepSeek):
 class GlmMoeDsa(DeepseekV32):
     """GLM-5: DeepSeek V3.2, whose indexer turns neighbouring dims; a layer may share the choice of the one before.
 
-    ``indexer_types`` says which layers do; else ``index_topk_pattern``, or every so many-th does not.
+    ``indexer_types`` says which layers do; else ``index_topk_pattern``, or a period in which one layer has none.
     """
 
     index_interleaved: ClassVar[bool] = True
