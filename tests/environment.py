@@ -1,4 +1,4 @@
-"""The variables that must not reach a test: those of the launcher or the CI system that runs the tests."""
+"""The variables that must not reach a test: those of the launcher, CI system or terminal that runs the tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 # Beginnings of their names. The machine that runs the tests may itself be a rank of torchrun or a node of Slurm.
 _LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMPI_", "PMI", "MPI_", "MV2_",
               "JSM_", "FLUX_")  # fmt: skip
-_OUTER = (*_LAUNCHERS, "GITHUB_", "CI_")
+# pytest-xdist tells its workers how wide its terminal is; what a command prints into a pipe is not wrapped.
+_TERMINAL = ("COLUMNS", "LINES")
+_OUTER = (*_LAUNCHERS, *_TERMINAL, "GITHUB_", "CI_")
 
 
 def outer_variables() -> list[str]:
