@@ -225,6 +225,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "prefill, experts of replicas": _steps(
         1, 1, {"feed_forward": GROUPED}, data=2, expert_data=2, experts=2, microbatches=2
     ),
+    "replicas of unequal batches": _real(2, 1, {}, data=2, batch_shares="3-1"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),
 }  # fmt: skip

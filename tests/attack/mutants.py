@@ -60,7 +60,7 @@ _FILES = (
 )
 MUTATIONS: list[Mutation] = [mutation for file in _FILES for mutation in file.mutation.all]
 PAGE = ROOT / "docs/reliability.md"
-_TRIES = 400
+_TRIES = 1_600  # some kinds break one base alone
 
 
 @dataclass
