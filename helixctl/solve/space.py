@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, permutations, product
+from math import gcd
 from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
@@ -161,11 +162,21 @@ class _Space:
             choices["latent_prefill"] = ("absorbed", "expanded")
         if self.workload.output_len is not None and mesh.slices > 1:
             choices["key_prefill"] = ("key", "query")
-        shared = _divisors(mesh.data) if most > 1 and not self.cluster.differs else (1,)
+        shared = self._replicas_that_share(mesh) if most > 1 and not self.cluster.differs else (1,)
         for expert_data in [int(self.constraints["expert_data"])] if "expert_data" in self.constraints else shared:
             # Not fewer ways than replicas: an expert is cut over a team at most.
             ways = [x for x in _divisors(mesh.partitions * expert_data) if expert_data <= x <= most]
             yield from self._with_experts(mesh, {**choices, "experts": ways, "expert_data": (expert_data,)})
+
+    def _replicas_that_share(self, mesh: Layout) -> Sequence[int]:
+        """How many replicas share experts: one, those of a host, or all; any number where the ways are given.
+
+        A number between saves less memory than all, and exchanges between hosts as all do.
+        """
+        if "experts" in self.constraints:
+            return _divisors(mesh.data)
+        of_a_host = max(1, self.cluster.kinds[0].devices_per_host // mesh.partitions)
+        return sorted({1, gcd(mesh.data, of_a_host), mesh.data})
 
     def _with_experts(self, mesh: Layout, choices: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
         """The same where so many replicas share experts, as ``choices`` has it."""
