@@ -95,8 +95,8 @@ class RunStore:
         if not self.store.check([at]):
             return None
         told = json.loads(self.store.get(at))
-        phase, step, begun = told["position"]
-        return Position(Phase(phase), step, begun), _report(told)
+        phase, *counts = told["position"]
+        return Position(Phase(phase), *counts), _report(told)
 
     def claim_reporter(self, host: str) -> bool:
         """Whether this call is the first one on this host; the first caller reports the failure to the user."""
