@@ -89,7 +89,7 @@ def test_an_index_of_other_shards(tmp_path: Path) -> None:
     index.write_text(json.dumps(document))
     text = refused(tmp_path, LLAMA.weights)
     assert f"the index names model.more.weight in {shard}, which lacks them" in text
-    assert f"{shard} holds model.norm.weight, of which the index knows nothing" in text
+    assert f"{shard} holds model.norm.weight, which the index does not list" in text
 
 
 def test_tensors_missing_or_of_another_shape_or_dtype(tmp_path: Path) -> None:
