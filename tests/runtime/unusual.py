@@ -39,6 +39,16 @@ class Case:
         return builder.build()
 
 
+def groups(b: Builder) -> list[tuple[int, tuple[int, ...]]]:
+    """Every group of the team, and its ranks."""
+    return [(int(end.removeprefix("g")), ranks) for end, ranks in b.along("slices")]
+
+
+def crossings(b: Builder) -> list[tuple[int, tuple[int, ...]]]:
+    """Every slice of the team, and its ranks in all groups."""
+    return [(int(end.removeprefix("s")), ranks) for end, ranks in b.along("groups")]
+
+
 def put_off_uses(dag: Dag) -> Dag:
     """The same tasks in another order: collectives are issued as early, and waited for as late, as can be."""
     left, issued = list(dag.tasks), dict[str, int]()
@@ -188,11 +198,11 @@ def reduce_in_two_steps(b: Builder, layer: int) -> None:
     """A sum in each group, then across the groups: in place twice, and between them the result is still partial."""
     equal_parts_of_down(b, layer)
     tensor, ffn = f"l{layer}.down", lambda rank: width_of(b, rank)
-    for group, ranks in b.groups:
+    for group, ranks in groups(b):
         b.collective(layer, "feed_forward", f"inside.g{group}", AllReduce(), ranks, tensor, "group")
         for rank in ranks:
             hold_partial(b, tensor, rank, (ffn(ranks[0])[0], ffn(ranks[-1])[1]))
-    for slice_, ranks in b.crossings:
+    for slice_, ranks in crossings(b):
         b.collective(layer, "feed_forward", f"across.s{slice_}", AllReduce(), ranks, tensor, "full")
     add_down(b, layer)
 
@@ -301,7 +311,7 @@ def project_in_two_gathers(b: Builder, layer: int) -> None:
     p = f"l{layer}."
     for rank in b.ranks:
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
-    for group, ranks in b.groups:
+    for group, ranks in groups(b):
         inside = AllGather("hidden"), ranks, p + "projection", "group"
         b.collective(layer, "project", f"inside.g{group}", *inside, always(columns_of(b, ranks)))
     gather_across(b, layer)
@@ -310,10 +320,10 @@ def project_in_two_gathers(b: Builder, layer: int) -> None:
 
 def project_groups_in_two_ways(b: Builder, layer: int) -> None:
     """The first group gathers its columns, the others broadcast theirs: pieces of one gather lie differently."""
-    p, gathering = f"l{layer}.", next(iter(b.groups))[1]
+    p, gathering = f"l{layer}.", next(iter(groups(b)))[1]
     for rank in gathering:
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
-    for group, ranks in b.groups:
+    for group, ranks in groups(b):
         cut = columns_of(b, ranks)
         if ranks != gathering:
             linear(b, "project", "linear", ranks[0], p + "w_o", p + "projection", cut)
@@ -325,7 +335,7 @@ def project_groups_in_two_ways(b: Builder, layer: int) -> None:
 
 def gather_across(b: Builder, layer: int) -> None:
     """From the columns of groups to the whole projection."""
-    for slice_, ranks in b.crossings:
+    for slice_, ranks in crossings(b):
         across = AllGather("hidden"), ranks, f"l{layer}.projection", "full"
         b.collective(layer, "project", f"across.s{slice_}", *across)
 
@@ -471,10 +481,10 @@ def gathered_and_cut_again(b: Builder, layer: int) -> None:
     p = f"l{layer}."
     for rank in b.ranks:
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", columns(b, rank))
-    for group, ranks in b.groups:
+    for group, ranks in groups(b):
         inside = AllGather("hidden"), ranks, p + "projection", "group"
         b.collective(layer, "project", f"inside.g{group}", *inside, always(columns_of(b, ranks)))
-    for slice_, ranks in b.crossings:
+    for slice_, ranks in crossings(b):
         shares = {rank: {"seq": share(b.plan.workload.seq_len, len(ranks), i)} for i, rank in enumerate(ranks)}
         turn = AllToAll("seq", "hidden"), ranks, p + "projection", "tokens"
         b.collective(layer, "project", f"turn.s{slice_}", *turn, shares.__getitem__)
@@ -498,7 +508,7 @@ def residual_from_one_rank(b: Builder, layer: int) -> None:
 
 def project_on_the_first_group(b: Builder, layer: int) -> None:
     """One group projects by columns and gathers, its first rank broadcasts: receivers lay out as the gather does."""
-    p, first = f"l{layer}.", next(iter(b.groups))[1]
+    p, first = f"l{layer}.", next(iter(groups(b)))[1]
     for rank in first:
         cut = {"hidden": share(b.model.hidden_size, len(first), rank)}
         linear(b, "project", "linear", rank, p + "w_o", p + "projection", cut)
@@ -530,7 +540,7 @@ def project_columns_in_reverse(b: Builder, layer: int) -> None:
 def reduce_with_a_gap(b: Builder, layer: int) -> None:
     """Ranks that do not follow each other sum their parts of the width: what lies between them is left out."""
     equal_parts_of_down(b, layer)
-    for slice_, ranks in b.crossings:
+    for slice_, ranks in crossings(b):
         b.collective(layer, "feed_forward", f"across.s{slice_}", AllReduce(), ranks, f"l{layer}.down", "slice")
     add_down(b, layer)
 

@@ -359,7 +359,7 @@ class TestFiles:
 
     def test_validate_and_plan_from_the_command_line(self, tmp_path: Path) -> None:
         write(tmp_path, "llama", max_position_embeddings=16)
-        done = helixctl("validate", str(tmp_path))
+        done = helixctl("validate", "-v", str(tmp_path))
         assert (done.status, done.said.split(": ")[1][:11]) == (0, "valid model")
         one_host = ("--set", "hosts=1", "--set", "devices_per_host=2")
         done = helixctl("plan", str(tmp_path), CLUSTER_FILE, *one_host, "--batch", "2", "-v")
