@@ -155,14 +155,14 @@ def arrange(dag: Dag, layer: int | None = None, folds: Sequence[Fold] = (), besi
     """Place every task of a proved dag.
 
     Args:
-        dag: the dag; in a part of one the ranks without tasks have no column.
-        layer: place the tasks of this layer only; None places all.
+        dag: the dag, or a part of one.
+        layer: place the tasks of this layer only; None places all. Ranks without any of them have no column.
         folds: layers that a bar stands for, whether the dag has them or not.
         beside: what is left out to the right of the columns, in words.
     """
     tasks = [task for task in dag.tasks if layer is None or task.layer == layer]
     rows, labels = _rows(dag, tasks), Labels(dag)
-    ranks = [rank for rank, order in enumerate(dag.order) if order] or list(range(len(dag.order)))
+    ranks = sorted({rank for task in tasks for rank in task.ranks}) or list(range(len(dag.order)))
     columns, heading = head_columns(dag, _box_width(tasks, labels, ranks), ranks)
     placed = _place(dag, rows, columns, labels, folds)
     boxes, captions = placed.boxes, placed.captions
