@@ -169,11 +169,12 @@ class _Space:
             yield from self._with_experts(mesh, {**choices, "experts": ways, "expert_data": (expert_data,)})
 
     def _replicas_that_share(self, mesh: Layout) -> Sequence[int]:
-        """How many replicas share experts: one, those of a host, or all; any number where the ways are given.
+        """How many replicas share experts: any number; of one pass one, those of a host, or all, unless ways are given.
 
-        A number between saves less memory than all, and exchanges between hosts as all do.
+        A decode step reads all experts that a device holds. In a pass they are read once for many tokens, and a number
+        between exchanges between hosts as all do.
         """
-        if "experts" in self.constraints:
+        if "experts" in self.constraints or self.workload.output_len is not None:
             return _divisors(mesh.data)
         of_a_host = max(1, self.cluster.kinds[0].devices_per_host // mesh.partitions)
         return sorted({1, gcd(mesh.data, of_a_host), mesh.data})
