@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final
 
 from helixctl.plan import Plan
@@ -23,16 +24,16 @@ def first_line(plan: Plan, found: Forecast) -> str:
         plan: whose layout, cluster and workload it is.
         found: its forecast; of a plan with steps that of the generation.
     """
-    return f"{in_field_terms(plan.layout)} on {devices(plan.cluster)}: {_times(found)}, {memory(plan.cluster, found)}"
+    where = devices(plan.cluster, plan.layout.devices)
+    return f"{in_field_terms(plan.layout)} on {where}: {_times(found)}, {memory(plan, found)}"
 
 
-def devices(cluster: ClusterSpec) -> str:
-    """``8 H100``, ``4 CPU ranks``: the devices as people name them."""
+def devices(cluster: ClusterSpec, used: int | None = None) -> str:
+    """``8 H100``, ``4 CPU ranks``: the devices of a cluster, or the first that are used, as people name them."""
+    used = cluster.devices if used is None else used
     if cluster.device_kind == "cpu":
-        return counted(cluster.devices, "CPU rank")
-    found: dict[str, int] = {}
-    for kind in cluster.kinds:
-        found[short_name(kind.device.name)] = found.get(short_name(kind.device.name), 0) + kind.devices
+        return counted(used, "CPU rank")
+    found = Counter(short_name(cluster.device_of(rank).name) for rank in range(used))
     return " and ".join(f"{count} {name}" for name, count in found.items())
 
 
@@ -49,12 +50,14 @@ def _times(found: Forecast) -> str:
     return f"{human_seconds(its.ttft_s)} a prefill, {human_seconds(its.time_per_output_token_s)} a token"
 
 
-def memory(cluster: ClusterSpec, found: Forecast) -> str:
+def memory(plan: Plan, found: Forecast) -> str:
     """``71 of 80 GB, 9 GB to spare``: what the fullest device holds, and what it has left beside the reserve.
 
-    Where hosts differ it is the device that has least to spare, by its name.
+    Where hosts differ it is the device that has least to spare among those that the layout uses, by its name.
     """
-    device, nbytes = min(held_by(found, cluster), key=lambda its: its[0].available - its[1])
+    cluster = plan.cluster
+    at_work = [its for its in held_by(found, cluster) if its[1]]
+    device, nbytes = min(at_work, key=lambda its: its[0].available - its[1])
     held, of = human_bytes(nbytes), human_bytes(device.memory)
     if held.partition(" ")[2] == of.partition(" ")[2]:
         held = held.partition(" ")[0]

@@ -163,7 +163,8 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     specs = problem.specs
     if cannot := weights_do_not_fit(problem.bounds.costs.weights_nbytes(), specs.cluster):
         raise HelixError(cannot)
-    result, legal, layouts = _searched(problem, request, budget)
+    part = _largest_part(problem, budget // _SHARE_OF_ROWS) if specs.cluster.differs else None
+    result, legal, layouts = _searched(problem, request, budget, part)
     if result.best is None:
         raise TypeError  # it would have been refused
     table = Table(problem, request, budget // _SHARE_OF_ROWS)
@@ -192,7 +193,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         table.rows(best, simulated, proved=open_bound is None),
         (
             *reasons(best, evidence, problem.objective, specs.model, specs.cluster),
-            *(_beside_equals(problem, request, best, layouts, budget) if specs.cluster.differs else ()),
+            *(_beside_equals(problem, request, best, layouts, part, budget) if part else ()),
         ),
         searched(best, *counts, open_bound, problem.objective, str(request)),
         result.legal,
@@ -229,9 +230,21 @@ def _with_stages_that_fit(
     return first if first is not best else None
 
 
-def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searched:
-    """Search what is asked for; many small microbatches are tried where nothing else fits in memory."""
+class _Part(NamedTuple):
+    """The largest part of a cluster whose hosts are equal, and the best layout on it; None where nothing fits."""
+
+    hosts: ClusterSpec
+    comes_first: bool
+    best: Candidate | None
+
+
+def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part | None) -> _Searched:
+    """Search what is asked for; many small microbatches are tried where nothing else fits in memory.
+
+    Where hosts differ, the best layout of the largest equal part is there to begin with: all other devices idle.
+    """
     specs = problem.specs
+    first = [part.best.layout] if part and part.comes_first and part.best else []
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
         legal = sorted(every_layout(problem, fixed, most), key=simplicity)
@@ -242,7 +255,8 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
         asked = [(bound, x) for bound, x in layouts if request.admits(x)]
         if not asked:
             raise HelixError(too_many_tasks(min(wanted, key=lambda x: _tasks(problem, x)), specs.model))
-        result = search(asked, problem, budget)
+        known = {x for _, x in asked} if first else set[Layout]()
+        result = search(asked, problem, budget, first=[problem.simulate(x) for x in first if x in known])
         if result.best is None and result.open_bound:
             result = _from_the_smallest(problem, asked, result, budget)
         if result.best:
@@ -254,7 +268,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int) -> _Searche
 
 
 def _beside_equals(
-    problem: LayoutProblem, request: Request, best: Candidate, layouts: Sequence[Bounded], budget: int
+    problem: LayoutProblem, request: Request, best: Candidate, layouts: Sequence[Bounded], part: _Part, budget: int
 ) -> tuple[str, ...]:
     """Where hosts differ: what is idle, and how much is gained over equal shares and over the largest equal part."""
     cluster = problem.specs.cluster
@@ -268,22 +282,22 @@ def _beside_equals(
         its = search(equal, problem, budget // _SHARE_OF_ROWS).best
         what = f"with equal shares on all {cluster.devices} devices"
         found.append(beside_equal(f"the best {what}", its, best, problem.objective) or f"nothing {what} fits in memory")
-    kind = max(range(len(cluster.kinds)), key=lambda kind: _peak(cluster.kinds[kind], problem.specs.model))
-    part = cluster.of_kind(kind)
-    its = _best_of_part(problem, part, budget // _SHARE_OF_ROWS)
-    what = f"{part.devices_text} alone"
-    found.append(beside_equal(f"the best of {what}", its, best, problem.objective) or f"nothing fits on {what}")
+    what = f"{part.hosts.devices_text} alone"
+    found.append(beside_equal(f"the best of {what}", part.best, best, problem.objective) or f"nothing fits on {what}")
     return tuple(found)
 
 
-def _best_of_part(problem: LayoutProblem, part: ClusterSpec, budget: int) -> Candidate | None:
-    """The best layout of some of the hosts, which are equal; None where none fits."""
-    model, _, workload = problem.specs
+def _largest_part(problem: LayoutProblem, budget: int) -> _Part:
+    """The equal hosts that compute most, and the best layout on them."""
+    model, cluster, workload = problem.specs
+    kind = max(range(len(cluster.kinds)), key=lambda kind: _peak(cluster.kinds[kind], model))
+    hosts, best = cluster.of_kind(kind), None
     try:
-        found = decide(model, part, workload, objective=problem.objective, budget=budget, limits=problem.limits)
+        found = decide(model, hosts, workload, objective=problem.objective, budget=budget, limits=problem.limits)
+        best = next(row.candidate for row in found.rows if row.chosen)
     except HelixError:
-        return None
-    return next(row.candidate for row in found.rows if row.chosen)
+        pass
+    return _Part(hosts, kind == 0, best)
 
 
 def _has_equal_shares(layout: Layout, cluster: ClusterSpec) -> bool:

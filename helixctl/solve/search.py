@@ -48,7 +48,11 @@ class SearchResult:
 
 
 def search(
-    layouts: Sequence[Bounded], problem: LayoutProblem, budget: int, known: Sequence[Candidate] = ()
+    layouts: Sequence[Bounded],
+    problem: LayoutProblem,
+    budget: int,
+    known: Sequence[Candidate] = (),
+    first: Sequence[Candidate] = (),
 ) -> SearchResult:
     """Find the layout with the least key.
 
@@ -59,12 +63,16 @@ def search(
             up to three times as many more, beside the best found.
         known: candidates of an earlier search, for which the budget was spent: where one of them fits, only the
             neighbours of the best are simulated.
+        first: candidates to begin with, which another search has found.
     """
     run = _Search(problem, layouts)
-    position = {layout: n for n, (_, layout) in enumerate(layouts)} if known else {}
+    position = {layout: n for n, (_, layout) in enumerate(layouts)} if known or first else {}
     for candidate in known:
         run.take(candidate, position[candidate.layout])
     run.spent = budget if run.best else 0
+    for candidate in first:
+        if candidate.layout in position:
+            run.take(candidate, position[candidate.layout])
     return run.run(budget)
 
 
