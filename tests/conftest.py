@@ -14,6 +14,8 @@ import pytest
 
 # Before anything imports Triton: it decides then whether its functions are compiled or interpreted.
 os.environ["TRITON_INTERPRET"] = "1"
+# How long a command takes here is no part of what it prints.
+os.environ["HELIXCTL_PROGRESS"] = "off"
 
 # What Python compiles is kept, also where the environment says otherwise, as in many containers: tests start many
 # processes, and each would compile all modules anew.

@@ -1,4 +1,7 @@
-"""How far long work is: a live line on a terminal after a second, elsewhere a plain line every ten seconds."""
+"""How far long work is: a live line on a terminal after a second, elsewhere a plain line every ten seconds.
+
+HELIXCTL_PROGRESS=off leaves out the plain lines.
+"""
 
 from __future__ import annotations
 
@@ -98,6 +101,8 @@ class _Shown:
     def show(self) -> None:
         """In a thread, until the work is done."""
         live = is_terminal()
+        if not live and not _says_lines():
+            return
         if self.done.wait(SILENT_S if live else _BETWEEN_S):
             return
         line = LiveLine()
@@ -114,6 +119,11 @@ class _Shown:
         what, done, of = self._now
         parts = f": {done:,} of at most {of:,}" if of else f": {done:,}" if done else ""
         return f"{what}{parts}, {duration(time.monotonic() - self._begin)}"
+
+
+def _says_lines() -> bool:
+    """Whether plain lines are wanted: a log may be compared with another."""
+    return os.environ.get("HELIXCTL_PROGRESS") != "off"
 
 
 def is_terminal() -> bool:
@@ -144,7 +154,7 @@ class StepsWatched:
         text = f"{self._what}: {phase}{self._how_far(phase, step, steps or self._steps, now)}"
         if self._line:
             self._line.show(text)
-        elif now - self._said >= _BETWEEN_S:
+        elif _says_lines() and now - self._said >= _BETWEEN_S:
             self._said = now
             tell(text)
 

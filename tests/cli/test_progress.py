@@ -17,7 +17,8 @@ from tests.documents import SMALL, specs, tiny
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds are hundredths."""
+    """Seconds are hundredths, and plain lines are wanted."""
+    monkeypatch.delenv("HELIXCTL_PROGRESS")
     for name in ("SILENT_S", "_BETWEEN_S", "_REFRESH_S"):
         monkeypatch.setattr(watching, name, getattr(watching, name) / 100)
 
@@ -62,6 +63,14 @@ def test_nothing_of_what_is_soon_done(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.usefixtures("quick")
+def test_plain_lines_can_be_turned_off(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIXCTL_PROGRESS", "off")
+    with watched("listing layouts"):
+        time.sleep(0.15)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("quick")
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with watched("listing layouts", quiet=True):
         time.sleep(0.15)
@@ -102,6 +111,7 @@ def test_durations() -> None:
 
 def test_steps_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [100.0]
+    monkeypatch.delenv("HELIXCTL_PROGRESS")
     monkeypatch.setattr(watching.time, "monotonic", lambda: now[0])
     watch = StepsWatched("2 cpu ranks")
     for second in range(41):
