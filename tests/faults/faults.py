@@ -155,7 +155,7 @@ def while_running(act: Callable[[ObservedRun, Setting], object]) -> Callable[[Se
 
     def make(setting: Setting) -> RunEnd:
         with ObservedRun(setting.command(*LONG)) as run:
-            run.until(": running, step")
+            run.until(": running, ")
             run.fault()
             act(run, setting)
             return run.ended()
