@@ -21,6 +21,7 @@ from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
 from helixctl.cli.tables import Column, Table
+from helixctl.cli.times import Time
 from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
@@ -35,7 +36,7 @@ from helixctl.solve.token_times import token_times
 from helixctl.spec.load import Loaded, load_pair
 from helixctl.spec.overrides import parse_overrides
 from helixctl.spec.slips import slips
-from helixctl.units import UnitError, counted, human_bytes, human_seconds, parse_seconds
+from helixctl.units import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,8 +90,8 @@ _GROUPS: Final = {
 )
 @click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
-@click.option("--max-ttft", metavar="TIME", help="Of a generation: first tokens after at most this, such as 500ms.")
-@click.option("--max-tpot", metavar="TIME", help="Of a generation: at most this from token to token, such as 30ms.")
+@click.option("--max-ttft", type=Time(), help="Of a generation: first tokens after at most this, such as 500ms.")
+@click.option("--max-tpot", type=Time(), help="Of a generation: at most this from token to token, such as 30ms.")
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
@@ -124,8 +125,8 @@ def command(
     axes: str | None,
     plain: bool,
     objective: Objective,
-    max_ttft: str | None,
-    max_tpot: str | None,
+    max_ttft: float | None,
+    max_tpot: float | None,
     sets: tuple[str, ...],
     output: str | None,
     dag_output: str | None,
@@ -170,8 +171,8 @@ def command(
         layout=_constraints(axes, groups, slices, quiet=quiet),
         plain=plain,
         objective=objective,
-        max_ttft_s=_seconds("max_ttft", max_ttft),
-        max_tpot_s=_seconds("max_tpot", max_tpot),
+        max_ttft_s=max_ttft,
+        max_tpot_s=max_tpot,
     )
     if old is not None:
         asked = _asked_again(asked, old, quiet=quiet)
@@ -237,13 +238,6 @@ def _refuse_of_a_generation(asked: Asked, output_len: int | None) -> None:
     given += [f"--objective {asked.objective}"] if asked.objective in OF_A_GENERATION else []
     if given and output_len is None:
         raise click.UsageError(f"{given[0]} is of a generation; give --output-len N, the tokens after each prompt")
-
-
-def _seconds(name: str, text: str | None) -> float | None:
-    try:
-        return None if text is None else parse_seconds(text)
-    except UnitError as error:
-        raise click.BadParameter(str(error), param_hint=f"--{name.replace('_', '-')}") from error
 
 
 def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:

@@ -15,6 +15,7 @@ from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
 from helixctl.cli.sweep_progress import watched
 from helixctl.cli.sweep_table import print_sweep
+from helixctl.cli.times import Time
 from helixctl.output import write_output
 from helixctl.solve import OBJECTIVES, Objective, parse_constraints
 from helixctl.solve.limits import Limits
@@ -25,7 +26,7 @@ from helixctl.sweep.csv_text import csv_text
 from helixctl.sweep.parts import part_of
 from helixctl.sweep.points import Given
 from helixctl.sweep.progressions import numbers
-from helixctl.units import UnitError, counted, human_bytes, parse_seconds
+from helixctl.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from click import Context, Parameter
@@ -45,20 +46,6 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
         try:
             return numbers(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Time(click.ParamType[float]):
-    """Seconds, ``30ms``."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_seconds(value)
-        except UnitError as error:
             self.fail(str(error), param, ctx)
 
 
@@ -92,8 +79,8 @@ _GROUPS: Final = {
 @click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix axes of every layout; the rest is searched.")
 @click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
-@click.option("--max-ttft", type=_Time(), help="First tokens after at most this, such as 500ms.")
-@click.option("--max-tpot", type=_Time(), help="At most this from token to token, such as 30ms.")
+@click.option("--max-ttft", type=Time(), help="First tokens after at most this, such as 500ms.")
+@click.option("--max-tpot", type=Time(), help="At most this from token to token, such as 30ms.")
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
 @click.option("--json", "json_path", metavar="FILE", help="Write all figures as JSON; - is standard output.")
 @click.option("--csv", "csv_path", metavar="FILE", help="Write a row for every point; - is standard output.")

@@ -255,8 +255,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part
         asked = [(bound, x) for bound, x in layouts if request.admits(x)]
         if not asked:
             raise HelixError(too_many_tasks(min(wanted, key=lambda x: _tasks(problem, x)), specs.model))
-        known = {x for _, x in asked} if first else set[Layout]()
-        result = search(asked, problem, budget, first=[problem.simulate(x) for x in first if x in known])
+        result = search(asked, problem, budget, first=first)
         if result.best is None and result.open_bound:
             result = _from_the_smallest(problem, asked, result, budget)
         if result.best:

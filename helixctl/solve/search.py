@@ -52,7 +52,7 @@ def search(
     problem: LayoutProblem,
     budget: int,
     known: Sequence[Candidate] = (),
-    first: Sequence[Candidate] = (),
+    first: Sequence[Layout] = (),
 ) -> SearchResult:
     """Find the layout with the least key.
 
@@ -63,16 +63,16 @@ def search(
             up to three times as many more, beside the best found.
         known: candidates of an earlier search, for which the budget was spent: where one of them fits, only the
             neighbours of the best are simulated.
-        first: candidates to begin with, which another search has found.
+        first: layouts to begin with, which another search has found; those that are not among ``layouts`` are left out.
     """
     run = _Search(problem, layouts)
     position = {layout: n for n, (_, layout) in enumerate(layouts)} if known or first else {}
     for candidate in known:
         run.take(candidate, position[candidate.layout])
     run.spent = budget if run.best else 0
-    for candidate in first:
-        if candidate.layout in position:
-            run.take(candidate, position[candidate.layout])
+    for layout in first:
+        if layout in position:
+            run.take(problem.simulate(layout), position[layout])
     return run.run(budget)
 
 
