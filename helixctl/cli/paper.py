@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from helixctl.api import predict_paper
 from helixctl.cli.console import answers, table
 from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
-from helixctl.paper import METHODS, Comparison, comparisons
+from helixctl.paper import METHODS, Comparison
 from helixctl.paper.experiment import Case
 from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
 from helixctl.units import counted, human_seconds
@@ -33,7 +35,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     step by step, each compared with the unpartitioned model. These times say nothing of GPUs. docs/paper.md has more.
     """
     out = answers()
-    found = list(comparisons())
+    found = predict_paper()
     model, cluster, work = found[0].case.specs
     out.print(f"the paper's experiment: {model.layers} layers on {cluster.devices_text}, {work}")
     out.print()
@@ -57,7 +59,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     return 0
 
 
-def _table(found: list[Comparison]) -> object:
+def _table(found: Sequence[Comparison]) -> object:
     made = table(
         "model",
         "method",
