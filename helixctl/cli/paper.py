@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 @click.command(name="paper", short_help="The paper's table beside ours.")
 @click.option("--run", is_flag=True, help="Also run the small twins of the paper's models on CPU ranks here, checked.")
-@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Of --run, steps before.")
-@click.option("--iters", type=click.IntRange(min=1), default=20, show_default=True, help="Of --run, measured steps.")
+@click.option(
+    "--warmup", type=click.IntRange(min=0), metavar="N", default=3, show_default=True, help="Of --run: steps before."
+)
+@click.option(
+    "--iters", type=click.IntRange(min=1), metavar="N", default=20, show_default=True, help="Of --run: measured steps."
+)
 def command(*, run: bool, warmup: int, iters: int) -> int:
     """Show the paper's table beside what is predicted for the same models and methods on 16 H100.
 
@@ -86,13 +90,13 @@ def _table(found: Sequence[Comparison]) -> object:
 
 
 def _print_commands(out: Console, comparison: Comparison) -> None:
-    """The commands that make a pair of rows."""
+    """The commands that make a pair of rows, each in one line, so that it can be copied."""
     name = comparison.model.lower().replace(" ", "-")
     files = {"base": f"{name}.tp8-pp2.plan.json", "helix": f"{name}.4x4.plan.json"}
     out.print(f"the rows {comparison.model}, by commands:")
     for way in METHODS:
-        out.print(f"  {comparison.case.command(way, files[way])}")
-    out.print(f"  helixctl simulate {' '.join(files.values())}")
+        out.out(f"  {comparison.case.command(way, files[way])}")
+    out.out(f"  helixctl simulate {' '.join(files.values())}")
     out.print()
 
 

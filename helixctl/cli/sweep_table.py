@@ -71,7 +71,8 @@ def _table(sweep: Sweep, *, several: bool) -> object:
     first = [f">{tokens_of(sweep)}"] if several else []
     shown = figures_of(sweep)
     layout = Column("layout", fold=1, least=16)
-    made = table("", *first, ">batch", ">devices", layout, *(f">{figure.short}" for figure in shown))
+    figures = [Column(figure.short, right=True, drop=figure.drop) for figure in shown]
+    made = table("", *first, ">batch", ">devices", layout, *figures)
     for point in sweep.points:
         place = [f"{point.input_len:,}"] if several else []
         mark = "*" if point.on_front else "!" if point.state == "over_limit" else ""

@@ -18,7 +18,7 @@ from tests.cli.command import helixctl
 from tests.sweep.swept import Swept
 from tests.sweep.test_sweep import FIGURES, plan_json
 
-SMALL = ("Llama-3.1-8B", "h100:1x4", "--set", "layers=2", "--set", "vocabulary.size=4096", "--plain")
+SMALL = ("Llama-3.1-8B", "h100:1x4", "--set", "layers=1", "--set", "vocabulary.size=4096", "--plain")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,19 @@ def test_the_plots_are_of_a_pass(passes: Swept) -> None:
         assert foreign not in text
 
 
+@pytest.mark.sweep
+def test_page_and_picture_are_of_a_pass(passes: Swept) -> None:
+    pytest.importorskip("vl_convert", reason="the extra plots is not installed")
+    from helixctl.sweep.page import html
+    from helixctl.sweep.picture import png
+
+    page = html(passes.sweep)
+    heads = ("sequence", "batch", "devices", "layout", "step", "tokens/s of all", "tokens/s of a device")
+    assert "".join(f"<th>{head}</th>" for head in heads) in page
+    assert "step time, tokens/s of a device" in page
+    assert png(passes.sweep).startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(("kept", "by"), [("batch", "batch"), ("input_len", "input_len"), ("devices", "devices")])
 def test_plots_go_along_what_is_swept(kept: str, by: str, passes: Swept) -> None:
     """One list of several numbers: batches, lengths or devices."""
@@ -112,7 +125,7 @@ def test_plots_go_along_what_is_swept(kept: str, by: str, passes: Swept) -> None
 
 
 def test_the_function_gives_what_the_command_writes(passes: Swept) -> None:
-    model = api.load("Llama-3.1-8B", ["layers=2", "vocabulary.size=4096"])
+    model = api.load("Llama-3.1-8B", ["layers=1", "vocabulary.size=4096"])
     cluster = api.load("h100:1x4")
     assert isinstance(model, api.ModelDocument)
     assert isinstance(cluster, api.ClusterSpec)
