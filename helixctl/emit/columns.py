@@ -14,7 +14,6 @@ from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.text_width import text_width
-from helixctl.plan.layout import share
 from helixctl.plan.sharding import Shares
 
 # In pixels, like all lengths here.
@@ -215,7 +214,7 @@ def _experts(dag: Dag, ranks: Sequence[int]) -> Iterator[list[str]]:
     model, layout = dag.plan.model, dag.plan.layout
     its = [kind for name in model.kinds if (kind := model.alike(name).feed_forward.experts)]
     if its and layout.experts > 1:
-        held = [share(its[0].count, layout.experts, layout.index("experts", rank)) for rank in ranks]
+        held = [layout.share("experts", rank, its[0].count) for rank in ranks]
         yield ["experts {}:{}".format(*ends) for ends in held]
 
 

@@ -52,10 +52,13 @@ def tasks_simulated(
 
 
 def ranks_of(layout: Layout, its: Alike, slices: set[int]) -> frozenset[int]:
-    """Ranks of the first of some replicas that stand for all of it: of a stage that lies evenly on the hosts, one."""
+    """Ranks of the first of some replicas that stand for all of it: of a stage that lies evenly on the hosts, one.
+
+    Of groups with shares of their own it is one of each.
+    """
     replica, found = its.replicas[0], set[int]()
     for stage, place in enumerate(its.stages):
-        one = [layout.rank(0, slice_, stage, replica) for slice_ in slices]
+        one = [layout.rank(group, slice_, stage, replica) for group in layout.unlike_groups for slice_ in slices]
         found.update(one if place.uniform else layout.team(stage, replica))
     return frozenset(found)
 
