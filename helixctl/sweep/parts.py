@@ -53,6 +53,6 @@ def _of_a_host(cluster: ClusterSpec, devices: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"devices_per_host": devices}
     if whole.links:
         around = [*whole.links[len(inside) :], whole.within_host][0]
-        link = LinkSpec.model_construct(bandwidth=around.bandwidth, latency=around.latency)
-        fields |= {"links": inside, "within_host": link}
+        its = LinkSpec.model_construct(bandwidth=around.bandwidth, latency=around.latency)
+        fields |= {"links": inside, "within_host": its}
     return fields
