@@ -18,12 +18,14 @@ class Place(NamedTuple):
         regular: whether all are of one kind, and lie on the hosts as the first ranks of equal hosts of that kind do.
         uniform: whether, moreover, each of them stands for all: groups of the team lie on the hosts in one way.
         hosts: of every rank, numbered in the order in which the replica meets them.
+        of_ranks: the kind of hosts of every rank.
     """
 
     kinds: tuple[int, ...]
     regular: bool
     uniform: bool
     hosts: tuple[int, ...]
+    of_ranks: tuple[int, ...]
 
 
 class Alike(NamedTuple):
@@ -78,11 +80,12 @@ def _places(
     for stage in range(pipeline):
         team = mesh.team(stage, replica)
         hosts = tuple([met.setdefault(host_of[rank], len(met)) for rank in team])
-        kinds = tuple(sorted({kind_of[rank] for rank in team}))
+        of_ranks = tuple([kind_of[rank] for rank in team])
+        kinds = tuple(sorted(set(of_ranks)))
         devices = shape[kinds[0]][1]
         own = [host_of[rank] - host_of[team[0]] for rank in team]
         regular = len(kinds) == 1 and own == [rank // devices for rank in mesh.team(0, 0)]
         blocks = [mesh.strides[axis] * getattr(mesh, axis) for axis in ("groups", "slices")]
         uniform = regular and all(devices % block == 0 or block % devices == 0 for block in blocks)
-        found.append(Place(kinds, regular, uniform or len(set(hosts)) == 1, hosts))
+        found.append(Place(kinds, regular, uniform or len(set(hosts)) == 1, hosts, of_ranks))
     return tuple(found)
