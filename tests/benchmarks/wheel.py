@@ -43,7 +43,11 @@ def main() -> None:
         program = installed(folder)
         (folder / "empty").mkdir()
         rows: dict[str, Any] = {
-            "environment": {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()},
+            "environment": {
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                "cores": os.cpu_count(),
+            },
             "runs": options.runs,
             "wheel_nbytes": next((folder / "wheel").glob("*.whl")).stat().st_size,
             "packages": packages(folder),
