@@ -121,7 +121,7 @@ ROUTED: dict[str, dict[str, Any]] = {
 
 
 def in_turn(kinds: Sequence[str], names: Iterable[str], also: Sequence[tuple[str, str]] = ()) -> list[Any]:
-    """Every name with every kind: in each run with one of them, by turns, and ``also`` some; in the sweep all others."""
+    """Every name with every kind: in each run with one of them, by turns, ``also`` some; in the sweep the others."""
     return [
         pytest.param(kind, name, marks=() if i % len(kinds) == j or (kind, name) in also else pytest.mark.sweep)
         for i, name in enumerate(names)
