@@ -300,7 +300,8 @@ def _largest_part(problem: LayoutProblem, budget: int) -> _Part:
 
 
 def _has_equal_shares(layout: Layout, cluster: ClusterSpec) -> bool:
-    return layout.devices == cluster.devices and layout.stages is None and layout.batch_shares is None
+    unequal = (layout.stages, layout.batch_shares, layout.group_shares)
+    return layout.devices == cluster.devices and unequal == (None, None, None)
 
 
 def _peak(hosts: EqualHosts, model: ModelSpec) -> float:

@@ -148,6 +148,15 @@ def test_prefill_by_query_rows(known: Known) -> None:
         check(known, layout, 6, prefill_tokens)
 
 
+def test_groups_of_unequal_shares(known: Known) -> None:
+    """Fewer heads, and less of all that groups cut, on some ranks: of slices that share a cache by key, too."""
+    for axes in (
+        {"groups": 2, "slices": 2, "group_shares": "1-3", "slicing": "key", "key_block": 4},
+        {"groups": 2, "slices": 1, "group_shares": "5-2", "combine": "reduce", "residual": "sharded"},
+    ):
+        check(known, Layout.model_validate(axes), 6)
+
+
 @pytest.mark.sweep
 def test_every_layout_up_to_16_ranks(known: Known) -> None:
     work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, logits="last")
