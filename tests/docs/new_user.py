@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 import shutil
 import site
 import subprocess
@@ -108,18 +107,26 @@ def read(page: Path, reader: Reader, *, long: bool) -> dict[str, Any]:
     """Run the commands of a page: how many, with which files of the reader's own, and what fails."""
     name, text = str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")
     found: dict[str, Any] = {"page": name, "run": 0, "own files": 0, "not run": 0, "failed": 0}
-    for step in (step for example in examples(page) for step in example.steps):
-        if not step.command.startswith(RUN) or (not long and step.command.startswith(tuple(LONG))):
-            found["not run"] += 1
-            continue
-        brought, problem = reader.bring(step, text)
-        problem = problem or reader.tries(step)
-        found["run"] += 1
-        found["own files"] += bool(brought)
-        found["failed"] += bool(problem)
-        if problem:
-            print(f"{name}:{step.line}: $ {shlex.quote(step.command)[:300]}\n{problem}", flush=True)
+    for example in examples(page):
+        # A command may need the files of those before it in its block.
+        left_out = not long and any(step.command.startswith(tuple(LONG)) for step in example.steps)
+        for step in example.steps:
+            if left_out or not step.command.startswith(RUN):
+                found["not run"] += 1
+            else:
+                _follow(step, reader, text, found)
     return found
+
+
+def _follow(step: Step, reader: Reader, page: str, found: dict[str, Any]) -> None:
+    """Run one command and count it."""
+    brought, problem = reader.bring(step, page)
+    problem = problem or reader.tries(step)
+    found["run"] += 1
+    found["own files"] += bool(brought)
+    found["failed"] += bool(problem)
+    if problem:
+        print(f"{found['page']}:{step.line}: $ {step.command[:300]}\n{problem}", flush=True)
 
 
 def main() -> int:
@@ -136,8 +143,8 @@ def main() -> int:
         kit.mkdir()
         make_kit(kit)
         rows = []
-        for page in chosen:
-            here = folder / "pages" / page.stem
+        for number, page in enumerate(chosen):
+            here = folder / "pages" / f"{number}-{page.stem}"
             here.mkdir(parents=True)
             rows.append(read(page, Reader(programs, kit, here), long=given.long))
             print(rows[-1], flush=True)
