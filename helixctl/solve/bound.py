@@ -81,8 +81,8 @@ class Bounds:
         return found._replace(step_s=step_s)
 
     def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
-        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, layout.interleave, *in_a_layer(layout))
+        """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter."""
+        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, *in_a_layer(layout))
         if key not in self._quick:
             self._quick[key] = self._bound(layout, self.compute_only, [])
         return self._quick[key]
@@ -113,7 +113,7 @@ class Bounds:
 
     def _whole(self, work: LayerCosts, links: Sequence[float]) -> float:
         """Seconds of a microbatch with this work through all stages, if there were no other."""
-        layers = sum(n * its.alone_s for n, its in zip(self.counts(), work.layers, strict=True))
+        layers = sum([n * its.alone_s for n, its in zip(self.counts(), work.layers, strict=True)])
         return work.embed.alone_s + layers + work.head.alone_s + sum(links)
 
     def counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
@@ -240,7 +240,7 @@ class Bounds:
 
         def held(stage: int) -> int:
             counts = zip(self.counts(layout, stage), work.layers, strict=True)
-            layers = sum(n * its.weight_nbytes for n, its in counts)
+            layers = sum([n * its.weight_nbytes for n, its in counts])
             embed = work.embed.weight_nbytes if stage == 0 else 0
             return layers + embed + (work.head.weight_nbytes + kept if stage == last else 0)
 

@@ -24,10 +24,11 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
 def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[int, ...]:
     """Which ranks of the first team, and of that of the stage behind it, share a host.
 
-    Hosts are numbered in the order in which they are met.
+    Hosts are numbered in the order in which they are met; all are of one kind.
     """
     if cluster.host_count == 1:
         return ()
     met: dict[int, int] = {}
+    size = cluster.only.devices_per_host
     teams = [layout.team(stage, 0) for stage in range(min(2, layout.pipeline))]
-    return tuple([met.setdefault(cluster.host_of(rank), len(met)) for team in teams for rank in team])
+    return tuple([met.setdefault(rank // size, len(met)) for team in teams for rank in team])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
@@ -14,7 +14,7 @@ from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
-from helixctl.plan.layout import Axis, Microbatch
+from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Cut, Shares
 from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import IN_A_LAYER, in_a_layer
@@ -54,6 +54,21 @@ class _Numbered(NamedTuple):
     communicates: bool
 
 
+class _Computations(NamedTuple):
+    """Computations that depend on the same cuts; their number among all that differ, and the places of the cuts."""
+
+    tasks: tuple[_Numbered, ...]
+    number: int
+    cuts: tuple[int, ...]
+
+
+class Computed(NamedTuple):
+    """What computations take one after the other: seconds, and bytes of weights."""
+
+    seconds: float
+    weight_nbytes: int
+
+
 class _Lines(NamedTuple):
     """The tasks of an outline, numbered, the tensors that they are about, and every cut of these.
 
@@ -61,7 +76,7 @@ class _Lines(NamedTuple):
     """
 
     tasks: tuple[_Numbered, ...]
-    computations: tuple[_Numbered, ...]
+    computations: tuple[_Computations, ...]
     tensors: Mapping[str, Tensor]
     cuts: tuple[Cut, ...]
     of_batch: tuple[int, ...]
@@ -91,6 +106,8 @@ class Outlines:
     _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
     _spans: dict[object, list[Interval]] = field(default_factory=dict, init=False)
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
+    _computed: dict[object, Computed] = field(default_factory=dict, init=False)
+    _together: dict[tuple[int, ...], int] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -112,9 +129,49 @@ class Outlines:
         shares, lines = self._of(layout, ends=ends)
         batch = layout.microbatch_of(sequences, self.workload)
         spans = self._spans_of(shares, lines, rank, batch)
-        wire = wires(layout, self.cluster)._asdict() if exchanged else {}
+        tasks = lines.tasks if exchanged else [its for its in lines.tasks if not its.communicates]
+        return self._priced(layout, lines, tasks, spans, sequences, rank, batch)
+
+    def computed(self, layout: Layout, sequences: int, *, rank: int = 0) -> Computed:
+        """All computations of one rank of the first team in a layer.
+
+        Those that depend on the same cuts are summed once for all layouts that have these: attention does not depend on
+        how experts are spread.
+
+        Args:
+            layout: how they are cut.
+            sequences: of a microbatch.
+            rank: of those that would be first if the team, and those that share experts with it, were alone.
+        """
+        shares, lines = self._of(layout, ends=False)
+        batch = layout.microbatch_of(sequences, self.workload)
+        spans = self._spans_of(shares, lines, rank, batch)
+        seconds, nbytes = 0.0, 0
+        for its in lines.computations:
+            key = (its.number, sequences, *[spans[i] for i in its.cuts])
+            found = self._computed.get(key)
+            if found is None:
+                tasks = self._priced(layout, lines, its.tasks, spans, sequences, rank, batch)
+                found = Computed(sum([x.seconds for x in tasks]), sum([x.weight_nbytes for x in tasks]))
+                self._computed[key] = found
+            seconds += found.seconds
+            nbytes += found.weight_nbytes
+        return Computed(seconds, nbytes)
+
+    def _priced(
+        self,
+        layout: Layout,
+        lines: _Lines,
+        tasks: Sequence[_Numbered],
+        spans: Sequence[Interval],
+        sequences: int,
+        rank: int,
+        batch: Microbatch,
+    ) -> list[Priced]:
+        """Some tasks of an outline, on a rank with these shares of its cuts."""
+        wire = wires(layout, self.cluster)._asdict() if any(its.communicates for its in tasks) else {}
         found, known, new = [], self._known, []
-        for task, number, cuts, communicates in lines.tasks if exchanged else lines.computations:
+        for task, number, cuts, communicates in tasks:
             key: tuple[object, ...] = (number, sequences, *[spans[i] for i in cuts])
             if communicates:
                 key = (*key, wire[task.axis])
@@ -166,7 +223,9 @@ class Outlines:
             sizes = replace(shares.step, batch=0)
             form: tuple[object, ...] = (shares.of("output"), layout.partitions > 1)
         else:
-            cutting = [layout.ways(axis) > 1 for axis in get_args(Axis)]
+            # How the devices that share experts do so changes what each computes, and no task: all of them have a part
+            # of every sum. Of the other axes these follow.
+            cutting = (layout.groups > 1, layout.slices > 1, layout.expert_data > 1)
             sizes = replace(shares.step, batch=0, vocabulary_shares=1)
             form = (id(shares.table), layout.gather_order, layout.reduction_dtype, *cutting)
         key = (form, sizes)
@@ -204,9 +263,24 @@ class Outlines:
             key = (task, tuple([tensors[piece.tensor] for piece in task.pieces]))
             number = self._numbers.setdefault(key, len(self._numbers))
             tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
-        computations = tuple([task for task in tasks if not task.communicates])
         of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
-        return _Lines(tuple(tasks), computations, tensors, form.cuts, of_batch)
+        return _Lines(tuple(tasks), self._by_cuts(tasks), tensors, form.cuts, of_batch)
+
+    def _by_cuts(self, tasks: Iterable[_Numbered]) -> tuple[_Computations, ...]:
+        """The computations among some tasks, those together that depend on the same cuts, or on some of them."""
+        groups: list[tuple[set[int], list[_Numbered]]] = []
+        for task in sorted((task for task in tasks if not task.communicates), key=lambda task: -len(task.cuts)):
+            mine = next((group for cuts, group in groups if cuts.issuperset(task.cuts)), None)
+            if mine is None:
+                groups.append((set(task.cuts), [task]))
+            else:
+                mine.append(task)
+        found = []
+        for _, group in groups:
+            number = self._together.setdefault(tuple([task.number for task in group]), len(self._together))
+            cuts = tuple(dict.fromkeys(place for task in group for place in task.cuts))
+            found.append(_Computations(tuple(group), number, cuts))
+        return tuple(found)
 
     def _price(
         self,
@@ -226,10 +300,10 @@ class Outlines:
         dag = Dag(plan, "", tuple(tensors.values()), values, tuple([task for task, _ in made]), ())
         costs = TaskCosts(dag, self._costs)
         for (key, outlined), (task, its) in zip(new, made, strict=True):
-            self._known[key] = _priced(outlined, task, its, tensors, costs)
+            self._known[key] = _with_price(outlined, task, its, tensors, costs)
 
 
-def _priced(
+def _with_price(
     outlined: OutlinedTask, task: Task, values: Sequence[Value], tensors: Mapping[str, Tensor], costs: TaskCosts
 ) -> Priced:
     roles = [tensors[value.tensor].role for value in values]

@@ -224,7 +224,8 @@ class _KindCosts:
 
     def compute_only(self, layout: Layout, sequences: int) -> _LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
-        layer = _work(self._outlines.priced(layout, sequences))
+        seconds, nbytes = self._outlines.computed(layout, sequences)
+        layer = LaneCosts(seconds, 0.0, seconds, nbytes)
         ends = self._its_ends(layout, sequences, exchanged=False)
         least = self._least_compute_s(layout, sequences, layer)
         return _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
@@ -233,14 +234,14 @@ class _KindCosts:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return layer.compute_s
-        return _work(self._outlines.priced(layout, sequences, rank=layout.expert_devices - 1)).compute_s
+        return self._outlines.computed(layout, sequences, rank=layout.expert_devices - 1).seconds
 
     def on_any_rank(self, layout: Layout, sequences: int) -> float:
         """Seconds in which any rank of a team computes a layer, at least: the last, unless they share rows."""
         last = layout.partitions - 1
         by_rows = layout.shared_dim == "seq" or layout.key_prefill == "query"
         ranks = range(layout.partitions - layout.slices, layout.partitions) if by_rows else (last,)
-        return min(_work(self._outlines.priced(layout, sequences, rank=rank)).compute_s for rank in ranks)
+        return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
