@@ -322,7 +322,9 @@ class Layout(Spec):
 
     def most_sequences(self, batch: int) -> int:
         """Sequences of the replica that has most."""
-        return max(self.sequences_of_replicas, default=-(-batch // self.data))
+        if self.batch_shares is None:
+            return -(-batch // self.data)
+        return max(self.sequences_of_replicas)
 
     def fewest_sequences(self, batch: int) -> int:
         """Sequences of the smallest microbatch."""

@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 from helixctl.plan import Layout
-from helixctl.solve.axes import in_a_layer
 from helixctl.solve.hosts import uniform_placement
 from helixctl.solve.transfers import Transfers
 from helixctl.solve.turns import rank_seconds
@@ -82,7 +81,7 @@ class Bounds:
 
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter."""
-        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, *in_a_layer(layout))
+        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, self.costs.axes.of(layout.__dict__))
         if key not in self._quick:
             self._quick[key] = self._bound(layout, self.compute_only, [])
         return self._quick[key]
@@ -144,7 +143,7 @@ class Bounds:
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch as if nothing were exchanged."""
         joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
-        key = (sequences, joined, self.costs.new_tokens(layout), *in_a_layer(layout))
+        key = (sequences, joined, self.costs.new_tokens(layout), self.costs.axes.of(layout.__dict__))
         if key not in self._computing:
             self._computing[key] = self.costs.compute_only(layout, sequences)
         return self._computing[key]

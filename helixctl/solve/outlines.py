@@ -17,7 +17,7 @@ from helixctl.plan import Interval, Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Cut, Shares
 from helixctl.plan.steps import new_tokens, step_of
-from helixctl.solve.axes import IN_A_LAYER, in_a_layer
+from helixctl.solve.axes import LayerAxes, layer_axes
 from helixctl.solve.wires import wires
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
@@ -98,6 +98,7 @@ class Outlines:
     workload: WorkloadSpec
     step: StepName | None = None
     body: ModelSpec = field(init=False)
+    axes: LayerAxes = field(init=False)
     _forms: dict[object, _Form] = field(default_factory=dict, init=False)
     _tensors: dict[object, Mapping[str, Tensor]] = field(default_factory=dict, init=False)
     _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
@@ -111,7 +112,8 @@ class Outlines:
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Outline nothing yet; ``body`` is one layer of the model, without its ends."""
+        """Outline nothing yet; ``body`` is one layer of the model, without its ends, and ``axes`` are those it has."""
+        self.axes = layer_axes(self.step, experts=self.model.feed_forward.experts is not None)
         self.body = self.model.model_copy(update={"layers": 1, "vocabulary": None})
 
     def priced(
@@ -202,18 +204,19 @@ class Outlines:
 
     def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
         tokens = new_tokens(self.workload, layout, self.step)  # of a prefill they depend on the replicas
-        key = (ends, tokens, layout.gather_order, *in_a_layer(layout))
+        key = (ends, tokens, layout.gather_order, self.axes.of(layout.__dict__))
         if key not in self._found:
             self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
         return self._found[key]
 
     def _shares_of(self, layout: Layout) -> Shares:
         """The shares of a layout's first team, and of those that share experts with it, if alone on the first ranks."""
-        axes = in_a_layer(layout)
-        key = (new_tokens(self.workload, layout, self.step), *axes)  # on which the step depends
+        axes = self.axes.of(layout.__dict__)
+        key = (new_tokens(self.workload, layout, self.step), axes)  # on which the step depends
         if key not in self._shares:
             step = step_of(self.workload, layout, self.step)
-            alone = Layout.model_validate({**dict(zip(IN_A_LAYER, axes, strict=True)), "data": layout.expert_data})
+            its = dict(zip(self.axes.names, axes, strict=True))
+            alone = Layout.model_validate({**its, "data": its.get("expert_data", 1)})
             self._shares[key] = Shares(alone, self.model, step)
         return self._shares[key]
 
