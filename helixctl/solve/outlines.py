@@ -100,6 +100,7 @@ class Outlines:
     body: ModelSpec = field(init=False)
     axes: LayerAxes = field(init=False)
     _forms: dict[object, _Form] = field(default_factory=dict, init=False)
+    _tasks: dict[OutlinedTask, OutlinedTask] = field(default_factory=dict, init=False)
     _tensors: dict[object, Mapping[str, Tensor]] = field(default_factory=dict, init=False)
     _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
@@ -228,7 +229,7 @@ class Outlines:
         else:
             # How the devices that share experts do so changes what each computes, and no task: all of them have a part
             # of every sum. Of the other axes these follow.
-            cutting = (layout.groups > 1, layout.slices > 1, layout.expert_data > 1)
+            cutting = (layout.groups > 1, layout.slices > 1, shares.layout.expert_data > 1)
             sizes = replace(shares.step, batch=0, vocabulary_shares=1)
             form = (id(shares.table), layout.gather_order, layout.reduction_dtype, *cutting)
         key = (form, sizes)
@@ -244,7 +245,8 @@ class Outlines:
         start, stop = layout.batch(0, 0, self.workload)
         step = replace(step_of(self.workload, layout, self.step), batch=(stop - start) * layout.expert_data)
         outline = outline_of(Plan.sketch(self._model(ends=ends), self.cluster, step, one), 0)
-        tasks = [task for task in outline.tasks if (task.level in _ENDS) == ends]
+        # Equal ones are one: they are told apart by their identity, as each has many parts.
+        tasks = [self._tasks.setdefault(task, task) for task in outline.tasks if (task.level in _ENDS) == ends]
         cuts = tuple(dict.fromkeys(cut for task in tasks for cut in task.cuts))
         return _Form(tuple([(task, tuple([cuts.index(cut) for cut in task.cuts])) for task in tasks]), cuts)
 
@@ -263,7 +265,7 @@ class Outlines:
         """The tasks on tensors of these sizes: those that are alike, and are about equal tensors, have one number."""
         tasks = []
         for task, places in form.tasks:
-            key = (task, tuple([tensors[piece.tensor] for piece in task.pieces]))
+            key = (id(task), tuple([tensors[piece.tensor] for piece in task.pieces]))
             number = self._numbers.setdefault(key, len(self._numbers))
             tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
         of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])

@@ -102,7 +102,8 @@ class LayoutProblem:
         Args:
             layouts: with their first bounds.
         """
-        queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
+        quick = not self.first_is_looser
+        queue = [(bound, place, quick, layout) for place, (bound, layout) in enumerate(layouts)]
         heapify(queue)
         while queue:
             bound, place, is_quick, layout = heappop(queue)
@@ -114,9 +115,14 @@ class LayoutProblem:
     def first_bound(self, layout: Layout) -> Key:
         """A key that the quick one is not below: of a generation that of one of its steps alone."""
         bounds = self.bounds
-        if not isinstance(bounds, GenerationBounds):
+        if not isinstance(bounds, GenerationBounds):  # it is the quick one
             return self.quick_bound(layout)
         return self._key_of(bounds.of_one_step(layout, "prefill" if self.objective == "ttft" else "decode"))
+
+    @property
+    def first_is_looser(self) -> bool:
+        """Whether the first bound may be below the quick one."""
+        return isinstance(self.bounds, GenerationBounds)
 
     def quick_bound(self, layout: Layout) -> Key:
         """A key that the layout's own is not below, as if nothing were exchanged."""
