@@ -235,15 +235,18 @@ def make_sweep(
     return sweep(model, cluster, grid_of(model, cluster, batches, lengths, devices), wanted, watch)
 
 
-def predict_paper() -> tuple[Comparison, ...]:
+def predict_paper(cluster: str | None = None) -> tuple[Comparison, ...]:
     """The table of the paper (docs/paper.md): both of its methods for each of its models on 16 H100, predicted.
+
+    Args:
+        cluster: another cluster than the paper's, by datasheet: a file, or a name such as ``h100:2x8``.
 
     Returns:
         Of each model what the paper reports, and what is predicted for it; none of it is fitted to the paper.
     """
     from helixctl.paper import comparisons
 
-    return tuple(comparisons())
+    return tuple(comparisons(cluster))
 
 
 def lower_plan(plan: Plan, step: StepName | None = None) -> Dag:

@@ -13,7 +13,8 @@ from helixctl.api import predict_paper
 from helixctl.cli.console import answers, table
 from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
-from helixctl.paper import METHODS, Comparison
+from helixctl.paper import MEASURED, METHODS, Comparison, Way
+from helixctl.paper.between_hosts import BEST, WORST
 from helixctl.paper.experiment import Case
 from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
 from helixctl.units import counted, human_seconds
@@ -48,6 +49,15 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     out.print("TPOT: the paper's, time that a step spends in synchronisation and communication, by token of a sequence")
     basis = foundation(model, cluster)
     out.print(f"ours is predicted from {basis}, not measured; none of it is fitted to the paper's figures")
+    out.print()
+    out.print("ours over what is published of collectives between hosts, from the worst of it to the best:")
+    out.print(_bands(found, predict_paper(MEASURED)))
+    out.print()
+    out.print(
+        f"by measured rates: products and collectives inside a host as H100 were measured ({MEASURED}); not a run"
+    )
+    for end, name in ((WORST, "worst"), (BEST, "best")):
+        out.print(f"{name}: {end.nic_share:.0%} of a NIC, an all-reduce starts in {human_seconds(end.all_reduce_s)}")
     out.print()
     for comparison in found:
         if comparison.case.name == "moe":
@@ -87,6 +97,27 @@ def _table(found: Sequence[Comparison]) -> object:
             )
         made.add_row("", "gain of Helix", f"{each.reported_gain:+.1%}", "", f"{each.gain:+.1%}", "", "", style="bold")
     return made
+
+
+def _bands(found: Sequence[Comparison], measured: Sequence[Comparison]) -> object:
+    """The predictions at both ends of what is published between hosts: by datasheet, and as measured, in a host."""
+    made = table("model", "method", ">tokens/s", ">step", ">by measured rates: tokens/s", ">step")
+    for each, other in zip(found, measured, strict=True):
+        for way, method in METHODS.items():
+            cells = [text for its in (each, other) for text in _band(its, way)]
+            made.add_row(each.model, method.label, *cells)
+        gains = [f"{its.gains[0]:+.1%} to {its.gains[1]:+.1%}" for its in (each, other)]
+        made.add_row("", "gain of Helix", gains[0], "", gains[1], "", style="bold")
+    return made
+
+
+def _band(comparison: Comparison, way: Way) -> tuple[str, str]:
+    """Tokens/s and step of a method, from the worst to the best."""
+    best, worst = (rows[way].forecast for rows in comparison.ends)
+    return (
+        f"{worst.tokens_per_s:,.0f} to {best.tokens_per_s:,.0f}",
+        f"{human_seconds(worst.step_s)} to {human_seconds(best.step_s)}",
+    )
 
 
 def _print_commands(out: Console, comparison: Comparison) -> None:

@@ -64,7 +64,9 @@ def refused(plans: Path, name: str, *options: str | Path) -> str:
     return done.err
 
 
-@pytest.mark.parametrize(("prompt", "half"), [(QUICK, False), (LONG, False), ("x", True)])
+@pytest.mark.parametrize(
+    ("prompt", "half"), [(LONG, False), ("x", True), pytest.param(QUICK, False, marks=pytest.mark.sweep)]
+)
 def test_a_text_is_continued(prompt: str, half: bool, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
     """The text ends where the tokens do, also inside a character."""
     due = known.continued(prompt, NEW)
@@ -158,7 +160,9 @@ def test_token_ids_of_a_file(known: LanguageModel, plans: Path, tmp_path: Path) 
     assert "text" not in report
 
 
-@pytest.mark.parametrize("name", ["two", "replicas", "stages"])
+@pytest.mark.parametrize(
+    "name", ["replicas", *(pytest.param(name, marks=pytest.mark.sweep) for name in ("two", "stages"))]
+)
 def test_a_token_ends_its_sequence_alone(name: str, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
     """One sequence ends, and the other goes on; --ignore-eos goes on with both."""
     folder = shutil.copytree(known.folder, tmp_path / "little")
