@@ -163,7 +163,7 @@ class Percentiles(TypedDict):
 
 @_closed
 class PredictedKind(TypedDict):
-    """The tasks of one kind in one level."""
+    """The tasks of one kind in one level; ``link``: the widest that they go over, where links inside hosts differ."""
 
     level: str
     kind: str
@@ -174,6 +174,7 @@ class PredictedKind(TypedDict):
     exposed_ms: float
     received_nbytes_per_rank: int
     between_hosts_nbytes_per_rank: int
+    link: NotRequired[str]
 
 
 @_closed
@@ -199,7 +200,10 @@ class CriticalPath(TypedDict):
 
 @_closed
 class PredictedPlan(TypedDict):
-    """What is predicted of one step of one plan."""
+    """What is predicted of one step of one plan.
+
+    Where links inside hosts differ, ``received_nbytes_by_link`` has the widest link of the collectives as its key.
+    """
 
     file: str
     plan_digest: str
@@ -218,6 +222,7 @@ class PredictedPlan(TypedDict):
     busy_share: float
     received_nbytes_per_rank: int
     between_hosts_nbytes_per_rank: int
+    received_nbytes_by_link: NotRequired[dict[str, int]]
     memory_nbytes: int
     weight_nbytes: int
     cache_nbytes: int

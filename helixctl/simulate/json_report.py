@@ -45,6 +45,7 @@ def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:
         "busy_share": found.busy_share,
         "received_nbytes_per_rank": found.received_nbytes,
         "between_hosts_nbytes_per_rank": found.between_hosts_nbytes,
+        **({"received_nbytes_by_link": dict(found.link_nbytes)} if found.link_nbytes else {}),
         "memory_nbytes": found.memory_nbytes,
         "weight_nbytes": found.weight_nbytes,
         "cache_nbytes": found.cache_nbytes,
@@ -83,4 +84,5 @@ def _kind(found: KindForecast) -> dict[str, Any]:
         "exposed_ms": found.exposed_s * 1e3,
         "received_nbytes_per_rank": found.received_nbytes,
         "between_hosts_nbytes_per_rank": found.between_hosts_nbytes,
+        **({"link": found.link} if found.link else {}),
     }

@@ -10,6 +10,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.simulate import Forecast, KindMemory
+from helixctl.simulate.forecast import line_of_links
 from helixctl.spec import ModelSpec, Step, WorkloadSpec
 
 # Layers, in the stage that has fewest, of the two models that are simulated: from two on a layer follows one like it.
@@ -197,6 +198,7 @@ def _line(a: Forecast, b: Forecast, more: float) -> Forecast:
         kinds=(),
         received_nbytes=round(line(a.received_nbytes, b.received_nbytes)),
         between_hosts_nbytes=round(line(a.between_hosts_nbytes, b.between_hosts_nbytes)),
+        link_nbytes=line_of_links(line, a, b),
         weight_nbytes=round(line(a.weight_nbytes, b.weight_nbytes)),
         cache_nbytes=round(line(a.cache_nbytes, b.cache_nbytes)),
     )

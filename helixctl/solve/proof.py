@@ -123,7 +123,8 @@ def part_of(plan: Plan) -> Plan:
     if cluster.differs:  # memory is told of the plan itself
         most = max(range(len(cluster.kinds)), key=lambda kind: cluster.kinds[kind].device.available)
         cluster = cluster.of_kind(most)
-    cluster = cluster.model_copy(update={"hosts": 1, "devices_per_host": fewer.devices, "nics_per_host": None})
+    alone = {"hosts": 1, "devices_per_host": fewer.devices, "nics_per_host": None, "links": ()}
+    cluster = cluster.model_copy(update=alone)
     return Plan.of(model, cluster if fewer.devices != layout.devices else plan.cluster, workload, fewer)
 
 

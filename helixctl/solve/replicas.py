@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
@@ -74,6 +75,7 @@ def _together(found: Sequence[tuple[Alike, Forecast]], step: Step) -> Forecast:
         return max(of(one) for _, one in found)
 
     kinds = zip(*(one.memory_of_kinds for _, one in found), strict=True)
+    links = zip(*(one.link_nbytes for _, one in found), strict=True)
     return replace(
         slowest,
         tokens=step.tokens,
@@ -87,4 +89,5 @@ def _together(found: Sequence[tuple[Alike, Forecast]], step: Step) -> Forecast:
         weight_nbytes=most(lambda one: one.weight_nbytes),
         cache_nbytes=most(lambda one: one.cache_nbytes),
         memory_of_kinds=tuple([max(its) for its in kinds]),
+        link_nbytes=tuple([max(its, key=itemgetter(1)) for its in links]),
     )
