@@ -68,12 +68,13 @@ def test_unequal_shares_on_hosts_that_differ(fixed: str, layout: str, tmp_path: 
     assert json.loads(report.read_text())["ranks"][2]["rank"] == 2
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("documents", "layout"),
     [
         (SMALL_MOE, "groups=3,slices=1,group_shares=3-2-1,combine=reduce"),
-        pytest.param(SMALL, "groups=4,slices=1,group_shares=3-3-1-1,residual=sharded", marks=pytest.mark.sweep),
-        pytest.param(SMALL_MOE, "groups=2,slices=2,group_shares=1-3,experts=2", marks=pytest.mark.sweep),
+        (SMALL, "groups=4,slices=1,group_shares=3-3-1-1,residual=sharded"),
+        (SMALL_MOE, "groups=2,slices=2,group_shares=1-3,experts=2"),
     ],
 )
 def test_groups_of_unequal_shares(documents: tuple[str, str], layout: str, tmp_path: Path) -> None:
