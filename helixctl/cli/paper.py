@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from helixctl.api import predict_paper
 from helixctl.cli.console import answers, table
 from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
-from helixctl.paper import MEASURED, METHODS, Comparison, Way, comparisons
+from helixctl.paper import MEASURED, METHODS, Comparison, Way
 from helixctl.paper.between_hosts import BEST, WORST
 from helixctl.paper.experiment import Case
 from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
 @click.command(name="paper", short_help="The paper's table beside ours.")
 @click.option("--run", is_flag=True, help="Also run the small twins of the paper's models on CPU ranks here, checked.")
-@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Of --run, steps before.")
-@click.option("--iters", type=click.IntRange(min=1), default=20, show_default=True, help="Of --run, measured steps.")
+@click.option(
+    "--warmup", type=click.IntRange(min=0), metavar="N", default=3, show_default=True, help="Of --run: steps before."
+)
+@click.option(
+    "--iters", type=click.IntRange(min=1), metavar="N", default=20, show_default=True, help="Of --run: measured steps."
+)
 def command(*, run: bool, warmup: int, iters: int) -> int:
     """Show the paper's table beside what is predicted for the same models and methods on 16 H100.
 
@@ -34,7 +40,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     step by step, each compared with the unpartitioned model. These times say nothing of GPUs. docs/paper.md has more.
     """
     out = answers()
-    found = list(comparisons())
+    found = predict_paper()
     model, cluster, work = found[0].case.specs
     out.print(f"the paper's experiment: {model.layers} layers on {cluster.devices_text}, {work}")
     out.print()
@@ -45,7 +51,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     out.print(f"ours is predicted from {basis}, not measured; none of it is fitted to the paper's figures")
     out.print()
     out.print("ours over what is published of collectives between hosts, from the worst of it to the best:")
-    out.print(_bands(found, list(comparisons(MEASURED))))
+    out.print(_bands(found, predict_paper(MEASURED)))
     out.print()
     out.print(
         f"by measured rates: products and collectives inside a host as H100 were measured ({MEASURED}); not a run"
@@ -67,7 +73,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     return 0
 
 
-def _table(found: list[Comparison]) -> object:
+def _table(found: Sequence[Comparison]) -> object:
     made = table(
         "model",
         "method",
@@ -93,7 +99,7 @@ def _table(found: list[Comparison]) -> object:
     return made
 
 
-def _bands(found: list[Comparison], measured: list[Comparison]) -> object:
+def _bands(found: Sequence[Comparison], measured: Sequence[Comparison]) -> object:
     """The predictions at both ends of what is published between hosts: by datasheet, and as measured, in a host."""
     made = table("model", "method", ">tokens/s", ">step", ">by measured rates: tokens/s", ">step")
     for each, other in zip(found, measured, strict=True):
@@ -115,13 +121,13 @@ def _band(comparison: Comparison, way: Way) -> tuple[str, str]:
 
 
 def _print_commands(out: Console, comparison: Comparison) -> None:
-    """The commands that make a pair of rows."""
+    """The commands that make a pair of rows, each in one line, so that it can be copied."""
     name = comparison.model.lower().replace(" ", "-")
     files = {"base": f"{name}.tp8-pp2.plan.json", "helix": f"{name}.4x4.plan.json"}
     out.print(f"the rows {comparison.model}, by commands:")
     for way in METHODS:
-        out.print(f"  {comparison.case.command(way, files[way])}")
-    out.print(f"  helixctl simulate {' '.join(files.values())}")
+        out.out(f"  {comparison.case.command(way, files[way])}")
+    out.out(f"  helixctl simulate {' '.join(files.values())}")
     out.print()
 
 

@@ -93,8 +93,8 @@ class Case:
         own = specs_of(self.name, size)
         self.files = (own[0], cluster or own[1])
         self.sets = (*variant.sets, *sets)
-        document, loaded = load_specs(*self.files, self.sets)
-        self.specs = Specs(document.model, loaded, document.workload)
+        document, hosts = load_specs(*self.files, self.sets)
+        self.specs = Specs(document.model, hosts, document.workload)
 
     def layout(self, axes: Axes) -> Layout:
         """A layout; a mixture's experts are spread over eight devices, where a stage has as many."""
