@@ -190,6 +190,10 @@ def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, lay
     out.print(f"{what}{plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
     out.print(f"{plan.workload}")
     out.print(f"attention kernel: {', '.join(report['attention_kernels'])} (torch SDPA)")
+    if layers := report.get("experts"):
+        counted, law = (sum(max(its[key]) for its in layers) / len(layers) for key in ("tokens", "law"))
+        tokens = f"{plan.workload.tokens:,} tokens, mean over layers"
+        out.print(f"the fullest expert has {counted:,.0f} of {tokens}; by routing {plan.workload.routing}: {law:,.0f}")
     if report["cuda_graph"]:
         out.print("steps replayed from a CUDA graph, bit for bit what the walk computes")
 
