@@ -28,7 +28,9 @@ def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[tuple[int, ...],
 
     They are numbered in the order in which they are met.
     """
-    ranks = [rank for stage in range(min(2, layout.pipeline)) for rank in layout.team(stage, 0)]
+    # By group and slice, not by rank: which of the two axes stays inside is what differs.
+    stages = range(min(2, layout.pipeline))
+    ranks = [rank for stage in stages for group in range(layout.groups) for rank in layout.ranks_of_group(group, stage)]
     return pattern([(*cluster.domains_of(rank), cluster.host_of(rank)) for rank in ranks])
 
 

@@ -20,6 +20,7 @@ class Place(NamedTuple):
         regular: whether all are of one kind, and lie on the hosts as the first ranks of equal hosts of that kind do.
         uniform: whether, moreover, each of them stands for all: groups of the team lie on the hosts in one way.
         hosts: of every rank, numbered in the order in which the replica meets them.
+        of_ranks: the kind of hosts of every rank.
         domains: the domains of links of every rank, from the innermost outwards, numbered in the same way.
     """
 
@@ -27,6 +28,7 @@ class Place(NamedTuple):
     regular: bool
     uniform: bool
     hosts: tuple[int, ...]
+    of_ranks: tuple[int, ...]
     domains: tuple[tuple[int, ...], ...] = ()
 
 
@@ -90,7 +92,8 @@ def _places(
     for stage in range(pipeline):
         team = mesh.team(stage, replica)
         hosts = tuple([met.setdefault(host_of[rank], len(met)) for rank in team])
-        kinds = tuple(sorted({kind_of[rank] for rank in team}))
+        of_ranks = tuple([kind_of[rank] for rank in team])
+        kinds = tuple(sorted(set(of_ranks)))
         sizes = shape[kinds[0]][1]
         own = [host_of[rank] - host_of[team[0]] for rank in team]
         regular = len(kinds) == 1 and own == [rank // sizes[-1] for rank in mesh.team(0, 0)]
@@ -103,7 +106,7 @@ def _places(
         blocks = [mesh.strides[axis] * getattr(mesh, axis) for axis in ("groups", "slices")]
         uniform = regular and all(size % block == 0 or block % size == 0 for block in blocks for size in sizes)
         together = len(set(hosts)) == 1 and len(sizes) == 1
-        found.append(Place(kinds, regular, uniform or together, hosts, domains))
+        found.append(Place(kinds, regular, uniform or together, hosts, of_ranks, domains))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.limits import Limits
-from helixctl.solve.near import where_it_exchanges
+from helixctl.solve.near import other_orders, where_it_exchanges
 from helixctl.solve.objective import Key, Objective, key, simplicity
 from helixctl.solve.problem import Bounded
 from helixctl.solve.space import tried
@@ -65,8 +65,7 @@ def _near(best: Candidate, looked: Evidence, objective: Objective, cluster: Clus
     where = where_it_exchanges(best.layout, cluster)
     if not where:
         return ()
-    alike = best.layout.model_dump(exclude={"placement"})
-    others = [x for _, x in looked.bounds if x != best.layout and x.model_dump(exclude={"placement"}) == alike]
+    others = other_orders(best.layout, looked.bounds)
     if not others:
         return (where,)
     beside = _beside("other order of the same axes", others.__contains__, best, looked, objective, cluster)

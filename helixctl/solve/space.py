@@ -251,7 +251,8 @@ def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
     for team, others in product(permutations(MESH_AXES[:2]), permutations(MESH_AXES[2:])):
         placement = "-".join((*team, *others))
         placed = mesh.model_copy(update={"placement": placement})
-        seen: object = placement
+        # An axis of one index lies anywhere.
+        seen: object = frozenset(its for its in placed.strides.items() if getattr(mesh, its[0]) > 1)
         if cluster.differs:
             seen = frozenset(
                 (its.stages, len(its.replicas)) for its in alike(placed, cluster, WorkloadSpec(batch=placed.data))
