@@ -288,7 +288,7 @@ def test_sequences_that_end(name: str) -> None:
 TRIALS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
-@settings(TRIALS, max_examples=6)
+@settings(TRIALS, max_examples=3)
 @given(step_plans(), st.integers(0, 99))
 def test_random_plans(plan: Plan, seed: int) -> None:
     generated_as_by_the_page(plan, seed)
