@@ -14,8 +14,8 @@ _OF_RUNS = (
     # Columns are as wide as their numbers.
     (re.compile(r"(?<=\S) {2,}"), "  "),
 )
-# What a terminal shows while the ranks run, and takes away when they have.
-_PROGRESS = "running: "
+# What a terminal shows while the ranks run, and takes away when they have; elsewhere a line every ten seconds.
+_PROGRESS = re.compile(r"running: |.*: running, \d+ of \d+ steps done, ")
 # The folder in which the reader of a page is.
 READER = "/home/you"
 MEASURING = ("helixctl run ", ".venv/bin/helixctl run ")
@@ -27,7 +27,7 @@ def masked(command: str, lines: Sequence[str]) -> list[str]:
         return list(lines)
     found = []
     for line in lines:
-        if line.startswith(_PROGRESS):
+        if _PROGRESS.match(line):
             continue
         text = line
         for pattern, word in _OF_RUNS:
