@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -49,6 +50,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             dealt[zlib.crc32(item.nodeid.encode()) % parts == number % parts].append(item)
         others, items[:] = dealt
         config.hook.pytest_deselected(items=others)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, but where the tests are shuffled: then also what runs beside each other is left to chance."""
+    if config.getoption("dist") != "loadgroup" or config.getoption("random_order_bucket", None) == "global":
+        return None
+    from tests.by_file import ByFile
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish() -> None:

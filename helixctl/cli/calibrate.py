@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
@@ -14,7 +15,7 @@ from helixctl.cli.console import answers, table, wrote
 from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.schema_comment import schema_comment
-from helixctl.cli.watching import progress
+from helixctl.cli.watching import StepsWatched, progress
 from helixctl.errors import fail
 from helixctl.output import write_output
 from helixctl.spec import ClusterSpec, Dtype
@@ -78,7 +79,8 @@ def command(
         warn_of_slips(slips(base), cluster)
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
     what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
-    shown = progress(what, len(request.names), live=run.starts_ranks()) if run.prints_output() else nullcontext()
+    watching = partial(StepsWatched, what, len(request.names))
+    shown = progress(what, watching, live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:
         found = run.calibrate(request, base, timeout=timeout, on_progress=watch)
     if found is None:

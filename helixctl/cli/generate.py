@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from helixctl.cli.console import table
+from helixctl.cli.generation_measured import print_generation
+from helixctl.cli.generation_progress import GenerationWatched, one_stream
 from helixctl.cli.generations_compared import print_generations
 from helixctl.cli.measured_trace import write_trace
 from helixctl.cli.measurements import print_verdicts
-from helixctl.cli.sampling import choice
 from helixctl.cli.sources import print_sources
 from helixctl.cli.watching import progress
 from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail
 from helixctl.plan import Plan
-from helixctl.units import counted, human_bytes
+from helixctl.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,12 +98,13 @@ def generate(
     sequences, longest = asked.prompts.ids.shape
     in_turn = f", by {len(plans)} plans in turn" if len(plans) > 1 else ""
     what = f"{plan.layout.devices} {device} ranks, {sequences} x {longest} tokens, {asked.new} after each{in_turn}"
-    shown = progress(what, 1, live=False) if runtime.prints_output() else nullcontext()
-    several = len(wanted.prompts) > 1
-    if several and runtime.prints_output():
-        out.out(_headed(1, wanted), end="")
-    with shown:
-        found = runtime.generate(plans, names, asked, device=device, timeout=timeout, log_dir=log_dir)
+    beside = asked.tokenizer is not None and one_stream(sys.stderr if asked.aside else sys.stdout, sys.stderr)
+    parts = asked.schedule([dags[0].work.seq_len for dags in plans])
+    watch = partial(GenerationWatched, what, parts, may_end=bool(asked.ends), beside_text=beside)
+    shown = progress(what, watch, live=runtime.starts_ranks()) if runtime.prints_output() else nullcontext()
+    on: dict[str, Any] = {"device": device, "timeout": timeout, "log_dir": log_dir}
+    with shown as watching:
+        found = runtime.generate(plans, names, asked, **on, on_progress=watching)
     if found is None:
         return
     texts = _texts(runtime, asked, wanted, found.reports[0])
@@ -117,7 +120,7 @@ def generate(
         print_generations(out, report, [dags[0] for dags in plans], device)
     else:
         report = found.reports[0]
-        _print(out, report, plan, device)
+        print_generation(out, report, plan, device)
     _print_replaced(out, wanted.of_plans, names)
     print_sources(out, found.reports[0])
     write_report(report_path, report, wanted.output)
@@ -164,6 +167,7 @@ def _asked(runtime: ModuleType, prefill: Dag, wanted: Wanted, *, aside: bool, tr
         wanted.weights_prefix,
         wanted.output,
         tokenizer,
+        _headed(1, wanted) if len(wanted.prompts) > 1 else "",
         aside,
         source,
         check=wanted.check,
@@ -197,40 +201,6 @@ def _texts(runtime: ModuleType, asked: Any, wanted: Wanted, report: dict[str, An
         return []
     found: list[str] = runtime.text.decoded(asked.tokenizer, report["tokens"])
     return found
-
-
-def _print(out: Console, report: dict[str, Any], plan: Plan, device: str) -> None:
-    environment = report["environment"]
-    where = environment["gpu" if device == "cuda" else "processor"]
-    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
-    ranks = len(report["ranks"])
-    out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
-    out.print(f"{plan.workload}; a static batch, without a queue")
-    if report["cuda_graph"]:
-        out.print("decode steps replayed from a CUDA graph, the first of them bit for bit what the walk computes")
-    out.print()
-    each, communication = report["time_per_output_token_ms"], report["communication"]
-    rows = table("measured", ">value")
-    rows.add_row("time to first token (the last of the batch)", f"{report['ttft_ms']:.1f} ms")
-    if each:
-        rows.add_row("time per output token, mean", f"{each['mean']:.3f} ms")
-        rows.add_row(
-            "time per output token, p50 / p90 / p99", f"{each['p50']:.3f} / {each['p90']:.3f} / {each['p99']:.3f} ms"
-        )
-        rows.add_row("tokens/s per user, decoding", f"{report['output_tokens_per_s_per_user']:,.1f}")
-    rows.add_row("output tokens/s, prefill included", f"{report['output_tokens_per_s']:,.1f}")
-    rows.add_row("communication, exposed: prefill", f"{communication['prefill_exposed_ms']:.1f} ms")
-    if each:
-        rows.add_row("communication, exposed: a decode step", f"{communication['decode_exposed_ms']:.3f} ms")
-    cache = report["cache"]
-    rows.add_row("KV cache per rank, largest", human_bytes(cache["cache_nbytes_per_rank"]))
-    rows.add_row("KV cache, all ranks", human_bytes(cache["cache_nbytes"]))
-    rows.add_row("memory per rank, largest", human_bytes(report["memory"]["allocated_nbytes"]))
-    out.print(rows)
-    out.print()
-    made = counted(report["output_tokens"], "token")
-    how = choice(plan.workload.sampling, report["seed"])
-    out.print(f"{made} of {counted(report['sequences'], 'sequence')}, {how}")
 
 
 def _print_replaced(out: Console, of_plans: Sequence[str | None], names: Sequence[str]) -> None:

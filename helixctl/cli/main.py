@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "diff": "Say what differs between two plans, and what it is predicted to mean.",
     "visualize": "Draw a plan or a dag.",
     "simulate": "Predict a step of plans, side by side or beside what a run measured.",
-    "sweep": "Plan a model for many batches and numbers of devices: table, data, plots.",
+    "sweep": "Plan a model for many batches, lengths and numbers of devices: table, data, plots.",
     "export": "Write a plan as engines, job schedulers and simulators take it.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
     "calibrate": "Measure this machine for the predictions.",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from helixctl.dag import Dag
+    from helixctl.plan import Plan
 
 _FEW = 3  # tensors that a message names
 _OVERHEAD = "sync + comm overhead per token (the paper's TPOT)"
@@ -57,11 +58,15 @@ def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) ->
 def _first_line(report: dict[str, Any], dag: Dag, device: str) -> str:
     """What was measured, in a line, as ``plan`` says what is predicted."""
     plan, figures = dag.plan, report["figures"]
-    gpu = report["environment"]["gpu"]
-    where = counted(plan.layout.devices, "CPU rank") if device == "cpu" else f"{plan.layout.devices} {short_name(gpu)}"
     terms, step = in_field_terms(plan.layout), human_seconds(figures["step_s"])
-    memory = human_bytes(figures["memory_nbytes"])
-    return f"{terms} on {where}, measured: {step} a step, {figures['tokens_per_s']:,.0f} tokens/s, {memory} a device"
+    memory, rate = human_bytes(figures["memory_nbytes"]), f"{figures['tokens_per_s']:,.0f} tokens/s"
+    return f"{terms} on {place(report, plan, device)}, measured: {step} a step, {rate}, {memory} a device"
+
+
+def place(report: dict[str, Any], plan: Plan, device: str) -> str:
+    """``4 CPU ranks``, ``8 H100``: what a plan ran on."""
+    count = plan.layout.devices
+    return counted(count, "CPU rank") if device == "cpu" else f"{count} {short_name(report['environment']['gpu'])}"
 
 
 def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], device: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,7 +24,7 @@ from helixctl.cli.measurements import print_comparison, print_report, print_verd
 from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, redrawn, replaced, sampling_options
-from helixctl.cli.watching import progress, watched
+from helixctl.cli.watching import StepsWatched, Watch, progress, watched
 from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.dag.retype import as_run, retyped
@@ -56,16 +57,25 @@ _GROUPS: Final = {
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what the plan's cluster is made of.")
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Default: the model's.")
 @click.option(
-    "--warmup", type=click.IntRange(min=0), help="Steps before measuring. Default: by --seconds, at most 100."
+    "--warmup",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Steps before measuring. Default: by --seconds, at most 100.",
 )
-@click.option("--iters", type=click.IntRange(min=1), help="Measured steps. Default: by --seconds, at most 1000.")
+@click.option(
+    "--iters",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Measured steps. Default: by --seconds, at most 1000.",
+)
 @click.option(
     "--seconds",
     "budget",
     type=click.FloatRange(min=0, min_open=True),
     default=30,
     show_default=True,
-    help="What the steps of a pass may take whose number is not given.",
+    metavar="SECONDS",
+    help="Time for the steps of a pass where --warmup and --iters leave open how many.",
 )
 @click.option("--paper", is_flag=True, help="The paper's steps: --warmup 100 --iters 1000.")
 @click.option(
@@ -73,6 +83,7 @@ _GROUPS: Final = {
     type=int,
     default=0,
     show_default=True,
+    metavar="N",
     help="Of weights and input that come from no file, and of drawn tokens.",
 )
 @click.option(
@@ -81,7 +92,14 @@ _GROUPS: Final = {
     help="Replay measured or decode steps from a CUDA graph. Default: steps of a pass on one GPU that allow it.",
 )
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
-@click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 86400),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="What a rank waits for another, at most.",
+)
 @click.option(
     "--weights",
     metavar="FILE|FOLDER",
@@ -210,8 +228,7 @@ def command(
     options = run.Options(warmup, iters, seed, check, weights, inputs, output, **asked)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
     what = f"{number(ranks, f'{device} rank')}, {_steps_in_words(warmup, iters, budget, dags)}"
-    shown = progress(what, 0, live=run.starts_ranks()) if run.prints_output() else nullcontext()
-    with shown as watch:
+    with _shown(run, what) as watch:
         results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, on_progress=watch)
     if results is None:
         return 0  # another process is rank 0 and reports
@@ -227,6 +244,13 @@ def command(
         write_trace(trace_path, dags, names, [result.spans for result in results])
     print_verdicts(out, reports, names if compare else None)
     return 0
+
+
+def _shown(run: ModuleType, what: str) -> AbstractContextManager[Watch | None]:
+    """Show how far a run is, where this process prints its output."""
+    if not run.prints_output():
+        return nullcontext()
+    return progress(what, partial(StepsWatched, what), live=run.starts_ranks())
 
 
 def _counts(warmup: int | None, iters: int | None, *, paper: bool) -> tuple[int | None, int | None]:

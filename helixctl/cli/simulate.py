@@ -22,6 +22,7 @@ from helixctl.cli.layouts import LAYOUT
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.tables import Cell, Column, Table
 from helixctl.cli.watching import watched
+from helixctl.cost.links import BETWEEN_HOSTS, in_words
 from helixctl.cost.tasks import foundation, sources
 from helixctl.dag import Dag
 from helixctl.dag.retype import retyped
@@ -142,7 +143,7 @@ def command(
         write_output(trace_path, traces_json(traces))
     if json_path:
         plans = [_report_of(p, path=critical_path) for p in predictions]
-        result = simulation_report(plans) | ({"against": asdict(comparison)} if comparison else {})
+        result = simulation_report(plans, asdict(comparison) if comparison else None)
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
         out = answers(trace_path, json_path)
@@ -326,6 +327,7 @@ def _head(name: str) -> Column:
 def _column(prediction: _Prediction, *, cached: bool) -> dict[str, Cell]:
     """What is said of one plan: a value by name."""
     found, plan = prediction.forecast, prediction.plan
+    inside = [its for its in found.link_nbytes if its[0] != BETWEEN_HOSTS]
     return {
         "layout": (str(plan.layout), short(plan.layout)),
         "step time": human_seconds(found.step_s),
@@ -336,6 +338,7 @@ def _column(prediction: _Prediction, *, cached: bool) -> dict[str, Cell]:
         "communication, hidden by computation": _seconds(found.hidden_s),
         "computing": f"{found.busy_share:.1%}",
         "received per rank": human_bytes(found.received_nbytes),
+        **{f"of it {in_words(name, plan.cluster)}": human_bytes(nbytes) for name, nbytes in inside},
         "of it between hosts": human_bytes(found.between_hosts_nbytes),
         "memory per rank, largest": human_bytes(found.memory_nbytes),
         **({"KV cache per rank, largest": human_bytes(found.cache_nbytes)} if cached else {}),
@@ -343,6 +346,7 @@ def _column(prediction: _Prediction, *, cached: bool) -> dict[str, Cell]:
 
 
 def _kinds(found: Forecast) -> Table:
+    linked = any(kind.link for kind in found.kinds)
     rows = table(
         "level",
         "kind",
@@ -352,6 +356,7 @@ def _kinds(found: Forecast) -> Table:
         ">exposed",
         Column("received", right=True, drop=3),
         Column("between hosts", right=True, drop=1),
+        *(["goes over"] if linked else []),
     )
     for kind in found.kinds:
         moved = ("-",) * 4
@@ -362,7 +367,8 @@ def _kinds(found: Forecast) -> Table:
                 human_bytes(kind.received_nbytes),
                 human_bytes(kind.between_hosts_nbytes),
             )
-        rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.busy_s), *moved)
+        over = [kind.link or "-"] if linked else []
+        rows.add_row(kind.level, kind.kind, str(kind.tasks), _seconds(kind.busy_s), *moved, *over)
     return rows
 
 

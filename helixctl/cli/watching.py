@@ -9,9 +9,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from helixctl.cli.console import tell, width_of
 from helixctl.progress import listened
@@ -132,36 +132,65 @@ def is_terminal() -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+class ShownLine:
+    """A text about work that is under way: one line that changes on a terminal, elsewhere a line every ten seconds."""
+
+    def __init__(self, *, live: bool = True) -> None:
+        """Show nothing yet.
+
+        Args:
+            live: whether a line of a terminal may be written over; False: lines every ten seconds there too.
+        """
+        self._line = LiveLine() if live and is_terminal() else None
+        self._said = time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Show it, or say it where ten seconds have gone by since the last one."""
+        if self._line:
+            self._line.show(text)
+        elif _says_lines() and time.monotonic() - self._said >= _BETWEEN_S:
+            self._said = time.monotonic()
+            tell(text)
+
+    def end(self) -> None:
+        """Take it away."""
+        if self._line:
+            self._line.end()
+
+
+class Watch(Protocol):
+    """What is told how far a run is."""
+
+    def __call__(self, phase: str, step: int, steps: int, /) -> None:
+        """A few times a second.
+
+        Args:
+            phase: of the run.
+            step: how many steps are done.
+            steps: how many there are, where the ranks know; else 0.
+        """
+
+    def end(self) -> None:
+        """The run is over."""
+
+
 class StepsWatched:
     """How far a run is: steps done and left, and the time that they will take."""
 
     def __init__(self, what: str, steps: int = 0) -> None:
         """Of a run in words, and how many steps it has; 0 where the ranks tell."""
         self._what, self._steps = what, steps
-        self._line = LiveLine() if is_terminal() else None
-        self._said = time.monotonic()
+        self._line = ShownLine()
         self._first: tuple[int, float] | None = None  # a step, and when it began
 
     def __call__(self, phase: str, step: int, steps: int = 0) -> None:
-        """A few times a second: show it, or say it where ten seconds have gone by.
-
-        Args:
-            phase: of the run.
-            step: how many are done.
-            steps: how many there are, where the ranks know.
-        """
-        now = time.monotonic()
-        text = f"{self._what}: {phase}{self._how_far(phase, step, steps or self._steps, now)}"
-        if self._line:
-            self._line.show(text)
-        elif _says_lines() and now - self._said >= _BETWEEN_S:
-            self._said = now
-            tell(text)
+        """As of ``Watch``."""
+        how_far = self._how_far(phase, step, steps or self._steps, time.monotonic())
+        self._line.show(f"{self._what}: {phase}{how_far}")
 
     def end(self) -> None:
         """The run is over."""
-        if self._line:
-            self._line.end()
+        self._line.end()
 
     def _how_far(self, phase: str, step: int, steps: int, now: float) -> str:
         if phase != "running":
@@ -177,12 +206,12 @@ class StepsWatched:
 
 
 @contextmanager
-def progress(what: str, steps: int, *, live: bool) -> Iterator[StepsWatched | None]:
+def progress(what: str, watch: Callable[[], Watch], *, live: bool) -> Iterator[Watch | None]:
     """Say what runs, and how far it is while it does.
 
     Args:
         what: the run, in words.
-        steps: how many it has; 0 where the ranks tell.
+        watch: makes what shows how far it is.
         live: whether this process starts the ranks, and so sees how far they are.
     """
     if not (live and is_terminal()):
@@ -190,8 +219,8 @@ def progress(what: str, steps: int, *, live: bool) -> Iterator[StepsWatched | No
     if not live:
         yield None
         return
-    watch = StepsWatched(what, steps)
+    made = watch()
     try:
-        yield watch
+        yield made
     finally:
-        watch.end()
+        made.end()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
-from math import ceil, log2
+from math import ceil, inf, log2
+from typing import NamedTuple
 
 from helixctl.cost import constants as c
 from helixctl.cost.interpolate import seconds_of_size
@@ -16,6 +17,37 @@ from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.rates import rates_of
 
 
+class Spread(NamedTuple):
+    """How the ranks of a collective are spread.
+
+    Attributes:
+        hosts: how many of them are on each host.
+        domains: how many are in each domain of links, from the innermost outwards, of those on hosts of one kind; last
+            how many of these are on each host.
+    """
+
+    hosts: Counter[int]
+    domains: tuple[Counter[int], ...]
+
+
+class _Wire(NamedTuple):
+    """A link inside hosts that a collective goes over.
+
+    Attributes:
+        name: its key in the cluster's spec.
+        link: its figures.
+        fewest: ranks of the collective in that of the domains it joins which has fewest: one of single devices.
+        share: of a link, for every device of such a domain: they share its uplinks.
+        origins: of the share.
+    """
+
+    name: str
+    link: LinkSpec
+    fewest: int
+    share: float
+    origins: tuple[Constant, ...]
+
+
 def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     """Seconds of a collective: calibrated where there is a table that fits, else start-up plus bytes over bandwidth.
 
@@ -24,85 +56,134 @@ def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     over several hosts runs once per rank that each host has in it, each over a share of a NIC, so the hosts exchange at
     (ranks per host) x (share) x (NIC rate). The share is min(1, NICs / devices of a host): all groups of a level cross
     at the same time, and together they are all devices of the host, so that every device has an equal part of the NICs
-    whichever group it is in.
+    whichever group it is in. It is the same between domains of links inside a host, with their uplinks as the NICs.
 
     Where hosts differ it goes as fast as the slowest kind of host that has a rank in it lets it.
     """
     if not cluster.differs:
         hosts = cluster.kinds[0]
-        return _on_hosts(task, hosts, _per_host(task.ranks, hosts.devices_per_host))
+        return _on_hosts(task, hosts, _spread(task.ranks, hosts.domain_sizes))
     per_host = Counter(map(cluster.host_of, task.ranks))
     kinds = sorted(set(map(cluster.kind_of, task.ranks)))
-    return max((_on_hosts(task, cluster.kinds[kind], per_host) for kind in kinds), key=lambda cost: cost.seconds)
+    return max((_on_kind(task, cluster, kind, per_host) for kind in kinds), key=lambda cost: cost.seconds)
 
 
-def _on_hosts(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
+def _on_kind(task: Task, cluster: ClusterSpec, kind: int, per_host: Counter[int]) -> Cost:
+    """Seconds of a collective if all its hosts were of one kind; in their domains are the ranks that are there."""
+    ranks = [rank for rank in task.ranks if cluster.kind_of(rank) == kind]
+    levels = zip(*[(*cluster.domains_of(rank), cluster.host_of(rank)) for rank in ranks], strict=True)
+    return _on_hosts(task, cluster.kinds[kind], Spread(per_host, tuple(map(Counter, levels))))
+
+
+def _on_hosts(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     """Seconds of a collective if all its hosts were of one kind."""
     calibration = rates_of(cluster)
-    table = _table(task, cluster, calibration, hosts=len(per_host)) if calibration else None
+    table = _table(task, cluster, calibration, spread) if calibration else None
     if table and calibration:
         name = f"{table.kind} of {table.ranks} ranks: times by size"
         rule = Rule(name, f"calibrated: {calibration.source}")
         return Cost(seconds_of_size(table.nbytes, table.seconds, task.nbytes), (rule,))
-    return (_nccl if cluster.device.torch_kind == "cuda" else _gloo)(task, cluster, per_host)
+    return (_nccl if cluster.device.torch_kind == "cuda" else _gloo)(task, cluster, spread)
 
 
 @lru_cache(maxsize=4096)
-def _per_host(ranks: tuple[int, ...], devices_per_host: int) -> Counter[int]:
-    """How many of the ranks are on each host."""
-    return Counter(rank // devices_per_host for rank in ranks)
+def _spread(ranks: tuple[int, ...], sizes: tuple[int, ...]) -> Spread:
+    """The spread of some ranks over equal hosts; ``sizes``: of their domains, the last is that of a host."""
+    domains = tuple([Counter([rank // size for rank in ranks]) for size in sizes])
+    return Spread(domains[-1], domains)
 
 
-def _table(task: Task, cluster: EqualHosts, calibration: CalibrationSpec, hosts: int) -> CollectiveTable | None:
+def _wires(cluster: EqualHosts, spread: Spread) -> list[_Wire]:
+    """The links inside hosts that a collective goes over, from the innermost outwards; none with one rank a host.
+
+    It crosses a link where some domain outside it has ranks in several domains inside. What leaves a domain goes over
+    its uplinks, where its devices share them, however far it goes.
+    """
+    source, found = f"cluster spec {cluster.name}", []
+    links = [*((f"links.{link.name}", link) for link in cluster.links), ("within_host", cluster.within_host)]
+    inside = spread.domains[-1].total()  # how many domains there are inside the link: single devices at first
+    hosts = len(spread.domains[-1])
+    fewest, share, shared, origins = 1, 1.0, False, tuple[Constant, ...]()
+    for place, (name, link) in enumerate(links):
+        domains = spread.domains[place]
+        if inside > len(domains) or (shared and inside > hosts):
+            found.append(_Wire(name, link, fewest, share, origins))
+        inside, fewest, share, shared, origins = len(domains), min(domains.values()), 1.0, False, ()
+        if place < len(cluster.links) and (uplinks := cluster.links[place].uplinks) is not None:
+            share, shared = min(1.0, uplinks / cluster.links[place].devices), True
+            origins = (Constant(f"{name}.uplinks", uplinks, source),)
+    return found
+
+
+def _at_once(kind: str, wire: _Wire, ranks: int) -> float:
+    """How many times the bandwidth of a link one rank of a collective receives at."""
+    return wire.share * (_outside(ranks, wire.fewest) if kind == "all_to_all" else wire.fewest)
+
+
+def _table(task: Task, cluster: EqualHosts, calibration: CalibrationSpec, spread: Spread) -> CollectiveTable | None:
     """The calibrated table of the nearest number of ranks; between hosts only that of exactly this number.
 
     A table that does not say over how many hosts its ranks were spread, and has more ranks than a host has devices, was
     measured between hosts. A group of another size has another number of NICs, so its time cannot be told from that
-    table.
+    table. Nor can it where links inside a host differ: there a table is of so many ranks that are neighbours.
     """
-    ranks, devices = len(task.ranks), cluster.devices_per_host
+    ranks, devices, hosts = len(task.ranks), cluster.devices_per_host, len(spread.hosts)
     tables = [t for t in calibration.collectives if t.kind == wire_kind(task.op)]
     if hosts > 1:
         tables = [t for t in tables if t.ranks == ranks and (t.hosts == hosts if t.hosts else ranks > devices)]
     else:
         tables = [t for t in tables if (t.hosts == 1 if t.hosts else t.ranks <= devices)]
+        if cluster.links:
+            near = _counts(spread) == _counts(_spread(tuple(range(ranks)), cluster.domain_sizes))
+            tables = [t for t in tables if near and t.ranks == ranks]
     return min(tables, key=lambda t: (abs(log2(t.ranks / ranks)), t.ranks), default=None)
 
 
-def _nccl(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
+def _counts(spread: Spread) -> list[list[int]]:
+    return [sorted(domains.values()) for domains in spread.domains]
+
+
+def _nccl(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     """``alpha + bytes received / bus bandwidth``."""
-    most, kind = max(per_host.values()), wire_kind(task.op)
+    per_host, kind = spread.hosts, wire_kind(task.op)
+    most = max(per_host.values())
     fits = c.WITHIN_HOST[kind]
     ranks = min(fits, key=lambda n: abs(n - most))
-    fit, link = fits[ranks], cluster.within_host
-    bandwidth, alpha = link.bandwidth * fit.share, link.latency * fit.latencies
-    origins = [*_link("within_host", link, cluster), fit.origin(f"{kind} of {ranks} ranks inside a host")]
+    fit, wires = fits[ranks], _wires(cluster, spread)
+    bandwidth, alpha, origins = inf, 0.0, list[Constant | Rule]()
+    for wire in wires:
+        bandwidth = min(bandwidth, wire.link.bandwidth * fit.share * _at_once(kind, wire, len(task.ranks)))
+        alpha = wire.link.latency * fit.latencies
+        origins += [*_link(wire.name, wire.link, cluster), *wire.origins]
+    if wires:
+        origins.append(fit.origin(f"{kind} of {ranks} ranks inside a host"))
     if len(per_host) > 1 and cluster.between_hosts is not None:
         link, latencies = cluster.between_hosts, c.BETWEEN_HOSTS[kind]
         nics = min(per_host.values()) * _nic_share(cluster)
         if kind == "all_to_all":
-            nics = _nic_share(cluster) * _crossing(per_host)
-        between = nics * link.bandwidth * c.NIC_SHARE.value
+            nics = _nic_share(cluster) * _outside(len(task.ranks), min(per_host.values()))
+        bandwidth = min(bandwidth, nics * link.bandwidth * c.NIC_SHARE.value)
         alpha = link.latency * latencies.value
-        own = [*_link("between_hosts", link, cluster), *_nics(cluster), c.NIC_SHARE, latencies]
-        # With one rank a host nothing moves inside it.
-        origins = own if most == 1 else [*origins, *own]
-        bandwidth = between if most == 1 else min(bandwidth, between)
+        origins += [*_link("between_hosts", link, cluster), *_nics(cluster), c.NIC_SHARE, latencies]
     return Cost(alpha + task.nbytes / bandwidth, tuple(origins))
 
 
-def _gloo(task: Task, cluster: EqualHosts, per_host: Counter[int]) -> Cost:
+def _gloo(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     """The spec's links as they are: a ring of single steps, or for a broadcast a binomial tree of whole messages.
 
-    A ring, and every path of a tree, crosses from host to host over one link of one device.
+    A ring, and every path of a tree, crosses from host to host, or from one domain of links to another, over one link
+    of one device.
     """
-    ranks, bandwidth, latency = len(task.ranks), cluster.within_host.bandwidth, cluster.within_host.latency
-    kind = wire_kind(task.op)
-    origins = _link("within_host", cluster.within_host, cluster)
+    per_host, ranks, kind = spread.hosts, len(task.ranks), wire_kind(task.op)
+    bandwidth, latency, origins = inf, 0.0, list[Constant | Rule]()
+    for wire in _wires(cluster, spread) or [_Wire("within_host", cluster.within_host, 1, 1.0, ())]:
+        bandwidth = min(bandwidth, wire.link.bandwidth * min(1.0, _at_once(kind, wire, ranks)))
+        latency = max(latency, wire.link.latency)
+        origins += [*_link(wire.name, wire.link, cluster), *wire.origins]
     if len(per_host) > 1 and cluster.between_hosts is not None:
         share = min(1.0, min(per_host.values()) * _nic_share(cluster))
         if kind == "all_to_all":
-            share = min(1.0, _nic_share(cluster) * _crossing(per_host))
+            share = min(1.0, _nic_share(cluster) * _outside(ranks, min(per_host.values())))
         between = cluster.between_hosts
         bandwidth, latency = min(bandwidth, between.bandwidth * share), max(latency, between.latency)
         origins = [*origins, *_link("between_hosts", between, cluster), *_nics(cluster)]
@@ -125,10 +206,9 @@ def _nic_share(cluster: EqualHosts) -> float:
     return 1.0 if nics is None else min(1.0, nics / cluster.devices_per_host)
 
 
-def _crossing(per_host: Counter[int]) -> float:
-    """How many bytes a rank receives in an all-to-all for each that comes from another host (the fewest on its own)."""
-    ranks = per_host.total()
-    return (ranks - 1) / (ranks - min(per_host.values()))
+def _outside(ranks: int, near: int) -> float:
+    """How many bytes a rank receives in an all-to-all for each that comes from a rank that is not near it."""
+    return (ranks - 1) / (ranks - near)
 
 
 def _nics(cluster: EqualHosts) -> list[Constant | Rule]:

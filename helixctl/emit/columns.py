@@ -1,8 +1,8 @@
 """The columns of the drawing, one for each GPU, and the heading above them.
 
-Every axis along which the ranks differ is in the heading: hosts, stages, replicas, groups, slices. An axis with several
-neighbouring columns at each index is a row of brackets, the widest above. The innermost axis, whose index changes from
-column to column, is a word below the name of each GPU.
+Every axis along which the ranks differ is in the heading: hosts, domains of links inside them, stages, replicas,
+groups, slices. An axis with several neighbouring columns at each index is a row of brackets, the widest above. The
+innermost axis, whose index changes from column to column, is a word below the name of each GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.text_width import text_width
-from helixctl.plan.layout import share
 from helixctl.plan.sharding import Shares
 
 # In pixels, like all lengths here.
@@ -154,7 +153,8 @@ def head_columns(dag: Dag, box_width: int, ranks: Sequence[int]) -> tuple[tuple[
         ranks: those that have a column, ascending.
     """
     hosts = _hosts(dag, ranks)
-    axes = [axis for axis in (hosts, *_layout_axes(dag, ranks)) if len(set(axis.labels)) > 1]
+    every = (hosts, *_domains(dag, ranks), *_layout_axes(dag, ranks))
+    axes = [axis for axis in every if len(set(axis.labels)) > 1]
     below = [axis for axis in axes if axis.run == 1]
     above = sorted((axis for axis in axes if axis.run > 1), key=lambda axis: -axis.run)
     words = _words(dag, below, ranks)
@@ -171,6 +171,24 @@ def _hosts(dag: Dag, ranks: Sequence[int]) -> _Axis:
     cluster = dag.plan.cluster
     notes = tuple(cluster.device_of(rank).name if cluster.differs else "" for rank in ranks)
     return _Axis(tuple(f"host {cluster.host_of(rank)}" for rank in ranks), notes)
+
+
+def _domains(dag: Dag, ranks: Sequence[int]) -> Iterator[_Axis]:
+    """The domains of links inside hosts, outermost first; a host that has none on a level is one there.
+
+    Where there are several hosts, ``pair 2.0`` is the first on host 2.
+    """
+    cluster = dag.plan.cluster
+    for level in reversed(range(max(len(kind.links) for kind in cluster.kinds))):
+        labels = []
+        for rank in ranks:
+            host, links = cluster.host_of(rank), cluster.hosts_of(rank).links
+            label = f"host {host}"
+            if level < len(links):
+                number = cluster.place_of(rank) // links[level].devices
+                label = f"{links[level].name} " + (f"{host}.{number}" if cluster.host_count > 1 else f"{number}")
+            labels.append(label)
+        yield _Axis(tuple(labels), ("",) * len(ranks))
 
 
 def _layout_axes(dag: Dag, ranks: Sequence[int]) -> Iterator[_Axis]:
@@ -196,7 +214,7 @@ def _experts(dag: Dag, ranks: Sequence[int]) -> Iterator[list[str]]:
     model, layout = dag.plan.model, dag.plan.layout
     its = [kind for name in model.kinds if (kind := model.alike(name).feed_forward.experts)]
     if its and layout.experts > 1:
-        held = [share(its[0].count, layout.experts, layout.index("experts", rank)) for rank in ranks]
+        held = [layout.share("experts", rank, its[0].count) for rank in ranks]
         yield ["experts {}:{}".format(*ends) for ends in held]
 
 

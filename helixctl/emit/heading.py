@@ -6,7 +6,7 @@ from collections import Counter
 
 from helixctl.dag import Dag
 from helixctl.plan import Layout
-from helixctl.spec import ModelSpec
+from helixctl.spec import EqualHosts, ModelSpec
 
 
 def title(dag: Dag) -> str:
@@ -26,8 +26,7 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
     axes = [f"{axis} {value}".replace("_", " ") for axis, value in rest.items()]
     ends = f", vocabulary {model.vocabulary.size}" if model.vocabulary else ""
     shape = f"{_count(model.layers, 'layer')}, hidden {model.hidden_size}, {_layers(model)}{ends}, {model.dtype}"
-    kinds = [f"{_count(kind.hosts, 'host')} of {kind.devices_per_host} x {kind.device.name}" for kind in cluster.kinds]
-    devices = ", ".join(kinds)
+    devices = ", ".join(map(_hosts, cluster.kinds))
     cut = ", ".join([f"{_count(layout.groups, 'group')} of {_count(layout.slices, 'slice')}", *axes])
     return (
         ("model", f"{model.name}: {shape}"),
@@ -37,6 +36,13 @@ def facts(dag: Dag) -> tuple[tuple[str, str], ...]:
         ("plan", dag.plan.digest),
         *((("dag", dag.digest),) if dag.plan_digest else ()),  # a part of a dag is no document
     )
+
+
+def _hosts(kind: EqualHosts) -> str:
+    """``1 host of 8 x NVIDIA L40S in domains of 2 (pair) and 4 (socket)``."""
+    text = f"{_count(kind.hosts, 'host')} of {kind.devices_per_host} x {kind.device.name}"
+    domains = [f"{link.devices} ({link.name})" for link in kind.links]
+    return f"{text} in domains of {' and '.join(domains)}" if domains else text
 
 
 def _layers(model: ModelSpec) -> str:

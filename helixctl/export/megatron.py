@@ -165,6 +165,7 @@ ENGINE: Final = Engine(
         Rule("a plain GPT, Llama or mixture, which arguments can say", _ARGUMENTS, _expressed),
         rules.no_slices("megatron/core/parallel_state.py, initialize_model_parallel"),
         rules.even_heads(_CONFIG),
+        rules.equal_shares(_CONFIG),
         rules.even_kv_heads(_CONFIG),
         rules.own_experts("megatron/core/parallel_state.py, initialize_model_parallel"),
         rules.even_widths("megatron/core/utils.py, divide"),

@@ -182,3 +182,14 @@ def even_batch(source: str) -> Rule:
         return f"microbatches of one size: a batch of {batch} in {parts}" if batch % parts else None
 
     return Rule("microbatches of one size", source, unmet)
+
+
+def equal_shares(source: str) -> Rule:
+    """All ranks of a tensor-parallel group have equal shares."""
+
+    def unmet(layout: Layout, _: Specs) -> str | None:
+        if layout.group_shares is None:
+            return None
+        return f"equal shares of the ranks of a tensor-parallel group: the plan has group_shares {layout.group_shares}"
+
+    return Rule("equal shares in a tensor-parallel group", source, unmet)

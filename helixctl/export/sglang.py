@@ -45,6 +45,7 @@ ENGINE: Final = Engine(
     (
         rules.known_model("sglang/srt/arg_groups/fields/model.py, dtype"),
         rules.even_heads(_LLAMA),
+        rules.equal_shares(_LLAMA),
         rules.even_kv_heads(_LLAMA),
         rules.slices_by_key("docs.sglang.io/docs/advanced_features/dcp.md", "--dcp-size", latent=True),
         rules.own_experts("sglang/srt/distributed/parallel_state.py"),

@@ -81,6 +81,7 @@ ENGINE: Final = Engine(
     (
         rules.known_model("tensorrt_llm/llmapi/llm_args.py, BaseLlmArgs.dtype"),
         rules.even_heads(_ATTENTION),
+        rules.equal_shares("tensorrt_llm/_torch/models/modeling_utils.py, duplicate_kv_weight"),
         rules.even_kv_heads("tensorrt_llm/_torch/models/modeling_utils.py, duplicate_kv_weight", over="groups"),
         rules.slices_by_key("docs/source/features/helix.md", "cp_type HELIX", latent=True),
         Rule("a Blackwell GPU where there are slices", "docs/source/features/helix.md", _on_blackwell),

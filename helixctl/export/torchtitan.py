@@ -96,6 +96,7 @@ ENGINE: Final = Engine(
         rules.known_model("torchtitan/config/configs.py, TrainingConfig", ("bfloat16", "float32")),
         rules.no_slices("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),
         rules.even_heads(_DECODER),
+        rules.equal_shares(_DECODER),
         rules.even_kv_heads(_DECODER, copies=False),
         Rule("a head of its own where there are stages", _DECODER, _untied),
         rules.own_experts("torchtitan/distributed/parallel_dims.py, ParallelDims.build_mesh"),

@@ -75,6 +75,7 @@ ENGINE: Final = Engine(
     (
         rules.known_model("vllm/config/model.py, ModelConfig.dtype"),
         rules.even_heads(_CONFIG),
+        rules.equal_shares("vllm/model_executor/models/llama.py, LlamaAttention"),
         rules.even_kv_heads("vllm/model_executor/models/llama.py, LlamaAttention"),
         rules.slices_by_key(_CONFIG, _DCP, latent=False),
         Rule("slices at most TP // KV heads, and dividing the heads of a KV head", _CONFIG, _few_slices),

@@ -7,8 +7,8 @@ so that a group stays inside one host wherever it fits; ``placement`` orders the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from itertools import permutations
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise, permutations
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator
@@ -29,6 +29,24 @@ def share(size: int, parts: int, index: int) -> Interval:
     piece, more = divmod(size, parts)
     start = index * piece + min(index, more)
     return (start, start + piece + (index < more))
+
+
+@lru_cache(maxsize=4096)  # asked for by every rank
+def weighted_shares(size: int, weights: tuple[int, ...]) -> tuple[Interval, ...]:
+    """Pieces of ``range(size)`` by weights, rounded by the largest remainders, of equals the first.
+
+    Who would get nothing gets one from who has most, of equals the last. With equal weights these are the pieces of
+    ``share``.
+    """
+    total = sum(weights)
+    sizes = [size * weight // total for weight in weights]
+    remainders = [size * weight % total for weight in weights]
+    for i in sorted(range(len(weights)), key=lambda i: -remainders[i])[: size - sum(sizes)]:
+        sizes[i] += 1
+    while min(sizes) == 0 and size >= len(sizes):
+        sizes[len(sizes) - 1 - sizes[::-1].index(max(sizes))] -= 1
+        sizes[sizes.index(0)] += 1
+    return tuple(pairwise((0, *accumulate(sizes))))
 
 
 class Microbatch(NamedTuple):
@@ -56,6 +74,7 @@ _IN_WORDS: Final = (
     "key_block",
     "stages",
     "batch_shares",
+    "group_shares",
     "latent_prefill",
     "key_prefill",
     "combine",
@@ -106,6 +125,9 @@ class Layout(Spec):
             over keys and values of every head, which each chunk makes of all latents that the cache holds.
         expert_data: replicas, one after the other, that share one set of experts: their tokens are gathered ahead of
             the experts, and each has the results of its own behind them. 1: every replica has all experts.
+        group_shares: weights of the groups, ``3-3-1-1``, by which everything that groups cut is dealt to them: KV heads
+            with their query heads, columns of feed-forward networks and of projections, experts, the vocabulary. None:
+            as even as can be.
     """
 
     groups: Count
@@ -127,6 +149,9 @@ class Layout(Spec):
     key_prefill: Literal["key", "query"] = added("key")
     batch_shares: Annotated[str, Field(pattern=r"^[1-9][0-9]*(-[1-9][0-9]*)*$", max_length=10_000)] | None = added(None)
     expert_data: Count = added(1)
+    group_shares: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}(-[1-9][0-9]{0,5})*$", max_length=10_000)] | None = (
+        added(None)
+    )
 
     @field_validator("placement")
     @classmethod
@@ -277,6 +302,38 @@ class Layout(Spec):
             case "spread":
                 return self._expert_position(rank)
 
+    def share(self, axis: Axis, rank: int, size: int) -> Interval:
+        """A rank's share of ``range(size)`` over an axis: as even as can be, or by ``group_shares``."""
+        ways, index = self.ways(axis), self.index(axis, rank)
+        if self.group_shares is None or axis in {"slices", "replicas"}:
+            return share(size, ways, index)
+        weights = self.weights_of_groups
+        if axis != "groups":
+            weights = tuple([weight for weight in weights for _ in range(self.slices)])  # slices lie side by side
+            each = self.partitions // self.experts  # ranks that together hold an expert
+            of_ways = [weights[first : first + each] for first in range(0, self.partitions, each)]
+            if axis == "experts":
+                weights = tuple(map(sum, of_ways))
+            elif axis == "expert_tensor":
+                weights = of_ways[self.index("experts", rank)]
+        return weighted_shares(size, weights)[index]
+
+    @property
+    def weights_of_groups(self) -> tuple[int, ...]:
+        """The weights that ``group_shares`` gives; none where it gives none."""
+        return tuple(map(int, self.group_shares.split("-"))) if self.group_shares else ()
+
+    @property
+    def unlike_groups(self) -> range:
+        """Groups of which one has as much to do, and holds as much, as any: the first, which has most, or all."""
+        return range(self.groups if self.group_shares else 1)
+
+    @property
+    def heaviest_group(self) -> int:
+        """The first of the groups that have most."""
+        weights = self.weights_of_groups
+        return weights.index(max(weights)) if weights else 0
+
     def _expert_position(self, rank: int) -> int:
         """The place of a rank among those that hold experts: those whose sums meet first follow each other.
 
@@ -405,6 +462,7 @@ def illegalities(
     reasons += _without_rows(layout, workload)
     reasons += _unsharded(layout, model, workload)
     reasons += _undealt(layout, model, workload)
+    reasons += _unweighted(layout)
     if differs and layout.expert_data > 1:
         reasons.append(f"experts shared by {layout.expert_data} replicas, and hosts differ")
     if layout.microbatches % layout.interleave:
@@ -423,6 +481,21 @@ def _undealt(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list[s
         elif sum(sizes) != model.layers:
             reasons.append(f"stages {layout.stages} have {sum(sizes)} layers; the model has {model.layers}")
     return reasons + _without_sequences(layout, workload)
+
+
+def _unweighted(layout: Layout) -> list[str]:
+    """Why the groups cannot have shares by such weights."""
+    weights = layout.weights_of_groups
+    if not weights:
+        return []
+    reasons = []
+    if len(weights) != layout.groups:
+        reasons.append(f"the weights of {len(weights)} groups, {layout.group_shares}, for {layout.groups} groups")
+    if layout.expert_data > 1:
+        reasons.append("group_shares of replicas that share experts, which lie across groups")
+    if min(layout.groups, layout.slices) > 1 and layout.strides["groups"] < layout.strides["slices"]:
+        reasons.append(f"group_shares, and the placement {layout.placement} parts the slices of a group")
+    return reasons
 
 
 def _without_sequences(layout: Layout, workload: WorkloadSpec) -> list[str]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
-from helixctl.plan.layout import Axis, Interval, Layout, Microbatch, full_extents, share
+from helixctl.plan.layout import Axis, Interval, Layout, Microbatch, full_extents, share, weighted_shares
 from helixctl.spec import ModelSpec, Step
 
 Region = tuple[Interval, ...]
-Rule = Literal["even", "causal_rows", "kv_heads", "joined"]
+Rule = Literal["even", "weighted", "causal_rows", "kv_heads", "joined"]
 
 
 class Cut(NamedTuple):
@@ -25,10 +25,11 @@ class Cut(NamedTuple):
     Attributes:
         dim: the dim that is cut; a tensor without it is whole.
         axis: the axis over which it is cut: share i is on the ranks with index i.
-        rule: how large the shares are. even: ``share``. causal_rows: as even as can be in pairs (query row, key) of a
-            causal model (``causal_share``). kv_heads: whole KV heads with the query heads that they serve; where there
-            are more groups than KV heads, a part of the query heads of one KV head. joined: of the batch, and no share:
-            the sequences of all replicas along the axis, where a tensor without this cut has those of its replica.
+        rule: how large the shares are. even: ``share``. weighted: as ``group_shares`` of the layout weigh the groups;
+            without it even. causal_rows: as even as can be in pairs (query row, key) of a causal model
+            (``causal_share``). kv_heads: weighted, whole KV heads with the query heads that they serve; where there are
+            more groups than KV heads, a part of the query heads of one KV head. joined: of the batch, and no share: the
+            sequences of all replicas along the axis, where a tensor without this cut has those of its replica.
     """
 
     dim: str
@@ -63,10 +64,10 @@ WHOLE: Final = Sharding()
 WHOLE_ALWAYS: Final = Sharded(WHOLE, WHOLE)
 _HEADS: Final = (Cut("head", "groups", "kv_heads"), Cut("kv_head", "groups", "kv_heads"))
 _SLICED_HEADS: Final = (*_HEADS, Cut("head_dim", "slices"))
-_COLUMNS: Final = (Cut("hidden", "tensor"),)
-_VOCABULARY: Final = (Cut("vocab", "tensor"),)
-_WIDTH: Final = (Cut("expert", "experts"), Cut("ffn", "expert_tensor"))
-_SHARED_WIDTH: Final = (Cut("shared_ffn", "spread"),)  # of one replica: all ranks of the team
+_COLUMNS: Final = (Cut("hidden", "tensor", "weighted"),)
+_VOCABULARY: Final = (Cut("vocab", "tensor", "weighted"),)
+_WIDTH: Final = (Cut("expert", "experts", "weighted"), Cut("ffn", "expert_tensor", "weighted"))
+_SHARED_WIDTH: Final = (Cut("shared_ffn", "spread", "weighted"),)  # of one replica: all ranks of the team
 JOINED: Final = Cut("batch", "replicas", "joined")
 
 
@@ -288,7 +289,7 @@ def _feed_forward(form: _Form) -> dict[str, Sharded]:
 
     Where replicas share experts, each of their ranks reads the tokens of all, which it routes as well.
     """
-    width = _WIDTH if form.experts else (Cut("ffn", "tensor"),)
+    width = _WIDTH if form.experts else (Cut("ffn", "tensor", "weighted"),)
     tokens = (JOINED,) if form.joined else ()
     read = Sharding(tokens)
     table = {n: _alike(*width) for n in ("w_gate", "w_up", "w_down")}
@@ -338,16 +339,19 @@ def _ends(form: _Form) -> dict[str, Sharded]:
 # --- shares: all index arithmetic ------------------------------------------------------------------------------------
 
 
-def _heads(dim: str, groups: int, group: int, model: ModelSpec) -> Interval:
-    """A group's heads of queries (``head``), or of keys and values."""
+def _heads(dim: str, layout: Layout, rank: int, model: ModelSpec) -> Interval:
+    """The heads of queries (``head``), or of keys and values, of a rank's group."""
     count, each = model.attention.key_heads, model.attention.queries_per_key
+    groups, group = layout.groups, layout.group_of(rank)
     if groups <= count:
-        first, last = share(count, groups, group)
+        first, last = layout.share("groups", rank, count)
         return (first * each, last * each) if dim == "head" else (first, last)
-    key, part = divmod(group, groups // count)
+    several = groups // count  # that hold one KV head
+    key, part = divmod(group, several)
     if dim == "kv_head":
         return (key, key + 1)
-    first, last = share(each, groups // count, part)
+    weights = layout.weights_of_groups[key * several : (key + 1) * several]
+    first, last = weighted_shares(each, weights or (1,) * several)[part]
     return (key * each + first, key * each + last)
 
 
@@ -419,7 +423,9 @@ class Shares:
         ways, index = self.layout.ways(cut.axis), self.layout.index(cut.axis, rank)
         match cut.rule:
             case "kv_heads":
-                return _heads(cut.dim, ways, index, self.model)
+                return _heads(cut.dim, self.layout, rank, self.model)
+            case "weighted":
+                return self.layout.share(cut.axis, rank, self._extents[cut.dim])
             case "causal_rows":
                 return causal_share(self._extents[cut.dim], ways, index)
             case _:

@@ -61,6 +61,7 @@ def short(layout: Layout) -> str:
         "key_block": f"blocks-of-{layout.key_block}",
         "stages": f"layers-{layout.stages}",
         "batch_shares": f"sequences-{layout.batch_shares}",
+        "group_shares": f"groups-{layout.group_shares}",
         "latent_prefill": layout.latent_prefill,
         "key_prefill": f"prefill-by-{layout.key_prefill}",
     }

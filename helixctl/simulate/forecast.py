@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from statistics import fmean
 from typing import NamedTuple
 
+from helixctl.cost.links import link_names, widest_link
 from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
@@ -32,6 +33,7 @@ class KindForecast:
         exposed_s: the part of ``busy_s`` in which the rank waits; 0 for computations.
         received_nbytes: bytes that a rank receives (the rank that receives most).
         between_hosts_nbytes: the part of them in collectives that cross hosts.
+        link: where links inside hosts differ, the widest that one of them goes over.
     """
 
     level: Level
@@ -43,6 +45,7 @@ class KindForecast:
     exposed_s: float
     received_nbytes: int
     between_hosts_nbytes: int
+    link: str = ""
 
 
 class KindMemory(NamedTuple):
@@ -77,6 +80,8 @@ class Forecast:
         cache_nbytes: the KV cache of the fullest device.
         generation: the steps that it is made of, where it is the forecast of a generation.
         memory_of_kinds: where hosts differ, the memory of the fullest device of every kind of hosts.
+        link_nbytes: where links inside hosts differ, bytes that one rank receives in collectives by the widest link
+            that these go over, by its name, from the innermost outwards (the rank that receives most so).
     """
 
     step_s: float
@@ -95,6 +100,7 @@ class Forecast:
     cache_nbytes: int = 0
     generation: Generation | None = None
     memory_of_kinds: tuple[KindMemory, ...] = ()
+    link_nbytes: tuple[tuple[str, int], ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
@@ -185,7 +191,13 @@ def generated(prefill: Forecast, decode: Forecast, chunks: int, batch: int, outp
         weight_nbytes=max(prefill.weight_nbytes, decode.weight_nbytes),
         cache_nbytes=prefill.cache_nbytes,
         generation=its,
+        link_nbytes=line_of_links(lambda x, y: chunks * x + (output_len - 1) * y, prefill, decode),
     )
+
+
+def line_of_links(of: Callable[[float, float], float], a: Forecast, b: Forecast) -> tuple[tuple[str, int], ...]:
+    """The bytes by link that follow from those of two forecasts on one cluster."""
+    return tuple([(name, round(of(x, y))) for (name, x), (_, y) in zip(a.link_nbytes, b.link_nbytes, strict=True)])
 
 
 def forecast(dag: Dag) -> Forecast:
@@ -214,6 +226,7 @@ def forecast_from(timeline: Timeline) -> Forecast:
         between_hosts_nbytes=_most(m.between_hosts for m in received_bytes.values()),
         memory_nbytes=max(peaks := peak_nbytes(dag, timeline.programs)),
         memory_of_kinds=_memory_of_kinds(dag, peaks) if dag.plan.cluster.differs else (),
+        link_nbytes=_link_nbytes(received_bytes.values(), link_names(dag.plan.cluster)),
         weight_nbytes=max(weight_nbytes(dag)),
         cache_nbytes=max(state_nbytes(dag)),
     )
@@ -237,14 +250,21 @@ def _together(prefill: KindMemory, decode: KindMemory) -> KindMemory:
 
 @dataclass(slots=True)
 class _ReceivedBytes:
-    """Bytes that each rank receives in one kind of one level."""
+    """Bytes that each rank receives in one kind of one level; by the widest link where links inside hosts differ."""
 
     received: Counter[int] = field(default_factory=Counter)
     between_hosts: Counter[int] = field(default_factory=Counter)
+    by_link: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+
+
+def _link_nbytes(received: Iterable[_ReceivedBytes], names: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    found = list(received)
+    return tuple([(name, _most(its.by_link.get(name, Counter[int]()) for its in found)) for name in names])
 
 
 def _received_bytes(timeline: Timeline) -> dict[_Kind, _ReceivedBytes]:
     dag, ranks = timeline.dag, frozenset(timeline.ranks)
+    has_domains = dag.plan.cluster.has_domains
     found: dict[_Kind, _ReceivedBytes] = defaultdict(_ReceivedBytes)
     for name in timeline.begin_s:
         task = dag.task[name]
@@ -255,6 +275,8 @@ def _received_bytes(timeline: Timeline) -> dict[_Kind, _ReceivedBytes]:
         received_bytes.received.update(nbytes)
         if crosses_hosts(task, dag.plan.cluster):
             received_bytes.between_hosts.update(nbytes)
+        if has_domains:
+            received_bytes.by_link[widest_link(task.ranks, dag.plan.cluster)].update(nbytes)
     return found
 
 
@@ -298,7 +320,7 @@ def _kinds(timeline: Timeline, received_bytes: dict[_Kind, _ReceivedBytes]) -> t
                 lane[kind] = "compute"
                 busy[kind] += run
     tasks = Counter((task[name].level, task[name].kind) for name in begin_s)
-    none = _ReceivedBytes()
+    none, names = _ReceivedBytes(), link_names(timeline.dag.plan.cluster)
     return tuple(
         KindForecast(
             level=kind[0],
@@ -310,6 +332,7 @@ def _kinds(timeline: Timeline, received_bytes: dict[_Kind, _ReceivedBytes]) -> t
             exposed_s=exposed[kind] / len(ranks),
             received_nbytes=_most([received_bytes.get(kind, none).received]),
             between_hosts_nbytes=_most([received_bytes.get(kind, none).between_hosts]),
+            link=max(received_bytes.get(kind, none).by_link, key=names.index, default=""),
         )
         for kind in busy
     )

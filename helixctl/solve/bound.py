@@ -269,4 +269,5 @@ class Bounds:
 
         Side by side experts compute while attention exchanges: how much of that they hide depends on their spread.
         """
-        return layout.experts > 1 and self._narrowest >= layout.expert_devices and not self.costs.model.side_by_side
+        alike = layout.experts > 1 and self._narrowest >= layout.expert_devices and not layout.group_shares
+        return alike and not self.costs.model.side_by_side

@@ -101,9 +101,10 @@ def size(model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec, layout:
 def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, workload: WorkloadSpec) -> frozenset[int]:
     """Ranks whose simulation gives the step of all: one of every stage, where all teams lie on the hosts alike.
 
-    It is the one with the largest pieces. Of causal rows the first slice has most, but another may have a little more
-    work: it is there as well. Where teams lie on the hosts in different ways, and where ranks share
-    the cores of a host, all ranks have to be there; where hosts differ, some of every replica that is like no other.
+    It is the one with the largest pieces; of groups with shares of their own there is one of each. Of causal rows the
+    first slice has most, but another may have a little more work: it is there as well. Where teams lie on the hosts in
+    different ways, and where ranks share the cores of a host, all ranks have to be there; where hosts differ, some of
+    every replica that is like no other.
     """
     if cluster.differs and not cluster.shares_cores:
         slices = largest_slices(layout, model, workload)
@@ -111,8 +112,9 @@ def representatives(layout: Layout, model: ModelSpec, cluster: ClusterSpec, work
     if not uniform_placement(layout, cluster) or cluster.shares_cores:
         return frozenset(range(layout.devices))
     return frozenset(
-        layout.rank(0, slice_, stage)
+        layout.rank(group, slice_, stage)
         for stage in range(layout.pipeline)
+        for group in layout.unlike_groups
         for slice_ in largest_slices(layout, model, workload)
     )
 
@@ -127,7 +129,8 @@ def largest(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> frozens
     slices = largest_slices(layout, model, workload)
     # Of several kinds the buffers of the smallest pieces may be packed a little worse than those of the largest.
     last = {layout.rank(layout.groups - 1, layout.slices - 1, stage) for stage in stages} if model.pattern else set()
-    return frozenset({layout.rank(0, s, stage) for stage in stages for s in slices} | last)
+    most = {layout.rank(group, s, stage) for stage in stages for group in layout.unlike_groups for s in slices}
+    return frozenset(most | last)
 
 
 def largest_slices(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> set[int]:

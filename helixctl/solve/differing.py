@@ -90,8 +90,18 @@ class StepBounds:
         found = [price(layout, sequences) for price in of]
         if len(found) == 1:
             return found[0]
-        least = [self.kinds[kind].costs.on_any_rank(layout, sequences) for kind in stage.kinds]
-        return _slowest(_quickest(found), least)
+        return _slowest(_quickest(found), self._least(layout, stage, sequences))
+
+    def _least(self, layout: Layout, stage: Place, sequences: int) -> list[tuple[float, ...]]:
+        """What any rank of each kind computes in a layer at least; where groups have weights, one of each group."""
+        costs = [its.costs for its in self.kinds]
+        weights = layout.weights_of_groups
+        if not weights:
+            return [costs[kind].on_any_rank(layout, sequences) for kind in stage.kinds]
+        of_groups = {  # of those with one weight on one kind the last has least
+            (kind, weights[place // layout.slices]): place // layout.slices for place, kind in enumerate(stage.of_ranks)
+        }
+        return [costs[kind].on_any_rank(layout, sequences, group) for (kind, _), group in of_groups.items()]
 
     def held(self, layout: Layout, its: Alike) -> Iterator[Held]:
         """Bytes of weights, and of outputs that are kept, of every stage whose devices are of one kind."""

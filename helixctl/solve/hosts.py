@@ -1,6 +1,8 @@
-"""How a layout's teams lie on the hosts of a cluster."""
+"""How a layout's teams lie on the hosts of a cluster, and in their domains of links."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from helixctl.plan import Layout
 from helixctl.spec import ClusterSpec
@@ -10,25 +12,35 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
     """Whether all teams lie on the hosts in one way, and all groups of a team.
 
     They do where every mesh axis, with the axes inside it, fits a whole number of times into a host or fills a whole
-    number of hosts, and so do the replicas that share experts.
+    number of hosts, and so do the replicas that share experts. The same goes for domains of links.
     """
     if cluster.differs:
         return False
-    size = cluster.kinds[0].devices_per_host
+    sizes = cluster.kinds[0].domain_sizes
     blocks = [stride * getattr(layout, axis) for axis, stride in layout.strides.items()]
     if layout.expert_data > 1:
         blocks.append(layout.strides["data"] * layout.expert_data)
-    return all(size % block == 0 or block % size == 0 for block in blocks)
+    return all(size % block == 0 or block % size == 0 for block in blocks for size in sizes)
 
 
-def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[int, ...]:
-    """Which ranks of the first team, and of that of the stage behind it, share a host.
+def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[tuple[int, ...], ...]:
+    """Which ranks of the first team, and of that of the stage behind it, share a domain of links, and a host, the last.
 
-    Hosts are numbered in the order in which they are met; all are of one kind.
+    They are numbered in the order in which they are met. All hosts are alike.
     """
-    if cluster.host_count == 1:
-        return ()
-    met: dict[int, int] = {}
-    size = cluster.only.devices_per_host
-    teams = [layout.team(stage, 0) for stage in range(min(2, layout.pipeline))]
-    return tuple([met.setdefault(rank // size, len(met)) for team in teams for rank in team])
+    kind = cluster.only
+    # By group and slice, not by rank: which of the two axes stays inside is what differs.
+    stages = range(min(2, layout.pipeline))
+    ranks = [rank for stage in stages for group in range(layout.groups) for rank in layout.ranks_of_group(group, stage)]
+    # A domain, by its first rank: of every rank of a large cluster.
+    hosts, sizes = kind.devices_per_host, kind.domain_sizes
+    return pattern([tuple([rank - rank % hosts % size for size in sizes]) for rank in ranks])
+
+
+def pattern(places: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The same of ranks with these domains and hosts: by level, the innermost first, numbered as they are met."""
+    found = []
+    for level in zip(*places, strict=True):
+        met: dict[int, int] = {}
+        found.append(tuple([met.setdefault(place, len(met)) for place in level]))
+    return tuple(found)

@@ -77,7 +77,7 @@ def simplicity(layout: Layout) -> tuple[object, ...]:
         at["interleave"],
         -at["experts"],
     )
-    unequal = (at["stages"] or "", at["batch_shares"] or "")
+    unequal = (at["stages"] or "", at["batch_shares"] or "", at["group_shares"] or "")
     return (*cuts, *[at[name] != default for name, default in _DEFAULTS], at["placement"], *unequal)
 
 

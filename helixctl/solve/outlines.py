@@ -118,7 +118,7 @@ class Outlines:
         self.body = self.model.model_copy(update={"layers": 1, "vocabulary": None})
 
     def priced(
-        self, layout: Layout, sequences: int, *, exchanged: bool = False, ends: bool = False, rank: int = 0
+        self, layout: Layout, sequences: int, *, exchanged: bool = False, ends: bool = False, rank: int | None = None
     ) -> list[Priced]:
         """The tasks of one rank of the first team in a layer, in the order in which they are lowered.
 
@@ -127,15 +127,17 @@ class Outlines:
             sequences: of a microbatch.
             exchanged: whether collectives are among them.
             ends: embedding and head instead of a layer.
-            rank: of those that would be first if the team, and those that share experts with it, were alone.
+            rank: of those that would be first if the team, and those that share experts with it, were alone; by default
+                the one with the largest pieces.
         """
+        rank = self.largest(layout) if rank is None else rank
         shares, lines = self._of(layout, ends=ends)
         batch = layout.microbatch_of(sequences, self.workload)
         spans = self._spans_of(shares, lines, rank, batch)
         tasks = lines.tasks if exchanged else [its for its in lines.tasks if not its.communicates]
         return self._priced(layout, lines, tasks, spans, sequences, rank, batch)
 
-    def computed(self, layout: Layout, sequences: int, *, rank: int = 0) -> Computed:
+    def computed(self, layout: Layout, sequences: int, *, rank: int | None = None) -> Computed:
         """All computations of one rank of the first team in a layer.
 
         Those that depend on the same cuts are summed once for all layouts that have these: attention does not depend on
@@ -144,8 +146,9 @@ class Outlines:
         Args:
             layout: how they are cut.
             sequences: of a microbatch.
-            rank: of those that would be first if the team, and those that share experts with it, were alone.
+            rank: as ``priced`` has it.
         """
+        rank = self.largest(layout) if rank is None else rank
         shares, lines = self._of(layout, ends=False)
         batch = layout.microbatch_of(sequences, self.workload)
         spans = self._spans_of(shares, lines, rank, batch)
@@ -185,6 +188,11 @@ class Outlines:
             self._price(layout, lines.tensors, new, rank, batch)
         return [known[key] for key in found]
 
+    @staticmethod
+    def largest(layout: Layout) -> int:
+        """The rank with the largest pieces if the team were alone, its slices side by side."""
+        return layout.heaviest_group * layout.slices
+
     def _spans_of(self, shares: Shares, lines: _Lines, rank: int, batch: Microbatch) -> list[Interval]:
         """A rank's share of every cut; those of the batch alone depend on the sequences."""
         key = (id(shares), id(lines), rank)
@@ -198,10 +206,10 @@ class Outlines:
         return spans
 
     def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
-        """Equal for layouts whose first rank has the same tasks of the same sizes."""
+        """Equal for layouts in which the rank with the largest pieces has the same tasks of the same sizes."""
         shares, lines = self._of(layout, ends=False)
         batch = layout.microbatch_of(sequences, self.workload)
-        return (id(lines), sequences, *[shares.interval(cut, 0, batch) for cut in lines.cuts])
+        return (id(lines), sequences, *[shares.interval(cut, self.largest(layout), batch) for cut in lines.cuts])
 
     def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
         tokens = new_tokens(self.workload, layout, self.step)  # of a prefill they depend on the replicas

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import Interval
+from helixctl.solve.hosts import pattern
 from helixctl.spec import ClusterSpec, Step, WorkloadSpec
 
 
@@ -18,12 +20,16 @@ class Place(NamedTuple):
         regular: whether all are of one kind, and lie on the hosts as the first ranks of equal hosts of that kind do.
         uniform: whether, moreover, each of them stands for all: groups of the team lie on the hosts in one way.
         hosts: of every rank, numbered in the order in which the replica meets them.
+        of_ranks: the kind of hosts of every rank.
+        domains: the domains of links of every rank, from the innermost outwards, numbered in the same way.
     """
 
     kinds: tuple[int, ...]
     regular: bool
     uniform: bool
     hosts: tuple[int, ...]
+    of_ranks: tuple[int, ...]
+    domains: tuple[tuple[int, ...], ...] = ()
 
 
 class Alike(NamedTuple):
@@ -61,28 +67,49 @@ def _length(interval: Interval) -> int:
 
 def _stages(layout: Layout, cluster: ClusterSpec, replica: int) -> tuple[Place, ...]:
     mesh = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
-    return _places(*mesh, tuple([(kind.hosts, kind.devices_per_host) for kind in cluster.kinds]), replica)
+    return _places(*mesh, tuple([(kind.hosts, kind.domain_sizes) for kind in cluster.kinds]), replica)
 
 
 @lru_cache(maxsize=4096)  # asked for with every other axis
 def _places(
-    groups: int, slices: int, data: int, pipeline: int, placement: str, shape: tuple[tuple[int, int], ...], replica: int
+    groups: int,
+    slices: int,
+    data: int,
+    pipeline: int,
+    placement: str,
+    shape: tuple[tuple[int, tuple[int, ...]], ...],
+    replica: int,
 ) -> tuple[Place, ...]:
-    """Of one replica; ``shape``: how many hosts of how many devices there are of every kind."""
+    """Of one replica; ``shape``: how many hosts there are of every kind, and the sizes of their domains and of them."""
     mesh = Layout(groups=groups, slices=slices, data=data, pipeline=pipeline, placement=placement)
-    kind_of = [kind for kind, (hosts, devices) in enumerate(shape) for _ in range(hosts * devices)]
-    sizes = [devices for hosts, devices in shape for _ in range(hosts)]
-    host_of = [host for host, devices in enumerate(sizes) for _ in range(devices)]
+    kind_of = [kind for kind, (hosts, sizes) in enumerate(shape) for _ in range(hosts * sizes[-1])]
+    devices_of = [sizes[-1] for hosts, sizes in shape for _ in range(hosts)]
+    host_of = [host for host, devices in enumerate(devices_of) for _ in range(devices)]
+    first_of = list(accumulate(devices_of, initial=0))
     met: dict[int, int] = {}
+    met_inside: dict[tuple[int, int], int] = {}
     found = []
     for stage in range(pipeline):
         team = mesh.team(stage, replica)
         hosts = tuple([met.setdefault(host_of[rank], len(met)) for rank in team])
-        kinds = tuple(sorted({kind_of[rank] for rank in team}))
-        devices = shape[kinds[0]][1]
+        of_ranks = tuple([kind_of[rank] for rank in team])
+        kinds = tuple(sorted(set(of_ranks)))
+        sizes = shape[kinds[0]][1]
         own = [host_of[rank] - host_of[team[0]] for rank in team]
-        regular = len(kinds) == 1 and own == [rank // devices for rank in mesh.team(0, 0)]
+        regular = len(kinds) == 1 and own == [rank // sizes[-1] for rank in mesh.team(0, 0)]
+        inside = [_domains(rank, first_of[host_of[rank]], shape[kind_of[rank]][1]) for rank in team]
+        if regular:
+            regular = pattern(inside) == pattern([_domains(rank, 0, sizes) for rank in mesh.team(0, 0)])
+        domains = tuple(
+            [tuple([met_inside.setdefault(at, len(met_inside)) for at in enumerate(its)]) for its in inside]
+        )
         blocks = [mesh.strides[axis] * getattr(mesh, axis) for axis in ("groups", "slices")]
-        uniform = regular and all(devices % block == 0 or block % devices == 0 for block in blocks)
-        found.append(Place(kinds, regular, uniform or len(set(hosts)) == 1, hosts))
+        uniform = regular and all(size % block == 0 or block % size == 0 for block in blocks for size in sizes)
+        together = len(set(hosts)) == 1 and len(sizes) == 1
+        found.append(Place(kinds, regular, uniform or together, hosts, of_ranks, domains))
     return tuple(found)
+
+
+def _domains(rank: int, first: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The domains of links of a rank, each by its first rank; ``first``: that of its host."""
+    return tuple([rank - (rank - first) % size for size in sizes[:-1]])

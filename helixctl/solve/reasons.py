@@ -13,6 +13,7 @@ from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.limits import Limits
+from helixctl.solve.near import other_orders, where_it_exchanges
 from helixctl.solve.objective import Key, Objective, key, simplicity
 from helixctl.solve.problem import Bounded
 from helixctl.solve.space import tried
@@ -55,7 +56,20 @@ def reasons(
     """Why the layout was chosen: above all where it does not cut what could be cut; and what that does to the cache."""
     cached = _cache(best.layout, looked.cache_nbytes, model) if looked.cache_nbytes else ()
     shared = _shared(best, looked, objective, cluster) if best.layout.expert_data > 1 else ()
-    return (*shared, *_cuts(best, looked, objective, model, cluster), *cached)
+    near = _near(best, looked, objective, cluster)
+    return (*shared, *_cuts(best, looked, objective, model, cluster), *near, *cached)
+
+
+def _near(best: Candidate, looked: Evidence, objective: Objective, cluster: ClusterSpec) -> tuple[str, ...]:
+    """Where links inside hosts differ: over which of them the axes exchange, beside other orders of the same axes."""
+    where = where_it_exchanges(best.layout, cluster)
+    if not where:
+        return ()
+    others = other_orders(best.layout, looked.bounds)
+    if not others:
+        return (where,)
+    beside = _beside("other order of the same axes", others.__contains__, best, looked, objective, cluster)
+    return (f"{where}; {beside}",)
 
 
 def _shared(best: Candidate, looked: Evidence, objective: Objective, cluster: ClusterSpec) -> tuple[str, ...]:

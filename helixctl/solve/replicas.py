@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
@@ -51,10 +52,13 @@ def tasks_simulated(
 
 
 def ranks_of(layout: Layout, its: Alike, slices: set[int]) -> frozenset[int]:
-    """Ranks of the first of some replicas that stand for all of it: of a stage that lies evenly on the hosts, one."""
+    """Ranks of the first of some replicas that stand for all of it: of a stage that lies evenly on the hosts, one.
+
+    Of groups with shares of their own it is one of each.
+    """
     replica, found = its.replicas[0], set[int]()
     for stage, place in enumerate(its.stages):
-        one = [layout.rank(0, slice_, stage, replica) for slice_ in slices]
+        one = [layout.rank(group, slice_, stage, replica) for group in layout.unlike_groups for slice_ in slices]
         found.update(one if place.uniform else layout.team(stage, replica))
     return frozenset(found)
 
@@ -71,6 +75,7 @@ def _together(found: Sequence[tuple[Alike, Forecast]], step: Step) -> Forecast:
         return max(of(one) for _, one in found)
 
     kinds = zip(*(one.memory_of_kinds for _, one in found), strict=True)
+    links = zip(*(one.link_nbytes for _, one in found), strict=True)
     return replace(
         slowest,
         tokens=step.tokens,
@@ -84,4 +89,5 @@ def _together(found: Sequence[tuple[Alike, Forecast]], step: Step) -> Forecast:
         weight_nbytes=most(lambda one: one.weight_nbytes),
         cache_nbytes=most(lambda one: one.cache_nbytes),
         memory_of_kinds=tuple([max(its) for its in kinds]),
+        link_nbytes=tuple([max(its, key=itemgetter(1)) for its in links]),
     )

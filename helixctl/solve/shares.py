@@ -1,4 +1,4 @@
-"""Unequal shares where hosts differ: layers by the stage's devices, sequences by the replica's."""
+"""Unequal shares where hosts differ: layers by the stage's devices, sequences by the replica's, the rest by groups."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from helixctl.plan.layout import share
 from helixctl.plan.steps import step_of
 from helixctl.solve.constraints import AxisConstraints
 from helixctl.solve.differing import DifferingBounds
+from helixctl.solve.group_shares import GroupShares
 from helixctl.solve.places import Alike, Place, alike
 
 # What is live beside weights and the cache is not known of a layout that is not simulated: shares are also made for
@@ -30,9 +31,14 @@ class UnequalShares:
     constraints: AxisConstraints
     _stages: dict[object, str | None] = field(default_factory=dict, init=False)
     _shares: dict[object, str | None] = field(default_factory=dict, init=False)
+    _groups: GroupShares = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work nothing out yet."""
+        self._groups = GroupShares(self.bounds)
 
     def of(self, layout: Layout) -> Iterator[Layout]:
-        """The layout with stages, with a batch, and with both, that are unequal; none where its devices are alike."""
+        """The layout with unequal stages, replicas, both, or groups; none where its devices are alike."""
         found = alike(layout, self.bounds.cluster, self.bounds.costs.workload)
         layouts = [layout]
         if "stages" not in self.constraints and any(its.unlike_stages for its in found):
@@ -42,6 +48,8 @@ class UnequalShares:
                 yield one
             if "batch_shares" not in self.constraints and len({its.stages for its in found}) > 1:
                 yield from self._with_shares(one)
+        if "group_shares" not in self.constraints:
+            yield from self._groups.of(layout, found, self._counts(layout))
 
     # --- layers by stage ---------------------------------------------------------------------------------------------
 

@@ -50,8 +50,8 @@ def space(
     """Every legal layout of all of the cluster's devices that is searched; where hosts differ, also of some of them.
 
     Left out are redundant ones: values of an axis that change nothing (a gather order of one group, a placement inside
-    one host); for throughput, microbatches without stages to fill or turns to take; and partial sums in the model's
-    dtype, as they cost a rounding.
+    one host whose links are alike); for throughput, microbatches without stages to fill or turns to take; and partial
+    sums in the model's dtype, as they cost a rounding.
 
     Args:
         model: what is planned.
@@ -194,15 +194,17 @@ class _Space:
             yield from self._with_experts(mesh, {**choices, "experts": ways, "expert_data": (expert_data,)})
 
     def _replicas_that_share(self, mesh: Layout) -> Sequence[int]:
-        """How many replicas share experts: any number; of one pass one, those of a host, or all, unless ways are given.
+        """How many replicas share experts: any number; of one pass one, those of a host or of a domain, or all.
+
+        Where ways of experts are given it is any number, too.
 
         A decode step reads all experts that a device holds. In a pass they are read once for many tokens, and a number
         between exchanges between hosts as all do.
         """
         if "experts" in self.constraints or self.workload.output_len is not None:
             return _divisors(mesh.data)
-        of_a_host = max(1, self.cluster.kinds[0].devices_per_host // mesh.partitions)
-        return sorted({1, gcd(mesh.data, of_a_host), mesh.data})
+        near = [max(1, size // mesh.partitions) for size in self.cluster.kinds[0].domain_sizes]
+        return sorted({1, *[gcd(mesh.data, replicas) for replicas in near], mesh.data})
 
     def _with_experts(
         self, mesh: Layout, choices: Mapping[str, Iterable[Any]]
@@ -264,19 +266,20 @@ def _slicings(mesh: Layout, model: ModelSpec, workload: WorkloadSpec) -> Sequenc
 
 
 def _placements(mesh: Layout, cluster: ClusterSpec) -> list[str]:
-    """Orders of the axes that keep a team together and differ in what stays inside a host.
+    """Orders of the axes that keep a team together and differ in what stays inside a host, or a domain of its links.
 
     Neither replicas nor stages come between the ranks of a team: it communicates in every layer, stages once, replicas
     never. Of equals the default, or else the first, stands.
     """
     default = Layout.model_fields["placement"].default
-    if cluster.host_count == 1:
+    if cluster.host_count == 1 and not cluster.has_domains:
         return [default]
     different: dict[object, str] = {}
     for team, others in product(permutations(MESH_AXES[:2]), permutations(MESH_AXES[2:])):
         placement = "-".join((*team, *others))
         placed = mesh.model_copy(update={"placement": placement})
-        seen: object = placement
+        # An axis of one index lies anywhere.
+        seen: object = frozenset(its for its in placed.strides.items() if getattr(mesh, its[0]) > 1)
         if cluster.differs:
             seen = frozenset(
                 (its.stages, len(its.replicas)) for its in alike(placed, cluster, WorkloadSpec(batch=placed.data))

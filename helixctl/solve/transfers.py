@@ -25,7 +25,7 @@ class Transfers:
     cluster: ClusterSpec
     workload: WorkloadSpec
     step: StepName | None = None
-    _seconds: dict[object, tuple[float, float]] = field(default_factory=dict, init=False)
+    _seconds: dict[object, list[float]] = field(default_factory=dict, init=False)
     _outlines: dict[object, tuple[OutlinedTask, Mapping[str, Tensor]]] = field(default_factory=dict, init=False)
 
     def between_stages(self, layout: Layout, sequences: int) -> list[float]:
@@ -40,15 +40,17 @@ class Transfers:
         key = (sequences, new_tokens(self.workload, layout, self.step), *of_the_residual_stream(layout))
         if key not in self._seconds:
             self._seconds[key] = self._priced(layout, sequences)
-        within, between = self._seconds[key]
-        hosts = [self.cluster.host_of(layout.rank(0, 0, stage)) for stage in range(layout.pipeline)]
-        return [within if one == other else between for one, other in pairwise(hosts)]
+        across = self._seconds[key]
+        ranks = [layout.rank(0, 0, stage) for stage in range(layout.pipeline)]
+        sizes = self.cluster.only.domain_sizes
+        levels = [sum([one // size != other // size for size in sizes]) for one, other in pairwise(ranks)]
+        return [across[level] for level in levels]
 
-    def _priced(self, layout: Layout, sequences: int) -> tuple[float, float]:
-        """Seconds inside a host and between two."""
-        size = self.cluster.only.devices_per_host
-        within = self._sent(layout, sequences, (0, 1)) if size > 1 else 0.0
-        return within, self._sent(layout, sequences, (0, size)) if self.cluster.host_count > 1 else 0.0
+    def _priced(self, layout: Layout, sequences: int) -> list[float]:
+        """Seconds inside the innermost domain of links, from there to another of the next level, up to another host."""
+        devices = self.cluster.devices
+        nearest = (1, *self.cluster.only.domain_sizes)
+        return [self._sent(layout, sequences, (0, size)) if size < devices else 0.0 for size in nearest]
 
     def _sent(self, layout: Layout, sequences: int, ranks: tuple[int, int]) -> float:
         """Seconds of what the first rank of a stage receives, between two ranks."""

@@ -34,7 +34,7 @@ class LaneCosts(NamedTuple):
 
 
 class LayerCosts(NamedTuple):
-    """The work of one microbatch on the first rank of a team, which has the largest pieces of all.
+    """The work of one microbatch on the rank of a team with the largest pieces of all: the first, with equal shares.
 
     Attributes:
         layers: of one layer of every kind that the model has, in the order of ``ModelSpec.kinds``.
@@ -103,9 +103,9 @@ class LayoutCosts:
         """The same as if nothing were exchanged, and nothing live."""
         return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
 
-    def on_any_rank(self, layout: Layout, sequences: int) -> tuple[float, ...]:
-        """Seconds in which any rank of a team computes a layer of every kind, at least."""
-        return tuple([kind.on_any_rank(layout, sequences) for kind in self._kinds])
+    def on_any_rank(self, layout: Layout, sequences: int, group: int | None = None) -> tuple[float, ...]:
+        """Seconds in which any rank of a team, or of a group of it, computes a layer of every kind, at least."""
+        return tuple([kind.on_any_rank(layout, sequences, group) for kind in self._kinds])
 
     def parts(self, layout: Layout, sequences: int) -> Parts:
         """The same as ``with_communication``, task by task."""
@@ -222,7 +222,7 @@ class _KindCosts:
         """What is live in a layer beside weights, at its fullest."""
         key = (layout.gather_order, self._outlines.key(layout, sequences))
         if key not in self._live:
-            rank = layout.team(0, 0)[0]
+            rank = layout.rank(layout.heaviest_group, 0)
             parts, joined = layout.data * layout.microbatches, layout.microbatch_of(sequences, self.workload).joined[1]
             # Where it is not known how many others have, they have as few as can be.
             batch = parts * sequences - (parts - 1 if joined < layout.expert_data * sequences else 0)
@@ -250,19 +250,28 @@ class _KindCosts:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
         if self.cluster.cores_per_host is None:
             return layer.compute_s
-        return self._outlines.computed(layout, sequences, rank=layout.expert_devices - 1).seconds
+        ranks = [layout.expert_devices - 1]
+        if layout.group_shares:
+            ranks = [(group + 1) * layout.slices - 1 for group in range(layout.groups)]
+        return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
-    def on_any_rank(self, layout: Layout, sequences: int) -> float:
-        """Seconds in which any rank of a team computes a layer, at least: the last, unless they share rows."""
-        last = layout.partitions - 1
+    def on_any_rank(self, layout: Layout, sequences: int, group: int | None = None) -> float:
+        """Seconds in which any rank of a group computes a layer, at least: its last, unless its slices share rows.
+
+        Without a group it is any rank of a team: of the last group, or of any where they have shares of their own.
+        """
+        if group is None and layout.group_shares:
+            return min(self.on_any_rank(layout, sequences, one) for one in range(layout.groups))
+        end = layout.partitions if group is None else (group + 1) * layout.slices
         by_rows = layout.shared_dim == "seq" or layout.key_prefill == "query"
-        ranks = range(layout.partitions - layout.slices, layout.partitions) if by_rows else (last,)
+        ranks = range(end - layout.slices, end) if by_rows else (end - 1,)
         return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
         wire = wires(layout, self.cluster).tensor if exchanged else None
-        key = (layout.partitions, layout.residual, self.new_tokens(layout), sequences, wire)
+        weighed = (layout.groups, layout.group_shares) if layout.group_shares else None
+        key = (layout.partitions, weighed, layout.residual, self.new_tokens(layout), sequences, wire)
         if key not in self._ends and self.model.vocabulary is None:
             shares = Shares(layout, self.model, step_of(self.workload, layout, self.step))
             region = shares.region(

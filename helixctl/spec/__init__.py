@@ -23,7 +23,7 @@ from helixctl.spec.calibration import (
     MatmulTable,
     QuantisedTables,
 )
-from helixctl.spec.cluster import ClusterSpec, DeviceSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
+from helixctl.spec.cluster import ClusterSpec, DeviceSpec, DomainSpec, EqualHosts, HostsSpec, LinkSpec, MeasuredSpec
 from helixctl.spec.experts import ClampSpec, ExpertGroupsSpec, ExpertsSpec, RouterSpec, SharedExpertSpec
 from helixctl.spec.model import (
     BlockSpec,
@@ -55,6 +55,7 @@ __all__ = [
     "Count",
     "DecodeTable",
     "DeviceSpec",
+    "DomainSpec",
     "Dtype",
     "DynamicScaling",
     "EqualHosts",

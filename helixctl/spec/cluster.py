@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -34,6 +34,49 @@ class LinkSpec(Spec):
 
     bandwidth: BytesPerSecond
     latency: Seconds
+
+
+class DomainSpec(LinkSpec):
+    """Devices of a host that a link of their own joins: a pair with a bridge, those behind a switch, those of a socket.
+
+    Attributes:
+        bandwidth, latency: between two devices of one domain, as of any link.
+        name: what it is, such as pair, switch or socket.
+        devices: of a domain, neighbours by their rank.
+        uplinks: the links to the next level outwards that the devices of a domain share, as those of a host share its
+            NICs; None: each device has its own.
+    """
+
+    name: Name
+    devices: Annotated[int, Field(strict=True, ge=2, le=1024)]
+    uplinks: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = added(None)
+
+
+# From the innermost outwards; an empty list is none.
+Domains = Annotated[tuple[DomainSpec, ...], Field(max_length=8)]
+
+
+def _check_nested(links: tuple[DomainSpec, ...], devices: int) -> None:
+    """Refuse domains that are no whole parts of the next ones outwards, or of a host.
+
+    Raises:
+        Contradiction: a size does not divide the next, or a name is there twice.
+    """
+    sizes = [*((link.devices, f"a {link.name}") for link in links), (devices, "a host")]
+    for (inner, its), (outer, next_one) in pairwise(sizes):
+        if inner >= outer or outer % inner:
+            msg = (
+                f"{its} has {inner} devices, and {next_one} {outer}: from the innermost outwards each has fewer "
+                "devices than the next, and divides it"
+            )
+            raise Contradiction(msg, "links")
+    names = [link.name for link in links]
+    if taken := [name for name in names if name in ("within_host", "between_hosts")]:
+        msg = f"{taken[0]} is another field; name the domain by what it is: pair, switch, socket"
+        raise Contradiction(msg, "links")
+    if twice := [name for name in names if names.count(name) > 1]:
+        msg = f"two of links are named {twice[0]}"
+        raise Contradiction(msg, "links")
 
 
 class DeviceSpec(Spec):
@@ -139,6 +182,7 @@ class HostsSpec(Spec, json_schema_extra=_or_a_gpu):
         device: each of these; in a file also the name of a GPU, ``h100``, which then gives the links and the measured
             rates that are not written.
         within_host: the link between two devices of a host.
+        links: domains of the devices of a host, from the innermost outwards; two that share none have within_host.
         between_hosts: that from one of these hosts to another host; None: that of the cluster.
         nics, cores: of a host, shared by its devices; None: each device has its own.
         calibration: rates that were measured on such hosts.
@@ -154,9 +198,11 @@ class HostsSpec(Spec, json_schema_extra=_or_a_gpu):
     cores: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = added(None)
     calibration: CalibrationSpec | None = added(None)
     measured: MeasuredSpec | None = added(None)
+    links: Domains = added(())
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
+        _check_nested(self.links, self.devices)
         if self.calibration is not None and self.measured is not None:
             msg = "measured and calibration both give measured rates; leave one of them out"
             raise Contradiction(msg, "measured")
@@ -176,11 +222,17 @@ class EqualHosts(NamedTuple):
     cores_per_host: int | None
     calibration: CalibrationSpec | None
     measured: MeasuredSpec | None
+    links: tuple[DomainSpec, ...] = ()
 
     @property
     def devices(self) -> int:
         """Devices of these hosts."""
         return self.hosts * self.devices_per_host
+
+    @property
+    def domain_sizes(self) -> tuple[int, ...]:
+        """Devices of every domain of links, from the innermost outwards; the last is the host."""
+        return (*[link.devices for link in self.links], self.devices_per_host)
 
     def __str__(self) -> str:
         """``2 x 8 NVIDIA H100``."""
@@ -209,6 +261,7 @@ _IN_ITEMS: Final = {
     "cores_per_host": "cores",
     "calibration": "calibration",
     "measured": "measured",
+    "links": "links",
 }
 _REQUIRED_OF_EQUAL: Final[dict[str, Any]] = {
     "if": {"properties": {"hosts": {"type": "integer"}}},
@@ -228,6 +281,8 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
     Attributes:
         hosts: how many there are; or the kinds of hosts, in the order of their ranks.
         devices_per_host, device, within_host: of every host, where all are equal; else None.
+        links: of every host, where all are equal: domains of its devices, from the innermost outwards. Two devices that
+            share none have the link within_host.
         between_hosts: the link between two hosts; of hosts that differ, where their kind has none of its own.
         nics_per_host: network cards that the devices of a host share; None: each device has its own.
         cores_per_host: CPU cores that the devices of a host share; None: each device computes by itself.
@@ -245,6 +300,7 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
     cores_per_host: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     calibration: CalibrationSpec | None = None
     measured: MeasuredSpec | None = added(None)
+    links: Domains = added(())
 
     @model_validator(mode="wrap")
     @classmethod
@@ -275,7 +331,7 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
     def _no_contradiction(self) -> Self:
         if isinstance(self.hosts, tuple):
             for field, name in _IN_ITEMS.items():
-                if getattr(self, field) is not None:
+                if getattr(self, field) not in (None, ()):
                     msg = f"hosts is a list of kinds: {field} belongs to each of them, as {name}"
                     raise Contradiction(msg, field)
             if not 1 <= len(self.hosts) <= _MOST_KINDS:
@@ -292,6 +348,8 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
         if self.hosts > 1 and self.between_hosts is None:
             msg = f"{self.hosts} hosts, but between_hosts is not given"
             raise Contradiction(msg, "hosts")
+        if self.devices_per_host is not None:
+            _check_nested(self.links, self.devices_per_host)
         if self.calibration is not None and self.measured is not None:
             msg = "measured and calibration both give measured rates; leave one of them out"
             raise Contradiction(msg, "measured")
@@ -323,6 +381,7 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
                 self.cores_per_host,
                 self.calibration,
                 self.measured,
+                self.links,
             ),
         )
 
@@ -406,6 +465,16 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
         before = sum([kind.hosts for kind in self.kinds[:its]])
         return before + (rank - self._first_ranks[its]) // self.kinds[its].devices_per_host
 
+    def domains_of(self, rank: int) -> tuple[int, ...]:
+        """The domains of links that a rank is in, from the innermost outwards, each by its first rank."""
+        place = self.place_of(rank)
+        return tuple([rank - place % link.devices for link in self.hosts_of(rank).links])
+
+    @property
+    def has_domains(self) -> bool:
+        """Whether some host has links that differ."""
+        return any(kind.links for kind in self.kinds)
+
     def place_of(self, rank: int) -> int:
         """The place of a rank's device on its host."""
         its = self.kind_of(rank)
@@ -432,6 +501,7 @@ def _resolved(cluster: ClusterSpec, kind: HostsSpec) -> EqualHosts:
         kind.cores,
         kind.calibration,
         kind.measured,
+        kind.links,
     )
 
 

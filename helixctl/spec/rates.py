@@ -61,7 +61,7 @@ def rates_of(cluster: EqualHosts) -> CalibrationSpec | None:
     """The measured rates by which tasks on equal hosts are priced: their own, or those that come with helixctl.
 
     None where there are none, or where the figures of the device are not those of the GPU that was measured; without
-    collectives where those of the link inside a host are not.
+    collectives where those of the link inside a host are not, or where links inside a host differ.
     """
     if cluster.measured is None:
         return cluster.calibration
@@ -96,7 +96,9 @@ def _doubts(cluster: EqualHosts) -> Iterator[str]:
         those = f"{' and '.join(figures)} {'is not that' if len(figures) == 1 else 'are not those'}"
         yield f"{those} of the {gpu} whose rates were measured: it is predicted by datasheet"
         return
-    if not _same_link(cluster, found):
+    if cluster.links:
+        yield f"links is given: collectives are predicted from the links, not by the measured rates of the {gpu}"
+    elif not _same_link(cluster, found):
         yield f"within_host is not that of the {gpu} that was measured: collectives are predicted from the link"
     if digest != found.digest:
         theirs, ours = digest[:_SHOWN], found.digest[:_SHOWN]
@@ -156,7 +158,7 @@ def _as_tuples(table: dict[str, Any]) -> dict[str, Any]:
 
 def _same_link(cluster: EqualHosts, found: ShippedRates) -> bool:
     link = cluster.within_host
-    return {"bandwidth": link.bandwidth, "latency": link.latency} == found.within_host
+    return not cluster.links and {"bandwidth": link.bandwidth, "latency": link.latency} == found.within_host
 
 
 def _other_figures(cluster: EqualHosts, found: ShippedRates) -> Iterator[str]:

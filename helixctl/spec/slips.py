@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Final
 
-from helixctl.spec.cluster import ClusterSpec, EqualHosts
+from helixctl.spec.cluster import ClusterSpec, EqualHosts, LinkSpec
 from helixctl.spec.load import load_cluster
 from helixctl.spec.named import NamedCluster, cluster_names
 
@@ -26,7 +27,8 @@ _LEAST_RATE: Final = 1e12  # of the fastest dtype: CUDA devices are reckoned in 
 _MEMORY: Final = (0.9, 1.07)
 _FASTEST_NIC: Final = 100e9  # 800 Gb/s
 _QUICKEST: Final = 100e-9
-_USUAL: Final = {"within_host": "5 us", "between_hosts": "10 us"}
+_USUAL_INSIDE: Final = "5 us"
+_USUAL_BETWEEN: Final = "10 us"
 
 
 def slips(cluster: ClusterSpec) -> tuple[str, ...]:
@@ -77,18 +79,35 @@ def _memory(cluster: EqualHosts, known: Known) -> Iterator[str]:
 def _within_host(cluster: EqualHosts, known: Known) -> Iterator[str]:
     if known is None or cluster.calibration or cluster.devices_per_host == 1:
         return
-    found, right = cluster.within_host.bandwidth, known.within_host.bandwidth
-    key, its = f"within_host.bandwidth: {_giga(found)}", f"{_giga(right)} ({known.device.name})"
-    if _is(found, 2 * right):
-        yield f"{key} is both directions together; in one direction it is {its}"
-    elif found > _SAME * right:
-        yield f"{key} is more than the links of one GPU carry in one direction, {its}"
+    for name, link in _links_of_a_host(cluster):
+        found, right = link.bandwidth, known.within_host.bandwidth
+        key, its = f"{name}.bandwidth: {_giga(found)}", f"{_giga(right)} ({known.device.name})"
+        if _is(found, 2 * right):
+            yield f"{key} is both directions together; in one direction it is {its}"
+        elif found > _SAME * right:
+            yield f"{key} is more than the links of one GPU carry in one direction, {its}"
+
+
+def _inner_links(cluster: EqualHosts, known: Known) -> Iterator[str]:  # noqa: ARG001  a rule like the others
+    for (name, inner), (around, outer) in pairwise(_links_of_a_host(cluster)):
+        if _SAME * inner.bandwidth < outer.bandwidth:
+            yield (
+                f"{name}.bandwidth: {_giga(inner.bandwidth)} is less than {around}.bandwidth, "
+                f"{_giga(outer.bandwidth)}: a link further inside is the faster"
+            )
+
+
+def _links_of_a_host(cluster: EqualHosts) -> list[tuple[str, LinkSpec]]:
+    """The links inside a host by their keys, the innermost first."""
+    return [*((f"links.{link.name}", link) for link in cluster.links), ("within_host", cluster.within_host)]
 
 
 def _between_hosts(cluster: EqualHosts, known: Known) -> Iterator[str]:
     if cluster.between_hosts is None:
         return
-    found, within = cluster.between_hosts.bandwidth, cluster.within_host.bandwidth
+    found = cluster.between_hosts.bandwidth
+    name, inside = max(_links_of_a_host(cluster), key=lambda its: its[1].bandwidth)
+    within = inside.bandwidth
     key = f"between_hosts.bandwidth: {_giga(found)}"
     # Equal to the link inside: hosts that are one domain of NVLink.
     if found > _SAME * _FASTEST_NIC and not _is(found, within):
@@ -96,20 +115,18 @@ def _between_hosts(cluster: EqualHosts, known: Known) -> Iterator[str]:
         yield f"{key} is {_giga(found * 8, 'Gb/s')}, and a NIC has 800 Gb/s at most: did you mean {bits:g} Gb/s?"
     elif found > _SAME * within and cluster.devices_per_host > 1 and not cluster.calibration:
         its = f"; {known.device.name} has {_giga(known.within_host.bandwidth)} there" if known else ""
-        yield f"{key} is more than within_host.bandwidth, {_giga(within)}: a link inside a host is the faster{its}"
+        yield f"{key} is more than {name}.bandwidth, {_giga(within)}: a link inside a host is the faster{its}"
 
 
 def _latencies(cluster: EqualHosts, known: Known) -> Iterator[str]:  # noqa: ARG001  a rule like the others
-    links = {
-        "within_host": None if cluster.calibration else cluster.within_host,
-        "between_hosts": cluster.between_hosts,
-    }
-    for name, link in links.items():
+    links = [*([] if cluster.calibration else _links_of_a_host(cluster)), ("between_hosts", cluster.between_hosts)]
+    for name, link in links:
         if link is not None and link.latency < _QUICKEST:
-            yield f"{name}.latency: {link.latency * 1e9:g} ns is less than a link takes; {_USUAL[name]} is usual"
+            usual = _USUAL_BETWEEN if name == "between_hosts" else _USUAL_INSIDE
+            yield f"{name}.latency: {link.latency * 1e9:g} ns is less than a link takes; {usual} is usual"
 
 
-_RULES: Final[tuple[Rule, ...]] = (_memory, _peaks, _within_host, _between_hosts, _latencies)
+_RULES: Final[tuple[Rule, ...]] = (_memory, _peaks, _within_host, _inner_links, _between_hosts, _latencies)
 
 
 _VARIANT: Final = r"nvl|mig|\dg\.|laptop|\d d\b"

@@ -22,7 +22,6 @@ from helixctl.dag import (
 from helixctl.dag.formulas import expert_matrices
 from helixctl.dag.ops import contracted
 from helixctl.plan import Interval
-from helixctl.plan.layout import share
 from helixctl.verify.findings import partial_text
 from helixctl.verify.rule import (
     Made,
@@ -494,7 +493,9 @@ def _best(dag: Dag, task: Task, values: list[Value]) -> list[Made]:
     whole_sum(logits)
     size = dag.tensor[logits.tensor].shape[1]
     parts = dag.tensor[dag.value[task.outputs[0]].tensor].shape[1]
-    held = next((i for i in range(parts) if share(size, parts, i) == logits.region[1]), None)
+    layout = dag.plan.layout
+    shares = [layout.share("tensor", rank, size) for rank in layout.team(0, 0)]
+    held = next((i for i, its in enumerate(shares) if its == logits.region[1]), None)
     if held is None:
         msg = f"{logits.id} has vocab {interval(logits.region[1])}, which is no share of {parts} of {size}"
         raise RuleError(msg)

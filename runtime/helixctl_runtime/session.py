@@ -23,6 +23,7 @@ from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.generate import Generated, Prompts
 from helixctl_runtime.generate.loop import Kept, Stage, in_turns, turns, whole_logits
 from helixctl_runtime.generate.margins import Draw, Margins, merged
+from helixctl_runtime.generate.schedule import TRACED, WARM, Part, schedule
 from helixctl_runtime.generate.text import Printer
 from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
 from helixctl_runtime.measure.measure import exposed_s
@@ -34,11 +35,6 @@ from helixctl_runtime.report.generation import generation
 from helixctl_runtime.report.generations import Generations
 from helixctl_runtime.report.result import check_report
 from helixctl_runtime.tensors.tensor_source import TensorSource, write_tensor
-
-# Tokens after the prompt in the run that comes before the measured one.
-_WARM: int = 3
-# Tokens after the prompt in the run that comes after it, in which every action is timed.
-_TRACED: int = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +51,7 @@ class Asked:
         weights, weights_prefix: as of ``execute.Options``.
         output: safetensors file for the tensor ``tokens``, int64 (batch, new).
         tokenizer: a tokenizer.json with which rank 0 prints the text after the first prompt as it comes.
+        head: what it prints ahead of this text.
         aside: it prints to standard error, because standard output is taken.
         source: of prompts that a file holds what the report says of it: ``path`` and ``notes``.
         trace: time every action in a short generation after the measured one.
@@ -70,11 +67,22 @@ class Asked:
     weights_prefix: str | None = None
     output: str | None = None
     tokenizer: str | None = None
+    head: str = ""
     aside: bool = False
     source: dict[str, Any] | None = None
     check: bool = False
     trace: bool = False
     cuda_graph: bool = False
+
+    def schedule(self, chunks: Sequence[int]) -> tuple[Part, ...]:
+        """The steps in their order, by plans whose prefill takes ``chunks`` tokens of a sequence a step.
+
+        Args:
+            chunks: of each plan the tokens of a sequence in a step of its prefill.
+        """
+        steps = [-(-self.prompts.ids.shape[1] // chunk) for chunk in chunks]
+        graph = self.cuda_graph and self.new > 1
+        return schedule(steps, self.new, warm=self.warm or graph, traced=self.trace or graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,7 @@ class _Session:
         printer = self._printer()
         with fused([program for plan in plans for program in plan.programs]), torch.inference_mode():
             for plan in plans if asked.warm or graph else ():
-                self._generate([self._turns(plan, new=min(_WARM, asked.new))], [plan])
+                self._generate([self._turns(plan, new=min(WARM, asked.new))], [plan])
                 plan.lap()
                 if graph:
                     plan.capture()
@@ -154,6 +162,9 @@ class _Session:
             if printer:
                 printer.end()
             communication = [plan.lap() for plan in plans]
+            # Where all sequences have ended early, steps that were scheduled have not been taken.
+            parts = asked.schedule([plan.chunk for plan in plans])
+            rank.progress.cell[1] = sum(part.steps for part in parts if part.run != "traced")
             traced = [self._traced(plan) for plan in plans if asked.trace or graph]
         if graph:  # a replay cannot be timed inside
             each = zip(communication, made, traced, strict=True)
@@ -205,7 +216,7 @@ class _Session:
     def _traced(self, plan: BoundPlan) -> list[list[RankTrace]]:
         """The traces of the steps of each kind in a short generation, whose steps all ranks begin together."""
         traced = TracedSteps(plan)
-        new = min(_TRACED, self.asked.new)
+        new = min(TRACED, self.asked.new)
         self._generate([self._turns(plan, new=new, stages=traced.stages)], [plan], rounds=new + 1)
         return traced.read()
 
@@ -252,7 +263,7 @@ class _Session:
     def _printer(self) -> Printer | None:
         if self.asked.tokenizer is None or self.rank.rank:
             return None
-        return Printer(self.asked.tokenizer, sys.stderr if self.asked.aside else sys.stdout)
+        return Printer(self.asked.tokenizer, sys.stderr if self.asked.aside else sys.stdout, self.asked.head)
 
 
 def _shared(asked: Asked) -> dict[str, object]:

@@ -102,6 +102,7 @@ STEPS: dict[str, StepName] = {
     "prefill, latent expanded": "prefill",
     "prefill, latent expanded by key": "prefill",
     "decode, experts of replicas": "decode",
+    "decode, unequal shares by key": "decode",
     "prefill, experts of replicas": "prefill",
 }
 WINDOW = {"sliding_window": 3, "sinks": True, "output_gate": True}
@@ -225,6 +226,9 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "prefill, experts of replicas": _steps(
         1, 1, {"feed_forward": GROUPED}, data=2, expert_data=2, experts=2, microbatches=2
     ),
+    "groups of unequal shares": _real(3, 1, {}, (4, 5), group_shares="5-1-2"),
+    "experts of unequal shares": _real(2, 2, {"feed_forward": GROUPED}, slicing="batch", experts=2, group_shares="3-1"),
+    "decode, unequal shares by key": _steps(2, 2, slicing="key", group_shares="1-3"),
     "replicas of unequal batches": _real(2, 1, {}, data=2, batch_shares="3-1"),
     "decode, drawn": _steps(3, 1, sampling=DRAWN),
     "prefill, drawn in stages": _steps(2, 1, {"layers": 2}, 8, DRAWN, pipeline=2, microbatches=2),

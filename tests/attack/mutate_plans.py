@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.attack.mutation import Data, MutationRegistry, Victim, another, digest, leaves, redigest
+from tests.attack.mutation import Data, InapplicableError, MutationRegistry, Victim, another, digest, leaves, redigest
 
 mutation = MutationRegistry()
 LOWERED = "the dag may be what the other plan is lowered to"
@@ -17,6 +17,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "latent_prefill": ("absorbed", "expanded"),
     "key_prefill": ("key", "query"),
     "expert_data": (1, 2, 3, 4),
+    "group_shares": (None, "1-1", "2-1", "1-3", "1-2-3", "3-2-1", "1-1-1"),
 }
 LATER = {
     "residual": "replicated",
@@ -24,6 +25,7 @@ LATER = {
     "latent_prefill": "absorbed",
     "key_prefill": "key",
     "expert_data": 1,
+    "group_shares": None,
 }  # in their order
 MESH = ("groups", "slices", "data", "pipeline")
 # What another legal value of a field can lead to; HX401: it is not a legal value.
@@ -92,6 +94,16 @@ def _layout_anew(v: Victim) -> None:
 def _exchanged(v: Victim) -> None:
     layout = v.data["plan"]["layout"]
     layout["groups"], layout["slices"] = layout["slices"], layout["groups"]
+    redigest(v.data)
+
+
+@mutation("weights of groups, digests made anew", "HX303", "HX406", "HX414", harmless=LOWERED)
+def _weights(v: Victim) -> None:
+    layout = v.data["plan"]["layout"]
+    if layout["groups"] == 1:
+        raise InapplicableError
+    weights = [v.random.randint(1, 5) for _ in range(layout["groups"])]
+    layout["group_shares"] = another(v.random, layout.get("group_shares"), ("-".join(map(str, weights)),))
     redigest(v.data)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import MISSING, fields
+from typing import Any, get_args
 
+from helixctl.dag.ops import Op
 from tests.attack.mutation import COLLECTIVES, Data, InapplicableError, MutationRegistry, Victim, another, copy
 
 mutation = MutationRegistry()
@@ -489,13 +491,21 @@ def _split_for_gather(v: Victim) -> None:
     op["split"], op["gather"] = op["gather"], op["split"]
 
 
+_MAY_BE_LEFT_OUT = {
+    op.__dataclass_fields__["kind"].default: {
+        field.name for field in fields(op) if field.name != "kind" and field.default is not MISSING
+    }
+    for op in get_args(get_args(Op)[0])
+}
+
+
 @mutation("unknown or missing attribute", "HX401")
 def _attribute(v: Victim) -> None:
     op = v.pick(v.data["tasks"])["op"]
     key = v.random.choice(("x", *op))
     if key == "x":
         op["x"] = 1
-    elif key in {"renormalise", "router", "clamp", "gates_on"}:  # which may be left out
+    elif key in _MAY_BE_LEFT_OUT[op["kind"]]:
         raise InapplicableError
     else:
         del op[key]
@@ -592,20 +602,30 @@ def _task_renamed(v: Victim) -> None:
 @mutation("work done twice on one rank", "HX407", "HX414")
 def _work_twice(v: Victim) -> None:
     """Nobody reads what is made again."""
-    again(v, v.pick(v.computations))
+    again(v, v.pick(_computed(v)))
 
 
 @mutation("work done twice on all ranks", "HX407", "HX414")
 def _all_work_twice(v: Victim) -> None:
     """Every part is made as often as every other."""
-    tensor = v.values[v.pick(v.computations)["outputs"][0]]["tensor"]
-    for task in [t for t in v.computations if v.values[t["outputs"][0]]["tensor"] == tensor]:
+    tensor = v.values[v.pick(_computed(v))["outputs"][0]]["tensor"]
+    for task in [t for t in _computed(v) if v.values[t["outputs"][0]]["tensor"] == tensor]:
         again(v, task)
 
 
 @mutation("collective done twice", "HX414", harmless="nobody reads what is gathered again, and all ranks do it")
 def _collective_twice(v: Victim) -> None:
     again(v, v.pick(v.collectives))
+
+
+@mutation("part kept twice", "HX414", harmless="nobody reads what is kept again, and it costs what it says")
+def _narrowed_twice(v: Victim) -> None:
+    again(v, v.task_of_kind("narrow"))
+
+
+def _computed(v: Victim) -> list[Data]:
+    """The tasks that compute an equation."""
+    return [task for task in v.computations if task["op"]["kind"] != "narrow"]
 
 
 def again(v: Victim, task: Data) -> None:

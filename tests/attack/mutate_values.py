@@ -39,7 +39,7 @@ def _grown(v: Victim) -> None:
     interval[end] += 2 * end - 1
 
 
-@mutation("region made whole", "HX406")
+@mutation("region made whole", "HX406", *COUNTED)
 def _whole(v: Victim) -> None:
     interval, size = _interval(v)
     interval[:] = [0, size]

@@ -8,8 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from helixctl.errors import HelixError
+from helixctl.plan import Plan
+from helixctl.plan import digest as digest_of
+from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
+
+_SPECS: Final = {"model": ModelSpec, "cluster": ClusterSpec, "workload": WorkloadSpec}
 Data = dict[str, Any]
 T = TypeVar("T")
 Document = Literal["dag", "plan"]
@@ -146,11 +154,22 @@ def digest(data: object) -> str:
 
 
 def redigest(dag: Data) -> None:
-    """Recompute the digests of a dag's plan, so that they no longer show that it was edited."""
+    """Recompute the digests of a dag's plan, so that they no longer show that it was edited.
+
+    A mutation may set a field to its default, which digests leave out: they are those of what the tool reads.
+    """
     plan = dag["plan"]
     for name in plan["digests"]:
-        plan["digests"][name] = digest(plan[name])
-    dag["plan_digest"] = digest(plan)
+        plan["digests"][name] = _digest_as_read(_SPECS[name], plan[name])
+    dag["plan_digest"] = _digest_as_read(Plan, plan)
+
+
+def _digest_as_read(document: type[BaseModel], data: Data) -> str:
+    try:
+        read = document.model_validate(data)
+    except (ValidationError, HelixError):  # refused before any digest is looked at
+        return digest(data)
+    return read.digest if isinstance(read, Plan) else digest_of(read)
 
 
 Leaf = tuple[Any, Any]  # what holds it, and its key

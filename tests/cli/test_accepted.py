@@ -77,7 +77,11 @@ def test_a_wide_grid(tmp_path: Path, model: str, hosts: int) -> None:
     ("hosts", "fixed"),
     [
         (1, ()),
-        (32, ("--layout", "groups=8,slices=1,data=4,pipeline=8,microbatches=32,interleave=1")),
+        pytest.param(
+            32,
+            ("--layout", "groups=8,slices=1,data=4,pipeline=8,microbatches=32,interleave=1"),
+            marks=pytest.mark.sweep,
+        ),
         *(pytest.param(hosts, (), marks=pytest.mark.sweep) for hosts in (8, 32, 128)),
     ],
 )

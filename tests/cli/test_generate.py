@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -63,7 +64,9 @@ def refused(plans: Path, name: str, *options: str | Path) -> str:
     return done.err
 
 
-@pytest.mark.parametrize(("prompt", "half"), [(QUICK, False), (LONG, False), ("x", True)])
+@pytest.mark.parametrize(
+    ("prompt", "half"), [(LONG, False), ("x", True), pytest.param(QUICK, False, marks=pytest.mark.sweep)]
+)
 def test_a_text_is_continued(prompt: str, half: bool, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
     """The text ends where the tokens do, also inside a character."""
     due = known.continued(prompt, NEW)
@@ -71,7 +74,8 @@ def test_a_text_is_continued(prompt: str, half: bool, known: LanguageModel, plan
     report = run(plans, "one", tmp_path, "--prompt", prompt, "--ignore-eos")
     assert report["tokens"] == [due]
     assert report["text"] == [known.text(due)]
-    assert report["said"].startswith(f"{known.text(due)}\n\nlittle, layout ")
+    assert report["said"].startswith(f"{known.text(due)}\n\nTP 2 (1 group x 2 key slices) on 2 CPU ranks, measured: ")
+    assert "(predicted " not in report["said"]  # which is of other lengths
     assert report["said"].count(known.text(due)) == 1
     assert report["prompt_tokens"] == [len(known.tokenizer(prompt)["input_ids"])]
 
@@ -84,6 +88,38 @@ def test_the_text_is_printed_as_it_comes(known: LanguageModel, plans: Path, tmp_
     done = helixctl("run", plans / "one.plan.json", *given, before=failing)
     assert "HX510 rank 0 (cpu) failed in" in done.err
     assert done.said.rstrip("\n") == due
+
+
+# It is said a thousand times a second how far a run is, in the place of every ten seconds.
+_TOLD: Final = """
+from helixctl.cli import watching
+from helixctl_runtime.ranks.local import processes
+watching._BETWEEN_S, watching._says_lines, processes._TICK = 0, lambda: True, 0.001
+"""
+
+
+def test_a_run_says_how_far_it_is_and_its_text_is_left_alone(known: LanguageModel, plans: Path) -> None:
+    given = ("--weights", known.folder, "--prompt", QUICK, "--ignore-eos")
+    done = helixctl("run", plans / "one.plan.json", *given, before=_TOLD)
+    assert re.search(r"after each: decode, \d+ of 11 steps done, \d+ left", done.err)
+    text = known.text(known.continued(QUICK, NEW))
+    assert done.said.startswith(text)
+    assert not [line for line in done.said.splitlines() if "cpu ranks:" in line and "chunk" in line]
+    together = helixctl("run", plans / "one.plan.json", *given, before=f"import os; os.dup2(1, 2)\n{_TOLD}")
+    assert f"\n{text}\n\nTP 2" in together.said
+    assert ": preparing\n" in together.said
+    assert " steps done" not in together.said.partition(text)[2]
+
+
+def test_the_first_line_has_the_prediction_of_the_same_lengths(plans: Path, tmp_path: Path) -> None:
+    said = run(plans, "two", tmp_path, "--ignore-eos")["said"]
+    time = r"[\d.]+ \w+"
+    first = (
+        f"first token {time} \\(predicted {time}\\), {time} a token \\(predicted {time}\\), {NEW} tokens a sequence, "
+    )
+    assert re.match(f"TP 4 .* on 4 CPU ranks, measured: {first}{time} a device\n", said)
+    assert re.search(r"\ntime per output token, mean +[\d.]+ ms +[\d.]+ ms\n", said)
+    assert f"predicted for prompts of {ROOM - NEW} tokens and {NEW} after each, from " in said
 
 
 def whole(text: str) -> bool:
@@ -124,7 +160,9 @@ def test_token_ids_of_a_file(known: LanguageModel, plans: Path, tmp_path: Path) 
     assert "text" not in report
 
 
-@pytest.mark.parametrize("name", ["two", "replicas", "stages"])
+@pytest.mark.parametrize(
+    "name", ["replicas", *(pytest.param(name, marks=pytest.mark.sweep) for name in ("two", "stages"))]
+)
 def test_a_token_ends_its_sequence_alone(name: str, known: LanguageModel, plans: Path, tmp_path: Path) -> None:
     """One sequence ends, and the other goes on; --ignore-eos goes on with both."""
     folder = shutil.copytree(known.folder, tmp_path / "little")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,28 @@ def data(folder: Path, *arguments: str, status: int = 0) -> dict[str, Any]:
     jsonschema.Draft202012Validator(schema).validate(found)
     assert str(found["report"]).startswith(f"helixctl {command}")
     assert done.err  # the answer for people
+    assert list(without_seconds(found)) == []
     return found  # type: ignore[no-any-return]
+
+
+def without_seconds(document: Any) -> Iterator[str]:
+    """The keys in milliseconds beside which the same does not stand in seconds, at any depth."""
+    if isinstance(document, list):
+        for item in document:
+            yield from without_seconds(item)
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from without_seconds(value)
+            base = document.get(key.replace("_ms", "_s"))
+            if "_ms" in key and base != in_seconds(value):
+                yield key
+
+
+def in_seconds(value: Any) -> Any:
+    """A time, or an object of such: statistics, a pair."""
+    if isinstance(value, dict):
+        return {key: number if key in {"n", "ratio"} else in_seconds(number) for key, number in value.items()}
+    return value if value is None else pytest.approx(value / 1e3)
 
 
 TWO = ("--set", "devices_per_host=2", *(word for text in TINY for word in ("--set", text)))

@@ -24,6 +24,7 @@ from tests.speed import slowness
 _MARK = "HELIXCTL_FAULTS"  # in the environment of every process of a run, so that all of them are found
 # torch asks the name service for every connection; without these options that takes 5 s if it does not answer.
 _TERMINAL = {"TERM": "xterm", "COLUMNS": "240", "RES_OPTIONS": "timeout:1 attempts:1"}
+_GOES_ON = re.compile(r"(?<=\S)\n {2}(?=\S)(?!hint: )")  # a sentence set in by two blanks, because it is long
 # What a terminal does not show: erased lines, and control sequences.
 _HIDDEN = re.compile(r"[^\n]*\x1b\[2K|\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -45,10 +46,15 @@ class RunEnd:
     orphans: int
 
     @property
+    def sentences(self) -> list[str]:
+        """What it printed, a line each: the terminal's lines that go on with an earlier one are joined to it."""
+        return _GOES_ON.sub(" ", self.text).splitlines()
+
+    @property
     def lines(self) -> list[str]:
         """The lines of errors and warnings, without their hints."""
         wanted = re.compile(r"(?:\S+: )?HX\d{3} |interrupted|ended by |warning: ")
-        return [line for line in self.text.splitlines() if wanted.match(line)]
+        return [line for line in self.sentences if wanted.match(line)]
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def wrong(case: Case, ends: tuple[RunEnd, RunEnd], per_host: int, folder: Path) 
 
 def spoken(end: RunEnd) -> list[str]:
     """The lines that helixctl itself printed."""
-    return [line for line in end.text.splitlines() if re.match(r"HX\d{3} |check passed|\d+ tokens of ", line)]
+    return [line for line in end.sentences if re.match(r"HX\d{3} |check passed|\d+ tokens of ", line)]
 
 
 def main() -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 
 from helixctl.plan import Interval, Layout, illegalities
-from helixctl.plan.layout import MESH_AXES
+from helixctl.plan.layout import MESH_AXES, share, weighted_shares
 from helixctl.plan.sharding import Shares
 from tests.documents import PAPER, PAPER_MOE, SMALL, specs
 
@@ -180,3 +180,66 @@ def test_a_reduction_needs_no_division_of_the_hidden_size() -> None:
 def test_illegal_experts(sets: tuple[str, ...], experts: int, reason: str) -> None:
     model, cluster, workload = specs(PAPER_MOE, *sets)
     assert illegalities(Layout(groups=4, slices=4, experts=experts), model, workload, cluster.devices) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("size", "weights", "ends"),
+    [
+        (8, (3, 3, 1, 1), (0, 3, 6, 7, 8)),
+        (8, (27, 27, 10, 10), (0, 3, 6, 7, 8)),  # 2.9 and 1.1 each
+        (10, (1, 1, 2), (0, 3, 5, 10)),  # two rests of a half: the first has it
+        (8, (9, 9, 9, 9, 1, 1, 1, 1), (0, 1, 2, 3, 4, 5, 6, 7, 8)),  # nobody has nothing
+        (4, (100, 1, 1), (0, 2, 3, 4)),
+    ],
+)
+def test_shares_by_weights(size: int, weights: tuple[int, ...], ends: tuple[int, ...]) -> None:
+    assert weighted_shares(size, weights) == tuple(pairwise(ends))
+
+
+@pytest.mark.parametrize("size", [3, 8, 28, 101])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_equal_weights_are_even_shares(size: int, parts: int) -> None:
+    assert weighted_shares(size, (7,) * parts) == tuple(share(size, parts, i) for i in range(parts))
+
+
+def test_groups_of_unequal_shares() -> None:
+    """All that groups cut goes by their weights: of a way of experts by those of its ranks."""
+    layout = Layout(groups=4, slices=2, group_shares="5-1-1-1")
+    assert share_of(layout, "q", 1) == {"head": (0, 10), "kv_head": (0, 10), "head_dim": (256, 512)}
+    assert share_of(layout, "k", 2) == {"head": (10, 12), "kv_head": (10, 12), "head_dim": (0, 256)}
+    assert [share_of(layout, "w_up", rank)["ffn"] for rank in (0, 1, 2)] == [(0, 10240), (10240, 20480), (20480, 22528)]
+    assert share_of(layout, "w_o", 1) == {"hidden": (2560, 5120)}
+    assert str(layout) == "4 x 2, group_shares 5-1-1-1"
+    ways = layout.model_copy(update={"experts": 2})
+    found = [share_of(ways, "w_up", rank, PAPER_MOE) for rank in (0, 2, 4)]
+    assert [its["expert"] for its in found] == [(0, 6), (0, 6), (6, 8)]
+    assert [its["ffn"][1] - its["ffn"][0] for its in found] == [13653, 2731, 8192]
+
+
+def test_groups_that_share_a_kv_head_share_its_heads_by_weights() -> None:
+    layout = Layout(groups=4, slices=1, group_shares="3-1-1-1")
+    model, _, workload = specs(PAPER, "attention.kv_heads=2")
+    shares = Shares(layout, model, workload.in_one_pass)
+    heads = [shares.cut(shares.of("q").made, rank) for rank in range(4)]
+    assert [its["head"] for its in heads] == [(0, 6), (6, 8), (8, 12), (12, 16)]
+    assert [shares.cut(shares.of("k").made, rank)["kv_head"] for rank in range(4)] == [(0, 1), (0, 1), (1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("axes", "reason"),
+    [
+        ({"group_shares": "1-2-1"}, "the weights of 3 groups, 1-2-1, for 4 groups"),
+        (
+            {"group_shares": "1-2-1-1", "slices": 4, "placement": INNER},
+            f"group_shares, and the placement {INNER} parts the slices of a group",
+        ),
+        (
+            {"group_shares": "1-2-1-1", "data": 4, "expert_data": 2},
+            "group_shares of replicas that share experts, which lie across groups",
+        ),
+    ],
+)
+def test_illegal_weights(axes: dict[str, int | str], reason: str) -> None:
+    model, _, workload = specs(PAPER_MOE)
+    layout = Layout.model_validate({"groups": 4, "slices": 1, **axes})
+    assert illegalities(layout, model, workload, layout.devices) == [reason]

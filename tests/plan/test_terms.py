@@ -36,7 +36,7 @@ def test_short_words_say_every_axis() -> None:
     fields = Layout.model_fields
     others: dict[str, int | str] = {
         "slicing": "key", "combine": "reduce", "gather_order": "groups_first", "reduction_dtype": "model",
-        "stages": "1-1", "batch_shares": "1-1",
+        "stages": "1-1", "batch_shares": "1-1", "group_shares": "1",
         "placement": "groups-slices-data-pipeline", "residual": "sharded", "key_prefill": "query",
         "latent_prefill": "expanded",
     }  # fmt: skip

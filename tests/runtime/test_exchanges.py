@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from helixctl_runtime.run import Options, run
 from tests.runtime.models import EXPERTS, real
 from tests.runtime.together import run_together
 
-WORLDS = [3, 4]
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Of every (sender, receiver) another number of elements.
 PARTS = [[5 * i + j + 1 for j in range(4)] for i in range(4)]
 
@@ -39,6 +39,11 @@ def group_of(rank: Rank, members: tuple[int, ...], way: str = "gloo") -> Group |
     return group if way == "links" else Group(group.process)
 
 
+def on_ranks(worker: Callable[[Rank], list[Any]], members: tuple[int, ...]) -> list[Any]:
+    """What a worker gives on every rank; all its cases run on the same ranks, whose start takes longer than they do."""
+    return run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
+
+
 def numbers(rank: int, parts: list[int], dtype: torch.dtype) -> torch.Tensor:
     return (torch.arange(sum(parts)) + 100 * rank).to(dtype)
 
@@ -52,63 +57,62 @@ def all_to_all(rank: int, members: tuple[int, ...], dtype: torch.dtype) -> Excha
     return Exchange(0, task, numbers(rank, leave, dtype), receive, tuple(leave), tuple(arrive))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("members", [(0, 1, 2), (0, 1, 2, 3), (1, 3), (0, 2, 3)], ids=str)
-def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...], dtype: torch.dtype) -> None:
-    """gloo and one process alike; also in a group of some ranks."""
+def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...]) -> None:
+    """gloo and one process alike, in every dtype; also in a group of some ranks."""
 
-    def worker(rank: Rank) -> torch.Tensor | None:
+    def worker(rank: Rank) -> list[torch.Tensor]:
         group = group_of(rank, members)
         if group is None:
-            return None
-        exchange = all_to_all(rank.rank, members, dtype)
-        issue(exchange, rank.rank, group)().wait()
-        return exchange.receive
+            return []
+        exchanges = [all_to_all(rank.rank, members, dtype) for dtype in DTYPES]
+        for exchange in exchanges:
+            issue(exchange, rank.rank, group)().wait()
+        return [exchange.receive for exchange in exchanges]
 
-    received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
-    together = [all_to_all(rank, members, dtype) for rank in members]
-    exchange_together(together)
-    for at, rank in enumerate(members):
-        sent = [numbers(other, PARTS[i][: len(members)], dtype) for i, other in enumerate(members)]
-        wanted = torch.cat([s.split(PARTS[i][: len(members)])[at] for i, s in enumerate(sent)])
-        assert torch.equal(received[rank], wanted)
-        assert torch.equal(together[at].receive, wanted)
+    received = on_ranks(worker, members)
+    for number, dtype in enumerate(DTYPES):
+        together = [all_to_all(rank, members, dtype) for rank in members]
+        exchange_together(together)
+        for at, rank in enumerate(members):
+            sent = [numbers(other, PARTS[i][: len(members)], dtype) for i, other in enumerate(members)]
+            wanted = torch.cat([s.split(PARTS[i][: len(members)])[at] for i, s in enumerate(sent)])
+            assert torch.equal(received[rank][number], wanted)
+            assert torch.equal(together[at].receive, wanted)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (0, 1, 2, 3), (0, 2, 3)], ids=str)
-@pytest.mark.parametrize("op", [AllReduce(), ReduceScatter(dim="x"), AllGather(dim="x")], ids=lambda op: op.kind)
-def test_little_data_goes_in_one_round(
-    op: AllReduce | ReduceScatter | AllGather, members: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_little_data_goes_in_one_round(members: tuple[int, ...]) -> None:
     """Sums are in the order of the ranks and rounded once, the same on all; gathered pieces are what was sent."""
-    each = 6 * len(members)
-    held = [torch.randn(each, generator=torch.Generator().manual_seed(at)).to(dtype) for at in range(len(members))]
-    task = next(t for t in real(len(members), 1).tasks if isinstance(t.op, AllGather))
-    task = replace(task, op=op, ranks=members)
+    n, each = len(members), 6 * len(members)
+    gather = next(t for t in real(n, 1).tasks if isinstance(t.op, AllGather))
+    cases = [(op, dtype) for op in (AllReduce(), ReduceScatter(dim="x"), AllGather(dim="x")) for dtype in DTYPES]
 
-    def worker(rank: Rank) -> torch.Tensor | None:
-        group = group_of(rank, members)
-        if group is None:
-            return None
-        send = held[members.index(rank.rank)].clone()
-        share = each // len(members)
-        receive = {
-            "all_reduce": send,
-            "reduce_scatter": send.new_empty(share),
-            "all_gather": send.new_empty(len(members) * each),
-        }[op.kind]
-        exchange = Exchange(0, task, send, receive)
-        assert (one_round(exchange, group.process) is None) == (op.kind == "all_gather" and len(members) == 2)
-        issue(exchange, rank.rank, group)().wait()
-        return receive
+    def held(at: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.randn(each, generator=torch.Generator().manual_seed(at)).to(dtype)
 
-    received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
-    whole = torch.stack(held)
-    total = whole.double().sum(0) if dtype == torch.float64 else whole.float().sum(0).to(dtype)
-    for at, rank in enumerate(members):
-        due = {"all_reduce": total, "reduce_scatter": total.chunk(len(members))[at], "all_gather": whole.flatten()}
-        assert torch.equal(received[rank], due[op.kind])
+    def worker(rank: Rank) -> list[torch.Tensor]:
+        group, found = group_of(rank, members), []
+        for op, dtype in cases if group is not None else ():
+            assert group is not None
+            send = held(members.index(rank.rank), dtype)
+            sizes = {"all_reduce": None, "reduce_scatter": each // n, "all_gather": n * each}
+            size = sizes[op.kind]
+            exchange = Exchange(
+                0, replace(gather, op=op, ranks=members), send, send if size is None else send.new_empty(size)
+            )
+            assert (one_round(exchange, group.process) is None) == (op.kind == "all_gather" and n == 2)
+            issue(exchange, rank.rank, group)().wait()
+            found.append(exchange.receive)
+        return found
+
+    received = on_ranks(worker, members)
+    for number, (op, dtype) in enumerate(cases):
+        whole = torch.stack([held(at, dtype) for at in range(n)])
+        total = whole.double().sum(0) if dtype == torch.float64 else whole.float().sum(0).to(dtype)
+        for at, rank in enumerate(members):
+            due = {"all_reduce": total, "reduce_scatter": total.chunk(n)[at], "all_gather": whole.flatten()}
+            assert torch.equal(received[rank][number], due[op.kind]), (op, dtype)
 
 
 GATHERS = Packed((AllGather("x"), AllGather("y")))
@@ -126,32 +130,33 @@ def parcels(rank: int, members: tuple[int, ...], op: Packed, numel: int) -> Exch
     return Exchange(0, task, numbers(rank, leave, torch.int64), receive, tuple(leave), tuple(arrive))
 
 
-@pytest.mark.parametrize("numel", [3, MOST_NBYTES // 8 + 1], ids=["little", "much"])
 @pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (1, 3), (0, 2, 3)], ids=str)
-@pytest.mark.parametrize("op", [GATHERS, MIXED], ids=["gathers", "mixed"])
-def test_packed_words_go_in_one_exchange(op: Packed, members: tuple[int, ...], numel: int) -> None:
-    """On gloo, in one round where that is better, and in one process."""
+def test_packed_words_go_in_one_exchange(members: tuple[int, ...]) -> None:
+    """On gloo, little of them in one round where that is better, and in one process."""
+    cases = [(op, numel) for op in (GATHERS, MIXED) for numel in (3, MOST_NBYTES // 8 + 1)]
 
-    def worker(rank: Rank) -> torch.Tensor | None:
-        group = group_of(rank, members)
-        if group is None:
-            return None
-        exchange = parcels(rank.rank, members, op, numel)
-        quick = op == GATHERS and len(members) > 2 and numel == 3
-        assert (one_round(exchange, group.process) is not None) == quick
-        issue(exchange, rank.rank, group)().wait()
-        return exchange.receive
+    def worker(rank: Rank) -> list[torch.Tensor]:
+        group, found = group_of(rank, members), []
+        for op, numel in cases if group is not None else ():
+            assert group is not None
+            exchange = parcels(rank.rank, members, op, numel)
+            quick = op == GATHERS and len(members) > 2 and numel == 3
+            assert (one_round(exchange, group.process) is not None) == quick
+            issue(exchange, rank.rank, group)().wait()
+            found.append(exchange.receive)
+        return found
 
-    received = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
-    together = [parcels(rank, members, op, numel) for rank in members]
-    exchange_together(together)
-    for at, rank in enumerate(members):
-        if op == GATHERS:
-            due = torch.cat([e.send for e in together])
-        else:
-            due = torch.cat([e.send.split([*e.leave])[at] for e in together])
-        assert torch.equal(together[at].receive, due)
-        assert torch.equal(received[rank], due)
+    received = on_ranks(worker, members)
+    for number, (op, numel) in enumerate(cases):
+        together = [parcels(rank, members, op, numel) for rank in members]
+        exchange_together(together)
+        for at, rank in enumerate(members):
+            if op == GATHERS:
+                due = torch.cat([e.send for e in together])
+            else:
+                due = torch.cat([e.send.split([*e.leave])[at] for e in together])
+            assert torch.equal(together[at].receive, due), (op, numel)
+            assert torch.equal(received[rank][number], due), (op, numel)
 
 
 @pytest.mark.parametrize("members", [(0, 1), (0, 2, 3)], ids=str)
@@ -161,7 +166,7 @@ def test_by_sockets_ranks_receive_what_they_do_by_gloo(members: tuple[int, ...])
     task = replace(next(t for t in real(n, 1).tasks if isinstance(t.op, AllGather)), ranks=members)
 
     def exchanges(rank: int) -> Iterator[Exchange]:
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for dtype in DTYPES:
             send = torch.randn(6 * n, generator=torch.Generator().manual_seed(rank)).to(dtype)
             yield all_to_all(rank, members, dtype)
             yield Exchange(0, replace(task, op=AllGather("x")), send, send.new_zeros(6 * n * n))
@@ -185,7 +190,7 @@ def test_by_sockets_ranks_receive_what_they_do_by_gloo(members: tuple[int, ...])
         assert direct == len(alike) - 1  # but for what is much
         return [not each for each in alike]
 
-    wrong = run_ranks(worker, world_size=max(members) + 1, device="cpu", timeout=20, task_name=lambda _, __: "t")
+    wrong = on_ranks(worker, members)
     assert not any(any(its) for its in wrong), wrong
 
 
@@ -203,6 +208,12 @@ SLICINGS: list[dict[str, Any]] = [
     for combine, order in (("concat", "slices_first"), ("concat", "groups_first"), ("reduce", "slices_first"))
 ]
 MESHES = [(1, 3), (3, 1), (2, 2), (1, 4)]
+# Each mesh with every slicing; in each run every other of them, so that each slicing meets whole and cut heads.
+CUTS = [
+    pytest.param(mesh, axes, id=f"{mesh}-{' '.join(axes.values())}", marks=() if (i + j) % 2 else pytest.mark.sweep)
+    for i, mesh in enumerate(MESHES)
+    for j, axes in enumerate(SLICINGS)
+]
 
 
 def runs_alike(dag: Dag) -> None:
@@ -217,8 +228,7 @@ def runs_alike(dag: Dag) -> None:
     assert report["check"]["error"] == pytest.approx(ran.overall, rel=0.2 if dag.plan.model.dtype != "float64" else 9)
 
 
-@pytest.mark.parametrize("axes", SLICINGS, ids=lambda axes: " ".join(axes.values()))
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize(("mesh", "axes"), CUTS)
 def test_real_models_on_three_and_four_ranks(mesh: tuple[int, int], axes: dict[str, Any]) -> None:
     dag = real(*mesh, **axes)
     assert any(isinstance(t.op, AllToAll) for t in dag.tasks) == (mesh[1] > 1)
@@ -227,8 +237,18 @@ def test_real_models_on_three_and_four_ranks(mesh: tuple[int, int], axes: dict[s
     runs_alike(dag)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
-@pytest.mark.parametrize("slicing", ["batch", "query"])
+@pytest.mark.parametrize(
+    ("slicing", "dtype"),
+    [
+        ("batch", "float64"),
+        ("query", "bfloat16"),
+        ("batch", "float16"),
+        *(
+            pytest.param(slicing, dtype, marks=pytest.mark.sweep)
+            for slicing, dtype in (("query", "float64"), ("batch", "bfloat16"), ("query", "float16"))
+        ),
+    ],
+)
 def test_in_other_dtypes(slicing: str, dtype: Any) -> None:
     runs_alike(retyped(real(1, 3, slicing=slicing), dtype))
 

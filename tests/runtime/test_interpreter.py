@@ -203,8 +203,16 @@ def small_plans(draw: st.DrawFn, least: int = 1) -> Plan:
         residual=residual,
     )  # fmt: skip
     assert illegalities(plan.layout, plan.model, plan.workload, plan.layout.devices) == []
-    layout = draw(st.sampled_from([plan.layout, *(shared(plan) if spread else ())]))
+    others = [*weighed(plan), *(shared(plan) if spread else ())]
+    layout = draw(st.sampled_from([plan.layout, *others]))
     return Plan.of(plan.model, plan.cluster, plan.workload, layout)
+
+
+def weighed(plan: Plan) -> list[Layout]:
+    """The legal layouts that differ from a plan's in that its groups have unequal shares."""
+    weights = ([1 + 3 * group % 5 for group in range(plan.layout.groups)], [*range(plan.layout.groups, 0, -1)])
+    every = [plan.layout.model_copy(update={"group_shares": "-".join(map(str, its))}) for its in weights]
+    return [each for each in every if not illegalities(each, plan.model, plan.workload, each.devices)]
 
 
 def shared(plan: Plan) -> list[Layout]:

@@ -21,7 +21,7 @@ from helixctl_runtime.report.environment import less_precise
 from helixctl_runtime.run import Options, run
 from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.cli.command import ENVIRONMENT, helixctl
-from tests.documents import ROOT, SMALL, dag_of
+from tests.documents import ROOT, SMALL, SMALL_MOE, dag_of
 from tests.runtime.together import run_together
 from tests.speed import slowness
 
@@ -66,6 +66,25 @@ def test_unequal_shares_on_hosts_that_differ(fixed: str, layout: str, tmp_path: 
     assert done.status == 0, done.err
     assert "check passed" in done.said
     assert json.loads(report.read_text())["ranks"][2]["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    ("documents", "layout"),
+    [
+        (SMALL_MOE, "groups=3,slices=1,group_shares=3-2-1,combine=reduce"),
+        pytest.param(SMALL, "groups=4,slices=1,group_shares=3-3-1-1,residual=sharded", marks=pytest.mark.sweep),
+        pytest.param(SMALL_MOE, "groups=2,slices=2,group_shares=1-3,experts=2", marks=pytest.mark.sweep),
+    ],
+)
+def test_groups_of_unequal_shares(documents: tuple[str, str], layout: str, tmp_path: Path) -> None:
+    devices = 3 if "groups=3" in layout else 4
+    plan = tmp_path / "x.plan.json"
+    sets = ("--set", f"devices_per_host={devices}", "--set", "layers=2", "--layout", layout)
+    planned = helixctl("plan", *documents, *sets, "-o", plan)
+    assert planned.status == 0, planned.err
+    done = helixctl("run", plan, *QUICK, "--check")
+    assert done.status == 0, done.err
+    assert "check passed" in done.said
 
 
 @pytest.mark.parametrize(

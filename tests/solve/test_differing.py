@@ -125,8 +125,10 @@ def test_bounds_hold_and_some_ranks_tell_of_all(name: str) -> None:
     assert isinstance(bounds, DifferingBounds)
     every = list(every_layout(its, {}))
     unequal = [x for x in every if x.stages or x.batch_shares]
+    weighed = [x for x in every if x.group_shares]
     assert unequal or name == "a host of fewer"
-    for layout in [*every[::61], *unequal[::23]]:
+    assert weighed or name in {"a host of fewer", "kinds of layers"}
+    for layout in [*every[::61], *unequal[::23], *weighed[:: len(weighed) // 3 + 1]]:
         found = whole(specs_, layout)
         for bound in (bounds.quick(layout), bounds(layout)):
             for objective in objectives(specs_):
@@ -195,6 +197,53 @@ def test_layers_and_sequences_follow_the_rates() -> None:
         return forecast_.step_s
 
     assert min(range(1, 9), key=step_s) == small
+
+
+ONE_TEAM = {"slices": 1, "data": 1, "pipeline": 1, "microbatches": 1}
+
+
+def test_groups_follow_the_rates() -> None:
+    """Where the link between the hosts is quick, the heads of one team go to its quick devices."""
+    model, _, workload = problem("two and one").specs
+    kinds = cluster(hosts(1, 2, FAST), hosts(1, 1, SLOW))
+    link = kinds.between_hosts
+    assert link is not None
+    quick = link.model_copy(update={"bandwidth": 1e12, "latency_s": 1e-7})
+    its = kinds.model_copy(update={"between_hosts": quick})
+    found = decide(model, its, workload, {**ONE_TEAM, "groups": 3})
+    large, same, small = found.plan.layout.weights_of_groups
+    assert large == same > 2 * small
+    assert not proof(found.plan, whole=True).findings
+    even = simulated(model, its, workload, found.plan.layout.model_copy(update={"group_shares": None})).forecast
+    assert even is not None
+    assert found.forecast.step_s < 0.9 * even.step_s
+
+
+def test_groups_follow_the_memory() -> None:
+    model, _, workload = problem("two and one").specs
+    its = cluster(hosts(1, 2, FAST, 90e6), hosts(1, 1, FAST, 40e6))
+    one_team = {**ONE_TEAM, "groups": 3, "combine": "reduce"}
+    with pytest.raises(HelixError, match="HX203"):
+        decide(large(model), its, workload, {**one_team, "group_shares": "1-1-1"})
+    found = decide(large(model), its, workload, one_team).plan
+    assert found.layout.group_shares
+    assert not proof(found, whole=True).findings
+
+
+@pytest.mark.parametrize("slicing", ["batch", "query"])
+def test_groups_with_weights_on_equal_hosts(slicing: str) -> None:
+    """Only who asks for them gets them; some ranks tell of all, and bounds hold."""
+    model, its, workload = specs(
+        SMALL, *REAL, "layers=2", "workload.batch=4", "devices_per_host=4", "cores_per_host=null"
+    )
+    free = LayoutProblem.of(Specs(model, its, workload), "throughput")
+    assert not any(x.group_shares for x in every_layout(free, {"groups": 2}))
+    for more in ({"combine": "reduce"}, {"residual": "sharded"}):
+        layout = Layout.model_validate({"groups": 2, "slices": 2, "slicing": slicing, "group_shares": "1-3", **more})
+        found, part = whole(Specs(model, its, workload), layout), simulated(model, its, workload, layout).forecast
+        assert part is not None
+        assert (part.step_s, part.memory_nbytes) == (pytest.approx(found.step_s), found.memory_nbytes)
+        assert free.quick_bound(layout) <= free.bound(layout) <= free.key(simulated(model, its, workload, layout))
 
 
 def test_what_is_idle_and_what_is_gained_are_said() -> None:

@@ -51,13 +51,18 @@ def tasks_of_a_layer(dag: Dag) -> Iterator[Task]:
             yield task
 
 
+# How many layouts of the space: in each run, and in the sweep.
+COUNTS = [10, pytest.param(40, marks=pytest.mark.sweep)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(("number", "name"), STEPS)
-def test_prices_are_those_of_lowered_tasks(number: int, name: StepName | None) -> None:
+def test_prices_are_those_of_lowered_tasks(number: int, name: StepName | None, count: int) -> None:
     """One table of prices for all layouts, beside a dag of one layer for each, on the first and on the last rank."""
     problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
     model, cluster, workload = problem
     outlines = Outlines(*problem, name)
-    for layout in sampled(problem, 30):
+    for layout in sampled(problem, count):
         start, stop = layout.batch(0, 0, workload)
         parts = layout.data * layout.microbatches
         # Of replicas that share experts the others are taken to have one sequence less where they may have.
@@ -104,11 +109,12 @@ def weighs(dag: Dag, value: str) -> bool:
     return dag.tensor[dag.value[value].tensor].role == "weight"
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(("number", "name"), [STEPS[n] for n in (0, 1, 3, *range(5, len(STEPS)))])
-def test_what_layouts_share_is_what_each_has_alone(number: int, name: StepName | None) -> None:
+def test_what_layouts_share_is_what_each_has_alone(number: int, name: StepName | None, count: int) -> None:
     problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
     together = Bounds(LayoutCosts(*problem, name))
-    for layout in sampled(problem, 40):
+    for layout in sampled(problem, count):
         alone = Bounds(LayoutCosts(*problem, name))
         assert together(layout) == alone(layout)
         assert together.with_turns(layout) == alone.with_turns(layout)

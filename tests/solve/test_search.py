@@ -111,10 +111,10 @@ def test_the_optimum_of_brute_force(number: int) -> None:
             assert decision.simulated < len(everything)
 
 
-# One layout of many is enough to find a wrong bound in every run; the sweep tries three times as many.
+# One layout of many is enough to find a wrong bound in every run; the sweep tries six times as many.
 @pytest.mark.parametrize(
     ("number", "step"),
-    [(n, 35) for n in range(len(SMALL_SPECS))]
+    [(n, 71) for n in range(len(SMALL_SPECS))]
     + [pytest.param(n, 11, marks=pytest.mark.sweep) for n in range(len(SMALL_SPECS))],
 )
 def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
@@ -242,9 +242,19 @@ def test_latency_and_memory_are_other_objectives() -> None:
 
 @pytest.mark.parametrize(
     "constraints",
-    ["groups=8,pipeline=2", "combine=reduce,microbatches=4", "experts=8", "placement=groups-slices-data-pipeline",
-     "gather_order=groups_first,slices=4", "interleave=2,data=2", "reduction_dtype=model", "microbatches=3,batch=3"],
-)  # fmt: skip
+    [
+        *("groups=8,pipeline=2", "experts=8", "gather_order=groups_first,slices=4", "microbatches=3,batch=3"),
+        *(
+            pytest.param(text, marks=pytest.mark.sweep)
+            for text in (
+                "combine=reduce,microbatches=4",
+                "placement=groups-slices-data-pipeline",
+                "interleave=2,data=2",
+                "reduction_dtype=model",
+            )
+        ),
+    ],
+)
 def test_what_is_wished_is_kept_and_the_rest_is_searched(constraints: str) -> None:
     sets = ("workload.batch=768",) if "batch=" in constraints else ()
     fixed = parse_constraints(constraints.replace(",batch=3", ""))

@@ -101,14 +101,15 @@ def ends_of(weights: str) -> tuple[int, ...]:
 class Printer:
     """Prints the text of the first prompt as its tokens come."""
 
-    def __init__(self, path: str, stream: TextIO) -> None:
+    def __init__(self, path: str, stream: TextIO, head: str = "") -> None:
         """Print nothing yet.
 
         Args:
             path: of the tokenizer.json.
             stream: where to.
+            head: what stands ahead of the text, printed with its first token.
         """
-        self._tokenizer, self._stream = tokenizer(path), stream
+        self._tokenizer, self._stream, self._head = tokenizer(path), stream, head
         self._tokens: list[int] = []
         self._printed = ""
 
@@ -129,6 +130,6 @@ class Printer:
         if not text.startswith(self._printed):
             return
         with suppress(BrokenPipeError):  # nobody reads any more; the tokens go on
-            self._stream.write(text[len(self._printed) :])
+            self._stream.write(self._head + text[len(self._printed) :])
             self._stream.flush()
-        self._printed = text
+        self._head, self._printed = "", text

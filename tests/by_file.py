@@ -1,0 +1,58 @@
+"""Which test process runs which tests: those of a file go to one, the files that take longest first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
+from xdist.workermanage import WorkerController
+
+# Files and groups that take ten seconds or more, the longest first, so that what is left at the end is short and no
+# process waits long for another. The others follow by their number of tests. A name that is missing here, or out of its
+# place, costs seconds and nothing else.
+LONGEST: Final = (
+    "browser",
+    "tests/runtime/test_cuda_rehearsal.py",
+    "tests/cli/test_generate.py",
+    "tests/runtime/test_interpreted_steps.py",
+    "tests/docs/test_commands.py",
+    "tests/runtime/test_generation.py",
+    "tests/runtime/test_small_families.py",
+    "tests/faults/test_faults.py",
+    "tests/runtime/test_run.py",
+    "tests/runtime/test_ranks.py",
+    "tests/solve/test_search.py",
+    "tests/attack/test_mutants.py",
+    "tests/runtime/test_launchers.py",
+    "tests/simulate/test_oracle.py",
+    "tests/runtime/test_exchanges.py",
+    "tests/solve/test_sentences.py",
+    "tests/cli/test_command.py",
+    "tests/solve/test_decide.py",
+    "tests/fuzz/test_fuzz.py",
+    "tests/runtime/test_sparse.py",
+    "tests/cli/test_outputs.py",
+    "tests/cli/test_streams.py",
+    "tests/cli/test_plan_check.py",
+    "tests/runtime/test_program.py",
+)
+
+
+class ByFile(LoadGroupScheduling):
+    """Tests of one file share what they have made (fixtures, cached plans and references), and so does a group."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        self._place = {scope: place for place, scope in enumerate(LONGEST)}
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)  # the test itself, where it has no group
+        return scope.partition("::")[0] if scope == nodeid else scope
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        last = len(LONGEST)
+        first = min(self.workqueue, key=lambda scope: (self._place.get(scope, last), -len(self.workqueue[scope])))
+        self.workqueue.move_to_end(first, last=False)
+        super()._assign_work_unit(node)
