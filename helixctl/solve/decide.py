@@ -187,7 +187,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         cache_nbytes=cached,
         ascending=problem.ascending,
     )
-    left_out = sum(map(request.admits, legal)) - result.legal
+    left_out = len(request.admitted_of(legal)) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)
     return Decision(
@@ -251,7 +251,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
         legal = sorted(every_layout(problem, fixed, most), key=simplicity)
-        wanted = [x for x in legal if request.admits(x)]
+        wanted = request.admitted_of(legal)
         if not wanted:
             raise HelixError(none_legal(specs, request, legal))
         layouts = problem.bounded(x for x in legal if not too_large(_tasks(problem, x), ""))
