@@ -69,7 +69,7 @@ class Bounds:
         microbatches, then the last goes through the layers behind.
         """
         found = self(layout)
-        if layout.interleave == 1 or self.costs.cluster.cores_per_host is not None:
+        if layout.interleave == 1 or self.costs.cluster.only.cores_per_host is not None:
             return found
         sequences, links = self._sizes(layout)[0], self._links(layout)
         work, step_s = self.with_communication(layout, sequences), found.step_s

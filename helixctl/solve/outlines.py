@@ -146,7 +146,7 @@ class Outlines:
         Args:
             layout: how they are cut.
             sequences: of a microbatch.
-            rank: as ``priced`` has it.
+            rank: as of ``priced``.
         """
         rank = self.largest(layout) if rank is None else rank
         shares, lines = self._of(layout, ends=False)

@@ -248,7 +248,7 @@ class _KindCosts:
 
     def _least_compute_s(self, layout: Layout, sequences: int, layer: LaneCosts) -> float:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
-        if self.cluster.cores_per_host is None:
+        if self.cluster.only.cores_per_host is None:
             return layer.compute_s
         ranks = [layout.expert_devices - 1]
         if layout.group_shares:
