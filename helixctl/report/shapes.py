@@ -427,6 +427,7 @@ class Pass(Run):
     levels: list[dict[str, Any]]
     kinds: list[dict[str, Any]]
     attention_kernels: list[str]
+    experts: NotRequired[list[dict[str, Any]]]
     output_finite: bool
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from helixctl.dag.span import Span
 from helixctl.report.seconds import with_seconds
 from helixctl.report.statistics import Statistics
 from helixctl_runtime.check.outputs import Check
+from helixctl_runtime.measure.expert_loads import Counts, beside_the_law, law_of
 from helixctl_runtime.measure.measure import StepTimes
 from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind, typical_step
 from helixctl_runtime.report.environment import environment
@@ -53,6 +54,7 @@ class RankMeasurement:
         check: the check of its part of the output; None without ``--check``.
         finite: its part of the output has neither NaN nor infinity.
         weights_read_nbytes: bytes that it read from weight files; 0 if the weights are seeded.
+        choices: where an uneven routing was planned for, the tokens of its gates by expert, by value.
     """
 
     rank: int
@@ -65,6 +67,7 @@ class RankMeasurement:
     check: Check | None = None
     finite: bool = True
     weights_read_nbytes: int = 0
+    choices: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,8 @@ def result(
         "environment": environment(),
         "started_at": started_at,
     }
+    if law_of(dag):
+        report["experts"] = beside_the_law(dag, [r.choices for r in ranks])
     return Result(with_seconds(report), typical.spans)
 
 
