@@ -8,16 +8,21 @@ TYPE_CHECKING = False  # type checkers know the name; importing typing would tak
 if TYPE_CHECKING:
     from helixctl.api import (
         ClusterSpec,
+        Comparison,
         Dag,
         Diagnostic,
         HelixError,
         ModelDocument,
         Plan,
         Planned,
+        Point,
         Prediction,
+        Sweep,
         load,
         lower_plan,
         make_plan,
+        make_sweep,
+        predict_paper,
         simulate_step,
         validate,
     )
@@ -25,16 +30,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ClusterSpec",
+    "Comparison",
     "Dag",
     "Diagnostic",
     "HelixError",
     "ModelDocument",
     "Plan",
     "Planned",
+    "Point",
     "Prediction",
+    "Sweep",
     "load",
     "lower_plan",
     "make_plan",
+    "make_sweep",
+    "predict_paper",
     "simulate_step",
     "validate",
 ]

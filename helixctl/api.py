@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
+from helixctl import collector
 from helixctl.dag import Dag, Task
 from helixctl.documents import Document, load_document, too_long
 from helixctl.errors import Diagnostic, HelixError
@@ -20,24 +22,44 @@ from helixctl.spec import ClusterSpec, ModelDocument, StepName
 from helixctl.spec.load import for_planning
 
 if TYPE_CHECKING:
+    from helixctl.paper import Comparison
     from helixctl.simulate import Forecast, KindOnPath, Timeline
     from helixctl.solve import Decision, Objective, Proof
+    from helixctl.sweep import Point, Sweep
+    from helixctl.sweep.points import Place
 
 __all__ = [
     "ClusterSpec",
+    "Comparison",
     "Dag",
     "Diagnostic",
     "HelixError",
     "ModelDocument",
     "Plan",
     "Planned",
+    "Point",
     "Prediction",
+    "Sweep",
     "load",
     "lower_plan",
     "make_plan",
+    "make_sweep",
+    "predict_paper",
     "simulate_step",
     "validate",
 ]
+
+
+# Results whose modules take time to load.
+_LATER: Final = {"Comparison": "helixctl.paper", "Point": "helixctl.sweep", "Sweep": "helixctl.sweep"}
+
+
+def __getattr__(name: str) -> object:
+    """The class of a result, loaded at its first use."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_LATER[name]), name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -160,12 +182,73 @@ def make_plan(
     model = for_planning(model, cluster)
     limits = Limits(max_ttft_s, max_tpot_s)
     constraints = parse_constraints(layout) if isinstance(layout, str) else layout
-    decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain, limits=limits)
-    if whole and (tasks := about(decision.plan)) > MANY_TASKS:
-        raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
-    proved = proof(decision.plan, whole=whole)
+    with collector.paused():
+        decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain, limits=limits)
+        if whole and (tasks := about(decision.plan)) > MANY_TASKS:
+            raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
+        proved = proof(decision.plan, whole=whole)
     _refuse(proved.findings)
     return Planned(decision, proved)
+
+
+def make_sweep(
+    model: ModelDocument,
+    cluster: ClusterSpec,
+    *,
+    batches: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
+    devices: Sequence[int] | None = None,
+    layout: str | Mapping[str, int | str] | None = None,
+    objective: Objective = "throughput",
+    plain: bool = False,
+    max_ttft_s: float | None = None,
+    max_tpot_s: float | None = None,
+    watch: Callable[[int, Place], None] | None = None,
+) -> Sweep:
+    """Plan a model for every batch of every length on every number of devices, each as ``make_plan`` does.
+
+    Args:
+        model: the model and its workload. With an ``output_len`` each point is a generation, without one pass.
+        cluster: the devices.
+        batches: sequences; by default the workload's.
+        lengths: tokens of a sequence, or of its prompt; by default the workload's.
+        devices: parts of the cluster: some devices of one host, or whole hosts; by default all.
+        layout: as of ``make_plan``, of every point.
+        objective: as of ``make_plan``.
+        plain: as of ``make_plan``.
+        max_ttft_s: as of ``make_plan``; where no layout keeps within it, a point is of the layout that comes nearest.
+        max_tpot_s: the same.
+        watch: is called before each point with the number of points done, and the point.
+
+    Returns:
+        Every point, those that do not fit with the reason. ``to_json()`` is the text that ``helixctl sweep --json``
+        writes.
+
+    Raises:
+        ValueError: the cluster has no such part; or of one pass something is asked for that only a generation has.
+        HelixError: what is wrong with model or cluster; a proof refuses a plan.
+    """
+    from helixctl.solve import parse_constraints
+    from helixctl.solve.limits import Limits
+    from helixctl.sweep.points import Wanted, grid_of, sweep
+
+    axes = parse_constraints(layout) if isinstance(layout, str) else layout
+    wanted = Wanted(objective, axes or {}, plain, Limits(max_ttft_s, max_tpot_s))
+    return sweep(model, cluster, grid_of(model, cluster, batches, lengths, devices), wanted, watch)
+
+
+def predict_paper(cluster: str | None = None) -> tuple[Comparison, ...]:
+    """The table of the paper (docs/paper.md): both of its methods for each of its models on 16 H100, predicted.
+
+    Args:
+        cluster: another cluster than the paper's, by datasheet: a file, or a name such as ``h100:2x8``.
+
+    Returns:
+        Of each model what the paper reports, and what is predicted for it; none of it is fitted to the paper.
+    """
+    from helixctl.paper import comparisons
+
+    return tuple(comparisons(cluster))
 
 
 def lower_plan(plan: Plan, step: StepName | None = None) -> Dag:

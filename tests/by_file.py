@@ -9,9 +9,35 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadGroupScheduling
 from xdist.workermanage import WorkerController
 
-# Longest first; what stands at the end leaves no process without work while another still has much. Others follow by
-# their number of tests. A name that is missing or out of its place costs seconds, and nothing else.
-LONGEST: Final[tuple[str, ...]] = ()
+# Files and groups that take longest, by processor time, so that what is left at the end is short and no
+# process waits long for another. The others follow by their number of tests. A name that is missing here, or out of its
+# place, costs seconds and nothing else.
+LONGEST: Final = (
+    "browser",
+    "tests/runtime/test_cuda_rehearsal.py",
+    "tests/docs/test_commands.py",
+    "tests/cli/test_generate.py",
+    "tests/runtime/test_interpreted_steps.py",
+    "tests/runtime/test_run.py",
+    "tests/solve/test_search.py",
+    "tests/faults/test_faults.py",
+    "tests/attack/test_mutants.py",
+    "tests/runtime/test_small_families.py",
+    "tests/cli/test_plan_of_generation.py",
+    "tests/runtime/test_launchers.py",
+    "tests/runtime/test_unusual_dags.py",
+    "tests/runtime/test_program.py",
+    "tests/solve/test_decide.py",
+    "tests/runtime/test_ranks.py",
+    "tests/runtime/test_generation.py",
+    "tests/runtime/test_exchanges.py",
+    "tests/runtime/test_sparse.py",
+    "tests/cli/test_outputs.py",
+    "tests/solve/test_sentences.py",
+    "tests/cli/test_streams.py",
+    "tests/cli/test_plan_check.py",
+    "tests/runtime/test_interpreter.py",
+)
 
 
 class ByFile(LoadGroupScheduling):
@@ -19,7 +45,7 @@ class ByFile(LoadGroupScheduling):
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
-        self._place = {f"tests/{name}": place for place, name in enumerate(LONGEST)}
+        self._place = {scope: place for place, scope in enumerate(LONGEST)}
 
     def _split_scope(self, nodeid: str) -> str:
         scope = super()._split_scope(nodeid)  # the test itself, where it has no group
@@ -27,6 +53,6 @@ class ByFile(LoadGroupScheduling):
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         last = len(LONGEST)
-        first = min(self.workqueue, key=lambda file: (self._place.get(file, last), -len(self.workqueue[file])))
+        first = min(self.workqueue, key=lambda scope: (self._place.get(scope, last), -len(self.workqueue[scope])))
         self.workqueue.move_to_end(first, last=False)
         super()._assign_work_unit(node)

@@ -17,6 +17,7 @@ SMALL = (str(ROOT / "plans/small/dense.model.yaml"), str(ROOT / "plans/small/cpu
 PAPER_MOE = (str(ROOT / "plans/paper/moe.model.yaml"), PAPER[1])
 BLOCKS = (str(ROOT / "plans/small/blocks.model.yaml"), SMALL[1])
 SMALL_MOE = (str(ROOT / "plans/small/moe.model.yaml"), SMALL[1])
+LINKS = ROOT / "plans/links"
 TINY = ("layers=1", "hidden_size=8", "attention.heads=2", "attention.head_dim=4", "attention.softmax_slices=2",
         "feed_forward.intermediate_size=16", "workload.batch=2", "workload.seq_len=3")  # fmt: skip
 

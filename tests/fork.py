@@ -1,8 +1,8 @@
 """A command in a process of its own, without the half second in which a new interpreter starts.
 
 The process is forked from a small server (``tests.forkserver``), not from this process: what this one has loaded, and
-how it is set up, does not reach the command. There are two: one never loads torch, the other has loaded it for commands
-that start ranks, which takes a second of each.
+how it is set up, does not reach the command. There are two kinds: one never loads torch, the other has loaded it for
+commands that start ranks or are ranks, which takes a second of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from typing import IO, Final
 from tests.forkserver import LENGTH, Request, Used
 
 _START: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[2])\nfrom tests.forkserver import serve"
-_TORCH: Final = "import helixctl_runtime.calibrate, helixctl_runtime.run"
+_TORCH: Final = (
+    "import helixctl.cli.calibrate, helixctl.cli.run, helixctl_runtime.calibrate, helixctl_runtime.run, tokenizers"
+)
 _ENVIRON: Final = dict(os.environ)  # as it is before any test has changed it
 
 
@@ -55,18 +57,20 @@ def fork(
     nbytes: int = resource.RLIM_INFINITY,
     before: str = "",
     torch: bool = False,
+    beside: int = 0,
 ) -> Forked:
     """Run ``helixctl ARGUMENTS``, for so long and in so much address space at most.
 
     ``before`` is Python source that the process runs first: it replaces a part of the program, where a test needs that.
-    With ``torch`` it has been loaded before.
+    With ``torch`` it has been loaded before. Commands that run at the same time, each asked for in a thread of its own,
+    are numbered by ``beside``: a server runs one after another.
     """
     environ = dict(os.environ if env is None else env)
     request = Request(list(arguments), before, str(cwd or Path.cwd()), environ, seconds, nbytes)
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
-        used = _ask(request, (given, out, err), torch=torch)
+        used = _ask(request, (given, out, err), (torch, beside))
         for stream in (out, err):
             stream.seek(0)
         return Forked(used.status, out.read(), err.read(), used.seconds, used.nbytes)
@@ -110,15 +114,15 @@ class _Server:
         self.process.wait()
 
 
-_servers: dict[bool, _Server] = {}  # without torch, and with it; each once there was a command
+_servers: dict[tuple[bool, int], _Server] = {}  # with torch or not, and its number; each once there was a command
 _inherited: list[_Server] = []  # of the process that this one was forked from
 
 
-def _ask(request: Request, streams: Sequence[IO[bytes]], *, torch: bool) -> Used:
-    if torch not in _servers:
-        _servers[torch] = _Server(torch=torch)
+def _ask(request: Request, streams: Sequence[IO[bytes]], place: tuple[bool, int]) -> Used:
+    if place not in _servers:
+        _servers[place] = _Server(torch=place[0])
     try:
-        return _servers[torch].ask(request, streams)
+        return _servers[place].ask(request, streams)
     except BaseException:  # also a timeout: the reply to this request must not be taken for that to the next
         _close()
         raise

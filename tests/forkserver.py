@@ -21,7 +21,10 @@ import socket
 import sys
 import traceback
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final, Never
+
+import rich.console  # noqa: F401
 
 # What the commands import when they are used, so that it is here before the fork.
 import helixctl.cli.diff
@@ -33,8 +36,12 @@ import helixctl.emit.dot
 import helixctl.lower
 import helixctl.report.rules
 import helixctl.solve
+import helixctl.spec.hugging_face.families.dense
 import helixctl.verify  # noqa: F401
 from helixctl.cli.main import main
+from helixctl.documents import load_document
+
+SHIPPED: Final = Path(__file__).parent.parent / "plans/small/dense.4x4.dag.json"
 
 LENGTH: Final = 8  # bytes
 STREAMS: Final = 3
@@ -70,6 +77,7 @@ class Used:
 
 def serve(number: int) -> None:
     """Run commands one after another, until the socket with this number is closed at its other end."""
+    load_document(str(SHIPPED))  # once, for the schemas that pydantic makes when they are first needed
     gc.collect()
     gc.freeze()  # commands neither look through what is loaded here, nor copy it by that
     # Whoever is gone needs no reply.

@@ -164,7 +164,22 @@ def _given(place: Place, tensor: dict[str, Any], seed: int, given: dict[str, Arr
     if tensor["init"] is None:
         raise ValueError(f"nothing makes {place.tensor}, and it has no init")
     numbers = seeded_ids if place.dtype == "int64" else seeded
+    if "lean" in tensor:
+        return rounded(leaning(place, tensor, seed), place.dtype)
     return rounded(numbers(place.tensor, tensor["shape"], tensor["init"], place.region, seed), place.dtype)
+
+
+def leaning(place: Place, tensor: dict[str, Any], seed: int) -> Array:
+    """Return the seeded numbers of a region of a tensor that leans, in float64."""
+    axis, (offset, scale) = place.dims.index("hidden"), tensor["init"]
+    region = tuple((0, place.shape[i]) if i == axis else its for i, its in enumerate(place.region))
+    q = (words(place.tensor, place.shape, region, seed) >> np.uint64(48)).astype(np.float64) - 32768
+    s = np.where(np.arange(place.shape[axis]) % 2, -1.0, 1.0).reshape([-1 if i == axis else 1 for i in range(q.ndim)])
+    lean = np.array(tensor["lean"])
+    if len(lean) > 1:
+        lean = lean[slice(*place.region[place.dims.index("expert")])]
+    x = offset + scale / 32768 * (q - (s * q).sum(axis, keepdims=True) / place.shape[axis] * s) + lean * s
+    return np.asarray(x.take(range(*place.region[axis]), axis))
 
 
 def _sequence(tasks: list[dict[str, Any]], order: list[list[str]]) -> Iterator[dict[str, Any]]:

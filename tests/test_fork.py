@@ -29,7 +29,7 @@ def fresh_server() -> None:
 
 def server() -> int:
     """The process id of the server."""
-    return module._servers[False].process.pid
+    return module._servers[False, 0].process.pid
 
 
 def gone(pid: int) -> bool:
@@ -142,7 +142,7 @@ import os
 from tests import fork as module
 def run():
     assert module.fork(["--version"]).status == 0
-    return module._servers[False].process.pid
+    return module._servers[False, 0].process.pid
 ours = run()
 reads, writes = os.pipe()
 if not os.fork():

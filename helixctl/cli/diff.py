@@ -22,6 +22,7 @@ from helixctl.errors import EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.compare import Difference, differences
+from helixctl.report.seconds import with_seconds
 from helixctl.simulate import Forecast, forecast
 from helixctl.simulate.figures import figures
 from helixctl.solve.candidate import priced, simulated
@@ -31,7 +32,7 @@ from helixctl.units import human_bytes, human_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMAT_VERSION: Final = "1.1"
+FORMAT_VERSION: Final = "1.2"
 # What --fail-if calls the figures, and their keys.
 _NAMES: Final = {
     "step": "step_time_ms",
@@ -271,18 +272,21 @@ def _print_sources(out: Console, sides: tuple[_Side, _Side]) -> None:
 def _report(
     sides: tuple[_Side, _Side], found: list[Difference], held: Sequence[tuple[Condition, bool]], *, equal: bool
 ) -> dict[str, Any]:
-    return {
-        "report": "helixctl diff",
-        "format_version": FORMAT_VERSION,
-        "equal": equal,
-        "simulated": True,
-        "a": _side(sides[0]),
-        "b": _side(sides[1]),
-        "layout": [{"axis": d.field, **_values(d)} for d in found if d.part == "layout"],
-        "specs": [{"field": f"{d.part}.{d.field}", **_values(d)} for d in found if d.part != "layout"],
-        "predicted": {r.key: {"a": r.values[0], "b": r.values[1], "ratio": r.ratio} for r in _rows(sides)},
-        "fail_if": [{"condition": condition.text, "holds": holds} for condition, holds in held],
-    }
+    report: dict[str, Any] = with_seconds(
+        {
+            "report": "helixctl diff",
+            "format_version": FORMAT_VERSION,
+            "equal": equal,
+            "simulated": True,
+            "a": _side(sides[0]),
+            "b": _side(sides[1]),
+            "layout": [{"axis": d.field, **_values(d)} for d in found if d.part == "layout"],
+            "specs": [{"field": f"{d.part}.{d.field}", **_values(d)} for d in found if d.part != "layout"],
+            "predicted": {r.key: {"a": r.values[0], "b": r.values[1], "ratio": r.ratio} for r in _rows(sides)},
+            "fail_if": [{"condition": condition.text, "holds": holds} for condition, holds in held],
+        }
+    )
+    return report
 
 
 def _side(side: _Side) -> dict[str, Any]:

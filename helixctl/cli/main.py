@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from helixctl import collector
 from helixctl.cli.console import tell
 from helixctl.cli.foreign import command_hint, option_hint
 from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_NO, HelixError
@@ -24,7 +25,7 @@ COMMANDS: Final = {
     "diff": "Say what differs between two plans, and what it is predicted to mean.",
     "visualize": "Draw a plan or a dag.",
     "simulate": "Predict a step of plans, side by side or beside what a run measured.",
-    "sweep": "Plan a model for many batches and numbers of devices: table, data, plots.",
+    "sweep": "Plan a model for many batches, lengths and numbers of devices: table, data, plots.",
     "export": "Write a plan as engines, job schedulers and simulators take it.",
     "run": "Run a plan or a dag on CPU ranks or GPUs.",
     "calibrate": "Measure this machine for the predictions.",
@@ -52,7 +53,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"helixctl.cli.{name}").command
+        with collector.paused():
+            command: click.Command = importlib.import_module(f"helixctl.cli.{name}").command
         return command
 
     def resolve_command(

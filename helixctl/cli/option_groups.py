@@ -26,7 +26,8 @@ def grouped(groups: Mapping[str, Sequence[str]]) -> type[click.Command]:
                 raise ValueError(f"no such options: {', '.join(sorted(missing))}")
 
         def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-            left = [(p.opts, record) for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None]
+            options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]  # the usage names the arguments
+            left = [(p.opts, record) for p in options if (record := p.get_help_record(ctx)) is not None]
             for heading, names in groups.items():
                 rows = [record for name in names for opts, record in left if name in opts]
                 with formatter.section(heading):

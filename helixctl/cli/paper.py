@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from helixctl.api import predict_paper
 from helixctl.cli.console import answers, table
 from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
-from helixctl.paper import METHODS, Comparison, comparisons
+from helixctl.paper import MEASURED, METHODS, Comparison, Way
+from helixctl.paper.between_hosts import BEST, WORST
 from helixctl.paper.experiment import Case
 from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
 from helixctl.units import counted, human_seconds
@@ -22,8 +25,12 @@ if TYPE_CHECKING:
 
 @click.command(name="paper", short_help="The paper's table beside ours.")
 @click.option("--run", is_flag=True, help="Also run the small twins of the paper's models on CPU ranks here, checked.")
-@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Of --run, steps before.")
-@click.option("--iters", type=click.IntRange(min=1), default=20, show_default=True, help="Of --run, measured steps.")
+@click.option(
+    "--warmup", type=click.IntRange(min=0), metavar="N", default=3, show_default=True, help="Of --run: steps before."
+)
+@click.option(
+    "--iters", type=click.IntRange(min=1), metavar="N", default=20, show_default=True, help="Of --run: measured steps."
+)
 def command(*, run: bool, warmup: int, iters: int) -> int:
     """Show the paper's table beside what is predicted for the same models and methods on 16 H100.
 
@@ -33,7 +40,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     step by step, each compared with the unpartitioned model. These times say nothing of GPUs. docs/paper.md has more.
     """
     out = answers()
-    found = list(comparisons())
+    found = predict_paper()
     model, cluster, work = found[0].case.specs
     out.print(f"the paper's experiment: {model.layers} layers on {cluster.devices_text}, {work}")
     out.print()
@@ -42,6 +49,15 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     out.print("TPOT: the paper's, time that a step spends in synchronisation and communication, by token of a sequence")
     basis = foundation(model, cluster)
     out.print(f"ours is predicted from {basis}, not measured; none of it is fitted to the paper's figures")
+    out.print()
+    out.print("ours over what is published of collectives between hosts, from the worst of it to the best:")
+    out.print(_bands(found, predict_paper(MEASURED)))
+    out.print()
+    out.print(
+        f"by measured rates: products and collectives inside a host as H100 were measured ({MEASURED}); not a run"
+    )
+    for end, name in ((WORST, "worst"), (BEST, "best")):
+        out.print(f"{name}: {end.nic_share:.0%} of a NIC, an all-reduce starts in {human_seconds(end.all_reduce_s)}")
     out.print()
     for comparison in found:
         if comparison.case.name == "moe":
@@ -57,7 +73,7 @@ def command(*, run: bool, warmup: int, iters: int) -> int:
     return 0
 
 
-def _table(found: list[Comparison]) -> object:
+def _table(found: Sequence[Comparison]) -> object:
     made = table(
         "model",
         "method",
@@ -83,14 +99,35 @@ def _table(found: list[Comparison]) -> object:
     return made
 
 
+def _bands(found: Sequence[Comparison], measured: Sequence[Comparison]) -> object:
+    """The predictions at both ends of what is published between hosts: by datasheet, and as measured, in a host."""
+    made = table("model", "method", ">tokens/s", ">step", ">by measured rates: tokens/s", ">step")
+    for each, other in zip(found, measured, strict=True):
+        for way, method in METHODS.items():
+            cells = [text for its in (each, other) for text in _band(its, way)]
+            made.add_row(each.model, method.label, *cells)
+        gains = [f"{its.gains[0]:+.1%} to {its.gains[1]:+.1%}" for its in (each, other)]
+        made.add_row("", "gain of Helix", gains[0], "", gains[1], "", style="bold")
+    return made
+
+
+def _band(comparison: Comparison, way: Way) -> tuple[str, str]:
+    """Tokens/s and step of a method, from the worst to the best."""
+    best, worst = (rows[way].forecast for rows in comparison.ends)
+    return (
+        f"{worst.tokens_per_s:,.0f} to {best.tokens_per_s:,.0f}",
+        f"{human_seconds(worst.step_s)} to {human_seconds(best.step_s)}",
+    )
+
+
 def _print_commands(out: Console, comparison: Comparison) -> None:
-    """The commands that make a pair of rows."""
+    """The commands that make a pair of rows, each in one line, so that it can be copied."""
     name = comparison.model.lower().replace(" ", "-")
     files = {"base": f"{name}.tp8-pp2.plan.json", "helix": f"{name}.4x4.plan.json"}
     out.print(f"the rows {comparison.model}, by commands:")
     for way in METHODS:
-        out.print(f"  {comparison.case.command(way, files[way])}")
-    out.print(f"  helixctl simulate {' '.join(files.values())}")
+        out.out(f"  {comparison.case.command(way, files[way])}")
+    out.out(f"  helixctl simulate {' '.join(files.values())}")
     out.print()
 
 

@@ -10,8 +10,7 @@ import click
 
 from helixctl.api import make_plan
 from helixctl.cli.answer import first_line
-from helixctl.cli.completion import axes as complete_axes
-from helixctl.cli.completion import clusters, files, models
+from helixctl.cli.completion import files
 from helixctl.cli.console import answers, messages, table, wrote
 from helixctl.cli.drift import check_drift, plan_on_disk
 from helixctl.cli.generations import generations, memory_of_kinds, memory_sheet, token_times_text
@@ -20,17 +19,16 @@ from helixctl.cli.notes import notes, warn_of_slips
 from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.sampling import Drawing, sampling_options
+from helixctl.cli.search_options import refuse_of_a_generation, search_options, specs
 from helixctl.cli.tables import Column, Table
-from helixctl.cli.times import Time
 from helixctl.cli.watching import watched
 from helixctl.cost.tasks import foundation, sources
 from helixctl.documents import dag_text
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.asked import Asked
-from helixctl.solve import OBJECTIVES, Decision, Objective, Proof, Row, parse_constraints, read_as
+from helixctl.solve import Decision, Objective, Proof, Row, parse_constraints, read_as
 from helixctl.solve.candidate import priced
-from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.solve.report import report
 from helixctl.solve.token_times import token_times
 from helixctl.spec.load import Loaded, load_pair
@@ -46,7 +44,16 @@ if TYPE_CHECKING:
 
 
 _GROUPS: Final = {
-    "Workload": ("--batch", "--seq-len", "--output-len", "--temperature", "--top-k", "--top-p", "--logits"),
+    "Workload": (
+        "--batch",
+        "--seq-len",
+        "--output-len",
+        "--temperature",
+        "--top-k",
+        "--top-p",
+        "--logits",
+        "--routing",
+    ),
     "Layouts": ("--layout", "--groups", "--slices", "--plain"),
     "What is best": ("--objective", "--max-ttft", "--max-tpot"),
     "Specs": ("--set",),
@@ -55,8 +62,7 @@ _GROUPS: Final = {
 
 
 @click.command(name="plan", cls=grouped(_GROUPS), short_help="Solve for a partition of a model on a cluster.")
-@click.argument("model", shell_complete=models)
-@click.argument("cluster", shell_complete=clusters)
+@specs
 @click.option("--batch", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Sequences per step.")
 @click.option("--seq-len", "--input-len", "--isl", type=click.IntRange(min=1), metavar="L", help="Tokens per sequence.")
 @click.option(
@@ -81,18 +87,7 @@ _GROUPS: Final = {
 @click.option(
     "--slices", type=click.IntRange(min=1), metavar="m", help="Fix m, the slices per group: --layout slices=m."
 )
-@click.option(
-    "--layout",
-    "axes",
-    metavar="AXIS=VALUE,...",
-    shell_complete=complete_axes,
-    help="Fix any axes of the layout; the rest is searched.",
-)
-@click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
-@click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
-@click.option("--max-ttft", type=Time(), help="Of a generation: first tokens after at most this, such as 500ms.")
-@click.option("--max-tpot", type=Time(), help="Of a generation: at most this from token to token, such as 30ms.")
-@click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
+@search_options
 @click.option("-o", "--output", metavar="FILE", help="Write the plan; - is standard output.")
 @click.option("--dag", "dag_output", metavar="FILE", help="Write the dag; - is standard output.")
 @click.option("--json", "json_path", metavar="FILE", help="Write all that is said, as JSON; - is standard output.")
@@ -177,7 +172,7 @@ def command(
     if old is not None:
         asked = _asked_again(asked, old, quiet=quiet)
     loaded = load_pair(model, cluster, asked.sets)
-    _refuse_of_a_generation(asked, loaded.model.workload.output_len)
+    refuse_of_a_generation(asked.objective, asked.max_ttft_s, asked.max_tpot_s, loaded.model.workload.output_len)
     doubtful = slips(loaded.cluster)
     if not quiet:
         warn_of_slips(doubtful, cluster)
@@ -229,15 +224,6 @@ def _asked_again(asked: Asked, old: Plan, *, quiet: bool) -> Asked:
     if not quiet:
         messages().print(f"note: planned again with its options: {old.asked}")
     return old.asked
-
-
-def _refuse_of_a_generation(asked: Asked, output_len: int | None) -> None:
-    """Refuse what only a generation has where the workload is one pass."""
-    limits = (("--max-ttft", asked.max_ttft_s), ("--max-tpot", asked.max_tpot_s))
-    given = [option for option, seconds in limits if seconds is not None]
-    given += [f"--objective {asked.objective}"] if asked.objective in OF_A_GENERATION else []
-    if given and output_len is None:
-        raise click.UsageError(f"{given[0]} is of a generation; give --output-len N, the tokens after each prompt")
 
 
 def _refuse_contradictions(specs: tuple[str, str], outputs: tuple[str | None, str | None], checked: str | None) -> None:

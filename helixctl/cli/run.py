@@ -57,16 +57,25 @@ _GROUPS: Final = {
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: what the plan's cluster is made of.")
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Default: the model's.")
 @click.option(
-    "--warmup", type=click.IntRange(min=0), help="Steps before measuring. Default: by --seconds, at most 100."
+    "--warmup",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Steps before measuring. Default: by --seconds, at most 100.",
 )
-@click.option("--iters", type=click.IntRange(min=1), help="Measured steps. Default: by --seconds, at most 1000.")
+@click.option(
+    "--iters",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Measured steps. Default: by --seconds, at most 1000.",
+)
 @click.option(
     "--seconds",
     "budget",
     type=click.FloatRange(min=0, min_open=True),
     default=30,
     show_default=True,
-    help="What the steps of a pass may take whose number is not given.",
+    metavar="SECONDS",
+    help="Time for the steps of a pass where --warmup and --iters leave open how many.",
 )
 @click.option("--paper", is_flag=True, help="The paper's steps: --warmup 100 --iters 1000.")
 @click.option(
@@ -74,6 +83,7 @@ _GROUPS: Final = {
     type=int,
     default=0,
     show_default=True,
+    metavar="N",
     help="Of weights and input that come from no file, and of drawn tokens.",
 )
 @click.option(
@@ -82,7 +92,14 @@ _GROUPS: Final = {
     help="Replay measured or decode steps from a CUDA graph. Default: steps of a pass on one GPU that allow it.",
 )
 @click.option("--check", is_flag=True, help="Compare the output with the unpartitioned float64 reference.")
-@click.option("--timeout", type=click.FloatRange(1, 86400), default=60, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 86400),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="What a rank waits for another, at most.",
+)
 @click.option(
     "--weights",
     metavar="FILE|FOLDER",

@@ -15,8 +15,7 @@ from helixctl.spec import SamplingSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# 2**60 bounds the spec's numbers as well.
-_TEMPERATURE = click.FloatRange(min=0, max=2**60)
+_HOTTEST = 2**60  # it bounds the spec's numbers as well; no help names it
 _OF_TEMPERATURE = "Of a generation: draw tokens, from the softmax of logits / T. 0: take the likeliest (default)."
 _TOP_K = "Draw among the K likeliest tokens; 0: among all."
 _TOP_P = "Draw among the fewest tokens whose probability together is P or more."
@@ -28,7 +27,7 @@ def sampling_options(command: F) -> F:
     for option in (
         click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P", help=_TOP_P),
         click.option("--top-k", type=click.IntRange(min=0), metavar="K", help=_TOP_K),
-        click.option("--temperature", type=_TEMPERATURE, metavar="T", help=_OF_TEMPERATURE),
+        click.option("--temperature", type=click.FloatRange(min=0), metavar="T", help=_OF_TEMPERATURE),
     ):
         command = option(command)
     return command
@@ -46,8 +45,10 @@ class Drawing:
         """Refuse numbers that are none.
 
         Raises:
-            click.BadParameter: NaN, which is in no range and yet passes for one.
+            click.BadParameter: NaN, which is in no range and yet passes for one; a temperature beyond all.
         """
+        if self.temperature is not None and self.temperature > _HOTTEST:
+            raise click.BadParameter(f"{self.temperature:g} is above 2^60", param_hint="--temperature")
         for option, number in (("--temperature", self.temperature), ("--top-p", self.top_p)):
             if number is not None and number != number:  # noqa: PLR0124  NaN
                 raise click.BadParameter("not a number", param_hint=option)

@@ -143,7 +143,7 @@ def command(
         write_output(trace_path, traces_json(traces))
     if json_path:
         plans = [_report_of(p, path=critical_path) for p in predictions]
-        result = simulation_report(plans) | ({"against": asdict(comparison)} if comparison else {})
+        result = simulation_report(plans, asdict(comparison) if comparison else None)
         write_output(json_path, json.dumps(result, indent=2) + "\n")
     if not quiet:
         out = answers(trace_path, json_path)

@@ -1,4 +1,4 @@
-"""helixctl sweep: a model planned for many batches, prompt lengths and numbers of devices."""
+"""helixctl sweep: a model planned for many batches, lengths and numbers of devices."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from helixctl.api import make_sweep
 from helixctl.cli.console import answers, wrote
 from helixctl.cli.notes import warn_of_slips
 from helixctl.cli.option_groups import grouped
 from helixctl.cli.outputs import Output, check_outputs, force_option
 from helixctl.cli.replaced import Kind
+from helixctl.cli.search_options import refuse_of_a_generation, search_options, specs
 from helixctl.cli.sweep_progress import watched
 from helixctl.cli.sweep_table import print_sweep
-from helixctl.cli.times import Time
 from helixctl.output import write_output
-from helixctl.solve import OBJECTIVES, Objective, parse_constraints
-from helixctl.solve.limits import Limits
+from helixctl.solve import Objective
 from helixctl.spec.load import Loaded, load_pair
 from helixctl.spec.slips import slips
-from helixctl.sweep import Grid, Sweep, Wanted, sweep
+from helixctl.sweep import Grid, Sweep
 from helixctl.sweep.csv_text import csv_text
 from helixctl.sweep.parts import part_of
-from helixctl.sweep.points import Given
+from helixctl.sweep.points import grid_of
 from helixctl.sweep.progressions import numbers
 from helixctl.units import counted, human_bytes
 
@@ -50,8 +50,10 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 
 
 _GROUPS: Final = {
-    "Points": ("--batch", "--input-len", "--output-len", "--devices"),
-    "Layouts": ("--objective", "--max-ttft", "--max-tpot", "--layout", "--plain"),
+    "Points": ("--batch", "--seq-len", "--output-len", "--devices"),
+    "Layouts": ("--layout", "--plain"),
+    "What is best": ("--objective", "--max-ttft", "--max-tpot"),
+    "Specs": ("--set",),
     "Files": ("--json", "--csv", "--output", "--force"),
 }
 
@@ -59,29 +61,35 @@ _GROUPS: Final = {
 @click.command(
     name="sweep",
     cls=grouped(_GROUPS),
-    short_help="Plan a model for many batches.",
+    short_help="Plan a model for many batches, lengths and numbers of devices.",
 )
-@click.argument("model")
-@click.argument("cluster")
-@click.option("--batch", "--concurrency", "batches", type=_Numbers(), required=True, help="Sequences: 1,2,4,...,256.")
+@specs
 @click.option(
-    "--input-len",
-    "--seq-len",
-    "--isl",
-    "input_lens",
+    "--batch",
+    "--concurrency",
+    "batches",
     type=_Numbers(),
-    help="Tokens of a prompt: one length, or several.",
+    help="Sequences: 1,2,4,...,256. Default: those of MODEL.",
 )
-@click.option("--output-len", "--osl", type=click.IntRange(min=1), metavar="N", help="Tokens generated after each.")
+@click.option(
+    "--seq-len",
+    "--input-len",
+    "--isl",
+    "lengths",
+    type=_Numbers(),
+    help="Tokens of a sequence, or of its prompt: one length, or several.",
+)
+@click.option(
+    "--output-len",
+    "--osl",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens generated after each sequence; without, every point is one pass.",
+)
 @click.option(
     "--devices", type=_Numbers(), help="Parts of CLUSTER: 1,2,4,8,16; beyond a host whole hosts. Default: all of it."
 )
-@click.option("--layout", "axes", metavar="AXIS=VALUE,...", help="Fix axes of every layout; the rest is searched.")
-@click.option("--plain", is_flag=True, help="Search n x m alone: every other axis that is not fixed keeps its default.")
-@click.option("--objective", type=click.Choice(OBJECTIVES), default="throughput", show_default=True)
-@click.option("--max-ttft", type=Time(), help="First tokens after at most this, such as 500ms.")
-@click.option("--max-tpot", type=Time(), help="At most this from token to token, such as 30ms.")
-@click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE", help="Override any field of a spec. Repeatable.")
+@search_options
 @click.option("--json", "json_path", metavar="FILE", help="Write all figures as JSON; - is standard output.")
 @click.option("--csv", "csv_path", metavar="FILE", help="Write a row for every point; - is standard output.")
 @click.option(
@@ -98,8 +106,8 @@ def command(
     model: str,
     cluster: str,
     *,
-    batches: tuple[int, ...],
-    input_lens: tuple[int, ...] | None,
+    batches: tuple[int, ...] | None,
+    lengths: tuple[int, ...] | None,
     output_len: int | None,
     devices: tuple[int, ...] | None,
     axes: str | None,
@@ -114,11 +122,12 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Plan MODEL on CLUSTER for every batch, number of devices and prompt length.
+    """Plan MODEL on CLUSTER for every batch, length and number of devices.
 
-    Each point is planned as helixctl plan plans it, and predicted, not measured: tokens per second of a user and of a
-    device, time to first token, memory. A point that does not fit is a row that says why. A * marks the Pareto front:
-    the points that no other beats in both rates.
+    Each point is planned as helixctl plan plans it, and predicted, not measured. With --output-len it is a generation:
+    tokens per second of a user and of a device, time to first token, memory. Without, it is one pass: step time, tokens
+    per second of a device. A point that does not fit is a row that says why. A * marks the Pareto front: the points
+    that no other beats in both.
 
     Lists are numbers with commas; ... goes on in equal steps (8,16,24,...,64) or by equal factors (1,2,4,...,256).
     With --max-ttft and --max-tpot the layout of a point keeps within them; where none does, the row is of the layout
@@ -131,17 +140,28 @@ def command(
         from helixctl.sweep.picture import drawing_library
 
         drawing_library()  # before minutes of planning
-    loaded = _loaded(model, cluster, sets, max(batches), max(input_lens or (0,)), output_len)
-    grid = Grid(batches, devices or (loaded.cluster.devices,), input_lens or (loaded.model.workload.seq_len,))
+    loaded = _loaded(model, cluster, sets, batches, lengths, output_len)
+    refuse_of_a_generation(objective, max_ttft, max_tpot, loaded.model.workload.output_len)
+    grid = grid_of(loaded.model, loaded.cluster, batches, lengths, devices)
     _check_grid(grid, loaded)
     doubtful = tuple(slips(loaded.cluster))
     if not quiet:
         warn_of_slips(doubtful, cluster)
-    limits = Limits(max_ttft, max_tpot)
-    wanted = Wanted(objective, parse_constraints(axes) if axes else {}, plain, limits)
-    given = Given(model, cluster, sets, (*doubtful, *loaded.notes))
     with watched(len(grid), quiet=quiet) as watch:
-        found = sweep(loaded.model, loaded.cluster, grid, wanted, given, watch)
+        made = make_sweep(
+            loaded.model,
+            loaded.cluster,
+            batches=grid.batches,
+            lengths=grid.input_lens,
+            devices=grid.devices,
+            layout=axes,
+            objective=objective,
+            plain=plain,
+            max_ttft_s=max_ttft,
+            max_tpot_s=max_tpot,
+            watch=watch,
+        )
+    found = made.of(model, cluster, sets, (*doubtful, *loaded.notes))
     if not quiet:
         print_sweep(answers(json_path, csv_path, *plots), found, loaded)
     _write(found, json_path, csv_path, plots, quiet=quiet)
@@ -156,14 +176,17 @@ def _kind(path: str) -> Kind:
 
 
 def _loaded(
-    model: str, cluster: str, sets: Sequence[str], batch: int, input_len: int, output_len: int | None
+    model: str,
+    cluster: str,
+    sets: Sequence[str],
+    batches: Sequence[int] | None,
+    lengths: Sequence[int] | None,
+    output_len: int | None,
 ) -> Loaded:
     """Both specs, with the largest workload of the sweep."""
-    given = (("batch", batch), ("seq_len", input_len or None), ("output_len", output_len))
-    loaded = load_pair(model, cluster, (*sets, *(f"workload.{key}={value}" for key, value in given if value)))
-    if loaded.model.workload.output_len is None:
-        raise click.UsageError("a sweep is of a generation; give --output-len N, the tokens after each prompt")
-    return loaded
+    most = [None if numbers is None else max(numbers) for numbers in (batches, lengths)]
+    given = (("batch", most[0]), ("seq_len", most[1]), ("output_len", output_len))
+    return load_pair(model, cluster, (*sets, *(f"workload.{key}={value}" for key, value in given if value)))
 
 
 def _check_grid(grid: Grid, loaded: Loaded) -> None:

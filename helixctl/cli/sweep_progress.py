@@ -33,7 +33,7 @@ def watched(points: int, *, quiet: bool) -> Iterator[Callable[[int, Place], None
         if done:
             seconds = (time.monotonic() - begin) / done * (points - done)
             left = f", about {seconds:.0f} s left"
-        at = f"batch {place.batch:,} on {counted(place.devices, 'device')}"
+        at = f"batch {place.batch:,} x {counted(place.input_len, 'token')} on {counted(place.devices, 'device')}"
         return f"sweep: {done} of {counted(points, 'point')}{left}; {at}"
 
     def plainly(done: int, place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from helixctl.cli.answer import devices
@@ -11,8 +11,9 @@ from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
 from helixctl.spec.load import Loaded
 from helixctl.sweep import Point, Sweep
+from helixctl.sweep.columns import figures_of, tokens_of
 from helixctl.sweep.parts import part_of
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,21 +31,30 @@ def print_sweep(out: Console, sweep: Sweep, loaded: Loaded) -> None:
     most, front = devices(part), sum(p.on_front for p in sweep.points)
     fitting = sum(not _is_refused(p) for p in sweep.points)
     lengths = sorted({p.input_len for p in sweep.points})
-    prompts = " or ".join(f"{length:,}" for length in lengths)
     out.print(
         f"{sweep.model.name} on up to {most}: {fitting} of {counted(len(sweep.points), 'point')} fit, {front} on the "
-        f"Pareto front; prompts of {prompts} tokens, {sweep.output_len:,} generated after each, {sweep.model.dtype}"
+        f"Pareto front; {_work(sweep, lengths)}"
     )
     for note in sweep.notes:
         out.print(f"note: {note}")
     out.print()
-    out.print(_table(sweep.points, several=len(lengths) > 1))
+    out.print(_table(sweep, several=len(lengths) > 1))
     out.print()
     for line in without_figures(sweep.points):
         out.print(line)
-    out.print("* Pareto front: no other point has more tokens/s of a user and no less of a device, or the other way")
-    out.print(f"every point is what helixctl plan gives for it, {_asked(sweep)}; a static batch, without a queue")
+    of = "a shorter step" if sweep.output_len is None else "more tokens/s of a user"
+    out.print(f"* Pareto front: no other point has {of} and as many tokens/s of a device, or the other way")
+    batch = "a static batch, without a queue" if sweep.output_len else "no KV cache"
+    out.print(f"every point is what helixctl plan gives for it, {_asked(sweep)}; {batch}")
     out.print(f"predicted from {foundation(loaded.model.model, loaded.cluster)}, not measured (--json: sources)")
+
+
+def _work(sweep: Sweep, lengths: Sequence[int]) -> str:
+    """What every point computes."""
+    tokens = " or ".join(f"{length:,}" for length in lengths)
+    if sweep.output_len is None:
+        return f"one pass over sequences of {tokens} tokens, {sweep.model.dtype}"
+    return f"prompts of {tokens} tokens, {sweep.output_len:,} generated after each, {sweep.model.dtype}"
 
 
 def _asked(sweep: Sweep) -> str:
@@ -56,36 +66,28 @@ def _asked(sweep: Sweep) -> str:
     return ", ".join(texts)
 
 
-def _table(points: Iterable[Point], *, several: bool) -> object:
-    """The rows; ``several``: prompt lengths, so that they have a column."""
-    first = [">input"] if several else []
+def _table(sweep: Sweep, *, several: bool) -> object:
+    """The rows; ``several``: lengths, so that they have a column."""
+    first = [f">{tokens_of(sweep)}"] if several else []
+    shown = figures_of(sweep)
     layout = Column("layout", fold=1, least=16)
-    made = table("", *first, ">batch", ">devices", layout, ">per token", ">user/s", ">device/s", ">TTFT", ">memory")
-    for point in points:
+    figures = [Column(figure.short, right=True, drop=figure.drop) for figure in shown]
+    made = table("", *first, ">batch", ">devices", layout, *figures)
+    for point in sweep.points:
         place = [f"{point.input_len:,}"] if several else []
         mark = "*" if point.on_front else "!" if point.state == "over_limit" else ""
         style = "bold" if point.on_front else None
-        made.add_row(mark, *place, f"{point.batch:,}", f"{point.devices:,}", *_cells(point), style=style)
+        cells = [figure.text(point) for figure in shown]
+        if _is_refused(point):
+            cells = ["-"] * len(shown)
+        made.add_row(mark, *place, f"{point.batch:,}", f"{point.devices:,}", _layout(point), *cells, style=style)
     return made
 
 
-def _cells(point: Point) -> list[str]:
-    if (
-        point.time_per_output_token_s is None
-        or point.tokens_per_s_per_user is None
-        or point.output_tokens_per_s_per_device is None
-        or point.ttft_s is None
-        or point.memory_nbytes is None
-    ):
-        return ["does not fit" if point.code == "HX203" else "no layout", *["-"] * 5]
-    return [
-        point.terms or "",
-        human_seconds(point.time_per_output_token_s),
-        f"{point.tokens_per_s_per_user:,.1f}",
-        f"{point.output_tokens_per_s_per_device:,.1f}",
-        human_seconds(point.ttft_s),
-        human_bytes(point.memory_nbytes),
-    ]
+def _layout(point: Point) -> str:
+    if _is_refused(point):
+        return "does not fit" if point.code == "HX203" else "no layout"
+    return point.terms or ""
 
 
 def without_figures(points: Iterable[Point]) -> list[str]:

@@ -50,7 +50,9 @@ class Tensor:
 
     ``init`` is (offset, scale) of an input's or a weight's seeded numbers (docs/formats.md), both exact in float32; of
     token ids the scale is their number, of lengths and seeds it is 0 and the offset is the number. ``next`` names, of
-    a state, the tensor that it is in the next step. ``storage`` says how a quantised weight is stored.
+    a state, the tensor that it is in the next step. ``storage`` says how a quantised weight is stored. ``lean`` makes
+    the seeded numbers of routers, and of what enters the first layer, such that routing is uneven: one number for each
+    expert, or one for all.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Tensor:
     init: tuple[_Number, _Number] | None = None
     next: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
     storage: Annotated[Storage | None, Field(exclude_if=lambda storage: storage is None)] = None
+    lean: Annotated[tuple[_Number, ...] | None, Field(exclude_if=lambda lean: lean is None)] = None
 
     @property
     def full(self) -> tuple[Interval, ...]:

@@ -15,6 +15,7 @@ from typing import cast
 
 from helixctl.dag import latent
 from helixctl.dag.document import Level, Role, Tensor
+from helixctl.dag.lean import leans_of
 from helixctl.dag.ops import (
     Activation,
     Add,
@@ -170,7 +171,7 @@ def function_of(model: ModelSpec, step: Step) -> Function:
     if model.vocabulary:
         f.embedding(model.vocabulary)
     else:
-        f.tensor("input", "input", _HIDDEN, (0.0, 1.0))
+        f.tensor("input", "input", _HIDDEN, (0.0, 1.0), lean=f.leans.of_stream(1.0) if f.leans else None)
     if step.cached is not None:
         f.count(LENGTH, step.cached)
         f.count(COUNT, step.seq_len)
@@ -189,6 +190,7 @@ class _Equations:
         self.block = model.alike(model.kind(0))  # of the layer that is added
         self.extents = full_extents(self.block, step)
         self.logits = step.logits
+        self.leans = leans_of(model, step)
         self.norm = Norm(model.norm.function, "hidden", model.norm.eps, model.norm.unit_offset)
         self.multipliers = model.multipliers or MultipliersSpec()
         self.tensors: dict[str, Tensor] = {}
@@ -203,11 +205,13 @@ class _Equations:
         following: str | None = None,
         inputs: tuple[str, ...] = (),
         storage: Storage | None = None,
+        lean: tuple[float, ...] | None = None,
     ) -> str:
         """Declare a tensor; ``inputs``: of a matrix, the dims over which a product sums."""
         spec = stored_as(self.block.stored, name.rpartition(".")[2]) if inputs else None
         storage = Storage.of(spec, inputs) if spec else storage
-        self.tensors[name] = Tensor(name, role, dims, tuple(self.extents[d] for d in dims), init, following, storage)
+        shape = tuple(self.extents[d] for d in dims)
+        self.tensors[name] = Tensor(name, role, dims, shape, init, following, storage, lean)
         return name
 
     def activation(self, name: str, *dims: str) -> str:
@@ -215,6 +219,17 @@ class _Equations:
 
     def weight(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
         return self.tensor(name, "weight", dims, seeded(math.prod(self.extents[d] for d in contract)), inputs=contract)
+
+    def weight_into_stream(self, name: str, dims: tuple[str, ...], contract: tuple[str, ...]) -> str:
+        """A matrix whose product is added to the residual stream.
+
+        Where routing leans its numbers are smaller, as GPT-2's are: then what all blocks add together is no more than
+        what enters the first, so that deep routers see as much of the lean as the first does.
+        """
+        offset, scale = seeded(math.prod(self.extents[d] for d in contract))
+        if self.leans:
+            scale *= 2.0 ** -round(math.log2(2 * self.model.layers) / 2)
+        return self.tensor(name, "weight", dims, (offset, scale), inputs=contract)
 
     def norm_weight(self, name: str, *dims: str) -> str:
         around = 0.0 if self.model.norm.unit_offset else 1.0
@@ -299,7 +314,8 @@ class _Equations:
     def embedding(self, vocabulary: VocabularySpec) -> None:
         ids = self.tensor("input_ids", "input", _TOKENS, (0.0, float(vocabulary.size)))
         init = seeded(self.model.hidden_size) if vocabulary.tied else (0.0, 1.0)
-        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init, inputs=("hidden",))
+        lean = self.leans.of_stream(init[1]) if self.leans else None
+        table = self.tensor("embedding", "weight", ("vocab", "hidden"), init, inputs=("hidden",), lean=lean)
         op = Embed(self.multipliers.embedding, self.multipliers.embedding_in_dtype)
         self.define(0, "embed.lookup", op, (ids, table), self.activation("embedded", "hidden"))
 
@@ -385,7 +401,7 @@ class _Equations:
         ]
         if spec.output_gate:
             weights = (*weights, self.weight(p + "w_output_gate", ("hidden", *self.heads), ("hidden",)))
-        w_o = self.weight(p + "w_o", (*self.heads, "hidden"), self.heads)
+        w_o = self.weight_into_stream(p + "w_o", (*self.heads, "hidden"), self.heads)
         b_o = [self.weight(p + "b_o", ("hidden",), self.heads)] if spec.output_bias else []
         sinks = (self.tensor(p + "sinks", "weight", ("head",), (0.0, 1.0)),) if spec.sinks else ()
 
@@ -535,7 +551,7 @@ class _Equations:
         """The weights of a network: the gate's, if it is gated, up, and down."""
         gate = [self.weight(f"{p}w_{of}gate", ("hidden", ffn), ("hidden",))] if self.block.feed_forward.gated else []
         up = self.weight(f"{p}w_{of}up", ("hidden", ffn), ("hidden",))
-        return gate, up, self.weight(f"{p}w_{of}down", (ffn, "hidden"), (ffn,))
+        return gate, up, self.weight_into_stream(f"{p}w_{of}down", (ffn, "hidden"), (ffn,))
 
     def network(
         self,
@@ -576,12 +592,14 @@ class _Equations:
     def mixture(self, i: int, p: str, experts: ExpertsSpec, x: str, norm: tuple[str, ...]) -> str:
         """A mixture of experts, of the stream behind a norm if there is one; a shared expert is added to it."""
         spec, router = self.block.feed_forward, experts.router
-        w_router = self.weight(p + "w_router", ("hidden", "expert"), ("hidden",))
+        init = seeded(self.model.hidden_size)
+        lean = self.leans.of_router(i, experts, init[1]) if self.leans else None
+        w_router = self.tensor(p + "w_router", "weight", ("hidden", "expert"), init, inputs=("hidden",), lean=lean)
         b_router = [self.weight(p + "b_router", ("expert",), ("hidden",))] if router.bias else []
         b_choice = [self.tensor(p + "b_choice", "weight", ("expert",), (0.0, 0.125))] if router.choice_bias else []
         w_gate = [self.weight(p + "w_gate", ("expert", "hidden", "ffn"), ("hidden",))] if spec.gated else []
         w_up = self.weight(p + "w_up", ("expert", "hidden", "ffn"), ("hidden",))
-        w_down = self.weight(p + "w_down", ("expert", "ffn", "hidden"), ("ffn",))
+        w_down = self.weight_into_stream(p + "w_down", ("expert", "ffn", "hidden"), ("ffn",))
         biases = []
         if spec.bias:
             its = {"b_up": "ffn", "b_down": "hidden", **({"b_gate": "ffn"} if spec.gated else {})}

@@ -9,8 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
+from helixctl.paper.between_hosts import BEST, WORST
 from helixctl.paper.spec_files import Size, specs_of
 from helixctl.plan import Layout, Plan
 from helixctl.simulate import Forecast
@@ -63,6 +65,7 @@ MODELS: Final = {
     "MoE top-2": Variant("moe", (f"{_TOP_K}=2",)),
 }
 _SPREAD: Final = 8  # the experts over as many devices of a stage
+MEASURED: Final = "h100:2x8"  # the paper's cluster by name: the same figures, with rates measured inside a host
 
 
 @dataclass(frozen=True)
@@ -76,20 +79,22 @@ class Row:
 class Case:
     """A model of the paper, or its small twin, with a workload."""
 
-    def __init__(self, model: str, *sets: str, size: Size = "paper") -> None:
+    def __init__(self, model: str, *sets: str, size: Size = "paper", cluster: str | None = None) -> None:
         """Load the specs.
 
         Args:
             model: a key of ``MODELS``.
             sets: ``--set`` texts beside those of the model.
             size: the paper's sizes on 16 H100, or a sixteenth of its widths on 16 CPU ranks.
+            cluster: another cluster than that of the size, by its file or name.
         """
         variant = MODELS[model]
         self.name = variant.name
-        self.files = specs_of(self.name, size)
+        own = specs_of(self.name, size)
+        self.files = (own[0], cluster or own[1])
         self.sets = (*variant.sets, *sets)
-        document, cluster = load_specs(*self.files, self.sets)
-        self.specs = Specs(document.model, cluster, document.workload)
+        document, hosts = load_specs(*self.files, self.sets)
+        self.specs = Specs(document.model, hosts, document.workload)
 
     def layout(self, axes: Axes) -> Layout:
         """A layout; a mixture's experts are spread over eight devices, where a stage has as many."""
@@ -151,6 +156,21 @@ class Comparison:
     case: Case
     rows: Mapping[Way, Row]
 
+    @cached_property
+    def ends(self) -> tuple[Mapping[Way, Row], Mapping[Way, Row]]:
+        """The same predictions at the best and at the worst that is published of collectives between hosts."""
+        link = self.case.specs.cluster.only.between_hosts
+        if link is None:
+            raise TypeError  # the paper has two hosts
+        best, worst = (_rows(Case(self.model, *end.sets(link), cluster=self.case.files[1])) for end in (BEST, WORST))
+        return best, worst
+
+    @property
+    def gains(self) -> tuple[float, float]:
+        """The gain at both ends, the smaller first."""
+        least, most = sorted(map(_gain, self.ends))
+        return least, most
+
     def reported(self, way: Way) -> Reported:
         """What the paper reports of a method."""
         return REPORTED[self.case.name, way]
@@ -163,11 +183,23 @@ class Comparison:
     @property
     def gain(self) -> float:
         """The same as predicted."""
-        return self.rows["helix"].forecast.tokens_per_s / self.rows["base"].forecast.tokens_per_s - 1
+        return _gain(self.rows)
 
 
-def comparisons() -> Iterator[Comparison]:
-    """The paper's table, model by model, at one token a sequence."""
+def comparisons(cluster: str | None = None) -> Iterator[Comparison]:
+    """The paper's table, model by model, at one token a sequence.
+
+    Args:
+        cluster: instead of the paper's file, such as ``MEASURED``.
+    """
     for model in MODELS:
-        case = Case(model)
-        yield Comparison(model, case, {way: case.row(**method.axes) for way, method in METHODS.items()})
+        case = Case(model, cluster=cluster)
+        yield Comparison(model, case, _rows(case))
+
+
+def _rows(case: Case) -> Mapping[Way, Row]:
+    return {way: case.row(**method.axes) for way, method in METHODS.items()}
+
+
+def _gain(rows: Mapping[Way, Row]) -> float:
+    return rows["helix"].forecast.tokens_per_s / rows["base"].forecast.tokens_per_s - 1

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from helixctl.report.figures import Figures
+from helixctl.report.statistics import Statistics
 
 _closed = with_config(ConfigDict(extra="forbid"))
 Axes = dict[str, Any]
@@ -145,15 +146,17 @@ class PlanReport(TypedDict):
 
 @_closed
 class Communication(TypedDict):
-    """Milliseconds of a step."""
+    """Of a step, in milliseconds and in seconds."""
 
     exposed_ms: float
+    exposed_s: float
     hidden_ms: float
+    hidden_s: float
 
 
 @_closed
 class Percentiles(TypedDict):
-    """Milliseconds."""
+    """Milliseconds or seconds, as the key says."""
 
     mean: float
     p50: float
@@ -170,8 +173,11 @@ class PredictedKind(TypedDict):
     lane: str
     tasks: int
     busy_ms: float
+    busy_s: float
     transfer_ms: float
+    transfer_s: float
     exposed_ms: float
+    exposed_s: float
     received_nbytes_per_rank: int
     between_hosts_nbytes_per_rank: int
     link: NotRequired[str]
@@ -186,6 +192,7 @@ class KindOnPath(TypedDict):
     lane: str
     tasks: int
     time_ms: float
+    time_s: float
     share: float
 
 
@@ -195,6 +202,7 @@ class CriticalPath(TypedDict):
 
     tasks: int
     time_ms: float
+    time_s: float
     kinds: list[KindOnPath]
 
 
@@ -215,10 +223,13 @@ class PredictedPlan(TypedDict):
     dtype: str
     figures: Figures
     step_time_ms: float
+    step_time_s: float
     tokens_per_s: float
     latency_ms: float
+    latency_s: float
     communication: Communication
     sync_overhead_per_token_ms: float
+    sync_overhead_per_token_s: float
     busy_share: float
     received_nbytes_per_rank: int
     between_hosts_nbytes_per_rank: int
@@ -229,6 +240,7 @@ class PredictedPlan(TypedDict):
     kinds: list[PredictedKind]
     sources: list[str]
     time_per_output_token_ms: Percentiles | None
+    time_per_output_token_s: Percentiles | None
     critical_path: NotRequired[CriticalPath]
 
 
@@ -374,21 +386,6 @@ class ValidateReport(TypedDict):
 # --- helixctl run ----------------------------------------------------------------------------------------------------
 
 
-@_closed
-class Statistics(TypedDict):
-    """The statistics of a measured quantity."""
-
-    mean: float
-    std: float
-    min: float
-    p10: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
-    n: int
-
-
 class Run(TypedDict):
     """What every report of one plan has; ``generation`` where it is one."""
 
@@ -422,12 +419,15 @@ class Pass(Run):
     trace_steps: int
     tokens_per_s: float
     step_time_ms: Statistics
+    step_time_s: Statistics
     communication: Communication
     sync_overhead_per_token_ms: float
+    sync_overhead_per_token_s: float
     busy_share: float
     levels: list[dict[str, Any]]
     kinds: list[dict[str, Any]]
     attention_kernels: list[str]
+    experts: NotRequired[list[dict[str, Any]]]
     output_finite: bool
 
 
@@ -441,7 +441,9 @@ class Generation(Run):
     prompt_tokens: list[int]
     output_tokens: int
     ttft_ms: float
+    ttft_s: float
     time_per_output_token_ms: Statistics | None
+    time_per_output_token_s: Statistics | None
     output_tokens_per_s: float
     output_tokens_per_s_per_user: float | None
     communication: dict[str, float | None]

@@ -8,16 +8,24 @@ from typing import Any
 from helixctl.cost.tasks import sources
 from helixctl.dag import Dag
 from helixctl.plan import Plan
+from helixctl.report.seconds import with_seconds
 from helixctl.simulate.critical_path import KindOnPath
 from helixctl.simulate.figures import figures
 from helixctl.simulate.forecast import Forecast, KindForecast
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 
 
-def simulation_report(plans: list[dict[str, Any]]) -> dict[str, Any]:
-    """The report of ``helixctl simulate`` on one or more plans."""
-    return {"report": "helixctl simulate", "format_version": FORMAT_VERSION, "simulated": True, "plans": plans}
+def simulation_report(plans: list[dict[str, Any]], against: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The report of ``helixctl simulate``.
+
+    Args:
+        plans: of each step of each plan what is predicted.
+        against: the comparison with a run; None: there is none.
+    """
+    head = {"report": "helixctl simulate", "format_version": FORMAT_VERSION, "simulated": True}
+    found: dict[str, Any] = with_seconds(head | {"plans": plans} | ({"against": against} if against else {}))
+    return found
 
 
 def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:

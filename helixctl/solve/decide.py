@@ -19,6 +19,7 @@ from helixctl.solve.constraints import AxisConstraints, Request
 from helixctl.solve.differing import DifferingBounds
 from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.limits import Limits
+from helixctl.solve.near import other_orders
 from helixctl.solve.objective import OF_A_GENERATION, Key, Objective, simplicity
 from helixctl.solve.problem import Bounded, LayoutProblem, Specs
 from helixctl.solve.reasons import Evidence, alone, beside_equal, reasons, searched
@@ -173,6 +174,8 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         raise TypeError  # it would have been refused
     table = Table(problem, request, budget // _SHARE_OF_ROWS)
     beside = table.candidates(result.best, result.tried, layouts)
+    if specs.cluster.has_domains:
+        beside = [*beside, *(problem.simulate(x) for x in other_orders(result.best.layout, layouts))]
     best, open_bound = _better(problem, result, [c for c in beside if request.admits(c.layout)])
     simulated = [*result.tried, *beside]
     if other := _with_stages_that_fit(problem, request, best, simulated):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -116,17 +116,34 @@ def extrapolated(
     a, b = (_deep(forecast, model, *_fewer_rounds(layout, workload, number, replica), *its) for number in few)
     more = (layout.microbatches // layout.interleave - few[1]) / (few[1] - few[0])
     memory = round(b.memory_nbytes + (b.memory_nbytes - a.memory_nbytes) * more)
-    kinds = tuple(
-        [
-            KindMemory(round(y.nbytes + (y.nbytes - x.nbytes) * more), *_on_line(x[1:], y[1:], more))
-            for x, y in zip(a.memory_of_kinds, b.memory_of_kinds, strict=True)
-        ]
-    )
+    kinds = _kinds_on_line(a, b, more, lambda held: held.nbytes)
     return replace(_line(a, b, more), tokens=workload.tokens, memory_nbytes=memory, memory_of_kinds=kinds)
 
 
-def _on_line(a: Sequence[int], b: Sequence[int], more: float) -> list[int]:
-    return [round(y + (y - x) * more) for x, y in zip(a, b, strict=True)]
+def _kinds_on_line(
+    a: Forecast, b: Forecast, more: float, growing: Callable[[KindMemory], int]
+) -> tuple[KindMemory, ...]:
+    """The memory of every kind of hosts as many times the difference of two forecasts beyond the second.
+
+    Args:
+        a: the one.
+        b: the other.
+        more: how many times.
+        growing: bytes that grow from one to the other, of those that are held.
+    """
+
+    def beyond(last: int, grown: int) -> int:
+        return round(last + grown * more)
+
+    return tuple(
+        [
+            KindMemory(
+                beyond(y.nbytes, growing(y) - growing(x)),
+                *(beyond(two, two - one) for one, two in zip(x[1:], y[1:], strict=True)),
+            )
+            for x, y in zip(a.memory_of_kinds, b.memory_of_kinds, strict=True)
+        ]
+    )
 
 
 def _fewer_rounds(layout: Layout, workload: Work, number: int, replica: int) -> tuple[Layout, Work]:
@@ -168,17 +185,14 @@ def _deep(
     a, b = (forecast(*shallow(model, layout, layers), workload) for layers in few)
     more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on.
-    kinds = [
-        KindMemory(y.nbytes + (sum(y[1:]) - sum(x[1:])) * more, *_on_line(x[1:], y[1:], more))
-        for x, y in zip(a.memory_of_kinds, b.memory_of_kinds, strict=True)
-    ]
+    kinds = _kinds_on_line(a, b, more, _held)
     memory = b.memory_nbytes + (_held(b) - _held(a)) * more
-    return replace(_line(a, b, more), memory_nbytes=memory, memory_of_kinds=tuple(kinds))
+    return replace(_line(a, b, more), memory_nbytes=memory, memory_of_kinds=kinds)
 
 
-def _held(forecast: Forecast) -> int:
+def _held(its: Forecast | KindMemory) -> int:
     """Bytes of weights and of the cache."""
-    return forecast.weight_nbytes + forecast.cache_nbytes
+    return its.weight_nbytes + its.cache_nbytes
 
 
 def _line(a: Forecast, b: Forecast, more: float) -> Forecast:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from helixctl.cost.links import in_words, link_names, widest_link
 from helixctl.plan import Layout
+from helixctl.solve.objective import Key
 from helixctl.spec import ClusterSpec
 
 
@@ -23,6 +24,13 @@ def where_it_exchanges(layout: Layout, cluster: ClusterSpec) -> str:
         return ""
     first, space, rest = parts[0].partition(f" {next(iter(found))}")
     return ", ".join([f"{first} exchange{space}{rest}", *parts[1:]])
+
+
+def other_orders(layout: Layout, layouts: Iterable[tuple[Key, Layout]]) -> list[Layout]:
+    """The layouts that have all axes of one but the placement."""
+    axes = layout.model_dump(exclude={"placement"})
+    same = (x for _, x in layouts if (x.groups, x.slices, x.data) == (layout.groups, layout.slices, layout.data))
+    return [x for x in same if x != layout and x.model_dump(exclude={"placement"}) == axes]
 
 
 def _exchanges(layout: Layout) -> Iterator[tuple[str, list[Sequence[int]]]]:

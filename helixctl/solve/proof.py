@@ -119,10 +119,9 @@ def part_of(plan: Plan) -> Plan:
     if (model.layers, fewer) == (plan.model.layers, layout):
         return plan
     # What is proved does not depend on where the devices are, only on how many there are.
-    cluster = plan.cluster
-    if cluster.differs:  # memory is told of the plan itself
-        most = max(range(len(cluster.kinds)), key=lambda kind: cluster.kinds[kind].device.available)
-        cluster = cluster.of_kind(most)
+    # Where hosts differ memory is told of the plan itself.
+    kinds = plan.cluster.kinds
+    cluster = plan.cluster.of_kind(max(range(len(kinds)), key=lambda kind: kinds[kind].device.available))
     alone = {"hosts": 1, "devices_per_host": fewer.devices, "nics_per_host": None, "links": ()}
     cluster = cluster.model_copy(update=alone)
     return Plan.of(model, cluster if fewer.devices != layout.devices else plan.cluster, workload, fewer)

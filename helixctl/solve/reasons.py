@@ -13,7 +13,7 @@ from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.limits import Limits
-from helixctl.solve.near import where_it_exchanges
+from helixctl.solve.near import other_orders, where_it_exchanges
 from helixctl.solve.objective import Key, Objective, key, simplicity
 from helixctl.solve.problem import Bounded
 from helixctl.solve.space import tried
@@ -65,8 +65,7 @@ def _near(best: Candidate, looked: Evidence, objective: Objective, cluster: Clus
     where = where_it_exchanges(best.layout, cluster)
     if not where:
         return ()
-    alike = best.layout.model_dump(exclude={"placement"})
-    others = [x for _, x in looked.bounds if x != best.layout and x.model_dump(exclude={"placement"}) == alike]
+    others = other_orders(best.layout, looked.bounds)
     if not others:
         return (where,)
     beside = _beside("other order of the same axes", others.__contains__, best, looked, objective, cluster)
@@ -147,7 +146,9 @@ def _beside(
     cluster: ClusterSpec,
 ) -> str:
     """The best of the layouts that belong to a kind, beside the choice; or why there is none to compare."""
-    bounds = [(bound, x) for bound, x in looked.bounds if belongs(x) and x != best.layout]
+    bounds = [its for its in looked.bounds if belongs(its[1])]
+    if belongs(best.layout):
+        bounds = [its for its in bounds if its[1] != best.layout]
     tried = [c for c in looked.simulated if belongs(c.layout) and c is not best]
     seen = {c.layout for c in tried}
     lowest = next((bound for bound, _ in looked.ascending(its for its in bounds if its[1] not in seen)), None)

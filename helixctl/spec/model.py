@@ -267,7 +267,8 @@ class WorkloadSpec(Spec):
             most; always one of each sequence.
         sampling: how the next token is drawn; None: it is the one with the largest logit.
         cache_dtype: what the KV cache is stored in, for planning; None: the model's dtype.
-        routing: how evenly tokens go to the experts of a mixture, for planning: ``even``, or ``power_law(1.2)``.
+        routing: how evenly tokens go to the experts of a mixture, as predictions take it and the routers of seeded
+            weights choose: ``even``, or ``power_law(1.2)``.
     """
 
     batch: Count = 1

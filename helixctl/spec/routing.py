@@ -1,4 +1,4 @@
-"""Routing: how evenly tokens go to the experts of a mixture, as predictions take it."""
+"""Routing: how evenly tokens go to the experts of a mixture, as predictions take it and seeded routers choose."""
 
 from __future__ import annotations
 
@@ -75,10 +75,20 @@ def fullest_load(routing: str, count: int, top_k: int, held: int) -> float:
         return top_k * held / count
     shares, total = chosen_shares(law.exponent, count, top_k), 0.0
     for order in range(_ORDERS):
-        mine = shares.copy()
-        Random(f"{law.seed} {order}").shuffle(mine)  # noqa: S311  no secret
+        mine = _in_order(shares, law.seed, order)
         total += max(sum(mine[first : first + held]) for first in range(0, count, held))
     return round(total / _ORDERS, 9)  # alike on machines whose last bits differ
+
+
+def layer_shares(law: PowerLaw, layer: int, count: int, top_k: int) -> list[float]:
+    """The share of tokens that choose each of the experts of a layer, by their numbers; they add up to ``top_k``."""
+    return _in_order(chosen_shares(law.exponent, count, top_k), law.seed, layer % _ORDERS)
+
+
+def _in_order(shares: list[float], seed: int, order: int) -> list[float]:
+    found = shares.copy()
+    Random(f"{seed} {order}").shuffle(found)  # noqa: S311  no secret
+    return found
 
 
 def chosen_shares(exponent: float, count: int, top_k: int) -> list[float]:

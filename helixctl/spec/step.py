@@ -30,7 +30,7 @@ class Step:
             lanes; else each attends over its lane.
         cache_dtype: what the cache is stored in; None: the model's dtype.
         expanded: whether latent attention over the cache has keys and values of every head (else it is absorbed).
-        routing: how evenly tokens go to experts, as predictions take it (that of a run is data).
+        routing: how evenly tokens go to experts, as predictions take it and seeded routers choose.
     """
 
     name: StepName

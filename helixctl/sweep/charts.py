@@ -5,13 +5,13 @@ https://vega.github.io/vega-lite/docs/ says what each key does. Nothing of it ne
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Any, Final
 
+from helixctl.sweep.axes import Axis, along, rate, speed, swept, title_of
 from helixctl.sweep.document import Sweep
 from helixctl.sweep.label_places import SIDES, placed
-from helixctl.sweep.rows import TOLD, rows
+from helixctl.sweep.rows import rows, told
 from helixctl.units import human_bytes, human_seconds
 
 Chart = dict[str, Any]
@@ -29,6 +29,7 @@ _ON_A_LINE: Final = 12  # points of it that labels keep clear of
 _LIMIT: Final = "#B00020"
 _FRONT: Final = "#444444"
 _INK: Final = "#333333"
+_HELD: Final = {"weights": "#4C6A92", "cache": "#8FB3D9", "arenas": "#D9C27E"}
 _PLANNED: Final = "datum.state != 'refused'"
 _CHOSEN: Final = "chosen"  # the devices that are picked in the legend
 
@@ -37,7 +38,7 @@ def charts(sweep: Sweep) -> Chart:
     """All plots of a sweep: rates, scaling, time to first token, memory."""
     values = rows(sweep)
     several = len({row["devices"] for row in values}) > 1
-    beside = [_scaling(values) if several else _rate_by_batch(sweep, values), _ttft(sweep, values)]
+    beside = [_scaling(sweep, values) if several else _total_rate(sweep, values), _time(sweep, values)]
     return {
         "$schema": SCHEMA,
         "background": "white",
@@ -66,7 +67,6 @@ def title(sweep: Sweep) -> str:
 
 def subtitles(sweep: Sweep) -> list[str]:
     """The workload, and what the layouts were chosen for."""
-    lengths = " or ".join(f"{length:,}" for length in sorted({p.input_len for p in sweep.points}))
     limits = [
         f"{what} at most {human_seconds(seconds)}"
         for what, seconds in (("TTFT", sweep.limits.max_ttft_s), ("time per token", sweep.limits.max_tpot_s))
@@ -74,38 +74,44 @@ def subtitles(sweep: Sweep) -> list[str]:
     ]
     chosen, version = ", ".join([sweep.objective, *limits]), sweep.provenance.helixctl
     return [
-        f"Prompts of {lengths} tokens, {sweep.output_len:,} generated after each, {sweep.model.dtype}, a static batch",
+        workload(sweep),
         f"Layouts chosen for {chosen}. Predicted by helixctl {version}, not measured",
     ]
+
+
+def workload(sweep: Sweep) -> str:
+    """What every point computes."""
+    lengths = " or ".join(f"{length:,}" for length in sorted({p.input_len for p in sweep.points}))
+    if sweep.output_len is None:
+        return f"One pass over sequences of {lengths} tokens, {sweep.model.dtype}, no KV cache"
+    after = f"{sweep.output_len:,} generated after each"
+    return f"Prompts of {lengths} tokens, {after}, {sweep.model.dtype}, a static batch"
 
 
 def _rates(sweep: Sweep, values: list[Chart]) -> Chart:
     """What a device gives against what a user gets, with the Pareto front."""
     drawn = [row for row in values if "user" in row]
-    most_user = 1.12 * max([*(row["user"] for row in drawn), *_user_limit(sweep)], default=1.0)
-    each = [row["device"] for row in drawn]
-    low, high = min(each, default=1.0) / 1.35, max(each, default=10.0) * 1.35
-    _place_labels(drawn, most_user, low, high)
-    x = {"field": "user", "type": "quantitative", "title": "tokens/s of a user", "scale": {"domain": [0, most_user]}}
-    y = {"field": "device", "type": "quantitative", "title": "tokens/s of a device",
-         "scale": {"type": "log", "domain": [low, high]}, "axis": {"tickCount": 8}}  # fmt: skip
+    axis, rates = speed(sweep, drawn, _user_limit(sweep)), rate(drawn)
+    _place_labels(drawn, axis, rates)
+    x, y = axis.encoding, rates.encoding
     at: Chart = {"x": x, "y": y}
-    order = {"order": {"field": "batch"}}
+    line, apart = swept(values)
+    order = {"order": {"field": line}}
     # One layer has the legend, as one that several share does not react. The others have their colours from the rows.
     stroke = {"stroke": {"field": "colour", "type": "nominal", "scale": None}}
     colours = _colours(sweep)
     for row in drawn:
         row["colour"] = colours[row["devices"]]
-    lines = stroke | {"detail": {"field": "input_len"}, "opacity": _if_chosen(0.35, 0.05)}
+    lines = stroke | {"detail": {"field": apart}, "opacity": _if_chosen(0.35, 0.05)}
     layers: list[Chart] = [
         _of("datum.front", {"type": "line", "color": _FRONT, "strokeDash": [5, 4], "strokeWidth": 1.2},
-            at | {"detail": {"field": "input_len"}, "order": {"field": "user"}}),
+            at | {"detail": {"field": "input_len"}, "order": {"field": axis.field}}),
         _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | lines | order),
         _of("datum.state == 'planned'", {"type": "point", "filled": True},
-            at | _points(sweep) | {"fill": _devices(sweep)})
+            at | _points(sweep, values) | {"fill": _devices(sweep)})
         | {"params": [_chosen_by_legend(), {"name": "zoom", "select": "interval", "bind": "scales"}]},
         _of("datum.state == 'over_limit'", {"type": "point", "filled": False, "strokeWidth": 1.5},
-            at | _points(sweep) | stroke),
+            at | _points(sweep, values) | stroke),
     ]  # fmt: skip
     for number, side in enumerate(SIDES):
         mark = {"type": "text", "align": side.align, "dx": side.dx, "dy": side.dy, "baseline": "middle", "fontSize": 10}
@@ -113,24 +119,35 @@ def _rates(sweep: Sweep, values: list[Chart]) -> Chart:
         layers.append(_of(f"datum.side === {number}", mark, at | label))
     for user in _user_limit(sweep):
         layers += _limit_at("x", user, f"at most {human_seconds(1 / user)} a token: right of this line", x)
-    said = "A point is a batch on some devices, in the best layout found. Dashed: the Pareto front, with layout · batch"
+    what = {"batch": "a batch", "input_len": "a length", "devices": "the batch"}[line]
+    named = f"layout · {_LABEL[line][1]}"
+    said = f"A point is {what} on some devices, in the best layout found. Dashed: the Pareto front, with {named}"
     hollow = " (hollow: over the limit)" if any(row["state"] == "over_limit" for row in values) else ""
-    head = {"text": "What a user gets, and what a device gives", "subtitle": f"{said}{hollow}"}
+    of = "How long a step takes" if sweep.output_len is None else "What a user gets"
+    head = {"text": f"{of}, and what a device gives", "subtitle": f"{said}{hollow}"}
     return {"title": head, "width": _WIDTH, "height": _HEIGHT, "layer": layers}
 
 
-def _place_labels(drawn: list[Chart], most_user: float, low: float, high: float) -> None:
+# What a label says of a point beside its layout: the field of its row, and a word for it.
+_LABEL: Final[dict[str, tuple[str, str]]] = {
+    "batch": ("batch", "batch"),
+    "input_len": ("input_len", "tokens"),
+    "devices": ("devices", "devices"),
+}
+
+
+def _place_labels(drawn: list[Chart], across: Axis, up: Axis) -> None:
     """Set ``label`` and ``side`` of the rows on the front that have room for a label."""
 
     def at(row: Chart) -> tuple[float, float]:
-        down = (math.log(high) - math.log(row["device"])) / (math.log(high) - math.log(low))
-        return row["user"] / most_user * _WIDTH, down * _HEIGHT
+        return across.share(row) * _WIDTH, (1 - up.share(row)) * _HEIGHT
 
-    front = sorted((row for row in drawn if row["front"]), key=lambda row: row["user"])
+    front = sorted((row for row in drawn if row["front"]), key=across.share)
+    field = _LABEL[swept(drawn)[0]][0]
     # The ends of the front first, then every second one: where there is no room for all, those left are spread.
     wanted = [*front[:1], *front[:0:-1][:1], *front[1:-1:2], *front[2:-1:2]]
     for row in wanted:
-        row["label"] = f"{row['terms']} · {row['batch']:,}"
+        row["label"] = f"{row['terms']} · {row[field]:,}"
     points = [at(row) for row in drawn]
     # The line of the front is to be seen as well.
     for (x, y), (right, down) in pairwise(at(row) for row in front):
@@ -146,20 +163,22 @@ def _user_limit(sweep: Sweep) -> list[float]:
     return [1 / sweep.limits.max_tpot_s] if sweep.limits.max_tpot_s else []
 
 
-def _scaling(values: list[Chart]) -> Chart:
-    """Tokens/s of all users by devices, a line for every batch."""
+def _scaling(sweep: Sweep, values: list[Chart]) -> Chart:
+    """Tokens/s of all devices by their number, a line for every batch or length."""
     devices = sorted({row["devices"] for row in values})
     x = {"field": "devices", "type": "quantitative", "title": "devices", "axis": {"values": devices, "grid": False},
          "scale": {"type": "log", "base": 2, "domain": [devices[0] / 1.1, devices[-1] * 1.1]}}  # fmt: skip
-    colour = {"field": "batch", "type": "ordinal", "title": "batch", "scale": {"scheme": {"name": "viridis"}}}
-    at = {"x": x, "y": _rate_axis(), "color": colour}
+    line, _ = swept(values)
+    scheme = {"scheme": {"name": "viridis"}}
+    colour = {"field": line, "type": "ordinal", "title": title_of(sweep, line), "scale": scheme}
+    at = {"x": x, "y": _total_axis(sweep)} | ({} if line == "devices" else {"color": colour})
     layers = [
-        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(values)),
-        _of(_PLANNED, {"type": "point", "filled": True, "size": 45, "opacity": 1}, at | {"tooltip": _told()}),
+        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(sweep, values)),
+        _of(_PLANNED, {"type": "point", "filled": True, "size": 45, "opacity": 1}, at | {"tooltip": _told(sweep)}),
     ]
     if ideal := _ideal(values):
         mark = {"type": "line", "color": "#999999", "strokeDash": [2, 3]}
-        axes = {"x": x, "y": _rate_axis(), "order": {"field": "devices"}}
+        axes = {"x": x, "y": _total_axis(sweep), "order": {"field": "devices"}}
         layers.insert(0, {"data": {"values": ideal}, "mark": mark, "encoding": axes})
     head = {"text": "Scaling over devices", "subtitle": "Dotted: twice the devices, twice the tokens/s"}
     return {"title": head, "width": _HALF, "height": 260, "layer": layers}
@@ -175,51 +194,60 @@ def _ideal(values: list[Chart]) -> list[Chart]:
     return [{"devices": few, "total": first}, {"devices": many, "total": first * many / few}]
 
 
-def _rate_by_batch(sweep: Sweep, values: list[Chart]) -> Chart:
-    """Tokens/s of all users by batch, where there is one number of devices."""
-    at = {"x": _batch_axis(), "y": _rate_axis(), "color": _devices(sweep)}
+def _total_rate(sweep: Sweep, values: list[Chart]) -> Chart:
+    """Tokens/s of all devices, by what is swept."""
+    at = {"x": along(sweep, swept(values)[0]), "y": _total_axis(sweep), "color": _devices(sweep)}
     layers = [
-        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(values)),
-        _of(_PLANNED, {"type": "point", "filled": True, "size": 45, "opacity": 1}, at | {"tooltip": _told()}),
+        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(sweep, values)),
+        _of(_PLANNED, {"type": "point", "filled": True, "size": 45, "opacity": 1}, at | {"tooltip": _told(sweep)}),
     ]
-    return {"title": {"text": "Tokens/s of all users"}, "width": _HALF, "height": 260, "layer": layers}
+    return {"title": {"text": _total_axis(sweep)["title"].capitalize()}, "width": _HALF, "height": 260, "layer": layers}
 
 
-def _ttft(sweep: Sweep, values: list[Chart]) -> Chart:
-    """Seconds until every sequence has its first token, by batch."""
+def _time(sweep: Sweep, values: list[Chart]) -> Chart:
+    """Seconds until every sequence has its first token, or of a step, by what is swept."""
     y = {
-        "field": "ttft",
+        "field": "step" if sweep.output_len is None else "ttft",
         "type": "quantitative",
         "title": "seconds",
         "scale": {"type": "log"},
         "axis": {"tickCount": 6},
     }
-    at = {"x": _batch_axis(), "y": y, "color": _devices(sweep)}
+    by, _ = swept(values)
+    # Where only devices are swept, one line goes along them.
+    at = {"x": along(sweep, by), "y": y} | ({} if by == "devices" else {"color": _devices(sweep)})
     chosen = {"opacity": _if_chosen(1, 0.08)}
+    line = {"type": "line", "strokeWidth": 1.5}
     layers = [
-        _of(_PLANNED, {"type": "line", "strokeWidth": 1.5}, at | _length(values) | chosen),
-        _of(_PLANNED, {"type": "point", "filled": True, "size": 45}, at | {"tooltip": _told()} | chosen),
+        _of(_PLANNED, line, at | _length(sweep, values) | chosen),
+        _of(_PLANNED, {"type": "point", "filled": True, "size": 45}, at | {"tooltip": _told(sweep)} | chosen),
     ]
     if limit := sweep.limits.max_ttft_s:
         layers += _limit_at("y", limit, f"at most {human_seconds(limit)}: below this line", y)
-    head = {"text": "Time to first token", "subtitle": "The whole batch arrives at once"}
+    head = (
+        {"text": "Step time"}
+        if sweep.output_len is None
+        else {"text": "Time to first token", "subtitle": "The whole batch arrives at once"}
+    )
     return {"title": head, "width": _HALF, "height": 260, "layer": layers}
 
 
 def _memory(sweep: Sweep, values: list[Chart]) -> Chart:
     """What the fullest device holds, by devices and batch, beneath what there is."""
     available = sweep.cluster.available_nbytes
-    parts = ["weights", "cache", "arenas"]
+    parts = ["weights", "cache", "arenas"] if sweep.output_len else ["weights", "arenas"]
+    line, apart = swept(values)
     gigabytes = {"calculate": "datum.nbytes / 1e9", "as": "gigabytes"}
     scale = {"domain": [0, sweep.cluster.memory_nbytes / 1e9]}
     y = {"field": "gigabytes", "type": "quantitative", "title": "GB", "stack": "zero", "scale": scale}
-    x = {"field": "batch", "type": "ordinal", "title": "batch", "axis": {"labelAngle": 0, "labelOverlap": True}}
+    labels = {"labelAngle": 0, "labelOverlap": True}
+    x = {"field": line, "type": "ordinal", "title": title_of(sweep, line), "axis": labels}
     colour = {"field": "part", "type": "nominal", "title": "holds", "sort": parts,
-              "scale": {"domain": parts, "range": ["#4C6A92", "#8FB3D9", "#D9C27E"]}}  # fmt: skip
+              "scale": {"domain": parts, "range": [_HELD[part] for part in parts]}}  # fmt: skip
     bars = {
         "transform": [{"filter": _PLANNED}, {"fold": parts, "as": ["part", "nbytes"]}, gigabytes],
         "mark": {"type": "bar", "tooltip": True},
-        "encoding": {"x": x, "y": y, "color": colour, "order": {"field": "part_order"}, "tooltip": _told()},
+        "encoding": {"x": x, "y": y, "color": colour, "order": {"field": "part_order"}, "tooltip": _told(sweep)},
     }
     bars["transform"].append({"calculate": f"indexof({parts!r}, datum.part)", "as": "part_order"})  # type: ignore[attr-defined]
     room = {"mark": {"type": "rule", "color": _LIMIT, "strokeDash": [6, 3]},
@@ -227,13 +255,16 @@ def _memory(sweep: Sweep, values: list[Chart]) -> Chart:
     unfit = _of(
         "datum.state == 'refused'",
         {"type": "text", "angle": 270, "align": "left", "baseline": "middle", "fontSize": 10, "dx": 4},
-        {"x": x, "y": {"datum": 0}, "text": {"value": "no plan"}, "color": {"value": _LIMIT}, "tooltip": _told()},
+        {"x": x, "y": {"datum": 0}, "text": {"value": "no plan"}, "color": {"value": _LIMIT}, "tooltip": _told(sweep)},
     )
-    several = len({row["input_len"] for row in values}) > 1
-    groups = len({row["devices"] for row in values})
-    facet = {"column": {"field": "devices", "type": "ordinal", "title": "devices", "header": {"titleOrient": "top"}}}
-    if several:
-        facet["row"] = {"field": "input_len", "type": "ordinal", "title": "tokens of a prompt"}
+    several = len({row[apart] for row in values}) > 1
+    groups = len({row["devices"] for row in values}) if line != "devices" else 1
+    facet = {}
+    if line != "devices":
+        header = {"titleOrient": "top"}
+        facet["column"] = {"field": "devices", "type": "ordinal", "title": "devices", "header": header}
+    if several or not facet:
+        facet["row"] = {"field": apart, "type": "ordinal", "title": title_of(sweep, apart)}
     of_limit = f"Dashed: {human_bytes(available)} of {human_bytes(sweep.cluster.memory_nbytes)} without the reserve"
     return {
         "title": {"text": "Memory of the fullest device", "subtitle": of_limit},
@@ -242,12 +273,13 @@ def _memory(sweep: Sweep, values: list[Chart]) -> Chart:
     }
 
 
-def _length(values: list[Chart]) -> Chart:
-    """A line for each prompt length, dashed where there are several."""
-    field = {"field": "input_len"}
-    if len({row["input_len"] for row in values}) == 1:
+def _length(sweep: Sweep, values: list[Chart]) -> Chart:
+    """A line for each of what is not swept, dashed where there are several."""
+    _, apart = swept(values)
+    field = {"field": apart}
+    if len({row[apart] for row in values}) == 1:
         return {"detail": field}
-    return {"strokeDash": field | {"type": "nominal", "title": "tokens of a prompt"}}
+    return {"strokeDash": field | {"type": "nominal", "title": title_of(sweep, apart)}}
 
 
 def _of(which: str, mark: Chart, encoding: Chart) -> Chart:
@@ -255,15 +287,15 @@ def _of(which: str, mark: Chart, encoding: Chart) -> Chart:
     return {"transform": [{"filter": which}], "mark": mark, "encoding": encoding}
 
 
-def _points(sweep: Sweep) -> Chart:
+def _points(sweep: Sweep, values: list[Chart]) -> Chart:
     """How a point is drawn, its colour apart: the front larger, and what it tells."""
     found: Chart = {
         "size": {"condition": {"test": "datum.front", "value": 90}, "value": 45},
         "opacity": _if_chosen(1, 0.08),
-        "tooltip": _told(),
+        "tooltip": _told(sweep),
     }
-    if len({p.input_len for p in sweep.points}) > 1:
-        found["shape"] = {"field": "input_len", "type": "nominal", "title": "tokens of a prompt"}
+    if swept(values)[1] == "input_len" and len({row["input_len"] for row in values}) > 1:
+        found["shape"] = {"field": "input_len", "type": "nominal", "title": title_of(sweep, "input_len")}
     return found
 
 
@@ -286,17 +318,13 @@ def _if_chosen(yes: float, no: float) -> Chart:
     return {"condition": {"param": _CHOSEN, "value": yes}, "value": no}
 
 
-def _told() -> list[Chart]:
-    return [{"field": field, "type": "nominal", "title": heading} for field, heading in TOLD]
+def _told(sweep: Sweep) -> list[Chart]:
+    return [{"field": field, "type": "nominal", "title": heading} for field, heading in told(sweep)]
 
 
-def _batch_axis() -> Chart:
-    return {"field": "batch", "type": "quantitative", "title": "batch", "scale": {"type": "log", "base": 2}}
-
-
-def _rate_axis() -> Chart:
-    scale, axis = {"type": "log"}, {"tickCount": 6}
-    return {"field": "total", "type": "quantitative", "title": "tokens/s of all users", "scale": scale, "axis": axis}
+def _total_axis(sweep: Sweep) -> Chart:
+    of = "tokens/s of all users" if sweep.output_len else "tokens/s of all devices"
+    return {"field": "total", "type": "quantitative", "title": of, "scale": {"type": "log"}, "axis": {"tickCount": 6}}
 
 
 def _limit_at(axis: str, value: float, text: str, like: Chart) -> list[Chart]:

@@ -12,9 +12,10 @@ from string import Template
 from typing import Any, Final
 
 from helixctl.sweep.charts import charts, title
+from helixctl.sweep.columns import both_rates, figures_of, tokens_of
 from helixctl.sweep.document import Point, Sweep
 from helixctl.sweep.picture import VEGA_LITE, drawing_library
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted
 
 # Expressions of the plots are interpreted, so that the page's policy need not allow that text is run.
 _OPTIONS: Final = {
@@ -22,10 +23,6 @@ _OPTIONS: Final = {
     "renderer": "svg",
     "actions": {"export": True, "source": False, "compiled": False, "editor": False},
 }
-_COLUMNS: Final = (
-    "", "prompt", "batch", "devices", "layout", "per token", "tokens/s of a user", "tokens/s of a device", "TTFT",
-    "memory",
-)  # fmt: skip
 
 
 def html(sweep: Sweep) -> str:
@@ -40,8 +37,9 @@ def html(sweep: Sweep) -> str:
         policy=_policy(bundle, start),
         title=escape(f"Sweep of {title(sweep)}"),
         facts="".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in _facts(sweep)),
-        head="".join(f"<th>{escape(name)}</th>" for name in _COLUMNS),
-        rows="\n".join(_row(point) for point in sweep.points),
+        both=both_rates(sweep),
+        head="".join(f"<th>{escape(name)}</th>" for name in _columns(sweep)),
+        rows="\n".join(_row(sweep, point) for point in sweep.points),
         notes="".join(f"<li>{escape(note)}</li>" for note in sweep.notes),
         sources="".join(f"<li>{escape(line)}</li>" for line in sweep.sources),
         bundle=bundle,
@@ -86,7 +84,11 @@ def _facts(sweep: Sweep) -> list[tuple[str, str]]:
     return found
 
 
-def _row(point: Point) -> str:
+def _columns(sweep: Sweep) -> list[str]:
+    return ["", tokens_of(sweep), "batch", "devices", "layout", *(figure.long for figure in figures_of(sweep))]
+
+
+def _row(sweep: Sweep, point: Point) -> str:
     classes = " ".join([point.state, *(["front"] if point.on_front else [])])
     cells = [
         "*" if point.on_front else "!" if point.state == "over_limit" else "",
@@ -97,14 +99,7 @@ def _row(point: Point) -> str:
     if point.memory_nbytes is None:
         why = f"{point.code} {point.reason}" + (f" ({point.hint})" if point.hint else "")
         return f'<tr class="{classes}">{_cells(cells)}<td colspan="6">{escape(why)}</td></tr>'
-    cells += [
-        point.name or "",
-        human_seconds(point.time_per_output_token_s or 0),
-        f"{point.tokens_per_s_per_user:,.1f}",
-        f"{point.output_tokens_per_s_per_device:,.1f}",
-        human_seconds(point.ttft_s or 0),
-        human_bytes(point.memory_nbytes),
-    ]
+    cells += [point.name or "", *(figure.text(point) for figure in figures_of(sweep))]
     over = f' title="{escape(point.reason)}"' if point.reason else ""
     return f'<tr class="{classes}"{over}>{_cells(cells)}</tr>'
 

@@ -25,7 +25,7 @@ def part_of(cluster: ClusterSpec, devices: int) -> ClusterSpec:
         return cluster
     if cluster.differs:
         raise ValueError(f"{devices:,} devices: hosts of {cluster.name} differ, and no part of them is tried")
-    each = cluster.only.devices_per_host
+    each, count = cluster.only.devices_per_host, cluster.only.hosts
     if devices > each and devices % each:
         whole = devices // each * each
         raise ValueError(
@@ -33,9 +33,10 @@ def part_of(cluster: ClusterSpec, devices: int) -> ClusterSpec:
             f"write {whole:,} or {whole + each:,}"
         )
     hosts, of_host = (1, devices) if devices <= each else (devices // each, each)
-    end = f"-{cluster.hosts}x{each}"
+    end = f"-{count}x{each}"
     name = cluster.name.removesuffix(end) + f"-{hosts}x{of_host}" if cluster.name.endswith(end) else cluster.name
-    return cluster.model_copy(update={"name": name, "hosts": hosts, **_of_a_host(cluster, of_host)})
+    # Of a list with one kind the fields are in its item.
+    return cluster.of_kind(0).model_copy(update={"name": name, "hosts": hosts, **_of_a_host(cluster, of_host)})
 
 
 def _of_a_host(cluster: ClusterSpec, devices: int) -> dict[str, Any]:
@@ -52,5 +53,6 @@ def _of_a_host(cluster: ClusterSpec, devices: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"devices_per_host": devices}
     if whole.links:
         around = [*whole.links[len(inside) :], whole.within_host][0]
-        fields |= {"links": inside, "within_host": LinkSpec(bandwidth=around.bandwidth, latency=around.latency)}
+        its = LinkSpec.model_construct(bandwidth=around.bandwidth, latency=around.latency)
+        fields |= {"links": inside, "within_host": its}
     return fields

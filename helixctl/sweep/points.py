@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from helixctl.simulate.figures import figures
 from helixctl.solve import Decision, Objective, decide, proof
 from helixctl.solve.candidate import priced
 from helixctl.solve.limits import Limits
+from helixctl.solve.objective import OF_A_GENERATION
 from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.spec.load import for_planning
 from helixctl.spec.rates import doubts
@@ -36,7 +37,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """Every batch with every number of devices and every prompt length."""
+    """Every batch with every number of devices and every length: tokens of a sequence, or of its prompt."""
 
     batches: tuple[int, ...]
     devices: tuple[int, ...]
@@ -52,6 +53,19 @@ class Grid:
     def __len__(self) -> int:
         """How many points there are."""
         return len(self.batches) * len(self.devices) * len(self.input_lens)
+
+
+def grid_of(
+    model: ModelDocument,
+    cluster: ClusterSpec,
+    batches: Sequence[int] | None,
+    lengths: Sequence[int] | None,
+    devices: Sequence[int] | None,
+) -> Grid:
+    """The grid of some lists; None: what model and cluster say."""
+    work = model.workload
+    given = ((batches, work.batch), (devices, cluster.devices), (lengths, work.seq_len))
+    return Grid(*((one,) if several is None else tuple(several) for several, one in given))
 
 
 @dataclass(frozen=True)
@@ -71,40 +85,29 @@ class Wanted:
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
 
 
-@dataclass(frozen=True)
-class Given:
-    """How model and cluster were given: their texts on the command line, the ``--set`` texts, and notes on them."""
-
-    model: str
-    cluster: str
-    sets: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
 def sweep(
     model: ModelDocument,
     cluster: ClusterSpec,
     grid: Grid,
     wanted: Wanted,
-    given: Given,
     watch: Callable[[int, Place], None] | None = None,
 ) -> Sweep:
     """Plan every point of a grid, each as ``helixctl plan`` plans it.
 
     Args:
-        model: the model; its workload has ``output_len``, and gives all but batch and prompt length.
+        model: the model; its workload gives all but batch and length. With ``output_len`` a point is a generation,
+            without one pass.
         cluster: the devices; a point has some of one host, or whole hosts.
         grid: the points.
         wanted: of every layout.
-        given: how model and cluster were given, for the document.
         watch: is called before each point with the number of points done, and the point.
 
     Raises:
-        ValueError: the cluster has no such part, or the workload no ``output_len``.
+        ValueError: the cluster has no such part; or of one pass something is wanted that only a generation has.
         HelixError: what is wrong with model or cluster, or a proof refuses a plan.
     """
-    if model.workload.output_len is None:
-        raise ValueError("a sweep is of a generation: the workload has no output_len")
+    if model.workload.output_len is None and (wanted.limits != Limits() or wanted.objective in OF_A_GENERATION):
+        raise ValueError("limits and the objectives ttft and tpot are of a generation: the workload has no output_len")
     model = for_planning(model, cluster)
     parts = {devices: part_of(cluster, devices) for devices in grid.devices}
     points, found = [], dict[str, None]()
@@ -130,12 +133,12 @@ def sweep(
         objective=wanted.objective,
         limits=LimitsOfSweep(max_ttft_s=wanted.limits.ttft_s, max_tpot_s=wanted.limits.tpot_s),
         points=tuple(p.model_copy(update={"on_front": p in best}) for p in points),
-        notes=(*given.notes, *doubts(cluster)),
+        notes=tuple(doubts(cluster)),
         provenance=Provenance(
             helixctl=helixctl.__version__,
-            model=given.model,
-            cluster=given.cluster,
-            sets=given.sets,
+            model=model.name,
+            cluster=cluster.name,
+            sets=(),
             layout=dict(wanted.layout),
             plain=wanted.plain,
         ),
@@ -204,8 +207,6 @@ def _refused(place: Place, cluster: ClusterSpec, why: Diagnostic) -> Point:
 def _point(place: Place, cluster: ClusterSpec, decision: Decision) -> tuple[Point, tuple[str, ...]]:
     plan, found = decision.plan, decision.forecast
     its = found.generation
-    if its is None:
-        raise TypeError  # the workload has output_len
     point = Point(
         batch=place.batch,
         input_len=place.input_len,
@@ -216,7 +217,8 @@ def _point(place: Place, cluster: ClusterSpec, decision: Decision) -> tuple[Poin
         name=str(plan.layout),
         terms=in_field_terms(plan.layout),
         **figures(found),
-        output_tokens_per_s_per_device=its.output_tokens_per_s / plan.layout.devices,
+        output_tokens_per_s_per_device=its and its.output_tokens_per_s / plan.layout.devices,
+        tokens_per_s_per_device=found.tokens_per_s / plan.layout.devices,
         complete=decision.open_bound is None,
         plan_digest=plan.digest,
     )

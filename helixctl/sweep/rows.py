@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
+from helixctl.sweep.columns import figures_of, tokens_of
 from helixctl.sweep.document import Point, Sweep
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_bytes
 
-# What a mark tells when the pointer is on it: the field of a row, and its heading.
-TOLD: Final = (
-    ("batch_text", "batch"),
-    ("input_text", "prompt"),
-    ("devices_text", "devices"),
-    ("layout", "layout"),
-    ("tpot_text", "per token"),
-    ("user_text", "tokens/s of a user"),
-    ("device_text", "tokens/s of a device"),
-    ("total_text", "tokens/s of all"),
-    ("ttft_text", "TTFT"),
-    ("memory_text", "memory of the fullest device"),
-    ("note", "note"),
-)
+
+def told(sweep: Sweep) -> tuple[tuple[str, str], ...]:
+    """What a mark tells when the pointer is on it: the field of a row, and its heading."""
+    place = (("batch_text", "batch"), ("input_text", tokens_of(sweep)), ("devices_text", "devices"))
+    figures = {figure.field: figure.long for figure in figures_of(sweep)}
+    total = {"total_text": "tokens/s of all"}
+    fullest = {"memory_text": "memory of the fullest device"}
+    return (*place, ("layout", "layout"), *(figures | total | fullest).items(), ("note", "note"))
 
 
 def rows(sweep: Sweep) -> list[dict[str, Any]]:
     """A row for every point; those without a plan have no figures."""
-    return [_row(point) for point in sweep.points]
+    return [_row(sweep, point) for point in sweep.points]
 
 
-def _row(point: Point) -> dict[str, Any]:
+def _row(sweep: Sweep, point: Point) -> dict[str, Any]:
     place = {
         "batch": point.batch,
         "devices": point.devices,
@@ -40,7 +35,7 @@ def _row(point: Point) -> dict[str, Any]:
         "devices_text": f"{point.devices:,} on {counted(point.hosts, 'host')}",
         "note": _note(point),
     }
-    return place | _figures(point)
+    return place | _figures(sweep, point)
 
 
 def _note(point: Point) -> str:
@@ -48,28 +43,35 @@ def _note(point: Point) -> str:
         return f"over the limit: {point.reason}"
     if point.state == "refused":
         return f"{point.code} {point.reason}"
-    return "on the Pareto front" if point.on_front else "another point has more of one rate and no less of the other"
+    return (
+        "on the Pareto front" if point.on_front else "another point is better in one of both, and no worse in the other"
+    )
 
 
-def _figures(point: Point) -> dict[str, Any]:
+def _figures(sweep: Sweep, point: Point) -> dict[str, Any]:
     if point.memory_nbytes is None or point.weight_nbytes is None or point.cache_nbytes is None:
         return {}
     arenas = point.memory_nbytes - point.weight_nbytes - point.cache_nbytes
-    return {
-        "layout": point.name,
-        "terms": point.terms,
-        "user": point.tokens_per_s_per_user,
-        "device": point.output_tokens_per_s_per_device,
-        "total": point.output_tokens_per_s,
-        "ttft": point.ttft_s,
-        "weights": point.weight_nbytes,
-        "cache": point.cache_nbytes,
-        "arenas": arenas,
-        "tpot_text": human_seconds(point.time_per_output_token_s or 0),
-        "user_text": f"{point.tokens_per_s_per_user:,.1f}",
-        "device_text": f"{point.output_tokens_per_s_per_device:,.1f}",
-        "total_text": f"{point.output_tokens_per_s:,.0f}",
-        "ttft_text": human_seconds(point.ttft_s or 0),
-        "memory_text": f"{human_bytes(point.memory_nbytes)}: weights {human_bytes(point.weight_nbytes)}, "
-        f"cache {human_bytes(point.cache_nbytes)}, arenas {human_bytes(arenas)}",
-    }
+    total = point.output_tokens_per_s if sweep.output_len else point.tokens_per_s
+    cache = f"cache {human_bytes(point.cache_nbytes)}, " if sweep.output_len else ""
+    texts = {figure.field: figure.text(point) for figure in figures_of(sweep)}
+    return (
+        {
+            "layout": point.name,
+            "terms": point.terms,
+            "user": point.rates[0],
+            "device": point.rates[1],
+            "total": total,
+            "step": point.step_s,
+            "ttft": point.ttft_s,
+            "weights": point.weight_nbytes,
+            "cache": point.cache_nbytes,
+            "arenas": arenas,
+            "total_text": f"{total or 0:,.0f}",
+        }
+        | texts
+        | {
+            "memory_text": f"{human_bytes(point.memory_nbytes)}: weights {human_bytes(point.weight_nbytes)}, "
+            f"{cache}arenas {human_bytes(arenas)}",
+        }
+    )

@@ -57,7 +57,7 @@ def _kept(dag: Dag) -> dict[str, Tensor]:
 
 
 def _declared(tensor: Tensor) -> object:
-    return (tensor.role, tensor.dims, tensor.shape, tensor.init, tensor.next)
+    return (tensor.role, tensor.dims, tensor.shape, tensor.init, tensor.next, tensor.lean)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -18,6 +18,7 @@ from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.compile.bound import BoundProgram
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.measure.cuda_graph import uses_cuda_graph
+from helixctl_runtime.measure.expert_loads import Counts, count_choices, law_of
 from helixctl_runtime.measure.measure import StepTimes, measure
 from helixctl_runtime.measure.task_numbering import TaskNumbering
 from helixctl_runtime.measure.walk import fused
@@ -111,7 +112,14 @@ class _Session:
                 graph=graph,
                 budget_s=options.budget_s,
             )
-        mine = [self._measurement(dag, *made, its) for dag, made, its in zip(self.dags, loaded, measured, strict=True)]
+            choices = [
+                count_choices(program, groups, self.rank.progress.cell, at) if law_of(dag) else {}
+                for dag, program, at in zip(self.dags, programs, first, strict=True)
+            ]
+        mine = [
+            self._measurement(dag, *made, its, counts)
+            for dag, made, its, counts in zip(self.dags, loaded, measured, choices, strict=True)
+        ]
         gathered = [mine] * self.rank.world_size
         dist.all_gather_object(gathered, mine)
         if options.output:
@@ -141,7 +149,9 @@ class _Session:
         program = compile_rank(dag, self.rank.rank, self.rank.device, load)
         return program, self.numbers.weights_read_nbytes - before
 
-    def _measurement(self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: StepTimes) -> RankMeasurement:
+    def _measurement(
+        self, dag: Dag, program: BoundProgram, read_nbytes: int, measured: StepTimes, choices: Counts
+    ) -> RankMeasurement:
         cuda = self.rank.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         check = None
@@ -159,6 +169,7 @@ class _Session:
             check=check,
             finite=all(is_finite(piece) for piece in program.outputs.values()),
             weights_read_nbytes=read_nbytes,
+            choices=choices,
         )
 
 

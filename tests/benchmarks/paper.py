@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -18,7 +19,8 @@ sys.path[:0] = [str(ROOT)]
 from helixctl.cost.memory import peak_nbytes  # noqa: E402
 from helixctl.cost.tasks import sources  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
-from helixctl.paper import METHODS, MODELS, Case, Row, comparisons  # noqa: E402
+from helixctl.paper import MEASURED, METHODS, MODELS, Case, Comparison, Row, Way, comparisons  # noqa: E402
+from helixctl.paper.between_hosts import BEST, WORST  # noqa: E402
 from helixctl.paper.experiment import MEGATRON  # noqa: E402
 from helixctl.plan import Layout, Plan  # noqa: E402
 from helixctl.simulate import forecast  # noqa: E402
@@ -43,20 +45,40 @@ def tables() -> dict[str, str]:
     return {name: make() for name, make in (QUICK | SLOW).items()}
 
 
-def one_token() -> str:
-    """The paper's table beside ours at one token per sequence."""
+def one_token(cluster: str | None = None) -> str:
+    """The paper's table beside ours at one token per sequence, over what is published between hosts."""
     lines = []
-    for each in comparisons():
+    for each in comparisons(cluster):
         for way, method in METHODS.items():
             tps, tpot = each.reported(way)
-            row = each.rows[way]
-            lines.append([each.model, method.label, f"{tps:,}", f"{tpot:.2f}", _tps(row), _overhead(row), _step(row)])
-        gains = f"{each.reported_gain:+.1%}", f"{each.gain:+.1%}"
+            cells = [_banded(each, way, text) for text in (_tps, _overhead, _step)]
+            lines.append([each.model, method.label, f"{tps:,}", f"{tpot:.2f}", *cells])
+        gains = f"{each.reported_gain:+.1%}", f"{each.gain:+.1%} ({each.gains[0]:+.1%} to {each.gains[1]:+.1%})"
         lines.append([each.model, "*Helix against TP=8, PP=2*", gains[0], "", gains[1], "", ""])
     return _markdown(
         ["model", "method", "paper: tokens/s", "paper: TPOT, ms", "ours: tokens/s", "ours: overhead, ms", "ours: step"],
         lines,
     )
+
+
+def measured() -> str:
+    """The same with rates and collectives inside a host as they were measured."""
+    return one_token(MEASURED)
+
+
+def between_hosts() -> str:
+    """The ends of what is published between hosts, and how to ask for them."""
+    link = Case("dense").specs.cluster.only.between_hosts
+    assert link is not None
+    lines = [
+        [name, f"{end.nic_share:.0%}", human_seconds(end.all_reduce_s), _shown_sets(end.sets(link)), end.sources]
+        for name, end in (("best", BEST), ("worst", WORST))
+    ]
+    return _markdown(["end", "of a NIC's rate", "an all-reduce starts in", "as options", "sources"], lines)
+
+
+def _shown_sets(sets: tuple[str, ...]) -> str:
+    return " ".join(f"`--set '{text}'`" for text in sets)
 
 
 def longer() -> str:
@@ -146,8 +168,22 @@ def sources_list() -> str:
     return "".join(f"- {line}\n" for line in found)
 
 
-QUICK = {"one-token": one_token, "peers": peers, "gather": gather, "sources": sources_list}
+QUICK = {
+    "one-token": one_token,
+    "measured": measured,
+    "between-hosts": between_hosts,
+    "peers": peers,
+    "gather": gather,
+    "sources": sources_list,
+}
 SLOW = {"longer": longer, "winners": winners}
+
+
+def _banded(comparison: Comparison, way: Way, text: Callable[[Row], str]) -> str:
+    """A figure, and in brackets those at both ends, the smaller first."""
+    best, worst = (rows[way] for rows in comparison.ends)
+    first, last = (worst, best) if text is _tps else (best, worst)
+    return f"{text(comparison.rows[way])} ({text(first)} to {text(last)})"
 
 
 def _tps(row: Row) -> str:

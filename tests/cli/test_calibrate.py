@@ -11,9 +11,10 @@ from tests.cli.command import helixctl
 from tests.documents import PAPER, SMALL
 
 
-def test_four_ranks_write_a_cluster_file(tmp_path: Path) -> None:
-    path = tmp_path / "my.cluster.yaml"
-    done = helixctl("calibrate", "--ranks", "4", "--quick", "--cluster", SMALL[1], "-o", path)
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.sweep)])
+def test_ranks_write_a_cluster_file(ranks: int, tmp_path: Path) -> None:
+    path, groups = tmp_path / "my.cluster.yaml", range(2, ranks + 1, 2)
+    done = helixctl("calibrate", "--ranks", str(ranks), "--quick", "--cluster", SMALL[1], "-o", path)
     assert done.status == 0, done.err
     text = path.read_text()
     assert text.startswith("# yaml-language-server: $schema=")
@@ -26,13 +27,16 @@ def test_four_ranks_write_a_cluster_file(tmp_path: Path) -> None:
         base.within_host,
     )
     assert {(t.kind, t.ranks) for t in cluster.calibration.collectives} == {
-        *((kind, ranks) for kind in ("broadcast", "all_to_all", "all_gather", "all_reduce") for ranks in (2, 4)),
-        *(("reduce_scatter", ranks) for ranks in (2, 4)),
+        *(
+            (kind, group)
+            for kind in ("broadcast", "all_to_all", "all_gather", "all_reduce", "reduce_scatter")
+            for group in groups
+        ),
         ("send_receive", 2),
     }
     assert helixctl("validate", path).status == 0
-    for part in ("4 ranks sharing", "best matrix product, float32", "memory bandwidth", "start of a task",
-                 "all_gather of 4 ranks", "all_reduce of 4 ranks, 1.05 MB", f"wrote {path}"):  # fmt: skip
+    for part in (f"{ranks} ranks sharing", "best matrix product, float32", "memory bandwidth", "start of a task",
+                 f"all_gather of {ranks} ranks", f"all_reduce of {ranks} ranks, 1.05 MB", f"wrote {path}"):  # fmt: skip
         assert part in done.said + done.err
 
 

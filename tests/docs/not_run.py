@@ -15,6 +15,7 @@ NOT_RUN: Final = {
     "python tests/attack/mutants.py ": "2 minutes (make mutants); tests/attack tries one of each kind",
     "python tests/benchmarks/prefill_by_rows.py": "takes minutes",
     "python tests/benchmarks/decode_step.py ": "needs accelerate, and measures what a busy machine does not tell",
+    "python tests/benchmarks/engine_parsers.py ": "needs the engines; tests/export/test_parsers.py tries the scripts",
     "python tests/fuzz/fuzz.py ": "10 minutes (make fuzz); tests/fuzz does a few of each way",
 }
 # Of what takes more than some seconds of a core, by how a command begins: with the marker "sweep".
@@ -24,6 +25,7 @@ LONG: Final = {
     "helixctl run plans/small/dense.4x4.plan.json --warmup 5 --iters 20": "25 steps on 16 ranks",
     "helixctl run cpu.plan.json": "a run on four ranks",
     "helixctl export q.plan.json": "a search of layouts each; tests/cli/test_export.py does another",
+    "helixctl plan Llama-3.1-70B plans/links/": "a search of 700 layouts; tests/solve/test_links.py does smaller ones",
     "helixctl sweep Qwen2.5-7B": "a page of four points, beside a plan and its page",
     "helixctl sweep Llama-3.1-70B": "a page and a picture, of twelve points; tests/sweep draws others",
     "small=": "three plans on four ranks; plans on 16 ranks and on 8",

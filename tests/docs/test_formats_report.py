@@ -39,8 +39,9 @@ def keys(document: Any) -> Iterator[str]:
 
 
 def named(section: str) -> set[str]:
-    """The words that a section sets as code."""
-    return {part for word in re.findall(r"`([\w.]+)`", section) for part in word.split(".")}
+    """The words that a section sets as code; beside a key in milliseconds stands the same in seconds."""
+    words = {part for word in re.findall(r"`([\w.]+)`", section) for part in word.split(".")}
+    return words | {re.sub(r"_ms(?=_|$)", "_s", word) for word in words}
 
 
 def rows(section: str, table: int) -> set[str]:

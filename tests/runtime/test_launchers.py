@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from helixctl_runtime.ranks.launchers.launched_rank import LaunchedRank
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.cli.small_language_model import written as written_model
 from tests.documents import ROOT, SMALL, dag_of
+from tests.fork import fork
 from tests.ports import free_port
 from tests.runtime.families import TIED, VOCABULARY, dag_for, saved
 from tests.runtime.test_heads import other, written
@@ -157,34 +159,27 @@ def started(
     *options: str | Path,
     document: Path | None = None,
     each: Sequence[Sequence[str | Path]] = ((), ()),
+    fresh: bool = False,
 ) -> list[tuple[int, str]]:
-    """The exit status and words of ``helixctl run`` of a plan for two ranks, in a process of each environment."""
+    """The exit status and words of ``helixctl run`` of a plan for two ranks, in a process of each environment.
+
+    ``fresh``: each is a new interpreter, as an outer launcher starts them; else they are forked where torch is loaded.
+    """
     (folder / "x.dag.json").write_text(dag_of(SMALL, 2, 1, "layers=1").to_json())
-    command = [
-        sys.executable,
-        "-m",
-        "helixctl",
-        "run",
-        str(document or folder / "x.dag.json"),
-        "--warmup",
-        "1",
-        "--iters",
-        "2",
-    ]
-    command += ["--report", str(folder / "r.json"), "--timeout", str(TIMEOUT), *map(str, options)]
-    processes = [
-        subprocess.Popen(
-            [*command, *map(str, own)],
-            env=ENVIRONMENT | environ(text),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=ROOT,
-        )
-        for text, own in zip(texts, each, strict=True)
-    ]
-    said = [process.communicate(timeout=500)[0] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+    given = ["run", str(document or folder / "x.dag.json"), "--warmup", "1", "--iters", "2"]
+    given += ["--report", str(folder / "r.json"), "--timeout", str(TIMEOUT), *map(str, options)]
+
+    def one(number: int) -> tuple[int, str]:
+        arguments, env = [*given, *map(str, each[number])], ENVIRONMENT | environ(texts[number])
+        if fresh:
+            command = [sys.executable, "-m", "helixctl", *arguments]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=500, check=False)
+            return done.returncode, done.stdout + done.stderr
+        forked = fork(arguments, env=env, cwd=ROOT, torch=True, beside=number)
+        return forked.status, (forked.out + forked.err).decode()
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(one, range(2)))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +194,7 @@ def started(
     ],
 )
 def test_two_processes_are_the_two_ranks(text: str, unused_port: int, tmp_path: Path) -> None:
-    (first, said), (second, nothing) = started(tmp_path, two(unused_port, text))
+    (first, said), (second, nothing) = started(tmp_path, two(unused_port, text), fresh=True)
     assert (first, second) == (0, 0), said + nothing
     assert "2 cpu ranks" in said
     assert nothing == ""

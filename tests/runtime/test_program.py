@@ -19,8 +19,18 @@ from tests.runtime.unusual import attend, distribute, project
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (8, 1), (4, 4), (16, 1), (8, 2)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize(("groups", "slices"), LAYOUTS)
+# In each run a layout has one dtype, by turns, and in the sweep the others.
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("groups", "slices", "dtype"),
+    [
+        pytest.param(*layout, dtype, marks=() if i % len(DTYPES) == j else pytest.mark.sweep)
+        for i, layout in enumerate(LAYOUTS)
+        for j, dtype in enumerate(DTYPES)
+    ],
+)
 def test_every_layout_computes_the_model(groups: int, slices: int, dtype: str) -> None:
     ran = run_together(retyped(dag_of(SMALL, groups, slices, "layers=2"), dtype))
     assert len(ran.outputs) == groups * slices

@@ -67,9 +67,12 @@ def same(one: dict[tuple[str, int], tuple[float, float]], two: dict[tuple[str, i
     return one.keys() == two.keys() and all(one[key] == pytest.approx(two[key], rel=1e-9, abs=0) for key in one)
 
 
-@pytest.fixture(params=[0, 1], ids=["even", "uneven"])
+@pytest.fixture(params=[pytest.param(0, marks=pytest.mark.sweep), 1], ids=["even", "uneven"])
 def durations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once as priced, and once with every compute task of a length of its own, so that ranks wait for one another."""
+    """With every compute task of a length of its own, so that ranks wait for one another; in the sweep also as priced.
+
+    Of the mixtures below the steps are as priced in each run.
+    """
     if request.param:
         cost = TaskCosts.cost
 
@@ -134,15 +137,6 @@ def test_the_spans_of_a_lane_follow_one_another(cores: int | None) -> None:
         assert all(begin < end for begin, end in found)
 
 
-@pytest.mark.parametrize("axes", [*LAYOUTS, *MIXED], ids=str)
-def test_one_rank_of_every_stage_tells_the_step(axes: dict[str, int | str]) -> None:
-    dag = dag_of(PAPER, **axes)
-    stages = first_of_every_stage(dag)
-    whole, part = simulate(dag), simulate(part_of(dag, stages))
-    assert part.ranks == stages
-    assert part.step_s == pytest.approx(whole.step_s, rel=1e-9)
-
-
 def test_a_part_of_a_host_asks_for_the_cores_of_all_of_it() -> None:
     dag = dag_of(SMALL, 4, 4)
     assert simulate(part_of(dag, [0])).step_s == pytest.approx(simulate(dag).step_s, rel=1e-9)
@@ -150,10 +144,14 @@ def test_a_part_of_a_host_asks_for_the_cores_of_all_of_it() -> None:
 
 @pytest.mark.parametrize("axes", [*LAYOUTS, *MIXED], ids=str)
 def test_the_forecast_of_a_part_is_that_of_the_whole(axes: dict[str, int | str]) -> None:
+    """One rank of every stage tells the step of all."""
     dag = dag_of(PAPER, **axes)
-    whole, part = forecast(dag), forecast(part_of(dag, first_of_every_stage(dag)))
-    for name in ("latency_s", "exposed_s", "hidden_s", "busy_share", "tokens_per_s", "sync_overhead_per_token_ms",
-                 "received_nbytes", "between_hosts_nbytes", "memory_nbytes", "weight_nbytes"):  # fmt: skip
+    stages = first_of_every_stage(dag)
+    its = part_of(dag, stages)
+    assert simulate(its).ranks == stages
+    whole, part = forecast(dag), forecast(its)
+    for name in ("step_s", "latency_s", "exposed_s", "hidden_s", "busy_share", "tokens_per_s", "received_nbytes",
+                 "sync_overhead_per_token_ms", "between_hosts_nbytes", "memory_nbytes", "weight_nbytes"):  # fmt: skip
         assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=1e-9), name
     assert part.levels == pytest.approx(whole.levels)
     for one, other in zip(part.kinds, whole.kinds, strict=True):

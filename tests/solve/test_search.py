@@ -7,13 +7,14 @@ from itertools import product
 import pytest
 
 from helixctl.lower import lower
-from helixctl.plan import Layout, Plan
+from helixctl.plan import Layout, Plan, illegalities
 from helixctl.simulate import Forecast, forecast, generated
 from helixctl.solve import OBJECTIVES, Objective, decide, parse_constraints, space
 from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import representatives, simulated
 from helixctl.solve.objective import OF_A_GENERATION, key, least, simplicity
 from helixctl.solve.problem import LayoutProblem, Specs
+from helixctl.solve.space import combinations
 from helixctl.solve.work import LayoutCosts
 from tests.documents import BLOCKS, PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, specs
 
@@ -110,10 +111,10 @@ def test_the_optimum_of_brute_force(number: int) -> None:
             assert decision.simulated < len(everything)
 
 
-# One layout of many is enough to find a wrong bound in every run; the sweep tries three times as many.
+# One layout of many is enough to find a wrong bound in every run; the sweep tries six times as many.
 @pytest.mark.parametrize(
     ("number", "step"),
-    [(n, 35) for n in range(len(SMALL_SPECS))]
+    [(n, 71) for n in range(len(SMALL_SPECS))]
     + [pytest.param(n, 11, marks=pytest.mark.sweep) for n in range(len(SMALL_SPECS))],
 )
 def test_bounds_hold_and_some_ranks_tell_of_all(number: int, step: int) -> None:
@@ -241,9 +242,19 @@ def test_latency_and_memory_are_other_objectives() -> None:
 
 @pytest.mark.parametrize(
     "constraints",
-    ["groups=8,pipeline=2", "combine=reduce,microbatches=4", "experts=8", "placement=groups-slices-data-pipeline",
-     "gather_order=groups_first,slices=4", "interleave=2,data=2", "reduction_dtype=model", "microbatches=3,batch=3"],
-)  # fmt: skip
+    [
+        *("groups=8,pipeline=2", "experts=8", "gather_order=groups_first,slices=4", "microbatches=3,batch=3"),
+        *(
+            pytest.param(text, marks=pytest.mark.sweep)
+            for text in (
+                "combine=reduce,microbatches=4",
+                "placement=groups-slices-data-pipeline",
+                "interleave=2,data=2",
+                "reduction_dtype=model",
+            )
+        ),
+    ],
+)
 def test_what_is_wished_is_kept_and_the_rest_is_searched(constraints: str) -> None:
     sets = ("workload.batch=768",) if "batch=" in constraints else ()
     fixed = parse_constraints(constraints.replace(",batch=3", ""))
@@ -287,6 +298,17 @@ def test_one_device_takes_its_batch_in_parts_where_that_is_wanted(objective: Obj
     assert parts.latency_s < 0.7 * whole.latency_s
     assert parts.memory_nbytes < 0.95 * whole.memory_nbytes
     assert parts.step_s > whole.step_s
+
+
+@pytest.mark.parametrize("number", [4, 8, 12, 17, 18])
+def test_what_is_left_out_is_not_legal(number: int) -> None:
+    """Families of layouts are judged at once: each of them is legal by itself, and no other of the combinations is."""
+    model, cluster, workload = problem(number)
+    for fixed in ({}, {"microbatches": 2}, {"slicing": "batch", "residual": "sharded"}, {"interleave": 3}):
+        for objective in ("throughput", "latency"):
+            every = combinations(model, cluster, workload, fixed, 16, objective)
+            legal = [x for x in every if not illegalities(x, model, workload, cluster.devices)]
+            assert list(space(model, cluster, workload, fixed, objective=objective)) == legal
 
 
 def test_the_space_has_no_redundant_layouts_and_all_of_it_is_legal() -> None:

@@ -9,7 +9,6 @@ import pytest
 from helixctl.spec.load import load_cluster, load_specs
 from helixctl.sweep import Grid, Wanted, sweep
 from helixctl.sweep.parts import part_of
-from helixctl.sweep.points import Given
 from tests.documents import SMALL
 
 
@@ -44,7 +43,7 @@ def test_of_hosts_that_differ_there_is_the_whole_alone(tmp_path: Path) -> None:
         part_of(cluster, 2)
     sets = ("layers=1", "vocabulary.size=64", "workload.output_len=2")
     document, cluster = load_specs("Llama-3.1-8B", str(path), sets)
-    found = sweep(document, cluster, Grid((4,), (3,), (8,)), Wanted(plain=True), Given("Llama-3.1-8B", str(path), sets))
+    found = sweep(document, cluster, Grid((4,), (3,), (8,)), Wanted(plain=True))
     assert [(p.hosts, p.devices, p.state) for p in found.points] == [(2, 3, "planned")]
     assert found.cluster.memory_nbytes == 48e9  # of the smaller devices
 

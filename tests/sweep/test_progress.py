@@ -19,7 +19,7 @@ def test_a_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytes
             watch(done, Place(16, 8, 2**done))
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "sweep: 2 of 4 points, about 20 s left; batch 4 on 8 devices",
+        "sweep: 2 of 4 points, about 20 s left; batch 4 x 16 tokens on 8 devices",
     ]
 
 

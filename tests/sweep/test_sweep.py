@@ -94,7 +94,10 @@ def test_it_can_be_read_back(swept: Swept) -> None:
     assert Sweep.model_validate_json(sweep.to_json()) == sweep
     schema = json.loads((ROOT / "schemas/sweep.report.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(json.loads(sweep.to_json()))
-    assert (sweep.report, sweep.format_version, sweep.simulated) == ("helixctl sweep", "1.0", True)
+    assert (sweep.report, sweep.format_version, sweep.simulated) == ("helixctl sweep", "1.1", True)
+    of_1_0 = json.loads(sweep.to_json()) | {"format_version": "1.0"}
+    of_1_0["points"] = [{k: v for k, v in p.items() if k != "tokens_per_s_per_device"} for p in of_1_0["points"]]
+    assert [p.on_front for p in Sweep.model_validate(of_1_0).points] == [p.on_front for p in sweep.points]
     assert sweep.provenance.sets == ("layers=2", "device.memory=1.6 GB", "vocabulary.size=4096")
     assert (sweep.provenance.model, sweep.provenance.plain) == ("Llama-3.1-8B", True)
 
@@ -108,12 +111,10 @@ def test_it_can_be_read_back(swept: Swept) -> None:
         (("-o", "x.svg"), "'x.svg': end the name with .html or .png"),
         (("--json", "-", "--csv", "-"), "--json and --csv cannot go to the same place"),
         (("--max-tpot", "30"), "has no unit"),
-        ((), "a sweep is of a generation; give --output-len N"),
     ],
 )
 def test_what_is_refused(more: tuple[str, ...], said: str) -> None:
-    generated = ("--output-len", "8") if more else ()
-    done = helixctl("sweep", "Llama-3.1-8B", "h100:2x4", "--batch", "1", "--input-len", "8", *generated, *more)
+    done = helixctl("sweep", "Llama-3.1-8B", "h100:2x4", "--batch", "1", "--input-len", "8", "--output-len", "8", *more)
     assert done.status == 2
     assert said in done.err
 

@@ -67,6 +67,8 @@ class BoundProgram:
         on_device: whether a CUDA device needs nothing of the host during a step, so that a CUDA graph can hold it.
         states: what lives between steps, by value.
         weights: as the kernels take them; another step of the plan may share them.
+        gates: of each task that routes, by its place: the value that it makes, and where; other values may be there
+            once the task's own are read.
     """
 
     rank: int
@@ -81,6 +83,7 @@ class BoundProgram:
     on_device: bool = False
     states: Mapping[str, torch.Tensor] = field(default_factory=dict)
     weights: Mapping[program.Weights, torch.Tensor] = field(default_factory=dict)
+    gates: Mapping[int, tuple[str, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def state_nbytes(self) -> int:

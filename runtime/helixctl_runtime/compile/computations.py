@@ -57,12 +57,14 @@ class Kernels:
     Attributes:
         attention: the fused kernels that were chosen.
         on_device: whether all that was bound runs on a CUDA device without the host.
+        gates: of each task that routes, by its place: the value that it makes, and where.
     """
 
     def __init__(self, dag: Dag, made: program.Program, memory: Memory, weights: LoadedWeights) -> None:
         self._dag, self._program, self._memory, self._weights = dag, made, memory, weights
         self.attention: set[SDPBackend] = set()
         self.on_device = memory.device.type == "cuda"
+        self.gates: dict[int, tuple[str, torch.Tensor]] = {}
 
     def bind(self, action: program.Compute) -> kernels.Step:  # noqa: C901, PLR0911, PLR0912  one case a kind
         """The call that runs an action.
@@ -204,6 +206,7 @@ class Kernels:
             case Route(top_k, renormalise, router):
                 x, gates = reads[0].flatten(0, 1), out.flatten(0, 1)
                 matrix, *biases = weights
+                self.gates[action.place] = action.task.outputs[0], gates
                 return kernels.route(x, matrix, top_k, gates, renormalise=renormalise, router=router, biases=biases)
             case TokenGate():
                 x, t = (each.flatten(0, 1) for each in reads)

@@ -59,6 +59,7 @@ def compile_rank(
         states={value: states[value] for value in made.states},
         weights=weights.loaded,
         attention=frozenset(bound.attention),
+        gates=bound.gates,
         on_device=bound.on_device,
         weight_nbytes=weights.nbytes,
         buffer_nbytes=memory.nbytes,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from helixctl.report.seconds import with_seconds
+
 
 def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The report of ``helixctl run --compare`` as JSON-ready data.
@@ -14,13 +16,16 @@ def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[
         reports: the reports of the methods, whose steps were measured in turn.
     """
     rows = [_row(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]
-    return {
-        "report": "helixctl run --compare",
-        "format_version": "1.1",
-        "simulated": False,
-        "comparison": rows,
-        "methods": list(reports),
-    }
+    found: dict[str, Any] = with_seconds(
+        {
+            "report": "helixctl run --compare",
+            "format_version": "1.2",
+            "simulated": False,
+            "comparison": rows,
+            "methods": list(reports),
+        }
+    )
+    return found
 
 
 def _row(name: str, report: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from helixctl.dag import Dag
+from helixctl.report.seconds import with_seconds
 from helixctl_runtime.generate.loop import Generated
 from helixctl_runtime.report.environment import environment
 from helixctl_runtime.report.figures import of_a_generation
-from helixctl_runtime.report.result import Statistics
+from helixctl_runtime.report.result import statistics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,10 @@ def generation(
     decode_s = [max(times) for times in zip_longest(*(rank.made.decode_s for rank in ranks), fillvalue=0.0)]
     made, total_s = int((tokens >= 0).sum()), ttft_s + sum(decode_s)
     prefill_comm, decode_comm = (fmean(each) for each in zip(*(rank.communication_s for rank in ranks), strict=True))
-    return {
+    report = {
         "report": "helixctl run",
         "generation": True,
-        "format_version": "1.1",
+        "format_version": "1.2",
         "simulated": False,
         "plan_digest": dags[0].plan_digest,
         "dag_digests": {dag.step: dag.digest for dag in dags},
@@ -98,7 +99,7 @@ def generation(
         "prompt_tokens": list(prompt_tokens),
         "output_tokens": made,
         "ttft_ms": ttft_s * 1e3,
-        "time_per_output_token_ms": asdict(Statistics.of([s * 1e3 for s in decode_s])) if decode_s else None,
+        "time_per_output_token_ms": statistics_of([s * 1e3 for s in decode_s]) if decode_s else None,
         "output_tokens_per_s": made / total_s,
         "output_tokens_per_s_per_user": len(decode_s) / sum(decode_s) if decode_s else None,
         "communication": {
@@ -118,6 +119,8 @@ def generation(
         "environment": environment(),
         "started_at": started_at,
     }
+    found: dict[str, Any] = with_seconds(report)
+    return found
 
 
 def _weights(account: dict[str, Any], read: Sequence[int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helixctl.dag.span import Span
+from helixctl.report.seconds import with_seconds
 from helixctl_runtime.generate.margins import Margins
 from helixctl_runtime.report.comparison import change
 
@@ -38,14 +39,17 @@ def comparison_of_generations(names: Sequence[str], found: Generations) -> dict[
     for name, report, margins in zip(names, found.reports, found.margins, strict=True):
         parted = places_parted(first["tokens"], report["tokens"], found.margins[0], margins)
         rows.append(_row(name, report, first) | {"parted": parted})
-    return {
-        "report": "helixctl run --compare",
-        "generation": True,
-        "format_version": "1.1",
-        "simulated": False,
-        "comparison": rows,
-        "methods": found.reports,
-    }
+    made: dict[str, Any] = with_seconds(
+        {
+            "report": "helixctl run --compare",
+            "generation": True,
+            "format_version": "1.2",
+            "simulated": False,
+            "comparison": rows,
+            "methods": found.reports,
+        }
+    )
+    return made
 
 
 def places_parted(

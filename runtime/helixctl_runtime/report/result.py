@@ -6,41 +6,38 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from helixctl.dag import Dag
 from helixctl.dag.span import Span
+from helixctl.report.seconds import with_seconds
+from helixctl.report.statistics import Statistics
 from helixctl_runtime.check.outputs import Check
+from helixctl_runtime.measure.expert_loads import Counts, beside_the_law, law_of
 from helixctl_runtime.measure.measure import StepTimes
 from helixctl_runtime.measure.step_trace import merge_traces, times_by_kind, typical_step
 from helixctl_runtime.report.environment import environment
 from helixctl_runtime.report.figures import of_a_pass
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """The statistics of one measured quantity."""
-
-    mean: float
-    std: float
-    min: float
-    p10: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
-    n: int
-
-    @classmethod
-    def of(cls, numbers: Sequence[float]) -> Statistics:
-        """The statistics of one or more numbers; percentiles are interpolated linearly."""
-        x = torch.tensor(numbers, dtype=torch.float64)
-        p10, p50, p90, p99 = torch.quantile(x, torch.tensor([0.1, 0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
-        std = float(x.std()) if len(numbers) > 1 else 0.0
-        return cls(float(x.mean()), std, float(x.min()), p10, p50, p90, p99, float(x.max()), len(numbers))
+def statistics_of(numbers: Sequence[float]) -> Statistics:
+    """The statistics of one or more numbers; percentiles are interpolated linearly."""
+    x = torch.tensor(numbers, dtype=torch.float64)
+    p10, p50, p90, p99 = torch.quantile(x, torch.tensor([0.1, 0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
+    return {
+        "mean": float(x.mean()),
+        "std": float(x.std()) if len(numbers) > 1 else 0.0,
+        "min": float(x.min()),
+        "p10": p10,
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
+        "max": float(x.max()),
+        "n": len(numbers),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,7 @@ class RankMeasurement:
         check: the check of its part of the output; None without ``--check``.
         finite: its part of the output has neither NaN nor infinity.
         weights_read_nbytes: bytes that it read from weight files; 0 if the weights are seeded.
+        choices: where an uneven routing was planned for, the tokens of its gates by expert, by value.
     """
 
     rank: int
@@ -69,6 +67,7 @@ class RankMeasurement:
     check: Check | None = None
     finite: bool = True
     weights_read_nbytes: int = 0
+    choices: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def result(
     work = dag.plan.workload
     report = {
         "report": "helixctl run",
-        "format_version": "1.1",
+        "format_version": "1.2",
         "simulated": False,
         "plan_digest": dag.plan_digest,
         "dag_digest": dag.digest,
@@ -149,7 +148,7 @@ def result(
             memory=(max(r.weight_nbytes + r.buffer_nbytes for r in ranks), max(r.weight_nbytes for r in ranks)),
         ),
         "tokens_per_s": work.tokens / statistics.fmean(steps),
-        "step_time_ms": asdict(Statistics.of([s * 1e3 for s in steps])),
+        "step_time_ms": statistics_of([s * 1e3 for s in steps]),
         "communication": {
             "exposed_ms": exposed_ms,
             "hidden_ms": hidden_s * 1e3,
@@ -171,7 +170,9 @@ def result(
         "environment": environment(),
         "started_at": started_at,
     }
-    return Result(report, typical.spans)
+    if law_of(dag):
+        report["experts"] = beside_the_law(dag, [r.choices for r in ranks])
+    return Result(with_seconds(report), typical.spans)
 
 
 def _steps(ranks: Sequence[RankMeasurement]) -> list[float]:

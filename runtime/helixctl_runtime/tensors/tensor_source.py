@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ class TensorSource:
             return found[slice(*region[0])].to(device, dtype)
         if self._inputs and tensor.role == "input":
             return read_region(self._inputs, tensor, stored_as_is(tensor), region, dtype, device)
+        if self._weights and tensor.lean is not None:
+            tensor = replace(tensor, lean=None)  # routers that are read choose as they do
         return seeded_numbers(tensor, region, self.seed, dtype, device)
 
     def value(self, dag: Dag, value: Value, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
