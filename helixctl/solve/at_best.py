@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import share
-from helixctl.solve.axes import in_a_layer
 from helixctl.solve.differing import DifferingBounds, StepBounds
 from helixctl.solve.places import Alike, Place
 
@@ -63,7 +62,8 @@ class AtBest:
         """Seconds that a replica computes at least in all steps, whatever layers its stages have."""
         parts = [share(sequences, layout.microbatches, part) for part in range(layout.microbatches)]
         sizes = [last - first for first, last in parts]
-        key = (stages, min(sizes), len(sizes), layout.interleave, *in_a_layer(layout))
+        axes = self.bounds.steps[0].kinds[0].costs.axes.of(layout.__dict__)  # of a prefill there are more
+        key = (stages, min(sizes), len(sizes), layout.interleave, axes)
         if key not in self._known:
             self._known[key] = sum(
                 often * self._of_step(step, layout, stages, sizes)
