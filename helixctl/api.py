@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from helixctl import collector
 from helixctl.dag import Dag, Task
 from helixctl.documents import Document, load_document, too_long
 from helixctl.errors import Diagnostic, HelixError
@@ -181,10 +182,11 @@ def make_plan(
     model = for_planning(model, cluster)
     limits = Limits(max_ttft_s, max_tpot_s)
     constraints = parse_constraints(layout) if isinstance(layout, str) else layout
-    decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain, limits=limits)
-    if whole and (tasks := about(decision.plan)) > MANY_TASKS:
-        raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
-    proved = proof(decision.plan, whole=whole)
+    with collector.paused():
+        decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain, limits=limits)
+        if whole and (tasks := about(decision.plan)) > MANY_TASKS:
+            raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
+        proved = proof(decision.plan, whole=whole)
     _refuse(proved.findings)
     return Planned(decision, proved)
 

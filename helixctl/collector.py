@@ -14,6 +14,8 @@ def paused() -> Iterator[None]:
     A dag is hundreds of thousands of objects that all stay alive. While a dag is read, built or proved, the collector
     would visit all of them again and again, which takes a third of the time, and free nothing. A search drops most of
     the objects that it makes, and reference counts free these: none of them refers to itself.
+
+    What was made in the block is old when it ends: the collector does not visit all of it at once as what is new.
     """
     was = gc.isenabled()
     gc.disable()
@@ -21,4 +23,7 @@ def paused() -> Iterator[None]:
         yield
     finally:
         if was:
+            if not gc.get_freeze_count():  # what others have frozen stays so
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
             gc.enable()

@@ -9,34 +9,34 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadGroupScheduling
 from xdist.workermanage import WorkerController
 
-# Files and groups that take ten seconds or more, the longest first, so that what is left at the end is short and no
+# Files and groups that take longest, by processor time, so that what is left at the end is short and no
 # process waits long for another. The others follow by their number of tests. A name that is missing here, or out of its
 # place, costs seconds and nothing else.
 LONGEST: Final = (
     "browser",
     "tests/runtime/test_cuda_rehearsal.py",
+    "tests/docs/test_commands.py",
     "tests/cli/test_generate.py",
     "tests/runtime/test_interpreted_steps.py",
-    "tests/docs/test_commands.py",
-    "tests/runtime/test_generation.py",
-    "tests/runtime/test_small_families.py",
-    "tests/faults/test_faults.py",
     "tests/runtime/test_run.py",
-    "tests/runtime/test_ranks.py",
     "tests/solve/test_search.py",
+    "tests/faults/test_faults.py",
     "tests/attack/test_mutants.py",
+    "tests/runtime/test_small_families.py",
+    "tests/cli/test_plan_of_generation.py",
     "tests/runtime/test_launchers.py",
-    "tests/simulate/test_oracle.py",
-    "tests/runtime/test_exchanges.py",
-    "tests/solve/test_sentences.py",
-    "tests/cli/test_command.py",
+    "tests/runtime/test_unusual_dags.py",
+    "tests/runtime/test_program.py",
     "tests/solve/test_decide.py",
-    "tests/fuzz/test_fuzz.py",
+    "tests/runtime/test_ranks.py",
+    "tests/runtime/test_generation.py",
+    "tests/runtime/test_exchanges.py",
     "tests/runtime/test_sparse.py",
     "tests/cli/test_outputs.py",
+    "tests/solve/test_sentences.py",
     "tests/cli/test_streams.py",
     "tests/cli/test_plan_check.py",
-    "tests/runtime/test_program.py",
+    "tests/runtime/test_interpreter.py",
 )
 
 

@@ -24,6 +24,10 @@ def test_the_refusal_that_is_shown() -> None:
     assert all(line in shown for line in lines(helixctl("validate", "tests/invalid/HX406-gather-order.dag.json").said))
 
 
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
 def test_links_lead_somewhere() -> None:
     for path in (
         ROOT / "README.md",

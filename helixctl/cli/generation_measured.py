@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.cli.console import table
 from helixctl.cli.measurements import place
+from helixctl.cli.predicted import beside, prediction
 from helixctl.cli.sampling import choice
 from helixctl.cost.tasks import foundation
-from helixctl.plan.size import MANY_TASKS, about
 from helixctl.plan.terms import in_field_terms
-from helixctl.solve.candidate import simulated
 from helixctl.units import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def print_generation(out: Console, report: dict[str, Any], plan: Plan, device: s
         plan: as it ran.
         device: cpu or cuda.
     """
-    predicted = _prediction(plan, device)
+    predicted = prediction(plan, device)
     out.print(_first_line(report, plan, device, predicted), style="bold")
     environment = report["environment"]
     where = environment["gpu" if device == "cuda" else "processor"]
@@ -51,13 +50,6 @@ def print_generation(out: Console, report: dict[str, Any], plan: Plan, device: s
         out.print(f"predicted for {lengths}, from {foundation(plan.model, plan.cluster)}")
 
 
-def _prediction(plan: Plan, device: str) -> Forecast | None:
-    """The forecast of a plan; None where it runs on other devices than it is for, or has very many tasks."""
-    if plan.cluster.device_kind != device or about(plan) > MANY_TASKS:
-        return None
-    return simulated(plan.model, plan.cluster, plan.workload, plan.layout).forecast
-
-
 def _first_line(report: dict[str, Any], plan: Plan, device: str, predicted: Forecast | None) -> str:
     """What was measured, in a line, as ``plan`` says what is predicted.
 
@@ -65,10 +57,10 @@ def _first_line(report: dict[str, Any], plan: Plan, device: str, predicted: Fore
     """
     figures, its = report["figures"], predicted.generation if predicted and _as_planned(report, plan) else None
     first = f"first token {human_seconds(figures['ttft_s'])}"
-    parts = [f"{first} (predicted {human_seconds(its.ttft_s)})" if its else first]
+    parts = [beside(first, human_seconds(its.ttft_s) if its else None)]
     if figures["time_per_output_token_s"] is not None:
         each = f"{human_seconds(figures['time_per_output_token_s'])} a token"
-        parts.append(f"{each} (predicted {human_seconds(its.time_per_output_token_s)})" if its else each)
+        parts.append(beside(each, human_seconds(its.time_per_output_token_s) if its else None))
     lengths = {sum(token >= 0 for token in tokens) for tokens in report["tokens"]}
     most = f"{'up to ' if len(lengths) > 1 else ''}{counted(max(lengths), 'token')} a sequence"
     parts += [most, f"{human_bytes(figures['memory_nbytes'])} a device"]

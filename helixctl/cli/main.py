@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from helixctl import collector
 from helixctl.cli.console import tell
 from helixctl.cli.foreign import command_hint, option_hint
 from helixctl.errors import EXIT_BUG, EXIT_CANNOT_BEGIN, EXIT_INTERRUPTED, EXIT_NO, HelixError
@@ -52,7 +53,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"helixctl.cli.{name}").command
+        with collector.paused():
+            command: click.Command = importlib.import_module(f"helixctl.cli.{name}").command
         return command
 
     def resolve_command(

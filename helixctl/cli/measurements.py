@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.cli.answer import short_name
 from helixctl.cli.console import messages, table
+from helixctl.cli.predicted import beside, prediction
 from helixctl.cli.sources import print_sources
 from helixctl.cli.tables import Column
+from helixctl.cost.tasks import foundation
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan.terms import in_field_terms
 from helixctl.units import counted, human_bytes, human_seconds
@@ -18,26 +20,22 @@ if TYPE_CHECKING:
 
     from helixctl.dag import Dag
     from helixctl.plan import Plan
+    from helixctl.simulate import Forecast
 
 _FEW = 3  # tensors that a message names
 _OVERHEAD = "sync + comm overhead per token (the paper's TPOT)"
 
 
 def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) -> None:
-    """What one run measured."""
-    out.print(_first_line(report, dag, device), style="bold")
+    """What one run measured, beside what is predicted for it."""
+    predicted = prediction(dag.plan, device)
+    out.print(_first_line(report, dag, device, predicted), style="bold")
     _heading(out, report, dag, device)
     out.print()
-    step, communication = report["step_time_ms"], report["communication"]
-    rows = table("measured", ">value")
-    rows.add_row("tokens/s", f"{report['tokens_per_s']:,.1f}")
-    rows.add_row("step time, mean", f"{step['mean']:.3f} ms")
-    rows.add_row("step time, p50 / p90 / p99", f"{step['p50']:.3f} / {step['p90']:.3f} / {step['p99']:.3f} ms")
-    rows.add_row("communication per step, exposed", f"{communication['exposed_ms']:.3f} ms")
-    rows.add_row("communication per step, hidden by computing", f"{communication['hidden_ms']:.3f} ms")
-    rows.add_row(_OVERHEAD, f"{report['sync_overhead_per_token_ms']:.3f} ms")
-    rows.add_row("busy share: a rank computes", f"{report['busy_share']:.1%} of a step")
-    rows.add_row("memory per rank: weights + buffers, largest", human_bytes(_largest(report)))
+    forecast = _predicted(predicted) if predicted else {}
+    rows = table("", ">measured", *([">predicted"] if forecast else []))
+    for name, text in _measured(report).items():
+        rows.add_row(name, text, *([forecast.get(name, "")] if forecast else []))
     out.print(rows)
     out.print()
     moved = table("level", ">tasks", ">received per rank", ">all ranks")
@@ -51,16 +49,54 @@ def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) ->
     out.print(moved)
     out.print()
     print_sources(out, report)
-    out.print(f"{step['n']} steps after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
+    count = counted(report["step_time_ms"]["n"], "step")
+    out.print(f"{count} after {report['warmup']} for warm-up; {report['trace_steps']} more traced")
+    if predicted:
+        out.print(f"predicted from {foundation(dag.plan.model, dag.plan.cluster)}")
     _warn([report], [""])
 
 
-def _first_line(report: dict[str, Any], dag: Dag, device: str) -> str:
+_RATE: Final = "tokens/s"
+_STEP: Final = "step time, mean"
+_EXPOSED: Final = "communication per step, exposed"
+_HIDDEN: Final = "communication per step, hidden by computing"
+_BUSY: Final = "busy share: a rank computes"
+_MEMORY: Final = "memory per rank: weights + buffers, largest"
+
+
+def _measured(report: dict[str, Any]) -> dict[str, str]:
+    step, communication = report["step_time_ms"], report["communication"]
+    return {
+        _RATE: f"{report['tokens_per_s']:,.1f}",
+        _STEP: f"{step['mean']:.3f} ms",
+        "step time, p50 / p90 / p99": f"{step['p50']:.3f} / {step['p90']:.3f} / {step['p99']:.3f} ms",
+        _EXPOSED: f"{communication['exposed_ms']:.3f} ms",
+        _HIDDEN: f"{communication['hidden_ms']:.3f} ms",
+        _OVERHEAD: f"{report['sync_overhead_per_token_ms']:.3f} ms",
+        _BUSY: f"{report['busy_share']:.1%} of a step",
+        _MEMORY: human_bytes(_largest(report)),
+    }
+
+
+def _predicted(found: Forecast) -> dict[str, str]:
+    return {
+        _RATE: f"{found.tokens_per_s:,.1f}",
+        _STEP: f"{found.step_s * 1e3:.3f} ms",
+        _EXPOSED: f"{found.exposed_s * 1e3:.3f} ms",
+        _HIDDEN: f"{found.hidden_s * 1e3:.3f} ms",
+        _OVERHEAD: f"{found.sync_overhead_per_token_ms:.3f} ms",
+        _BUSY: f"{found.busy_share:.1%}",
+        _MEMORY: human_bytes(found.memory_nbytes),
+    }
+
+
+def _first_line(report: dict[str, Any], dag: Dag, device: str, predicted: Forecast | None) -> str:
     """What was measured, in a line, as ``plan`` says what is predicted."""
     plan, figures = dag.plan, report["figures"]
-    terms, step = in_field_terms(plan.layout), human_seconds(figures["step_s"])
+    terms, step = in_field_terms(plan.layout), f"{human_seconds(figures['step_s'])} a step"
+    step = beside(step, human_seconds(predicted.step_s) if predicted else None)
     memory, rate = human_bytes(figures["memory_nbytes"]), f"{figures['tokens_per_s']:,.0f} tokens/s"
-    return f"{terms} on {place(report, plan, device)}, measured: {step} a step, {rate}, {memory} a device"
+    return f"{terms} on {place(report, plan, device)}, measured: {step}, {rate}, {memory} a device"
 
 
 def place(report: dict[str, Any], plan: Plan, device: str) -> str:

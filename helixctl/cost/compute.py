@@ -76,7 +76,7 @@ from helixctl.spec import (
     SamplingSpec,
 )
 from helixctl.spec.base import RateDtype
-from helixctl.spec.calibration import ExpertsFactors, ProductFactors
+from helixctl.spec.calibration import ExpertsFactors, MatmulTable, ProductFactors
 from helixctl.spec.cluster import no_peak
 from helixctl.spec.rates import rates_of
 from helixctl.spec.routing import EVEN, fullest_load
@@ -309,12 +309,12 @@ def decode_attention_cost(
 
 def rates_of_quantised(
     cluster: EqualHosts, dtype: Dtype, arithmetic: Arithmetic | None
-) -> Literal["by measured factors", "by the peaks"] | None:
+) -> Literal["as measured", "by the peaks"] | None:
     """What products of quantised numbers are predicted by; None: they are not, and computed in the dtype."""
     device = _Device(cluster, dtype)
     tables = device.quantised(arithmetic)
-    if tables.matmul or tables.experts:
-        return "by measured factors"
+    if tables.products or tables.matmul or tables.experts:
+        return "as measured"
     return "by the peaks" if device.faster(arithmetic, None, ()) else None
 
 
@@ -482,8 +482,11 @@ class _Device:
         becomes less by the bytes, down to the rate of many rows, at which it is bound by its arithmetic.
         """
         if less.nbytes:
+            measured = self.quantised(less.arithmetic)
+            if measured.products:
+                return self._by_rates(f"matmul in {less.arithmetic}", measured.products, (rows, columns, depth), nbytes)
             whole = self.matmul(rows, columns, depth, nbytes + less.nbytes)
-            factors = self.quantised(less.arithmetic).matmul
+            factors = measured.matmul
             if (faster := self.faster(less.arithmetic, factors, (rows, columns, depth))) is not None:
                 return self._sped_up(whole, faster, 0 if factors else nbytes)
             many = self.matmul(max(rows, c.MANY_ROWS), columns, depth, 0)
@@ -493,9 +496,7 @@ class _Device:
         flops = 2 * rows * columns * depth
         table = self.calibration.matmul.get(self.dtype) if self.calibration else None
         if table:
-            point = (rows, columns, depth)
-            rate = multilinear(table.grid, table.rates, point)
-            return self._measured("matmul", flops / rate, nbytes, inside=covers(table.grid, point))
+            return self._by_rates(f"matmul in {self.dtype}", table, (rows, columns, depth), nbytes)
         if not self.cuda:
             return self._roofline(flops / (self.peak.value * c.CPU_MATMUL_SHARE.value), nbytes, c.CPU_MATMUL_SHARE)
         rate = self.peak.value * self.matmul_share.value
@@ -507,6 +508,10 @@ class _Device:
             wave = self.sms.value * 2 * high * wide * depth / (rate * share)
             seconds = min(seconds, *(ceil(tiles * s / self.sms.value) * wave / s + partial[s] for s in c.SPLITS))
         return self._roofline(seconds, nbytes, self.matmul_share, self.sms)
+
+    def _by_rates(self, name: str, table: MatmulTable, shape: tuple[int, int, int], nbytes: int) -> Cost:
+        seconds = 2 * prod(shape) / multilinear(table.grid, table.rates, shape)
+        return self._measured(name, seconds, nbytes, inside=covers(table.grid, shape))
 
     def quantised(self, arithmetic: Arithmetic | None) -> QuantisedTables:
         """What was measured of products of such numbers; of those in blocks, where nothing was, that of others."""
@@ -665,7 +670,7 @@ class _Device:
 
             point, rate = rate_of(length)
             rate = min(rate_of(keys)[1] * 2 * seen / (keys + 1), rate)
-            return self._measured("attention", flops / rate, nbytes, inside=covers(table.grid, point))
+            return self._measured(f"attention in {self.dtype}", flops / rate, nbytes, inside=covers(table.grid, point))
         if not self.cuda:
             return self._roofline(
                 flops / (self.peak.value * c.CPU_ATTENTION_SHARE.value), nbytes, c.CPU_ATTENTION_SHARE
@@ -756,7 +761,9 @@ class _Device:
             # than any cache that was measured is as busy as several of the longest.
             longer = max(1.0, keys / table.keys[-1])
             seconds = cached / multilinear(table.grid, table.rates, (caches * longer, keys / longer, width))
-            cost = self._measured("decode", seconds, cached, inside=covers(table.grid, (caches, keys, width)))
+            cost = self._measured(
+                f"decode in {self.dtype}", seconds, cached, inside=covers(table.grid, (caches, keys, width))
+            )
             return cost if cost.seconds >= arithmetic else Cost(arithmetic, (*cost.origins, self.peak, share))
         if not self.cuda:
             return self._roofline(arithmetic, cached, share)
@@ -780,7 +787,7 @@ class _Device:
 
     def _measured(self, name: str, seconds: float, nbytes: int, *, inside: bool) -> Cost:
         """By a measured rate. Beyond the sizes that were measured memory may bind where it did not before."""
-        table = Rule(f"{name} in {self.dtype}: rates by shape", self._calibrated)
+        table = Rule(f"{name}: rates by shape", self._calibrated)
         if inside:
             return Cost(seconds, (table,))
         return Cost(max(seconds, self._traffic(nbytes)), (table, self.bandwidth, c.MEMORY_SHARE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from helixctl.export import rules
-from helixctl.export.engine import Engine, Rule
+from helixctl.export.engine import Engine, Rule, specs_of
 from helixctl.export.serving import stage_sizes
 from helixctl.export.training import torchrun
 from helixctl.plan import Layout, Plan
@@ -152,6 +152,8 @@ def _write(plan: Plan, model: str) -> str:
         ("--lr", "1e-5"),
     ]
     notes = [f"# arguments of Megatron-LM {ENGINE.version}: {ENGINE.flags}; {model} as arguments, on made-up data"]
+    if plan.layout.partitions > 1 and not rules.blackwell(specs_of(plan)):
+        notes.append("export CUDA_DEVICE_MAX_CONNECTIONS=1")  # else validate_args refuses tensor parallelism
     arguments = [*_of_the_layout(plan), *_of_the_model(plan.model), *data]
     return torchrun(plan, "megatron", notes, ["pretrain_gpt.py"], arguments)
 

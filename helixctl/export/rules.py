@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from helixctl.export.engine import Rule
@@ -13,6 +14,11 @@ from helixctl.spec import ModelSpec
 def blocks_of(specs: Specs) -> Iterator[ModelSpec]:
     """The model's kinds of layers, each as a model of such layers alone."""
     return (specs.model.alike(kind) for kind in specs.model.kinds)
+
+
+def blackwell(specs: Specs) -> bool:
+    """Whether the GPUs are of the generation of B200 and GB200."""
+    return re.search(r"\bG?B[123]00\b", specs.cluster.only.device.name) is not None
 
 
 def known_model(source: str, dtypes: Sequence[str] = ("float16", "bfloat16", "float32")) -> Rule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Final
 
 from helixctl.export import rules
@@ -19,7 +18,7 @@ _OPTIONS: Final = "trtllm-options.yaml"
 def _on_blackwell(layout: Layout, specs: Specs) -> str | None:
     """Helix parallelism is of one generation of GPUs."""
     name = specs.cluster.only.device.name
-    if layout.slices == 1 or re.search(r"\bG?B[123]00\b", name):
+    if layout.slices == 1 or rules.blackwell(specs):
         return None
     return f"a Blackwell GPU where slices share the KV cache by positions (cp_type HELIX): the cluster has {name}"
 

@@ -79,6 +79,9 @@ def _write(plan: Plan, model: str) -> str:
             ("--parallelism.pipeline_parallel_last_stage_less_layers", "0"),
             ("--parallelism.pipeline_parallel_microbatch_size", str(local // parts)),
         ]
+    if layout.pipeline > 1 or layout.experts > 1:
+        # On by default, and refused beside stages, and beside experts whose dispatcher waits for the host.
+        arguments.append(("--training.disable_cuda_graphs",))
     arguments += [
         ("--training.local_batch_size", str(step)),
         ("--training.global_batch_size", str(work.batch)),

@@ -84,6 +84,9 @@ _IN_WORDS: Final = (
 )
 
 
+_set: Final = object.__setattr__  # of what is frozen
+
+
 class Layout(Spec):
     """One point of the space of plans.
 
@@ -158,10 +161,19 @@ class Layout(Spec):
             raise ValueError(msg)
         return placement
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, without what was worked out for the axes that change."""
-        copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("strides", None)
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """As pydantic's, without what was worked out for the axes that change.
+
+        A search makes every layout so: one that is copied costs a tenth of one that is validated. All values are
+        immutable, so that a deep copy is a shallow one.
+        """
+        copy = type(self).__new__(type(self))
+        values = {**self.__dict__, **(update or {})}
+        values.pop("strides", None)
+        _set(copy, "__dict__", values)
+        _set(copy, "__pydantic_fields_set__", {*self.__pydantic_fields_set__, *(update or {})})
+        _set(copy, "__pydantic_extra__", None)
+        _set(copy, "__pydantic_private__", None)
         return copy
 
     def __str__(self) -> str:
@@ -367,7 +379,9 @@ class Layout(Spec):
 
     def most_sequences(self, batch: int) -> int:
         """Sequences of the replica that has most."""
-        return max(self.sequences_of_replicas, default=-(-batch // self.data))
+        if self.batch_shares is None:
+            return -(-batch // self.data)
+        return max(self.sequences_of_replicas)
 
     def fewest_sequences(self, batch: int) -> int:
         """Sequences of the smallest microbatch."""
@@ -404,6 +418,18 @@ class Layout(Spec):
         even = workload.batch % (self.data * self.microbatches) == 0
         joined = self.expert_data * sequences if even else self.expert_data * (sequences - 1) + 1
         return Microbatch((0, sequences), (0, joined))
+
+
+def sequences_needed(layout: Layout, workload: WorkloadSpec) -> int:
+    """Sequences that the smallest microbatch must have, so that every device has some of those that are shared."""
+    by_sequences = layout.slices if layout.slicing == "batch" else 1
+    stream = layout.residual == "sharded" and rows_of(workload) < layout.partitions
+    return max(by_sequences, layout.partitions if stream else 1)
+
+
+def rows_of(workload: WorkloadSpec) -> int:
+    """Query rows of a sequence that devices may share: of a generation that of a decode step."""
+    return workload.seq_len if workload.output_len is None else 1
 
 
 def illegalities(
@@ -638,9 +664,7 @@ def _unsharded(layout: Layout, model: ModelSpec, workload: WorkloadSpec) -> list
     """Why the residual stream cannot be sharded by tokens."""
     if layout.residual == "sharded" and not model.norm.before:
         return ["a sharded residual stream, which attention itself reads where no norm comes before it"]
-    rows, sequences = workload.seq_len, layout.fewest_sequences(workload.batch)
-    if workload.output_len is not None:
-        rows = 1  # of a decode step
+    rows, sequences = rows_of(workload), layout.fewest_sequences(workload.batch)
     if layout.residual == "replicated" or max(rows, sequences) >= layout.partitions:
         return []
     return [f"{layout.partitions} shares of a residual stream of {rows} rows in {sequences} sequences"]

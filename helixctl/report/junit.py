@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape, quoteattr
 
 from helixctl.report.outcome import Outcome, ValidationReport
 from helixctl.report.paths import relative_path
@@ -29,6 +28,8 @@ def as_junit(report: ValidationReport, root: Path) -> str:
 
 
 def _case(outcome: Outcome, root: Path) -> str:
+    from xml.sax.saxutils import escape, quoteattr  # which imports a client of HTTP, and that one of TLS
+
     path = relative_path(outcome.file, root)
     name = quoteattr(path)
     head = f'    <testcase classname="helixctl.{outcome.kind or "unknown"}" name={name} file={name}'

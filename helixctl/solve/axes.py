@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from helixctl.plan import Layout
+from helixctl.spec import StepName
 
 # Axes that change where a rank stands, how many others do the same, and in which order it communicates, but not what it
 # computes in a layer of a microbatch of a number of sequences. An axis that is not named here is taken to change it.
@@ -19,13 +20,33 @@ _INSIDE_A_LAYER: Final = frozenset(
     {"slicing", "combine", "reduction_dtype", "experts", "expert_data", "latent_prefill", "key_prefill"}
 )
 _OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in IN_A_LAYER if name not in _INSIDE_A_LAYER)
-_Values = Callable[[Mapping[str, object]], tuple[object, ...]]
-_in_a_layer: Final[_Values] = itemgetter(*IN_A_LAYER)  # asked of every layout several times
+# Axes that change the layers with experts alone, and those that change a prefill alone.
+_OF_EXPERTS: Final = frozenset({"experts", "expert_data"})
+_OF_A_PREFILL: Final = frozenset({"latent_prefill", "key_prefill"})
 
 
-def in_a_layer(layout: Layout) -> tuple[object, ...]:
-    """The values of the axes on which the computation of a layer depends."""
-    return _in_a_layer(layout.__dict__)
+class LayerAxes(NamedTuple):
+    """The axes on which the computation of a layer depends.
+
+    Attributes:
+        names: of the axes.
+        of: their values, from the attributes of a layout.
+    """
+
+    names: tuple[str, ...]
+    of: Callable[[Mapping[str, object]], tuple[object, ...]]
+
+
+def layer_axes(step: StepName | None, *, experts: bool) -> LayerAxes:
+    """The axes on which a layer depends.
+
+    Args:
+        step: in which it is computed; by default the first of a plan.
+        experts: whether the layer has experts.
+    """
+    others = (frozenset() if experts else _OF_EXPERTS) | (_OF_A_PREFILL if step == "decode" else frozenset())
+    names = tuple([name for name in IN_A_LAYER if name not in others])
+    return LayerAxes(names, itemgetter(*names))
 
 
 def of_the_residual_stream(layout: Layout) -> tuple[object, ...]:

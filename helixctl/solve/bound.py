@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 from helixctl.plan import Layout
-from helixctl.solve.axes import in_a_layer
 from helixctl.solve.hosts import uniform_placement
 from helixctl.solve.transfers import Transfers
 from helixctl.solve.turns import rank_seconds
@@ -70,7 +69,7 @@ class Bounds:
         microbatches, then the last goes through the layers behind.
         """
         found = self(layout)
-        if layout.interleave == 1 or self.costs.cluster.cores_per_host is not None:
+        if layout.interleave == 1 or self.costs.cluster.only.cores_per_host is not None:
             return found
         sequences, links = self._sizes(layout)[0], self._links(layout)
         work, step_s = self.with_communication(layout, sequences), found.step_s
@@ -81,8 +80,8 @@ class Bounds:
         return found._replace(step_s=step_s)
 
     def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged, so that neither placement nor gather order matter."""
-        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, layout.interleave, *in_a_layer(layout))
+        """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter."""
+        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, self.costs.axes.of(layout.__dict__))
         if key not in self._quick:
             self._quick[key] = self._bound(layout, self.compute_only, [])
         return self._quick[key]
@@ -113,7 +112,7 @@ class Bounds:
 
     def _whole(self, work: LayerCosts, links: Sequence[float]) -> float:
         """Seconds of a microbatch with this work through all stages, if there were no other."""
-        layers = sum(n * its.alone_s for n, its in zip(self.counts(), work.layers, strict=True))
+        layers = sum([n * its.alone_s for n, its in zip(self.counts(), work.layers, strict=True)])
         return work.embed.alone_s + layers + work.head.alone_s + sum(links)
 
     def counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
@@ -144,7 +143,7 @@ class Bounds:
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch as if nothing were exchanged."""
         joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
-        key = (sequences, joined, self.costs.new_tokens(layout), *in_a_layer(layout))
+        key = (sequences, joined, self.costs.new_tokens(layout), self.costs.axes.of(layout.__dict__))
         if key not in self._computing:
             self._computing[key] = self.costs.compute_only(layout, sequences)
         return self._computing[key]
@@ -240,7 +239,7 @@ class Bounds:
 
         def held(stage: int) -> int:
             counts = zip(self.counts(layout, stage), work.layers, strict=True)
-            layers = sum(n * its.weight_nbytes for n, its in counts)
+            layers = sum([n * its.weight_nbytes for n, its in counts])
             embed = work.embed.weight_nbytes if stage == 0 else 0
             return layers + embed + (work.head.weight_nbytes + kept if stage == last else 0)
 

@@ -37,6 +37,8 @@ from helixctl.units import human_seconds
 _BUDGET_OF_AN_ERROR: Final = 2_000
 # Rows that are only shown beside the choice may take the second part of what the search may.
 _SHARE_OF_ROWS: Final = 2
+
+
 _MOST_OF_TWO_LAYERS: Final = 1_000_000  # tasks of two layers: 38,000 devices, a minute's search
 
 
@@ -247,10 +249,11 @@ def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part
     Where hosts differ, the best layout of the largest equal part is there to begin with: all other devices idle.
     """
     specs = problem.specs
-    first = [part.best.layout] if part and part.comes_first and part.best else []
+    first = [part.best] if part and part.comes_first and part.best and request.admits(part.best.layout) else []
+    within = min((_step_s(c) for c in first), default=None) if problem.objective == "throughput" else None
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
-        legal = sorted(every_layout(problem, fixed, most), key=simplicity)
+        legal = sorted(every_layout(problem, fixed, most, within), key=simplicity)
         wanted = [x for x in legal if request.admits(x)]
         if not wanted:
             raise HelixError(none_legal(specs, request, legal))
@@ -258,7 +261,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part
         asked = [(bound, x) for bound, x in layouts if request.admits(x)]
         if not asked:
             raise HelixError(too_many_tasks(min(wanted, key=lambda x: _tasks(problem, x)), specs.model))
-        result = search(asked, problem, budget, first=first)
+        result = search(asked, problem, budget, first=[c.layout for c in first])
         if result.best is None and result.open_bound:
             result = _from_the_smallest(problem, asked, result, budget)
         if result.best:
@@ -302,6 +305,12 @@ def _largest_part(problem: LayoutProblem, budget: int) -> _Part:
     return _Part(hosts, kind == 0, best)
 
 
+def _step_s(candidate: Candidate) -> float:
+    if candidate.forecast is None:
+        raise TypeError  # it was simulated
+    return candidate.forecast.step_s
+
+
 def _has_equal_shares(layout: Layout, cluster: ClusterSpec) -> bool:
     unequal = (layout.stages, layout.batch_shares, layout.group_shares)
     return layout.devices == cluster.devices and unequal == (None, None, None)
@@ -311,20 +320,23 @@ def _peak(hosts: EqualHosts, model: ModelSpec) -> float:
     return hosts.devices * hosts.device.peak[model.dtype]
 
 
-def every_layout(problem: LayoutProblem, fixed: AxisConstraints, most: int = FEW) -> Iterator[Layout]:
+def every_layout(
+    problem: LayoutProblem, fixed: AxisConstraints, most: int = FEW, within: float | None = None
+) -> Iterator[Layout]:
     """The legal layouts that are searched; where hosts differ, those of the space come with unequal shares as well.
 
     Args:
         problem: what they are compared for.
         fixed: axes that have one value.
         most: microbatches per stage.
+        within: seconds of a step; unequal shares are left out where no such shares can keep within it.
     """
     layouts = space(*problem.specs, fixed, most, problem.objective)
     if not isinstance(problem.bounds, DifferingBounds):
         yield from layouts
         return
     model, cluster, workload = problem.specs
-    shares = UnequalShares(problem.bounds, fixed)
+    shares = UnequalShares(problem.bounds, fixed, within)
     for layout in layouts:
         yield layout
         for one in shares.of(layout):

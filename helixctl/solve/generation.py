@@ -36,6 +36,7 @@ class GenerationBounds:
     prefill: Bounds
     decode: Bounds
     _cache: dict[object, int] = field(default_factory=dict, init=False)
+    _counts: dict[object, _Count] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(
@@ -79,8 +80,11 @@ class GenerationBounds:
 
     def count(self, layout: Layout) -> _Count:
         """How often each kind of step runs."""
-        work = self.costs.workload
-        return _Count(-(-work.seq_len // chunk(work, layout)), (work.output_len or 1) - 1)
+        key = (layout.data, layout.batch_shares, layout.key_block)
+        if key not in self._counts:
+            work = self.costs.workload
+            self._counts[key] = _Count(-(-work.seq_len // chunk(work, layout)), (work.output_len or 1) - 1)
+        return self._counts[key]
 
     def cache_nbytes(self, layout: Layout) -> int:
         """The KV cache of the fullest stage's first rank, which holds most sequences and heads."""

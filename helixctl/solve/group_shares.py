@@ -37,8 +37,9 @@ class GroupShares:
         apart = layout.groups > 1 and len(set(kinds)) > 1 and layout.expert_data == 1
         if not apart or (layout.slices > 1 and layout.strides["groups"] < layout.strides["slices"]):
             return
+        # How a group's results come together changes what is exchanged, and hardly what is computed.
         sizes = tuple([min(its.sizes) for its in found])
-        key = (tuple(kinds), sizes, layout.model_copy(update={"placement": "slices-groups-data-pipeline"}))
+        key = (tuple(kinds), sizes, layout.slices, layout.slicing, layout.experts, layout.pipeline, layout.stages)
         if key not in self._known:
             self._known[key] = tuple(dict.fromkeys(self._weights(layout, kinds, found, times)))
         for text in self._known[key]:

@@ -26,12 +26,17 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
 def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[tuple[int, ...], ...]:
     """Which ranks of the first team, and of that of the stage behind it, share a domain of links, and a host, the last.
 
-    They are numbered in the order in which they are met.
+    They are numbered in the order in which they are met; one host without domains has no pattern.
     """
+    if cluster.host_count == 1 and not cluster.has_domains:
+        return ()
     # By group and slice, not by rank: which of the two axes stays inside is what differs.
     stages = range(min(2, layout.pipeline))
     ranks = [rank for stage in stages for group in range(layout.groups) for rank in layout.ranks_of_group(group, stage)]
-    return pattern([(*cluster.domains_of(rank), cluster.host_of(rank)) for rank in ranks])
+    if cluster.has_domains or cluster.differs:
+        return pattern([(*cluster.domains_of(rank), cluster.host_of(rank)) for rank in ranks])
+    size, met = cluster.only.devices_per_host, dict[int, int]()  # the same, quickly
+    return (tuple([met.setdefault(rank // size, len(met)) for rank in ranks]),)
 
 
 def pattern(places: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
@@ -14,10 +14,10 @@ from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
-from helixctl.plan.layout import Axis, Microbatch
+from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Cut, Shares
 from helixctl.plan.steps import new_tokens, step_of
-from helixctl.solve.axes import IN_A_LAYER, in_a_layer
+from helixctl.solve.axes import LayerAxes, layer_axes
 from helixctl.solve.wires import wires
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
@@ -54,6 +54,21 @@ class _Numbered(NamedTuple):
     communicates: bool
 
 
+class _Computations(NamedTuple):
+    """Computations that depend on the same cuts; their number among all that differ, and the places of the cuts."""
+
+    tasks: tuple[_Numbered, ...]
+    number: int
+    cuts: tuple[int, ...]
+
+
+class Computed(NamedTuple):
+    """What computations take one after the other: seconds, and bytes of weights."""
+
+    seconds: float
+    weight_nbytes: int
+
+
 class _Lines(NamedTuple):
     """The tasks of an outline, numbered, the tensors that they are about, and every cut of these.
 
@@ -61,7 +76,7 @@ class _Lines(NamedTuple):
     """
 
     tasks: tuple[_Numbered, ...]
-    computations: tuple[_Numbered, ...]
+    computations: tuple[_Computations, ...]
     tensors: Mapping[str, Tensor]
     cuts: tuple[Cut, ...]
     of_batch: tuple[int, ...]
@@ -83,7 +98,9 @@ class Outlines:
     workload: WorkloadSpec
     step: StepName | None = None
     body: ModelSpec = field(init=False)
+    axes: LayerAxes = field(init=False)
     _forms: dict[object, _Form] = field(default_factory=dict, init=False)
+    _tasks: dict[OutlinedTask, OutlinedTask] = field(default_factory=dict, init=False)
     _tensors: dict[object, Mapping[str, Tensor]] = field(default_factory=dict, init=False)
     _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
@@ -91,10 +108,13 @@ class Outlines:
     _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
     _spans: dict[object, list[Interval]] = field(default_factory=dict, init=False)
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
+    _computed: dict[object, Computed] = field(default_factory=dict, init=False)
+    _together: dict[tuple[int, ...], int] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Outline nothing yet; ``body`` is one layer of the model, without its ends."""
+        """Outline nothing yet; ``body`` is one layer of the model, without its ends, and ``axes`` are those it has."""
+        self.axes = layer_axes(self.step, experts=self.model.feed_forward.experts is not None)
         self.body = self.model.model_copy(update={"layers": 1, "vocabulary": None})
 
     def priced(
@@ -114,9 +134,50 @@ class Outlines:
         shares, lines = self._of(layout, ends=ends)
         batch = layout.microbatch_of(sequences, self.workload)
         spans = self._spans_of(shares, lines, rank, batch)
-        wire = wires(layout, self.cluster)._asdict() if exchanged else {}
+        tasks = lines.tasks if exchanged else [its for its in lines.tasks if not its.communicates]
+        return self._priced(layout, lines, tasks, spans, sequences, rank, batch)
+
+    def computed(self, layout: Layout, sequences: int, *, rank: int | None = None) -> Computed:
+        """All computations of one rank of the first team in a layer.
+
+        Those that depend on the same cuts are summed once for all layouts that have these: attention does not depend on
+        how experts are spread.
+
+        Args:
+            layout: how they are cut.
+            sequences: of a microbatch.
+            rank: as of ``priced``.
+        """
+        rank = self.largest(layout) if rank is None else rank
+        shares, lines = self._of(layout, ends=False)
+        batch = layout.microbatch_of(sequences, self.workload)
+        spans = self._spans_of(shares, lines, rank, batch)
+        seconds, nbytes = 0.0, 0
+        for its in lines.computations:
+            key = (its.number, sequences, *[spans[i] for i in its.cuts])
+            found = self._computed.get(key)
+            if found is None:
+                tasks = self._priced(layout, lines, its.tasks, spans, sequences, rank, batch)
+                found = Computed(sum([x.seconds for x in tasks]), sum([x.weight_nbytes for x in tasks]))
+                self._computed[key] = found
+            seconds += found.seconds
+            nbytes += found.weight_nbytes
+        return Computed(seconds, nbytes)
+
+    def _priced(
+        self,
+        layout: Layout,
+        lines: _Lines,
+        tasks: Sequence[_Numbered],
+        spans: Sequence[Interval],
+        sequences: int,
+        rank: int,
+        batch: Microbatch,
+    ) -> list[Priced]:
+        """Some tasks of an outline, on a rank with these shares of its cuts."""
+        wire = wires(layout, self.cluster)._asdict() if any(its.communicates for its in tasks) else {}
         found, known, new = [], self._known, []
-        for task, number, cuts, communicates in lines.tasks if exchanged else lines.computations:
+        for task, number, cuts, communicates in tasks:
             key: tuple[object, ...] = (number, sequences, *[spans[i] for i in cuts])
             if communicates:
                 key = (*key, wire[task.axis])
@@ -152,18 +213,19 @@ class Outlines:
 
     def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
         tokens = new_tokens(self.workload, layout, self.step)  # of a prefill they depend on the replicas
-        key = (ends, tokens, layout.gather_order, *in_a_layer(layout))
+        key = (ends, tokens, layout.gather_order, self.axes.of(layout.__dict__))
         if key not in self._found:
             self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
         return self._found[key]
 
     def _shares_of(self, layout: Layout) -> Shares:
         """The shares of a layout's first team, and of those that share experts with it, if alone on the first ranks."""
-        axes = in_a_layer(layout)
-        key = (new_tokens(self.workload, layout, self.step), *axes)  # on which the step depends
+        axes = self.axes.of(layout.__dict__)
+        key = (new_tokens(self.workload, layout, self.step), axes)  # on which the step depends
         if key not in self._shares:
             step = step_of(self.workload, layout, self.step)
-            alone = Layout.model_validate({**dict(zip(IN_A_LAYER, axes, strict=True)), "data": layout.expert_data})
+            its = dict(zip(self.axes.names, axes, strict=True))
+            alone = Layout.model_validate({**its, "data": its.get("expert_data", 1)})
             self._shares[key] = Shares(alone, self.model, step)
         return self._shares[key]
 
@@ -173,7 +235,9 @@ class Outlines:
             sizes = replace(shares.step, batch=0)
             form: tuple[object, ...] = (shares.of("output"), layout.partitions > 1)
         else:
-            cutting = [layout.ways(axis) > 1 for axis in get_args(Axis)]
+            # How the devices that share experts do so changes what each computes, and no task: all of them have a part
+            # of every sum. Of the other axes these follow.
+            cutting = (layout.groups > 1, layout.slices > 1, shares.layout.expert_data > 1)
             sizes = replace(shares.step, batch=0, vocabulary_shares=1)
             form = (id(shares.table), layout.gather_order, layout.reduction_dtype, *cutting)
         key = (form, sizes)
@@ -189,7 +253,8 @@ class Outlines:
         start, stop = layout.batch(0, 0, self.workload)
         step = replace(step_of(self.workload, layout, self.step), batch=(stop - start) * layout.expert_data)
         outline = outline_of(Plan.sketch(self._model(ends=ends), self.cluster, step, one), 0)
-        tasks = [task for task in outline.tasks if (task.level in _ENDS) == ends]
+        # Equal ones are one: they are told apart by their identity, as each has many parts.
+        tasks = [self._tasks.setdefault(task, task) for task in outline.tasks if (task.level in _ENDS) == ends]
         cuts = tuple(dict.fromkeys(cut for task in tasks for cut in task.cuts))
         return _Form(tuple([(task, tuple([cuts.index(cut) for cut in task.cuts])) for task in tasks]), cuts)
 
@@ -208,12 +273,27 @@ class Outlines:
         """The tasks on tensors of these sizes: those that are alike, and are about equal tensors, have one number."""
         tasks = []
         for task, places in form.tasks:
-            key = (task, tuple([tensors[piece.tensor] for piece in task.pieces]))
+            key = (id(task), tuple([tensors[piece.tensor] for piece in task.pieces]))
             number = self._numbers.setdefault(key, len(self._numbers))
             tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
-        computations = tuple([task for task in tasks if not task.communicates])
         of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
-        return _Lines(tuple(tasks), computations, tensors, form.cuts, of_batch)
+        return _Lines(tuple(tasks), self._by_cuts(tasks), tensors, form.cuts, of_batch)
+
+    def _by_cuts(self, tasks: Iterable[_Numbered]) -> tuple[_Computations, ...]:
+        """The computations among some tasks, those together that depend on the same cuts, or on some of them."""
+        groups: list[tuple[set[int], list[_Numbered]]] = []
+        for task in sorted((task for task in tasks if not task.communicates), key=lambda task: -len(task.cuts)):
+            mine = next((group for cuts, group in groups if cuts.issuperset(task.cuts)), None)
+            if mine is None:
+                groups.append((set(task.cuts), [task]))
+            else:
+                mine.append(task)
+        found = []
+        for _, group in groups:
+            number = self._together.setdefault(tuple([task.number for task in group]), len(self._together))
+            cuts = tuple(dict.fromkeys(place for task in group for place in task.cuts))
+            found.append(_Computations(tuple(group), number, cuts))
+        return tuple(found)
 
     def _price(
         self,
@@ -233,10 +313,10 @@ class Outlines:
         dag = Dag(plan, "", tuple(tensors.values()), values, tuple([task for task, _ in made]), ())
         costs = TaskCosts(dag, self._costs)
         for (key, outlined), (task, its) in zip(new, made, strict=True):
-            self._known[key] = _priced(outlined, task, its, tensors, costs)
+            self._known[key] = _with_price(outlined, task, its, tensors, costs)
 
 
-def _priced(
+def _with_price(
     outlined: OutlinedTask, task: Task, values: Sequence[Value], tensors: Mapping[str, Tensor], costs: TaskCosts
 ) -> Priced:
     roles = [tensors[value.tensor].role for value in values]

@@ -23,12 +23,18 @@ from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
 
 
+_BOUNDED = 64  # layouts from one report of progress to the next: a few milliseconds
 AnyBounds = Bounds | GenerationBounds | DifferingBounds
 
 
 def may_fit(bound: Bound, cluster: ClusterSpec) -> bool:
     """Whether a layout with this bound may fit in memory."""
-    return bound.fits and (cluster.differs or bound.memory_nbytes <= cluster.only.device.available)
+    return bound.fits and bound.memory_nbytes <= available(cluster)
+
+
+def available(cluster: ClusterSpec) -> float:
+    """Bytes of every device; where hosts differ no number, as the bound of a layout says whether it fits."""
+    return inf if cluster.differs else cluster.only.device.available
 
 
 class Specs(NamedTuple):
@@ -57,6 +63,12 @@ class LayoutProblem:
     only_fitting: bool = True
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
     _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
+    _keys: dict[Bound, Key] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _available: float = field(init=False, repr=False, compare=False)  # asked for with every bound
+
+    def __post_init__(self) -> None:
+        """Read the memory of a device."""
+        object.__setattr__(self, "_available", available(self.specs.cluster))
 
     @classmethod
     def of(cls, specs: Specs, objective: Objective, limits: Limits | None = None) -> Self:
@@ -76,9 +88,9 @@ class LayoutProblem:
     def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
         """Layouts with their first bounds."""
         every, found = list(layouts), list[Bounded]()
-        for number, layout in enumerate(every):
-            at("bounding the layouts", number, len(every))
-            found.append((self.first_bound(layout), layout))
+        for start in range(0, len(every), _BOUNDED):
+            at("bounding the layouts", start, len(every))
+            found += [(self.first_bound(layout), layout) for layout in every[start : start + _BOUNDED]]
         return found
 
     def ascending(self, layouts: Iterable[Bounded]) -> Iterator[Bounded]:
@@ -90,7 +102,8 @@ class LayoutProblem:
         Args:
             layouts: with their first bounds.
         """
-        queue = [(bound, place, False, layout) for place, (bound, layout) in enumerate(layouts)]
+        quick = not self.first_is_looser
+        queue = [(bound, place, quick, layout) for place, (bound, layout) in enumerate(layouts)]
         heapify(queue)
         while queue:
             bound, place, is_quick, layout = heappop(queue)
@@ -102,9 +115,14 @@ class LayoutProblem:
     def first_bound(self, layout: Layout) -> Key:
         """A key that the quick one is not below: of a generation that of one of its steps alone."""
         bounds = self.bounds
-        if not isinstance(bounds, GenerationBounds):
+        if not isinstance(bounds, GenerationBounds):  # it is the quick one
             return self.quick_bound(layout)
         return self._key_of(bounds.of_one_step(layout, "prefill" if self.objective == "ttft" else "decode"))
+
+    @property
+    def first_is_looser(self) -> bool:
+        """Whether the first bound may be below the quick one."""
+        return isinstance(self.bounds, GenerationBounds)
 
     def quick_bound(self, layout: Layout) -> Key:
         """A key that the layout's own is not below, as if nothing were exchanged."""
@@ -150,6 +168,9 @@ class LayoutProblem:
 
     def _key_of(self, bound: Bound) -> Key:
         """A layout that cannot be chosen, by its bound, comes after all that may."""
-        found = least(self.objective, bound)
-        fits = may_fit(bound, self.specs.cluster) and not self.limits.exclude(bound)
-        return found if fits else (inf, *found)
+        found = self._keys.get(bound)
+        if found is None:
+            found = least(self.objective, bound)
+            fits = bound.fits and bound.memory_nbytes <= self._available and not self.limits.exclude(bound)
+            self._keys[bound] = found = found if fits else (inf, *found)
+        return found

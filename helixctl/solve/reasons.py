@@ -146,7 +146,9 @@ def _beside(
     cluster: ClusterSpec,
 ) -> str:
     """The best of the layouts that belong to a kind, beside the choice; or why there is none to compare."""
-    bounds = [(bound, x) for bound, x in looked.bounds if belongs(x) and x != best.layout]
+    bounds = [its for its in looked.bounds if belongs(its[1])]
+    if belongs(best.layout):
+        bounds = [its for its in bounds if its[1] != best.layout]
     tried = [c for c in looked.simulated if belongs(c.layout) and c is not best]
     seen = {c.layout for c in tried}
     lowest = next((bound for bound, _ in looked.ascending(its for its in bounds if its[1] not in seen)), None)

@@ -90,7 +90,8 @@ class _Search:
     def run(self, budget: int) -> SearchResult:
         problem, legal = self.problem, len(self.layouts)
         # (bound, place, how many narrower ones there are, layout); no two have one place: layouts are never compared.
-        narrower = (problem.bound_with_turns, problem.bound, problem.quick_bound)
+        quick = (problem.quick_bound,) if problem.first_is_looser else ()
+        narrower = (problem.bound_with_turns, problem.bound, *quick)
         queue = [(bound, place, len(narrower), layout) for place, (bound, layout) in enumerate(self.layouts)]
         heapify(queue)
         ended = False

@@ -11,6 +11,7 @@ from math import inf
 from helixctl.plan import Layout
 from helixctl.plan.layout import share
 from helixctl.plan.steps import step_of
+from helixctl.solve.at_best import AtBest
 from helixctl.solve.constraints import AxisConstraints
 from helixctl.solve.differing import DifferingBounds
 from helixctl.solve.group_shares import GroupShares
@@ -25,31 +26,49 @@ _MOVES = 32  # of one unit from the slowest replica to a quick one
 
 @dataclass(slots=True)
 class UnequalShares:
-    """Layouts of one problem with shares that even out time, and fit in memory."""
+    """Layouts of one problem with shares that even out time, and fit in memory.
+
+    Attributes:
+        bounds: of the layouts.
+        constraints: axes that have one value.
+        within: seconds that no layout may exceed by what it computes; None: any.
+    """
 
     bounds: DifferingBounds
     constraints: AxisConstraints
+    within: float | None = None
     _stages: dict[object, str | None] = field(default_factory=dict, init=False)
     _shares: dict[object, str | None] = field(default_factory=dict, init=False)
     _groups: GroupShares = field(init=False)
+    _at_best: AtBest | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Work nothing out yet."""
         self._groups = GroupShares(self.bounds)
+        self._at_best = None if self.within is None else AtBest(self.bounds, self.within)
 
     def of(self, layout: Layout) -> Iterator[Layout]:
         """The layout with unequal stages, replicas, both, or groups; none where its devices are alike."""
         found = alike(layout, self.bounds.cluster, self.bounds.costs.workload)
-        layouts = [layout]
-        if "stages" not in self.constraints and any(its.unlike_stages for its in found):
-            layouts += self._with_stages(layout, found)
+        stages, replicas, groups = self._unlike(layout, found)
+        if self._at_best and (stages or replicas):
+            least = layout.microbatches * self._least_of_a_microbatch(layout)
+            if not self._at_best.reachable(layout, found, self._counts(layout), least):
+                stages = replicas = False
+        layouts = [layout, *(self._with_stages(layout, found) if stages else ())]
         for one in layouts:
             if one is not layout:
                 yield one
-            if "batch_shares" not in self.constraints and len({its.stages for its in found}) > 1:
+            if replicas:
                 yield from self._with_shares(one)
-        if "group_shares" not in self.constraints:
+        if groups:
             yield from self._groups.of(layout, found, self._counts(layout))
+
+    def _unlike(self, layout: Layout, found: Sequence[Alike]) -> tuple[bool, bool, bool]:
+        """Whether stages, replicas and groups may have unequal shares."""
+        stages = "stages" not in self.constraints and any(its.unlike_stages for its in found)
+        replicas = "batch_shares" not in self.constraints and len({its.stages for its in found}) > 1
+        return stages, replicas, layout.groups > 1 and "group_shares" not in self.constraints
 
     # --- layers by stage ---------------------------------------------------------------------------------------------
 

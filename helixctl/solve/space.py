@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, permutations, product
 from math import gcd
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from helixctl.plan import Layout, illegalities
-from helixctl.plan.layout import MESH_AXES, unsliced
+from helixctl.plan.layout import MESH_AXES, sequences_needed, unsliced
 from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
 from helixctl.solve.hosts import host_pattern, uniform_placement
 from helixctl.solve.objective import Objective
@@ -61,9 +61,17 @@ def space(
         most: microbatches per stage.
         objective: what is searched for.
     """
-    for layout in combinations(model, cluster, workload, constraints, most, objective):
-        if not illegalities(layout, model, workload, cluster.devices, differs=cluster.differs):
-            yield layout
+    for first, orders in _Space(model, cluster, workload, constraints, most, objective).families():
+        # Whether the others are legal depends on the sequences of a microbatch alone.
+        if illegalities(first, model, workload, cluster.devices, differs=cluster.differs):
+            continue
+        needed = sequences_needed(first, workload)
+        yield from (
+            first.model_copy(update=order)
+            for order in orders
+            if first.fewest_sequences(workload.batch) // order["microbatches"] >= needed
+            and order["microbatches"] % order["interleave"] == 0
+        )
 
 
 def combinations(
@@ -107,6 +115,18 @@ def _used(cluster: ClusterSpec, constraints: AxisConstraints) -> list[int]:
     return sorted(found, reverse=True)
 
 
+class _Family(NamedTuple):
+    """Layouts that differ only in the order in which a rank does its work.
+
+    Attributes:
+        first: one of them, in one microbatch: what it computes in a layer, and what it exchanges, is theirs.
+        orders: of each, the values of the other axes: gather order, microbatches, and how many take turns.
+    """
+
+    first: Layout
+    orders: Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Space:
     """The arguments of ``space``; iterating gives its layouts, legal or not."""
@@ -119,11 +139,16 @@ class _Space:
     objective: Objective
 
     def __iter__(self) -> Iterator[Layout]:
+        for first, orders in self.families():
+            yield from (first.model_copy(update=order) for order in orders)
+
+    def families(self) -> Iterator[_Family]:
+        """The layouts, those together that differ only in the order in which a rank does its work."""
         axes = {axis: value for axis, value in self.constraints.items() if axis != PARTITIONS}
-        for mesh in self._meshes():
-            fixed = {**axes, **mesh}
-            for inner in self._inner(Layout.model_validate(fixed)):
-                yield Layout.model_validate({**fixed, **inner})
+        for sizes in self._meshes():
+            mesh = Layout.model_validate({**axes, **sizes})
+            for inner, orders in self._inner(mesh):
+                yield _Family(mesh.model_copy(update={**inner, "microbatches": 1, "interleave": 1}), orders)
 
     def _meshes(self) -> Iterator[dict[str, int]]:
         """Sizes of the four mesh axes that make up the devices and may be legal."""
@@ -147,8 +172,8 @@ class _Space:
             if rest == 0 and wanted and data <= self.workload.batch:
                 yield {"groups": n, "slices": m, "data": data, "pipeline": p}
 
-    def _inner(self, mesh: Layout) -> Iterator[dict[str, Any]]:
-        """Values of the other axes on a mesh."""
+    def _inner(self, mesh: Layout) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Values of the other axes on a mesh, and with each the orders of work."""
         blocks = [self.model.alike(kind) for kind in self.model.kinds]
         most = min((its.count for block in blocks if (its := block.feed_forward.experts)), default=1)
         choices: dict[str, Iterable[Any]] = {
@@ -181,26 +206,28 @@ class _Space:
         near = [max(1, size // mesh.partitions) for size in self.cluster.kinds[0].domain_sizes]
         return sorted({1, *[gcd(mesh.data, replicas) for replicas in near], mesh.data})
 
-    def _with_experts(self, mesh: Layout, choices: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
+    def _with_experts(
+        self, mesh: Layout, choices: Mapping[str, Iterable[Any]]
+    ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """The same where so many replicas share experts, as ``choices`` has it."""
         turns = list(self._turns(mesh, exchanges=mesh.partitions > 1 or choices["expert_data"] != (1,)))
-        values = ([self.constraints[axis]] if axis in self.constraints else choices[axis] for axis in choices)
+        orders = {
+            combine: [
+                {"gather_order": gather_order, "microbatches": microbatches, "interleave": interleave}
+                for gather_order, (microbatches, interleave) in product(self._gather_orders(mesh, combine), turns)
+            ]
+            for combine in ("concat", "reduce")
+        }
+        values = ([getattr(mesh, axis)] if axis in self.constraints else choices[axis] for axis in choices)
         for chosen in product(*values):
             inner = dict(zip(choices, chosen, strict=True))
             if inner.get("key_prefill") == "query" and inner["slicing"] != "key":
                 continue
-            gathers = self._gather_orders(mesh, inner["combine"])
-            for gather_order, (microbatches, interleave) in product(gathers, turns):
-                yield {
-                    **inner,
-                    "gather_order": gather_order,
-                    "microbatches": microbatches,
-                    "interleave": interleave,
-                }
+            yield inner, orders[inner["combine"]]
 
-    def _gather_orders(self, mesh: Layout, combine: str) -> Sequence[int | str]:
+    def _gather_orders(self, mesh: Layout, combine: str) -> Sequence[str]:
         if "gather_order" in self.constraints:
-            return [self.constraints["gather_order"]]
+            return [mesh.gather_order]
         both = combine == "concat" and mesh.groups > 1 and mesh.slices > 1
         return ["slices_first", "groups_first"][: 1 + both]
 

@@ -48,11 +48,13 @@ def part_of(tasks: Iterable[Priced]) -> Part:
     """
     made: dict[str, int] = {}
     runs: list[Run] = []
+    collectives = 0
     for its in tasks:
         if its.communicates and not its.seconds:
             continue
-        made_by = tuple(dict.fromkeys(made[piece.tensor] for piece in its.task.inputs if piece.tensor in made))
-        number = sum(run.communicates for run in runs) if its.communicates else -1
+        made_by = tuple(dict.fromkeys([made[piece.tensor] for piece in its.task.inputs if piece.tensor in made]))
+        number = collectives if its.communicates else -1
+        collectives += its.communicates
         for piece in its.task.outputs:
             made.pop(piece.tensor, None)
             if its.communicates:
@@ -68,7 +70,7 @@ def part_of(tasks: Iterable[Priced]) -> Part:
         if run.communicates:
             turns.append(tuple(turn))
             turn = []
-    return Part(tuple(turns), tuple(turn), sum(run.communicates for run in runs))
+    return Part(tuple(turns), tuple(turn), collectives)
 
 
 def rank_seconds(parts: Sequence[tuple[Part, int]], rounds: int, width: int) -> float:

@@ -14,10 +14,10 @@ from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import new_tokens, step_of
-from helixctl.solve.axes import in_a_layer
+from helixctl.solve.axes import LayerAxes, layer_axes
 from helixctl.solve.outlines import Outlines, Priced
 from helixctl.solve.turns import Part, part_of, rank_seconds
-from helixctl.solve.wires import wires
+from helixctl.solve.wires import Wires, wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
 
 
@@ -85,12 +85,15 @@ class LayoutCosts:
     cluster: ClusterSpec
     workload: WorkloadSpec
     step: StepName | None = None
+    axes: LayerAxes = field(init=False)
     _kinds: tuple[_KindCosts, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Price nothing yet."""
+        """Price nothing yet; ``axes`` are those on which the layers depend."""
         specs = (self.cluster, self.workload, self.step)
-        self._kinds = tuple([_KindCosts(self.model.alike(kind), *specs) for kind in self.model.kinds])
+        kinds = [self.model.alike(kind) for kind in self.model.kinds]
+        self.axes = layer_axes(self.step, experts=any(its.feed_forward.experts for its in kinds))
+        self._kinds = tuple([_KindCosts(its, *specs) for its in kinds])
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch, by its number of sequences."""
@@ -160,6 +163,7 @@ class _KindCosts:
     step: StepName | None = None
     _outlines: Outlines = field(init=False)
     _layers: dict[object, _LayerCosts] = field(default_factory=dict, init=False)
+    _computed: dict[object, _LayerCosts] = field(default_factory=dict, init=False)
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _live: dict[object, int] = field(default_factory=dict, init=False)
     _parts: dict[object, Parts] = field(default_factory=dict, init=False)
@@ -197,9 +201,18 @@ class _KindCosts:
 
     def _key(self, layout: Layout, sequences: int) -> object:
         """Equal where a microbatch of ``batch`` sequences is the same work, with what is exchanged."""
-        joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.workload).joined[1]
-        tokens = (sequences, joined, self.new_tokens(layout))
-        return (*tokens, layout.gather_order, *in_a_layer(layout), wires(layout, self.cluster))
+        return (self._own(layout, sequences), layout.gather_order, self._wires(layout))
+
+    def _own(self, layout: Layout, sequences: int) -> object:
+        """Equal where a microbatch of ``batch`` sequences is the same computation."""
+        joins = layout.expert_data > 1 and self.model.feed_forward.experts is not None
+        joined = layout.microbatch_of(sequences, self.workload).joined[1] if joins else 0
+        return (sequences, joined, self.new_tokens(layout), self._outlines.axes.of(layout.__dict__))
+
+    def _wires(self, layout: Layout) -> Wires:
+        """Those on which a layer depends."""
+        found = wires(layout, self.cluster)
+        return found if self.model.feed_forward.experts else found._replace(replicas=(), spread=())
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
@@ -224,19 +237,23 @@ class _KindCosts:
 
     def compute_only(self, layout: Layout, sequences: int) -> _LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
-        layer = _work(self._outlines.priced(layout, sequences))
-        ends = self._its_ends(layout, sequences, exchanged=False)
-        least = self._least_compute_s(layout, sequences, layer)
-        return _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
+        key = self._own(layout, sequences)
+        if key not in self._computed:
+            seconds, nbytes = self._outlines.computed(layout, sequences)
+            layer = LaneCosts(seconds, 0.0, seconds, nbytes)
+            ends = self._its_ends(layout, sequences, exchanged=False)
+            least = self._least_compute_s(layout, sequences, layer)
+            self._computed[key] = _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
+        return self._computed[key]
 
     def _least_compute_s(self, layout: Layout, sequences: int, layer: LaneCosts) -> float:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
-        if self.cluster.cores_per_host is None:
+        if self.cluster.only.cores_per_host is None:
             return layer.compute_s
         ranks = [layout.expert_devices - 1]
         if layout.group_shares:
             ranks = [(group + 1) * layout.slices - 1 for group in range(layout.groups)]
-        return min(_work(self._outlines.priced(layout, sequences, rank=rank)).compute_s for rank in ranks)
+        return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
     def on_any_rank(self, layout: Layout, sequences: int, group: int | None = None) -> float:
         """Seconds in which any rank of a group computes a layer, at least: its last, unless its slices share rows.
@@ -248,11 +265,11 @@ class _KindCosts:
         end = layout.partitions if group is None else (group + 1) * layout.slices
         by_rows = layout.shared_dim == "seq" or layout.key_prefill == "query"
         ranks = range(end - layout.slices, end) if by_rows else (end - 1,)
-        return min(_work(self._outlines.priced(layout, sequences, rank=rank)).compute_s for rank in ranks)
+        return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
-        wire = wires(layout, self.cluster) if exchanged else None
+        wire = wires(layout, self.cluster).tensor if exchanged else None
         weighed = (layout.groups, layout.group_shares) if layout.group_shares else None
         key = (layout.partitions, weighed, layout.residual, self.new_tokens(layout), sequences, wire)
         if key not in self._ends and self.model.vocabulary is None:

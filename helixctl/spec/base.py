@@ -53,4 +53,5 @@ class Contradiction(ValueError):  # noqa: N818  it is a ValueError for pydantic;
 class Spec(BaseModel):
     """Base of all that a user writes: immutable, unknown keys refused, numbers never read from text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # A command reads a few of all kinds of documents: what validates one is made when one is read.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)

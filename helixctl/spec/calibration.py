@@ -116,12 +116,15 @@ class ExpertsFactors(_Table):
 
 
 class QuantisedTables(Spec):
-    """What products of quantised numbers take, beside those of the dtype that have the same shape.
+    """What products of quantised numbers take.
 
     Attributes:
-        matmul, experts: by shape. None: not measured.
+        products: rates by shape. None: not measured.
+        matmul, experts: how many times the rate of those of the dtype that have the same shape; of products where they
+            have no rates of their own. None: not measured.
     """
 
+    products: MatmulTable | None = added(None)
     matmul: ProductFactors | None = None
     experts: ExpertsFactors | None = None
 

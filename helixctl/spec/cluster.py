@@ -488,7 +488,8 @@ class ClusterSpec(Spec, json_schema_extra=_REQUIRED_OF_EQUAL):
 
 
 def _resolved(cluster: ClusterSpec, kind: HostsSpec) -> EqualHosts:
-    name = f"{cluster.name}, hosts of {kind.device.name}"
+    one = isinstance(cluster.hosts, tuple) and len(cluster.hosts) == 1
+    name = cluster.name if one else f"{cluster.name}, hosts of {kind.device.name}"
     between = kind.between_hosts or cluster.between_hosts
     return EqualHosts(
         name,

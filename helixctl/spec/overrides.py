@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from pydantic import BaseModel
+
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.fields import Node, dotted, fields_of, keys_of, like, meant, shown
@@ -83,7 +85,7 @@ def _parse_one(text: str) -> Override | Diagnostic:
         return _problem(text, "has no '='", "write --set FIELD=VALUE, for example --set workload.batch=8")
     name = left.strip()
     documents, path = _documents_and_path(name)
-    homes = [document for document in documents if _node(document, path) is not None]
+    homes = [document for document in documents if _has(document, path)]
     if not homes:
         return _problem(text, f"no field {shown(name)} in the {' or the '.join(documents)}", _hint(documents, path))
     if len(homes) > 1:
@@ -102,6 +104,22 @@ def _documents_and_path(name: str) -> tuple[tuple[SpecKind, ...], tuple[str, ...
         if path[0] == document:
             return (document,), path[1:]
     return tuple(_CLASSES), path
+
+
+def _has(document: SpecKind, path: tuple[str, ...]) -> bool:
+    """Whether a document has a field. Of most its class tells; to make a schema takes longer than to read a spec."""
+    declared = _declared(_CLASSES[document], path) if path else None
+    return _node(document, path) is not None if declared is None else declared
+
+
+def _declared(annotation: Any, path: tuple[str, ...]) -> bool | None:
+    """Whether a class of documents declares a field; None where its annotation is not simply that of such a class."""
+    if not path:
+        return True
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return None
+    its = annotation.model_fields.get(path[0])
+    return False if its is None else _declared(its.annotation, path[1:])
 
 
 def _node(document: SpecKind, path: tuple[str, ...]) -> Node | None:

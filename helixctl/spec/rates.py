@@ -144,7 +144,7 @@ def _by_dtype(name: str, tables: dict[str, Any], same: dict[str, str]) -> dict[s
 
 
 def _factors(tables: dict[str, Any]) -> QuantisedTables:
-    kinds: dict[str, Any] = {"matmul": ProductFactors, "experts": ExpertsFactors}
+    kinds: dict[str, Any] = {"products": MatmulTable, "matmul": ProductFactors, "experts": ExpertsFactors}
     found: dict[str, Any] = {
         name: kind.model_construct(**_as_tuples(tables[name])) if name in tables else None
         for name, kind in kinds.items()

@@ -51,16 +51,41 @@ TOKENS: Final = (1, 16, 64, 128, 512, 1024, 2048, 4096, 16384)
 KV_HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
 KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
 WIDTHS: Final = (64, 128, 256)
-# Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them.
+# Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them. The
+# axes reach as far as the shapes: what lies beyond an end would be fitted to the end, and draw it away.
 EXPERTS: Final = (
-    (1, 8, 128), (1, 16, 64, 256, 1024, 4096), (2048, 6144), (64, 128, 256, 1024, 4096, 14336), (1, 2, 16)
+    (1, 8, 32, 128, 512), (1, 16, 64, 256, 1024, 4096), (2048, 6144), (16, 64, 128, 256, 1024, 4096, 14336),
+    (1, 2, 16, 256),
 )  # fmt: skip
-# How many times the dtype's rate products of quantised numbers have is smoother than a rate: a coarse grid has it.
-FACTORS: Final = (
-    (1, 16, 64, 128, 256, 512, 1024, 4096, 16384), (512, 2048, 4096, 8192, 16384), (512, 1024, 2048, 4096, 8192)
+# Products of quantised numbers: rows, columns and depth of the rates that are fitted to every fourth shape. Kernels
+# differ most by rows: the fast ones take rows that are a multiple of 16, and their tiles end at 64, 128, 256. Of some
+# grids it is the one that met the fourth best where the rates were fitted to three quarters of it.
+QUANTISED: Final = (
+    (
+        1, 3, 8, 15, 16, 17, 32, 33, 64, 65, 96, 128, 129, 192, 193, 256, 257, 384, 512, 513, 768, 1024, 1025, 1536,
+        2048, 2049, 3072, 3073, 4096, 4097, 8192, 32768,
+    ),
+    (512, 1024, 2048, 4096, 6144, 8192, 16384, 65536),
+    (512, 1024, 2048, 4096, 8192, 65536),
 )  # fmt: skip
-EXPERTS_FACTORS: Final = ((1, 16, 64, 256, 1024, 4096), (64, 256, 1024, 4096))
-LEAST_FACTOR_SIZE: Final = 512  # columns and depth of products that factors are fitted to
+# Of an L40S the size of the weights decides more than the rows: its cache of 96 MB holds them from one run of a product
+# to the next. Of an A100 a fifth as many shapes were measured (int8), with few odd numbers of rows: every second is
+# fitted.
+QUANTISED_OF: Final = {
+    "a100": (
+        (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192),
+        (512, 1024, 2048, 3072, 4096, 6144, 8192, 16384, 65536),
+        (512, 1024, 2048, 4096, 8192, 16384, 65536),
+    ),
+    "l40s": (
+        (1, 8, 16, 17, 32, 64, 65, 128, 129, 256, 257, 512, 1024, 2048, 4096, 32768),
+        (512, 1024, 2048, 3072, 4096, 5120, 6144, 8192, 10240, 12288, 16384, 65536),
+        (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 65536),
+    ),
+}  # fmt: skip
+LEAST_QUANTISED: Final = 512  # columns and depth of products that rates are fitted to
+# How many times the dtype's rate experts of quantised numbers have is smoother than a rate: a coarse grid has it.
+EXPERTS_FACTORS: Final = ((1, 16, 64, 256, 1024, 4096), (16, 64, 256, 1024, 4096))
 # Every second size of a collective.
 STEP: Final = 2
 
@@ -123,7 +148,7 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
             "attention": {DTYPE: prompts(tables.prompts(), overhead, ours)},
             "decode": {DTYPE: decodes(tables.decodes(), overhead)},
             "experts": {DTYPE: mixtures},
-            "quantised": quantised(tables, matmul[DTYPE], mixtures, overhead),
+            "quantised": quantised(tables, QUANTISED_OF.get(gpu, QUANTISED), mixtures, overhead),
             "elementwise": dict(ours.elementwise) if ours else {},
             "collectives": collectives(tables.collectives()),
         },
@@ -182,8 +207,7 @@ def decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str,
 
 def experts(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
     """By the experts that have rows, the rows of one, hidden, width, and ranks that share the experts."""
-    rates = [digits(rate) for rate in fitted(EXPERTS, expert_rates(seconds, overhead))]
-    return dict(zip(("used", "rows", "hidden", "width", "ranks", "rates"), (*EXPERTS, rates), strict=True))
+    return fitted_table(("used", "rows", "hidden", "width", "ranks"), EXPERTS, expert_rates(seconds, overhead))
 
 
 def expert_rates(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[tuple[float, ...], list[float]]:
@@ -199,36 +223,37 @@ def expert_rates(seconds: dict[tuple[int, ...], float], overhead: float) -> dict
     return found
 
 
-def quantised(tables: Tables, matmul: dict[str, Any], mixtures: dict[str, Any], overhead: float) -> dict[str, Any]:
-    """How many times the rates that stand here for bfloat16 products of quantised numbers have."""
-    grid = [matmul[axis] for axis in ("rows", "columns", "depth")]
+def quantised(
+    tables: Tables, grid: Sequence[Sequence[int]], mixtures: dict[str, Any], overhead: float
+) -> dict[str, Any]:
+    """Rates of products of quantised numbers; of experts how many times the rates that stand here for bfloat16."""
     found: dict[str, Any] = {}
     for kind, seconds in sorted(by_first(tables.quantised_products()).items()):
-        factors: dict[tuple[float, ...], list[float]] = {}
-        for shape, takes in seconds.items():
-            if min(shape[1:]) >= LEAST_FACTOR_SIZE and fits_factors(shape):
-                rate = 2 * prod(shape) / own(takes, overhead)
-                factors[shape] = [rate / multilinear(grid, matmul["rates"], shape)]
-        found[kind] = {"matmul": factor_table(("rows", "columns", "depth"), FACTORS, factors)}
+        rates = {
+            shape: [2 * prod(shape) / own(takes, overhead)]
+            for shape, takes in seconds.items()
+            if min(shape[1:]) >= LEAST_QUANTISED and fits_products(kind, shape)
+        }
+        found[kind] = {"products": fitted_table(("rows", "columns", "depth"), grid, rates)}
     for kind, seconds in tables.quantised_experts().items():
         if kind in found:
             points: dict[tuple[float, ...], list[float]] = defaultdict(list)
             for point, rate in expert_rates(seconds, overhead).items():
                 whole = multilinear(EXPERTS, mixtures["rates"], point)
                 points[point[1], point[3]] += [its / whole for its in rate]
-            found[kind]["experts"] = factor_table(("rows", "width"), EXPERTS_FACTORS, points)
+            found[kind]["experts"] = fitted_table(("rows", "width"), EXPERTS_FACTORS, points)
     return found
 
 
-def factor_table(
-    axes: Sequence[str], grid: Sequence[Sequence[int]], factors: dict[tuple[float, ...], list[float]]
+def fitted_table(
+    axes: Sequence[str], grid: Sequence[Sequence[int]], measured: dict[tuple[float, ...], list[float]]
 ) -> dict[str, Any]:
-    return dict(zip((*axes, "rates"), (*grid, [digits(f) for f in fitted(grid, factors)]), strict=True))
+    return dict(zip((*axes, "rates"), (*grid, [digits(rate) for rate in fitted(grid, measured)]), strict=True))
 
 
-def fits_factors(shape: tuple[int, ...]) -> bool:
-    """Whether factors are fitted to a product: to every fourth."""
-    return crc32(repr(shape).encode()) % 4 == 0
+def fits_products(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether rates are fitted to a product of quantised numbers: to every fourth, of int8 to every second."""
+    return crc32(repr(shape).encode()) % (2 if kind == "int8" else 4) == 0
 
 
 def fits_experts(shape: tuple[int, ...]) -> bool:

@@ -33,7 +33,7 @@ from helixctl.spec.load import load_cluster  # noqa: E402
 from helixctl.spec.rates import rates_of  # noqa: E402
 from helixctl.spec.routing import EVEN  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SYSTEMS, Seconds, Shape, Tables  # noqa: E402
-from tests.benchmarks.rates import fits_experts, fits_factors  # noqa: E402
+from tests.benchmarks.rates import fits_experts, fits_products  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
 SAMPLE: Final = ROOT / "tests/cost/silicon.sample.json"
@@ -204,7 +204,7 @@ def product_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
 
 
 def quantised_fitted(_: CalibrationSpec, shape: Shape) -> bool:
-    return fits_factors(shape[1:])
+    return fits_products(shape[0], shape[1:])
 
 
 def prompt_fitted(rates: CalibrationSpec, shape: Shape) -> bool:

@@ -43,7 +43,8 @@ def refused(file: Path) -> dict[str, str]:
     [
         pytest.param("Llama-3.1-405B", 8, 1024, 2048, marks=pytest.mark.sweep),
         pytest.param("Qwen2.5-7B", 4, 512, 512, marks=pytest.mark.sweep),
-        ("moe", 16, 4096, 1),
+        ("moe", 2, 512, 1),
+        pytest.param("moe", 16, 4096, 1, marks=pytest.mark.sweep),
         pytest.param("dense", 3, 1000, 7, marks=pytest.mark.sweep),
     ],
 )

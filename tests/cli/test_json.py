@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,20 @@ def test_of_a_cluster_whose_hosts_differ(folder: Path) -> None:
     small = tuple(word for text in TINY for word in ("--set", text))
     found = data(folder, "plan", SMALL[0], "h100:1x1+l40s:1x1", *small, "--set", "dtype=float16", "--plain")
     assert [kind["device"] for kind in found["cluster"]["kinds"]] == ["NVIDIA H100 80GB HBM3", "NVIDIA L40S"]
+
+
+def test_a_run_is_printed_beside_what_simulate_predicts(folder: Path) -> None:
+    done = helixctl("run", "a.plan.json", "--warmup", "1", "--iters", "2", cwd=folder)
+    assert done.status == 0, done.err
+    (due,) = data(folder, "simulate", "a.plan.json")["plans"]
+    first, *lines = done.said.splitlines()
+    assert re.match(
+        r"TP 2 on 2 CPU ranks, measured: [\d.]+ \w+ a step \(predicted [\d.]+ \w+\), [\d,]+ tokens/s, ", first
+    )
+    shown = {line[:42].strip(): line.split() for line in lines}
+    for name, number in (
+        ("step time, mean", due["step_time_ms"]),
+        ("communication per step, exposed", due["communication"]["exposed_ms"]),
+        ("sync + comm overhead per token (the paper's", due["sync_overhead_per_token_ms"]),
+    ):
+        assert shown[name[:42]][-2:] == [f"{number:.3f}", "ms"]

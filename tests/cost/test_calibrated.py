@@ -279,6 +279,14 @@ def test_a_product_of_quantised_numbers_has_the_rate_that_was_measured_of_them()
     assert product_s(blocks, 64, quantised=tables["quantised"] | own) == pytest.approx(2 * product_s(None, 64))
 
 
+def test_rates_of_quantised_products_count_before_factors_and_beside_no_rate_of_the_dtype() -> None:
+    rates = RATES | {"columns": [32768], "depth": [8192], "rates": ["40 TFLOP/s", "900 TFLOP/s"]}
+    factors = {"rows": [1, 4096], "columns": [1], "depth": [1], "rates": [1.5, 1.8]}
+    tables = {"quantised": {"float8": {"products": rates, "matmul": factors}}}
+    for batch, rate in ((1, 40e12), (4096, 900e12), (64, 40e12**0.5 * 900e12**0.5)):
+        assert product_s(FP8, batch, **tables) == pytest.approx(2 * batch * 8192 * 32768 / rate)
+
+
 def test_without_a_table_the_peaks_say_how_much_faster_it_is() -> None:
     assert product_s(FP8, 4096, {"float8": 2 * 989e12}) == pytest.approx(product_s(None, 4096) / (2 * 0.75))
     # A device without such products, and weights alone in fewer bits: the bytes are fewer, the arithmetic is not.
@@ -300,7 +308,7 @@ def test_experts_of_quantised_numbers_have_factors_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("stored", "cluster", "said"),
     [
-        (FP8, "h100:1", "; products of float8 weights in float8 by measured factors"),
+        (FP8, "h100:1", "; products of float8 weights in float8 as measured"),
         (FP8, "a100:1", "; products of float8 weights in float16, as NVIDIA A100-SXM4-80GB has no rate of float8"),
         (FP8.model_copy(update={"activations": None}), "h100:1", "; products of float8 weights in float16"),
         (None, "h100:1", "datasheet rates and default constants"),

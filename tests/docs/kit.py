@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,9 @@ from tests.documents import PAPER, ROOT, SMALL, TINY, plan_of, specs
 # What a command is run with in the place of what the page has: a smaller case of the same kind, and no 1,000 steps.
 SMALLER: Final = {
     "--batch 8 --seq-len 2048 -v": "--batch 4 --seq-len 16 --set hosts=1 --set devices_per_host=2 -v",
-    "MODEL CLUSTER ...": "MODEL CLUSTER",
     "--batch 1,2,4,...,256 --input-len 4096": "--set layers=1 --plain --batch 1,2,4 --input-len 64",
 }
+HERE: Final = Path(sys.executable).parent
 SHORTER: Final = ["--warmup", "1", "--iters", "2", "--device", "cpu"]
 # What a page says of a machine, made true of this one.
 MACHINES: Final = {
@@ -157,22 +158,29 @@ def tensors(*, hidden: int, keys: int, width: int, more: str) -> dict[str, torch
     return {name: torch.randn(*shape, generator=made) / hidden**0.5 for name, shape in shapes.items()}
 
 
-def run(step: Step, folder: Path) -> Done:
-    """Run a command of a page among the files of the kit; a script by bash."""
+def run(step: Step, folder: Path, call: Callable[..., Done] = helixctl, programs: Path = HERE) -> Done:
+    """Run a command of a page among the files of the kit; a script by bash.
+
+    Args:
+        step: the command.
+        folder: in which it is run.
+        call: runs ``helixctl`` with words, ``stdin``, ``cwd`` and ``env``.
+        programs: the folder in which a script finds ``helixctl``.
+    """
     command = step.command
     for old, new in SMALLER.items():
         command = command.replace(old, new)
     if "\n" in command:
-        return _by_bash(command, folder)
+        return _by_bash(command, folder, programs)
     env = {name: value.replace("HERE", str(folder)) for name, value in MACHINES.get(step.command, {}).items()}
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "run" and "--iters" not in words and step.shown is None:
         words += SHORTER
     stdin = Path(PAPER[0]).read_bytes() if "-" in words else None
-    return helixctl(*words, stdin=stdin, cwd=folder, env=env)
+    return call(*words, stdin=stdin, cwd=folder, env=env)
 
 
-def _by_bash(script: str, folder: Path) -> Done:
-    env = ENVIRONMENT | {"PATH": f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}"}
+def _by_bash(script: str, folder: Path, programs: Path) -> Done:
+    env = ENVIRONMENT | {"PATH": f"{programs}:{ENVIRONMENT['PATH']}"}
     done = subprocess.run(["bash", "-euc", script], cwd=folder, env=env, check=False, capture_output=True, timeout=110)
     return Done(done.returncode, done.stdout, done.stderr.decode())

@@ -15,6 +15,7 @@ NOT_RUN: Final = {
     "python tests/attack/mutants.py ": "2 minutes (make mutants); tests/attack tries one of each kind",
     "python tests/benchmarks/prefill_by_rows.py": "takes minutes",
     "python tests/benchmarks/decode_step.py ": "needs accelerate, and measures what a busy machine does not tell",
+    "python tests/benchmarks/engine_parsers.py ": "needs the engines; tests/export/test_parsers.py tries the scripts",
     "python tests/fuzz/fuzz.py ": "10 minutes (make fuzz); tests/fuzz does a few of each way",
 }
 # Of what takes more than some seconds of a core, by how a command begins: with the marker "sweep".

@@ -69,6 +69,14 @@ def test_every_command_is_run_or_listed() -> None:
     assert not left, "neither run nor in tests/docs/not_run.py"
 
 
+@pytest.mark.parametrize("page", [page for page in pages() if examples(page)], ids=lambda page: page.stem)
+def test_pages_say_where_files_of_the_checkout_are(page: Path) -> None:
+    """A reader who has installed helixctl has no plans/ and no tests/."""
+    steps = [step for example in examples(page) for step in example.steps if step.command.startswith(RUN)]
+    named = [step.line for step in steps if re.search(r"(^|[\s\"=])(plans|tests)/\w", step.command)]
+    assert not named or "in a checkout" in page.read_text(encoding="utf-8").lower(), f"lines {named}"
+
+
 @pytest.mark.parametrize("table", [NOT_RUN, LONG, STATUS], ids=["NOT_RUN", "LONG", "STATUS"])
 def test_what_is_listed_is_shown_somewhere(table: dict[str, object]) -> None:
     commands = [step.command for example in ALL for step in example.steps]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,69 +12,17 @@ import pytest
 from helixctl.export.engine import Engine, specs_of
 from helixctl.export.engines import ENGINES
 from helixctl.export.nearest import nearest
-from helixctl.plan import Plan, illegalities
+from helixctl.plan import illegalities
 from tests.documents import ROOT
-from tests.export.plans import plan_of
+from tests.export.commands import starts
+from tests.export.plans import LLAMA, PLANS, case, plan_of
 
 FLAGS = Path(__file__).parent / "flags"
-LLAMA = ("Llama-3.1-8B", "h100:1x8")
-# Plans that an engine can run, on one host and on several, with replicas, stages, experts and slices.
-PLANS: dict[str, tuple[tuple[str, str], dict[str, Any], tuple[str, ...]]] = {
-    "tp": (LLAMA, {"groups": 8}, tuple(ENGINES)),
-    "dp": (LLAMA, {"groups": 2, "data": 4}, tuple(ENGINES)),
-    "pp": (LLAMA, {"groups": 4, "pipeline": 2, "microbatches": 2}, tuple(ENGINES)),
-    "stages": (
-        LLAMA,
-        {"groups": 2, "pipeline": 4, "stages": "9-8-8-7"},
-        ("vllm", "sglang", "tensorrt-llm", "megatron"),
-    ),
-    "sharded": (LLAMA, {"groups": 2, "data": 4, "residual": "sharded"}, ("megatron", "torchtitan")),
-    "hosts": (("Llama-3.1-70B", "h100:2x8"), {"groups": 8, "pipeline": 2}, tuple(ENGINES)),
-    "replicas": (("Llama-3.1-70B", "h100:4x8"), {"groups": 8, "pipeline": 2, "data": 2}, tuple(ENGINES)),
-    "half-hosts": (("Llama-3.1-70B", "h100:2x8"), {"groups": 4, "data": 4}, tuple(ENGINES)),
-    "experts": (("Mixtral-8x7B-v0.1", "h100:1x8"), {"groups": 8, "experts": 8}, ("vllm", "sglang", "tensorrt-llm")),
-    "mixture-dp": (("Mixtral-8x7B-v0.1", "h100:1x8"), {"groups": 4, "data": 2}, ("vllm", "sglang", "tensorrt-llm")),
-    "mixture": (
-        ("Mixtral-8x7B-v0.1", "h100:1x8"),
-        {"groups": 8, "experts": 4, "residual": "sharded"},
-        ("megatron",),
-    ),
-    "gqa-slices": (("Qwen3-235B-A22B", "h100:2x8"), {"groups": 8, "slices": 2, "slicing": "key"}, ("vllm",)),
-    "mla-slices": (
-        ("DeepSeek-V3", "h200:2x8"),
-        {"groups": 8, "slices": 2, "slicing": "key", "experts": 16},
-        ("vllm", "sglang"),
-    ),
-    "helix": (
-        ("DeepSeek-V3", "b200:2x8"),
-        {"groups": 8, "slices": 2, "slicing": "key", "placement": "groups-slices-data-pipeline", "experts": 16},
-        ("tensorrt-llm",),
-    ),
-}
 CASES = [(name, target) for name, (_, _, targets) in PLANS.items() for target in targets]
-
-
-def case(name: str) -> Plan:
-    specs, axes, _ = PLANS[name]
-    return plan_of(*specs, **axes)
 
 
 def flags(target: str) -> set[str]:
     return set((FLAGS / f"{target}.txt").read_text().splitlines()[1:])
-
-
-def starts(text: str, tmp_path: Path, **variables: str) -> list[list[str]]:
-    """The commands that a script starts: each program's name and arguments."""
-    log = tmp_path / "log"
-    log.unlink(missing_ok=True)
-    for program in ("vllm", "python", "trtllm-serve", "srun", "torchrun"):
-        fake = tmp_path / program
-        fake.write_text(f'#!/bin/sh\n{{ printf "%s\\n" "{program} CUDA=$CUDA_VISIBLE_DEVICES"; printf "%s\\n" "$@"; '
-                        f'echo; }} > {log}.$$; cat {log}.$$ >> {log}; rm {log}.$$\n')  # fmt: skip
-        fake.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
-    subprocess.run(["sh", "-euc", text], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=60)
-    return sorted(one.splitlines() for one in log.read_text().strip("\n").split("\n\n"))
 
 
 @pytest.mark.parametrize(("name", "target"), CASES)
@@ -146,10 +92,20 @@ def test_sizes_of_a_layout_reach_the_engine() -> None:
     assert "--pipeline-model-parallel-layout Et*9|t*8|t*8|t*7L" in shlex.join(
         shlex.split(ENGINES["megatron"].write(case("stages"), "m"), comments=True)
     ).replace("'", "")
+    set_by = {name: ENGINES["megatron"].write(case(name), "m") for name in ("tp", "pp")}
+    assert all("\nexport CUDA_DEVICE_MAX_CONNECTIONS=1\n" in text for text in set_by.values())
+    alone = plan_of(*LLAMA, groups=1, data=8)
+    blackwell = plan_of("Llama-3.1-8B", "b200:1x8", groups=8)
+    assert all("CUDA_DEVICE" not in ENGINES["megatron"].write(plan, "m") for plan in (alone, blackwell))
     words = " ".join(ENGINES["torchtitan"].write(case("pp"), "m").split())
     for option in ("--config llama3_8b", "--parallelism.pipeline_parallel_degree 2",
                    "--parallelism.pipeline_parallel_microbatch_size 8", "--training.local_batch_size 16"):  # fmt: skip
         assert option in words
+    graphs = {name: ENGINES["torchtitan"].write(case(name), "m") for name in ("tp", "pp", "experts-trained")}
+    assert [name for name, text in graphs.items() if "--training.disable_cuda_graphs" in text] == [
+        "pp",
+        "experts-trained",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -114,13 +114,15 @@ def cases(
             yield Case(malformation, seed, number, largest)
 
 
-def tried(case: Case) -> tuple[Case, CommandEnd]:
-    """Make the document and run its command."""
+def tried(case: Case, *, searched: bool = True) -> tuple[Case, CommandEnd]:
+    """Make the document and run its command; where it plans and is not to search, with ``--plain``."""
     with tempfile.TemporaryDirectory() as folder:
         kind, data = case.document()
         file = Path(folder) / f"x.{kind}.{'json' if case.number % 2 else 'yaml'}"
         file.write_bytes(data)
-        return case, run(case.command(kind, file))
+        command = case.command(kind, file)
+        plain = [] if searched or command[0] != "plan" else ["--plain"]
+        return case, run([*command, *plain])
 
 
 def fuzz(all_cases: Sequence[Case], processes: int) -> Iterator[tuple[Case, CommandEnd]]:

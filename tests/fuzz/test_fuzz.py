@@ -17,8 +17,9 @@ SMALL = 2**21  # bytes: what is larger takes long to make
 
 @pytest.mark.parametrize("malformation", MALFORMATIONS, ids=lambda malformation: malformation.name)
 def test_malformed_documents_are_refused(malformation: Malformation) -> None:
+    """A document that is accepted all the same is planned without a search, which takes seconds; the sweep has one."""
     for case in cases(2, 1, [malformation], SMALL):
-        _, ended = tried(case)
+        _, ended = tried(case, searched=False)
         assert not ended.problems, (case.number, ended.problems, ended.said[:2000])
 
 

@@ -23,7 +23,7 @@ from helixctl_runtime.calibrate.collective_time import (
 from helixctl_runtime.calibrate.points import COLLECTIVES, CPU, CUDA, QUICK, CollectivePoint, KernelPoint, Sizes
 from helixctl_runtime.calibrate.run import Request, calibrate
 from helixctl_runtime.calibrate.worker import Measurements
-from tests.documents import SMALL
+from tests.documents import LINKS, SMALL
 
 DAY = date(2026, 11, 23)
 
@@ -102,6 +102,17 @@ def test_the_base_keeps_what_was_not_measured() -> None:
     same = ("name", "hosts", "devices_per_host", "within_host", "between_hosts", "nics_per_host")
     assert [getattr(cluster, name) for name in same] == [getattr(base, name) for name in same]
     assert (cluster.device.name, cluster.device.memory) == (base.device.name, base.device.memory)
+
+
+def test_a_base_keeps_its_links_inside_hosts() -> None:
+    """Of a list with one kind of hosts, too; measured rates that come with helixctl give way."""
+    base = load_cluster(str(LINKS / "l40sx8.cluster.yaml"))
+    cluster = build_cluster_spec(made_up(CUDA, 8, cores=None), base, DAY)
+    assert (cluster.hosts, cluster.devices_per_host, cluster.name) == (1, 8, "l40sx8")
+    assert cluster.links == base.only.links
+    assert cluster.only.device.memory == base.only.device.memory
+    assert cluster.measured is None
+    assert cluster.calibration is not None
 
 
 def test_cuda_devices_share_no_cores() -> None:

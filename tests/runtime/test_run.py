@@ -21,7 +21,7 @@ from helixctl_runtime.report.environment import less_precise
 from helixctl_runtime.run import Options, run
 from helixctl_runtime.tensors.seeded import seeded_numbers
 from tests.cli.command import ENVIRONMENT, helixctl
-from tests.documents import ROOT, SMALL, SMALL_MOE, dag_of
+from tests.documents import ROOT, SMALL, SMALL_MOE, dag_of, plan_of
 from tests.runtime.together import run_together
 from tests.speed import slowness
 
@@ -68,12 +68,13 @@ def test_unequal_shares_on_hosts_that_differ(fixed: str, layout: str, tmp_path: 
     assert json.loads(report.read_text())["ranks"][2]["rank"] == 2
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("documents", "layout"),
     [
         (SMALL_MOE, "groups=3,slices=1,group_shares=3-2-1,combine=reduce"),
-        pytest.param(SMALL, "groups=4,slices=1,group_shares=3-3-1-1,residual=sharded", marks=pytest.mark.sweep),
-        pytest.param(SMALL_MOE, "groups=2,slices=2,group_shares=1-3,experts=2", marks=pytest.mark.sweep),
+        (SMALL, "groups=4,slices=1,group_shares=3-3-1-1,residual=sharded"),
+        (SMALL_MOE, "groups=2,slices=2,group_shares=1-3,experts=2"),
     ],
 )
 def test_groups_of_unequal_shares(documents: tuple[str, str], layout: str, tmp_path: Path) -> None:
@@ -107,11 +108,13 @@ def test_check_passes(groups: int, slices: int, dtype: str, tmp_path: Path) -> N
     assert "attention kernel: FLASH_ATTENTION" in done.said
 
 
-def test_sixteen_ranks_from_a_plan_file(tmp_path: Path) -> None:
-    report = tmp_path / "r.json"
-    done = helixctl("run", "plans/small/dense.4x4.plan.json", *QUICK, "--check", "--report", report)
+@pytest.mark.parametrize("groups", [2, pytest.param(4, marks=pytest.mark.sweep)])
+def test_ranks_from_a_plan_file(groups: int, tmp_path: Path) -> None:
+    plan, report = tmp_path / "x.plan.json", tmp_path / "r.json"
+    plan.write_text(plan_of(SMALL, groups, groups).to_json())
+    done = helixctl("run", plan, *QUICK, "--check", "--report", report)
     assert done.status == 0, done.err
-    assert len(json.loads(report.read_text())["ranks"]) == 16
+    assert len(json.loads(report.read_text())["ranks"]) == groups**2
 
 
 def test_the_report(tmp_path: Path) -> None:

@@ -141,6 +141,21 @@ def test_bounds_hold_and_some_ranks_tell_of_all(name: str) -> None:
         assert part.memory_of_kinds == found.memory_of_kinds or specs_.model.pattern, layout
 
 
+@pytest.mark.parametrize("name", ["two and one", "kinds of layers"])
+def test_what_is_not_dealt_could_not_be_better(name: str) -> None:
+    """Unequal shares that are not worked out would all take longer, by their bounds."""
+    its = problem(name)
+    fixed = {"slices": 1, "interleave": 1}
+    every = list(every_layout(its, fixed))
+    keys = {x: its.quick_bound(x)[0] for x in every}
+    left_out = 0
+    for within in (min(keys.values()) * 1.1, sorted(keys.values())[len(keys) // 4]):
+        gone = {*every} - {*every_layout(its, fixed, within=within)}
+        left_out += len(gone)
+        assert all(keys[x] > within for x in gone)
+    assert left_out
+
+
 def by_hand(layers: int, each: list[float], ends: list[float], most: list[int], microbatches: int) -> float:
     """Seconds of the best of all stages."""
     found = []

@@ -20,7 +20,7 @@ from helixctl.solve.near import where_it_exchanges
 from helixctl.solve.objective import key, least, simplicity
 from helixctl.solve.places import alike
 from helixctl.solve.problem import LayoutProblem, Specs
-from helixctl.spec import ClusterSpec, WorkloadSpec
+from helixctl.spec import ClusterSpec, HostsSpec, WorkloadSpec
 from helixctl.spec.load import load_cluster
 from tests.cli.command import helixctl
 from tests.documents import LINKS, ROOT, SMALL, specs
@@ -160,6 +160,19 @@ def test_bounds_hold_where_hosts_have_links_of_their_own() -> None:
         part = simulated(*problem.specs, one).forecast
         assert part is not None
         assert part.step_s == pytest.approx(found.step_s, rel=1e-9), one
+
+
+def test_a_list_with_one_kind_of_hosts_is_as_the_same_hosts_without_a_list() -> None:
+    """Also where they share cores."""
+    flat = load_cluster(str(ROOT / "plans/small/cpu4.cluster.yaml"))
+    its = flat.only
+    kind = {"count": 1, "devices": 4, "device": its.device, "within_host": its.within_host, "cores": 2}
+    listed = ClusterSpec.model_validate({"name": "cpu4", "hosts": (HostsSpec.model_construct(**kind),)})
+    assert listed.only == its
+    model, _, workload = specs(SMALL, "layers=2", "workload.batch=4")
+    layout = Layout(groups=2, slices=1, data=2, microbatches=2, interleave=2)
+    found = [LayoutProblem.of(Specs(model, one, workload), "throughput").bounds for one in (flat, listed)]
+    assert found[0].with_turns(layout) == found[1].with_turns(layout)
 
 
 def test_a_part_of_a_plan_is_proved_on_equal_links() -> None:

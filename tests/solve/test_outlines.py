@@ -19,7 +19,7 @@ from helixctl.solve.outlines import Outlines
 from helixctl.solve.problem import Specs
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import StepName
-from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL_MOE, specs
+from tests.documents import BLOCKS, PAPER, PAPER_MOE, ROOT, SMALL_MOE, specs
 
 MODELS = ROOT / "plans/models"
 PROBLEMS = [
@@ -83,6 +83,26 @@ def test_prices_are_those_of_lowered_tasks(number: int, name: StepName | None, c
                 weights = {v: dag.value[v].nbytes for t in tasks for v in t.inputs if weighs(dag, v)}
                 if not ends:  # tied weights are read by both
                     assert sum(p.weight_nbytes for p in priced) == sum(weights.values())
+
+
+def test_layers_without_experts_do_not_depend_on_who_shares_experts() -> None:
+    """Of layers of several kinds those without experts are priced once, and cost what they cost where they are."""
+    model, cluster, workload = specs(BLOCKS, "workload.batch=8", "devices_per_host=4")
+    dense = model.alike("dense")
+    outlines = Outlines(dense, cluster, workload)
+    layouts = list(space(model, cluster, workload, {}))
+    shared = [x for x in layouts if x.expert_data > 1 and x.microbatches == 1]
+    assert shared
+    assert not dense.feed_forward.experts
+    for layout in random.Random(0).sample(shared, min(len(shared), 12)):
+        start, stop = layout.batch(0, 0, workload)
+        batch = replace(step_of(workload, layout), batch=(stop - start) * layout.data)
+        dag = lower(Plan.sketch(outlines.body, cluster, batch, layout), {0}, range(1), range(1))
+        costs = TaskCosts(dag)
+        found = [(p.task.level, p.seconds) for p in outlines.priced(layout, stop - start, exchanged=True) if p.seconds]
+        assert found == [(t.level, costs.seconds(t)) for t in tasks_of_a_layer(dag)], layout
+        computed = [costs.seconds(t) for t in tasks_of_a_layer(dag) if not t.is_collective]
+        assert outlines.computed(layout, stop - start).seconds == pytest.approx(sum(computed), rel=1e-12)
 
 
 def weighs(dag: Dag, value: str) -> bool:

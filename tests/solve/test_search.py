@@ -7,13 +7,14 @@ from itertools import product
 import pytest
 
 from helixctl.lower import lower
-from helixctl.plan import Layout, Plan
+from helixctl.plan import Layout, Plan, illegalities
 from helixctl.simulate import Forecast, forecast, generated
 from helixctl.solve import OBJECTIVES, Objective, decide, parse_constraints, space
 from helixctl.solve.bound import Bounds
 from helixctl.solve.candidate import representatives, simulated
 from helixctl.solve.objective import OF_A_GENERATION, key, least, simplicity
 from helixctl.solve.problem import LayoutProblem, Specs
+from helixctl.solve.space import combinations
 from helixctl.solve.work import LayoutCosts
 from tests.documents import BLOCKS, PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, specs
 
@@ -297,6 +298,17 @@ def test_one_device_takes_its_batch_in_parts_where_that_is_wanted(objective: Obj
     assert parts.latency_s < 0.7 * whole.latency_s
     assert parts.memory_nbytes < 0.95 * whole.memory_nbytes
     assert parts.step_s > whole.step_s
+
+
+@pytest.mark.parametrize("number", [4, 8, 12, 17, 18])
+def test_what_is_left_out_is_not_legal(number: int) -> None:
+    """Families of layouts are judged at once: each of them is legal by itself, and no other of the combinations is."""
+    model, cluster, workload = problem(number)
+    for fixed in ({}, {"microbatches": 2}, {"slicing": "batch", "residual": "sharded"}, {"interleave": 3}):
+        for objective in ("throughput", "latency"):
+            every = combinations(model, cluster, workload, fixed, 16, objective)
+            legal = [x for x in every if not illegalities(x, model, workload, cluster.devices)]
+            assert list(space(model, cluster, workload, fixed, objective=objective)) == legal
 
 
 def test_the_space_has_no_redundant_layouts_and_all_of_it_is_legal() -> None:

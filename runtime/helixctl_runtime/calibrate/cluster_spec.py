@@ -49,6 +49,7 @@ def build_cluster_spec(found: Measurements, base: ClusterSpec | None, day: date)
             "within_host": _link(found) if found.collectives else _no_link(rates),
         }
     else:
+        base = base.of_kind(0)  # of a list with one kind of hosts the fields are in its item
         data = base.model_dump(mode="json", exclude_none=True, exclude={"measured"})
         data["device"] |= {"memory_bandwidth": bandwidth, "peak": data["device"]["peak"] | peak}
         data["cores_per_host"] = found.cores or base.cores_per_host
