@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import share
-from helixctl.solve.axes import in_a_layer
+from helixctl.solve.axes import layer_axes
 from helixctl.solve.differing import DifferingBounds, StepBounds
 from helixctl.solve.places import Alike, Place
 
 Stages = tuple[Place, ...]
+_AXES: Final = layer_axes(None, experts=True)
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class AtBest:
         """Seconds that a replica computes at least in all steps, whatever layers its stages have."""
         parts = [share(sequences, layout.microbatches, part) for part in range(layout.microbatches)]
         sizes = [last - first for first, last in parts]
-        key = (stages, min(sizes), len(sizes), layout.interleave, *in_a_layer(layout))
+        key = (stages, min(sizes), len(sizes), layout.interleave, *_AXES.of(layout.__dict__))
         if key not in self._known:
             self._known[key] = sum(
                 often * self._of_step(step, layout, stages, sizes)
