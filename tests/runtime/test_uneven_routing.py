@@ -104,7 +104,7 @@ def test_a_run_follows_the_law(tmp_path: Path) -> None:
     routing, 1/4 for each expert, is beyond these bounds for the two experts that are wanted most, and for the last.
     """
     path, report = tmp_path / "x.plan.json", tmp_path / "x.json"
-    sizes = ("layers=2", "hidden_size=256", "attention.head_dim=16", "feed_forward.intermediate_size=256", UNEVEN)
+    sizes = ("layers=2", "hidden_size=256", "attention.head_dim=16", "feed_forward.intermediate_size=64", UNEVEN)
     sets = [word for text in (*sizes, "workload.batch=16", "workload.seq_len=32") for word in ("--set", text)]
     layout = ("--layout", "groups=2,slices=1,data=2,experts=2")
     done = helixctl("plan", SMALL_MOE[0], "plans/small/cpu4.cluster.yaml", *sets, *layout, "-q", "-o", path)
