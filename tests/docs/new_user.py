@@ -108,9 +108,10 @@ def read(page: Path, reader: Reader, *, long: bool) -> dict[str, Any]:
     name, text = str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")
     found: dict[str, Any] = {"page": name, "run": 0, "own files": 0, "not run": 0, "failed": 0}
     for example in examples(page):
-        # A command may need the files of those before it in its block.
-        left_out = not long and any(step.command.startswith(tuple(LONG)) for step in example.steps)
+        left_out = False
         for step in example.steps:
+            # What follows in the block may need the files of a command that is left out.
+            left_out = left_out or (not long and step.command.startswith(tuple(LONG)))
             if left_out or not step.command.startswith(RUN):
                 found["not run"] += 1
             else:
@@ -146,6 +147,7 @@ def main() -> int:
         for number, page in enumerate(chosen):
             here = folder / "pages" / f"{number}-{page.stem}"
             here.mkdir(parents=True)
+            shutil.copytree(kit / "no-torch", here / "no-torch")  # for what a page says of a machine without torch
             rows.append(read(page, Reader(programs, kit, here), long=given.long))
             print(rows[-1], flush=True)
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key != "page"}
