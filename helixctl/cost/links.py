@@ -37,6 +37,8 @@ def in_words(name: str, cluster: ClusterSpec) -> str:
     """Where a collective is that goes over a link and no wider one: ``inside a pair``, ``across pairs``."""
     if name == BETWEEN_HOSTS:
         return "between hosts"
+    if name == _WITHIN_HOST and not all(kind.links for kind in cluster.kinds):
+        return "inside a host"  # which may have no domains
     if name == _WITHIN_HOST:
         outermost = dict.fromkeys(kind.links[-1].name for kind in cluster.kinds if kind.links)
         return f"across {' or '.join(f'{its}s' for its in outermost)}"

@@ -6,7 +6,7 @@ Read are also a layout as helixctl prints it, ``8 x 1, pipeline 2, reduce``, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,6 +99,11 @@ class Request:
     def is_free(self) -> bool:
         """Whether nothing is fixed."""
         return not self.given and not self.plain and self.admitted is None
+
+    def admitted_of(self, layouts: Sequence[Layout]) -> Sequence[Layout]:
+        """Those of some layouts that it admits: all of them where it asks for nothing."""
+        free = not self.given and self.admitted is None
+        return layouts if free else [layout for layout in layouts if self.admits(layout)]
 
     def admits(self, layout: Layout) -> bool:
         """Whether a layout has every axis as it is given, and is admitted."""

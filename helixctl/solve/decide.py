@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
@@ -12,7 +12,7 @@ from helixctl import collector
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.plan.size import TASKS_OF_A_LAYER, tasks_of, too_large
-from helixctl.simulate import Forecast
+from helixctl.simulate import Forecast, KindMemory
 from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
@@ -167,6 +167,8 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
     if cannot := weights_do_not_fit(problem.bounds.costs.weights_nbytes(), specs.cluster):
         raise HelixError(cannot)
     part = _largest_part(problem, budget // _SHARE_OF_ROWS) if specs.cluster.differs else None
+    if part and part.comes_first:
+        problem.know(on_the_first(part.priced, specs.cluster, specs.workload))
     result, legal, layouts = _searched(problem, request, budget, part)
     if result.best is None:
         raise TypeError  # it would have been refused
@@ -189,7 +191,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         cache_nbytes=cached,
         ascending=problem.ascending,
     )
-    left_out = sum(map(request.admits, legal)) - result.legal
+    left_out = len(request.admitted_of(legal)) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)
     return Decision(
@@ -236,11 +238,19 @@ def _with_stages_that_fit(
 
 
 class _Part(NamedTuple):
-    """The largest part of a cluster whose hosts are equal, and the best layout on it; None where nothing fits."""
+    """The largest part of a cluster whose hosts are equal.
+
+    Attributes:
+        hosts: it alone.
+        comes_first: whether a layout of it is one of the whole cluster, where all other devices idle.
+        best: the best layout on it; None where nothing fits.
+        priced: all that were simulated on it.
+    """
 
     hosts: ClusterSpec
     comes_first: bool
     best: Candidate | None
+    priced: tuple[Candidate, ...]
 
 
 def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part | None) -> _Searched:
@@ -254,7 +264,7 @@ def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
         legal = sorted(every_layout(problem, fixed, most, within), key=simplicity)
-        wanted = [x for x in legal if request.admits(x)]
+        wanted = request.admitted_of(legal)
         if not wanted:
             raise HelixError(none_legal(specs, request, legal))
         layouts = problem.bounded(x for x in legal if not too_large(_tasks(problem, x), ""))
@@ -297,12 +307,25 @@ def _largest_part(problem: LayoutProblem, budget: int) -> _Part:
     model, cluster, workload = problem.specs
     kind = max(range(len(cluster.kinds)), key=lambda kind: _peak(cluster.kinds[kind], model))
     hosts, best = cluster.of_kind(kind), None
+    priced: tuple[Candidate, ...] = ()
     try:
         found = decide(model, hosts, workload, objective=problem.objective, budget=budget, limits=problem.limits)
-        best = next(row.candidate for row in found.rows if row.chosen)
+        best, priced = next(row.candidate for row in found.rows if row.chosen), found.priced
     except HelixError:
         pass
-    return _Part(hosts, kind == 0, best)
+    return _Part(hosts, kind == 0, best, priced)
+
+
+def on_the_first(candidates: Iterable[Candidate], cluster: ClusterSpec, workload: WorkloadSpec) -> Iterator[Candidate]:
+    """Candidates of the first kind of hosts alone, as the whole cluster would forecast them: all others are idle.
+
+    Left out are those whose replicas differ: of these one is simulated on equal hosts, and each where hosts differ.
+    """
+    idle = (KindMemory(0, 0, 0),) * (len(cluster.kinds) - 1)
+    for its in candidates:
+        if its.forecast and workload.batch % (its.layout.data * its.layout.microbatches) == 0:
+            held = KindMemory(its.forecast.memory_nbytes, its.forecast.weight_nbytes, its.forecast.cache_nbytes)
+            yield replace(its, forecast=replace(its.forecast, memory_of_kinds=(held, *idle)))
 
 
 def _step_s(candidate: Candidate) -> float:

@@ -148,6 +148,10 @@ class LayoutProblem:
             self._simulated[layout] = simulated(*self.specs, layout)
         return self._simulated[layout]
 
+    def know(self, candidates: Iterable[Candidate]) -> None:
+        """Take forecasts that were worked out elsewhere: these layouts are not simulated again."""
+        self._simulated.update({its.layout: its for its in candidates})
+
     def size(self, layout: Layout) -> int:
         """About how many tasks the simulation takes."""
         return size(*self.specs, layout)

@@ -163,6 +163,10 @@ UNMET: list[tuple[str, tuple[str, str], dict[str, Any], str]] = [
     ("megatron", ("DeepSeek-V3", "h200:2x8"), {"groups": 16}, "is not among them"),
     ("torchtitan", LLAMA, {"groups": 2, "pipeline": 4, "stages": "9-8-8-7"}, "stages as even as can be"),
     ("megatron", LLAMA, {"groups": 2, "data": 4, "batch": 18}, "a batch of 18 in 4"),
+    *[
+        (name, LLAMA, {"groups": 4, "data": 2, "group_shares": "3-3-1-1"}, "equal shares of the ranks of a tensor-par")
+        for name in ("vllm", "sglang", "tensorrt-llm", "megatron", "torchtitan")
+    ],
     ("vllm", LLAMA, {"groups": 4, "pipeline": 2, "placement": "pipeline-groups-slices-data"}, "the placement groups-"),
 ]  # fmt: skip
 

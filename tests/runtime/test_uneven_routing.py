@@ -104,7 +104,7 @@ def test_a_run_follows_the_law(tmp_path: Path) -> None:
     routing, 1/4 for each expert, is beyond these bounds for the two experts that are wanted most, and for the last.
     """
     path, report = tmp_path / "x.plan.json", tmp_path / "x.json"
-    sizes = ("layers=2", "hidden_size=256", "attention.head_dim=16", "feed_forward.intermediate_size=256", UNEVEN)
+    sizes = ("layers=2", "hidden_size=256", "attention.head_dim=16", "feed_forward.intermediate_size=64", UNEVEN)
     sets = [word for text in (*sizes, "workload.batch=16", "workload.seq_len=32") for word in ("--set", text)]
     layout = ("--layout", "groups=2,slices=1,data=2,experts=2")
     done = helixctl("plan", SMALL_MOE[0], "plans/small/cpu4.cluster.yaml", *sets, *layout, "-q", "-o", path)
@@ -127,3 +127,23 @@ def test_a_run_follows_the_law(tmp_path: Path) -> None:
     fullest = max(layers[0]["tokens"])
     assert "the fullest expert has " in done.said
     assert fullest > tokens / 2  # of logits around 0 no expert is chosen by more
+
+
+@pytest.mark.sweep
+def test_a_generation_is_checked_with_the_same_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.plan.json"
+    sizes = (
+        "vocabulary.size=512",
+        "layers=1",
+        "hidden_size=64",
+        "attention.head_dim=8",
+        "attention.causal=true",
+        UNEVEN,
+    )
+    sets = [word for text in sizes for word in ("--set", text)]
+    given = (*sets, "--input-len", "8", "--output-len", "2", "--batch", "4", "--layout", "groups=2,slices=2")
+    done = helixctl("plan", SMALL_MOE[0], "plans/small/cpu4.cluster.yaml", *given, "-q", "-o", path)
+    assert done.status == 0, done.err
+    done = helixctl("run", path, "--check")
+    assert done.status == 0, done.err
+    assert "check passed" in done.said

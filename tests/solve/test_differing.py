@@ -12,7 +12,7 @@ from helixctl.plan import Layout, Plan
 from helixctl.simulate import Forecast, forecast, generated
 from helixctl.solve import Objective, decide, proof
 from helixctl.solve.candidate import simulated
-from helixctl.solve.decide import every_layout
+from helixctl.solve.decide import every_layout, on_the_first
 from helixctl.solve.differing import DifferingBounds
 from helixctl.solve.objective import key, least, simplicity
 from helixctl.solve.problem import LayoutProblem, Specs
@@ -212,6 +212,24 @@ def test_layers_and_sequences_follow_the_rates() -> None:
         return forecast_.step_s
 
     assert min(range(1, 9), key=step_s) == small
+
+
+@pytest.mark.parametrize("name", ["two and one", "a generation"])
+def test_forecasts_on_the_first_hosts_are_those_of_the_whole_cluster(name: str) -> None:
+    model, its, workload = problem(name).specs
+    found = decide(model, its.of_kind(0), workload, {"slices": 1}).priced
+    again = [*on_the_first(found, its, workload)]
+    assert again
+    for candidate in again:
+        assert candidate.forecast is not None
+        other = simulated(model, its, workload, candidate.layout).forecast
+        assert other is not None
+        assert (other.memory_of_kinds, other.memory_nbytes) == (
+            candidate.forecast.memory_of_kinds,
+            candidate.forecast.memory_nbytes,
+        )
+        for one, same in zip(key("latency", other), key("latency", candidate.forecast), strict=True):
+            assert one == pytest.approx(same, rel=1e-9)
 
 
 ONE_TEAM = {"slices": 1, "data": 1, "pipeline": 1, "microbatches": 1}

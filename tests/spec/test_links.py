@@ -61,6 +61,7 @@ def test_every_kind_of_hosts_has_its_own_links() -> None:
     cluster = ClusterSpec.model_validate({"name": "both", "hosts": [kind, one]})
     assert [cluster.domains_of(rank) for rank in (0, 5, 6, 7, 8, 13)] == [(), (), (6, 6), (6, 6), (8, 6), (12, 10)]
     assert link_names(cluster) == ("pair", "socket", "within_host", "between_hosts")
+    assert in_words("within_host", cluster) == "inside a host"
     assert [widest_link(ranks, cluster) for ranks in ((0, 1), (8, 9), (6, 9))] == ["within_host", "pair", "socket"]
 
 

@@ -54,7 +54,7 @@ def check_generation(
             made = row[row >= 0]
             # Of the last token nothing was asked.
             ids = torch.tensor([*prompt, *made[:-1].tolist()])[None]
-            work = WorkloadSpec(seq_len=ids.shape[1])
+            work = WorkloadSpec(seq_len=ids.shape[1], routing=plan.workload.routing)
             sketch = Plan.sketch(plan.model, plan.cluster, work, Layout(groups=1, slices=1))
 
             def load(tensor: Tensor, ids: torch.Tensor = ids) -> torch.Tensor:
