@@ -58,7 +58,8 @@ def collective_cost(task: Task, cluster: ClusterSpec) -> Cost:
     at the same time, and together they are all devices of the host, so that every device has an equal part of the NICs
     whichever group it is in. It is the same between domains of links inside a host, with their uplinks as the NICs.
 
-    Where hosts differ it goes as fast as the slowest kind of host that has a rank in it lets it.
+    Where hosts differ it goes as fast as the slowest kind of host that has a rank in it lets it. Where there are tables
+    of collectives inside a host, one over several hosts takes at least as long as its part inside one.
     """
     if not cluster.differs:
         hosts = cluster.kinds[0]
@@ -78,12 +79,30 @@ def _on_kind(task: Task, cluster: ClusterSpec, kind: int, per_host: Counter[int]
 def _on_hosts(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     """Seconds of a collective if all its hosts were of one kind."""
     calibration = rates_of(cluster)
-    table = _table(task, cluster, calibration, spread) if calibration else None
-    if table and calibration:
-        name = f"{table.kind} of {table.ranks} ranks: times by size"
-        rule = Rule(name, f"calibrated: {calibration.source}")
-        return Cost(seconds_of_size(table.nbytes, table.seconds, task.nbytes), (rule,))
-    return (_nccl if cluster.device.torch_kind == "cuda" else _gloo)(task, cluster, spread)
+    if calibration and (table := _table(task, cluster, calibration, spread)):
+        return _by_table(table, task.nbytes, calibration)
+    found = (_nccl if cluster.device.torch_kind == "cuda" else _gloo)(task, cluster, spread)
+    inside = _inside_hosts(task, cluster, calibration, spread) if calibration else None
+    return found if inside is None or inside.seconds <= found.seconds else inside
+
+
+def _by_table(table: CollectiveTable, nbytes: float, calibration: CalibrationSpec) -> Cost:
+    rule = Rule(f"{table.kind} of {table.ranks} ranks: times by size", f"calibrated: {calibration.source}")
+    return Cost(seconds_of_size(table.nbytes, table.seconds, nbytes), (rule,))
+
+
+def _inside_hosts(task: Task, cluster: EqualHosts, calibration: CalibrationSpec, spread: Spread) -> Cost | None:
+    """What a collective over several hosts takes inside one of them at least, by the table of its ranks there.
+
+    A rank receives as many bytes over the links of its host as in a collective of those ranks; of an all-to-all only
+    what they send to each other.
+    """
+    near, ranks, kind = max(spread.hosts.values()), len(task.ranks), wire_kind(task.op)
+    if len(spread.hosts) == 1 or near == 1 or cluster.links:
+        return None
+    share = (near - 1) / (ranks - 1) if kind == "all_to_all" else 1.0
+    tables = [t for t in _inside_a_host(cluster, calibration) if (t.kind, t.ranks) == (kind, near)]
+    return _by_table(tables[0], task.nbytes * share, calibration) if tables else None
 
 
 @lru_cache(maxsize=4096)
@@ -128,15 +147,22 @@ def _table(task: Task, cluster: EqualHosts, calibration: CalibrationSpec, spread
     table. Nor can it where links inside a host differ: there a table is of so many ranks that are neighbours.
     """
     ranks, devices, hosts = len(task.ranks), cluster.devices_per_host, len(spread.hosts)
-    tables = [t for t in calibration.collectives if t.kind == wire_kind(task.op)]
+    kind = wire_kind(task.op)
     if hosts > 1:
-        tables = [t for t in tables if t.ranks == ranks and (t.hosts == hosts if t.hosts else ranks > devices)]
+        tables = [t for t in calibration.collectives if t.kind == kind and t.ranks == ranks]
+        tables = [t for t in tables if (t.hosts == hosts if t.hosts else ranks > devices)]
     else:
-        tables = [t for t in tables if (t.hosts == 1 if t.hosts else t.ranks <= devices)]
+        tables = [t for t in _inside_a_host(cluster, calibration) if t.kind == kind]
         if cluster.links:
             near = _counts(spread) == _counts(_spread(tuple(range(ranks)), cluster.domain_sizes))
             tables = [t for t in tables if near and t.ranks == ranks]
     return min(tables, key=lambda t: (abs(log2(t.ranks / ranks)), t.ranks), default=None)
+
+
+def _inside_a_host(cluster: EqualHosts, calibration: CalibrationSpec) -> list[CollectiveTable]:
+    """The tables that were measured inside one host."""
+    devices = cluster.devices_per_host
+    return [t for t in calibration.collectives if (t.hosts == 1 if t.hosts else t.ranks <= devices)]
 
 
 def _counts(spread: Spread) -> list[list[int]]:

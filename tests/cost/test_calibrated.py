@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from helixctl.cost.compute import decode_attention_cost
 from helixctl.cost.tasks import foundation, seconds, sources
+from helixctl.dag import AllToAll
 from helixctl.lower import lower
 from helixctl.plan import Plan
 from helixctl.spec import ClusterSpec, StoredSpec
@@ -168,6 +170,25 @@ def test_a_table_that_says_its_hosts_is_of_groups_on_so_many() -> None:
     table = {"kind": "all_gather", "ranks": 16, "hosts": 1, "nbytes": [1000], "seconds": ["4 us"]}
     gather = spread.task["l0.project.gather"]
     assert seconds(calibrated(spread, collectives=[table]), gather) == seconds(spread, gather)
+
+
+def test_a_group_over_hosts_takes_as_long_as_its_ranks_inside_one() -> None:
+    """As on GPUs without NVLink, where eight on a host are slower together than its network card."""
+    paper = dag_of(PAPER, 4, 4)
+    task = paper.task["l0.project.gather"]  # eight ranks on each of two hosts
+    slow, quick = ({"kind": "all_gather", "ranks": 8, "nbytes": [1000], "seconds": [its]} for its in ("4 us", "1 ns"))
+    assert seconds(calibrated(paper, collectives=[slow]), task) == pytest.approx(4e-6 * task.nbytes / 1000)
+    assert seconds(calibrated(paper, collectives=[quick]), task) == seconds(paper, task)
+    other = {**slow, "ranks": 4}
+    assert seconds(calibrated(paper, collectives=[other]), task) == seconds(paper, task)
+
+
+def test_of_an_all_to_all_over_hosts_a_part_stays_inside_one() -> None:
+    paper = dag_of(PAPER, 4, 4)
+    gather = paper.task["l0.project.gather"]
+    task = replace(gather, op=AllToAll(split="head", gather="seq"))
+    table = {"kind": "all_to_all", "ranks": 8, "nbytes": [1000], "seconds": ["4 us"]}
+    assert seconds(calibrated(paper, collectives=[table]), task) == pytest.approx(4e-6 * task.nbytes * 7 / 15 / 1000)
 
 
 def decode(cluster: ClusterSpec, **sizes: int) -> float:
