@@ -89,7 +89,7 @@ def _other_sequences(v: Victim) -> None:
         raise InapplicableError
 
 
-@mutation("attention over a cache that is keys alone", "HX401", "HX411")
+@mutation("attention over a cache that is keys alone", "HX401", "HX404", "HX406", "HX411")
 def _keys_alone(v: Victim) -> None:
     """Of the two places of a cache that is both, one has what it was, or nothing."""
     tasks = [t for t in v.computations if t["op"]["kind"] in {"cached_attention", "partial_attention"}]
@@ -106,7 +106,9 @@ def _expands(v: Victim) -> Data:
     return v.task_of_kind("expand")
 
 
-@mutation("expanded keys and values that are not the cache's, or of before it was written", "HX404", "HX411", "HX415")
+@mutation(
+    "expanded keys and values that are not the cache's, or of before it was written", "HX404", "HX406", "HX411", "HX415"
+)
 def _expanded_early(v: Victim) -> None:
     task = _expands(v)
     write = v.maker[task["inputs"][0]]
