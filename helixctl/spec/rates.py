@@ -96,9 +96,8 @@ def _doubts(cluster: EqualHosts) -> Iterator[str]:
         those = f"{' and '.join(figures)} {'is not that' if len(figures) == 1 else 'are not those'}"
         yield f"{those} of the {gpu} whose rates were measured: it is predicted by datasheet"
         return
-    if cluster.links:
-        yield f"links is given: collectives are predicted from the links, not by the measured rates of the {gpu}"
-    elif not _same_link(cluster, found):
+    # Who describes links that differ asks for prices by these links.
+    if not cluster.links and not _same_link(cluster, found):
         yield f"within_host is not that of the {gpu} that was measured: collectives are predicted from the link"
     if digest != found.digest:
         theirs, ours = digest[:_SHOWN], found.digest[:_SHOWN]

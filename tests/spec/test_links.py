@@ -126,8 +126,7 @@ def test_measured_collectives_say_nothing_of_links_that_differ() -> None:
     assert without is not None
     assert (with_links.matmul, with_links.collectives) == (without.matmul, ())
     assert without.collectives
-    (said,) = doubts(cluster)
-    assert said == "links is given: collectives are predicted from the links, not by the measured rates of the l40s"
+    assert not list(doubts(cluster))  # it is what links are for
 
 
 @pytest.mark.parametrize("name", ["rtx4090x6", "a100x4", "a6000x4", "l40sx8"])
