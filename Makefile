@@ -61,6 +61,8 @@ golden: install ## rewrite the golden files and schemas after a wanted change
 
 picture: install ## draw the pictures of docs/ again after a change of the drawing; needs Graphviz
 	$(BIN)/helixctl visualize plans/paper/dense.4x4.dag.json --layer 0 -o docs/dag-4x4.png
+	$(BIN)/helixctl visualize plans/paper/moe.4x4.dag.json --layer 0 -o docs/dag-moe.png
+	$(BIN)/helixctl visualize plans/paper/dense.tp8-pp2.dag.json --layer 1 -o docs/dag-tp8-pp2.png
 	$(BIN)/python tests/benchmarks/decode.py --picture
 
 mutants: install ## break plans and dags in every way, see that each is refused: about 2 minutes

@@ -101,7 +101,8 @@ def _table(found: Sequence[Comparison]) -> object:
 
 def _bands(found: Sequence[Comparison], measured: Sequence[Comparison]) -> object:
     """The predictions at both ends of what is published between hosts: by datasheet, and as measured, in a host."""
-    made = table("model", "method", ">tokens/s", ">step", ">by measured rates: tokens/s", ">step")
+    step = Column("step", right=True, drop=1)
+    made = table("model", "method", ">tokens/s", step, ">by measured rates: tokens/s", step)
     for each, other in zip(found, measured, strict=True):
         for way, method in METHODS.items():
             cells = [text for its in (each, other) for text in _band(its, way)]
