@@ -62,4 +62,4 @@ def memory(plan: Plan, found: Forecast) -> str:
     if held.partition(" ")[2] == of.partition(" ")[2]:
         held = held.partition(" ")[0]
     free = human_bytes(max(0, device.available - nbytes))
-    return f"{held} of {of}{f' of an {short_name(device.name)}' if cluster.differs else ''}, {free} to spare"
+    return f"{held} of {of}{f' on {short_name(device.name)}' if cluster.differs else ''}, {free} to spare"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from helixctl.cli.answer import devices
 from tests.cli.command import helixctl
 from tests.documents import PAPER, SMALL, TINY, specs
 
+MEMORY = ("high, memory: 4 GB", "low, memory: 1 GB")
 PASS = ("--set", "devices_per_host=2", *(word for text in TINY for word in ("--set", text)))
 
 
@@ -33,3 +36,15 @@ def test_of_a_pass() -> None:
     assert " tokens/s, " in first
     assert " of 1 GB, " in first
     assert first.endswith(" to spare")
+
+
+def test_hosts_that_differ_name_the_fullest_device(tmp_path: Path) -> None:
+    links = "within_host: {bandwidth: 4 GB/s, latency: 5 us}"
+    device = "kind: cpu, memory_bandwidth: 20 GB/s, peak: {float32: 100 GFLOP/s}"
+    hosts = [f"{{count: 1, devices: 1, device: {{name: {its}, {device}}}, {links}}}" for its in MEMORY]
+    file = tmp_path / "two.cluster.yaml"
+    between = "between_hosts: {bandwidth: 1 GB/s, latency: 5 us}"
+    file.write_text(f"name: two\nhosts: [{', '.join(hosts)}]\n{between}\n", encoding="utf-8")
+    small = [word for text in TINY for word in ("--set", text)]
+    first = helixctl("plan", SMALL[0], str(file), *small, "--layout", "data=2").said.splitlines()[0]
+    assert " of 1 GB on low, " in first
