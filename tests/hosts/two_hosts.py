@@ -35,6 +35,8 @@ PAGE = ROOT / "docs/reliability.md"
 LAYOUTS = {2: (2, 2), 8: (4, 4)}  # by ranks per host
 PORT = "29500"
 PROMPTS, NEW = ("The quick brown fox", "Ein Fuchs läuft über die Brücke und über die"), 12
+ROOM = 52  # tokens of a prompt, at most
+LONG = 190  # tokens after each prompt, where something happens on the way
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Case:
     """What happens to a run, and what each host must print; ``{a}`` and ``{b}`` are the ranks of the hosts.
 
     ``generates``: the plan has a prefill and decode steps, with a KV cache by key; both hosts are given a model with a
-    tokenizer and two prompts, and what they make must be the tokens of transformers.
+    tokenizer and two prompts, and what they make must be the tokens of transformers. ``tokens``: after each prompt.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Case:
     lines: tuple[str, str]
     waits: bool = False
     generates: bool = False
+    tokens: int = NEW
 
 
 def cut(network: Network, _: ObservedRun, __: int) -> None:
@@ -66,35 +69,27 @@ def kill_last(_: Network, second: ObservedRun, per_host: int) -> None:
     assert len(workers) == per_host
 
 
-TASK = r"(?:l\d\.\S+|the start) of step \d+"
+TASK = r"(?:l\d\.\S+(?: \((?:prefill|decode)\))?|the start) of step \d+"
+NOT_THERE = (
+    rf"HX505 ranks {{b}} on host hostb did not arrive in {TASK} within .*, and cannot be reached",
+    rf"HX505 ranks {{a}} on host hosta did not arrive in {TASK} within .*, and cannot be reached",
+)
+KILLED = (rf"HX504 rank {{last}} \(cpu\) on host hostb ended or cannot be reached; seen in {TASK} by rank ",) * 2
+GENERATE = ("--warmup", "0", "--ignore-eos")
 CASES = (
     Case("--check", ("--warmup", "1", "--iters", "5", "--check"), None, 0, ("check passed: relative error ", "")),
     Case(
         "two prompts are continued: the tokens of transformers",
-        ("--warmup", "0", "--ignore-eos"),
+        GENERATE,
         None,
         0,
         (f"{2 * NEW} tokens of 2 sequences, greedy", ""),
         generates=True,
     ),
-    Case(
-        "the link is cut",
-        ("--iters", "1000000"),
-        cut,
-        1,
-        (
-            rf"HX505 ranks {{b}} on host hostb did not arrive in {TASK} within .*, and cannot be reached",
-            rf"HX505 ranks {{a}} on host hosta did not arrive in {TASK} within .*, and cannot be reached",
-        ),
-        waits=True,
-    ),
-    Case(
-        "kill -9 of the last rank",
-        ("--iters", "1000000"),
-        kill_last,
-        1,
-        (rf"HX504 rank {{last}} \(cpu\) on host hostb ended or cannot be reached; seen in {TASK} by rank ",) * 2,
-    ),
+    Case("the link is cut", ("--iters", "1000000"), cut, 1, NOT_THERE, waits=True),
+    Case("kill -9 of the last rank", ("--iters", "1000000"), kill_last, 1, KILLED),
+    Case("the link is cut while it generates", GENERATE, cut, 1, NOT_THERE, waits=True, generates=True, tokens=LONG),
+    Case("kill -9 of the last rank, which generates", GENERATE, kill_last, 1, KILLED, generates=True, tokens=LONG),
 )
 
 
@@ -103,7 +98,7 @@ def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd
     document, stepped = folder / "x.json", folder / "stepped"
     arguments = case.arguments
     if case.generates:
-        arguments = (*arguments, *generation(document, folder, per_host))
+        arguments = (*arguments, *generation(document, folder, per_host, case.tokens))
     else:
         document.write_text(dag_of(SMALL, *LAYOUTS[per_host], "layers=2").to_json())
     stepped.mkdir()
@@ -127,14 +122,14 @@ def run(case: Case, folder: Path, per_host: int, timeout: float) -> tuple[RunEnd
             return a.ended(180), b.ended(180)
 
 
-def generation(document: Path, folder: Path, per_host: int) -> list[str]:
+def generation(document: Path, folder: Path, per_host: int, new: int) -> list[str]:
     """Write a plan of a small language model, and what transformers makes of the prompts; the options of the run."""
     known = written(folder / "little")
-    (folder / "due.json").write_text(json.dumps([known.continued(prompt, NEW) for prompt in PROMPTS]))
+    (folder / "due.json").write_text(json.dumps([known.continued(prompt, new) for prompt in PROMPTS]))
     groups, slices = LAYOUTS[per_host]
     layout = Layout(groups=groups, slices=slices, slicing="key")
     _, cluster = load_specs(*SMALL, (f"devices_per_host={layout.devices}",))
-    work = WorkloadSpec(batch=len(PROMPTS), seq_len=64 - NEW, output_len=NEW, logits="last")
+    work = WorkloadSpec(batch=len(PROMPTS), seq_len=ROOM, output_len=new, logits="last")
     document.write_text(Plan.of(load_model(str(known.folder)).model, cluster, work, layout).to_json())
     report = ("--report", str(folder / "r.json"))
     return [*report, "--weights", str(known.folder), *(word for prompt in PROMPTS for word in ("--prompt", prompt))]
