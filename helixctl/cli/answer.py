@@ -14,7 +14,7 @@ from helixctl.spec import ClusterSpec
 from helixctl.units import counted, human_bytes, human_seconds
 
 # What a person calls a GPU, in the name that its maker gives it: H100 of "NVIDIA H100 80GB HBM3".
-_MODEL: Final = re.compile(r"\b(?!HBM)[A-Z]{1,3}\d{2,4}[A-Z]{0,2}\b(?!\s*GB)")
+_MODEL: Final = re.compile(r"\b(?!HBM)(?:RTX \d{4}|[A-Z]{1,3}\d{2,4}[A-Z]{0,2})\b(?!\s*GB)")
 
 
 def first_line(plan: Plan, found: Forecast) -> str:

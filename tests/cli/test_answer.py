@@ -20,6 +20,7 @@ PASS = ("--set", "devices_per_host=2", *(word for text in TINY for word in ("--s
         ("NVIDIA H100 80GB HBM3", "16 H100"),
         ("NVIDIA L40S", "16 L40S"),
         ("NVIDIA GB200 NVL72", "16 GB200"),
+        ("NVIDIA GeForce RTX 4090", "16 RTX 4090"),
         ("AMD Instinct MI300X", "16 MI300X"),
         ("a card of ours", "16 a card of ours"),
     ],
