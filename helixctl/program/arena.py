@@ -43,7 +43,7 @@ class Arena:
 
 
 # How much work goes into a tighter arena where the first try leaves gaps: places that are tried, all together.
-_WORK: Final = 60_000
+_WORK: Final = 150_000
 
 
 @dataclass(slots=True)
