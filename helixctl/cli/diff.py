@@ -272,7 +272,7 @@ def _print_sources(out: Console, sides: tuple[_Side, _Side]) -> None:
 def _report(
     sides: tuple[_Side, _Side], found: list[Difference], held: Sequence[tuple[Condition, bool]], *, equal: bool
 ) -> dict[str, Any]:
-    report: dict[str, Any] = with_seconds(
+    return with_seconds(
         {
             "report": "helixctl diff",
             "format_version": FORMAT_VERSION,
@@ -286,7 +286,6 @@ def _report(
             "fail_if": [{"condition": condition.text, "holds": holds} for condition, holds in held],
         }
     )
-    return report
 
 
 def _side(side: _Side) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from helixctl.cli.console import table
-from helixctl.cli.measurements import place
-from helixctl.cli.predicted import beside, prediction
+from helixctl.cli.measurements import place, what_ran
+from helixctl.cli.predicted import beside, both, prediction
 from helixctl.cli.sampling import choice
 from helixctl.cost.tasks import foundation
 from helixctl.plan.terms import in_field_terms
@@ -30,16 +29,12 @@ def print_generation(out: Console, report: dict[str, Any], plan: Plan, device: s
     """
     predicted = prediction(plan, device)
     out.print(_first_line(report, plan, device, predicted), style="bold")
-    environment = report["environment"]
-    where = environment["gpu" if device == "cuda" else "processor"]
-    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
-    ranks = len(report["ranks"])
-    out.print(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(what_ran(report, plan, device))
     out.print(f"{plan.workload}; a static batch, without a queue")
     if report["cuda_graph"]:
         out.print("decode steps replayed from a CUDA graph, the first of them bit for bit what the walk computes")
     out.print()
-    out.print(_table(report, predicted))
+    out.print(both(_measured(report), _predicted(predicted) if predicted else {}))
     out.print()
     made = counted(report["output_tokens"], "token")
     how = choice(plan.workload.sampling, report["seed"])
@@ -72,15 +67,6 @@ def _as_planned(report: dict[str, Any], plan: Plan) -> bool:
     work = plan.workload
     made = report["output_tokens"] == work.batch * (work.output_len or 1)
     return made and set(report["prompt_tokens"]) == {work.seq_len}
-
-
-def _table(report: dict[str, Any], found: Forecast | None) -> object:
-    """The figures; those that are predicted too have both numbers in a row."""
-    forecast = _predicted(found) if found else {}
-    rows = table("", ">measured", *([">predicted"] if forecast else []))
-    for name, text in _measured(report).items():
-        rows.add_row(name, text, *([forecast.get(name, "")] if forecast else []))
-    return rows
 
 
 _TTFT: Final = "time to first token (the last of the batch)"

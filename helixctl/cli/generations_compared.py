@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.cli.console import table
-from helixctl.cli.measurements import different_work
+from helixctl.cli.measurements import different_work, what_ran
 from helixctl.cli.sampling import choice
 from helixctl.cli.tables import Column
 from helixctl.units import counted, human_bytes
@@ -29,10 +29,7 @@ def print_generations(out: Console, result: dict[str, Any], dags: Sequence[Dag],
         device: cpu or cuda.
     """
     reports, plan = result["methods"], dags[0].plan
-    environment, ranks = reports[0]["environment"], len(reports[0]["ranks"])
-    where = environment["gpu" if device == "cuda" else "processor"]
-    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
-    out.print(f"{plan.model.name}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(what_ran(reports[0], plan, device, layout=False))
     out.print(f"{plan.workload}; a static batch, without a queue")
     if different := different_work(dags):
         out.print(f"not the same {different}: the methods do different work")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.cli.answer import short_name
 from helixctl.cli.console import messages, table
-from helixctl.cli.predicted import beside, prediction
+from helixctl.cli.predicted import beside, both, prediction
 from helixctl.cli.sources import print_sources
 from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
@@ -32,11 +32,7 @@ def print_report(out: Console, report: dict[str, Any], dag: Dag, device: str) ->
     out.print(_first_line(report, dag, device, predicted), style="bold")
     _heading(out, report, dag, device)
     out.print()
-    forecast = _predicted(predicted) if predicted else {}
-    rows = table("", ">measured", *([">predicted"] if forecast else []))
-    for name, text in _measured(report).items():
-        rows.add_row(name, text, *([forecast.get(name, "")] if forecast else []))
-    out.print(rows)
+    out.print(both(_measured(report), _predicted(predicted) if predicted else {}))
     out.print()
     moved = table("level", ">tasks", ">received per rank", ">all ranks")
     for level in report["levels"]:
@@ -183,11 +179,7 @@ def _verdict(out: Console, report: dict[str, Any], of: str) -> list[Diagnostic]:
 
 def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, layout: bool = True) -> None:
     plan = dag.plan
-    environment, ranks = report["environment"], len(report["ranks"])
-    where = environment["gpu" if device == "cuda" else "processor"]
-    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
-    what = f"{plan.model.name}, layout {plan.layout}, " if layout else f"{plan.model.name}, "
-    out.print(f"{what}{plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})")
+    out.print(what_ran(report, plan, device, layout=layout))
     out.print(f"{plan.workload}")
     out.print(f"attention kernel: {', '.join(report['attention_kernels'])} (torch SDPA)")
     if layers := report.get("experts"):
@@ -196,6 +188,15 @@ def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, lay
         out.print(f"the fullest expert has {counted:,.0f} of {tokens}; by routing {plan.workload.routing}: {law:,.0f}")
     if report["cuda_graph"]:
         out.print("steps replayed from a CUDA graph, bit for bit what the walk computes")
+
+
+def what_ran(report: dict[str, Any], plan: Plan, device: str, *, layout: bool = True) -> str:
+    """``small-dense, layout 2 x 2, float32: 4 cpu ranks sharing 2 cores (Intel(R) Xeon(R))``."""
+    environment, ranks = report["environment"], len(report["ranks"])
+    where = environment["gpu" if device == "cuda" else "processor"]
+    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
+    what = f"{plan.model.name}, layout {plan.layout}" if layout else plan.model.name
+    return f"{what}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})"
 
 
 def different_work(dags: Sequence[Dag]) -> str:

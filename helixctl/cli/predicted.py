@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from helixctl.cli.console import table
+from helixctl.cli.tables import Table
 from helixctl.plan import Plan
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import simulated, size
@@ -25,6 +28,19 @@ def prediction(plan: Plan, device: str) -> Forecast | None:
     if plan.cluster.device_kind != device or size(*specs) > _MOST:
         return None
     return simulated(*specs).forecast
+
+
+def both(measured: Mapping[str, str], predicted: Mapping[str, str]) -> Table:
+    """A row for each figure; what is predicted too has both numbers.
+
+    Args:
+        measured: a text by the name of a figure.
+        predicted: the same of some of them; empty where there is no prediction.
+    """
+    rows = table("", ">measured", *([">predicted"] if predicted else []))
+    for name, text in measured.items():
+        rows.add_row(name, text, *([predicted.get(name, "")] if predicted else []))
+    return rows
 
 
 def beside(measured: str, predicted: str | None) -> str:

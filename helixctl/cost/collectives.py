@@ -31,7 +31,7 @@ class Spread(NamedTuple):
 
 
 class _Wire(NamedTuple):
-    """A link inside hosts that a collective goes over.
+    """A link that a collective goes over, inside hosts or between them.
 
     Attributes:
         name: its key in the cluster's spec.
@@ -134,6 +134,17 @@ def _wires(cluster: EqualHosts, spread: Spread) -> list[_Wire]:
     return found
 
 
+def _between(cluster: EqualHosts, spread: Spread) -> _Wire | None:
+    """The link between hosts, with the NICs that the devices of one share; None where all ranks are on one."""
+    if len(spread.hosts) == 1 or cluster.between_hosts is None:
+        return None
+    share, origins, nics = 1.0, tuple[Constant, ...](), cluster.nics_per_host
+    if nics is not None:
+        share = min(1.0, nics / cluster.devices_per_host)
+        origins = (Constant("nics_per_host", nics, f"cluster spec {cluster.name}"),)
+    return _Wire("between_hosts", cluster.between_hosts, min(spread.hosts.values()), share, origins)
+
+
 def _at_once(kind: str, wire: _Wire, ranks: int) -> float:
     """How many times the bandwidth of a link one rank of a collective receives at."""
     return wire.share * (_outside(ranks, wire.fewest) if kind == "all_to_all" else wire.fewest)
@@ -183,14 +194,12 @@ def _nccl(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
         origins += [*_link(wire.name, wire.link, cluster), *wire.origins]
     if wires:
         origins.append(fit.origin(f"{kind} of {ranks} ranks inside a host"))
-    if len(per_host) > 1 and cluster.between_hosts is not None:
-        link, latencies = cluster.between_hosts, c.BETWEEN_HOSTS[kind]
-        nics = min(per_host.values()) * _nic_share(cluster)
-        if kind == "all_to_all":
-            nics = _nic_share(cluster) * _outside(len(task.ranks), min(per_host.values()))
-        bandwidth = min(bandwidth, nics * link.bandwidth * c.NIC_SHARE.value)
-        alpha = link.latency * latencies.value
-        origins += [*_link("between_hosts", link, cluster), *_nics(cluster), c.NIC_SHARE, latencies]
+    if between := _between(cluster, spread):
+        latencies = c.BETWEEN_HOSTS[kind]
+        nics = _at_once(kind, between, len(task.ranks))
+        bandwidth = min(bandwidth, nics * between.link.bandwidth * c.NIC_SHARE.value)
+        alpha = between.link.latency * latencies.value
+        origins += [*_link(between.name, between.link, cluster), *between.origins, c.NIC_SHARE, latencies]
     return Cost(alpha + task.nbytes / bandwidth, tuple(origins))
 
 
@@ -200,19 +209,14 @@ def _gloo(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     A ring, and every path of a tree, crosses from host to host, or from one domain of links to another, over one link
     of one device.
     """
-    per_host, ranks, kind = spread.hosts, len(task.ranks), wire_kind(task.op)
+    ranks, kind = len(task.ranks), wire_kind(task.op)
     bandwidth, latency, origins = inf, 0.0, list[Constant | Rule]()
-    for wire in _wires(cluster, spread) or [_Wire("within_host", cluster.within_host, 1, 1.0, ())]:
+    inside = _wires(cluster, spread) or [_Wire("within_host", cluster.within_host, 1, 1.0, ())]
+    between = _between(cluster, spread)
+    for wire in (*inside, *([between] if between else [])):
         bandwidth = min(bandwidth, wire.link.bandwidth * min(1.0, _at_once(kind, wire, ranks)))
         latency = max(latency, wire.link.latency)
         origins += [*_link(wire.name, wire.link, cluster), *wire.origins]
-    if len(per_host) > 1 and cluster.between_hosts is not None:
-        share = min(1.0, min(per_host.values()) * _nic_share(cluster))
-        if kind == "all_to_all":
-            share = min(1.0, _nic_share(cluster) * _outside(ranks, min(per_host.values())))
-        between = cluster.between_hosts
-        bandwidth, latency = min(bandwidth, between.bandwidth * share), max(latency, between.latency)
-        origins = [*origins, *_link("between_hosts", between, cluster), *_nics(cluster)]
     moved = task.nbytes / bandwidth
     steps = ceil(log2(ranks))
     seconds = {
@@ -227,19 +231,9 @@ def _gloo(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     return Cost(seconds, (*origins, c.GLOO))
 
 
-def _nic_share(cluster: EqualHosts) -> float:
-    nics = cluster.nics_per_host
-    return 1.0 if nics is None else min(1.0, nics / cluster.devices_per_host)
-
-
 def _outside(ranks: int, near: int) -> float:
     """How many bytes a rank receives in an all-to-all for each that comes from a rank that is not near it."""
     return (ranks - 1) / (ranks - near)
-
-
-def _nics(cluster: EqualHosts) -> list[Constant | Rule]:
-    nics = cluster.nics_per_host
-    return [] if nics is None else [Constant("nics_per_host", nics, f"cluster spec {cluster.name}")]
 
 
 def _link(name: str, link: LinkSpec, cluster: EqualHosts) -> list[Constant | Rule]:

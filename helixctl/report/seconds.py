@@ -9,7 +9,7 @@ _MILLISECONDS: Final = re.compile(r"_ms(?=_|$)")
 _NO_TIMES: Final = {"n", "ratio"}  # beside times in a value
 
 
-def with_seconds(document: Any) -> Any:
+def with_seconds(document: dict[str, Any]) -> dict[str, Any]:
     """The same with ``step_time_s`` behind ``step_time_ms``, and so on, at any depth.
 
     Args:
@@ -18,17 +18,19 @@ def with_seconds(document: Any) -> Any:
     Returns:
         A copy. A key in seconds that is there already keeps its value.
     """
-    if isinstance(document, list):
-        return [with_seconds(item) for item in document]
-    if not isinstance(document, dict):
-        return document
     found: dict[str, Any] = {}
     for key, value in document.items():
-        found[key] = with_seconds(value)
+        found[key] = _inside(value)
         name = _MILLISECONDS.sub("_s", key)
         if name != key and name not in document:
             found[name] = _seconds(value)
     return found
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_inside(item) for item in value]
+    return with_seconds(value) if isinstance(value, dict) else value
 
 
 def _seconds(value: Any) -> Any:

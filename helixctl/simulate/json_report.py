@@ -24,8 +24,7 @@ def simulation_report(plans: list[dict[str, Any]], against: dict[str, Any] | Non
         against: the comparison with a run; None: there is none.
     """
     head = {"report": "helixctl simulate", "format_version": FORMAT_VERSION, "simulated": True}
-    found: dict[str, Any] = with_seconds(head | {"plans": plans} | ({"against": against} if against else {}))
-    return found
+    return with_seconds(head | {"plans": plans} | ({"against": against} if against else {}))
 
 
 def plan_report(plan: Plan, dag: Dag, found: Forecast) -> dict[str, Any]:

@@ -37,8 +37,6 @@ from helixctl.units import human_seconds
 _BUDGET_OF_AN_ERROR: Final = 2_000
 # Rows that are only shown beside the choice may take the second part of what the search may.
 _SHARE_OF_ROWS: Final = 2
-
-
 _MOST_OF_TWO_LAYERS: Final = 1_000_000  # tasks of two layers: 38,000 devices, a minute's search
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from helixctl.plan import Layout
 from helixctl.spec import ClusterSpec
@@ -20,23 +20,26 @@ def uniform_placement(layout: Layout, cluster: ClusterSpec) -> bool:
     blocks = [stride * getattr(layout, axis) for axis, stride in layout.strides.items()]
     if layout.expert_data > 1:
         blocks.append(layout.strides["data"] * layout.expert_data)
+    return fit(blocks, sizes)
+
+
+def fit(blocks: Iterable[int], sizes: Sequence[int]) -> bool:
+    """Whether each of some blocks of ranks fits a whole number of times into each size, or fills it as often."""
     return all(size % block == 0 or block % size == 0 for block in blocks for size in sizes)
 
 
 def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[tuple[int, ...], ...]:
     """Which ranks of the first team, and of that of the stage behind it, share a domain of links, and a host, the last.
 
-    They are numbered in the order in which they are met; one host without domains has no pattern.
+    All hosts are equal. They are numbered in the order in which they are met; one host without domains has no pattern.
     """
     if cluster.host_count == 1 and not cluster.has_domains:
         return ()
     # By group and slice, not by rank: which of the two axes stays inside is what differs.
     stages = range(min(2, layout.pipeline))
     ranks = [rank for stage in stages for group in range(layout.groups) for rank in layout.ranks_of_group(group, stage)]
-    if cluster.has_domains or cluster.differs:
-        return pattern([(*cluster.domains_of(rank), cluster.host_of(rank)) for rank in ranks])
-    size, met = cluster.only.devices_per_host, dict[int, int]()  # the same, quickly
-    return (tuple([met.setdefault(rank // size, len(met)) for rank in ranks]),)
+    sizes = cluster.only.domain_sizes
+    return pattern([tuple([rank // size for size in sizes]) for rank in ranks])
 
 
 def pattern(places: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

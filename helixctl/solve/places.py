@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import Interval
-from helixctl.solve.hosts import pattern
+from helixctl.solve.hosts import fit, pattern
 from helixctl.spec import ClusterSpec, Step, WorkloadSpec
 
 
@@ -104,7 +104,7 @@ def _places(
             [tuple([met_inside.setdefault(at, len(met_inside)) for at in enumerate(its)]) for its in inside]
         )
         blocks = [mesh.strides[axis] * getattr(mesh, axis) for axis in ("groups", "slices")]
-        uniform = regular and all(size % block == 0 or block % size == 0 for block in blocks for size in sizes)
+        uniform = regular and fit(blocks, sizes)
         together = len(set(hosts)) == 1 and len(sizes) == 1
         found.append(Place(kinds, regular, uniform or together, hosts, of_ranks, domains))
     return tuple(found)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from helixctl.plan import Layout
 from helixctl.progress import at
@@ -20,16 +20,15 @@ from helixctl.solve.verdict import unfit
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
+_BOUNDED: Final = 64  # layouts from one report of progress to the next: a few milliseconds
+
 Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
-
-
-_BOUNDED = 64  # layouts from one report of progress to the next: a few milliseconds
 AnyBounds = Bounds | GenerationBounds | DifferingBounds
 
 
-def may_fit(bound: Bound, cluster: ClusterSpec) -> bool:
-    """Whether a layout with this bound may fit in memory."""
-    return bound.fits and bound.memory_nbytes <= available(cluster)
+def may_fit(bound: Bound, nbytes: float) -> bool:
+    """Whether a layout with this bound may fit in memory; ``nbytes``: as ``available`` says."""
+    return bound.fits and bound.memory_nbytes <= nbytes
 
 
 def available(cluster: ClusterSpec) -> float:
@@ -175,6 +174,6 @@ class LayoutProblem:
         found = self._keys.get(bound)
         if found is None:
             found = least(self.objective, bound)
-            fits = bound.fits and bound.memory_nbytes <= self._available and not self.limits.exclude(bound)
+            fits = may_fit(bound, self._available) and not self.limits.exclude(bound)
             self._keys[bound] = found = found if fits else (inf, *found)
         return found

@@ -11,7 +11,7 @@ from helixctl.plan import Layout, illegalities
 from helixctl.plan.size import tasks_of, too_large
 from helixctl.solve.bound import Bound
 from helixctl.solve.constraints import Request
-from helixctl.solve.problem import Specs, may_fit
+from helixctl.solve.problem import Specs, available, may_fit
 from helixctl.solve.search import SearchResult
 from helixctl.solve.space import FEW, combinations, pairs
 from helixctl.solve.verdict import too_big
@@ -88,7 +88,7 @@ def _less_memory(model: ModelSpec, workload: WorkloadSpec, *, free: bool) -> str
 def cannot_fit(smallest: Layout, bound: Bound, specs: Specs, *, free: bool = True) -> Diagnostic | None:
     """Not even the layout with the lowest bound can fit in memory (HX203); None where by its bound it may."""
     model, cluster, workload = specs
-    if may_fit(bound, cluster):
+    if may_fit(bound, available(cluster)):
         return None
     needs = f"needs at least {human_bytes(bound.memory_nbytes)} a device"
     return Diagnostic(

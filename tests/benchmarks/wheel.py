@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,10 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.wheel import built  # noqa: E402
+
 COMMANDS: Final = {
     "plan": ("plan", "Llama-3.1-8B", "h100:1x8", "--batch", "8", "--seq-len", "2048"),
     "help": ("--help",),
@@ -65,16 +68,10 @@ def main() -> None:
 
 def installed(folder: Path) -> Path:
     """The program `helixctl` of a new environment in the folder, installed from a wheel that is built there."""
-    source, wheel, environment = folder / "source", folder / "wheel", folder / "env"
-    # A copy: what a build leaves behind belongs to no checkout.
-    ignored = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "out", "tests")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    environment = folder / "env"
     venv.create(environment, with_pip=True)
     pip = [str(environment / "bin/pip"), "--quiet", "--disable-pip-version-check"]
-    run(*pip, "wheel", "--no-deps", "-w", str(wheel), str(source))
-    shutil.rmtree(source)
-    (built,) = wheel.glob("*.whl")
-    run(*pip, "install", "-c", str(ROOT / "constraints.txt"), str(built))
+    run(*pip, "install", "-c", str(ROOT / "constraints.txt"), str(built(folder / "wheel")))
     return environment / "bin/helixctl"
 
 

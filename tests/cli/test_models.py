@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import venv
@@ -17,6 +16,7 @@ from helixctl.spec.load import load_model
 from helixctl.spec.named_models import model_names
 from tests.cli.command import ENVIRONMENT, helixctl
 from tests.documents import ROOT
+from tests.wheel import built
 
 FOLDERS = sorted((path.parent for path in ROOT.glob("plans/models/*/config.json")), key=lambda path: path.name.lower())
 SIZES = ("--batch", "8", "--seq-len", "16")
@@ -106,15 +106,9 @@ def test_the_list_has_the_published_sizes() -> None:
 def test_a_wheel_has_the_names(tmp_path: Path) -> None:
     """Built offline, installed beside nothing of the checkout, used from another folder."""
     pytest.importorskip("hatchling")
-    source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "out", "tests")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    wheel = built(tmp_path / "dist")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path / "dist", source]
-    subprocess.run(build, check=True, env=ENVIRONMENT, timeout=300)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
     # The dependencies are those of the tests' environment; helixctl itself must come from the wheel.
-    shutil.rmtree(source)
     venv.create(tmp_path / "env", system_site_packages=False, with_pip=False)
     python = tmp_path / "env/bin/python"
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")

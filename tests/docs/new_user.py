@@ -36,19 +36,17 @@ from tests.docs.examples import Step, examples, pages  # noqa: E402
 from tests.docs.kit import make_kit, run  # noqa: E402
 from tests.docs.not_run import LONG  # noqa: E402
 from tests.docs.test_commands import RUN, difference  # noqa: E402
+from tests.wheel import built  # noqa: E402
 
 OF_THE_CHECKOUT = ("plans", "tests")
 
 
 def installed(folder: Path) -> Path:
     """The programs of a new environment in ``folder`` that has the wheel."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheel")]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     venv.create(folder / "venv", with_pip=True)
     programs = folder / "venv/bin"
-    (wheel,) = (folder / "wheel").glob("*.whl")
     pip = [programs / "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([*pip, wheel], check=True)
+    subprocess.run([*pip, built(folder / "wheel")], check=True)
     (own,) = (folder / "venv").glob("lib/python*/site-packages")
     # The folders that hold the dependencies here; of an editable helixctl in them no .pth is read.
     others = [path for path in (*site.getsitepackages(), *sys.path) if path.endswith("site-packages")]

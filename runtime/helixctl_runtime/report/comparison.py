@@ -16,7 +16,7 @@ def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[
         reports: the reports of the methods, whose steps were measured in turn.
     """
     rows = [_row(name, report, reports[0]) for name, report in zip(names, reports, strict=True)]
-    found: dict[str, Any] = with_seconds(
+    return with_seconds(
         {
             "report": "helixctl run --compare",
             "format_version": "1.2",
@@ -25,7 +25,6 @@ def comparison(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> dict[
             "methods": list(reports),
         }
     )
-    return found
 
 
 def _row(name: str, report: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

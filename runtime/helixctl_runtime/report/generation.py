@@ -119,8 +119,7 @@ def generation(
         "environment": environment(),
         "started_at": started_at,
     }
-    found: dict[str, Any] = with_seconds(report)
-    return found
+    return with_seconds(report)
 
 
 def _weights(account: dict[str, Any], read: Sequence[int]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def comparison_of_generations(names: Sequence[str], found: Generations) -> dict[
     for name, report, margins in zip(names, found.reports, found.margins, strict=True):
         parted = places_parted(first["tokens"], report["tokens"], found.margins[0], margins)
         rows.append(_row(name, report, first) | {"parted": parted})
-    made: dict[str, Any] = with_seconds(
+    return with_seconds(
         {
             "report": "helixctl run --compare",
             "generation": True,
@@ -49,7 +49,6 @@ def comparison_of_generations(names: Sequence[str], found: Generations) -> dict[
             "methods": found.reports,
         }
     )
-    return made
 
 
 def places_parted(
