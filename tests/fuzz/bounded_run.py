@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -76,5 +77,7 @@ class CommandEnd:
 
 def run(arguments: Sequence[str], before: str = "") -> CommandEnd:
     """Run a command in its own process; ``before`` is Python source that the process runs first."""
-    done = fork(arguments, seconds=_LIMIT_S, nbytes=_LIMIT_NBYTES, before=before)
+    # How far it is, which a slow machine would be told, is no diagnostic.
+    env = {**os.environ, "HELIXCTL_PROGRESS": "off"}
+    done = fork(arguments, env=env, seconds=_LIMIT_S, nbytes=_LIMIT_NBYTES, before=before)
     return CommandEnd(done.status, (done.out + done.err).decode("utf-8", "replace"), done.seconds, done.nbytes)
