@@ -38,6 +38,7 @@ import helixctl.report.rules
 import helixctl.solve
 import helixctl.spec.hugging_face.families.dense
 import helixctl.verify  # noqa: F401
+from helixctl import collector
 from helixctl.cli.main import main
 from helixctl.documents import load_document
 
@@ -80,6 +81,8 @@ def serve(number: int) -> None:
     load_document(str(SHIPPED))  # once, for the schemas that pydantic makes when they are first needed
     gc.collect()
     gc.freeze()  # commands neither look through what is loaded here, nor copy it by that
+    with collector.paused():
+        pass  # it notes here that there is something frozen, so that no command counts it
     # Whoever is gone needs no reply.
     with socket.socket(fileno=number) as link, contextlib.suppress(ConnectionError):
         while (received := _receive(link)) is not None:

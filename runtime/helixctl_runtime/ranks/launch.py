@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helixctl_runtime.ranks.devices import DeviceKind, check_devices
 from helixctl_runtime.ranks.failure.diagnosis import TaskName, root_cause
+from helixctl_runtime.ranks.heap import keep_freed_memory
 from helixctl_runtime.ranks.interfaces import check_interfaces, loopback
 from helixctl_runtime.ranks.launchers.environment import check_world_size, detect
 from helixctl_runtime.ranks.local import signals
@@ -56,6 +57,8 @@ def run_ranks(
         check_world_size(launched, world_size)
         if launched.rendezvous.startswith("tcp://127."):  # all are on this host, whose own name may not resolve
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
+        if device == "cpu":
+            keep_freed_memory(os.environ)
         return run_as_rank(worker, launched, device=device, timeout=timeout, task_name=task_name, log_dir=log_dir)
     check_devices(device, world_size)
     with (

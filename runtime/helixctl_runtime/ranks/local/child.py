@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from helixctl_runtime.ranks.devices import DeviceKind
 from helixctl_runtime.ranks.failure.rank_report import RankReport, describe
+from helixctl_runtime.ranks.heap import keep_freed_memory
 from helixctl_runtime.ranks.interfaces import loopback
 from helixctl_runtime.ranks.progress import CELL_WORDS, Phase, Progress
 from helixctl_runtime.ranks.rank import Rank
@@ -86,6 +87,8 @@ def serve(assignment: Assignment, worker: Callable[[Rank], object]) -> None:
     # Local ranks never need another interface, and a laptop's own host name may not resolve.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
     torch.set_num_threads(assignment.threads)
+    if assignment.device == "cpu":
+        keep_freed_memory(os.environ)
     log = assignment.log.open("w", buffering=1, encoding="utf-8")
     _write_to(log, everything=assignment.rank != 0)
     data = _report(assignment, worker, log)
