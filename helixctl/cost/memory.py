@@ -17,6 +17,26 @@ def peak_nbytes(dag: Dag, programs: Programs | None = None) -> list[int]:
     return [programs[rank].nbytes if dag.order[rank] else nbytes for rank, nbytes in enumerate(weights)]
 
 
+def peaks_below_fullest(dag: Dag, programs: Programs | None = None) -> list[int]:
+    """As ``peak_nbytes``, where only the fullest ranks matter: the others' arenas are not searched to the end.
+
+    The largest number is exact, and so are all that equal it; every other one is below it, and may be above what its
+    rank allocates. Where hosts differ this holds for the ranks on each kind of hosts by themselves.
+    """
+    programs = programs or Programs(dag)
+    found = weight_nbytes(dag)
+    most: dict[int, int] = {}
+    known: dict[object, int] = {}
+    for rank in sorted(programs.ranks, key=lambda rank: -programs[rank].least_nbytes):
+        kind, program = dag.plan.cluster.kind_of(rank), programs[rank]
+        same = (kind, program.least_nbytes, program.blocks)
+        if same not in known:
+            known[same] = program.nbytes_above(most.get(kind, 0) - 1)
+        found[rank] = known[same]
+        most[kind] = max(most.get(kind, 0), found[rank])
+    return found
+
+
 def weight_nbytes(dag: Dag) -> list[int]:
     """Bytes of weights of every rank, each once."""
     return _of_role(dag, "weight")

@@ -134,7 +134,7 @@ class Program:
     @cached_property
     def arena(self) -> Arena:
         """Where every block lies in one piece of memory."""
-        return _arena_of(self.blocks)
+        return _arena_of(self.blocks, 0)
 
     @cached_property
     def live_nbytes(self) -> int:
@@ -149,4 +149,20 @@ class Program:
     @property
     def nbytes(self) -> int:
         """Bytes of all that the rank allocates for a step: weights, state and the arena."""
-        return self.weight_nbytes + self.state_nbytes + self.arena.nbytes
+        return self._kept_nbytes + self.arena.nbytes
+
+    @property
+    def least_nbytes(self) -> int:
+        """Bytes that the rank allocates at least: an arena may have gaps."""
+        return self._kept_nbytes + self.live_nbytes
+
+    def nbytes_above(self, enough: int) -> int:
+        """Bytes of all that the rank allocates; any number up to ``enough`` where they are not more.
+
+        To see that they are not more takes much less time than to find how many they are.
+        """
+        return self._kept_nbytes + _arena_of(self.blocks, max(0, enough - self._kept_nbytes)).nbytes
+
+    @property
+    def _kept_nbytes(self) -> int:
+        return self.weight_nbytes + self.state_nbytes

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from helixctl.cost.links import link_names, widest_link
-from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
+from helixctl.cost.memory import peaks_below_fullest, state_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
 from helixctl.dag.function import output_of
@@ -200,18 +200,27 @@ def line_of_links(of: Callable[[float, float], float], a: Forecast, b: Forecast)
     return tuple([(name, round(of(x, y))) for (name, x), (_, y) in zip(a.link_nbytes, b.link_nbytes, strict=True)])
 
 
-def forecast(dag: Dag) -> Forecast:
+def forecast(dag: Dag, *, arenas: bool = True) -> Forecast:
     """Simulate a step of a dag without deadlock, and work out its forecast."""
-    return forecast_from(simulate(dag))
+    return forecast_from(simulate(dag), arenas=arenas)
 
 
-def forecast_from(timeline: Timeline) -> Forecast:
-    """The forecast of a timeline."""
+def forecast_from(timeline: Timeline, *, arenas: bool = True) -> Forecast:
+    """The forecast of a timeline.
+
+    Args:
+        timeline: of a simulated step.
+        arenas: False where nobody asks for its memory: ``memory_nbytes`` is then that of weights and cache alone,
+            because arenas take as long to find as all else.
+    """
     dag, ranks = timeline.dag, timeline.ranks
     work, step_s = dag.work, timeline.step_s
     exposed = {rank: sum(timeline.waited_s[rank].values()) for rank in ranks}
     last = max(ranks, key=lambda rank: timeline.rank_end_s[rank])
     received_bytes = _received_bytes(timeline)
+    # Where hosts differ, what is kept is that of the ranks that hold most, arenas and all.
+    arenas = arenas or dag.plan.cluster.differs
+    peaks = peaks_below_fullest(dag, timeline.programs) if arenas else _kept_nbytes(dag)
     return Forecast(
         step_s=step_s,
         tokens=work.tokens,
@@ -224,12 +233,16 @@ def forecast_from(timeline: Timeline) -> Forecast:
         kinds=_kinds(timeline, received_bytes),
         received_nbytes=_most(m.received for m in received_bytes.values()),
         between_hosts_nbytes=_most(m.between_hosts for m in received_bytes.values()),
-        memory_nbytes=max(peaks := peak_nbytes(dag, timeline.programs)),
+        memory_nbytes=max(peaks),
         memory_of_kinds=_memory_of_kinds(dag, peaks) if dag.plan.cluster.differs else (),
         link_nbytes=_link_nbytes(received_bytes.values(), link_names(dag.plan.cluster)),
         weight_nbytes=max(weight_nbytes(dag)),
         cache_nbytes=max(state_nbytes(dag)),
     )
+
+
+def _kept_nbytes(dag: Dag) -> list[int]:
+    return [sum(its) for its in zip(weight_nbytes(dag), state_nbytes(dag), strict=True)]
 
 
 def _memory_of_kinds(dag: Dag, peaks: Sequence[int]) -> tuple[KindMemory, ...]:

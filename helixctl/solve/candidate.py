@@ -64,8 +64,8 @@ def step_forecast(
         return forecast_of_replicas(model, cluster, layout, step, largest_slices(layout, model, workload))
     ranks = representatives(layout, model, cluster, workload)
 
-    def forecast_of(its: ModelSpec, part: Layout, work: Work) -> Forecast:
-        return forecast(lower(Plan.sketch(its, cluster, work, part), ranks))
+    def forecast_of(its: ModelSpec, part: Layout, work: Work, /, *, arenas: bool = True) -> Forecast:
+        return forecast(lower(Plan.sketch(its, cluster, work, part), ranks), arenas=arenas)
 
     if _simulated_whole(layout, model, cluster):
         return forecast_of(model, layout, step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
@@ -24,7 +24,13 @@ _MOST_TASKS: Final = 4_000
 _ROUNDS: Final = (2, 3)
 
 Work = WorkloadSpec | Step
-Forecaster = Callable[[ModelSpec, Layout, Work], Forecast]
+
+
+class Forecaster(Protocol):
+    """Simulates a model in a layout on a workload; without ``arenas`` its memory is that of weights and cache alone."""
+
+    def __call__(self, model: ModelSpec, layout: Layout, workload: Work, /, *, arenas: bool = True) -> Forecast:
+        """The forecast."""
 
 
 def shallow(model: ModelSpec, layout: Layout, layers: int) -> tuple[ModelSpec, Layout]:
@@ -182,7 +188,8 @@ def _deep(
     few = depths(model, layout, workload, replica=replica, whole=whole)
     if len(few) == 1:
         return forecast(model, layout, workload)
-    a, b = (forecast(*shallow(model, layout, layers), workload) for layers in few)
+    # Of the shallower no more is asked than what it keeps.
+    a, b = (forecast(*shallow(model, layout, layers), workload, arenas=layers == few[1]) for layers in few)
     more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on; the gaps of an arena nearly so.
     kinds = _kinds_on_line(a, b, more, _held)

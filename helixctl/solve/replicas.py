@@ -30,8 +30,10 @@ def forecast_of_replicas(
     for its in alike(layout, cluster, step):
         ranks = ranks_of(layout, its, slices)
 
-        def of(model: ModelSpec, part: Layout, work: Work, ranks: frozenset[int] = ranks) -> Forecast:
-            return forecast(lower(Plan.sketch(model, cluster, work, part), ranks))
+        def of(
+            model: ModelSpec, part: Layout, work: Work, /, ranks: frozenset[int] = ranks, *, arenas: bool = True
+        ) -> Forecast:
+            return forecast(lower(Plan.sketch(model, cluster, work, part), ranks), arenas=arenas)
 
         replica, whole = its.replicas[0], its.unlike_stages
         one = extrapolated(of, model, layout, step, replicas=False, replica=replica, whole=whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from helixctl.cost.memory import peak_nbytes
+from helixctl.cost.memory import peaks_below_fullest
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic
 from helixctl.spec import ClusterSpec, DeviceSpec
@@ -13,7 +13,7 @@ from helixctl.units import human_bytes
 
 def check_memory(dag: Dag) -> Iterator[Diagnostic]:
     """Weights and live values of each rank stay within the memory of its own device (HX410)."""
-    if found := fullest(dag.plan.cluster, peak_nbytes(dag)):
+    if found := fullest(dag.plan.cluster, peaks_below_fullest(dag)):
         yield found
 
 

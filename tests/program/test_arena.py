@@ -51,6 +51,17 @@ def test_blocks_that_are_needed_together_do_not_overlap(blocks: list[Block]) -> 
     assert arena == arena_of(blocks)
 
 
+@settings(max_examples=200, deadline=None)
+@given(BLOCKS, st.integers(0, 4))
+def test_a_search_ends_at_what_is_enough(blocks: list[Block], more: int) -> None:
+    tightest = arena_of(blocks)
+    enough = tightest.nbytes + more * ALIGNMENT
+    arena = arena_of(blocks, enough)
+    holds(blocks, arena)
+    assert tightest.nbytes <= arena.nbytes <= enough
+    assert arena_of(blocks, tightest.nbytes - 1) == tightest
+
+
 @settings(max_examples=100, deadline=None)
 @given(BLOCKS)
 def test_a_round_that_keeps_what_did_not_move_places_as_one_from_scratch(blocks: list[Block]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from helixctl.cost.memory import peak_nbytes
+from helixctl.cost.memory import peak_nbytes, peaks_below_fullest
 from helixctl.dag import Dag, Value
 from helixctl.dag.retype import retyped
 from helixctl.lower import lower
@@ -21,7 +21,7 @@ from helixctl_runtime.compile import compile_rank
 from helixctl_runtime.dtypes import TORCH
 from helixctl_runtime.run import Options, run
 from tests.documents import SMALL
-from tests.program.models import TINY, every_plan
+from tests.program.models import LARGE, TINY, every_plan
 from tests.runtime.models import real
 
 CPU = torch.device("cpu")
@@ -108,6 +108,33 @@ def test_ranks_that_do_the_same_share_a_program() -> None:
     dag = real(1, 4, {"attention": {"kv_heads": 6}}, data=2)
     programs = Programs(dag)
     assert len({id(programs[rank]) for rank in programs.ranks}) < len(programs.ranks)
+
+
+def test_of_the_fullest_ranks_memory_is_exact() -> None:
+    """The arenas of others are not searched to the end: somewhere this is seen."""
+    tried, spared = 0, 0
+    for name in LARGE:
+        for plan in every_plan(LARGE[name], (8, 2048, "last"), 8, large=True, step=41):
+            dag = lower(plan)
+            exact, found = peak_nbytes(dag), peaks_below_fullest(dag)
+            most = max(exact)
+            assert [n for n in exact if n == most] == [n for n in found if n == most], plan.layout
+            assert all(one == other or one <= other < most for one, other in zip(exact, found, strict=True))
+            assert exact.index(most) == found.index(most)
+            tried, spared = tried + 1, spared + (found != exact)
+    assert tried > 20
+    assert spared > 3
+
+
+def test_of_each_kind_of_hosts_the_fullest_are_exact() -> None:
+    model = ModelSpec.model_validate(LARGE["llama"] | {"layers": 2})
+    work = WorkloadSpec(batch=8, seq_len=256, logits="last")
+    cluster = load_cluster("h100:1x4+l40s:1x4")
+    for layout in (Layout(groups=1, slices=1, pipeline=2, data=4), Layout(groups=2, slices=2, data=2)):
+        dag = lower(Plan.of(model, cluster, work, layout))
+        exact, found = peak_nbytes(dag), peaks_below_fullest(dag)
+        for ranks in (slice(0, 4), slice(4, 8)):
+            assert max(exact[ranks]) == max(found[ranks])
 
 
 @pytest.mark.parametrize("slicing", ["batch", "query"])
