@@ -84,6 +84,7 @@ _IN_WORDS: Final = (
 )
 
 
+_PLACING: Final = frozenset({*MESH_AXES, "placement"})  # axes from which the strides follow
 _set: Final = object.__setattr__  # of what is frozen
 
 
@@ -169,7 +170,8 @@ class Layout(Spec):
         """
         copy = type(self).__new__(type(self))
         values = {**self.__dict__, **(update or {})}
-        values.pop("strides", None)
+        if update and not _PLACING.isdisjoint(update):
+            values.pop("strides", None)
         _set(copy, "__dict__", values)
         _set(copy, "__pydantic_fields_set__", {*self.__pydantic_fields_set__, *(update or {})})
         _set(copy, "__pydantic_extra__", None)

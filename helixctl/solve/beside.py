@@ -11,8 +11,9 @@ from typing import Final
 from helixctl.plan import Layout, illegalities
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import Request
+from helixctl.solve.families import Layouts
 from helixctl.solve.objective import simplicity
-from helixctl.solve.problem import Bounded, LayoutProblem
+from helixctl.solve.problem import Bounded, BoundedLayout, LayoutProblem
 from helixctl.solve.space import pairs
 from helixctl.solve.verdict import Row, row
 
@@ -135,9 +136,9 @@ class Table:
         return list(found.values())
 
 
-def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> Bounded:
+def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> BoundedLayout:
     """The layout with the lowest bound of a group that has some, each given with its first bound."""
-    best: Bounded | None = None
+    best: BoundedLayout | None = None
     for quick, layout in problem.ascending(group):
         if best and quick > best[0]:
             break
@@ -149,5 +150,5 @@ def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> Bounded:
     return best
 
 
-def _mesh(layout: Layout) -> Mesh:
+def _mesh(layout: Layouts) -> Mesh:
     return (layout.groups, layout.slices, layout.data, layout.pipeline)

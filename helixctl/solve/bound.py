@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.solve.hosts import uniform_placement
@@ -29,6 +29,24 @@ class Bound(NamedTuple):
     fits: bool = True
 
 
+class _Stage(NamedTuple):
+    """A stage, by what a microbatch takes in it.
+
+    Attributes:
+        counts: its layers, by their kind.
+        first, last: which of the ends of the model it has.
+        beside_s: of the links before and behind it.
+    """
+
+    counts: tuple[int, ...]
+    first: bool
+    last: bool
+    beside_s: float
+
+
+_NO_LINKS: Final[Sequence[float]] = ()
+
+
 @dataclass(slots=True)
 class Bounds:
     """Lower bounds for the layouts of one problem; what layouts share is worked out once."""
@@ -40,14 +58,21 @@ class Bounds:
     _turns: dict[object, float] = field(default_factory=dict, init=False)
     _layers: dict[tuple[int, str | None, int] | None, tuple[int, ...]] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
+    _exchanging: dict[object, LayerCosts] = field(default_factory=dict, init=False)
+    _of_links: dict[object, Sequence[float]] = field(default_factory=dict, init=False)
+    _stages: dict[object, tuple[float, tuple[_Stage, ...]]] = field(default_factory=dict, init=False)
+    _places: dict[object, float] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
     _narrowest: int = field(init=False)  # width of a feed-forward network, or of an expert
+    _available: float = field(init=False)  # asked for with every bound, as are the cores
+    _cores: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
-        model = self.costs.model
+        model, hosts = self.costs.model, self.costs.cluster.only
         self._narrowest = min(model.alike(kind).feed_forward.intermediate_size for kind in model.kinds)
         self._transfers = Transfers(self.costs.model, self.costs.cluster, self.costs.workload, self.costs.step)
+        self._available, self._cores = hosts.device.available, hosts.cores_per_host
 
     def __call__(self, layout: Layout) -> Bound:
         """Bounds that no simulation of this layout is below.
@@ -58,9 +83,10 @@ class Bounds:
         behind the longer, no more. Where ranks share cores, these have all the work to do. Of unequal microbatches all
         are taken to be as small as the smallest, of the fullest replica or of all.
         """
-        if layout not in self._tight:
-            self._tight[layout] = self._bound(layout, self.with_communication, self._links(layout))
-        return self._tight[layout]
+        found = self._tight.get(layout)
+        if found is None:
+            found = self._tight[layout] = self._bound(layout, self.with_communication, self._links(layout))
+        return found
 
     def with_turns(self, layout: Layout) -> Bound:
         """The same, and where microbatches take turns what the tasks of a rank take in their order.
@@ -69,11 +95,11 @@ class Bounds:
         microbatches, then the last goes through the layers behind.
         """
         found = self(layout)
-        if layout.interleave == 1 or self.costs.cluster.only.cores_per_host is not None:
+        if layout.interleave == 1 or self._cores is not None:
             return found
         sequences, links = self._sizes(layout)[0], self._links(layout)
         work, step_s = self.with_communication(layout, sequences), found.step_s
-        whole = self._whole(work, links)
+        whole = self._whole(work, sum(links))
         for stage in {0, layout.pipeline - 1}:
             _, alone = self.passing(layout, work, links, stage)
             step_s = max(step_s, self._of_a_rank(layout, sequences, stage) + whole - alone)
@@ -82,9 +108,10 @@ class Bounds:
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter."""
         key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, self.costs.axes.of(layout.__dict__))
-        if key not in self._quick:
-            self._quick[key] = self._bound(layout, self.compute_only, [])
-        return self._quick[key]
+        found = self._quick.get(key)
+        if found is None:
+            found = self._quick[key] = self._bound(layout, self.compute_only, _NO_LINKS)
+        return found
 
     def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
         """Seconds in which the first rank of a stage does all tasks of its microbatches, by their sequences."""
@@ -107,13 +134,21 @@ class Bounds:
 
         The links of the first replica are not those of another that lies on the hosts in another way.
         """
-        uniform = uniform_placement(layout, self.costs.cluster)
-        return self._transfers.between_stages(layout, self._sizes(layout)[1]) if uniform else []
+        if layout.pipeline == 1:
+            return _NO_LINKS
+        smallest, mesh = self._sizes(layout)[1], (layout.groups, layout.slices, layout.data, layout.pipeline)
+        key = (*mesh, layout.placement, layout.expert_data, smallest, self._transfers.sizes(layout))
+        found = self._of_links.get(key)
+        if found is None:
+            uniform = uniform_placement(layout, self.costs.cluster)
+            found = self._transfers.between_stages(layout, smallest) if uniform else _NO_LINKS
+            self._of_links[key] = found
+        return found
 
-    def _whole(self, work: LayerCosts, links: Sequence[float]) -> float:
-        """Seconds of a microbatch with this work through all stages, if there were no other."""
+    def _whole(self, work: LayerCosts, links: float) -> float:
+        """Seconds of a microbatch with this work through all stages and links, if there were no other."""
         layers = sum([n * its.alone_s for n, its in zip(self.counts(), work.layers, strict=True)])
-        return work.embed.alone_s + layers + work.head.alone_s + sum(links)
+        return work.embed.alone_s + layers + work.head.alone_s + links
 
     def counts(self, layout: Layout | None = None, stage: int = 0) -> tuple[int, ...]:
         """The layers of a stage by their kind; without a layout those of the model."""
@@ -125,6 +160,15 @@ class Bounds:
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
+        at = layout.strides
+        wires = (at["groups"], at["slices"], at["data"] if layout.expert_data > 1 else 0)  # they follow from these
+        key = (self._own(layout, sequences), layout.gather_order, *wires)
+        found = self._exchanging.get(key)
+        if found is None:
+            found = self._exchanging[key] = self._with_communication(layout, sequences)
+        return found
+
+    def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         if not self._spread_alike(layout):
             return self.costs.with_communication(layout, sequences)
         even = self.costs.with_communication(layout.model_copy(update={"experts": 1}), sequences)
@@ -142,11 +186,16 @@ class Bounds:
 
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch as if nothing were exchanged."""
+        key = self._own(layout, sequences)
+        found = self._computing.get(key)
+        if found is None:
+            found = self._computing[key] = self.costs.compute_only(layout, sequences)
+        return found
+
+    def _own(self, layout: Layout, sequences: int) -> object:
+        """Equal where a microbatch of so many sequences is the same computation."""
         joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
-        key = (sequences, joined, self.costs.new_tokens(layout), self.costs.axes.of(layout.__dict__))
-        if key not in self._computing:
-            self._computing[key] = self.costs.compute_only(layout, sequences)
-        return self._computing[key]
+        return (sequences, joined, self.costs.new_tokens(layout), self.costs.axes.of(layout.__dict__))
 
     def _bound(self, layout: Layout, work: Callable[[Layout, int], LayerCosts], links: Sequence[float]) -> Bound:
         largest, smallest = self._sizes(layout)
@@ -155,10 +204,9 @@ class Bounds:
         step, latency = self._times(layout, full, links)
         if least is not full:
             _, latency = self._times(layout, least, links)
-        hosts = self.costs.cluster.only
-        if hosts.cores_per_host is not None:
-            parts = layout.microbatches * layout.partitions * layout.data
-            cores = min(hosts.cores_per_host, hosts.devices_per_host) * hosts.hosts
+        if self._cores is not None:
+            hosts, parts = self.costs.cluster.only, layout.microbatches * layout.partitions * layout.data
+            cores = min(self._cores, hosts.devices_per_host) * hosts.hosts
             layers = sum(n * parts * s for n, s in zip(self.counts(), least.least_compute_s, strict=True))
             step = max(step, layers / cores)
         return Bound(step, latency, self._memory(layout, full))
@@ -177,16 +225,30 @@ class Bounds:
             work: of a microbatch.
             links: seconds from each stage to the next.
         """
-        turn, parts = self._mean_turn(layout), layout.microbatches
-        step = latency = whole = self._whole(work, links)
-        # Of layers that are alike: without links a stage between two others takes no longer than the first.
-        every = links or layout.pipeline == 1 or layout.has_unlike_stages(self.costs.model)
-        stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
+        turn, parts, turns = self._mean_turn(layout), layout.microbatches, layout.interleave > 1
+        sent, stages = self._unlike_stages(layout, links)
+        step = latency = whole = self._whole(work, sent)
         for stage in stages:
-            held, alone = self.passing(layout, work, links, stage)
+            held, alone = _passing(work, stage, turns=turns)
             step = max(step, parts * held + whole - alone)
             latency = max(latency, turn * held + whole - alone)  # when the i-th part is done, i have passed the stage
         return step, latency
+
+    def _unlike_stages(self, layout: Layout, links: Sequence[float]) -> tuple[float, tuple[_Stage, ...]]:
+        """Seconds of all links between stages; and the stages, of equal ones one."""
+        key = (id(links), layout.pipeline, layout.stages)
+        found = self._stages.get(key)
+        if found is None:
+            # Of layers that are alike: without links a stage between two others takes no longer than the first.
+            every = links or layout.pipeline == 1 or layout.has_unlike_stages(self.costs.model)
+            stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
+            unlike = dict.fromkeys([self._stage(layout, links, stage) for stage in stages])
+            found = self._stages[key] = sum(links), tuple(unlike)
+        return found
+
+    def _stage(self, layout: Layout, links: Sequence[float], stage: int) -> _Stage:
+        beside = sum(links[max(0, stage - 1) : stage + 1]) if links else 0.0
+        return _Stage(self.counts(layout, stage), stage == 0, stage == layout.pipeline - 1, beside)
 
     def passing(self, layout: Layout, work: LayerCosts, links: Sequence[float], stage: int) -> tuple[float, float]:
         """For how long a microbatch keeps a stage from the next one; and what part of its own way that is.
@@ -194,39 +256,24 @@ class Bounds:
         A rank comes to the transfer of the next microbatch when it has computed the one before, and has sent that on:
         both are in one lane. The first stage receives nothing, and sends while it computes.
         """
-        first, last = stage == 0, stage == layout.pipeline - 1
-        compute = communication = alone = 0.0
-        for n, layer in zip(self.counts(layout, stage), work.layers, strict=True):
-            compute += n * layer.compute_s
-            communication += n * layer.communication_s
-            alone += n * layer.alone_s
-        for here, end in ((first, work.embed), (last, work.head)):
-            if here:
-                compute, communication, alone = (
-                    compute + end.compute_s,
-                    communication + end.communication_s,
-                    alone + end.alone_s,
-                )
-        beside = sum(links[max(0, stage - 1) : stage + 1]) if links else 0.0
-        if layout.interleave > 1:
-            return max(compute, communication + beside), alone + beside
-        serial = alone if first else alone + beside
-        return serial, serial
+        return _passing(work, self._stage(layout, links, stage), turns=layout.interleave > 1)
 
     def _mean_turn(self, layout: Layout) -> float:
         """The place of a sequence's microbatch among those of its replica, from 1; mean over the sequences.
 
         Of unequal microbatches the larger go first; the replica with some of either has the lowest mean.
         """
-        parts = layout.microbatches
-        size, larger = divmod(self.costs.workload.batch, layout.data * parts)
-        shared, larger = layout.expert_data, larger % (parts * layout.expert_data)
-        return min(
-            [
-                (size * parts * (parts + 1) + mine * (mine + 1)) / 2 / (size * parts + mine)
-                for mine in {larger // shared, -(-larger // shared)}
-            ]
-        )
+        key = (layout.data, parts := layout.microbatches, shared := layout.expert_data)
+        if key not in self._places:
+            size, larger = divmod(self.costs.workload.batch, layout.data * parts)
+            larger %= parts * shared
+            self._places[key] = min(
+                [
+                    (size * parts * (parts + 1) + mine * (mine + 1)) / 2 / (size * parts + mine)
+                    for mine in {larger // shared, -(-larger // shared)}
+                ]
+            )
+        return self._places[key]
 
     def _memory(self, layout: Layout, work: LayerCosts) -> float:
         """The first stage holds most layers; the last keeps all of the output, and the input if it is the first.
@@ -236,26 +283,25 @@ class Bounds:
         What is live in a layer is worked out where it can decide whether the layout fits, or where memory is compared.
         """
         last, kept = layout.pipeline - 1, (layout.microbatches - 1) * work.output_nbytes
-
-        def held(stage: int) -> int:
-            counts = zip(self.counts(layout, stage), work.layers, strict=True)
-            layers = sum([n * its.weight_nbytes for n, its in counts])
-            embed = work.embed.weight_nbytes if stage == 0 else 0
-            return layers + embed + (work.head.weight_nbytes + kept if stage == last else 0)
-
-        if layout.pipeline == 1:
+        if last == 0:
             given = 0 if self.costs.model.vocabulary else layout.microbatches * work.output_nbytes
-            both = work.embed.weight_nbytes + work.head.weight_nbytes
-            fixed = held(0) - both + self.costs.ends_nbytes(work) + given
+            fixed = self._weights(layout, work, 0) + kept + self.costs.ends_nbytes(work) + given
         else:
+            stages = range(1, last) if layout.has_unlike_stages(self.costs.model) else ()
             fixed = max(
-                held(stage) for stage in (range(last + 1) if layout.has_unlike_stages(self.costs.model) else (0, last))
+                self._weights(layout, work, 0) + work.embed.weight_nbytes,
+                self._weights(layout, work, last) + work.head.weight_nbytes + kept,
+                *[self._weights(layout, work, stage) for stage in stages],
             )
-        fits = fixed + work.values_nbytes <= self.costs.cluster.only.device.available
-        if not work.values_nbytes or (fits and not self.exact_memory):
+        if not work.values_nbytes or (fixed + work.values_nbytes <= self._available and not self.exact_memory):
             return fixed
         even = layout.model_copy(update={"experts": 1}) if self._spread_alike(layout) else layout
         return fixed + self.costs.live_nbytes(even, self._sizes(layout)[0])
+
+    def _weights(self, layout: Layout, work: LayerCosts, stage: int) -> int:
+        """Bytes of the weights of a stage's layers."""
+        counts = self.counts(layout, stage)
+        return sum([n * its.weight_nbytes for n, its in zip(counts, work.layers, strict=True)])
 
     def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
         """Of every layer, of the embedding and of the head, in one microbatch without others."""
@@ -271,3 +317,23 @@ class Bounds:
         """
         alike = layout.experts > 1 and self._narrowest >= layout.expert_devices and not layout.group_shares
         return alike and not self.costs.model.side_by_side
+
+
+def _passing(work: LayerCosts, stage: _Stage, *, turns: bool) -> tuple[float, float]:
+    """As ``Bounds.passing``, of microbatches that take turns or do not."""
+    compute = communication = alone = 0.0
+    for n, layer in zip(stage.counts, work.layers, strict=True):
+        compute += n * layer.compute_s
+        communication += n * layer.communication_s
+        alone += n * layer.alone_s
+    for here, end in ((stage.first, work.embed), (stage.last, work.head)):
+        if here:
+            compute, communication, alone = (
+                compute + end.compute_s,
+                communication + end.communication_s,
+                alone + end.alone_s,
+            )
+    if turns:
+        return max(compute, communication + stage.beside_s), alone + stage.beside_s
+    serial = alone if stage.first else alone + stage.beside_s
+    return serial, serial

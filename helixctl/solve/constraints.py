@@ -6,7 +6,7 @@ Read are also a layout as helixctl prints it, ``8 x 1, pipeline 2, reduce``, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout
+from helixctl.solve.families import Layouts, each_of_kind, of_kind
 from helixctl.spec.fields import did_you_mean
 
 AxisConstraints = Mapping[str, int | str]  # an axis of the layout, or ``partitions``, and the value that it must have
@@ -100,10 +101,14 @@ class Request:
         """Whether nothing is fixed."""
         return not self.given and not self.plain and self.admitted is None
 
-    def admitted_of(self, layouts: Sequence[Layout]) -> Sequence[Layout]:
-        """Those of some layouts that it admits: all of them where it asks for nothing."""
-        free = not self.given and self.admitted is None
-        return layouts if free else [layout for layout in layouts if self.admits(layout)]
+    def admitted_of(self, its: Layouts) -> Layouts | None:
+        """Those of some layouts that it admits; None where it admits none.
+
+        All layouts of a family have every axis that is given.
+        """
+        if self.admitted is None:
+            return of_kind(its, self.admits) if self.given else its
+        return each_of_kind(its, self.admits)
 
     def admits(self, layout: Layout) -> bool:
         """Whether a layout has every axis as it is given, and is admitted."""

@@ -17,6 +17,7 @@ from helixctl.solve.beside import Table, promising
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
 from helixctl.solve.differing import DifferingBounds
+from helixctl.solve.families import Layouts, MeshLayouts, by_mesh, each_of_kind, every, number_of
 from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.limits import Limits
 from helixctl.solve.near import other_orders
@@ -26,7 +27,7 @@ from helixctl.solve.reasons import Evidence, alone, beside_equal, reasons, searc
 from helixctl.solve.refusals import cannot_fit, none_fits, none_legal, too_many_tasks, weights_do_not_fit
 from helixctl.solve.search import BUDGET, SearchResult, search
 from helixctl.solve.shares import UnequalShares
-from helixctl.solve.space import FEW, MANY, combinations, space
+from helixctl.solve.space import FEW, MANY, combinations, families, space
 from helixctl.solve.stages import dealt
 from helixctl.solve.verdict import Row
 from helixctl.spec import ClusterSpec, EqualHosts, ModelSpec, WorkloadSpec
@@ -151,12 +152,12 @@ class _Searched(NamedTuple):
 
     Attributes:
         result: of the search among what is asked for; something fits.
-        legal: all legal layouts with the fixed axes other than groups and slices, the simplest first.
+        legal: all legal layouts with the fixed axes other than groups and slices.
         layouts: those of them that are not too large, with their first bounds.
     """
 
     result: SearchResult
-    legal: list[Layout]
+    legal: Sequence[Layouts]
     layouts: list[Bounded]
 
 
@@ -189,7 +190,7 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         cache_nbytes=cached,
         ascending=problem.ascending,
     )
-    left_out = len(request.admitted_of(legal)) - result.legal
+    left_out = number_of(found for its in legal if (found := request.admitted_of(its))) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)
     return Decision(
@@ -261,23 +262,44 @@ def _searched(problem: LayoutProblem, request: Request, budget: int, part: _Part
     within = min((_step_s(c) for c in first), default=None) if problem.objective == "throughput" else None
     for most in (FEW, MANY):
         fixed = request.fixed_beside_pairs
-        legal = sorted(every_layout(problem, fixed, most, within), key=simplicity)
-        wanted = request.admitted_of(legal)
+        legal = _legal(problem, fixed, most, within)
+        wanted = [found for its in legal if (found := request.admitted_of(its))]
         if not wanted:
-            raise HelixError(none_legal(specs, request, legal))
-        layouts = problem.bounded(x for x in legal if not too_large(_tasks(problem, x), ""))
-        asked = [(bound, x) for bound, x in layouts if request.admits(x)]
+            raise HelixError(none_legal(specs, request, every(legal)))
+        layouts = problem.bounded(found for its in legal if (found := _not_too_large(problem, its)))
+        asked = [
+            (bound if found is its else problem.least_bound(found), found)
+            for bound, its in layouts
+            if (found := request.admitted_of(its))
+        ]
         if not asked:
-            raise HelixError(too_many_tasks(min(wanted, key=lambda x: _tasks(problem, x)), specs.model))
+            smallest = min(every(wanted), key=lambda x: _tasks(problem, x))
+            raise HelixError(too_many_tasks(smallest, specs.model))
         result = search(asked, problem, budget, first=[c.layout for c in first])
         if result.best is None and result.open_bound:
             result = _from_the_smallest(problem, asked, result, budget)
         if result.best:
             return _Searched(result, legal, layouts)
-    every = [x for _, x in asked]
-    if str(problem.limits) and (beyond := _beyond_limits(problem, every, budget)):
+    single = every(its for _, its in asked)
+    if str(problem.limits) and (beyond := _beyond_limits(problem, single, budget)):
         raise HelixError(beyond)
-    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, every))
+    raise HelixError(_nothing_fits(problem.smallest(only_fitting=False), request, single))
+
+
+def _legal(problem: LayoutProblem, fixed: AxisConstraints, most: int, within: float | None) -> Sequence[Layouts]:
+    """The layouts that ``every_layout`` has, the simplest first: those of a mesh together where hosts do not differ."""
+    if isinstance(problem.bounds, DifferingBounds):
+        return sorted(every_layout(problem, fixed, most, within), key=simplicity)
+    return by_mesh(families(*problem.specs, fixed, most, problem.objective))
+
+
+def _not_too_large(problem: LayoutProblem, its: Layouts) -> Layouts | None:
+    """Those of some layouts that have no more tasks than can be worked with; None where there are none."""
+    if isinstance(its, MeshLayouts):
+        largest = its.families[0].first.model_copy(update={"microbatches": its.most_microbatches})
+        if not too_large(_tasks(problem, largest), ""):
+            return its
+    return each_of_kind(its, lambda layout: not too_large(_tasks(problem, layout), ""))
 
 
 def _beside_equals(
@@ -290,7 +312,12 @@ def _beside_equals(
         rest = Counter(cluster.device_of(rank).name for rank in range(some, cluster.devices))
         names = " and ".join(f"{count} x {name}" for name, count in rest.items())
         found.append(f"idle: {cluster.devices - some} of {cluster.devices} devices, {names}")
-    equal = [(bound, x) for bound, x in layouts if request.admits(x) and _has_equal_shares(x, cluster)]
+    equal = [
+        (bound, x)
+        for bound, its in layouts
+        for x in every([its])
+        if request.admits(x) and _has_equal_shares(x, cluster)
+    ]
     if equal and not _has_equal_shares(best.layout, cluster):
         its = search(equal, problem, budget // _SHARE_OF_ROWS).best
         what = f"with equal shares on all {cluster.devices} devices"
@@ -370,7 +397,7 @@ def _from_the_smallest(
 ) -> SearchResult:
     """Nothing fitted before the budget was spent: find the smallest, and what is better beside it."""
     smallest = problem.smallest()
-    small = search(smallest.bounded(x for _, x in asked), smallest, budget)
+    small = search(smallest.bounded(its for _, its in asked), smallest, budget)
     if small.best is None:
         return small
     known = {c.layout: c for c in (*result.tried, *small.tried)}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from helixctl.cost.links import in_words, link_names, widest_link
 from helixctl.plan import Layout
+from helixctl.solve.families import Layouts, every
 from helixctl.solve.objective import Key
 from helixctl.spec import ClusterSpec
 
@@ -26,11 +27,11 @@ def where_it_exchanges(layout: Layout, cluster: ClusterSpec) -> str:
     return ", ".join([f"{first} exchange{space}{rest}", *parts[1:]])
 
 
-def other_orders(layout: Layout, layouts: Iterable[tuple[Key, Layout]]) -> list[Layout]:
-    """The layouts that have all axes of one but the placement."""
+def other_orders(layout: Layout, layouts: Iterable[tuple[Key, Layouts]]) -> list[Layout]:
+    """The layouts that have all axes of one but the placement, the simplest first."""
     axes = layout.model_dump(exclude={"placement"})
     same = (x for _, x in layouts if (x.groups, x.slices, x.data) == (layout.groups, layout.slices, layout.data))
-    return [x for x in same if x != layout and x.model_dump(exclude={"placement"}) == axes]
+    return [x for x in every(same) if x != layout and x.model_dump(exclude={"placement"}) == axes]
 
 
 def _exchanges(layout: Layout) -> Iterator[tuple[str, list[Sequence[int]]]]:

@@ -66,7 +66,10 @@ _SLICINGS: Final = {name: n for n, name in enumerate(get_args(Layout.model_field
 
 
 def simplicity(layout: Layout) -> tuple[object, ...]:
-    """Of layouts that are equally good the first in this order is taken: fewer cuts, then defaults."""
+    """Of layouts that are equally good the first in this order is taken: fewer cuts, then defaults.
+
+    No two layouts of a search are one in it.
+    """
     at = layout.__dict__
     cuts = (
         at["slices"],
@@ -78,7 +81,8 @@ def simplicity(layout: Layout) -> tuple[object, ...]:
         -at["experts"],
     )
     unequal = (at["stages"] or "", at["batch_shares"] or "", at["group_shares"] or "")
-    return (*cuts, *[at[name] != default for name, default in _DEFAULTS], at["placement"], *unequal)
+    flags = [at[name] != default for name, default in _DEFAULTS]
+    return (*cuts, *flags, at["placement"], *unequal, -at["data"], at["expert_data"])
 
 
 def _rounded(seconds: float) -> float:

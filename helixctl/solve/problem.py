@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from itertools import count
 from math import inf
 from typing import Final, NamedTuple, Self
 
@@ -13,16 +14,18 @@ from helixctl.progress import at
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.differing import DifferingBounds
+from helixctl.solve.families import Family, Layouts, MeshLayouts
 from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.limits import Limits
-from helixctl.solve.objective import Key, Objective, key, least
+from helixctl.solve.objective import Key, Objective, key, least, simplicity
 from helixctl.solve.verdict import unfit
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import ClusterSpec, ModelSpec, WorkloadSpec
 
 _BOUNDED: Final = 64  # layouts from one report of progress to the next: a few milliseconds
 
-Bounded = tuple[Key, Layout]  # a layout, and a key that its own is not below
+Bounded = tuple[Key, Layouts]  # a layout, or several, and a key that none of theirs is below
+BoundedLayout = tuple[Key, Layout]
 AnyBounds = Bounds | GenerationBounds | DifferingBounds
 
 
@@ -84,16 +87,30 @@ class LayoutProblem:
         """The same layouts, compared by their memory; the bounds and forecasts are shared."""
         return replace(self, objective="memory", only_fitting=only_fitting)
 
-    def bounded(self, layouts: Iterable[Layout]) -> list[Bounded]:
-        """Layouts with their first bounds."""
+    def bounded(self, layouts: Iterable[Layouts]) -> list[Bounded]:
+        """Layouts with their first bounds; those of a mesh with the lowest of theirs."""
         every, found = list(layouts), list[Bounded]()
-        for start in range(0, len(every), _BOUNDED):
-            at("bounding the layouts", start, len(every))
-            found += [(self.first_bound(layout), layout) for layout in every[start : start + _BOUNDED]]
+        for done, its in enumerate(every):
+            if done % _BOUNDED == 0 or not isinstance(its, Layout):
+                at("bounding the layouts", done, len(every))
+            found.append((self.least_bound(its), its))
         return found
 
-    def ascending(self, layouts: Iterable[Bounded]) -> Iterator[Bounded]:
-        """Layouts with their quick bounds, the lowest first; of equals the first stays first.
+    def least_bound(self, its: Layouts | Family) -> Key:
+        """The lowest of the first bounds of some layouts. Of a family those of one size of microbatches are one."""
+        if isinstance(its, Layout):
+            return self.first_bound(its)
+        if isinstance(its, Family):
+            return min([self.first_bound(layout) for layout in its.of_each_size()])
+        return min([self.least_bound(family) for family in its.families])
+
+    def opened(self, its: MeshLayouts | Family) -> Iterator[tuple[Key, Layout | Family]]:
+        """The families of a mesh with their least bounds, or the layouts of a family with their first ones."""
+        for part in its.families if isinstance(its, MeshLayouts) else its.layouts():
+            yield self.least_bound(part), part
+
+    def ascending(self, layouts: Iterable[Bounded]) -> Iterator[BoundedLayout]:
+        """Layouts with their quick bounds, the lowest first; of equals the first stays first, of a mesh the simplest.
 
         A quick bound is worked out where the first one does not tell that others come before: of few where few are
         taken.
@@ -101,15 +118,22 @@ class LayoutProblem:
         Args:
             layouts: with their first bounds.
         """
-        quick = not self.first_is_looser
-        queue = [(bound, place, quick, layout) for place, (bound, layout) in enumerate(layouts)]
+        number = count()
+        queue: list[tuple[Key, int, tuple[object, ...], int, bool, Layouts | Family]] = [
+            (bound, place, (), next(number), not self.first_is_looser, its)
+            for place, (bound, its) in enumerate(layouts)
+        ]
         heapify(queue)
         while queue:
-            bound, place, is_quick, layout = heappop(queue)
-            if is_quick:
-                yield bound, layout
+            bound, place, rank, _, is_quick, its = heappop(queue)
+            if not isinstance(its, Layout):
+                for found, part in self.opened(its):
+                    rank = simplicity(part) if isinstance(part, Layout) else ()
+                    heappush(queue, (found, place, rank, next(number), is_quick, part))
+            elif is_quick:
+                yield bound, its
             else:
-                heappush(queue, (self.quick_bound(layout), place, True, layout))
+                heappush(queue, (self.quick_bound(its), place, rank, next(number), True, its))
 
     def first_bound(self, layout: Layout) -> Key:
         """A key that the quick one is not below: of a generation that of one of its steps alone."""

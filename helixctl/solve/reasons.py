@@ -12,19 +12,20 @@ from helixctl.plan import Layout
 from helixctl.plan.size import MOST_TASKS
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
+from helixctl.solve.families import Layouts, each_of_kind, of_kind
 from helixctl.solve.limits import Limits
 from helixctl.solve.near import other_orders, where_it_exchanges
 from helixctl.solve.objective import Key, Objective, key, simplicity
-from helixctl.solve.problem import Bounded
+from helixctl.solve.problem import Bounded, BoundedLayout
 from helixctl.solve.space import tried
 from helixctl.solve.verdict import unfit
 from helixctl.spec import ClusterSpec, ModelSpec
 from helixctl.units import human_bytes, human_seconds
 
 
-def _sorted(layouts: Iterable[Bounded]) -> Iterable[Bounded]:
-    """As the bounds are."""
-    return sorted(layouts, key=itemgetter(0))
+def _sorted(layouts: Iterable[Bounded]) -> Iterable[BoundedLayout]:
+    """As the bounds are, each of one layout."""
+    return sorted([(bound, its) for bound, its in layouts if isinstance(its, Layout)], key=itemgetter(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ class Evidence:
     """
 
     simulated: Sequence[Candidate]
-    legal: Sequence[Layout]
+    legal: Sequence[Layouts]
     bounds: Sequence[Bounded]
     fixed: bool
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
     cache_nbytes: Callable[[Layout], int] | None = None
-    ascending: Callable[[Iterable[Bounded]], Iterable[Bounded]] = _sorted
+    ascending: Callable[[Iterable[Bounded]], Iterable[BoundedLayout]] = _sorted
 
 
 def reasons(
@@ -68,7 +69,8 @@ def _near(best: Candidate, looked: Evidence, objective: Objective, cluster: Clus
     others = other_orders(best.layout, looked.bounds)
     if not others:
         return (where,)
-    beside = _beside("other order of the same axes", others.__contains__, best, looked, objective, cluster)
+    what = "other order of the same axes"
+    beside = _beside(what, others.__contains__, best, looked, objective, cluster, some=each_of_kind)
     return (f"{where}; {beside}",)
 
 
@@ -144,16 +146,18 @@ def _beside(
     looked: Evidence,
     objective: Objective,
     cluster: ClusterSpec,
+    some: Callable[[Layouts, Callable[[Layout], bool]], Layouts | None] = of_kind,
 ) -> str:
-    """The best of the layouts that belong to a kind, beside the choice; or why there is none to compare."""
-    bounds = [its for its in looked.bounds if belongs(its[1])]
-    if belongs(best.layout):
-        bounds = [its for its in bounds if its[1] != best.layout]
+    """The best of the layouts that belong to a kind, beside the choice; or why there is none to compare.
+
+    ``some`` finds those that do: by default of a family all or none.
+    """
+    bounds = [(bound, found) for bound, its in looked.bounds if (found := some(its, belongs))]
     tried = [c for c in looked.simulated if belongs(c.layout) and c is not best]
-    seen = {c.layout for c in tried}
-    lowest = next((bound for bound, _ in looked.ascending(its for its in bounds if its[1] not in seen)), None)
-    if not tried and not bounds:
-        if not any(belongs(x) for x in looked.legal):
+    seen = {best.layout, *(c.layout for c in tried)}
+    lowest = next((bound for bound, layout in looked.ascending(bounds) if layout not in seen), None)
+    if not tried and lowest is None:
+        if not any(some(its, belongs) for its in looked.legal):
             return f"no {what} is legal " + ("with the other axes as they are fixed" if looked.fixed else "here")
         return f"every {what} has more than {MOST_TASKS:,} tasks"
     fitting = [c for c in tried if c.forecast and not unfit(c, cluster, looked.limits)]

@@ -6,17 +6,19 @@ and the best by their bounds of those without turns, whose bounds are near to wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Final
 
 from helixctl.plan import Layout
 from helixctl.plan.layout import MESH_AXES
 from helixctl.progress import at
 from helixctl.solve.candidate import Candidate
-from helixctl.solve.objective import Key
-from helixctl.solve.problem import Bounded, LayoutProblem
+from helixctl.solve.families import Family, Layouts, every, number_of
+from helixctl.solve.objective import Key, simplicity
+from helixctl.solve.problem import Bounded, BoundedLayout, LayoutProblem
 
 # Tasks that a search may simulate before it settles for the best so far: about a second.
 BUDGET: Final = 12_000
@@ -57,22 +59,22 @@ def search(
     """Find the layout with the least key.
 
     Args:
-        layouts: what to search, with their first bounds; of equally good ones the first is found.
+        layouts: what to search, with their first bounds; of equally good ones the simplest is found.
         problem: bounds and simulates layouts, and compares them.
         budget: tasks to simulate at most; at least one candidate is simulated, and where the budget ends the search
             up to three times as many more, beside the best found.
-        known: candidates of an earlier search, for which the budget was spent: where one of them fits, only the
+        known: of them candidates of an earlier search, for which the budget was spent: where one of them fits, only the
             neighbours of the best are simulated.
         first: layouts to begin with, which another search has found; those that are not among ``layouts`` are left out.
     """
     run = _Search(problem, layouts)
-    position = {layout: n for n, (_, layout) in enumerate(layouts)} if known or first else {}
     for candidate in known:
-        run.take(candidate, position[candidate.layout])
+        run.take(candidate)
     run.spent = budget if run.best else 0
+    among = set(every(its for _, its in layouts)) if first else set[Layout]()
     for layout in first:
-        if layout in position:
-            run.take(problem.simulate(layout), position[layout])
+        if layout in among:
+            run.take(problem.simulate(layout))
     return run.run(budget)
 
 
@@ -83,51 +85,63 @@ class _Search:
     tried: dict[Layout, Candidate] = field(default_factory=dict, init=False)
     best: Candidate | None = field(default=None, init=False)
     best_key: Key = field(default=(), init=False)
-    best_place: int = field(default=0, init=False)
+    _place_of_best: tuple[Key, tuple[object, ...]] = field(default=((), ()), init=False)
+    legal: int = field(init=False)
     spent: int = field(default=0, init=False)
     bounded: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        """Count the layouts."""
+        self.legal = number_of(its for _, its in self.layouts)
+
     def run(self, budget: int) -> SearchResult:
-        problem, legal = self.problem, len(self.layouts)
-        # (bound, place, how many narrower ones there are, layout); no two have one place: layouts are never compared.
+        problem, number = self.problem, count()
+        # (bound, simplicity, a number of its own, how many narrower bounds there are, what is bounded): of equals
+        # several layouts come before one, so that all that are equal to it are there when it is looked at.
         quick = (problem.quick_bound,) if problem.first_is_looser else ()
         narrower = (problem.bound_with_turns, problem.bound, *quick)
-        queue = [(bound, place, len(narrower), layout) for place, (bound, layout) in enumerate(self.layouts)]
+        queue: list[tuple[Key, tuple[object, ...], int, int, Layouts | Family]] = [
+            (bound, _place(its), next(number), len(narrower), its) for bound, its in self.layouts
+        ]
         heapify(queue)
         ended = False
         while queue:
-            bound, place, left, layout = heappop(queue)
+            bound, place, _, left, its = heappop(queue)
             if (self.best and bound > self.best_key) or problem.is_hopeless(bound):
                 break
-            if layout in self.tried:
+            if not isinstance(its, Layout):
+                for found, part in problem.opened(its):
+                    heappush(queue, (found, _place(part), next(number), left, part))
+                continue
+            if its in self.tried:
                 continue
             if left:
                 at("bounding the best layouts more closely", self.bounded)
                 self.bounded += 1
-                heappush(queue, (max(bound, narrower[left - 1](layout)), place, left - 1, layout))
+                heappush(queue, (max(bound, narrower[left - 1](its)), place, next(number), left - 1, its))
                 continue
-            if ended or (self.tried and self.spent + problem.size(layout) > budget):
+            if ended or (self.tried and self.spent + problem.size(its) > budget):
                 if ended or self.best is None:
-                    return SearchResult(self.best, tuple(self.tried.values()), legal, bound)
+                    return SearchResult(self.best, tuple(self.tried.values()), self.legal, bound)
                 ended = True
                 self._look_beside(self.spent + _BESIDE * budget)
                 self._look_at_serial(self.spent + _BESIDE * budget)
-                heappush(queue, (bound, place, left, layout))
+                heappush(queue, (bound, place, next(number), left, its))
                 continue
-            self._try(layout, place)
-        return SearchResult(self.best, tuple(self.tried.values()), legal, None)
+            self._try(its)
+        return SearchResult(self.best, tuple(self.tried.values()), self.legal, None)
 
-    def _try(self, layout: Layout, place: int) -> None:
+    def _try(self, layout: Layout) -> None:
         self.spent += self.problem.size(layout)
-        at("simulating layouts", len(self.tried), len(self.layouts))
-        self.take(self.problem.simulate(layout), place)
+        at("simulating layouts", len(self.tried), self.legal)
+        self.take(self.problem.simulate(layout))
 
-    def take(self, candidate: Candidate, place: int) -> None:
+    def take(self, candidate: Candidate) -> None:
         """Note a forecast: it may be the best."""
         self.tried[candidate.layout] = candidate
-        its_key = self.problem.key(candidate)
-        if self.problem.fits(candidate) and (self.best is None or (its_key, place) < (self.best_key, self.best_place)):
-            self.best, self.best_key, self.best_place = candidate, its_key, place
+        place = (self.problem.key(candidate), simplicity(candidate.layout))
+        if self.problem.fits(candidate) and (self.best is None or place < self._place_of_best):
+            self.best, self.best_key, self._place_of_best = candidate, place[0], place
 
     def _look_at_serial(self, budget: int) -> None:
         """Simulate the best by their bounds of the layouts whose microbatches do not take turns.
@@ -135,40 +149,50 @@ class _Search:
         A bound with turns counts on communication that computation hides wholly, and many of them come before the
         first that does not.
         """
-        nearest: list[tuple[Key, int, Layout]] = []
-        places = {layout: place for place, (_, layout) in enumerate(self.layouts)}
+        nearest: list[BoundedLayout] = []
         for bound, layout in self.problem.ascending(self.layouts):
-            place = places[layout]
             if bound > self.best_key or (len(nearest) == _SERIAL and bound > nearest[-1][0]):
                 break
             if layout.interleave == 1 and layout not in self.tried:
-                nearest = sorted([*nearest, (*self._bound(place, layout), layout)], key=lambda its: its[:2])[:_SERIAL]
-        for bound, place, layout in nearest:
+                nearest = sorted([*nearest, (self._bound(layout), layout)], key=_by_bound)[:_SERIAL]
+        for bound, layout in nearest:
             if bound <= self.best_key and self.spent + self.problem.size(layout) <= budget:
-                self._try(layout, place)
+                self._try(layout)
 
     def _look_beside(self, budget: int) -> None:
         """Simulate the neighbours of the best, and of what is better then, those with the lowest bounds first."""
         centre = None
         while self.best and centre is not self.best:
             centre = self.best
-            for place, layout in sorted(self._neighbours(centre.layout), key=lambda item: self._bound(*item)):
-                bound, _ = self._bound(place, layout)
+            neighbours = [(self._bound(layout), layout) for layout in self._neighbours(centre.layout, self.layouts)]
+            for bound, layout in sorted(neighbours, key=_by_bound):
                 if self.problem.is_hopeless(bound) or bound > self.best_key:
                     break
                 if self.spent + self.problem.size(layout) > budget:
                     continue
-                self._try(layout, place)
+                self._try(layout)
                 if self.best is not centre:
                     break
 
-    def _bound(self, place: int, layout: Layout) -> tuple[Key, int]:
-        return max(self.layouts[place][0], self.problem.bound_with_turns(layout)), place
+    def _bound(self, layout: Layout) -> Key:
+        return max(self.problem.first_bound(layout), self.problem.bound_with_turns(layout))
 
-    def _neighbours(self, centre: Layout) -> Iterator[tuple[int, Layout]]:
-        for place, (bound, layout) in enumerate(self.layouts):
-            if bound <= self.best_key and layout not in self.tried and near(centre, layout):
-                yield place, layout
+    def _neighbours(self, centre: Layout, layouts: Iterable[tuple[Key, Layouts | Family]]) -> Iterator[Layout]:
+        for bound, its in layouts:
+            if bound > self.best_key:
+                continue
+            if not isinstance(its, Layout):
+                yield from self._neighbours(centre, self.problem.opened(its))
+            elif its not in self.tried and near(centre, its):
+                yield its
+
+
+def _place(its: Layouts | Family) -> tuple[object, ...]:
+    return simplicity(its) if isinstance(its, Layout) else ()
+
+
+def _by_bound(its: BoundedLayout) -> tuple[Key, tuple[object, ...]]:
+    return its[0], simplicity(its[1])
 
 
 def near(one: Layout, other: Layout) -> bool:

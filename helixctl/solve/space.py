@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, permutations, product
 from math import gcd
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
 from helixctl.plan.layout import MESH_AXES, sequences_needed, unsliced
 from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
+from helixctl.solve.families import Family, Order
 from helixctl.solve.hosts import host_pattern, uniform_placement
 from helixctl.solve.objective import Objective
 from helixctl.solve.places import alike
@@ -61,17 +62,31 @@ def space(
         most: microbatches per stage.
         objective: what is searched for.
     """
+    for family in families(model, cluster, workload, constraints, most, objective):
+        yield from family.layouts()
+
+
+def families(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    workload: WorkloadSpec,
+    constraints: AxisConstraints,
+    most: int = FEW,
+    objective: Objective = "throughput",
+) -> Iterator[Family]:
+    """The same layouts, those together that differ only in the order of work; the arguments are those of ``space``."""
     for first, orders in _Space(model, cluster, workload, constraints, most, objective).families():
         # Whether the others are legal depends on the sequences of a microbatch alone.
         if illegalities(first, model, workload, cluster.devices, differs=cluster.differs):
             continue
-        needed = sequences_needed(first, workload)
-        yield from (
-            first.model_copy(update=order)
+        needed, sequences = sequences_needed(first, workload), first.fewest_sequences(workload.batch)
+        legal = [
+            order
             for order in orders
-            if first.fewest_sequences(workload.batch) // order["microbatches"] >= needed
-            and order["microbatches"] % order["interleave"] == 0
-        )
+            if sequences // order["microbatches"] >= needed and order["microbatches"] % order["interleave"] == 0
+        ]
+        if legal:
+            yield Family.of(first, legal)
 
 
 def combinations(
@@ -115,18 +130,6 @@ def _used(cluster: ClusterSpec, constraints: AxisConstraints) -> list[int]:
     return sorted(found, reverse=True)
 
 
-class _Family(NamedTuple):
-    """Layouts that differ only in the order in which a rank does its work.
-
-    Attributes:
-        first: one of them, in one microbatch: what it computes in a layer, and what it exchanges, is theirs.
-        orders: of each, the values of the other axes: gather order, microbatches, and how many take turns.
-    """
-
-    first: Layout
-    orders: Sequence[Mapping[str, Any]]
-
-
 @dataclass(frozen=True, slots=True)
 class _Space:
     """The arguments of ``space``; iterating gives its layouts, legal or not."""
@@ -142,13 +145,13 @@ class _Space:
         for first, orders in self.families():
             yield from (first.model_copy(update=order) for order in orders)
 
-    def families(self) -> Iterator[_Family]:
-        """The layouts, those together that differ only in the order in which a rank does its work."""
+    def families(self) -> Iterator[tuple[Layout, Sequence[Order]]]:
+        """A layout in one microbatch, and the orders of work in which it is tried, legal or not."""
         axes = {axis: value for axis, value in self.constraints.items() if axis != PARTITIONS}
         for sizes in self._meshes():
             mesh = Layout.model_validate({**axes, **sizes})
             for inner, orders in self._inner(mesh):
-                yield _Family(mesh.model_copy(update={**inner, "microbatches": 1, "interleave": 1}), orders)
+                yield mesh.model_copy(update={**inner, "microbatches": 1, "interleave": 1}), orders
 
     def _meshes(self) -> Iterator[dict[str, int]]:
         """Sizes of the four mesh axes that make up the devices and may be legal."""

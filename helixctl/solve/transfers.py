@@ -37,7 +37,7 @@ class Transfers:
         """
         if layout.pipeline == 1:
             return []
-        key = (sequences, new_tokens(self.workload, layout, self.step), *of_the_residual_stream(layout))
+        key = (sequences, self.sizes(layout))
         if key not in self._seconds:
             self._seconds[key] = self._priced(layout, sequences)
         across = self._seconds[key]
@@ -45,6 +45,10 @@ class Transfers:
         sizes = self.cluster.only.domain_sizes
         levels = [sum([one // size != other // size for size in sizes]) for one, other in pairwise(ranks)]
         return [across[level] for level in levels]
+
+    def sizes(self, layout: Layout) -> object:
+        """Equal where stages send as much for each sequence."""
+        return new_tokens(self.workload, layout, self.step), of_the_residual_stream(layout)
 
     def _priced(self, layout: Layout, sequences: int) -> list[float]:
         """Seconds inside the innermost domain of links, from there to another of the next level, up to another host."""

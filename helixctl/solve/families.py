@@ -1,0 +1,130 @@
+"""Layouts that are looked at together, so that most of them are never made: those of one mesh, and of one work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple, Self
+
+from helixctl.plan import Layout
+from helixctl.solve.objective import simplicity
+
+Order = Mapping[str, Any]  # the axes that say in which order a rank does its work, and their values
+
+
+class Family(NamedTuple):
+    """Layouts that differ only in the order in which a rank does its work.
+
+    Attributes:
+        first: the simplest of them: what it computes of a sequence, and exchanges for it, is theirs.
+        orders: of each layout gather order, microbatches, and how many of these take turns.
+    """
+
+    first: Layout
+    orders: Sequence[Order]
+
+    @classmethod
+    def of(cls, one: Layout, orders: Sequence[Order]) -> Self:
+        """The family of a layout in these orders; there is at least one."""
+        fewest = min([(order["microbatches"], order["interleave"]) for order in orders])
+        simple = [x for x in orders if (x["microbatches"], x["interleave"]) == fewest]
+        return cls(min([one.model_copy(update=order) for order in simple], key=simplicity), orders)
+
+    def layouts(self) -> Iterator[Layout]:
+        """All of them."""
+        return (self.first.model_copy(update=order) for order in self.orders)
+
+    def of_each_size(self) -> Iterator[Layout]:
+        """One for each number of microbatches."""
+        sizes = dict.fromkeys([order["microbatches"] for order in self.orders])
+        return (self.first.model_copy(update={"microbatches": parts}) for parts in sizes)
+
+    def each(self, belongs: Callable[[Layout], bool]) -> Self | None:
+        """Those that are of a kind; None where there are none."""
+        orders = [order for order in self.orders if belongs(self.first.model_copy(update=order))]
+        return self.of(self.first, orders) if orders else None
+
+
+@dataclass(frozen=True, slots=True)
+class MeshLayouts:
+    """Layouts of one mesh, with as many groups, slices, replicas and stages.
+
+    Attributes:
+        families: of the layouts; at least one.
+    """
+
+    families: Sequence[Family]
+
+    @property
+    def groups(self) -> int:
+        """Head groups."""
+        return self.families[0].first.groups
+
+    @property
+    def slices(self) -> int:
+        """Slices of a group."""
+        return self.families[0].first.slices
+
+    @property
+    def data(self) -> int:
+        """Replicas."""
+        return self.families[0].first.data
+
+    @property
+    def pipeline(self) -> int:
+        """Stages."""
+        return self.families[0].first.pipeline
+
+    @property
+    def most_microbatches(self) -> int:
+        """Microbatches of the layout that has most."""
+        return max([int(order["microbatches"]) for family in self.families for order in family.orders])
+
+    def layouts(self) -> Iterator[Layout]:
+        """All of them."""
+        return chain.from_iterable(family.layouts() for family in self.families)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return sum([len(family.orders) for family in self.families])
+
+
+Layouts = Layout | MeshLayouts  # one, or those of a mesh
+
+
+def by_mesh(families: Iterable[Family]) -> list[MeshLayouts]:
+    """Families, those of one mesh together; meshes in the order of their simplest layouts."""
+    found: dict[tuple[int, int, int, int], list[Family]] = {}
+    for family in families:
+        its = family.first
+        found.setdefault((its.groups, its.slices, its.data, its.pipeline), []).append(family)
+    simplest = {mesh: min([simplicity(family.first) for family in its]) for mesh, its in found.items()}
+    return [MeshLayouts(found[mesh]) for mesh in sorted(found, key=lambda mesh: simplest[mesh])]
+
+
+def number_of(layouts: Iterable[Layouts]) -> int:
+    """How many layouts there are."""
+    return sum([1 if isinstance(its, Layout) else len(its) for its in layouts])
+
+
+def every(layouts: Iterable[Layouts]) -> list[Layout]:
+    """All layouts, the simplest first."""
+    several = ([its] if isinstance(its, Layout) else its.layouts() for its in layouts)
+    return sorted(chain.from_iterable(several), key=simplicity)
+
+
+def of_kind(its: Layouts, belongs: Callable[[Layout], bool]) -> Layouts | None:
+    """Those that are of a kind, to which all layouts of a family belong, or none; None where there are none."""
+    if isinstance(its, Layout):
+        return its if belongs(its) else None
+    families = [family for family in its.families if belongs(family.first)]
+    return MeshLayouts(families) if families else None
+
+
+def each_of_kind(its: Layouts, belongs: Callable[[Layout], bool]) -> Layouts | None:
+    """Those that are of a kind, to which some layouts of a family may belong; None where there are none."""
+    if isinstance(its, Layout):
+        return its if belongs(its) else None
+    families = [found for family in its.families if (found := family.each(belongs))]
+    return MeshLayouts(families) if families else None
