@@ -338,6 +338,19 @@ def activated(function: str, x: torch.Tensor) -> torch.Tensor:
             return made
 
 
+def gated(function: str, gate: torch.Tensor, up: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = f(gate) * up``, f as of ``activation``.
+
+    All are of one dtype, to which f(gate) is rounded as well: the bits are those of ``activation``, then ``multiply``.
+    ``out`` may be ``gate``, or ``up``.
+    """
+    if gate.is_cuda and (kernels := streaming()) and (once := kernels.gated(function, gate, up, out)):
+        return once
+    if begins_at(out) == begins_at(up):
+        return lambda: out.mul_(activated(function, gate))
+    return in_turn(activation(function, gate, out), lambda: out.mul_(up))
+
+
 def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, multiplier: float = 1.0) -> Step:
     """``out = a + multiplier * b`` in the wider dtype of the two, rounded once; b may lack leading dims (a bias)."""
     if multiplier != 1 and a.dtype in HALF and b.dtype in HALF:
