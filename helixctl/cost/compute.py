@@ -799,11 +799,14 @@ class _Device:
     def gated(self, nbytes: int) -> Cost:
         """An activation and the product that it is merged into, f(gate) * up, which read and write so many bytes.
 
-        On CUDA it is one kernel, at the rate of activations. On CPU, and in float64, it is two calls, and the first
-        reads and writes two thirds as many bytes as well.
+        On CUDA it is one kernel, at the rate of activations; torch, on CPU and in float64, has none.
         """
         if self.cuda and self.dtype != "float64":
             return self.elementwise("activation", nbytes)
+        return self.in_two_calls(nbytes)
+
+    def in_two_calls(self, nbytes: int) -> Cost:
+        """The same where what the activation makes is written and read again."""
         both = self.elementwise("activation", nbytes * 2 // 3), self.elementwise("multiply", nbytes)
         seconds = sum(cost.seconds for cost in both) + self.task_overhead.value
         return Cost(seconds, tuple(dict.fromkeys(origin for cost in both for origin in cost.origins)))
