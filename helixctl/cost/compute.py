@@ -63,6 +63,7 @@ from helixctl.dag.formulas import (
 from helixctl.dag.reach import AnyAttention, causal_pairs, reaches_back
 from helixctl.dag.storage import held_nbytes
 from helixctl.errors import HelixError
+from helixctl.program import Kernel
 from helixctl.program.row_blocks import row_blocks
 from helixctl.spec import (
     DTYPE_NBYTES,
@@ -82,8 +83,16 @@ from helixctl.spec.rates import rates_of
 from helixctl.spec.routing import EVEN, fullest_load
 
 
-def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
-    """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape."""
+def compute_cost(dag: Dag, task: Task, kernel: Kernel = "own") -> Cost:  # noqa: C901, PLR0912, PLR0915  one case a kind
+    """Seconds of a compute task. A new op needs a case here: which roofline, and what makes its shape.
+
+    Args:
+        dag: the dag, whose cluster it runs on.
+        task: a task of one rank.
+        kernel: whether a kernel computes it alone; one that the next task's kernel computes takes no time of its own.
+    """
+    if kernel == "next":
+        return Cost(0.0, ())
     device = _Device(dag.plan.cluster.hosts_of(task.ranks[0]), _dtype(dag, task))
     match task.op:
         case Linear(contract):
@@ -117,6 +126,8 @@ def compute_cost(dag: Dag, task: Task) -> Cost:  # noqa: C901, PLR0912, PLR0915 
                 cost = device.attention(queries, keys.shape[1], width, values.shape[3], flops, task.nbytes)
         case CachedAttention(width) | PartialAttention(width):
             cost = _over_a_cache(dag, task, task.op, width, device)
+        case Multiply() if kernel == "both":
+            cost = device.gated(task.nbytes)
         case Norm() | Activation() | Add() | Multiply() | Rotate() | Bias() | Embed() | LastToken() | Narrow():
             cost = device.elementwise(task.kind, task.nbytes)
         case RotateAt() | CacheWrite() | Merge() | Best() | Choose() | Join() | SquareSums() | NormBySums() | Scale():
@@ -382,11 +393,15 @@ def _experts(dag: Dag, task: Task, op: Experts, device: _Device) -> Cost:
         spared = [_Less(weight.nbytes // held - its, kind) for weight, its in zip(weights, stored, strict=False)]
         up = product(used, rows, ffn, hidden, stored[0], spared[0])
         down = product(used, rows, hidden, ffn, stored[1], spared[1])
-        activation = device.elementwise("activation", 2 * rows * inner_nbytes)
-        gated = [up, device.elementwise("multiply", 3 * rows * inner_nbytes)] if len(weights) == _GATED else []
+        gated = len(weights) == _GATED
+        inner = (
+            device.gated(3 * rows * inner_nbytes)
+            if gated
+            else device.elementwise("activation", 2 * rows * inner_nbytes)
+        )
         # Rows collected, and results scaled and added: read and written once each.
         moved = device.elementwise("add", 4 * rows * row_nbytes)
-        parts, steps = [up, down, activation, moved, *gated, *more], _STEPS_AROUND_EXPERTS + len(gated)
+        parts, steps = [up, down, inner, moved, *([up] * gated), *more], _STEPS_AROUND_EXPERTS + gated
         if device.cuda:
             parts += [Cost(c.SORTED_TOKENS.value, (c.SORTED_TOKENS,))]
     origins = tuple(dict.fromkeys(origin for part in parts for origin in part.origins))
@@ -780,6 +795,21 @@ class _Device:
             if found == name:
                 return Cost(nbytes / rate, (Constant(name, rate, self._calibrated, "B/s"),))
         return Cost(self._traffic(nbytes), (self.bandwidth, c.MEMORY_SHARE))
+
+    def gated(self, nbytes: int) -> Cost:
+        """An activation and the product that it is merged into, f(gate) * up, which read and write so many bytes.
+
+        On CUDA it is one kernel, at the rate of activations; torch, on CPU and in float64, has none.
+        """
+        if self.cuda and self.dtype != "float64":
+            return self.elementwise("activation", nbytes)
+        return self.in_two_calls(nbytes)
+
+    def in_two_calls(self, nbytes: int) -> Cost:
+        """The same where what the activation makes is written and read again."""
+        both = self.elementwise("activation", nbytes * 2 // 3), self.elementwise("multiply", nbytes)
+        seconds = sum(cost.seconds for cost in both) + self.task_overhead.value
+        return Cost(seconds, tuple(dict.fromkeys(origin for cost in both for origin in cost.origins)))
 
     @property
     def _calibrated(self) -> str:

@@ -9,7 +9,7 @@ from helixctl.cost.copies import copy_costs
 from helixctl.cost.origin import Constant, Cost, Rule
 from helixctl.dag import Dag, Task
 from helixctl.dag.storage import Storage
-from helixctl.program import Programs
+from helixctl.program import Kernel, Programs, kernels
 from helixctl.spec import Arithmetic, ClusterSpec, Dtype, EqualHosts, ModelSpec
 from helixctl.spec.rates import rates_of
 
@@ -26,6 +26,7 @@ class TaskCosts:
         """
         self._dag = dag
         self._known = {} if known is None else known
+        self._kernels: dict[int, dict[str, Kernel]] = {}
         cluster = dag.plan.cluster
         self._kind_of = cluster.kind_of if cluster.differs else None
 
@@ -35,15 +36,26 @@ class TaskCosts:
 
     def cost(self, task: Task) -> Cost:
         """The duration, and the origins of its numbers."""
+        return self.cost_with(task, "own" if task.is_collective else self._kernel_of(task))
+
+    def cost_with(self, task: Task, kernel: Kernel) -> Cost:
+        """The same of a task of which it is known whether a kernel computes it alone (``program.kernels``)."""
         # What a collective takes depends on which of its ranks share a host.
-        key: object = (task.op, task.nbytes, task.ranks) if task.is_collective else shape_key(self._dag, task)
+        key: object = (task.op, task.nbytes, task.ranks) if task.is_collective else (kernel, shape_key(self._dag, task))
         if self._kind_of and not task.is_collective:
             key = (self._kind_of(task.ranks[0]), key)
         if key not in self._known:
+            cluster = self._dag.plan.cluster
             self._known[key] = (
-                collective_cost(task, self._dag.plan.cluster) if task.is_collective else compute_cost(self._dag, task)
+                collective_cost(task, cluster) if task.is_collective else compute_cost(self._dag, task, kernel)
             )
         return self._known[key]
+
+    def _kernel_of(self, task: Task) -> Kernel:
+        (rank,) = task.ranks
+        if rank not in self._kernels:
+            self._kernels[rank] = kernels(self._dag, rank)
+        return self._kernels[rank].get(task.id, "own")
 
 
 def seconds(dag: Dag, task: Task) -> float:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from helixctl.dag import Level, Op, Task, Tensor, Value
+from helixctl.dag import Dag, Level, Op, Task, Tensor, Value
 from helixctl.dag.formulas import flops, nbytes
 from helixctl.lower.builder import Builder
 from helixctl.plan import Interval, Layout
 from helixctl.plan.layout import Axis, Microbatch
 from helixctl.plan.sharding import Cut, Sharding, Shares
+from helixctl.program import Kernel, kernels
 from helixctl.spec import Dtype
 
 
@@ -41,6 +42,7 @@ class OutlinedTask(NamedTuple):
         inputs, outputs: the pieces that are on the rank.
         fresh: whether each piece, inputs before outputs, is met here for the first time.
         new_at_level: whether it is met for the first time at the task's level.
+        kernel: whether a kernel computes the task alone.
     """
 
     level: Level
@@ -50,6 +52,7 @@ class OutlinedTask(NamedTuple):
     outputs: tuple[Piece, ...]
     fresh: tuple[bool, ...]
     new_at_level: tuple[bool, ...]
+    kernel: Kernel
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -128,19 +131,22 @@ class Outliner(Builder):
     def outline(self) -> Outline:
         """What was lowered."""
         dag = self.build(part=True)
-        return Outline(tuple(_outlined(self.layout, dag.tasks, dag.value)), dag.tensor)
+        return Outline(tuple(_outlined(self.layout, dag)), dag.tensor)
 
 
-def _outlined(layout: Layout, tasks: Iterable[Task], values: Mapping[str, Value]) -> Iterable[OutlinedTask]:
+def _outlined(layout: Layout, dag: Dag) -> Iterable[OutlinedTask]:
     met = set[object]()
-    for task in tasks:
+    merged = {
+        name: kernel for rank, order in enumerate(dag.order) if order for name, kernel in kernels(dag, rank).items()
+    }
+    for task in dag.tasks:
         names = (*task.inputs, *task.outputs)
-        pieces = [_piece(values[name]) for name in names]
+        pieces = [_piece(dag.value[name]) for name in names]
         at_level = [(task.level, name) for name in names]
         fresh, new = (tuple([one not in met for one in its]) for its in (names, at_level))
         met.update((*names, *at_level))
         ends = tuple(pieces[: len(task.inputs)]), tuple(pieces[len(task.inputs) :])
-        yield OutlinedTask(task.level, task.op, _axis(layout, task), *ends, fresh, new)
+        yield OutlinedTask(task.level, task.op, _axis(layout, task), *ends, fresh, new, merged.get(task.id, "own"))
 
 
 def _piece(value: Value) -> Piece:

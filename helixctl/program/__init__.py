@@ -4,6 +4,7 @@ from helixctl.program.actions import Action, Compute, Copy, Exchange, Program, W
 from helixctl.program.alike import Programs
 from helixctl.program.arena import Arena, Block, arena_of
 from helixctl.program.constants import CausalMask, Constant, KeyPositions, QueryScales, RotaryTable
+from helixctl.program.merged import Kernel, kernels, merged
 from helixctl.program.rank import program_of
 from helixctl.program.view import Buffer, View
 
@@ -17,6 +18,7 @@ __all__ = [
     "Constant",
     "Copy",
     "Exchange",
+    "Kernel",
     "KeyPositions",
     "Program",
     "Programs",
@@ -26,5 +28,7 @@ __all__ = [
     "Wait",
     "Weights",
     "arena_of",
+    "kernels",
+    "merged",
     "program_of",
 ]

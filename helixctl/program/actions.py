@@ -39,6 +39,8 @@ class Compute:
         weights: the operands that are.
         constants: numbers that follow from the task alone.
         operand: of a task with a kernel for each of its operands, whose this is.
+        merged: the task before it, if the same kernel computes it (``merged.py``): its operands are read instead of
+            what it makes.
     """
 
     place: int
@@ -48,6 +50,7 @@ class Compute:
     weights: tuple[Weights, ...] = ()
     constants: tuple[Constant, ...] = ()
     operand: int = 0
+    merged: Task | None = None
 
 
 @dataclass(frozen=True, slots=True)

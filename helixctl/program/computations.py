@@ -68,7 +68,7 @@ def computation(draft: Draft, task: Task) -> None:  # noqa: C901, PLR0912  one c
         case Activation() | Scale() | ScaleBy():
             _activation(draft, task)
         case Multiply() | Add():
-            _elementwise(draft, task)
+            _elementwise(draft, task, draft.merged.get(task.id))
         case Narrow(dim):
             _narrow(draft, task, dim)
         case LastToken():
@@ -325,16 +325,23 @@ def _activation(draft: Draft, task: Task) -> None:
     _kernel(draft, task, [x.view], [out.view], tuple(held(draft, v) for v in task.inputs[1:]))
 
 
-def _elementwise(draft: Draft, task: Task) -> None:
-    """Both operands as they lie, cut alike; plain where they are cut in ways that do not go together."""
-    a, b = (draft.buffers[v] for v in task.inputs)
+def _elementwise(draft: Draft, task: Task, activation: Task | None = None) -> None:
+    """Both operands as they lie, cut alike; plain where they are cut in ways that do not go together.
+
+    Of a product with an activation merged into it the operand of that comes first.
+    """
+    operands = task.inputs
+    if activation is not None:
+        operands = (*activation.inputs, *[v for v in task.inputs if v not in activation.outputs])
+    a, b = (draft.buffers[v] for v in operands)
     factors = refined(a, b)
     if factors is None:
-        a, b = (draft.plain(v) for v in task.inputs)
+        a, b = (draft.plain(v) for v in operands)
         factors = {}
-    out = draft.over(task.outputs[0], task.inputs, columns=False)
+    out = draft.over(task.outputs[0], operands, columns=False)
     a, b, cut = a.split(factors), b.split(factors), out.split(factors)
-    _kernel(draft, task, [a.in_order(cut.axes), b.in_order(cut.axes)], [cut.view])
+    reads = (a.in_order(cut.axes), b.in_order(cut.axes))
+    draft.actions.append(Compute(draft.place, task, reads, (cut.view,), merged=activation))
 
 
 def _wide(dtype: str) -> str:

@@ -11,6 +11,7 @@ from helixctl.dag.function import function_of
 from helixctl.program.actions import Action, Copy, Exchange, Wait, Weights
 from helixctl.program.axes import Axes, plain, wire_order
 from helixctl.program.constants import Constant
+from helixctl.program.merged import merged
 from helixctl.program.part import Part, Pieces
 from helixctl.program.view import Buffer, View, row_major
 from helixctl.spec import DTYPE_NBYTES
@@ -31,6 +32,7 @@ class Draft:
         """Begin at the first place."""
         self.dag, self.rank, self.part, self.pieces = dag, rank, Part(dag, rank), pieces
         self.place = 0
+        self.merged = merged(dag, rank)
         self.actions: list[Action] = []
         self.sizes: list[int] = []  # bytes of every block
         self.labels: list[str] = []  # of every block: the task that has asked for it, whatever its layer

@@ -24,12 +24,13 @@ def program_of(dag: Dag, rank: int, pieces: Pieces | None = None) -> Program:
     """
     draft = Draft(dag, rank, pieces or Pieces(dag))
     inputs = _inputs(draft)
+    without_kernel = {task.id for task in draft.merged.values()}
     for place, own in enumerate(draft.part.own):
         draft.place = place
         draft.land_for(own.inputs)
         if own.task.is_collective:
             collective(draft, own)
-        else:
+        elif own.task.id not in without_kernel:
             computation(draft, own.task)
     draft.place = end = len(draft.part.own)
     draft.land_for(list(draft.pending))

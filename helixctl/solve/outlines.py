@@ -324,7 +324,7 @@ def _with_price(
     outputs = [i >= len(task.inputs) and role == "output" for i, role in enumerate(roles)]
     nbytes = [held_nbytes(value, tensors) for value in values]
     brings_input = task.moves and roles[-1] == "input"
-    seconds = 0.0 if brings_input else costs.seconds(task)
+    seconds = 0.0 if brings_input else costs.cost_with(task, outlined.kernel).seconds
     its = (sum(compress(nbytes, chosen)) for chosen in (weights, outlined.fresh, outputs))
     return Priced(outlined, task.is_collective, seconds, *its)
 

@@ -9,9 +9,13 @@ import pytest
 from helixctl.cost import constants as c
 from helixctl.cost.compute import _Device
 from helixctl.cost.memory import peak_nbytes, weight_nbytes
-from helixctl.cost.tasks import crosses_hosts, seconds
-from helixctl.dag import AllGather, AllToAll, Packed
+from helixctl.cost.tasks import TaskCosts, crosses_hosts, seconds
+from helixctl.dag import AllGather, AllToAll, Dag, Packed
+from helixctl.lower import lower
+from helixctl.plan import Layout, Plan
 from helixctl.simulate import forecast
+from helixctl.spec.load import load_specs
+from helixctl.spec.rates import rates_of
 from tests.documents import PAPER, SMALL, dag_of
 
 DAG = dag_of(PAPER, 4, 4)
@@ -63,6 +67,47 @@ def test_elementwise_work_runs_at_memory_bandwidth() -> None:
     task = DAG.task["l0.project.add.g0s0"]
     assert task.nbytes == 3 * 1024 * 8192 * 2
     assert time_of(task.id) == pytest.approx(task.nbytes / (3.35e12 * 0.9) + c.TASK_OVERHEAD.value, rel=1e-3)
+
+
+GATED = ("feed_forward.gated=true", "feed_forward.activation=silu")
+
+
+def test_an_activation_and_its_product_are_one_kernel_of_three_passes() -> None:
+    dag = dag_of(PAPER, 4, 4, *GATED)
+    activation, product = (dag.task[f"l0.feed_forward.{n}.g0s0"] for n in ("activation", "multiply"))
+    assert product.nbytes == 3 * 1024 * 2048 * 2
+    assert seconds(dag, activation) == 0
+    both = product.nbytes / (3.35e12 * 0.9) + c.TASK_OVERHEAD.value
+    assert seconds(dag, product) == pytest.approx(both, rel=1e-9)
+    # An activation without a product behind it is a kernel of its own, of two passes.
+    alone = DAG.task["l0.feed_forward.activation.g0s0"]
+    by_hand = 2 * 1024 * 2048 * 2 / (3.35e12 * 0.9) + c.TASK_OVERHEAD.value
+    assert time_of(alone.id) == pytest.approx(by_hand, rel=1e-9)
+
+
+def on_one(cluster: str, dtype: str) -> Dag:
+    document, its = load_specs(PAPER[0], cluster, [*GATED, "layers=1", f"dtype={dtype}"])
+    return lower(Plan.of(document.model, its, document.workload, Layout(groups=1, slices=1)))
+
+
+def test_it_has_the_measured_rate_of_activations() -> None:
+    dag = on_one("h100:1", "float16")
+    rates = rates_of(dag.plan.cluster.only)
+    assert rates is not None
+    product = dag.task["l0.feed_forward.multiply.g0s0"]
+    by_hand = product.nbytes / rates.elementwise["activation"] + rates.task_overhead
+    assert seconds(dag, product) == pytest.approx(by_hand, rel=1e-9)
+
+
+@pytest.mark.parametrize(("cluster", "dtype"), [(SMALL[1], "float32"), ("h100:1", "float64")])
+def test_where_torch_computes_them_they_are_two_calls(cluster: str, dtype: str) -> None:
+    """On CPU, and in float64, which Triton's kernels do not take; the time is all the product's."""
+    dag = on_one(cluster, dtype)
+    activation, product = (dag.task[f"l0.feed_forward.{n}.g0s0"] for n in ("activation", "multiply"))
+    costs = TaskCosts(dag)
+    apart = sum(costs.cost_with(task, "own").seconds for task in (activation, product))
+    assert costs.seconds(activation) == 0
+    assert costs.seconds(product) == pytest.approx(apart, rel=1e-9)
 
 
 def test_a_gather_inside_a_host_follows_the_fitted_table() -> None:

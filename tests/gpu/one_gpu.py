@@ -37,6 +37,7 @@ from helixctl.dag import Attention, Dag, Linear, Task, Tensor  # noqa: E402
 from helixctl.dag.retype import retyped  # noqa: E402
 from helixctl.lower import lower  # noqa: E402
 from helixctl.plan import Plan  # noqa: E402
+from helixctl.program import merged as merged_tasks  # noqa: E402
 from helixctl.spec import Dtype  # noqa: E402
 from helixctl_runtime import kernels  # noqa: E402
 from helixctl_runtime.check.reference import evaluate, relative_error  # noqa: E402
@@ -140,16 +141,17 @@ def repeated(call: Callable[[], object]) -> tuple[Callable[[], object], int]:
 
 def kernel_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:
     """Every compute task of rank 0 in layer 0 at its real shape: time, rate, and error against float64."""
-    rows = []
-    for name in dag.order[0]:
-        task = dag.task[name]
-        if task.layer or task.is_collective or isinstance(task.op, Attention):
-            continue
-        call, out, exact, plain = standalone(dag, task, device)
+    rows, before = [], merged_tasks(dag, 0)
+    tasks = [task for task in map(dag.task.__getitem__, dag.order[0]) if not task.layer and not task.is_collective]
+    kernels_of = [(task, None) for task in tasks if not isinstance(task.op, Attention)]
+    kernels_of += [(task, before[task.id]) for task in tasks if task.id in before]
+    for task, its in kernels_of:
+        call, out, exact, plain = standalone(dag, task, device) if its is None else gated(dag, task, its, device)
         seconds = timed(call, device)
         error, rounding = relative_error(out, exact), relative_error(plain, exact)
         rows.append({
-            "task": name, "kind": task.kind, "us": seconds * 1e6, "tflop_per_s": task.flops / seconds / 1e12,
+            "task": task.id, "kind": "gated product" if its else task.kind, "us": seconds * 1e6,
+            "tflop_per_s": task.flops / seconds / 1e12,
             "gb_per_s": task.nbytes / seconds / 1e9, "error": error, "error_of_rounding_once": rounding,
             "passed": error <= 1.1 * rounding + accumulation(dag, task),
         })  # fmt: skip
@@ -226,6 +228,23 @@ def standalone(
         call, exact = kernels.add(ins[0], ins[1], out), ins[0].double() + ins[1].double()
     call()
     return call, out, exact, exact.to(out.dtype)
+
+
+def gated(
+    dag: Dag, product: Task, activation: Task, device: torch.device
+) -> tuple[kernels.Step, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The kernel of an activation and its product, the same four; it rounds what the activation makes as well.
+
+    Gate and up are columns of one matrix, as a product leaves them.
+    """
+    torch.manual_seed(0)
+    value, function = dag.value[product.outputs[0]], activation.op.function  # type: ignore[union-attr]
+    made = torch.randn(*value.shape[:-1], 2 * value.shape[-1], device=device).mul_(0.5).to(TORCH[value.dtype])
+    gate, up = made.split(value.shape[-1], dim=-1)
+    out = torch.empty(value.shape, dtype=made.dtype, device=device)
+    call, activated = kernels.gated(function, gate, up, out), getattr(F, function)(gate.double())
+    call()
+    return call, out, activated * up.double(), (activated.to(out.dtype).double() * up.double()).to(out.dtype)
 
 
 def attention_rows(dag: Dag, device: torch.device) -> list[dict[str, Any]]:

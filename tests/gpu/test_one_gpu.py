@@ -38,7 +38,13 @@ def test_the_script_on_cpu(tmp_path: Path) -> None:
     assert {row["kind"] for row in found["kernels"]} == dense
     generations: Any = found["generations"]
     assert [row["check"]["passed"] for row in generations] == [True, True]
-    assert {row["kind"] for row in found["real_kernels"]} == dense | {"embed", "bias", "rotate", "multiply"}
+    assert {row["kind"] for row in found["real_kernels"]} == dense | {
+        "embed",
+        "bias",
+        "rotate",
+        "multiply",
+        "gated product",
+    }
 
 
 @pytest.mark.sweep

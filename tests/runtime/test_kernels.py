@@ -107,3 +107,21 @@ def test_activations(function: str) -> None:
     x, out = torch.linspace(-5, 5, 101), torch.empty(101)
     kernels.activation(function, x, out)()
     assert torch.allclose(out, getattr(F, function)(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("over", ["nothing", "gate", "up"])
+@pytest.mark.parametrize("function", ["gelu", "gelu_tanh", "relu", "relu_squared", "sigmoid", "silu"])
+@pytest.mark.parametrize("rows", [(7,), (2, 1201, 3)])
+def test_an_activation_and_its_product_have_the_bits_of_both_kernels(
+    rows: tuple[int, ...], function: str, over: str, dtype: torch.dtype
+) -> None:
+    """Also where there are more rows than are held at once."""
+    torch.manual_seed(0)
+    gate, up = torch.randn(*rows, 2 * 33).to(dtype).split(33, dim=-1)
+    activated, apart = torch.empty(2, *rows, 33, dtype=dtype)
+    kernels.activation(function, gate, activated)()
+    kernels.multiply(activated, up, apart)()
+    out = {"nothing": torch.empty(*rows, 33, dtype=dtype), "gate": gate, "up": up}[over]
+    kernels.gated(function, gate, up, out)()
+    assert torch.equal(out, apart)

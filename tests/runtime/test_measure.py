@@ -142,6 +142,17 @@ def test_a_copy_belongs_to_its_computation() -> None:
     assert 0.03 <= end - begin < measured.traced[0].end_s - measured.traced[0].begin_s - 0.03
 
 
+def test_a_task_that_is_merged_into_the_next_takes_no_time() -> None:
+    """It has no action: it begins and ends where the next one begins."""
+
+    def make(rank: Rank) -> list[BoundProgram]:
+        return [program(0, sleep(0, 0.01), sleep(2, 0.02), sleep(3, 0.01))]
+
+    ((measured,),) = on_ranks(make, ranks=1, iters=1, trace_steps=1)
+    first, merged, both, last = measured.traced[0].tasks
+    assert first[1] <= merged[0] == merged[1] == both[0] < both[1] <= last[0]
+
+
 @pytest.mark.parametrize(
     ("step_s", "steps"),
     [(0.001, (100, 1000)), (0.0545455, (50, 500)), (1.0, (3, 27)), (60.0, (3, 5)), (0.0, (100, 1000))],

@@ -85,6 +85,36 @@ def test_multiply(kernels: ModuleType, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("over", ["nothing", "gate", "up"])
+@pytest.mark.parametrize("function", ["gelu", "gelu_tanh", "relu", "relu_squared", "sigmoid", "silu"])
+def test_gated(kernels: ModuleType, function: str, over: str, dtype: torch.dtype) -> None:
+    """To the bit what the two kernels make; gate and up are columns of one matrix, as a product makes them."""
+    matrix = torch.randn(2, 3, 2 * 4100).to(dtype)
+    gate, up = matrix.split(4100, dim=-1)
+    gate[0, 0, 0], gate[1, 2, 1] = float("nan"), -8
+    activated, apart = torch.empty(2, 2, 3, 4100, dtype=dtype)
+    kernels.activation(function, gate, activated)()
+    kernels.multiply(activated, up, apart)()
+    exact = exactly(function, gate.double()) * up.double()
+    out = {"nothing": torch.empty_like(apart), "gate": gate, "up": up}[over]
+    kernels.gated(function, gate, up, out)()
+    assert torch.equal(out.isnan(), apart.isnan())
+    assert torch.equal(out.nan_to_num(), apart.nan_to_num())
+    assert torch.allclose(out.nan_to_num().double(), exact.nan_to_num(), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def exactly(function: str, x: torch.Tensor) -> torch.Tensor:
+    match function:
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "relu_squared":
+            return F.relu(x).square()
+        case _:
+            made: torch.Tensor = getattr(F, function)(x)
+            return made
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_combine(kernels: ModuleType, dtype: torch.dtype) -> None:
     """Rows without a gate may hold anything, and a gate that is no number is seen."""
     made, place = torch.randn(12, 37).to(dtype), torch.randperm(12).view(4, 3)
@@ -113,6 +143,9 @@ def test_what_does_not_fit_is_left_to_torch(kernels: ModuleType) -> None:
     assert kernels.activation("silu", x.transpose(0, 1), x.transpose(0, 1)) is None
     assert kernels.activation("silu", x[..., ::2], x[..., ::2]) is None
     assert kernels.multiply(x.double(), x.double(), x.double()) is None
+    assert kernels.gated("silu", x.double(), x.double(), x.double()) is None
+    assert kernels.gated("silu", x, x.transpose(0, 1).contiguous().transpose(0, 1), x) is None
+    assert kernels.gated("silu", x, x, x) is not None
     assert kernels.norm(x[:0], weight, 1e-5, x[:0]) is None
     assert kernels.norm(torch.ones(1, 2**15 + 1), torch.ones(2**15 + 1), 1e-5, torch.ones(1, 2**15 + 1)) is None
     assert kernels.rotate(x, torch.ones(3, 1, 4).double(), torch.ones(3, 1, 4).double(), x) is None

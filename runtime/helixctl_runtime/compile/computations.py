@@ -43,6 +43,7 @@ from helixctl.dag import (
     ScaleQueries,
     Select,
     SquareSums,
+    Task,
     TokenGate,
 )
 from helixctl.dag.formulas import expert_matrices
@@ -101,7 +102,9 @@ class Kernels:
             case NormBySums():
                 return self._norm_by_sums(action, op, reads, out)
             case Multiply():
-                return kernels.multiply(reads[0], reads[1], out)
+                if action.merged is None:
+                    return kernels.multiply(reads[0], reads[1], out)
+                return self._gated(action.merged, reads, out)
             case Add(multiplier):
                 return kernels.add(reads[0], reads[1], out, multiplier)
             case LastToken():
@@ -135,6 +138,11 @@ class Kernels:
             case CachedSelect() | PartialSelect():
                 return self._of_a_cache(action, reads, [self._memory.tensor(view) for view in action.writes])
         return self._with_weights(action, reads, out)
+
+    def _gated(self, activation: Task, reads: list[torch.Tensor], out: torch.Tensor) -> kernels.Step:
+        if not isinstance(activation.op, Activation):
+            raise TypeError(activation.kind)
+        return kernels.gated(activation.op.function, reads[0], reads[1], out)
 
     def _of_a_cache(  # noqa: PLR0911  one a kind
         self, action: program.Compute, reads: list[torch.Tensor], writes: list[torch.Tensor]

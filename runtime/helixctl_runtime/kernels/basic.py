@@ -8,9 +8,10 @@ more often).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -19,6 +20,7 @@ from helixctl.dag import Norm, NormBySums, Scale
 from helixctl_runtime.dtypes import HALF
 
 Step = Callable[[], object]
+_HELD: Final = 2**16  # elements that a CPU's cache holds from one call to the next
 
 
 def copy(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Step:
@@ -336,6 +338,33 @@ def activated(function: str, x: torch.Tensor) -> torch.Tensor:
         case _:
             made: torch.Tensor = getattr(F, function)(x)
             return made
+
+
+def gated(function: str, gate: torch.Tensor, up: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out = f(gate) * up``, f as of ``activation``.
+
+    All are of one dtype, to which f(gate) is rounded as well: the bits are those of ``activation``, then ``multiply``.
+    ``out`` may be ``gate``, or ``up``.
+    """
+    if gate.is_cuda and (kernels := streaming()) and (once := kernels.gated(function, gate, up, out)):
+        return once
+    if begins_at(out) != begins_at(up):
+        return in_turn(activation(function, gate, out), lambda: out.mul_(up))
+    if gate.is_cuda:
+        return lambda: out.mul_(activated(function, gate))
+    return _gated_by_parts(function, gate, out)
+
+
+def _gated_by_parts(function: str, gate: torch.Tensor, out: torch.Tensor) -> Step:
+    """``out *= f(gate)``, some rows at a time: memory for all of f(gate), new in every step, would take longer."""
+    axis = max(range(max(1, gate.dim() - 1)), key=gate.shape.__getitem__)
+    rows = max(1, _HELD * gate.shape[axis] // max(1, gate.numel()))
+    gates, outs = (t.split(rows, dim=axis) for t in (gate, out))
+    held, steps = torch.empty(gates[0].shape, dtype=gate.dtype), list[Step]()
+    for part, its_out in zip(gates, outs, strict=True):
+        made = held.narrow(axis, 0, part.shape[axis])
+        steps += [activation(function, part, made), partial(its_out.mul_, made)]
+    return in_turn(*steps)
 
 
 def add(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, multiplier: float = 1.0) -> Step:

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from helixctl.dag import Experts
 from helixctl.spec import ClampSpec
 from helixctl_runtime.dtypes import HALF
-from helixctl_runtime.kernels.basic import Step, accumulator, activated, linear, streaming, wide_of
+from helixctl_runtime.kernels.basic import Step, accumulator, activated, gated, linear, streaming, wide_of
 from helixctl_runtime.kernels.fused import cuda_device
 
 # torch's grouped product on CUDA (aten/src/ATen/native/cuda/GroupedBlas.cpp): where these hold the device finds the
@@ -104,8 +104,15 @@ _Inner = Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
 
 
 def _activated(function: str) -> _Inner:
-    """The activation of up, or in the gated form that of the gate times up."""
-    return lambda gate, up: activated(function, up) if gate is None else activated(function, gate).mul_(up)
+    """The activation of up, or in the gated form that of the gate times up, over the gate."""
+
+    def inner(gate: torch.Tensor | None, up: torch.Tensor) -> torch.Tensor:
+        if gate is None:
+            return activated(function, up)
+        gated(function, gate, up, gate)()
+        return gate
+
+    return inner
 
 
 def _clamped(clamp: ClampSpec) -> _Inner:

@@ -70,24 +70,41 @@ def _rotate(
 
 
 @triton.jit
-def _activation(x, out, inner, width, xo, xi, oo, oi, function: tl.constexpr, wide: tl.constexpr):
-    row, place = tl.program_id(0).to(tl.int64), tl.program_id(1) * wide + tl.arange(0, wide)
-    first, second, held = row // inner, row % inner, place < width
-    value = tl.load(x + first * xo + second * xi + place, mask=held, other=0.0).to(tl.float32)
+def _activated(value, function: tl.constexpr):
     if function == "silu":
         made = value / (1 + tl.exp(-value))
     elif function == "gelu":
         made = 0.5 * value * (1 + tl.erf(value * 0.7071067811865476))
     elif function == "gelu_tanh":
-        inner = 0.7978845608028654 * (value + 0.044715 * value * value * value)
-        made = value / (1 + tl.exp(-2 * inner))  # 1 + tanh(z) is 2 / (1 + exp(-2 z))
+        bent = 0.7978845608028654 * (value + 0.044715 * value * value * value)
+        made = value / (1 + tl.exp(-2 * bent))  # 1 + tanh(z) is 2 / (1 + exp(-2 z))
     elif function == "sigmoid":
         made = 1 / (1 + tl.exp(-value))
     elif function == "relu_squared":
         made = tl.where(value < 0, 0.0, value * value)
     else:
         made = tl.where(value < 0, 0.0, value)  # not a maximum, which loses NaN
+    return made
+
+
+@triton.jit
+def _activation(x, out, inner, width, xo, xi, oo, oi, function: tl.constexpr, wide: tl.constexpr):
+    row, place = tl.program_id(0).to(tl.int64), tl.program_id(1) * wide + tl.arange(0, wide)
+    first, second, held = row // inner, row % inner, place < width
+    value = tl.load(x + first * xo + second * xi + place, mask=held, other=0.0).to(tl.float32)
+    made = _activated(value, function)
     tl.store(out + first * oo + second * oi + place, made.to(out.dtype.element_ty), mask=held)
+
+
+@triton.jit
+def _gated(gate, up, out, inner, width, go, gi, uo, ui, oo, oi, function: tl.constexpr, wide: tl.constexpr):
+    row, place = tl.program_id(0).to(tl.int64), tl.program_id(1) * wide + tl.arange(0, wide)
+    first, second, held = row // inner, row % inner, place < width
+    value = tl.load(gate + first * go + second * gi + place, mask=held, other=0.0).to(tl.float32)
+    times = tl.load(up + first * uo + second * ui + place, mask=held, other=0.0).to(tl.float32)
+    # Rounded to the dtype in between, as a task's result is.
+    made = _activated(value, function).to(out.dtype.element_ty).to(tl.float32)
+    tl.store(out + first * oo + second * oi + place, (made * times).to(out.dtype.element_ty), mask=held)
 
 
 @triton.jit
@@ -162,6 +179,17 @@ def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step | None
     width, (parts, wide) = x.shape[-1], _parts(x.shape[-1])
     grid = (outer * inner, parts)
     return lambda: _activation[grid](x, out, inner, width, xo, xi, oo, oi, function, wide)
+
+
+def gated(function: str, gate: torch.Tensor, up: torch.Tensor, out: torch.Tensor) -> Step | None:
+    """``out = f(gate) * up``, f as of ``activation``; all of one shape. f(gate) is rounded to the dtype of ``out``."""
+    seen = _seen(gate, up, out)
+    if seen is None or not _fits(gate, up, out):
+        return None
+    (outer, inner), (go, gi), (uo, ui), (oo, oi) = seen
+    width, (parts, wide) = gate.shape[-1], _parts(gate.shape[-1])
+    grid = (outer * inner, parts)
+    return lambda: _gated[grid](gate, up, out, inner, width, go, gi, uo, ui, oo, oi, function, wide)
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step | None:

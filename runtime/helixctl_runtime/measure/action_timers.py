@@ -173,5 +173,9 @@ class TraceRecorder:
             else:
                 tasks[place] = (tasks[place][0], min(tasks[place][1], stop))
                 exposed.append((place, start, stop))
+        for place in reversed(range(self._program.tasks)):
+            if place not in tasks:  # it has no action: the kernel of the next task computes it
+                following, _ = tasks[place + 1]
+                tasks[place] = following, following
         in_order = tuple(tasks[place] for place in range(self._program.tasks))
         return RankTrace(self._clock.name, at(begin), at(end), in_order, tuple(exposed))
