@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def as_shipped(plan: Plan) -> Plan:
     return Plan.of(plan.model, cluster, plan.workload, plan.layout)
 
 
+@lru_cache(maxsize=16)
 def dag_of(specs: tuple[str, str], groups: int, slices: int, *sets: str, **axes: int | str) -> Dag:
-    """The dag of such a plan."""
+    """The dag of such a plan; it never changes, so that tests share it."""
     return lower(plan_of(specs, groups, slices, *sets, **axes))
 
 

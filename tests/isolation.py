@@ -49,7 +49,10 @@ def begin() -> State:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(SEED)
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(SEED)
+        # torch.manual_seed asks the devices of every kind too, and takes milliseconds for it.
+        torch.default_generator.manual_seed(SEED)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(SEED)
         torch.set_num_threads(1)  # several test processes share the cores
     return _state()
 

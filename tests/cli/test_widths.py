@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import helixctl.cli.plan
+import helixctl.cli.simulate
+import helixctl.cli.sweep
 from helixctl.cli.main import _status
 from helixctl.cli.tables import Column, Table
 from tests.documents import PAPER, ROOT, SMALL, SMALL_MOE, TINY, plan_of
@@ -83,19 +86,31 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"VOCABULARY": str(model)} | {name: str(folder / f"{name.lower()}.plan.json") for name in plans}
 
 
+# What is worked out before a command prints, and what tells the calls of one command apart.
+WORKED_OUT: tuple[tuple[ModuleType, str, Callable[..., object]], ...] = (
+    (helixctl.cli.plan, "make_plan", lambda *_: None),
+    (helixctl.cli.sweep, "make_sweep", lambda *_: None),
+    (helixctl.cli.simulate, "_predict", lambda path, *_: path),
+)
+
+
 @pytest.fixture
-def planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search is done for the first width, and its answer printed at all."""
-    once: dict[str, object] = {}
-    make = helixctl.cli.plan.make_plan
+def worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search or a simulation is done for the first width, and its answer printed at all."""
+    for module, name, key in WORKED_OUT:
+        monkeypatch.setattr(module, name, once(getattr(module, name), key))
+
+
+def once(make: Callable[..., object], key: Callable[..., object]) -> Callable[..., object]:
+    known: dict[object, object] = {}
 
     @functools.wraps(make)
     def made(*args: object, **options: object) -> object:
-        if "plan" not in once:
-            once["plan"] = make(*args, **options)
-        return once["plan"]
+        if key(*args) not in known:
+            known[key(*args)] = make(*args, **options)
+        return known[key(*args)]
 
-    monkeypatch.setattr(helixctl.cli.plan, "make_plan", made)
+    return made
 
 
 def words(text: str) -> list[str]:
@@ -147,7 +162,7 @@ LETTERS = re.compile(r"(DP|PP|EP|sh|mb|il)\d*|(layers|prefill-by|sums-in|blocks-
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.usefixtures("planned_once")
+@pytest.mark.usefixtures("worked_out_once")
 def test_lines_fit(
     name: str, files: dict[str, str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +172,7 @@ def test_lines_fit(
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", LARGE)
-@pytest.mark.usefixtures("planned_once")
+@pytest.mark.usefixtures("worked_out_once")
 def test_lines_of_large_models_fit(
     name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

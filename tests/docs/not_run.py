@@ -28,6 +28,8 @@ LONG: Final = {
     "helixctl plan Llama-3.1-70B plans/links/": "a search of 700 layouts; tests/solve/test_links.py does smaller ones",
     "helixctl sweep Qwen2.5-7B": "a page of four points, beside a plan and its page",
     "helixctl sweep Llama-3.1-70B": "a page and a picture, of twelve points; tests/sweep draws others",
+    "helixctl plan Llama-3.1-70B h100:2x8 --batch 64 --input-len": "three searches; other pages do one of each kind",
+    "helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048 -o": "two searches; README.md has --check as well",
     "small=": "three plans on four ranks; plans on 16 ranks and on 8",
 }
 # Exit status by page and how a command begins, where it is not 0 and no line of its output begins with an error's code.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Any
 
 from helixctl.dag import Dag
@@ -91,5 +93,10 @@ def plan_for(
 
 
 def real(groups: int, slices: int, changes: dict[str, Any] | None = None, **axes: Any) -> Dag:
-    """The dag of ``REAL``, with some of it changed, on a layout."""
-    return lower(plan_for(merged(REAL, changes or {}), (7, 8), groups, slices, **axes))
+    """The dag of ``REAL``, with some of it changed, on a layout; it never changes, so that tests share it."""
+    return _real(groups, slices, json.dumps(changes or {}), json.dumps(axes))
+
+
+@lru_cache(maxsize=64)
+def _real(groups: int, slices: int, changes: str, axes: str) -> Dag:
+    return lower(plan_for(merged(REAL, json.loads(changes)), (7, 8), groups, slices, **json.loads(axes)))

@@ -19,7 +19,14 @@ from tests.runtime.test_transformers import WORK, cluster, cuts, output_of_all_r
 CPU = torch.device("cpu")
 
 
-def holds_in_every_cut(theirs: torch.nn.Module, model: ModelSpec, stored: Path, dense: Path, vocabulary: int) -> None:
+def holds_in_every_cut(
+    theirs: torch.nn.Module,
+    model: ModelSpec,
+    stored: Path,
+    dense: Path,
+    vocabulary: int,
+    cut: slice = slice(None),
+) -> None:
     """Every region is that of the dense checkpoint, and logits are within twice transformers' float32 error.
 
     Args:
@@ -28,6 +35,7 @@ def holds_in_every_cut(theirs: torch.nn.Module, model: ModelSpec, stored: Path, 
         stored: the file or the folder that is tried.
         dense: a folder with the numbers that are meant.
         vocabulary: below which token ids are.
+        cut: which of all cuts of the model are tried.
     """
     ids = torch.randint(3, vocabulary, (WORK.batch, WORK.seq_len), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -44,7 +52,8 @@ def holds_in_every_cut(theirs: torch.nn.Module, model: ModelSpec, stored: Path, 
         assert torch.equal(found, whole.region(tensor, region, torch.float32, CPU)), (tensor.name, region)
         return found
 
-    for layout in (layout for devices in (1, 2, 3, 4) for layout in cuts(devices, model)):
+    every = [layout for devices in (1, 2, 3, 4) for layout in cuts(devices, model)]
+    for layout in every[cut]:
         dag = lower(Plan.of(model, cluster(layout.devices), WORK, layout))
         weights.check(dag)
         assert relative_error(output_of_all_ranks(dag, numbers), expected) <= tolerated, layout

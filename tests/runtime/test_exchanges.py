@@ -57,7 +57,13 @@ def all_to_all(rank: int, members: tuple[int, ...], dtype: torch.dtype) -> Excha
     return Exchange(0, task, numbers(rank, leave, dtype), receive, tuple(leave), tuple(arrive))
 
 
-@pytest.mark.parametrize("members", [(0, 1, 2), (0, 1, 2, 3), (1, 3), (0, 2, 3)], ids=str)
+def groups(*members: tuple[int, ...], swept: tuple[tuple[int, ...], ...]) -> list[Any]:
+    """Ranks that meet: in each run and, with ``swept``, in the sweep."""
+    return [*(pytest.param(x, id=str(x)) for x in members),
+            *(pytest.param(x, id=str(x), marks=pytest.mark.sweep) for x in swept)]  # fmt: skip
+
+
+@pytest.mark.parametrize("members", groups((0, 1, 2, 3), (1, 3), swept=((0, 1, 2), (0, 2, 3))))
 def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...]) -> None:
     """gloo and one process alike, in every dtype; also in a group of some ranks."""
 
@@ -81,7 +87,7 @@ def test_parts_of_all_sizes_go_where_they_belong(members: tuple[int, ...]) -> No
             assert torch.equal(together[at].receive, wanted)
 
 
-@pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (0, 1, 2, 3), (0, 2, 3)], ids=str)
+@pytest.mark.parametrize("members", groups((0, 1), (0, 2, 3), swept=((0, 1, 2), (0, 1, 2, 3))))
 def test_little_data_goes_in_one_round(members: tuple[int, ...]) -> None:
     """Sums are in the order of the ranks and rounded once, the same on all; gathered pieces are what was sent."""
     n, each = len(members), 6 * len(members)
@@ -130,7 +136,7 @@ def parcels(rank: int, members: tuple[int, ...], op: Packed, numel: int) -> Exch
     return Exchange(0, task, numbers(rank, leave, torch.int64), receive, tuple(leave), tuple(arrive))
 
 
-@pytest.mark.parametrize("members", [(0, 1), (0, 1, 2), (1, 3), (0, 2, 3)], ids=str)
+@pytest.mark.parametrize("members", groups((1, 3), (0, 2, 3), swept=((0, 1), (0, 1, 2))))
 def test_packed_words_go_in_one_exchange(members: tuple[int, ...]) -> None:
     """On gloo, little of them in one round where that is better, and in one process."""
     cases = [(op, numel) for op in (GATHERS, MIXED) for numel in (3, MOST_NBYTES // 8 + 1)]

@@ -261,8 +261,16 @@ def test_all_layouts_draw_alike() -> None:
         assert np.array_equal(ran(plan)[0], first)
 
 
-@pytest.mark.parametrize("reduction_dtype", ["accumulator", "model"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("dtype", "reduction_dtype"),
+    [
+        *(("float32", "accumulator"), ("bfloat16", "model"), ("float16", "accumulator")),
+        *(
+            pytest.param(*pair, marks=pytest.mark.sweep)
+            for pair in (("float32", "model"), ("bfloat16", "accumulator"), ("float16", "model"))
+        ),
+    ],
+)
 def test_prefill_in_other_dtypes(dtype: str, reduction_dtype: str) -> None:
     """The error of the run against float64 is at most twice that of one device, by the page, from the same numbers."""
     exact, one = (steps_for(1, 1, {"dtype": name}) for name in ("float64", dtype))

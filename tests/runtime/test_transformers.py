@@ -103,11 +103,11 @@ def fill(model: torch.nn.Module) -> None:
                 weight.normal_(0.0, weight.shape[-1] ** -0.5)
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.sweep)])
 def test_logits_of_cuts(every: int, family: Path) -> None:
     """Against float64, no cut is more than twice as far off as transformers' own float32 logits.
 
-    In each run a family has every third, beginning with another; in the sweep it has all.
+    In each run a family has every sixth, beginning with another; in the sweep it has all.
     """
     model = load_model(str(family)).model
     held = torch.load(family / "expected.pt")

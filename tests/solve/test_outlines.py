@@ -52,7 +52,7 @@ def tasks_of_a_layer(dag: Dag) -> Iterator[Task]:
 
 
 # How many layouts of the space: in each run, and in the sweep.
-COUNTS = [10, pytest.param(40, marks=pytest.mark.sweep)]
+COUNTS = [6, pytest.param(40, marks=pytest.mark.sweep)]
 
 
 @pytest.mark.parametrize("count", COUNTS)
