@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helixctl.dag import Dag, Role
 from helixctl.dag.storage import held_nbytes
-from helixctl.program import Programs
+from helixctl.program import Programs, programs_of
 
 
 def peak_nbytes(dag: Dag, programs: Programs | None = None) -> list[int]:
@@ -12,7 +12,7 @@ def peak_nbytes(dag: Dag, programs: Programs | None = None) -> list[int]:
 
     Workspace inside kernels and of the communication library is not counted.
     """
-    programs = programs or Programs(dag)
+    programs = programs or programs_of(dag)
     weights = weight_nbytes(dag)
     return [programs[rank].nbytes if dag.order[rank] else nbytes for rank, nbytes in enumerate(weights)]
 
@@ -23,7 +23,7 @@ def peaks_below_fullest(dag: Dag, programs: Programs | None = None) -> list[int]
     The largest number is exact, and so are all that equal it; every other one is below it, and may be above what its
     rank allocates. Where hosts differ this holds for the ranks on each kind of hosts by themselves.
     """
-    programs = programs or Programs(dag)
+    programs = programs or programs_of(dag)
     found = weight_nbytes(dag)
     most: dict[int, int] = {}
     known: dict[object, int] = {}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
@@ -79,6 +80,17 @@ class Tensor:
         return "int64" if self.name in _INTEGERS else model
 
 
+# Proofs ask both of every value of every task: many values have equal regions, those of all layers at least.
+@lru_cache(maxsize=2**14)
+def _extents(region: tuple[Interval, ...]) -> tuple[int, ...]:
+    return tuple([stop - start for start, stop in region])
+
+
+@lru_cache(maxsize=2**14)
+def _elements(region: tuple[Interval, ...]) -> int:
+    return math.prod(_extents(region))
+
+
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -97,15 +109,12 @@ class Value:
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents of the region."""
-        return tuple([stop - start for start, stop in self.region])
+        return _extents(self.region)
 
     @property
     def numel(self) -> int:
         """Elements of the region."""
-        count = 1  # a loop of its own: proofs ask this of every value of every task
-        for start, stop in self.region:
-            count *= stop - start
-        return count
+        return _elements(self.region)
 
     @property
     def nbytes(self) -> int:

@@ -22,14 +22,16 @@ _WHOLE: Final[Cut] = MappingProxyType({})
 
 
 class _Known(NamedTuple):
-    """What is alike in the tasks of one equation of every layer, on one rank in one microbatch.
+    """What is alike in the tasks of one equation of every layer and of microbatches of one size, on one rank.
 
-    ``end`` is a task's id without its layer, ``made`` the outputs of one of them.
+    ``end`` is a task's id without its layer and microbatch, ``made`` the outputs of one of them, ``first`` the first
+    sequence of its microbatch.
     """
 
     op: Op
     end: str
     made: tuple[Value, ...]
+    first: int
     flops: int
     nbytes: int
 
@@ -78,6 +80,7 @@ class Builder:
         self._order: dict[int, dict[int, list[Task]]] = {}
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
+        self._known: dict[tuple[object, ...], _Known] = {}
         self.enter(0, range(1), 0)
         self.enter_layer(0)
 
@@ -91,7 +94,6 @@ class Builder:
         self._turn = microbatch
         # Ids name a microbatch only where there are several.
         self._part = f".b{microbatch}" if layout.microbatches > 1 else ""
-        self._known: dict[tuple[str, str, str, int], _Known] = {}
 
     def enter_layer(self, layer: int) -> None:
         """Go to a layer: tensors are cut as its block has it."""
@@ -149,27 +151,47 @@ class Builder:
     def evaluate(self, equation: Equation, rank: int) -> None:
         """Add the task that computes, on one rank, its share of what an equation defines, by the table of shardings.
 
-        Layers of a block are alike: what a task is made of is worked out for the first of them.
+        Layers of a block are alike, and microbatches of one size: what a task is made of is worked out for the first
+        of them.
         """
-        key = (self._kind, equation.level, equation.name, rank)
+        (start, stop), joined = self._batch_of(rank)
+        key = (self._kind, equation.level, equation.name, rank, stop - start, joined[0] - start, joined[1] - start)
         known = self._known.get(key)
-        if known is None or known.op != equation.op:
+        if known is None or (known.op is not equation.op and known.op != equation.op):
             cuts = {tensor: self.cut(self.shares.of(tensor).made, rank) for tensor in equation.outputs}
             first = equation.outputs[0]
             task = self.compute(equation.level, equation.name, rank, first, cuts[first], cuts)
             made = tuple(self.held[tensor, rank] for tensor in equation.outputs)
-            end = task.id.partition(".")[2]
-            self._known[key] = _Known(task.op, end, made, task.flops, task.nbytes)
+            end = task.id.partition(".")[2].removesuffix(self._part)
+            self._known[key] = _Known(task.op, end, made, start, task.flops, task.nbytes)
             return
         inputs = [self.held[tensor, rank] for tensor in equation.inputs]
+        later = start - known.first
         outputs = [
-            Value(f"{tensor}{self._part}@{rank}", tensor, rank, like.region, like.dtype, like.partial)
+            Value(
+                f"{tensor}{self._part}@{rank}",
+                tensor,
+                rank,
+                self._later(like, later) if later else like.region,
+                like.dtype,
+                like.partial,
+            )
             for tensor, like in zip(equation.outputs, known.made, strict=True)
         ]
         ends = self._named(inputs, outputs)
-        task_id = f"l{equation.layer}.{known.end}"
+        task_id = f"l{equation.layer}.{known.end}{self._part}"
         layer, level = equation.layer, equation.level
         self._add(Task(task_id, layer, level, equation.op, (rank,), *ends, known.flops, known.nbytes))
+
+    def _later(self, like: Value, sequences: int) -> Region:
+        """The region of a value that is like another, of a microbatch some sequences later."""
+        dims = self.function.tensors[like.tensor].dims
+        return tuple(
+            [
+                (start + sequences, stop + sequences) if dim == "batch" else (start, stop)
+                for dim, (start, stop) in zip(dims, like.region, strict=True)
+            ]
+        )
 
     def own(self, tensor: str, rank: int, cut: Cut = _WHOLE) -> None:
         """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""

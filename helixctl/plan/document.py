@@ -45,7 +45,8 @@ class SpecDigests(BaseModel):
 class Plan(BaseModel):
     """A layout for one model on one cluster under one workload."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # What validates plans is made for the first one, of what then validates its specs.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
     schema_: Annotated[Literal["urn:helixctl:plan:1"], Field(alias="$schema")] = PLAN_SCHEMA
     format_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+$")] = FORMAT_VERSION

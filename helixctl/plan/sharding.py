@@ -386,10 +386,14 @@ class Shares:
         self.table = shardings(layout, model, step)
         self._extents = full_extents(model, step)
         self._intervals: dict[tuple[Cut, int], Interval] = {}
+        self._sharded: dict[str, Sharded] = {}
 
     def of(self, tensor: str) -> Sharded:
         """How a tensor is made and read."""
-        return self.table.get(kind_of(tensor), WHOLE_ALWAYS)
+        found = self._sharded.get(tensor)
+        if found is None:
+            self._sharded[tensor] = found = self.table.get(kind_of(tensor), WHOLE_ALWAYS)
+        return found
 
     def cut(self, sharding: Sharding, rank: int, batch: Microbatch = _NONE) -> dict[str, Interval]:
         """A rank's share of every dim that a sharding cuts, contracted ones among them.

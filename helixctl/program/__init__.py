@@ -1,7 +1,7 @@
 """What each rank runs: from a dag to a flat list of actions, and to an offset in memory for everything they touch."""
 
 from helixctl.program.actions import Action, Compute, Copy, Exchange, Program, Wait, Weights
-from helixctl.program.alike import Programs
+from helixctl.program.alike import Programs, programs_of
 from helixctl.program.arena import Arena, Block, arena_of
 from helixctl.program.constants import CausalMask, Constant, KeyPositions, QueryScales, RotaryTable
 from helixctl.program.merged import Kernel, kernels, merged
@@ -31,4 +31,5 @@ __all__ = [
     "kernels",
     "merged",
     "program_of",
+    "programs_of",
 ]

@@ -164,6 +164,8 @@ class Program:
 
         To see that they are not more takes much less time than to find how many they are.
         """
+        if "arena" in self.__dict__:  # it is known
+            return self.nbytes
         return self._kept_nbytes + _arena_of(self.blocks, max(0, enough - self._kept_nbytes)).nbytes
 
     @property

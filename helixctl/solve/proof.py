@@ -13,6 +13,7 @@ from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import chunk
 from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.program import Programs, programs_of
 from helixctl.progress import at
 from helixctl.solve.candidate import largest, largest_slices
 from helixctl.solve.deep import extrapolated_memory, shallow
@@ -78,8 +79,9 @@ def proof(plan: Plan, *, whole: bool = False, most: int = MOST) -> Proof:
         raise HelixError(large)
     at("lowering the plan")
     dags = tuple(lower(part, step=step) for step in plan.steps)
+    programs = [programs_of(dag) for dag in dags]  # held here, so that the proof of each step takes the same
     if part is not plan or len(dags) > 1:
-        found = fullest(plan.cluster, totals(dags)) if part is plan else _exceeded(plan)
+        found = fullest(plan.cluster, totals(dags, programs)) if part is plan else _exceeded(plan)
         if found:
             return Proof(plan, dags, (found,))
     return Proof(plan, dags, tuple(verify_steps(dags)))
@@ -90,11 +92,11 @@ def together(dags: Sequence[Dag]) -> int:
     return max(totals(dags))
 
 
-def totals(dags: Sequence[Dag]) -> list[int]:
+def totals(dags: Sequence[Dag], programs: Sequence[Programs] = ()) -> list[int]:
     """Bytes of every rank for all steps of a plan: weights and state once, and an arena for each step."""
     found = [0] * len(dags[0].order)
-    for dag in dags:
-        kept = zip(peak_nbytes(dag), weight_nbytes(dag), state_nbytes(dag), strict=True)
+    for dag, its in zip(dags, programs or [None] * len(dags), strict=True):
+        kept = zip(peak_nbytes(dag, its), weight_nbytes(dag), state_nbytes(dag), strict=True)
         for rank, (peak, weights, state) in enumerate(kept):
             found[rank] += peak - weights - state
     weights_of_ranks = zip(*(weight_nbytes(dag) for dag in dags), strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
@@ -242,13 +242,17 @@ class EqualHosts(NamedTuple):
 _MOST_KINDS: Final = 64
 HostCount = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Kinds = tuple[HostsSpec, ...]
-_COUNTED: Final[TypeAdapter[int]] = TypeAdapter(HostCount)
-_LISTED: Final[TypeAdapter[tuple[HostsSpec, ...]]] = TypeAdapter(Kinds)
 
 
 def _counted_or_listed(value: object, _: object) -> object:
     """A number of hosts, or a list of their kinds: what is wrong is said of the one that was written."""
-    return (_LISTED if isinstance(value, list | tuple) else _COUNTED).validate_python(value)
+    return _validator(Kinds if isinstance(value, list | tuple) else HostCount).validate_python(value)
+
+
+@cache
+def _validator(form: object) -> TypeAdapter[object]:
+    """Made when it is first needed: most clusters have hosts that are alike."""
+    return TypeAdapter(form)
 
 
 # Fields that describe hosts which are all alike: a list of hosts has them in its items.

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from helixctl.spec.limits import shortened
 from helixctl.spec.yaml_reader import DocumentPath
@@ -40,7 +40,9 @@ _OTHER_NAMES: Final = (
 
 @cache
 def adapter(cls: Any) -> TypeAdapter[Any]:
-    """The validator of a document class, made once."""
+    """The validator of a document class, made once; a model uses the same itself."""
+    if isinstance(cls, type) and issubclass(cls, BaseModel):
+        cls.model_rebuild()
     return TypeAdapter(cls)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.lower import lower
+from helixctl.lower.builder import Builder
 from helixctl.plan.layout import Layout
 from helixctl.verify import verify
 from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, SMALL_MOE, as_shipped, dag_of
@@ -231,3 +232,28 @@ def test_sixteen_replicas_communicate_nothing() -> None:
     dag = dag_of(PAPER, 1, 1, data=16)
     assert verify(dag) == []
     assert not any(t.is_collective for t in dag.tasks)
+
+
+@pytest.mark.parametrize(
+    ("specs", "axes"),
+    [
+        (SMALL, {"microbatches": 4, "interleave": 2}),
+        (SMALL, {"microbatches": 3, "data": 2}),
+        (SMALL, {"microbatches": 2, "slicing": "batch"}),
+        (SMALL, {"microbatches": 4, "pipeline": 2, "combine": "reduce", "residual": "sharded"}),
+        (SMALL_MOE, {"microbatches": 4, "data": 2, "expert_data": 2}),
+    ],
+)
+def test_a_microbatch_is_lowered_as_if_it_were_the_first(
+    specs: tuple[str, str], axes: dict[str, int | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of one holds for those of its size; of 18 sequences some have more than others."""
+    found = dag_of(specs, 2, 2, "layers=2", "workload.batch=18", **axes)
+    enter = Builder.enter
+
+    def forget(builder: Builder, stage: int, replicas: range, microbatch: int) -> None:
+        builder._known = {}
+        enter(builder, stage, replicas, microbatch)
+
+    monkeypatch.setattr(Builder, "enter", forget)
+    assert dag_of(specs, 2, 2, "layers=2", "workload.batch=18", **axes) == found

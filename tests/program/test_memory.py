@@ -12,7 +12,8 @@ from helixctl.dag import Dag, Value
 from helixctl.dag.retype import retyped
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.program import Programs, program_of
+from helixctl.program import Copy, Programs, program_of, programs_of
+from helixctl.program import alike as alike_module
 from helixctl.solve.proof import together
 from helixctl.spec import ModelSpec, WorkloadSpec
 from helixctl.spec.load import load_cluster
@@ -102,6 +103,45 @@ def test_ranks_that_share_a_program_would_each_have_such_a_one() -> None:
             ]
             assert own.nbytes == shared.nbytes
             assert [type(a) for a in own.actions] == [type(a) for a in shared.actions]
+
+
+def test_the_programs_of_a_dag_are_shared_while_they_are_held() -> None:
+    dag, other = real(1, 2), real(1, 2)
+    held = programs_of(dag)
+    assert programs_of(dag) is held
+    assert dag == other
+    assert programs_of(other) is not held
+    place = id(dag)
+    del held, dag
+    assert place not in alike_module._HELD
+
+
+def test_so_it_is_in_steps_with_a_cache() -> None:
+    """Heads, lanes of the cache and shares of the vocabulary are other ones; sizes and lifetimes are not."""
+    model = ModelSpec.model_validate(TINY["real"] | {"layers": 2})
+    work = WorkloadSpec(batch=6, seq_len=20, output_len=3, prefill_tokens=30, logits="last")
+    cluster = load_cluster(SMALL[1]).model_copy(update={"devices_per_host": 4})
+    shared = 0
+    for axes in (
+        {"groups": 2, "slices": 2, "slicing": "key"},
+        {"groups": 2, "slices": 2, "slicing": "batch"},
+        {"groups": 4},
+    ):
+        plan = Plan.of(model, cluster, work, Layout.model_validate({"slices": 1, **axes}))
+        for step in plan.steps:
+            dag = lower(plan, step=step)
+            programs = Programs(dag)
+            for rank in programs.ranks:
+                own, its = program_of(dag, rank), programs[rank]
+                assert [(b.nbytes, b.first, b.last) for b in own.blocks] == [
+                    (b.nbytes, b.first, b.last) for b in its.blocks
+                ], (plan.layout, rank)
+                assert own.nbytes == its.nbytes
+                assert [a.moved for a in own.actions if isinstance(a, Copy)] == [
+                    a.moved for a in its.actions if isinstance(a, Copy)
+                ]
+                shared += its.rank != rank
+    assert shared >= 6  # the ranks of four groups of heads
 
 
 def test_ranks_that_do_the_same_share_a_program() -> None:

@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helixctl import program
-from helixctl.dag import Dag, Rotate, RotateAt, Task, Value
+from helixctl.dag import Best, Dag, Rotate, RotateAt, Task, Value
 from helixctl.dag.ops import wire_kind
 from helixctl_runtime.comm.collectives import issue
 from helixctl_runtime.compile import compile_rank
@@ -180,11 +180,18 @@ def rehearse(
 ) -> Rehearsed:
     """Compile one rank of each program for CUDA, call all its kernels, and check its exchanges."""
     found, programs = Rehearsed(), program.Programs(dag)
-    for rank in dict.fromkeys(programs[rank].rank for rank in programs.ranks):
+    # A kernel may also depend on which share of the vocabulary its rank has, which no program does.
+    alike = {(programs[rank].rank, _first_tokens(dag, rank)): rank for rank in reversed(programs.ranks)}
+    for rank in sorted(alike.values()):
         with stage(capability) as (checker, routes):
             _rank(dag, rank, load, checker, found)
             found.attention |= routes.attention
     return found
+
+
+def _first_tokens(dag: Dag, rank: int) -> tuple[int, ...]:
+    tasks = [dag.task[name] for name in dag.order[rank]]
+    return tuple([dag.value[its.inputs[0]].region[1][0] for its in tasks if isinstance(its.op, Best)])
 
 
 def _rank(dag: Dag, rank: int, load: Callable[[Value], torch.Tensor], checker: _OpChecker, found: Rehearsed) -> None:

@@ -67,6 +67,7 @@ class Names:
     def __init__(self, patterns: Sequence[str]) -> None:
         """Sort the patterns by how they are matched."""
         self._plain = {p.strip(".") for p in patterns if "*" not in p and not p.startswith("re:")}
+        self._lengths = {p.count(".") + 1 for p in self._plain}
         found = [p.removeprefix("re:") for p in patterns if p.startswith("re:")]
         # A star stands for anything; a pattern of a module is one of all that is in it.
         stars = [p for p in patterns if "*" in p and not p.startswith("re:")]
@@ -82,7 +83,7 @@ class Names:
 
     def _holds(self, module: str) -> bool:
         parts = module.split(".")
-        pieces = (".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
+        pieces = (".".join(parts[i : i + n]) for n in self._lengths for i in range(len(parts) + 1 - n))
         return any(piece in self._plain for piece in pieces) or any(e.match(module) for e in self._expressions)
 
 
