@@ -35,10 +35,15 @@ class Family(NamedTuple):
         """All of them."""
         return (self.first.model_copy(update=order) for order in self.orders)
 
-    def of_each_size(self) -> Iterator[Layout]:
-        """One for each number of microbatches."""
-        sizes = dict.fromkeys([order["microbatches"] for order in self.orders])
-        return (self.first.model_copy(update={"microbatches": parts}) for parts in sizes)
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of microbatches."""
+        return list(dict.fromkeys([order["microbatches"] for order in self.orders]))
+
+    def of_size(self, microbatches: int) -> Self:
+        """Those in so many microbatches; one may stand for them that is none of them."""
+        orders = [order for order in self.orders if order["microbatches"] == microbatches]
+        return self._replace(first=self.first.model_copy(update={"microbatches": microbatches}), orders=orders)
 
     def each(self, belongs: Callable[[Layout], bool]) -> Self | None:
         """Those that are of a kind; None where there are none."""

@@ -97,17 +97,24 @@ class LayoutProblem:
         return found
 
     def least_bound(self, its: Layouts | Family) -> Key:
-        """The lowest of the first bounds of some layouts. Of a family those of one size of microbatches are one."""
+        """The lowest of the first bounds of some layouts. Of a family those of one size of microbatches have one."""
         if isinstance(its, Layout):
             return self.first_bound(its)
         if isinstance(its, Family):
-            return min([self.first_bound(layout) for layout in its.of_each_size()])
+            first = its.first
+            return min([self.first_bound(first.model_copy(update={"microbatches": size})) for size in its.sizes])
         return min([self.least_bound(family) for family in its.families])
 
     def opened(self, its: MeshLayouts | Family) -> Iterator[tuple[Key, Layout | Family]]:
-        """The families of a mesh with their least bounds, or the layouts of a family with their first ones."""
-        for part in its.families if isinstance(its, MeshLayouts) else its.layouts():
-            yield self.least_bound(part), part
+        """Those of a mesh by family, those of a family by size, and those of one size each, with least bounds."""
+        if isinstance(its, MeshLayouts):
+            parts: Iterable[Layout | Family] = its.families
+        elif len(sizes := its.sizes) > 1:
+            parts = [its.of_size(size) for size in sizes]
+        else:
+            bound = self.least_bound(its)
+            return ((bound, layout) for layout in its.layouts())
+        return ((self.least_bound(part), part) for part in parts)
 
     def ascending(self, layouts: Iterable[Bounded]) -> Iterator[BoundedLayout]:
         """Layouts with their quick bounds, the lowest first; of equals the first stays first, of a mesh the simplest.
