@@ -41,7 +41,7 @@ class Family(NamedTuple):
         return list(dict.fromkeys([order["microbatches"] for order in self.orders]))
 
     def of_size(self, microbatches: int) -> Self:
-        """Those in so many microbatches; one may stand for them that is none of them."""
+        """Those in so many microbatches; the first may be none of them, in an order in which none is tried."""
         orders = [order for order in self.orders if order["microbatches"] == microbatches]
         return self._replace(first=self.first.model_copy(update={"microbatches": microbatches}), orders=orders)
 
@@ -51,9 +51,9 @@ class Family(NamedTuple):
         return self.of(self.first, orders) if orders else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MeshLayouts:
-    """Layouts of one mesh, with as many groups, slices, replicas and stages.
+    """Layouts of one mesh, with as many groups, slices, replicas and stages; told apart by their identity.
 
     Attributes:
         families: of the layouts; at least one.
