@@ -10,15 +10,16 @@ from typing import Any, NamedTuple, Self
 from helixctl.plan import Layout
 from helixctl.solve.objective import simplicity
 
-Order = Mapping[str, Any]  # the axes that say in which order a rank does its work, and their values
+# Axes that say in which order a rank does its work, and where the ranks stand, with their values.
+Order = Mapping[str, Any]
 
 
 class Family(NamedTuple):
-    """Layouts that differ only in the order in which a rank does its work.
+    """Layouts that differ only in the order in which a rank does its work, and in where the ranks stand.
 
     Attributes:
-        first: the simplest of them: what it computes of a sequence, and exchanges for it, is theirs.
-        orders: of each layout gather order, microbatches, and how many of these take turns.
+        first: the simplest of them: what it computes of a sequence is what all of them do.
+        orders: of each layout gather order, placement, microbatches, and how many of these take turns.
     """
 
     first: Layout
