@@ -495,9 +495,14 @@ def _unweighted(layout: Layout) -> list[str]:
         reasons.append(f"the weights of {len(weights)} groups, {layout.group_shares}, for {layout.groups} groups")
     if layout.expert_data > 1:
         reasons.append("group_shares of replicas that share experts, which lie across groups")
-    if min(layout.groups, layout.slices) > 1 and layout.strides["groups"] < layout.strides["slices"]:
+    if parts_a_group(layout):
         reasons.append(f"group_shares, and the placement {layout.placement} parts the slices of a group")
     return reasons
+
+
+def parts_a_group(layout: Layout) -> bool:
+    """Whether ranks of other groups lie between the slices of one."""
+    return min(layout.groups, layout.slices) > 1 and layout.strides["groups"] < layout.strides["slices"]
 
 
 def _without_sequences(layout: Layout, workload: WorkloadSpec) -> list[str]:

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple, Self
 from helixctl.plan import Layout
 from helixctl.solve.objective import simplicity
 
-Order = Mapping[str, Any]  # the axes that say in which order a rank does its work, and their values
+# Axes that say in which order a rank does its work, and where the ranks stand, with their values.
+Order = Mapping[str, Any]
 
 
 class Family(NamedTuple):
-    """Layouts that differ only in the order in which a rank does its work.
+    """Layouts that differ only in the order in which a rank does its work, and in where the ranks stand.
 
     Attributes:
-        first: the simplest of them: what it computes of a sequence, and exchanges for it, is theirs.
-        orders: of each layout gather order, microbatches, and how many of these take turns.
+        first: the simplest of them: what it computes of a sequence is what all of them do.
+        orders: of each layout gather order, placement, microbatches, and how many of these take turns.
     """
 
     first: Layout
@@ -35,10 +36,15 @@ class Family(NamedTuple):
         """All of them."""
         return (self.first.model_copy(update=order) for order in self.orders)
 
-    def of_each_size(self) -> Iterator[Layout]:
-        """One for each number of microbatches."""
-        sizes = dict.fromkeys([order["microbatches"] for order in self.orders])
-        return (self.first.model_copy(update={"microbatches": parts}) for parts in sizes)
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of microbatches."""
+        return list(dict.fromkeys([order["microbatches"] for order in self.orders]))
+
+    def of_size(self, microbatches: int) -> Self:
+        """Those in so many microbatches; the first may be none of them, in an order in which none is tried."""
+        orders = [order for order in self.orders if order["microbatches"] == microbatches]
+        return self._replace(first=self.first.model_copy(update={"microbatches": microbatches}), orders=orders)
 
     def each(self, belongs: Callable[[Layout], bool]) -> Self | None:
         """Those that are of a kind; None where there are none."""
@@ -46,9 +52,9 @@ class Family(NamedTuple):
         return self.of(self.first, orders) if orders else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class MeshLayouts:
-    """Layouts of one mesh, with as many groups, slices, replicas and stages.
+    """Layouts of one mesh, with as many groups, slices, replicas and stages; told apart by their identity.
 
     Attributes:
         families: of the layouts; at least one.

@@ -36,9 +36,13 @@ def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[tuple[int, ...],
     if cluster.host_count == 1 and not cluster.has_domains:
         return ()
     # By group and slice, not by rank: which of the two axes stays inside is what differs.
-    stages = range(min(2, layout.pipeline))
-    ranks = [rank for stage in stages for group in range(layout.groups) for rank in layout.ranks_of_group(group, stage)]
-    sizes = cluster.only.domain_sizes
+    at, sizes = layout.strides, cluster.only.domain_sizes
+    firsts = [
+        stage * at["pipeline"] + group * at["groups"]
+        for stage in range(min(2, layout.pipeline))
+        for group in range(layout.groups)
+    ]
+    ranks = [first + slice_ * at["slices"] for first in firsts for slice_ in range(layout.slices)]
     return pattern([tuple([rank // size for size in sizes]) for rank in ranks])
 
 

@@ -110,6 +110,7 @@ class Outlines:
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
     _computed: dict[object, Computed] = field(default_factory=dict, init=False)
     _together: dict[tuple[int, ...], int] = field(default_factory=dict, init=False)
+    _plans: dict[Step, Plan] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -309,7 +310,9 @@ class Outlines:
             task_of(task, str(n), tensors, shares, rank, batch, _ranks(layout, task)) for n, (_, task) in enumerate(new)
         ]
         values = tuple([value for _, its in made for value in its])
-        plan = Plan.sketch(self.body, self.cluster, shares.step, layout)
+        plan = self._plans.get(shares.step)  # what a task takes does not depend on the layout but by its sizes
+        if plan is None:
+            plan = self._plans[shares.step] = Plan.sketch(self.body, self.cluster, shares.step, layout)
         dag = Dag(plan, "", tuple(tensors.values()), values, tuple([task for task, _ in made]), ())
         costs = TaskCosts(dag, self._costs)
         for (key, outlined), (task, its) in zip(new, made, strict=True):

@@ -65,6 +65,9 @@ class LayoutProblem:
     only_fitting: bool = True
     limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
     _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
+    _families: dict[MeshLayouts, list[tuple[Key, Layout | Family]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _keys: dict[Bound, Key] = field(default_factory=dict, init=False, repr=False, compare=False)
     _available: float = field(init=False, repr=False, compare=False)  # asked for with every bound
 
@@ -97,17 +100,27 @@ class LayoutProblem:
         return found
 
     def least_bound(self, its: Layouts | Family) -> Key:
-        """The lowest of the first bounds of some layouts. Of a family those of one size of microbatches are one."""
+        """The lowest of the first bounds of some layouts. Of a family those of one size of microbatches have one."""
         if isinstance(its, Layout):
             return self.first_bound(its)
-        if isinstance(its, Family):
-            return min([self.first_bound(layout) for layout in its.of_each_size()])
-        return min([self.least_bound(family) for family in its.families])
+        if isinstance(its, MeshLayouts):
+            return min([bound for bound, _ in self.opened(its)])
+        first, sizes = its.first, its.sizes
+        if len(sizes) == 1:
+            return self.first_bound(first)
+        return min([self.first_bound(first.model_copy(update={"microbatches": size})) for size in sizes])
 
-    def opened(self, its: MeshLayouts | Family) -> Iterator[tuple[Key, Layout | Family]]:
-        """The families of a mesh with their least bounds, or the layouts of a family with their first ones."""
-        for part in its.families if isinstance(its, MeshLayouts) else its.layouts():
-            yield self.least_bound(part), part
+    def opened(self, its: MeshLayouts | Family) -> Iterable[tuple[Key, Layout | Family]]:
+        """Those of a mesh by family, those of a family by size, and those of one size each, with least bounds."""
+        if isinstance(its, MeshLayouts):
+            if its not in self._families:
+                self._families[its] = [(self.least_bound(family), family) for family in its.families]
+            return self._families[its]
+        sizes = its.sizes
+        if len(sizes) == 1:
+            bound = self.least_bound(its)
+            return ((bound, layout) for layout in its.layouts())
+        return ((self.least_bound(part), part) for part in map(its.of_size, sizes))
 
     def ascending(self, layouts: Iterable[Bounded]) -> Iterator[BoundedLayout]:
         """Layouts with their quick bounds, the lowest first; of equals the first stays first, of a mesh the simplest.

@@ -111,14 +111,15 @@ class _Search:
                 break
             if not isinstance(its, Layout):
                 for found, part in problem.opened(its):
-                    heappush(queue, (found, _place(part), next(number), left, part))
-                continue
-            if its in self.tried:
+                    if self.best is None or found <= self.best_key:
+                        heappush(queue, (found, _place(part), next(number), left, part))
                 continue
             if left:
                 at("bounding the best layouts more closely", self.bounded)
                 self.bounded += 1
                 heappush(queue, (max(bound, narrower[left - 1](its)), place, next(number), left - 1, its))
+                continue
+            if its in self.tried:
                 continue
             if ended or (self.tried and self.spent + problem.size(its) > budget):
                 if ended or self.best is None:

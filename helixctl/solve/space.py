@@ -10,7 +10,7 @@ from math import gcd
 from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
-from helixctl.plan.layout import MESH_AXES, sequences_needed, unsliced
+from helixctl.plan.layout import MESH_AXES, parts_a_group, sequences_needed, unsliced
 from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
 from helixctl.solve.families import Family, Order
 from helixctl.solve.hosts import host_pattern, uniform_placement
@@ -74,9 +74,10 @@ def families(
     most: int = FEW,
     objective: Objective = "throughput",
 ) -> Iterator[Family]:
-    """The same layouts, those together that differ only in the order of work; the arguments are those of ``space``."""
+    """The same layouts, those together that differ only in the order of work and ranks; arguments as of ``space``."""
     for first, orders in _Space(model, cluster, workload, constraints, most, objective).families():
-        # Whether the others are legal depends on the sequences of a microbatch alone.
+        # Whether the others are legal depends on the sequences of a microbatch alone, and with shares of groups on the
+        # placement.
         if illegalities(first, model, workload, cluster.devices, differs=cluster.differs):
             continue
         needed, sequences = sequences_needed(first, workload), first.fewest_sequences(workload.batch)
@@ -85,6 +86,8 @@ def families(
             for order in orders
             if sequences // order["microbatches"] >= needed and order["microbatches"] % order["interleave"] == 0
         ]
+        if first.group_shares:
+            legal = [x for x in legal if not parts_a_group(first.model_copy(update={"placement": x["placement"]}))]
         if legal:
             yield Family.of(first, legal)
 
@@ -146,7 +149,7 @@ class _Space:
             yield from (first.model_copy(update=order) for order in orders)
 
     def families(self) -> Iterator[tuple[Layout, Sequence[Order]]]:
-        """A layout in one microbatch, and the orders of work in which it is tried, legal or not."""
+        """A layout in one microbatch, and the orders of work and of ranks in which it is tried, legal or not."""
         axes = {axis: value for axis, value in self.constraints.items() if axis != PARTITIONS}
         for sizes in self._meshes():
             mesh = Layout.model_validate({**axes, **sizes})
@@ -183,7 +186,6 @@ class _Space:
             "slicing": _slicings(mesh, self.model, self.workload),
             "combine": ("concat", "reduce") if mesh.partitions > 1 else ("concat",),
             "experts": (),
-            "placement": _placements(mesh, self.cluster),
             "residual": ("replicated", "sharded") if mesh.partitions > 1 else ("replicated",),
         }
         if self.workload.output_len is not None and any(block.attention.latent for block in blocks):
@@ -191,10 +193,12 @@ class _Space:
         if self.workload.output_len is not None and mesh.slices > 1:
             choices["key_prefill"] = ("key", "query")
         shared = self._replicas_that_share(mesh) if most > 1 and not self.cluster.differs else (1,)
+        placements = [mesh.placement] if "placement" in self.constraints else _placements(mesh, self.cluster)
         for expert_data in [int(self.constraints["expert_data"])] if "expert_data" in self.constraints else shared:
             # Not fewer ways than replicas: an expert is cut over a team at most.
             ways = [x for x in _divisors(mesh.partitions * expert_data) if expert_data <= x <= most]
-            yield from self._with_experts(mesh, {**choices, "experts": ways, "expert_data": (expert_data,)})
+            some = {**choices, "experts": ways, "expert_data": (expert_data,)}
+            yield from self._with_experts(mesh, some, placements)
 
     def _replicas_that_share(self, mesh: Layout) -> Sequence[int]:
         """How many replicas share experts: any number; of one pass one, those of a host or of a domain, or all.
@@ -210,14 +214,16 @@ class _Space:
         return sorted({1, *[gcd(mesh.data, replicas) for replicas in near], mesh.data})
 
     def _with_experts(
-        self, mesh: Layout, choices: Mapping[str, Iterable[Any]]
+        self, mesh: Layout, choices: Mapping[str, Iterable[Any]], placements: Sequence[str]
     ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """The same where so many replicas share experts, as ``choices`` has it."""
         turns = list(self._turns(mesh, exchanges=mesh.partitions > 1 or choices["expert_data"] != (1,)))
         orders = {
             combine: [
-                {"gather_order": gather_order, "microbatches": microbatches, "interleave": interleave}
-                for gather_order, (microbatches, interleave) in product(self._gather_orders(mesh, combine), turns)
+                {"gather_order": order, "placement": placement, "microbatches": microbatches, "interleave": interleave}
+                for order, placement, (microbatches, interleave) in product(
+                    self._gather_orders(mesh, combine), placements, turns
+                )
             ]
             for combine in ("concat", "reduce")
         }

@@ -48,21 +48,26 @@ def part_of(tasks: Iterable[Priced]) -> Part:
     """
     made: dict[str, int] = {}
     runs: list[Run] = []
-    collectives = 0
+    collectives, seconds = 0, 0.0
+    waits: tuple[int, ...] | None = None  # of the computations since the last run, of so many seconds; None: no such
     for its in tasks:
         if its.communicates and not its.seconds:
             continue
         made_by = tuple(dict.fromkeys([made[piece.tensor] for piece in its.task.inputs if piece.tensor in made]))
-        number = collectives if its.communicates else -1
-        collectives += its.communicates
+        if waits is not None and (its.communicates or made_by):
+            runs.append(_computing(seconds, waits))
+            waits = None
+        if its.communicates:
+            runs.append(Run(communicates=True, seconds=its.seconds, made_by=made_by, number=collectives))
+        else:
+            seconds, waits = (its.seconds, made_by) if waits is None else (seconds + its.seconds, waits)
         for piece in its.task.outputs:
             made.pop(piece.tensor, None)
             if its.communicates:
-                made[piece.tensor] = number
-        if runs and not (its.communicates or runs[-1].communicates or made_by):
-            runs[-1] = runs[-1]._replace(seconds=runs[-1].seconds + its.seconds)
-        else:
-            runs.append(Run(its.communicates, its.seconds, made_by, number))
+                made[piece.tensor] = collectives
+        collectives += its.communicates
+    if waits is not None:
+        runs.append(_computing(seconds, waits))
     turns: list[tuple[Run, ...]] = []
     turn: list[Run] = []
     for run in runs:
@@ -71,6 +76,10 @@ def part_of(tasks: Iterable[Priced]) -> Part:
             turns.append(tuple(turn))
             turn = []
     return Part(tuple(turns), tuple(turn), collectives)
+
+
+def _computing(seconds: float, made_by: tuple[int, ...]) -> Run:
+    return Run(communicates=False, seconds=seconds, made_by=made_by, number=-1)
 
 
 def rank_seconds(parts: Sequence[tuple[Part, int]], rounds: int, width: int) -> float:
