@@ -5,7 +5,8 @@
 
 Both estimate: neither was measured. Tensor parallelism over 1, 2, 4 and 8 H100 of one host in bfloat16, sums in
 bfloat16 too, as engines add them; aiconfigurator for each of its three engines, mixtures with as many tokens for every
-expert, as helixctl routes them. Whether the weights fit is asked of neither. Needs no GPU.
+expert, as helixctl routes them. Whether the weights fit is asked of neither. Of one prefill the parts are compared too.
+Needs no GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import statistics
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,11 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from helixctl.errors import HelixError  # noqa: E402
-from helixctl.plan import Layout  # noqa: E402
+from helixctl.lower import lower  # noqa: E402
+from helixctl.plan import Layout, Plan  # noqa: E402
+from helixctl.simulate import simulate  # noqa: E402
 from helixctl.solve.candidate import step_forecast  # noqa: E402
+from helixctl.spec import ClusterSpec, ModelDocument  # noqa: E402
 from helixctl.spec.load import load_specs  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
@@ -48,6 +53,23 @@ MODELS: Final = {
     "Qwen3-30B-A3B": ("Qwen3-30B-A3B", {}),
 }  # fmt: skip
 MIXTURES: Final = ("Mixtral-8x7B", "Qwen3-30B-A3B")
+# The prefill whose parts are compared, on one GPU; of each part our kinds of task by level, and their operations.
+SHOWN: Final = ("Llama-3.1-8B", 8, 2048)
+PARTS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "products of the network": (("feed_forward linear",), ("gate_ffn1_gemm", "ffn2_gemm")),
+    "products around attention": (("distribute linear", "project linear"), ("qkv_gemm", "proj_gemm")),
+    "attention": (("attend attention",), ("attention",)),
+    "activation and its product": (("feed_forward activation", "feed_forward multiply"), ("act_gate",)),
+    "sums and norms": (
+        ("project add", "feed_forward add", "distribute norm", "feed_forward norm"),
+        ("add_norm_1", "add_norm_2"),
+    ),
+    "rotations": (("attend rotate",), ()),
+    "embedding and head": (
+        ("embed embed", "head last_token", "head norm", "head linear"),
+        ("embedding", "logits_gemm"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -73,11 +95,10 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        made = table(list(compared(Path(folder))))
-    print(made)
+        made = {"beside-aiconfigurator": table(list(compared(Path(folder)))), "parts": parts(Path(folder))}
+    print("\n\n".join(made.values()))
     if options.update:
-        text = updated(PAGE.read_text(encoding="utf-8"), {"beside-aiconfigurator": made})
-        PAGE.write_text(text, encoding="utf-8")
+        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
 
 
 def compared(folder: Path) -> Iterator[Compared]:
@@ -96,11 +117,16 @@ def compared(folder: Path) -> Iterator[Compared]:
                     yield Compared(name, gpus, batch, seq_len, ours, theirs)
 
 
-def predicted_ms(model: str, gpus: int, batch: int, seq_len: int) -> float | None:
-    """None: the model has no such layout."""
+def specs(model: str, gpus: int, batch: int, seq_len: int) -> tuple[ModelDocument, ClusterSpec, Layout]:
+    """What helixctl predicts."""
     sets = [f"workload.batch={batch}", f"workload.seq_len={seq_len}", "workload.logits=last", "dtype=bfloat16"]
     document, cluster = load_specs(model, f"h100:{gpus}", sets)
-    layout = Layout(groups=gpus, slices=1, combine="reduce", reduction_dtype="model")
+    return document, cluster, Layout(groups=gpus, slices=1, combine="reduce", reduction_dtype="model")
+
+
+def predicted_ms(model: str, gpus: int, batch: int, seq_len: int) -> float | None:
+    """None: the model has no such layout."""
+    document, cluster, layout = specs(model, gpus, batch, seq_len)
     try:
         return step_forecast(document.model, cluster, document.workload, layout, "pass").step_s * 1e3
     except HelixError:
@@ -145,6 +171,30 @@ def table(found: list[Compared]) -> str:
         ratios = [c.ratio for c in found if (c.model in MIXTURES) is chosen]
         said = f"median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
         lines.append(f"| all {kind} | | {said} of {len(ratios)} | | | |")
+    return "\n".join(lines)
+
+
+def parts(folder: Path) -> str:
+    """A row for each part of one prefill: milliseconds by helixctl, and by aiconfigurator for each engine."""
+    name, batch, seq_len = SHOWN
+    document, cluster, layout = specs(str(folder / name), 1, batch, seq_len)
+    timeline = simulate(lower(Plan.of(document.model, cluster, document.workload, layout)))
+    ours: dict[str, float] = defaultdict(float)
+    for task in timeline.dag.tasks:
+        ours[f"{task.level} {task.kind}"] += timeline.seconds[task.id] * 1e3
+    theirs: dict[str, dict[str, float]] = {}
+    for engine in ENGINES:
+        handle = estimator(str(folder / name), engine, 1)
+        found, _ = handle.run_static_per_op(batch_size=batch, isl=seq_len, osl=1, mode="static_ctx")
+        theirs[engine] = {operation.removeprefix("context_"): ms for operation, ms, *_ in found}
+    lines = [f"| part, ms | helixctl | {' | '.join(ENGINES)} |", "| --- |" + " --- |" * (1 + len(ENGINES))]
+    for part, (kinds, operations) in PARTS.items():
+        each = [sum(ours.pop(kind) for kind in kinds)]
+        each += [sum(its.pop(operation) for operation in operations) for its in theirs.values()]
+        lines.append(f"| {part} | {' | '.join(f'{ms:.1f}' if ms else '-' for ms in each)} |")
+    left = [ours, *theirs.values()]
+    if any(ms for its in left for ms in its.values()):
+        raise SystemExit(f"in no part: {left}")
     return "\n".join(lines)
 
 

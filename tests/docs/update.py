@@ -28,8 +28,10 @@ def update(page: Path, kit: Path) -> None:
     for example in examples(page):
         for step, now in printed(example, kit):
             at = step.line - 1 + moved
-            indent = text[at][: len(text[at]) - len(text[at].lstrip())]
-            begin = at + 1 if text[at].lstrip().startswith("$ ") else at
+            command = text[at].lstrip().startswith("$ ")
+            begin = at + 1 if command else at
+            # An output alone may begin with blanks of its own.
+            indent = text[at].removesuffix(text[at].lstrip() if command else (step.shown or ("",))[0])
             while begin > at and text[begin - 1].endswith("\\"):
                 begin += 1
             while not text[begin].strip():
