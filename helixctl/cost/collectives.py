@@ -189,17 +189,18 @@ def _nccl(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     fit, wires = fits[ranks], _wires(cluster, spread)
     bandwidth, alpha, origins = inf, 0.0, list[Constant | Rule]()
     for wire in wires:
-        bandwidth = min(bandwidth, wire.link.bandwidth * fit.share * _at_once(kind, wire, len(task.ranks)))
+        rate = _bandwidth(kind, wire, cluster)
+        bandwidth = min(bandwidth, rate.value * fit.share * _at_once(kind, wire, len(task.ranks)))
         alpha = wire.link.latency * fit.latencies
-        origins += [*_link(wire.name, wire.link, cluster), *wire.origins]
+        origins += [rate, _latency(wire, cluster), *wire.origins]
     if wires:
         origins.append(fit.origin(f"{kind} of {ranks} ranks inside a host"))
     if between := _between(cluster, spread):
         latencies = c.BETWEEN_HOSTS[kind]
-        nics = _at_once(kind, between, len(task.ranks))
-        bandwidth = min(bandwidth, nics * between.link.bandwidth * c.NIC_SHARE.value)
+        nics, rate = _at_once(kind, between, len(task.ranks)), _bandwidth(kind, between, cluster)
+        bandwidth = min(bandwidth, nics * rate.value * c.NIC_SHARE.value)
         alpha = between.link.latency * latencies.value
-        origins += [*_link(between.name, between.link, cluster), *between.origins, c.NIC_SHARE, latencies]
+        origins += [rate, _latency(between, cluster), *between.origins, c.NIC_SHARE, latencies]
     return Cost(alpha + task.nbytes / bandwidth, tuple(origins))
 
 
@@ -214,9 +215,10 @@ def _gloo(task: Task, cluster: EqualHosts, spread: Spread) -> Cost:
     inside = _wires(cluster, spread) or [_Wire("within_host", cluster.within_host, 1, 1.0, ())]
     between = _between(cluster, spread)
     for wire in (*inside, *([between] if between else [])):
-        bandwidth = min(bandwidth, wire.link.bandwidth * min(1.0, _at_once(kind, wire, ranks)))
+        rate = _bandwidth(kind, wire, cluster)
+        bandwidth = min(bandwidth, rate.value * min(1.0, _at_once(kind, wire, ranks)))
         latency = max(latency, wire.link.latency)
-        origins += [*_link(wire.name, wire.link, cluster), *wire.origins]
+        origins += [rate, _latency(wire, cluster), *wire.origins]
     moved = task.nbytes / bandwidth
     steps = ceil(log2(ranks))
     seconds = {
@@ -236,9 +238,13 @@ def _outside(ranks: int, near: int) -> float:
     return (ranks - 1) / (ranks - near)
 
 
-def _link(name: str, link: LinkSpec, cluster: EqualHosts) -> list[Constant | Rule]:
-    source = f"cluster spec {cluster.name}"
-    return [
-        Constant(f"{name}.bandwidth", link.bandwidth, source, "B/s"),
-        Constant(f"{name}.latency", link.latency, source, "s"),
-    ]
+def _bandwidth(kind: str, wire: _Wire, cluster: EqualHosts) -> Constant:
+    """What a device sends over a link in a collective of that kind."""
+    its, source = wire.link.all_to_all, f"cluster spec {cluster.name}"
+    if kind == "all_to_all" and its is not None:
+        return Constant(f"{wire.name}.all_to_all", its, source, "B/s")
+    return Constant(f"{wire.name}.bandwidth", wire.link.bandwidth, source, "B/s")
+
+
+def _latency(wire: _Wire, cluster: EqualHosts) -> Constant:
+    return Constant(f"{wire.name}.latency", wire.link.latency, f"cluster spec {cluster.name}", "s")

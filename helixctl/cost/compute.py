@@ -350,6 +350,7 @@ _KEY_NBYTES = 8
 _STEPS_OF_SCORED_KEYS = 16
 _STEPS_OF_CHOSEN_KEYS = 12
 _PASSES_OVER_A_MASK = 4
+_SHARED_LATENT = 16  # query heads of a head of keys, up to which reading a cache takes the same, whatever their number
 
 
 def _steps_of_a_route(router: RouterSpec) -> int:
@@ -775,9 +776,12 @@ class _Device:
             # Kernels cut the keys in pieces and read these side by side, whichever head they are of: what is longer
             # than any cache that was measured is as busy as several of the longest.
             longer = max(1.0, keys / table.keys[-1])
-            seconds = cached / multilinear(table.grid, table.rates, (caches * longer, keys / longer, width))
+            # Latent attention has kernels of its own for the many heads that share a latent.
+            shared = min(heads / kv_heads, _SHARED_LATENT) if once else heads / kv_heads
+            last = (width, shared) if table.query_heads else (width,)
+            seconds = cached / multilinear(table.grid, table.rates, (caches * longer, keys / longer, *last))
             cost = self._measured(
-                f"decode in {self.dtype}", seconds, cached, inside=covers(table.grid, (caches, keys, width))
+                f"decode in {self.dtype}", seconds, cached, inside=covers(table.grid, (caches, keys, *last))
             )
             return cost if cost.seconds >= arithmetic else Cost(arithmetic, (*cost.origins, self.peak, share))
         if not self.cuda:

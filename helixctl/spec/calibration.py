@@ -70,12 +70,14 @@ class DecodeTable(_Table):
         caches: heads of keys and values, each with its cache, at work together: those of a device by sequences.
         keys: positions of the cache that the token attends to.
         width: elements of a softmax.
+        query_heads: that share a head of keys. None: measured for some number of them.
         rates: bytes of keys and values per second, one for every point.
     """
 
     caches: Grid
     keys: Grid
     width: Grid
+    query_heads: Grid | None = added(None)
     rates: tuple[BytesPerSecond, ...]
 
 

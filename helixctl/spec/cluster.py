@@ -30,17 +30,25 @@ _RESERVE = 0.1
 
 
 class LinkSpec(Spec):
-    """What one device can send, in one direction, over one kind of link."""
+    """What one device can send, in one direction, over one kind of link.
+
+    Attributes:
+        bandwidth: to all others together.
+        latency: until the first byte arrives.
+        all_to_all: the same as ``bandwidth`` in an all-to-all, which has a stream for every pair of devices where other
+            collectives have one from each to the next. None: ``bandwidth``.
+    """
 
     bandwidth: BytesPerSecond
     latency: Seconds
+    all_to_all: BytesPerSecond | None = added(None)
 
 
 class DomainSpec(LinkSpec):
     """Devices of a host that a link of their own joins: a pair with a bridge, those behind a switch, those of a socket.
 
     Attributes:
-        bandwidth, latency: between two devices of one domain, as of any link.
+        bandwidth, latency, all_to_all: between two devices of one domain, as of any link.
         name: what it is, such as pair, switch or socket.
         devices: of a domain, neighbours by their rank.
         uplinks: the links to the next level outwards that the devices of a domain share, as those of a host share its

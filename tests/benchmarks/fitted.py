@@ -7,13 +7,18 @@ from itertools import product
 from math import exp, log, prod
 from typing import Any, Final
 
-ROUNDS: Final = 6
+ROUNDS: Final = 12
 LEAST_ERROR: Final = 0.1  # of a logarithm; below it the squares count
 BENT: Final = 0.3  # what a bend between neighbours costs, in points that are as far off
 TILTED: Final = 0.01  # and a difference, which decides where nothing was measured
+TOO_STEEP: Final = 1e4  # what a difference costs beyond the most that it may be
 
 
-def fitted(grid: Sequence[Sequence[int]], measured: Mapping[tuple[float, ...], Sequence[float]]) -> list[float]:
+def fitted(
+    grid: Sequence[Sequence[int]],
+    measured: Mapping[tuple[float, ...], Sequence[float]],
+    most: Sequence[Sequence[float]] | None = None,
+) -> list[float]:
     """The rates of a grid, between which those measured lie (``helixctl.cost.interpolate.multilinear``).
 
     The sum of the absolute errors of the logarithms is the least, as a median's is: of kernels that were tuned for some
@@ -22,9 +27,11 @@ def fitted(grid: Sequence[Sequence[int]], measured: Mapping[tuple[float, ...], S
     Args:
         grid: ascending sizes of every axis.
         measured: rates at a point.
+        most: how many times as great, at most, a rate may be at the next size of an axis, for every size but the last.
+            None: any times.
 
     Returns:
-        A rate for every point of the grid, the last axis fastest.
+        A rate for every point of the grid, the last axis fastest; none is greater than all that were measured.
     """
     import numpy as np
 
@@ -35,8 +42,14 @@ def fitted(grid: Sequence[Sequence[int]], measured: Mapping[tuple[float, ...], S
     wanted = np.array([log(rate) for _, rate in points])
     middle = float(np.median(wanted))
     stiff, weight, found = _stiffness(grid), np.ones(len(points)), np.zeros(prod(map(len, grid)))
+    lower, upper, bound = _bounds(grid, most)
     for _ in range(ROUNDS):
         matrix, right = stiff.copy(), np.zeros(len(found))
+        steep = found[upper] - found[lower] > bound
+        for one, sign in ((upper[steep], 1.0), (lower[steep], -1.0)):
+            np.add.at(matrix, (one, upper[steep]), sign * TOO_STEEP)
+            np.add.at(matrix, (one, lower[steep]), -sign * TOO_STEEP)
+            np.add.at(right, one, sign * TOO_STEEP * bound[steep])
         np.add.at(
             matrix, (at[:, :, None], at[:, None, :]), weight[:, None, None] * shares[:, :, None] * shares[:, None, :]
         )
@@ -44,7 +57,34 @@ def fitted(grid: Sequence[Sequence[int]], measured: Mapping[tuple[float, ...], S
         found = np.linalg.solve(matrix, right)
         weight = 1 / np.maximum(LEAST_ERROR, abs((found[at] * shares).sum(axis=1) + middle - wanted))
         weight /= weight.mean()
-    return [exp(value + middle) for value in found]
+    rates = [exp(min(value, max(wanted) - middle) + middle) for value in found]
+    return bounded(grid, rates, most) if most else rates
+
+
+def bounded(grid: Sequence[Sequence[int]], rates: Sequence[float], most: Sequence[Sequence[float]]) -> list[float]:
+    """The greatest rates below those given that grow by no more than ``most``; see ``fitted``."""
+    import numpy as np
+
+    found = np.array(rates).reshape([len(axis) for axis in grid])
+    for which, factors in enumerate(most):
+        line = np.moveaxis(found, which, 0)
+        for i, factor in enumerate(factors):
+            line[i + 1] = np.minimum(line[i + 1], line[i] * factor)
+    return [float(rate) for rate in found.ravel()]
+
+
+def _bounds(grid: Sequence[Sequence[int]], most: Sequence[Sequence[float]] | None) -> tuple[Any, Any, Any]:
+    """Neighbours on every axis, the lower and the upper, and the most by which the logarithm may grow between them."""
+    import numpy as np
+
+    numbers = np.arange(prod(map(len, grid))).reshape([len(axis) for axis in grid])
+    lower, upper, bound = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)]
+    for which, factors in enumerate(most or ()):
+        line = np.moveaxis(numbers, which, -1)
+        lower.append(line[..., :-1].ravel())
+        upper.append(line[..., 1:].ravel())
+        bound.append(np.broadcast_to(np.log(factors), line[..., 1:].shape).ravel())
+    return np.concatenate(lower), np.concatenate(upper), np.concatenate(bound)
 
 
 def _corners(grid: Sequence[Sequence[int]], point: Sequence[float]) -> list[tuple[int, float]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,21 @@ QUANTISED: Final = {"fp8": "float8", "fp8_block": "float8_blocks", "nvfp4": "flo
 COLLECTIVES: Final = {
     "all_gather": "all_gather", "all_reduce": "all_reduce", "alltoall": "all_to_all", "reduce_scatter": "reduce_scatter"
 }  # fmt: skip
+
+MOST_SHARED: Final = 32  # query heads of a head of keys, up to which all kernels read it once for all of them
+# The routing of experts that is most like an even one, and the rows of an expert at which all are used by it as well:
+# on one rank, of engines that have both, it takes 0.96 to 1.14 times as long in the median.
+EVEN: Final = "balanced"
+NEARLY_EVEN: Final = "power_law_1.01"
+ROWS_OF_ALL: Final = 9
+# Where SGLang's Triton kernel ran by itself (collector/sglang/collect_moe.py in ai-dynamo/aiconfigurator) one
+# of several ranks did not leave out the choices of other ranks' experts: `topk_ids.clamp(min=0)` gave them to its own
+# first, with a gate of 0, and the rank computed up to all rows. So it was of all models up to 0.5.10, and in 0.5.14 of
+# those whose routing the collector did not know: Mixtral-8x7B and 8x22B, Gemma 4.
+TRITON: Final = "sglang_fused_moe_triton"
+ALL_OF: Final = "0.5.10"
+SOME_OF: Final = "0.5.14"
+SOME: Final = {(4096, 14336, 2, 8), (6144, 16384, 2, 8), (2816, 704, 8, 128)}
 
 Shape = tuple[Any, ...]
 Row = dict[str, Any]
@@ -76,12 +91,20 @@ class Tables:
         return self._seconds("attention", "context_attention_perf", shape)
 
     def decodes(self) -> Seconds:
-        """Attention of one new token over a cache: by (keys, sequences, heads, heads of keys, width)."""
+        """Attention of one new token over a cache: by (keys, sequences, heads, heads of keys, width).
+
+        Where more query heads share a head of keys than some kernels have a fast path for, these read the cache once
+        for each of them, and take up to 40 times as long as the others: there the fastest counts.
+        """
 
         def shape(row: Row) -> Shape | None:
             return (row["step"] + row["isl"], *_attention(row)) if _plain(row) and row["isl"] == 1 else None
 
-        return self._seconds("attention", "generation_attention_perf", shape)
+        found, least = (
+            self._seconds("attention", "generation_attention_perf", shape, of_all)
+            for of_all in (statistics.median, min)
+        )
+        return {its: least[its] if its[2] > MOST_SHARED * its[3] else seconds for its, seconds in found.items()}
 
     def experts(self) -> Seconds:
         """Gated experts, from a token's choice to the sum over its experts, where every expert has as many tokens.
@@ -89,6 +112,8 @@ class Tables:
         By (tokens, hidden, ffn, experts of a token, experts, cut, parallel): one of ``parallel`` ranks, which share the
         experts, or of ``cut``, which share the width of each, given the tokens of all. A rank without a row is left
         out, and so are models whose experts have two matrices: not every engine's table tells them apart.
+
+        An engine without an even routing counts by the one that is nearly even, where one rank has all experts.
         """
         return self._experts({DTYPE: DTYPE})[DTYPE]
 
@@ -104,11 +129,17 @@ class Tables:
             if "nongated" in row["kernel_source"]:
                 plain.add(model)
             tokens, parallel, kind = row["num_tokens"], row["moe_ep_size"], kinds.get(row["moe_dtype"])
-            if kind is None or row["distribution"] != "balanced" or tokens * row["topk"] < parallel:
+            if kind is None or tokens * row["topk"] < parallel:
+                return None
+            if parallel > 1 and _computes_others(row, model):
                 return None
             return kind, tokens, *model, row["moe_tp_size"], parallel
 
-        found = self._seconds("moe", "moe_perf", shape)
+        def even(rows: list[Row]) -> list[Row]:
+            found = [row for row in rows if row["distribution"] == EVEN]
+            return found or [row for row in rows if row["distribution"] == NEARLY_EVEN and _all_used(row)]
+
+        found = _of_all((even(rows) for rows in self._files("moe", "moe_perf")), shape)
         return by_first({its: seconds for its, seconds in found.items() if its[2:6] not in plain})
 
     def collectives(self) -> Seconds:
@@ -133,16 +164,41 @@ class Tables:
         shape: Callable[[Row], Shape | None],
         of_all: Callable[[list[float]], float] = statistics.median,
     ) -> Seconds:
+        return _of_all(self._files(family, file), shape, of_all)
+
+    def _files(self, family: str, file: str) -> Iterator[list[Row]]:
+        """The rows of every file, one for each version of each engine."""
         import pyarrow.parquet as pq
 
-        found: dict[Shape, list[float]] = defaultdict(list)
         with zipfile.ZipFile(self._wheel) as wheel:
             for name in wheel.namelist():
                 if f"/{self._system}/{family}/" in name and name.endswith(f"/{file}.parquet"):
-                    for row in pq.read_table(BytesIO(wheel.read(name))).to_pylist():
-                        if (its := shape(row)) is not None:
-                            found[its].append(row["latency"] * 1e-3)
-        return {its: of_all(all_) for its, all_ in found.items()}
+                    yield pq.read_table(BytesIO(wheel.read(name))).to_pylist()
+
+
+def _of_all(
+    files: Iterable[list[Row]],
+    shape: Callable[[Row], Shape | None],
+    of_all: Callable[[list[float]], float] = statistics.median,
+) -> Seconds:
+    """Seconds by the shape of a row; those of rows without a shape are left out."""
+    found: dict[Shape, list[float]] = defaultdict(list)
+    for rows in files:
+        for row in rows:
+            if (its := shape(row)) is not None:
+                found[its].append(row["latency"] * 1e-3)
+    return {its: of_all(all_) for its, all_ in found.items()}
+
+
+def _computes_others(row: Row, model: Shape) -> bool:
+    """Whether one of several ranks computed the rows of the others' experts too."""
+    version = row["version"]
+    return row["kernel_source"] == TRITON and (version == ALL_OF or (version == SOME_OF and model in SOME))
+
+
+def _all_used(row: Row) -> bool:
+    """Whether one rank has all experts, and each of them rows enough."""
+    return row["moe_ep_size"] == 1 and row["num_tokens"] * row["topk"] >= ROWS_OF_ALL * row["num_experts"]
 
 
 def by_first(found: Seconds) -> dict[str, Seconds]:

@@ -18,7 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 from helixctl.cost.interpolate import multilinear  # noqa: E402
 from helixctl.spec import CalibrationSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
-from tests.benchmarks.fitted import fitted  # noqa: E402
+from tests.benchmarks.fitted import bounded, fitted  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, SYSTEMS, Tables, by_first  # noqa: E402
 
 CLUSTERS: Final = ROOT / "helixctl/spec/clusters"
@@ -51,12 +51,16 @@ TOKENS: Final = (1, 16, 64, 128, 512, 1024, 2048, 4096, 16384)
 KV_HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
 KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
 WIDTHS: Final = (64, 128, 256)
+QUERY_HEADS: Final = (1, 2, 16, 32, 64, 128)  # of a head of keys
 # Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them. The
 # axes reach as far as the shapes: what lies beyond an end would be fitted to the end, and draw it away.
 EXPERTS: Final = (
     (1, 8, 32, 128, 512), (1, 16, 64, 256, 1024, 4096), (2048, 6144), (16, 64, 128, 256, 1024, 4096, 14336),
     (1, 2, 16, 256),
 )  # fmt: skip
+# The powers of these sizes with which the work grows, and the rate of experts may: so more work takes no less time, and
+# neither does a rank that is given the tokens of more ranks. A fit to few shapes would say otherwise between them.
+WORK_OF_EXPERTS: Final = (1, 1, 1, 1, 0)
 # Products of quantised numbers: rows, columns and depth of the rates that are fitted to every fourth shape. Kernels
 # differ most by rows: the fast ones take rows that are a multiple of 16, and their tiles end at 64, 128, 256. Of some
 # grids it is the one that met the fourth best where the rates were fitted to three quarters of it.
@@ -85,7 +89,7 @@ QUANTISED_OF: Final = {
 }  # fmt: skip
 LEAST_QUANTISED: Final = 512  # columns and depth of products that rates are fitted to
 # How many times the dtype's rate experts of quantised numbers have is smoother than a rate: a coarse grid has it.
-EXPERTS_FACTORS: Final = ((1, 16, 64, 256, 1024, 4096), (16, 64, 256, 1024, 4096))
+EXPERTS_FACTORS: Final = ((1, 16, 64, 256, 1024, 4096), (16, 64, 128, 256, 1024, 4096))
 # Every second size of a collective.
 STEP: Final = 2
 
@@ -94,8 +98,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     options = parser.parse_args()
+    tables = {gpu: Tables(options.wheel, gpu) for gpu in SYSTEMS}
+    mixtures = of_experts({gpu: its.experts() for gpu, its in tables.items()})
     for gpu in SYSTEMS:
-        text = written(derived(gpu, Tables(options.wheel, gpu)))
+        text = written(derived(gpu, tables[gpu], mixtures[gpu]))
         (CLUSTERS / f"{gpu}.rates.json").write_text(text, encoding="utf-8", newline="\n")
         digest = f"sha256:{sha256(text.encode()).hexdigest()}"
         file = CLUSTERS / f"{gpu}.yaml"
@@ -104,13 +110,12 @@ def main() -> None:
         print(f"{gpu}: {len(text):,} bytes, {digest}")
 
 
-def derived(gpu: str, tables: Tables) -> dict[str, Any]:
-    """The document of one GPU."""
+def derived(gpu: str, tables: Tables, mixtures: dict[str, Any]) -> dict[str, Any]:
+    """The document of one GPU, whose experts have these rates."""
     cluster = load_cluster(f"{gpu}:1")
-    ours = load_cluster(str(OURS[gpu])).calibration if gpu in OURS else None
-    overhead = ours.task_overhead if ours else TASK_OVERHEAD
+    ours = measured_by_us(gpu)
+    overhead = overhead_of(ours)
     matmul = as_they_are(ours) if ours else {DTYPE: products(tables.products(), overhead)}
-    mixtures = experts(tables.experts(), overhead)
     name = cluster.device.name
     tables_of = f"{name}: NVIDIA's tables in {NAME}"
     source = f"{tables_of} (bfloat16, also for float16)"
@@ -155,6 +160,14 @@ def derived(gpu: str, tables: Tables) -> dict[str, Any]:
     }
 
 
+def measured_by_us(gpu: str) -> CalibrationSpec | None:
+    return load_cluster(str(OURS[gpu])).calibration if gpu in OURS else None
+
+
+def overhead_of(ours: CalibrationSpec | None) -> float:
+    return ours.task_overhead if ours else TASK_OVERHEAD
+
+
 def as_they_are(ours: CalibrationSpec) -> dict[str, Any]:
     """The products that we have measured, in all of their dtypes."""
     return {
@@ -196,18 +209,48 @@ def prompts(seconds: dict[tuple[int, ...], float], overhead: float, ours: Calibr
 
 
 def decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
-    """Bytes of the cache a second, by heads of keys x sequences, keys and width."""
-    found: dict[tuple[int, int, int], list[float]] = defaultdict(list)
-    for (keys, sequences, _, kv_heads, width), takes in seconds.items():
+    """Bytes of the cache a second, by heads of keys x sequences, keys, width, and query heads of a head of keys.
+
+    Many query heads a head were not measured where caches are many or long: there the next fewer stand.
+    """
+    found: dict[int, dict[tuple[int, int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (keys, sequences, heads, kv_heads, width), takes in seconds.items():
         cached = 2 * sequences * kv_heads * keys * width * DTYPE_NBYTES
-        found[sequences * kv_heads, keys, width].append(cached / own(takes, overhead))
-    widths, rates = filled(found, KV_HEADS, KEYS)
-    return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "rates": rates}
+        found[heads // kv_heads][sequences * kv_heads, keys, width].append(cached / own(takes, overhead))
+    widths, rates = filled(found[QUERY_HEADS[0]], KV_HEADS, KEYS)
+    tables = [rates]
+    for count in QUERY_HEADS[1:]:
+        tables.append(filled(found[count], KV_HEADS, KEYS, widths, tables[-1])[1])
+    rates = [rate for point in zip(*tables, strict=True) for rate in point]
+    return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "query_heads": QUERY_HEADS, "rates": rates}
 
 
-def experts(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
-    """By the experts that have rows, the rows of one, hidden, width, and ranks that share the experts."""
-    return fitted_table(("used", "rows", "hidden", "width", "ranks"), EXPERTS, expert_rates(seconds, overhead))
+def of_experts(seconds: dict[str, dict[tuple[int, ...], float]]) -> dict[str, dict[str, Any]]:
+    """Of every GPU: by the experts that have rows, the rows of one, hidden, width, and ranks that share the experts.
+
+    Where a GPU's table has one rank alone, its rates fall with the ranks as those of the other GPUs do in the median.
+    """
+    rates: dict[str, list[float]] = {}
+    most = [
+        [(after / size) ** power for size, after in pairwise(axis)]
+        for axis, power in zip(EXPERTS, WORK_OF_EXPERTS, strict=True)
+    ]
+    alone = {gpu for gpu, its in seconds.items() if all(shape[-1] == 1 for shape in its)}
+    for gpu, its in seconds.items():
+        grid = EXPERTS[:-1] if gpu in alone else EXPERTS
+        found = {point[: len(grid)]: its for point, its in expert_rates(its, overhead_of(measured_by_us(gpu))).items()}
+        rates[gpu] = fitted(grid, found, most[: len(grid)])
+    ranks = len(EXPERTS[-1])
+    falls = [
+        statistics.median(rates[gpu][i] / rates[gpu][i - i % ranks] for gpu in rates if gpu not in alone)
+        for i in range(prod(map(len, EXPERTS)))
+    ]
+    for gpu in alone:
+        rates[gpu] = bounded(EXPERTS, [rates[gpu][i // ranks] * fall for i, fall in enumerate(falls)], most)
+    axes = ("used", "rows", "hidden", "width", "ranks")
+    return {
+        gpu: dict(zip((*axes, "rates"), (*EXPERTS, list(map(digits, its))), strict=True)) for gpu, its in rates.items()
+    }
 
 
 def expert_rates(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[tuple[float, ...], list[float]]:
@@ -241,14 +284,43 @@ def quantised(
             for point, rate in expert_rates(seconds, overhead).items():
                 whole = multilinear(EXPERTS, mixtures["rates"], point)
                 points[point[1], point[3]] += [its / whole for its in rate]
-            found[kind]["experts"] = fitted_table(("rows", "width"), EXPERTS_FACTORS, points)
+            most = slower(mixtures["rates"])
+            found[kind]["experts"] = fitted_table(("rows", "width"), EXPERTS_FACTORS, points, most)
     return found
 
 
+def slower(rates: Sequence[float]) -> list[list[float]]:
+    """How many times as long experts take at the next size of each axis of their factors, in all but a tenth of cases.
+
+    No more may a factor grow there: more work in quantised numbers takes no less time either. Where the dtype's rates
+    have a flat spot this gives way.
+    """
+    others, (rows, widths) = list(product(EXPERTS[0], EXPERTS[2], EXPERTS[4])), EXPERTS_FACTORS
+
+    def longer(befores: list[tuple[int, int]], afters: list[tuple[int, int]]) -> float:
+        def seconds(used: int, hidden: int, ranks: int, row: int, width: int) -> float:
+            return used * row * hidden * width / multilinear(EXPERTS, rates, (used, row, hidden, width, ranks))
+
+        pairs = product(zip(befores, afters, strict=True), others)
+        found = sorted(seconds(*its, *after) / seconds(*its, *before) for (before, after), its in pairs)
+        return found[len(found) // 10]
+
+    return [
+        [
+            longer([(row, width) for width in widths], [(after, width) for width in widths])
+            for row, after in pairwise(rows)
+        ],
+        [longer([(row, width) for row in rows], [(row, after) for row in rows]) for width, after in pairwise(widths)],
+    ]
+
+
 def fitted_table(
-    axes: Sequence[str], grid: Sequence[Sequence[int]], measured: dict[tuple[float, ...], list[float]]
+    axes: Sequence[str],
+    grid: Sequence[Sequence[int]],
+    measured: dict[tuple[float, ...], list[float]],
+    most: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    return dict(zip((*axes, "rates"), (*grid, [digits(rate) for rate in fitted(grid, measured)]), strict=True))
+    return dict(zip((*axes, "rates"), (*grid, [digits(rate) for rate in fitted(grid, measured, most)]), strict=True))
 
 
 def fits_products(kind: str, shape: tuple[int, ...]) -> bool:
@@ -262,21 +334,37 @@ def fits_experts(shape: tuple[int, ...]) -> bool:
 
 
 def filled(
-    found: dict[tuple[int, int, int], list[float]], heads: Sequence[int], lengths: Sequence[int]
+    found: dict[tuple[int, int, int], list[float]],
+    heads: Sequence[int],
+    lengths: Sequence[int],
+    widths: Sequence[int] | None = None,
+    instead: Sequence[float] | None = None,
 ) -> tuple[list[int], list[float]]:
     """The widths that were measured, and a rate for every point.
 
     Long sequences were not measured for many heads: there it is the rate of the most heads of that length, which keep
     all of the GPU busy.
+
+    Args:
+        found: rates by heads, length and width.
+        heads, lengths: of the points.
+        widths: of the points. None: all of ``WIDTHS`` that were measured at every length.
+        instead: rates that stand where a length was measured for no such number of heads.
     """
-    widths = [w for w in WIDTHS if all((heads[0], n, w) in found for n in lengths)]
+    if widths is None:
+        widths = [w for w in WIDTHS if all((heads[0], n, w) in found for n in lengths)]
     rates = []
     for count in heads:
         for length in lengths:
             for width in widths:
-                most = max(h for h in heads if h <= count and (h, length, width) in found)
-                rates.append(digits(statistics.median(found[most, length, width])))
-    return widths, rates
+                most = max((h for h in heads if h <= count and (h, length, width) in found), default=None)
+                if most is not None:
+                    rates.append(digits(statistics.median(found[most, length, width])))
+                elif instead is not None:
+                    rates.append(instead[len(rates)])
+                else:
+                    raise ValueError(f"nothing was measured of {heads[0]} to {count} heads, {length}, {width}")
+    return list(widths), rates
 
 
 def collectives(seconds: dict[tuple[Any, ...], float]) -> list[dict[str, Any]]:

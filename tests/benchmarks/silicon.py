@@ -37,7 +37,7 @@ from tests.benchmarks.rates import fits_experts, fits_products  # noqa: E402
 from tests.benchmarks.tables import updated  # noqa: E402
 
 SAMPLE: Final = ROOT / "tests/cost/silicon.sample.json"
-SAMPLED: Final = 30
+SAMPLED: Final = 100
 PAGE: Final = ROOT / "docs/measurements/silicon.md"
 NEAR: Final = 1.25
 NEAR_EXPERTS: Final = 1.5  # the engines' own times of one shape differ by that, in the median
@@ -213,8 +213,8 @@ def prompt_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
 
 
 def decode_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
-    keys, sequences, _, kv_heads, width = shape
-    return _on_grid(rates.decode[DTYPE].grid, (sequences * kv_heads, keys, width))
+    keys, sequences, heads, kv_heads, width = shape
+    return _on_grid(rates.decode[DTYPE].grid, (sequences * kv_heads, keys, width, heads // kv_heads))
 
 
 def experts_fitted(_: CalibrationSpec, shape: Shape) -> bool:

@@ -123,18 +123,47 @@ def test_sources_name_the_links_that_are_crossed() -> None:
 @pytest.mark.parametrize(
     ("ranks", "measured"),
     [
-        ((0, 1), {"all_gather": 19.6, "all_reduce": 20.1}),
-        (range(4), {"all_gather": 4.74, "all_reduce": 5.16}),
-        (range(8), {"all_gather": 1.17, "all_reduce": 1.45}),
+        ((0, 1), {"all_gather": 19.6, "all_reduce": 20.1, "all_to_all": 22.3}),
+        (range(4), {"all_gather": 4.74, "all_reduce": 5.16, "all_to_all": 4.54}),
+        (range(8), {"all_gather": 1.17, "all_reduce": 1.45, "all_to_all": 1.97}),
     ],
 )
 def test_eight_l40s_have_what_was_measured(ranks: Sequence[int], measured: dict[str, float]) -> None:
     """GB/s received in collectives of 268 to 940 MB (rates of the l40s, helixctl/spec/clusters): within 1.35 x."""
     its = load_cluster(str(LINKS / "l40sx8.cluster.yaml"))
-    for kind, op in {"all_gather": AllGather("head"), "all_reduce": AllReduce()}.items():
+    ops = {"all_gather": AllGather("head"), "all_reduce": AllReduce(), "all_to_all": AllToAll("head", "batch")}
+    for kind, op in ops.items():
         nbytes = 400_000_000
         found = collective_cost(replace(GATHER, op=op, ranks=tuple(ranks), nbytes=nbytes), its).seconds
         assert nbytes / found / 1e9 == pytest.approx(measured[kind], rel=0.35), kind
+
+
+def test_a_part_of_an_all_to_all_has_its_share_of_the_whole() -> None:
+    """What a card sends to another socket when two, or all, of each exchange: 4 of 7 of what it receives, or 2 of 3."""
+    its = load_cluster(str(LINKS / "l40sx8.cluster.yaml"))
+    one, two, all_ = (seconds(its, ranks, AllToAll("head", "batch")) for ranks in ((0, 4), (0, 1, 4, 5), range(8)))
+    assert one == pytest.approx(two * 3 / 2, rel=0.01)
+    assert one == pytest.approx(all_ * 7 / 4, rel=0.2)  # the share of a link that it reaches is another of 8 ranks
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_link_may_have_a_bandwidth_of_its_own_for_all_to_all(kind: str) -> None:
+    """Whichever link it is, and for nothing else."""
+    more = {"all_to_all": "1 GB/s"}
+    plain, own = cluster(PAIR, kind=kind), cluster(PAIR | more, kind=kind, within_host=WITHIN, between_hosts=BETWEEN)
+    wide = cluster(PAIR, kind=kind, within_host=WITHIN | more, between_hosts=BETWEEN | more)
+    op = AllToAll("head", "batch")
+    assert seconds(own, (0, 1), op) < seconds(plain, (0, 1), op)
+    assert seconds(own, (0, 2), op) == seconds(plain, (0, 2), op)
+    assert seconds(wide, (0, 1), op) == seconds(plain, (0, 1), op)
+    for ranks in ((0, 2), (0, 8)):
+        assert seconds(wide, ranks, op) < seconds(plain, ranks, op)
+    for its in (own, wide):
+        assert [seconds(its, ranks) for ranks in ((0, 1), (0, 2), (0, 8))] == [
+            seconds(plain, ranks) for ranks in ((0, 1), (0, 2), (0, 8))
+        ]
+    names = [str(o) for o in collective_cost(replace(GATHER, op=op, ranks=(0, 2), nbytes=NBYTES), wide).origins]
+    assert names[0].startswith("within_host.all_to_all 1 GB/s")
 
 
 def test_calibrated_times_are_of_neighbours() -> None:

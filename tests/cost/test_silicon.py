@@ -12,7 +12,7 @@ import pytest
 
 from helixctl.spec import ClusterSpec
 from helixctl.spec.load import load_cluster
-from tests.benchmarks.silicon import KINDS, SAMPLE, clusters, held_out
+from tests.benchmarks.silicon import KINDS, SAMPLE, SAMPLED, clusters, held_out
 
 SECONDS = json.loads(SAMPLE.read_text(encoding="utf-8"))["seconds"]
 # The least share of all GPUs' sampled shapes within a factor of 1.25 (experts 1.5), by the rates that come with
@@ -46,7 +46,7 @@ def near(found: list[float], name: str) -> float:
 @pytest.mark.parametrize("name", BARS)
 def test_by_the_rates_that_come_with_helixctl(name: str) -> None:
     found = [ratio for gpu in SECONDS[name] for ratio in ratios(name, gpu, clusters(gpu)["by-name"])]
-    assert len(found) == 30 * len(SECONDS[name])
+    assert len(found) == SAMPLED * len(SECONDS[name])
     share, off = BARS[name]
     assert near(found, name) >= share
     assert statistics.median(found) == pytest.approx(1, abs=off)

@@ -43,7 +43,7 @@ def test_the_rates_of_a_gpu_are_a_calibration_of_its_cluster(gpu: str) -> None:
     assert set(again.matmul) == set(again.attention) == set(again.decode) == set(again.experts) == dtypes
     assert {(t.ranks, t.hosts) for t in again.collectives} == {(2, 1), (4, 1), (8, 1)}
     assert max(len(line) for line in file.read_text().splitlines()) < 20_000  # a line is a table's rates
-    assert file.stat().st_size < 80_000
+    assert file.stat().st_size < 90_000
 
 
 @pytest.mark.parametrize("gpu", MEASURED)
