@@ -39,7 +39,7 @@ def check_tiling(dag: Dag) -> Iterator[Diagnostic]:
             full = tensor.full + tuple((0, extents[dim]) for dim in term)
             places = [*range(len(tensor.dims)), *(len(tensor.dims) + contracted.index(dim) for dim in term)]
             of_term = [tuple(box[place] for place in places) for box in boxes] if len(term) < len(contracted) else boxes
-            if problem := untiled(of_term, full, (*tensor.dims, *term)):
+            if problem := untiled(tuple(of_term), full, (*tensor.dims, *term)):
                 path = _row(tensor, values, of_term, problem)
                 yield Diagnostic("HX407", f"tensor {tensor.name}: {problem.reason}", path=path)
                 break
@@ -56,7 +56,7 @@ def check_ownership(dag: Dag) -> Iterator[Diagnostic]:
             continue
         values = given.get(tensor.name, [])
         boxes = [v.region for v in values]
-        if problem := untiled(boxes, tensor.full, tensor.dims):
+        if problem := untiled(tuple(boxes), tensor.full, tensor.dims):
             path = _row(tensor, values, boxes, problem)
             yield Diagnostic("HX408", f"{tensor.role} {tensor.name}: {problem.reason}", path=path)
         for rank, count in Counter(v.rank for v in values).items():

@@ -129,7 +129,7 @@ def _sum(dag: Dag, task: Task, pieces: list[Value]) -> Made:
     boxes = [tuple(interval for _, interval in piece.partial) for piece in pieces]
     for term in summed(dag, dims):
         of_term = [tuple(box[dims.index(dim)] for dim in term) for box in boxes]
-        if len(set(of_term)) < len(of_term) or untiled(of_term, bounding(of_term), term):
+        if len(set(of_term)) < len(of_term) or untiled(tuple(of_term), bounding(of_term), tuple(term)):
             text = "; ".join(f"{p.id} {partial_text(p.partial)}" for p in pieces)
             msg = f"the partial sums do not meet without gap or overlap: {text}"
             raise RuleError(msg)

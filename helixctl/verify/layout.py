@@ -69,6 +69,13 @@ def _due(dag: Dag, function: Function) -> dict[Part, list[Region]]:
     layout, model = plan.layout, plan.model
     shares = shares_of_blocks(layout, model, work)
     stages = _stages(plan, function)
+    # What does not depend on the rank: the name of a tensor and that of its likes in other layers of its block, the
+    # stages that have it, its dims, and how it is cut.
+    each_tensor = [
+        (name, (block, kind_of(name)), stages[name], tensor.dims, shares[block].of(name).made)
+        for name, tensor in function.tensors.items()
+        for block in (model.kind(layer_of(name)),)
+    ]
     found: dict[Part, list[Region]] = {}
     for rank in range(layout.devices):
         stage, replica = layout.team_of(rank)
@@ -76,14 +83,11 @@ def _due(dag: Dag, function: Function) -> dict[Part, list[Region]]:
         parts = [layout.microbatch(replica, i, work) for i in range(layout.microbatches)]
         # The regions of a tensor are those of its likes in other layers of its block.
         alike: dict[tuple[str, str], list[Region]] = {}
-        for name, tensor in function.tensors.items():
-            block = model.kind(layer_of(name))
-            made = shares[block].of(name).made
-            if stage in stages[name] and (first or made.owner == "all"):
-                kind = (block, kind_of(name))
+        for name, kind, its_stages, dims, made in each_tensor:
+            if stage in its_stages and (first or made.owner == "all"):
                 if kind not in alike:
-                    each = parts if "batch" in tensor.dims else parts[:1]
-                    alike[kind] = sorted(shares[block].region(tensor.dims, made, rank, part) for part in each)
+                    each = parts if "batch" in dims else parts[:1]
+                    alike[kind] = sorted(shares[kind[0]].region(dims, made, rank, part) for part in each)
                 found[name, rank] = alike[kind]
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 from helixctl.dag import Broadcast, Dag, Op, Packed, SendReceive, Task
@@ -42,6 +43,7 @@ from helixctl.dag.ops import (
     TokenGate,
 )
 from helixctl.errors import Diagnostic
+from helixctl.plan.sharding import Region
 from helixctl.verify.findings import finding
 
 # Inputs and outputs of computing tasks; others have one of each.
@@ -111,10 +113,7 @@ def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
             yield Diagnostic("HX401", message, path=tensor.name)
     for value in dag.values:
         shape = dag.tensor[value.tensor].shape
-        inside = len(shape) == len(value.region) and all(
-            0 <= start < stop <= size for (start, stop), size in zip(value.region, shape, strict=True)
-        )
-        if not inside:
+        if not _is_inside(value.region, shape):
             message = f"value {value.id} has region {value.region} of a tensor of shape {shape}"
             yield Diagnostic("HX401", message, path=value.id)
         if not 0 <= value.rank < devices:
@@ -127,6 +126,14 @@ def check_shapes(dag: Dag) -> Iterator[Diagnostic]:
         if not _in_order(task) or not all(rank < devices for rank in task.ranks):
             message = f"has ranks {list(task.ranks)}; they must ascend, each once, below {devices}"
             yield finding("HX401", dag, task, message)
+
+
+@lru_cache(maxsize=4096)  # the layers of a model have values of the same few regions
+def _is_inside(region: Region, shape: tuple[int, ...]) -> bool:
+    """Whether a region has as many dims as a tensor of this shape, and in each a part of it."""
+    return len(shape) == len(region) and all(
+        0 <= start < stop <= size for (start, stop), size in zip(region, shape, strict=True)
+    )
 
 
 def check_producers(dag: Dag) -> Iterator[Diagnostic]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, islice, pairwise, product
 from math import prod
 from typing import Final
@@ -29,7 +30,8 @@ def bounding(boxes: Sequence[Box]) -> Box:
     return tuple((min(iv[0] for iv in dim), max(iv[1] for iv in dim)) for dim in zip(*boxes, strict=True))
 
 
-def untiled(boxes: Sequence[Box], full: Box, dims: Sequence[str]) -> Untiled | None:
+@lru_cache(maxsize=64)  # the layers of a model follow one another, and most are cut alike
+def untiled(boxes: tuple[Box, ...], full: Box, dims: tuple[str, ...]) -> Untiled | None:
     """Why these boxes do not tile ``full`` once (equal boxes are replicas), or None; ``dims`` are the names to say."""
     if not boxes:
         return Untiled("no rank holds any of it")
