@@ -25,7 +25,9 @@ _PYTHON_STATE: Final[dict[str, Callable[[], Any]]] = {
     "the environment": lambda: {k: v for k, v in os.environ.items() if k not in _IGNORED_VARIABLES},
     "the working folder": Path.cwd,
     "sys.path": lambda: list(sys.path),
-    "modules that cannot be imported": lambda: [name for name, module in sys.modules.items() if module is None],
+    "modules that cannot be imported": lambda: (  # mostly none of thousands
+        [name for name, module in sys.modules.items() if module is None] if None in sys.modules.values() else []
+    ),
     "the handlers of signals": lambda: {number.name: signal.getsignal(number) for number in _SIGNALS},
     "limits": lambda: {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in _LIMITS},
     "the folder of temporary files": lambda: tempfile.tempdir,

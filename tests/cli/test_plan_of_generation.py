@@ -120,7 +120,8 @@ def test_the_time_per_output_token_grows_with_the_context(tmp_path: Path) -> Non
     """Percentiles over the decode steps: those of as many plans of one decode step, one for each context."""
     many, steps = 9, 8
     layout = "groups=2,slices=2,slicing=key,pipeline=1,data=1,microbatches=1,key_prefill=key,residual=replicated"
-    fixed = ("--layout", f"{layout},combine=reduce", "--set", "workload.prefill_tokens=160")
+    others = "combine=reduce,placement=data-pipeline-groups-slices,interleave=1,gather_order=slices_first"
+    fixed = ("--layout", f"{layout},{others}", "--set", "workload.prefill_tokens=160")  # nothing is searched
     document = plan(tmp_path, *fixed, "--json", str(tmp_path / "r.json"))
     found = json.loads((tmp_path / "r.json").read_text())["decode"]
     each = []

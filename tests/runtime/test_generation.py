@@ -124,7 +124,7 @@ def check(known: Known, layout: Layout, new: int, prefill_tokens: int = 20) -> N
     assert relative_error(logits, exact) <= 2 * relative_error(known.single[:, :new], exact), layout
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(12, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("count", [6, pytest.param(12, marks=pytest.mark.sweep)])
 def test_a_few_layouts(count: int, known: Known) -> None:
     """One in many of all layouts, so that every axis has met every slicing."""
     work = WorkloadSpec(batch=4, seq_len=max(LENGTHS), output_len=LONG, logits="last")
