@@ -36,6 +36,18 @@ class _Known(NamedTuple):
     nbytes: int
 
 
+class Run(NamedTuple):
+    """Equations of one level that follow one another, and what moves after the last of them.
+
+    Attributes:
+        equations: each with the tensors that all ranks have from the start, and how these are cut.
+        moved: tensors that are read otherwise than they are made.
+    """
+
+    equations: tuple[tuple[Equation, tuple[tuple[str, Sharding], ...]], ...]
+    moved: tuple[str, ...]
+
+
 class Moved(NamedTuple):
     """One tensor in a collective.
 
@@ -81,6 +93,8 @@ class Builder:
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
         self._known: dict[tuple[object, ...], _Known] = {}
+        # By the identity of a layer's equations, which the function keeps.
+        self.runs: dict[int, list[Run]] = {}
         self.enter(0, range(1), 0)
         self.enter_layer(0)
 
@@ -195,12 +209,18 @@ class Builder:
 
     def own(self, tensor: str, rank: int, cut: Cut = _WHOLE) -> None:
         """Give a rank a region of a weight, or its part of the input, from the start; once, if asked for again."""
-        whole = self.function.tensors[tensor]
-        part = "" if whole.role == "weight" else self._part
-        if part or (tensor, rank) not in self.held:
+        if not self.owns(tensor, rank):
+            whole = self.function.tensors[tensor]
+            part = "" if whole.role == "weight" else self._part
             region = self._region(tensor, rank, cut)
             dtype = whole.given_dtype(self.model.dtype)
             self._hold(Value(f"{tensor}{part}@{rank}", tensor, rank, region, dtype))
+
+    def owns(self, tensor: str, rank: int) -> bool:
+        """Whether a rank was given its region of a weight; or of an input, of which every microbatch has its own."""
+        if (tensor, rank) not in self.held:
+            return False
+        return not self._part or self.function.tensors[tensor].role == "weight"
 
     def compute(
         self,

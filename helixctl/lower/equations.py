@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from helixctl.dag.document import GIVEN
 from helixctl.dag.function import Equation
-from helixctl.lower.builder import Builder
+from helixctl.lower.builder import Builder, Run
 from helixctl.lower.reshard import moves_of, reshard
 from helixctl.plan.sharding import Sharding
 
 
-def add_equations(b: Builder, equations: Iterable[Equation]) -> None:
+def add_equations(b: Builder, equations: Sequence[Equation]) -> None:
     """Rank by rank, a run of equations at a time: one ends with its level, or where a collective follows."""
+    # The equations of a layer come again for every microbatch and replica.
+    runs = b.runs.get(id(equations))
+    if runs is None:
+        b.runs[id(equations)] = runs = list(_runs(b, equations))
+    for run in runs:
+        _compute(b, run)
+        if run.moved:
+            reshard(b, run.moved)
+
+
+def _runs(b: Builder, equations: Iterable[Equation]) -> Iterator[Run]:
     run: list[Equation] = []
     for equation in equations:
         if run and run[-1].level != equation.level:
-            _compute(b, run)
+            yield _run(b, run)
             run = []
         run.append(equation)
         if moved := [tensor for tensor in equation.outputs if moves_of(b, tensor)]:
-            _compute(b, run)
+            yield _run(b, run, moved)
             run = []
-            reshard(b, moved)
-    _compute(b, run)
+    if run:
+        yield _run(b, run)
 
 
-def _compute(b: Builder, equations: Sequence[Equation]) -> None:
-    given = [_given(b, equation) for equation in equations]
+def _run(b: Builder, equations: Sequence[Equation], moved: Sequence[str] = ()) -> Run:
+    return Run(tuple([(equation, _given(b, equation)) for equation in equations]), tuple(moved))
+
+
+def _compute(b: Builder, run: Run) -> None:
     for rank in b.ranks:
-        for equation, tensors in zip(equations, given, strict=True):
+        for equation, tensors in run.equations:
             for tensor, made in tensors:
-                b.own(tensor, rank, b.cut(made, rank))
+                if not b.owns(tensor, rank):
+                    b.own(tensor, rank, b.cut(made, rank))
             b.evaluate(equation, rank)
 
 
-def _given(b: Builder, equation: Equation) -> list[tuple[str, Sharding]]:
+def _given(b: Builder, equation: Equation) -> tuple[tuple[str, Sharding], ...]:
     """What all ranks have of an equation's inputs from the start, and how it is cut: weights, states, most inputs."""
     tensors = [(tensor, b.shares.of(tensor).made) for tensor in equation.inputs]
-    return [(t, made) for t, made in tensors if b.function.tensors[t].role in GIVEN and made.owner == "all"]
+    return tuple([(t, made) for t, made in tensors if b.function.tensors[t].role in GIVEN and made.owner == "all"])
