@@ -250,7 +250,7 @@ def _counted_or_listed(value: object, _: object) -> object:
 
 
 @cache
-def _validator(form: object) -> TypeAdapter[object]:
+def _validator(form: Any) -> TypeAdapter[Any]:
     """Made when it is first needed: most clusters have hosts that are alike."""
     return TypeAdapter(form)
 
