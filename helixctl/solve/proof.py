@@ -95,7 +95,7 @@ def together(dags: Sequence[Dag]) -> int:
 def totals(dags: Sequence[Dag], programs: Sequence[Programs] = ()) -> list[int]:
     """Bytes of every rank for all steps of a plan: weights and state once, and an arena for each step."""
     found = [0] * len(dags[0].order)
-    for dag, its in zip(dags, programs or map(programs_of, dags), strict=True):
+    for dag, its in zip(dags, programs or [programs_of(dag) for dag in dags], strict=True):
         kept = zip(peak_nbytes(dag, its), weight_nbytes(dag), state_nbytes(dag), strict=True)
         for rank, (peak, weights, state) in enumerate(kept):
             found[rank] += peak - weights - state
