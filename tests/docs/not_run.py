@@ -30,7 +30,7 @@ LONG: Final = {
     "helixctl sweep Llama-3.1-70B": "a page and a picture, of twelve points; tests/sweep draws others",
     "helixctl plan Llama-3.1-70B h100:2x8 --batch 64 --input-len": "three searches; other pages do one of each kind",
     "helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048 -o": "two searches; README.md has --check as well",
-    "helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048 --layout": "three searches; tests/solve does smaller ones",
+    "helixctl plan Llama-3.1-8B h100:1x8 --batch 8 --seq-len 2048 --layout": "three searches, as in tests/solve",
     "small=": "three plans on four ranks; plans on 16 ranks and on 8",
 }
 # Exit status by page and how a command begins, where it is not 0 and no line of its output begins with an error's code.
