@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise, product
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -51,6 +51,7 @@ TOKENS: Final = (1, 16, 64, 128, 512, 1024, 2048, 4096, 16384)
 KV_HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
 KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
 WIDTHS: Final = (64, 128, 256)
+IN_NO_CACHE: Final = 2**28  # bytes
 QUERY_HEADS: Final = (1, 2, 16, 32, 64, 128)  # of a head of keys
 # Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them. The
 # axes reach as far as the shapes: what lies beyond an end would be fitted to the end, and draw it away.
@@ -151,7 +152,7 @@ def derived(gpu: str, tables: Tables, mixtures: dict[str, Any]) -> dict[str, Any
             "task_overhead": overhead,
             "matmul": matmul,
             "attention": {DTYPE: prompts(tables.prompts(), overhead, ours)},
-            "decode": {DTYPE: decodes(tables.decodes(), overhead)},
+            "decode": {DTYPE: decodes(tables.decodes(), overhead, cluster.only.device.memory_bandwidth)},
             "experts": {DTYPE: mixtures},
             "quantised": quantised(tables, QUANTISED_OF.get(gpu, QUANTISED), mixtures, overhead),
             "elementwise": dict(ours.elementwise) if ours else {},
@@ -208,20 +209,25 @@ def prompts(seconds: dict[tuple[int, ...], float], overhead: float, ours: Calibr
     return {"softmaxes": HEADS, "seq_len": TOKENS, "width": widths, "rates": rates}
 
 
-def decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
+def decodes(seconds: dict[tuple[int, ...], float], overhead: float, bandwidth: float) -> dict[str, Any]:
     """Bytes of the cache a second, by heads of keys x sequences, keys, width, and query heads of a head of keys.
 
-    Many query heads a head were not measured where caches are many or long: there the next fewer stand.
+    Many query heads a head were not measured where caches are many or long: there their rate grows as that of the next
+    fewer does. What no cache of a GPU holds is read no faster than its memory is.
     """
     found: dict[int, dict[tuple[int, int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for (keys, sequences, heads, kv_heads, width), takes in seconds.items():
         cached = 2 * sequences * kv_heads * keys * width * DTYPE_NBYTES
         found[heads // kv_heads][sequences * kv_heads, keys, width].append(cached / own(takes, overhead))
     widths, rates = filled(found[QUERY_HEADS[0]], KV_HEADS, KEYS)
-    tables = [rates]
+    tables: list[list[float]] = [rates]
     for count in QUERY_HEADS[1:]:
         tables.append(filled(found[count], KV_HEADS, KEYS, widths, tables[-1])[1])
-    rates = [rate for point in zip(*tables, strict=True) for rate in point]
+    fastest = [
+        bandwidth if 2 * caches * keys * width * DTYPE_NBYTES > IN_NO_CACHE else inf
+        for caches, keys, width in product(KV_HEADS, KEYS, widths)
+    ]
+    rates = [min(rate, most) for most, *point in zip(fastest, *tables, strict=True) for rate in point]
     return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "query_heads": QUERY_HEADS, "rates": rates}
 
 
@@ -349,17 +355,22 @@ def filled(
         found: rates by heads, length and width.
         heads, lengths: of the points.
         widths: of the points. None: all of ``WIDTHS`` that were measured at every length.
-        instead: rates that stand where a length was measured for no such number of heads.
+        instead: rates of all points. They stand where a length was measured for no such number of heads, and say how
+            the rate grows beyond the most heads that were. None: it does not.
     """
     if widths is None:
         widths = [w for w in WIDTHS if all((heads[0], n, w) in found for n in lengths)]
-    rates = []
+    points = {its: i for i, its in enumerate(product(heads, lengths, widths))}
+    rates: list[float] = []
     for count in heads:
         for length in lengths:
             for width in widths:
                 most = max((h for h in heads if h <= count and (h, length, width) in found), default=None)
                 if most is not None:
-                    rates.append(digits(statistics.median(found[most, length, width])))
+                    rate = statistics.median(found[most, length, width])
+                    if instead is not None:  # as much more than the most that were measured as there
+                        rate *= instead[len(rates)] / instead[points[most, length, width]]
+                    rates.append(digits(rate))
                 elif instead is not None:
                     rates.append(instead[len(rates)])
                 else:

@@ -87,3 +87,13 @@ def test_large_experts_have_a_fifth_of_the_peak_at_least_and_never_more_than_all
     for used, rows, hidden, width in product((8, 64, 600), (512, 2048, 9000), (2048, 6144), (768, 4096, 14336)):
         share = 6 * used * rows * hidden * width / seconds(device, (used, rows, hidden, width, 1)) / device.peak.value
         assert 0.2 < share < 1
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_long_caches_are_read_no_faster_than_memory_and_as_fast_for_many_query_heads_as_for_few(gpu: str) -> None:
+    """Of many caches and long ones few query heads alone were measured."""
+    device = device_of(gpu)
+    for width, caches, keys in product((64, 128), (32, 300), (30_000, 300_000)):
+        few, many = (device.decode(caches, shared, 1, (width, width), keys).seconds for shared in (2, 16))
+        assert many == pytest.approx(few, rel=0.25)
+        assert min(few, many) > 0.99 * 4 * caches * keys * width / device.bandwidth.value
