@@ -82,7 +82,9 @@ class Family:
             model = transformers.AutoModelForCausalLM.from_config(config)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.normal_()  # biases and norms are constant as they are made
+                # Biases and norms are constant as they are made. With products of the size of their inputs no softmax
+                # is of one key alone: its error would be that of a few numbers, and a matter of chance.
+                parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 1)
         return model.to(dtype)
 
 
