@@ -93,8 +93,8 @@ class Builder:
         self._only = None if only is None else sorted(only)
         self._partial_dtype = plan.partial_dtype
         self._known: dict[tuple[object, ...], _Known] = {}
-        # By the identity of a layer's equations, which the function keeps.
-        self.runs: dict[int, list[Run]] = {}
+        # By the identity of a sequence of equations, which is kept beside its runs so that no other one gets it.
+        self.runs: dict[int, tuple[Sequence[Equation], list[Run]]] = {}
         self.enter(0, range(1), 0)
         self.enter_layer(0)
 

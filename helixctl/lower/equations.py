@@ -14,9 +14,9 @@ from helixctl.plan.sharding import Sharding
 def add_equations(b: Builder, equations: Sequence[Equation]) -> None:
     """Rank by rank, a run of equations at a time: one ends with its level, or where a collective follows."""
     # The equations of a layer come again for every microbatch and replica.
-    runs = b.runs.get(id(equations))
-    if runs is None:
-        b.runs[id(equations)] = runs = list(_runs(b, equations))
+    if id(equations) not in b.runs:
+        b.runs[id(equations)] = equations, list(_runs(b, equations))
+    _, runs = b.runs[id(equations)]
     for run in runs:
         _compute(b, run)
         if run.moved:
