@@ -72,6 +72,7 @@ from helixctl.spec import (
     Dtype,
     EqualHosts,
     ExpertsTable,
+    LatentDecodeTable,
     QuantisedTables,
     RouterSpec,
     SamplingSpec,
@@ -350,7 +351,6 @@ _KEY_NBYTES = 8
 _STEPS_OF_SCORED_KEYS = 16
 _STEPS_OF_CHOSEN_KEYS = 12
 _PASSES_OVER_A_MASK = 4
-_SHARED_LATENT = 16  # query heads of a head of keys, up to which reading a cache takes the same, whatever their number
 
 
 def _steps_of_a_route(router: RouterSpec) -> int:
@@ -768,6 +768,8 @@ class _Device:
         """
         width = widths[0]
         cached = int(kept * batch * kv_heads * keys * (width if once else sum(widths)) * DTYPE_NBYTES[self.dtype])
+        if once and self.calibration and (latent := self.calibration.latent_decode.get(self.dtype)):
+            return self._latent_decode(latent, batch * kv_heads, keys, heads // kv_heads * queries, cached)
         share = _attention_share(width) if self.cuda else c.CPU_ATTENTION_SHARE
         arithmetic = 2 * batch * heads * queries * keys * sum(widths) / (self.peak.value * share.value)
         table = self.calibration.decode.get(self.dtype) if self.calibration else None
@@ -776,9 +778,7 @@ class _Device:
             # Kernels cut the keys in pieces and read these side by side, whichever head they are of: what is longer
             # than any cache that was measured is as busy as several of the longest.
             longer = max(1.0, keys / table.keys[-1])
-            # Latent attention has kernels of its own for the many heads that share a latent.
-            shared = min(heads / kv_heads, _SHARED_LATENT) if once else heads / kv_heads
-            last = (width, shared) if table.query_heads else (width,)
+            last = (width, heads / kv_heads) if table.query_heads else (width,)
             seconds = cached / multilinear(table.grid, table.rates, (caches * longer, keys / longer, *last))
             cost = self._measured(
                 f"decode in {self.dtype}", seconds, cached, inside=covers(table.grid, (caches, keys, *last))
@@ -790,6 +790,17 @@ class _Device:
         reading = cached / min(self.bandwidth.value * c.DECODE_MEMORY_SHARE.value, busy * c.DECODE_SM.value)
         origins = (self.bandwidth, c.DECODE_MEMORY_SHARE, self.sms, c.DECODE_SM, c.DECODE_START, self.peak, share)
         return Cost(c.DECODE_START.value + max(reading, arithmetic), origins)
+
+    def _latent_decode(self, table: LatentDecodeTable, sequences: int, keys: int, heads: int, cached: int) -> Cost:
+        """Attention of ``heads`` queries over each sequence's latents, of ``cached`` bytes in all.
+
+        Its arithmetic is in the rates, by the number of heads. More of them than were measured take as much longer.
+        """
+        longer = max(1.0, keys / table.keys[-1])  # as of other caches
+        more = max(1.0, heads / table.query_heads[-1])
+        rate = multilinear(table.grid, table.rates, (sequences * longer, keys / longer, heads / more))
+        inside = covers(table.grid, (sequences, keys, heads))
+        return self._measured(f"latent decode in {self.dtype}", more * cached / rate, cached, inside=inside)
 
     def elementwise(self, kind: str, nbytes: int) -> Cost:
         """Work that streams through memory."""

@@ -20,6 +20,7 @@ from helixctl.spec.calibration import (
     CollectiveTable,
     DecodeTable,
     ExpertsTable,
+    LatentDecodeTable,
     MatmulTable,
     QuantisedTables,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "ExpertsTable",
     "FeedForwardSpec",
     "HostsSpec",
+    "LatentDecodeTable",
     "LatentSpec",
     "LinearScaling",
     "LinkSpec",

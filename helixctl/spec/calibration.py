@@ -81,6 +81,22 @@ class DecodeTable(_Table):
     rates: tuple[BytesPerSecond, ...]
 
 
+class LatentDecodeTable(_Table):
+    """Rates at which latent attention of one new token reads its cache on one device; the last axis runs fastest.
+
+    Attributes:
+        sequences: each with a cache of latents, which are keys and values of all heads.
+        keys: positions of the cache that the token attends to.
+        query_heads: of the device.
+        rates: bytes of latents per second, one for every point.
+    """
+
+    sequences: Grid
+    keys: Grid
+    query_heads: Grid
+    rates: tuple[BytesPerSecond, ...]
+
+
 class ExpertsTable(_Table):
     """Rates of gated experts on one device, all that is around their products included; the last axis runs fastest.
 
@@ -166,6 +182,7 @@ class CalibrationSpec(Spec):
         task_overhead: what starting one task takes.
         matmul, attention: rates by dtype and shape.
         decode: rates of reading the cache, by dtype and shape.
+        latent_decode: the same of caches of latents.
         experts: rates of mixtures of experts, by dtype and shape.
         quantised: what products take whose factors are quantised both, by what they are of.
         elementwise: bytes read and written per second, by kind of task.
@@ -178,6 +195,7 @@ class CalibrationSpec(Spec):
     matmul: Annotated[dict[Dtype, MatmulTable], in_order(Dtype)] = Field(default_factory=dict)
     attention: Annotated[dict[Dtype, AttentionTable], in_order(Dtype)] = Field(default_factory=dict)
     decode: Annotated[dict[Dtype, DecodeTable], in_order(Dtype)] = added({})
+    latent_decode: Annotated[dict[Dtype, LatentDecodeTable], in_order(Dtype)] = added({})
     experts: Annotated[dict[Dtype, ExpertsTable], in_order(Dtype)] = added({})
     quantised: Annotated[dict[Arithmetic, QuantisedTables], in_order(Arithmetic)] = added({})
     elementwise: Annotated[dict[Elementwise, BytesPerSecond], in_order(Elementwise)] = Field(default_factory=dict)

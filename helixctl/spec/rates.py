@@ -21,6 +21,7 @@ from helixctl.spec.calibration import (
     DecodeTable,
     ExpertsFactors,
     ExpertsTable,
+    LatentDecodeTable,
     MatmulTable,
     ProductFactors,
     QuantisedTables,
@@ -32,6 +33,7 @@ _TABLES: Final[dict[str, Any]] = {
     "matmul": MatmulTable,
     "attention": AttentionTable,
     "decode": DecodeTable,
+    "latent_decode": LatentDecodeTable,
     "experts": ExpertsTable,
 }
 _SHOWN: Final = 19  # characters of a digest in a sentence: sha256: and twelve

@@ -125,3 +125,23 @@ def _stiffness(grid: Sequence[Sequence[int]]) -> Any:
                 ends = line[i : i + 2]
                 matrix[np.ix_(ends, ends)] += TILTED * np.array([[1.0, -1.0], [-1.0, 1.0]])
     return matrix
+
+
+def growing(values: Sequence[float], axes: Sequence[Sequence[int]]) -> list[float]:
+    """Values that fall along no axis of their grid, each between the least and the greatest that it could be then.
+
+    Args:
+        values: one for every point, the last axis fastest; greater than 0.
+        axes: the sizes of each.
+
+    Returns:
+        The geometric mean of two: no value before a point is greater than the one, none behind it less than the other.
+    """
+    import numpy as np
+
+    grid = np.array(values).reshape([len(axis) for axis in axes])
+    most, least = grid, grid
+    for axis in range(grid.ndim):
+        most = np.maximum.accumulate(most, axis)
+        least = np.flip(np.minimum.accumulate(np.flip(least, axis), axis), axis)
+    return [float(value) for value in np.sqrt(most * least).ravel()]

@@ -106,6 +106,16 @@ class Tables:
         )
         return {its: least[its] if its[2] > MOST_SHARED * its[3] else seconds for its, seconds in found.items()}
 
+    def latent_decodes(self) -> Seconds:
+        """Latent attention of one new token over a cache of 576 numbers a position: by (keys, sequences, heads)."""
+
+        def shape(row: Row) -> Shape | None:
+            if row["mla_dtype"] != DTYPE or row["kv_cache_dtype"] != DTYPE or row["isl"] != 1:
+                return None
+            return row["step"] + row["isl"], row["batch_size"], row["num_heads"]
+
+        return self._seconds("mla", "generation_mla_perf", shape)
+
     def experts(self) -> Seconds:
         """Gated experts, from a token's choice to the sum over its experts, where every expert has as many tokens.
 

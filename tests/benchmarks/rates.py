@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 from helixctl.cost.interpolate import multilinear  # noqa: E402
 from helixctl.spec import CalibrationSpec  # noqa: E402
 from helixctl.spec.load import load_cluster  # noqa: E402
-from tests.benchmarks.fitted import bounded, fitted  # noqa: E402
+from tests.benchmarks.fitted import bounded, fitted, growing  # noqa: E402
 from tests.benchmarks.nvidia import DTYPE, DTYPE_NBYTES, NAME, SHA256, SYSTEMS, Tables, by_first  # noqa: E402
 
 CLUSTERS: Final = ROOT / "helixctl/spec/clusters"
@@ -52,7 +52,11 @@ KV_HEADS: Final = (1, 4, 16, 64, 128, 256, 1024, 4096)
 KEYS: Final = (2, 128, 512, 1024, 2048, 8192, 32768, 131072)
 WIDTHS: Final = (64, 128, 256)
 IN_NO_CACHE: Final = 2**28  # bytes
+LATENT_WIDTH: Final = 576
 QUERY_HEADS: Final = (1, 2, 16, 32, 64, 128)  # of a head of keys
+# Of latent attention: up to 16 query heads a cache is read as fast as for one; beyond, the arithmetic counts too.
+LATENT_SEQUENCES: Final = (1, 4, 16, 64, 256, 1024)
+LATENT_HEADS: Final = (1, 16, 32, 64, 128)
 # Of experts the tables have the shapes of some models, on no grid: these rates are fitted to two thirds of them. The
 # axes reach as far as the shapes: what lies beyond an end would be fitted to the end, and draw it away.
 EXPERTS: Final = (
@@ -153,6 +157,7 @@ def derived(gpu: str, tables: Tables, mixtures: dict[str, Any]) -> dict[str, Any
             "matmul": matmul,
             "attention": {DTYPE: prompts(tables.prompts(), overhead, ours)},
             "decode": {DTYPE: decodes(tables.decodes(), overhead, cluster.only.device.memory_bandwidth)},
+            "latent_decode": {DTYPE: latent_decodes(tables.latent_decodes(), overhead)},
             "experts": {DTYPE: mixtures},
             "quantised": quantised(tables, QUANTISED_OF.get(gpu, QUANTISED), mixtures, overhead),
             "elementwise": dict(ours.elementwise) if ours else {},
@@ -229,6 +234,19 @@ def decodes(seconds: dict[tuple[int, ...], float], overhead: float, bandwidth: f
     ]
     rates = [min(rate, most) for most, *point in zip(fastest, *tables, strict=True) for rate in point]
     return {"caches": KV_HEADS, "keys": KEYS, "width": widths, "query_heads": QUERY_HEADS, "rates": rates}
+
+
+def latent_decodes(seconds: dict[tuple[int, ...], float], overhead: float) -> dict[str, Any]:
+    """Bytes of the latents a second, by sequences, keys, and query heads: more of them take no less time."""
+    found: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    for (keys, sequences, heads), takes in seconds.items():
+        cached = sequences * keys * LATENT_WIDTH * DTYPE_NBYTES
+        found[sequences, keys, heads].append(cached / own(takes, overhead))
+    heads, rates = filled(found, LATENT_SEQUENCES, KEYS, LATENT_HEADS)
+    work = [sequences * keys for sequences, keys, _ in product(LATENT_SEQUENCES, KEYS, heads)]
+    times = growing([its / rate for its, rate in zip(work, rates, strict=True)], (LATENT_SEQUENCES, KEYS, heads))
+    rates = [digits(its / takes) for its, takes in zip(work, times, strict=True)]
+    return {"sequences": LATENT_SEQUENCES, "keys": KEYS, "query_heads": heads, "rates": rates}
 
 
 def of_experts(seconds: dict[str, dict[tuple[int, ...], float]]) -> dict[str, dict[str, Any]]:

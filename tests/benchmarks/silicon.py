@@ -44,6 +44,7 @@ NEAR_EXPERTS: Final = 1.5  # the engines' own times of one shape differ by that,
 MOST: Final = 2**40
 # What is compared: products, prompts and caches of sizes that models have.
 LEAST_WIDTH, LEAST_HEADS, LEAST_EXPERT = 512, 4, 64
+LATENT: Final = (576, 512)  # dims of a softmax, and of the values, which are part of the keys
 Span = tuple[int, int]
 
 
@@ -173,6 +174,11 @@ def decode_s(cluster: ClusterSpec, shape: Shape) -> float:
     return decode_attention_cost(cluster, DTYPE, **sizes).seconds
 
 
+def latent_decode_s(cluster: ClusterSpec, shape: Shape) -> float:
+    (keys, sequences, heads), device = shape, _Device(cluster, DTYPE)
+    return device.decode(sequences, heads, 1, LATENT, keys, once=True).seconds + device.task_overhead.value
+
+
 def experts_s(cluster: ClusterSpec, shape: Shape) -> float:
     """Of one rank, whose task has the tokens of all and its own part of the experts."""
     device, (tokens, hidden, ffn, top_k, count, cut, parallel) = _Device(cluster, DTYPE), shape
@@ -217,6 +223,11 @@ def decode_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
     return _on_grid(rates.decode[DTYPE].grid, (sequences * kv_heads, keys, width, heads // kv_heads))
 
 
+def latent_decode_fitted(rates: CalibrationSpec, shape: Shape) -> bool:
+    keys, sequences, heads = shape
+    return _on_grid(rates.latent_decode[DTYPE].grid, (sequences, keys, heads))
+
+
 def experts_fitted(_: CalibrationSpec, shape: Shape) -> bool:
     return fits_experts(shape)
 
@@ -248,6 +259,10 @@ def _kinds() -> Iterator[Kind]:
     yield Kind(
         "attention over a cache", "keys", Tables.decodes, lambda s: s[4] in WIDTHS, lambda s: s[0],
         ((2, 127), (128, 1023), (1024, 8191), (8192, MOST), (128, MOST)), decode_s, decode_fitted,
+    )  # fmt: skip
+    yield Kind(
+        "latent attention over a cache", "keys", Tables.latent_decodes, lambda _: True, lambda s: s[0],
+        ((2, 127), (128, 1023), (1024, 8191), (8192, MOST), (128, MOST)), latent_decode_s, latent_decode_fitted,
     )  # fmt: skip
     yield Kind(
         "experts", "rows of an expert", Tables.experts, lambda s: s[2] // s[5] >= LEAST_EXPERT, rows_of_an_expert,

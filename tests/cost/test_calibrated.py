@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helixctl.cost.compute import decode_attention_cost
+from helixctl.cost.compute import _Device, decode_attention_cost
 from helixctl.cost.tasks import foundation, seconds, sources
 from helixctl.dag import AllToAll
 from helixctl.lower import lower
@@ -218,6 +218,22 @@ def test_a_cache_longer_than_any_that_was_measured_keeps_as_many_sms_busy_as_sev
         long = decode(cluster, batch=1, kv_heads=1, keys=4096 * times)
         assert long == pytest.approx(times * one / rate + OVERHEAD)
         assert long == pytest.approx(decode(cluster, batch=times, kv_heads=1, keys=4096))
+
+
+def test_latents_are_read_at_the_rate_of_their_own_table() -> None:
+    table = {"sequences": [4], "keys": [1024], "query_heads": [16, 64], "rates": ["1 TB/s", "400 GB/s"]}
+    cluster = calibrated(dag_of(PAPER, 4, 4), latent_decode={"float16": table}).plan.cluster
+    cached = 4 * 1024 * 576 * 2
+
+    def seconds_of(heads: int, queries: int = 1, *, once: bool = True) -> float:
+        return _Device(cluster.only, "float16").decode(4, heads, 1, (576, 512), 1024, queries, once=once).seconds
+
+    assert seconds_of(8) == seconds_of(16) == pytest.approx(cached / 1e12)
+    assert seconds_of(32) == pytest.approx(cached / (1e12 * 400e9) ** 0.5)
+    assert seconds_of(32, queries=2) == seconds_of(64) == pytest.approx(cached / 400e9)
+    # More of them than were measured are more arithmetic.
+    assert seconds_of(256) == pytest.approx(4 * seconds_of(64))
+    assert seconds_of(256, once=False) != seconds_of(256)
 
 
 def test_a_cache_without_a_table_is_read_by_the_sms_that_have_a_piece() -> None:

@@ -1,4 +1,4 @@
-"""What the rates that come with helixctl say of experts, on a grid that is not theirs: more work takes no less time.
+"""What the rates that come with helixctl say of experts and latents, on grids that are not theirs: more takes no less.
 
 The rates are fitted to shapes of some models (tests/benchmarks/rates.py); a search asks for shapes between and beyond.
 """
@@ -97,3 +97,19 @@ def test_long_caches_are_read_no_faster_than_memory_and_as_fast_for_many_query_h
         few, many = (device.decode(caches, shared, 1, (width, width), keys).seconds for shared in (2, 16))
         assert many == pytest.approx(few, rel=0.25)
         assert min(few, many) > 0.99 * 4 * caches * keys * width / device.bandwidth.value
+
+
+LATENT: Final = ((1, 3, 8, 40, 300, 2000), (2, 100, 700, 5000, 40000, 300_000), (1, 8, 24, 100, 256))
+
+
+@pytest.mark.parametrize("axis", range(len(LATENT)), ids=("sequences", "keys", "heads"))
+@pytest.mark.parametrize("gpu", GPUS)
+def test_more_latents_or_more_queries_of_them_take_no_less_time(gpu: str, axis: int) -> None:
+    device = device_of(gpu)
+
+    def seconds_of(sequences: int, keys: int, heads: int) -> float:
+        return device.decode(sequences, heads, 1, (576, 512), keys, once=True).seconds
+
+    for shape in product(*(sizes if i != axis else (0,) for i, sizes in enumerate(LATENT))):
+        line = [seconds_of(*shape[:axis], size, *shape[axis + 1 :]) for size in LATENT[axis]]
+        assert all(before / after < ROUNDED for before, after in pairwise(line))

@@ -21,6 +21,7 @@ BARS = {
     "product": (0.95, 0.05),
     "causal attention": (0.8, 0.05),
     "attention over a cache": (0.7, 0.1),
+    "latent attention over a cache": (0.9, 0.05),
     "all four": (0.9, 0.05),
     "experts": (0.9, 0.05),
     "product in float8": (0.95, 0.05),
