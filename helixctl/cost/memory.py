@@ -37,6 +37,14 @@ def peaks_below_fullest(dag: Dag, programs: Programs | None = None) -> list[int]
     return found
 
 
+def least_nbytes(dag: Dag, programs: Programs) -> list[int]:
+    """Bytes that every rank needs at least: those of ``peak_nbytes`` without the gaps in its arena."""
+    found = weight_nbytes(dag)
+    for rank in programs.ranks:
+        found[rank] = programs[rank].least_nbytes
+    return found
+
+
 def weight_nbytes(dag: Dag) -> list[int]:
     """Bytes of weights of every rank, each once."""
     return _of_role(dag, "weight")

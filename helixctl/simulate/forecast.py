@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from helixctl.cost.links import link_names, widest_link
-from helixctl.cost.memory import peaks_below_fullest, state_nbytes, weight_nbytes
+from helixctl.cost.memory import least_nbytes, peaks_below_fullest, state_nbytes, weight_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
 from helixctl.dag.function import output_of
@@ -49,11 +49,15 @@ class KindForecast:
 
 
 class KindMemory(NamedTuple):
-    """What the fullest device of one kind of hosts holds: all of it, and of that its weights and its KV cache."""
+    """What the fullest device of one kind of hosts holds: all of it, and of that its weights and its KV cache.
+
+    ``least_nbytes`` is all without gaps in its arena, or 0 where that is not asked for.
+    """
 
     nbytes: int
     weight_nbytes: int
     cache_nbytes: int
+    least_nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Forecast:
         memory_nbytes: the peak memory of the fullest device.
         weight_nbytes: the weights of the fullest device.
         cache_nbytes: the KV cache of the fullest device.
+        least_nbytes: the memory of the fullest device without gaps in its arena; 0 where that is not asked for.
         generation: the steps that it is made of, where it is the forecast of a generation.
         memory_of_kinds: where hosts differ, the memory of the fullest device of every kind of hosts.
         link_nbytes: where links inside hosts differ, bytes that one rank receives in collectives by the widest link
@@ -98,6 +103,7 @@ class Forecast:
     memory_nbytes: int
     weight_nbytes: int
     cache_nbytes: int = 0
+    least_nbytes: int = 0
     generation: Generation | None = None
     memory_of_kinds: tuple[KindMemory, ...] = ()
     link_nbytes: tuple[tuple[str, int], ...] = ()
@@ -221,6 +227,7 @@ def forecast_from(timeline: Timeline, *, arenas: bool = True) -> Forecast:
     # Where hosts differ, what is kept is that of the ranks that hold most, arenas and all.
     arenas = arenas or dag.plan.cluster.differs
     peaks = peaks_below_fullest(dag, timeline.programs) if arenas else _kept_nbytes(dag)
+    least = least_nbytes(dag, timeline.programs) if arenas else peaks
     return Forecast(
         step_s=step_s,
         tokens=work.tokens,
@@ -234,10 +241,11 @@ def forecast_from(timeline: Timeline, *, arenas: bool = True) -> Forecast:
         received_nbytes=_most(m.received for m in received_bytes.values()),
         between_hosts_nbytes=_most(m.between_hosts for m in received_bytes.values()),
         memory_nbytes=max(peaks),
-        memory_of_kinds=_memory_of_kinds(dag, peaks) if dag.plan.cluster.differs else (),
+        memory_of_kinds=_memory_of_kinds(dag, peaks, least) if dag.plan.cluster.differs else (),
         link_nbytes=_link_nbytes(received_bytes.values(), link_names(dag.plan.cluster)),
         weight_nbytes=max(weight_nbytes(dag)),
         cache_nbytes=max(state_nbytes(dag)),
+        least_nbytes=max(least),
     )
 
 
@@ -245,10 +253,10 @@ def _kept_nbytes(dag: Dag) -> list[int]:
     return [sum(its) for its in zip(weight_nbytes(dag), state_nbytes(dag), strict=True)]
 
 
-def _memory_of_kinds(dag: Dag, peaks: Sequence[int]) -> tuple[KindMemory, ...]:
+def _memory_of_kinds(dag: Dag, peaks: Sequence[int], least: Sequence[int]) -> tuple[KindMemory, ...]:
     cluster, none = dag.plan.cluster, KindMemory(0, 0, 0)
     found = [none for _ in cluster.kinds]
-    for rank, its in enumerate(zip(peaks, weight_nbytes(dag), state_nbytes(dag), strict=True)):
+    for rank, its in enumerate(zip(peaks, weight_nbytes(dag), state_nbytes(dag), least, strict=True)):
         kind = cluster.kind_of(rank)
         found[kind] = max(found[kind], KindMemory(*its))
     return tuple(found)

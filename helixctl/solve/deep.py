@@ -121,8 +121,9 @@ def extrapolated(
         return _deep(forecast, model, layout, workload, *its)
     a, b = (_deep(forecast, model, *_fewer_rounds(layout, workload, number, replica), *its) for number in few)
     more = (layout.microbatches // layout.interleave - few[1]) / (few[1] - few[0])
-    memory = round(b.memory_nbytes + (b.memory_nbytes - a.memory_nbytes) * more)
-    kinds = _kinds_on_line(a, b, more, lambda held: held.nbytes)
+    # A gap in an arena is that of one step alone: on the line it would count as often as there are rounds.
+    memory = round(b.memory_nbytes + (b.least_nbytes - a.least_nbytes) * more)
+    kinds = _kinds_on_line(a, b, more, lambda held: held.least_nbytes)
     return replace(_line(a, b, more), tokens=workload.tokens, memory_nbytes=memory, memory_of_kinds=kinds)
 
 
@@ -144,8 +145,10 @@ def _kinds_on_line(
     return tuple(
         [
             KindMemory(
-                beyond(y.nbytes, growing(y) - growing(x)),
-                *(beyond(two, two - one) for one, two in zip(x[1:], y[1:], strict=True)),
+                nbytes=beyond(y.nbytes, growing(y) - growing(x)),
+                weight_nbytes=beyond(y.weight_nbytes, y.weight_nbytes - x.weight_nbytes),
+                cache_nbytes=beyond(y.cache_nbytes, y.cache_nbytes - x.cache_nbytes),
+                least_nbytes=beyond(y.least_nbytes, growing(y) - growing(x)),
             )
             for x, y in zip(a.memory_of_kinds, b.memory_of_kinds, strict=True)
         ]
@@ -193,8 +196,9 @@ def _deep(
     more = model.layers // layout.pipeline - few[1]
     # What is live beside weights and the cache is the same from two layers on; the gaps of an arena nearly so.
     kinds = _kinds_on_line(a, b, more, _held)
-    memory = b.memory_nbytes + (_held(b) - _held(a)) * more
-    return replace(_line(a, b, more), memory_nbytes=memory, memory_of_kinds=kinds)
+    grown = (_held(b) - _held(a)) * more
+    memory, least = b.memory_nbytes + grown, b.least_nbytes + grown
+    return replace(_line(a, b, more), memory_nbytes=memory, least_nbytes=least, memory_of_kinds=kinds)
 
 
 def _held(its: Forecast | KindMemory) -> int:
