@@ -44,6 +44,7 @@ class Arena:
 
 # How much work goes into a tighter arena where the first try leaves gaps: places that are tried, all together.
 _WORK: Final = 150_000
+_WAYS: Final = 8  # among as many ways it is shared out
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class _Slot:
         length: for how long the first is.
         beside: the numbers of the slots that have a block at the same time.
         others: the same as bits.
+        at_fullest: whether it has a block when most bytes are needed.
     """
 
     size: int
@@ -64,6 +66,7 @@ class _Slot:
     length: int
     beside: set[int]
     others: int = 0
+    at_fullest: bool = False
 
 
 _ALL: Final = -1  # every bit
@@ -75,6 +78,7 @@ _ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
     lambda slot: (slot.first, -slot.length, -slot.size),
     lambda slot: (-slot.size, -slot.length, slot.first),
     lambda slot: (-slot.size * slot.length, slot.first),
+    lambda slot: (not slot.at_fullest, -slot.length, -slot.size, slot.first),
 )
 
 
@@ -103,7 +107,7 @@ def _tightest(slots: Sequence[_Slot], floor: int) -> tuple[list[int], int]:
 def _tries(slots: Sequence[_Slot]) -> Iterator[Sequence[_Interval]]:
     """Where the slots lie, in one try after the other."""
     ways = [(key, gap) for gap in (_tightest_gap, _first_gap) for key in _ORDERS]
-    rounds = max(1, _WORK // (1 + len(slots)) // len(ways))
+    rounds = max(1, _WORK // (1 + len(slots)) // _WAYS)
     for pair in zip(ways[::2], ways[1::2], strict=True):
         for turn in zip_longest(*(_rounds(slots, key, gap, rounds) for key, gap in pair)):
             yield from (found for found in turn if found is not None)
@@ -140,13 +144,18 @@ def aligned(nbytes: int) -> int:
 
 def largest_sum(blocks: Sequence[Block]) -> int:
     """The largest sum of blocks that are needed at one time, each aligned: no arena is smaller."""
+    return max(_sums(blocks), default=0)
+
+
+def _sums(blocks: Sequence[Block]) -> list[int]:
+    """The sum of blocks at each time."""
     if not blocks:
-        return 0
+        return []
     changes = [0] * (2 + max(block.last for block in blocks))
     for block in blocks:
         changes[block.first] += aligned(block.nbytes)
         changes[block.last + 1] -= aligned(block.nbytes)
-    return max(accumulate(changes))
+    return list(accumulate(changes))
 
 
 def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
@@ -172,6 +181,10 @@ def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
         live.append(mine)
     for its in slots:
         its.others = sum(1 << i for i in its.beside)
+    sums = _sums(blocks)
+    fullest = sums.index(max(sums, default=0)) if sums else 0
+    for block, slot in zip(blocks, slot_of, strict=True):
+        slots[slot].at_fullest |= block.first <= fullest <= block.last
     return slots, slot_of
 
 
