@@ -43,7 +43,7 @@ text: install $(OUT)/smollm2/config.json ## fetch a language model of 135M (93 M
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadgroup
 PYTEST += $(if $(SEED),--random-order-bucket=global --random-order-seed=$(SEED))
 
-test: install ## the tests, about 7 minutes; SEED=7 in a random order
+test: install ## the tests, about 6 minutes; SEED=7 in a random order
 	$(PYTEST)
 
 sweep: install ## the tests that take longer, about half an hour; PART=1/2 a half of them; SEED=7 in a random order
