@@ -169,7 +169,6 @@ def _figures(dag: Dag, folds: Folds | None, forecast: Forecast, report: Measured
 
 def _memory(dag: Dag, forecast: Forecast) -> Memory:
     """What the fullest device holds for all steps of the plan; where hosts differ, that with least to spare."""
-    from helixctl.simulate import KindMemory
     from helixctl.solve.candidate import of_steps, step_forecast
 
     plan = dag.plan
@@ -177,9 +176,7 @@ def _memory(dag: Dag, forecast: Forecast) -> Memory:
         at = (plan.model, plan.cluster, plan.workload, plan.layout)
         steps = [forecast if name == dag.step else step_forecast(*at, name) for name in plan.steps]
         forecast = of_steps(plan.workload, plan.layout, steps)
-    held = forecast.memory_of_kinds or [
-        KindMemory(forecast.memory_nbytes, forecast.weight_nbytes, forecast.cache_nbytes)
-    ]
+    held = forecast.memory_of_kinds or [forecast.fullest]
     pairs = zip([kind.device for kind in plan.cluster.kinds], held, strict=True)
     device, its = min(pairs, key=lambda pair: pair[0].available - pair[1].nbytes)
     arenas = its.nbytes - its.weight_nbytes - its.cache_nbytes

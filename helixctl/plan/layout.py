@@ -204,6 +204,11 @@ class Layout(Spec):
         return self.groups * self.slices
 
     @property
+    def mesh(self) -> tuple[int, int, int, int]:
+        """Groups, slices, replicas and stages."""
+        return self.groups, self.slices, self.data, self.pipeline
+
+    @property
     def expert_devices(self) -> int:
         """Devices of one stage that together hold its experts: those of a team, or of several replicas."""
         return self.groups * self.slices * self.expert_data

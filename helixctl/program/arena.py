@@ -42,9 +42,8 @@ class Arena:
     nbytes: int
 
 
-# How much work goes into a tighter arena where the first try leaves gaps: places that are tried, all together.
-_WORK: Final = 150_000
-_WAYS: Final = 8  # among as many ways it is shared out
+# How much work goes into a tighter arena where the first try leaves gaps: places that are tried in each way.
+_WORK: Final = 18_750
 
 
 @dataclass(slots=True)
@@ -84,8 +83,10 @@ _ORDERS: Final[tuple[Callable[[_Slot], tuple[int, ...]], ...]] = (
 
 def arena_of(blocks: Sequence[Block], enough: int = 0) -> Arena:
     """The tightest arena that is found for blocks with these lifetimes; or the first of at most ``enough`` bytes."""
-    slots, slot_of = _slots(blocks)
-    offsets, nbytes = _tightest(slots, max(enough, largest_sum(blocks)))
+    sums = _sums(blocks)
+    most = max(sums, default=0)
+    slots, slot_of = _slots(blocks, sums.index(most) if sums else 0)
+    offsets, nbytes = _tightest(slots, max(enough, most))
     return Arena(tuple([offsets[slot] for slot in slot_of]), nbytes)
 
 
@@ -107,7 +108,7 @@ def _tightest(slots: Sequence[_Slot], floor: int) -> tuple[list[int], int]:
 def _tries(slots: Sequence[_Slot]) -> Iterator[Sequence[_Interval]]:
     """Where the slots lie, in one try after the other."""
     ways = [(key, gap) for gap in (_tightest_gap, _first_gap) for key in _ORDERS]
-    rounds = max(1, _WORK // (1 + len(slots)) // _WAYS)
+    rounds = max(1, _WORK // (1 + len(slots)))
     for pair in zip(ways[::2], ways[1::2], strict=True):
         for turn in zip_longest(*(_rounds(slots, key, gap, rounds) for key, gap in pair)):
             yield from (found for found in turn if found is not None)
@@ -158,8 +159,8 @@ def _sums(blocks: Sequence[Block]) -> list[int]:
     return list(accumulate(changes))
 
 
-def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
-    """The slots of an arena, and which of them each block has."""
+def _slots(blocks: Sequence[Block], fullest: int) -> tuple[list[_Slot], list[int]]:
+    """The slots of an arena, and which of them each block has; ``fullest``: the time at which most is needed."""
     slots: list[_Slot] = []
     slot_of = [0] * len(blocks)
     by_label: dict[object, list[int]] = {}
@@ -181,8 +182,6 @@ def _slots(blocks: Sequence[Block]) -> tuple[list[_Slot], list[int]]:
         live.append(mine)
     for its in slots:
         its.others = sum(1 << i for i in its.beside)
-    sums = _sums(blocks)
-    fullest = sums.index(max(sums, default=0)) if sums else 0
     for block, slot in zip(blocks, slot_of, strict=True):
         slots[slot].at_fullest |= block.first <= fullest <= block.last
     return slots, slot_of

@@ -51,7 +51,7 @@ class KindForecast:
 class KindMemory(NamedTuple):
     """What the fullest device of one kind of hosts holds: all of it, and of that its weights and its KV cache.
 
-    ``least_nbytes`` is all without gaps in its arena, or 0 where that is not asked for.
+    ``least_nbytes`` is all of it without gaps in its arena, or 0 of a generation.
     """
 
     nbytes: int
@@ -82,7 +82,7 @@ class Forecast:
         memory_nbytes: the peak memory of the fullest device.
         weight_nbytes: the weights of the fullest device.
         cache_nbytes: the KV cache of the fullest device.
-        least_nbytes: the memory of the fullest device without gaps in its arena; 0 where that is not asked for.
+        least_nbytes: the memory of the fullest device without gaps in its arena; 0 of a generation.
         generation: the steps that it is made of, where it is the forecast of a generation.
         memory_of_kinds: where hosts differ, the memory of the fullest device of every kind of hosts.
         link_nbytes: where links inside hosts differ, bytes that one rank receives in collectives by the widest link
@@ -112,6 +112,11 @@ class Forecast:
     def tokens_per_s(self) -> float:
         """Tokens per second."""
         return self.tokens / self.step_s
+
+    @property
+    def fullest(self) -> KindMemory:
+        """What the fullest device of all holds."""
+        return KindMemory(self.memory_nbytes, self.weight_nbytes, self.cache_nbytes, self.least_nbytes)
 
     @property
     def sync_overhead_per_token_ms(self) -> float:

@@ -11,7 +11,6 @@ from typing import Final
 from helixctl.plan import Layout, illegalities
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import Request
-from helixctl.solve.families import Layouts
 from helixctl.solve.objective import simplicity
 from helixctl.solve.problem import Bounded, BoundedLayout, LayoutProblem
 from helixctl.solve.space import pairs
@@ -48,16 +47,16 @@ class Table:
             tried: all that were simulated.
             layouts: all layouts that may be shown, with their first bounds.
         """
-        met = {_mesh(candidate.layout) for candidate in tried}
+        met = {candidate.layout.mesh for candidate in tried}
         groups: dict[Mesh, list[Bounded]] = {}
         for bound, layout in layouts:
-            if (mesh := _mesh(layout)) not in met:
+            if (mesh := layout.mesh) not in met:
                 groups.setdefault(mesh, []).append((bound, layout))
         always = self._always(best.layout)
         most = max(len(always), _MOST_ROWS - len(met))
         nearest = islice(self._nearest(groups, always), _RANKED * most)
         some = [promising(self.problem, groups[mesh]) for mesh in nearest]
-        some = sorted(some, key=lambda item: (_mesh(item[1]) not in always, item[0], simplicity(item[1])))
+        some = sorted(some, key=lambda item: (item[1].mesh not in always, item[0], simplicity(item[1])))
         return [self.problem.simulate(layout) for layout in self._within_budget(x for _, x in some[:most])]
 
     def _nearest(self, groups: Mapping[Mesh, Sequence[Bounded]], always: AbstractSet[Mesh]) -> Iterator[Mesh]:
@@ -66,7 +65,7 @@ class Table:
             of_some = chain.from_iterable(its for mesh, its in groups.items() if (mesh in always) == shown)
             met = set[Mesh]()
             for _, layout in self.problem.ascending(of_some):
-                if (mesh := _mesh(layout)) not in met:
+                if (mesh := layout.mesh) not in met:
                     met.add(mesh)
                     yield mesh
 
@@ -82,9 +81,9 @@ class Table:
         ordered = sorted(candidates, key=lambda c: (c is not best, problem.key(c), simplicity(c.layout)))
         meshes: dict[Mesh, Candidate] = {}
         for candidate in sorted(ordered, key=lambda c: not problem.fits(c)):
-            meshes.setdefault(_mesh(candidate.layout), candidate)
+            meshes.setdefault(candidate.layout.mesh, candidate)
         always = self._always(best.layout)
-        shown = [c for i, c in enumerate(meshes.values()) if i < _MOST_ROWS or _mesh(c.layout) in always]
+        shown = [c for i, c in enumerate(meshes.values()) if i < _MOST_ROWS or c.layout.mesh in always]
         illegal = [c for c in self._pairs() if c.reasons]
         return tuple(self.row(c, best, proved=proved) for c in (*shown, *illegal[:_MOST_ILLEGAL]))
 
@@ -148,7 +147,3 @@ def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> BoundedLayout
     if best is None:
         raise ValueError  # a group has layouts
     return best
-
-
-def _mesh(layout: Layouts) -> Mesh:
-    return (layout.groups, layout.slices, layout.data, layout.pipeline)

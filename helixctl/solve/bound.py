@@ -136,8 +136,8 @@ class Bounds:
         """
         if layout.pipeline == 1:
             return _NO_LINKS
-        smallest, mesh = self._sizes(layout)[1], (layout.groups, layout.slices, layout.data, layout.pipeline)
-        key = (*mesh, layout.placement, layout.expert_data, smallest, self._transfers.sizes(layout))
+        smallest = self._sizes(layout)[1]
+        key = (layout.mesh, layout.placement, layout.expert_data, smallest, self._transfers.sizes(layout))
         found = self._of_links.get(key)
         if found is None:
             uniform = uniform_placement(layout, self.costs.cluster)

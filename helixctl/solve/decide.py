@@ -349,9 +349,7 @@ def on_the_first(candidates: Iterable[Candidate], cluster: ClusterSpec, workload
     idle = (KindMemory(0, 0, 0),) * (len(cluster.kinds) - 1)
     for its in candidates:
         if its.forecast and workload.batch % (its.layout.data * its.layout.microbatches) == 0:
-            one = its.forecast
-            held = KindMemory(one.memory_nbytes, one.weight_nbytes, one.cache_nbytes, one.least_nbytes)
-            yield replace(its, forecast=replace(its.forecast, memory_of_kinds=(held, *idle)))
+            yield replace(its, forecast=replace(its.forecast, memory_of_kinds=(its.forecast.fullest, *idle)))
 
 
 def _step_s(candidate: Candidate) -> float:

@@ -63,24 +63,9 @@ class MeshLayouts:
     families: Sequence[Family]
 
     @property
-    def groups(self) -> int:
-        """Head groups."""
-        return self.families[0].first.groups
-
-    @property
-    def slices(self) -> int:
-        """Slices of a group."""
-        return self.families[0].first.slices
-
-    @property
-    def data(self) -> int:
-        """Replicas."""
-        return self.families[0].first.data
-
-    @property
-    def pipeline(self) -> int:
-        """Stages."""
-        return self.families[0].first.pipeline
+    def mesh(self) -> tuple[int, int, int, int]:
+        """As of each of the layouts."""
+        return self.families[0].first.mesh
 
     @property
     def most_microbatches(self) -> int:
@@ -103,8 +88,7 @@ def by_mesh(families: Iterable[Family]) -> list[MeshLayouts]:
     """Families, those of one mesh together; meshes in the order of their simplest layouts."""
     found: dict[tuple[int, int, int, int], list[Family]] = {}
     for family in families:
-        its = family.first
-        found.setdefault((its.groups, its.slices, its.data, its.pipeline), []).append(family)
+        found.setdefault(family.first.mesh, []).append(family)
     simplest = {mesh: min([simplicity(family.first) for family in its]) for mesh, its in found.items()}
     return [MeshLayouts(found[mesh]) for mesh in sorted(found, key=lambda mesh: simplest[mesh])]
 

@@ -30,7 +30,7 @@ def where_it_exchanges(layout: Layout, cluster: ClusterSpec) -> str:
 def other_orders(layout: Layout, layouts: Iterable[tuple[Key, Layouts]]) -> list[Layout]:
     """The layouts that have all axes of one but the placement, the simplest first."""
     axes = layout.model_dump(exclude={"placement"})
-    same = (x for _, x in layouts if (x.groups, x.slices, x.data) == (layout.groups, layout.slices, layout.data))
+    same = (x for _, x in layouts if x.mesh == layout.mesh)
     return [x for x in every(same) if x != layout and x.model_dump(exclude={"placement"}) == axes]
 
 

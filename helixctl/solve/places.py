@@ -66,8 +66,9 @@ def _length(interval: Interval) -> int:
 
 
 def _stages(layout: Layout, cluster: ClusterSpec, replica: int) -> tuple[Place, ...]:
-    mesh = (layout.groups, layout.slices, layout.data, layout.pipeline, layout.placement)
-    return _places(*mesh, tuple([(kind.hosts, kind.domain_sizes) for kind in cluster.kinds]), replica)
+    return _places(
+        *layout.mesh, layout.placement, tuple([(kind.hosts, kind.domain_sizes) for kind in cluster.kinds]), replica
+    )
 
 
 @lru_cache(maxsize=4096)  # asked for with every other axis

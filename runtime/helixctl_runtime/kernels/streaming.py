@@ -183,24 +183,23 @@ def activation(function: str, x: torch.Tensor, out: torch.Tensor) -> Step | None
 
 def gated(function: str, gate: torch.Tensor, up: torch.Tensor, out: torch.Tensor) -> Step | None:
     """``out = f(gate) * up``, f as of ``activation``; all of one shape. f(gate) is rounded to the dtype of ``out``."""
-    seen = _seen(gate, up, out)
-    if seen is None or not _fits(gate, up, out):
-        return None
-    (outer, inner), (go, gi), (uo, ui), (oo, oi) = seen
-    width, (parts, wide) = gate.shape[-1], _parts(gate.shape[-1])
-    grid = (outer * inner, parts)
-    return lambda: _gated[grid](gate, up, out, inner, width, go, gi, uo, ui, oo, oi, function, wide)
+    return _of_two(_gated, gate, up, out, function)
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Step | None:
     """``out = a * b``; all of one shape."""
+    return _of_two(_multiply, a, b, out)
+
+
+def _of_two(kernel: Any, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, *constants: str) -> Step | None:
+    """A kernel of two tensors of one shape, an element at a time; None where it does not take them as they lie."""
     seen = _seen(a, b, out)
     if seen is None or not _fits(a, b, out):
         return None
     (outer, inner), (ao, ai), (bo, bi), (oo, oi) = seen
     width, (parts, wide) = a.shape[-1], _parts(a.shape[-1])
     grid = (outer * inner, parts)
-    return lambda: _multiply[grid](a, b, out, inner, width, ao, ai, bo, bi, oo, oi, wide)
+    return lambda: kernel[grid](a, b, out, inner, width, ao, ai, bo, bi, oo, oi, *constants, wide)
 
 
 def _fits(*tensors: torch.Tensor) -> bool:
