@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from helixctl.dag import Dag
@@ -12,6 +11,7 @@ from helixctl.dag.rows import read_rows
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.document import FORMAT_VERSION
+from helixctl.records import record
 from helixctl.spec import ClusterSpec, ModelDocument
 from helixctl.spec.fields import shown
 from helixctl.spec.gguf import is_gguf
@@ -35,7 +35,7 @@ from helixctl.units import human_bytes
 Document = ModelDocument | ClusterSpec | Plan | Dag
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """A document whose file was read and whose kind is known; nothing in it is checked yet.
 

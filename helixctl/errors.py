@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+from helixctl.records import record
 
 # Exit statuses of the command line (docs/errors.md).
 EXIT_NO: Final = 1  # the answer is no: an invalid plan, nothing feasible, numbers differ, a rank died
@@ -16,7 +18,7 @@ _LONGEST_MESSAGE: Final = 1_000  # characters
 _LONGEST_HINT: Final = 10_000  # --set has many fields
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Code:
     """A row of the catalogue: the meaning of a code, and the exit status that it causes."""
 
@@ -97,7 +99,7 @@ def one_line(text: str, longest: int = _LONGEST_HINT) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """One thing that is wrong.
 

@@ -38,7 +38,7 @@ def write_output(path: str, data: str | bytes) -> None:
     except BrokenPipeError:
         raise  # the reader of standard output has closed it, which is not an error of the output
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def check_folder(path: str | None) -> None:
@@ -91,7 +91,13 @@ def _replace(target: Path, content: bytes) -> None:
         raise
 
 
-def _cannot_write(path: str, error: OSError) -> HelixError:
+def cannot_write(path: str, error: OSError) -> HelixError:
+    """HX511, an output cannot be written.
+
+    Args:
+        path: the file; ``-`` is standard output.
+        error: what the system said.
+    """
     name = "standard output" if path == "-" else path
     hint = "create the folder first" if isinstance(error, FileNotFoundError) else None
     return fail("HX511", f"cannot write {name}: {error.strerror or error}", hint)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import click
+
+from helixctl.records import record
 
 _FORM: Final = re.compile(r"\s*([\w/ -]*?)\s*(>=|<=|>|<)\s*([+-]?\d+(?:\.\d*)?)\s*%\s*")
 _SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
@@ -19,7 +20,7 @@ _SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Condition:
     """``step > 5%``: B has over 5 % more of a figure than A.
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from helixctl.cli.tables import Column, Table
+from helixctl.output import cannot_write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,16 +45,15 @@ def messages() -> Console:
 def say(lines: list[str], *artifacts: str | None) -> None:
     """Print lines of an answer; ``artifacts`` as of ``answers``."""
     stderr = "-" in artifacts
-    try:
+    with _writing(stderr=stderr):
         for line in lines:
             click.echo(fitted(line, stderr=stderr), err=stderr)
-    except BrokenPipeError:
-        _discard(stderr=stderr)
 
 
 def tell(text: str) -> None:
     """Print a message, a warning or an error on standard error."""
-    click.echo(fitted(text, stderr=True), err=True)
+    with _writing(stderr=True):
+        click.echo(fitted(text, stderr=True), err=True)
 
 
 def wrote(path: str, what: str) -> None:
@@ -104,19 +106,20 @@ def _console(*, stderr: bool) -> Console:
 
         def print(self, *objects: Any, style: Any = None, **options: Any) -> None:
             """Print a table, or a sentence: brackets in it are no markup. ``out`` prints a text of others as it is."""
-            if options.get("no_wrap"):
-                super().print(*objects, style=style, **options)
-                return
-            for printed in objects:
-                if isinstance(printed, Table):
-                    for line in printed.lines(width_of(stderr=stderr)):
-                        super().print(Text(line.text, style="bold" if line.bold else ""))
-                elif isinstance(printed, str):
-                    super().print(Text(fitted(printed, stderr=stderr)), style=style)
-                else:
-                    super().print(printed, style=style, **options)
-            if not objects:
-                super().print()
+            with _writing(stderr=stderr):
+                if options.get("no_wrap"):
+                    super().print(*objects, style=style, **options)
+                    return
+                for printed in objects:
+                    if isinstance(printed, Table):
+                        for line in printed.lines(width_of(stderr=stderr)):
+                            super().print(Text(line.text, style="bold" if line.bold else ""))
+                    elif isinstance(printed, str):
+                        super().print(Text(fitted(printed, stderr=stderr)), style=style)
+                    else:
+                        super().print(printed, style=style, **options)
+                if not objects:
+                    super().print()
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
@@ -126,6 +129,19 @@ def _console(*, stderr: bool) -> Console:
     system: Literal["auto"] | None = None if plain else "auto"
     # No line is wrapped by the library: ``fitted`` and tables do that.
     return Patient(stderr=stderr, highlight=False, width=10**6, soft_wrap=True, color_system=system)
+
+
+@contextmanager
+def _writing(*, stderr: bool) -> Iterator[None]:
+    """What is written here goes on in silence where the reader went away; HX511 where an answer has no room."""
+    try:
+        yield
+    except BrokenPipeError:
+        _discard(stderr=stderr)
+    except OSError as error:
+        if not stderr:
+            raise cannot_write("-", error) from error
+        _discard(stderr=True)  # where else could it be said?
 
 
 def _discard(*, stderr: bool) -> None:

@@ -22,6 +22,7 @@ from helixctl.errors import EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic, HelixError
 from helixctl.output import write_output
 from helixctl.plan import Plan
 from helixctl.plan.compare import Difference, differences
+from helixctl.records import record
 from helixctl.report.seconds import with_seconds
 from helixctl.simulate import Forecast, forecast
 from helixctl.simulate.figures import figures
@@ -178,7 +179,7 @@ def _held(sides: tuple[_Side, _Side], asked: Sequence[Condition]) -> list[tuple[
 # --- what is predicted -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Row:
     """One number of both forecasts."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -22,13 +21,14 @@ from helixctl.cli.written import write_report
 from helixctl.dag import Dag
 from helixctl.errors import Diagnostic, HelixError, fail
 from helixctl.plan import Plan
+from helixctl.records import record
 from helixctl.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wanted:
     """What the command line asks of a generation.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,13 +16,14 @@ import click
 from helixctl.cli.replaced import Kind, holds
 from helixctl.errors import fail
 from helixctl.output import check_folder
+from helixctl.records import record
 from helixctl.spec.load import document_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 _INDEX: Final = "model.safetensors.index.json"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Output:
     """A file that a command was asked to write: the option, its path or None, and what will be in it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from helixctl.cli.documents import prove_lowered, whole_dag
@@ -17,6 +17,7 @@ from helixctl.emit.views import Figures, LevelTime, Memory, Timeline, Views
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Plan
 from helixctl.plan.size import MANY_TASKS, about, too_large
+from helixctl.records import record
 from helixctl.simulate.against import MeasuredRun, measured_of
 from helixctl.spec import StepName
 from helixctl.spec.load import read_text
@@ -31,7 +32,7 @@ MOST: Final = 2_500
 _MOST_OF_SEVERAL: Final = 2_600
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measured:
     """What a run measured: figures of a step, and the spans of one; either may be missing."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -11,6 +10,7 @@ import click
 from helixctl.dag import Dag
 from helixctl.errors import fail
 from helixctl.plan import Plan
+from helixctl.records import record
 from helixctl.spec import SamplingSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,7 +33,7 @@ def sampling_options(command: F) -> F:
     return command
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drawing:
     """What the options say; None where one is not given."""
 

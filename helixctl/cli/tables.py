@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Final, Literal
+
+from helixctl.records import record
 
 _GAP: Final = 2  # blanks between two columns
 # A cell that has a short form for narrow tables.
 Cell = str | tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Column:
     """A column, and what it gives up where the table is too wide.
 
@@ -38,7 +39,7 @@ class Column:
     key: Callable[[Sequence[str]], str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """A line of a table as it is printed, without blanks at its end."""
 
@@ -46,7 +47,7 @@ class Line:
     bold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Given:
     """What the columns have given up, by their number."""
 

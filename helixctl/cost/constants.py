@@ -5,10 +5,10 @@ None is fitted to anyone's end-to-end figures: each is measured or published by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from helixctl.cost.origin import Constant, Rule
+from helixctl.records import record
 
 # --- matrix products on CUDA ------------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ GLOO: Final = Rule(
 _XLA: Final = "default: alpha-beta fit of XLA's collective table for 8 H100 with NVSwitch, error 12 to 25 %"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AlphaBeta:
     """Start-up in latencies of the link, and the share of the link's bandwidth that is reached as bus bandwidth."""
 

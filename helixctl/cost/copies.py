@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from helixctl.cost.compute import copy_cost
 from helixctl.cost.origin import Cost
 from helixctl.dag import Dag
 from helixctl.program import Copy, Programs
+from helixctl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CopyCosts:
     """The copies of a dag's programs.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from helixctl.records import record
 from helixctl.units import human_bytes, human_flops, human_seconds
 
 Unit = Literal["", "s", "B/s", "FLOP/s"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Constant:
     """A number, its unit, and where it comes from."""
 
@@ -30,7 +30,7 @@ class Constant:
         return f"{self.name} {number}: {self.source}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """A table of many numbers, or a rule without one, and where it comes from."""
 
@@ -42,7 +42,7 @@ class Rule:
         return f"{self.name}: {self.source}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cost:
     """A predicted duration, and what it rests on."""
 

@@ -16,6 +16,7 @@ from helixctl.dag.ops import COLLECTIVES, Narrow, Op, Packed, SendReceive
 from helixctl.dag.storage import Storage
 from helixctl.plan import Interval, Plan, Whole, canonical_json
 from helixctl.plan.document import FORMAT_VERSION
+from helixctl.records import record
 from helixctl.spec import DTYPE_NBYTES, Dtype, Step, StepName, accumulator
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def shares(values: Sequence[T], parts: int) -> list[Sequence[T]]:
 
 
 @with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@record
 class Tensor:
     """A whole tensor of the model: its dims in the order of its axes, their sizes, and its seeded numbers.
 
@@ -92,7 +93,7 @@ def _elements(region: tuple[Interval, ...]) -> int:
 
 
 @with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """A region of a tensor on one rank: a half-open interval for every dim, in the order of the tensor's dims.
 
@@ -123,7 +124,7 @@ class Value:
 
 
 @with_config(_STRICT)
-@dataclass(frozen=True, slots=True)
+@record
 class Task:
     """A vertex of the DAG: an op on one rank, or one collective on its ordered ranks.
 

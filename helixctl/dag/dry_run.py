@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass
 
 from helixctl.dag.document import Dag, Task
+from helixctl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DryRun:
     """Tasks in an order in which they can run, and, on a deadlock, the task in which each stuck rank waits."""
 

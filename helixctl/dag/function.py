@@ -48,6 +48,7 @@ from helixctl.dag.ops import (
 )
 from helixctl.dag.storage import Storage
 from helixctl.plan.layout import full_extents
+from helixctl.records import record
 from helixctl.spec import (
     ExpertsSpec,
     ModelSpec,
@@ -71,7 +72,7 @@ _POSITION = ("key_cycle", "key_lane", "key_offset")
 Scores = tuple[int, bool, int | None, int | None, float | None, float | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Equation:
     """``outputs = op(inputs)`` over whole tensors of one layer.
 

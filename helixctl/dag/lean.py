@@ -9,10 +9,10 @@ other weights nothing leans. docs/adr/0035-seeded-routers-lean.md has the reason
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
 
+from helixctl.records import record
 from helixctl.spec import ExpertsSpec, ModelSpec, Step
 from helixctl.spec.routing import PowerLaw, layer_shares, power_law
 
@@ -24,7 +24,7 @@ _DIGITS: Final = 6  # of a lean: alike on machines whose last bits differ
 _NEVER: Final = 1e-6  # no share is nearer to none, or to all tokens
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leans:
     """How the seeded numbers of a model lean.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
+from helixctl.records import record
 from helixctl.spec import ClampSpec, Dtype, PositionScalingSpec, RotarySpec, RouterSpec, SamplingSpec, accumulator
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ Function = Literal["gelu", "relu", "silu", "gelu_tanh", "relu_squared", "sigmoid
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def _op(cls: type[T]) -> type[T]:
     """An op: an immutable record that refuses keys it does not know; ``kind`` is its tag in documents."""
-    return with_config(ConfigDict(extra="forbid"))(dataclass(frozen=True, slots=True)(cls))
+    return with_config(ConfigDict(extra="forbid"))(record(cls))
 
 
 class _Scores:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from helixctl.dag.document import Lane
+from helixctl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """A task occupies one lane of one rank from ``begin_s`` to ``end_s``, in seconds since the step began."""
 

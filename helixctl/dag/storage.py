@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, prod
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import ConfigDict, FailFast, Field, with_config
 
+from helixctl.records import record
 from helixctl.spec import GGUF_BLOCKS, NUMBER_BITS, SCALE_NBYTES, Count, StoredSpec
 from helixctl.spec.stored import Activations, Arithmetic, Scale, StoredNumber
 
@@ -19,7 +19,7 @@ _EACH = "expert"  # every expert has a matrix of its own
 
 
 @with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True, slots=True)
+@record
 class Storage:
     """How a weight is stored: its spec (``StoredSpec``), and which of its dims are inputs of the product.
 

@@ -8,13 +8,13 @@ innermost axis, whose index changes from column to column, is a word below the n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Final
 
 from helixctl.dag import Dag
 from helixctl.emit.text_width import text_width
 from helixctl.plan.sharding import Shares
+from helixctl.records import record
 
 # In pixels, like all lengths here.
 COLUMN_GAP: Final = 8
@@ -31,7 +31,7 @@ _BELOW_BRACKET: Final = 4
 _AXES: Final = {"pipeline": "stage", "data": "replica", "groups": "group", "slices": "slice"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Column:
     """The column of one GPU, and the words above it."""
 
@@ -51,7 +51,7 @@ class Column:
         return self.x + self.width // 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stretch:
     """A labelled range of columns (a host, a group) or of rows (a layer, a level), in pixels."""
 
@@ -66,7 +66,7 @@ class Stretch:
         return (self.start + self.stop) // 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Brackets:
     """One axis of the heading: a row of brackets with labels, and notes below the labels."""
 
@@ -94,7 +94,7 @@ class Brackets:
         return self.bracket_y + _BRACKET
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Heading:
     """The heading above the columns.
 
@@ -126,7 +126,7 @@ class Heading:
         return self.word_ys[-1] + _LINE // 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Axis:
     """An axis of the ranks: the label and the note of the index of each rank."""
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
 from itertools import groupby, pairwise
 from typing import Final
@@ -22,6 +21,7 @@ from helixctl.emit.heading import facts, title
 from helixctl.emit.lanes import Box, Edge, Lanes, Line, arrange
 from helixctl.emit.svg import AFTER, COLOURS, GUTTER, NUMBERS, OVERHANG
 from helixctl.errors import fail
+from helixctl.records import record
 
 _INCH: Final = 72  # Graphviz has widths in inches and positions in points; a pixel of the lanes is a point
 _RISE: Final = 4  # from the baseline of a line of text to its middle
@@ -73,7 +73,7 @@ def render_dot(dot_text: str, output_format: str) -> bytes:
     return _PDF_DATE.sub(lambda date: re.sub(rb"[0-9]", b"0", date[0]), done.stdout)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Paper:
     """Pixels of the lanes, which grow downwards, as Graphviz' points, which grow upwards."""
 

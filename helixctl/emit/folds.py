@@ -7,12 +7,13 @@ them are drawn and what they stand for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from helixctl.dag import Dag, Task
 from helixctl.emit.labels import Labels
 from helixctl.plan import Plan
+from helixctl.records import record
 
 # Fewer layers than that are drawn, not folded: a fold takes the room of one.
 _FEWEST: Final = 3
@@ -20,7 +21,7 @@ _FEWEST: Final = 3
 _LONGEST: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fold:
     """Layers that repeat drawn ones.
 
@@ -45,7 +46,7 @@ class Fold:
         return f"layers {_ends(self.hidden)} repeat layers {_ends(self.like)}: x {self.times} more"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Folds:
     """What is drawn of a plan, and what it stands for.
 

@@ -18,6 +18,7 @@ from helixctl.emit.columns import COLUMN_GAP, Column, Heading, Stretch, device_w
 from helixctl.emit.folds import Fold
 from helixctl.emit.labels import CAPTION_SIZE, Labels, caption
 from helixctl.emit.text_width import text_width
+from helixctl.records import record
 
 _BOX_HEIGHT: Final = 22
 _LINK_HEIGHT: Final = 16  # of a collective whose ranks are not neighbours: it is thin, because several are stacked
@@ -35,7 +36,7 @@ _LEVELS: Final[tuple[str, ...]] = get_args(Level)
 Line = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Box:
     """The box of one task.
 
@@ -64,7 +65,7 @@ class Box:
         return self.y + self.height
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edge:
     """A dependency between two boxes.
 
@@ -78,7 +79,7 @@ class Edge:
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bar:
     """A bar over all columns that stands for layers.
 
@@ -133,7 +134,7 @@ class Lanes:
         return {column.rank: column for column in self.columns}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Row:
     layer: int
     level: Level

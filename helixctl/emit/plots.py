@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from helixctl.emit.svg import COLOURS, escape
 from helixctl.emit.text_width import text_width
 from helixctl.emit.views import Figures, LevelTime, Memory
+from helixctl.records import record
 from helixctl.units import human_bytes, human_seconds
 
 _LABEL: Final = 118  # the room for the names of the rows, in pixels
@@ -20,7 +20,7 @@ _FEWEST: Final = 0.0005
 _FEW: Final = 0.095  # a share below that is said with a decimal
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Bar:
     """A row of a plot: its name, its parts (class, amount, what it is) one behind the other, and the text behind it."""
 

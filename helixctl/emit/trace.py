@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from helixctl.dag import Dag, Lane, SendReceive
 from helixctl.dag.ops import wire_kind
 from helixctl.dag.span import Span
 from helixctl.emit.heading import team_words
+from helixctl.records import record
 
 # The names of colours that the format has, by kind of task: products, attention, experts, what moves between devices.
 _COLOURS: Final = {
@@ -37,7 +37,7 @@ _OTHERS: Final = "generic_work"  # one element after the other: norms, sums, act
 _THREADS: Final[dict[Lane, int]] = {"compute": 1, "communication": 2}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trace:
     """The spans of one dag, predicted or measured, under a title."""
 

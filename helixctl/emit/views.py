@@ -6,14 +6,14 @@ The drawing needs nothing but the dag. The rest is predicted or measured by othe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from helixctl.dag import Lane
 from helixctl.dag.span import Span
 from helixctl.emit.folds import Folds
+from helixctl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timeline:
     """A step in time: of every drawn rank a lane of computation and one of communication.
 
@@ -33,7 +33,7 @@ class Timeline:
     copies: Sequence[Span] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Traffic:
     """Bytes that one device receives in a step, by level; of the device that receives most between hosts."""
 
@@ -42,7 +42,7 @@ class Traffic:
     between_nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Memory:
     """What the fullest device holds, in bytes: the parts of the plan, what no plan takes, and what is free."""
 
@@ -53,7 +53,7 @@ class Memory:
     free: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LevelTime:
     """Seconds of a step in one level: computation, and communication that nothing hides."""
 
@@ -62,7 +62,7 @@ class LevelTime:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Figures:
     """The numbers of the small plots.
 
@@ -82,7 +82,7 @@ class Figures:
     measured: tuple[LevelTime, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Views:
     """All that a page shows beside the tasks.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from helixctl.plan import Layout, Plan
+from helixctl.records import record
 from helixctl.solve.problem import Specs
 from helixctl.spec import ClusterSpec
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """Something that an engine needs of a layout.
 
@@ -25,7 +25,7 @@ class Rule:
     unmet: Callable[[Layout, Specs], str | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Engine:
     """A program that runs or trains models.
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from helixctl.errors import HelixError
 from helixctl.export.engine import Engine, specs_of
 from helixctl.plan import Layout, Plan
+from helixctl.records import record
 from helixctl.solve import Objective, decide
 from helixctl.solve.problem import LayoutProblem
 from helixctl.solve.verdict import compared
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Nearest:
     """What an engine can run in the place of a plan.
 

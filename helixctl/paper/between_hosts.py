@@ -7,14 +7,14 @@ the best and of the worst that NCCL's own people and its users report of NICs an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from helixctl.cost.constants import BETWEEN_HOSTS, NIC_SHARE
+from helixctl.records import record
 from helixctl.spec import LinkSpec
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class End:
     """An end of the range.
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from helixctl.plan.document import Plan, digest
+from helixctl.records import record
 from helixctl.spec import ModelSpec
 
 _PARTS: Final = ("layout", "model", "workload", "cluster")
 _LONG: Final = 40  # letters of a value that are worth a line
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Difference:
     """One field that two plans have with different values; None is a field that is not given.
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from helixctl.plan.layout import Axis, Interval, Layout, Microbatch, full_extents, share, weighted_shares
+from helixctl.records import record
 from helixctl.spec import ModelSpec, Step
 
 Region = tuple[Interval, ...]
@@ -37,7 +37,7 @@ class Cut(NamedTuple):
     rule: Rule = "even"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sharding:
     """How a tensor lies over a tensor-parallel group.
 

@@ -11,10 +11,11 @@ from helixctl.program.arena import Arena, Block, arena_of, largest_sum
 from helixctl.program.axes import Axes
 from helixctl.program.constants import Constant
 from helixctl.program.view import Buffer, View
+from helixctl.records import record
 from helixctl.spec import DTYPE_NBYTES
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Weights:
     """Weights as a kernel takes them.
 
@@ -27,7 +28,7 @@ class Weights:
     leading: Axes = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compute:
     """Run the kernel of a task.
 
@@ -53,7 +54,7 @@ class Compute:
     merged: Task | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Copy:
     """Copy the second of each pair of views onto the first.
 
@@ -73,7 +74,7 @@ class Copy:
         return [(t.dtype, 2 * t.numel * DTYPE_NBYTES[t.dtype]) for t, _ in self.pairs]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exchange:
     """Begin a collective.
 
@@ -93,7 +94,7 @@ class Exchange:
     arrive: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wait:
     """Wait for a collective, whose place is given: ahead of what reads its result, or of the next send."""
 

@@ -14,11 +14,13 @@ from functools import partial
 from itertools import accumulate, zip_longest
 from typing import Final
 
+from helixctl.records import record
+
 # Kernels read and write whole vectors of 64 bytes (AVX-512); CUDA asks for 16.
 ALIGNMENT: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """A piece of the arena.
 
@@ -34,7 +36,7 @@ class Block:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arena:
     """Where each block begins, in bytes, and how many bytes all of them take."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from helixctl.plan import Interval
+from helixctl.records import record
 from helixctl.spec import PositionScalingSpec, RotarySpec
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RotaryTable:
     """Cosines or sines of a rotary embedding: (positions, 1, pairs); ``long``: of its factors for long sequences."""
 
@@ -26,7 +26,7 @@ class RotaryTable:
         return (self.positions[1] - self.positions[0], 1, (self.rotary.dims or self.head_dim) // 2)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QueryScales:
     """The numbers that queries are multiplied by: (positions, 1, 1)."""
 
@@ -40,7 +40,7 @@ class QueryScales:
         return (self.positions[1] - self.positions[0], 1, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CausalMask:
     """What the query rows of an attention see of the keys before them: 0 or minus infinity.
 
@@ -59,7 +59,7 @@ class CausalMask:
         return (self.rows, self.span + self.rows)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeyPositions:
     """The position of every key of one lane of a cache, in the order in which they lie: int64 (cycles x block)."""
 

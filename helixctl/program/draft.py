@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from helixctl.dag import AllGather, Dag, Packed, Task
@@ -14,10 +13,11 @@ from helixctl.program.constants import Constant
 from helixctl.program.merged import merged
 from helixctl.program.part import Part, Pieces
 from helixctl.program.view import Buffer, View, row_major
+from helixctl.records import record
 from helixctl.spec import DTYPE_NBYTES
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Flight:
     """A collective that has been issued, and how what arrives is put into its place."""
 

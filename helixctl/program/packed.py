@@ -11,7 +11,6 @@ All that depends on the task and its values' regions alone, so that all ranks ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
 from typing import Final
@@ -23,13 +22,14 @@ from helixctl.program.axes import Axes, Axis, plain
 from helixctl.program.draft import Draft
 from helixctl.program.part import Own, carried
 from helixctl.program.view import Buffer, View, row_major
+from helixctl.records import record
 from helixctl.spec import DTYPE_NBYTES
 
 _WORD: Final = 8  # bytes
 _WORDS: Final = "int64"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Place:
     """Where the part of one tensor lies in a parcel.
 
@@ -48,7 +48,7 @@ class _Place:
         return View(block.block, dtype, _elements(first + self.word, dtype) + self.start, sizes, self.strides)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Part:
     """One tensor in the parcels.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 from helixctl.dag import AllGather, Dag, Packed, Task
+from helixctl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Own:
     """A task of the rank, with its inputs and outputs that are on the rank."""
 

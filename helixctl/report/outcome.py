@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from helixctl.errors import CODES, EXIT_CANNOT_BEGIN, EXIT_NO, Diagnostic
+from helixctl.records import record
 
 _VERDICTS: Final = {0: "valid", EXIT_NO: "refused", EXIT_CANNOT_BEGIN: "malformed"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """The outcome of one file.
 
@@ -47,7 +47,7 @@ class Outcome:
         return _VERDICTS[self.status]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ValidationReport:
     """The outcomes, in the order of the files, and the files in folders that are not documents of helixctl."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from helixctl.dag import Lane
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.records import record
 from helixctl.simulate.forecast import Forecast
 from helixctl.spec import Dtype
 from helixctl.spec.load import parse_mapping, read_text, validate_document
@@ -77,7 +77,7 @@ def measured_of(text: str, path: str) -> MeasuredRun:
     return validate_document(MeasuredRun, data, text, path)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pair:
     """One quantity, predicted and measured; None on the side that lacks it."""
 
@@ -90,7 +90,7 @@ class Pair:
         return self.predicted / self.measured if self.predicted is not None and self.measured else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KindComparison:
     """The tasks of one kind in one level; milliseconds per step, means over the ranks (``KindForecast``)."""
 
@@ -101,7 +101,7 @@ class KindComparison:
     exposed_ms: Pair
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comparison:
     """A forecast beside a measurement; ``kinds`` is None if the report lacks it."""
 

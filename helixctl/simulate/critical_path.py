@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from helixctl.dag import Dag, Lane, Level, Task
+from helixctl.records import record
 from helixctl.simulate.waits import awaited_collectives
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _BEGIN: Final = 0  # the vertex before all tasks: a number, because the ids of tasks are texts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KindOnPath:
     """The tasks of one kind in one level that are on the critical path.
 

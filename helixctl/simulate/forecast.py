@@ -14,13 +14,14 @@ from helixctl.cost.memory import least_nbytes, peaks_below_fullest, state_nbytes
 from helixctl.cost.tasks import crosses_hosts
 from helixctl.dag import Dag, Lane, Level
 from helixctl.dag.function import output_of
+from helixctl.records import record
 from helixctl.simulate.step import simulate
 from helixctl.simulate.timeline import Timeline
 
 _Kind = tuple[Level, str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KindForecast:
     """The tasks of one kind in one level, summed over the step. Times are means over the ranks.
 
@@ -60,7 +61,7 @@ class KindMemory(NamedTuple):
     least_nbytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Forecast:
     """A prediction of one step, never a measurement. Means over ranks are over the ranks that have tasks.
 
@@ -124,7 +125,7 @@ class Forecast:
         return self.exposed_s * 1e3 / self.seq_len
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Generation:
     """The steps of a generation: a static batch, without a queue.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
 from helixctl.plan import Layout, illegalities
+from helixctl.records import record
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import Request
 from helixctl.solve.objective import simplicity
@@ -25,7 +25,7 @@ _RANKED: Final = 2
 Mesh = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Table:
     """What is shown of the layouts of one problem.
 

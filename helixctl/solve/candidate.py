@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from helixctl.dag import Dag
@@ -13,6 +13,7 @@ from helixctl.plan.layout import chunk
 from helixctl.plan.sharding import Shares
 from helixctl.plan.size import TASKS_OF_A_LAYER
 from helixctl.plan.steps import step_of, steps_of
+from helixctl.records import record
 from helixctl.simulate import Forecast, forecast, generated
 from helixctl.solve.deep import Work, extrapolated, shallow, work_simulated
 from helixctl.solve.hosts import uniform_placement
@@ -25,7 +26,7 @@ from helixctl.spec import ClusterSpec, ModelSpec, StepName, WorkloadSpec
 _DEEP: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Candidate:
     """One layout: its forecast where it is legal, the reasons where it is not."""
 

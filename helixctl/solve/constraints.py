@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout
+from helixctl.records import record
 from helixctl.solve.families import Layouts, each_of_kind, of_kind
 from helixctl.spec.fields import did_you_mean
 
@@ -70,7 +70,7 @@ def parse_constraints(text: str) -> dict[str, int | str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """Which layouts a user asks for.
 

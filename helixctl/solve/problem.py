@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Self
 
 from helixctl.plan import Layout
 from helixctl.progress import at
+from helixctl.records import record
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.differing import DifferingBounds
@@ -47,7 +48,7 @@ class Specs(NamedTuple):
     workload: WorkloadSpec
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LayoutProblem:
     """The layouts of one model on one cluster, compared by one objective.
 
@@ -63,7 +64,7 @@ class LayoutProblem:
     objective: Objective
     bounds: AnyBounds
     only_fitting: bool = True
-    limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
+    limits: Limits = Limits()
     _simulated: dict[Layout, Candidate] = field(default_factory=dict, repr=False, compare=False)
     _families: dict[MeshLayouts, list[tuple[Key, Layout | Family]]] = field(
         default_factory=dict, init=False, repr=False, compare=False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from helixctl.cost.memory import peak_nbytes, state_nbytes, weight_nbytes
@@ -15,6 +14,7 @@ from helixctl.plan.layout import chunk
 from helixctl.plan.size import MANY_TASKS, about, too_large
 from helixctl.program import Programs, programs_of
 from helixctl.progress import at
+from helixctl.records import record
 from helixctl.solve.candidate import largest, largest_slices
 from helixctl.solve.deep import extrapolated_memory, shallow
 from helixctl.solve.places import alike
@@ -28,7 +28,7 @@ MOST: Final = 5_000
 _FEW = 2  # layers of the stage with fewest, rounds of microbatches, replicas: a first, and one that follows another
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Proof:
     """What was lowered of a plan, and what is wrong with it.
 

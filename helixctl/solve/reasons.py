@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 from operator import itemgetter
 from typing import Final
 
 from helixctl.plan import Layout
 from helixctl.plan.size import MOST_TASKS
+from helixctl.records import record
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.families import Layouts, each_of_kind, of_kind
@@ -28,7 +28,7 @@ def _sorted(layouts: Iterable[Bounded]) -> Iterable[BoundedLayout]:
     return sorted([(bound, its) for bound, its in layouts if isinstance(its, Layout)], key=itemgetter(0))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Evidence:
     """All that the search knows of the layouts beside its choice.
 
@@ -46,7 +46,7 @@ class Evidence:
     legal: Sequence[Layouts]
     bounds: Sequence[Bounded]
     fixed: bool
-    limits: Limits = Limits()  # noqa: RUF009  it cannot be changed
+    limits: Limits = Limits()
     cache_nbytes: Callable[[Layout], int] | None = None
     ascending: Callable[[Iterable[Bounded]], Iterable[BoundedLayout]] = _sorted
 

@@ -15,6 +15,7 @@ from typing import Final
 from helixctl.plan import Layout
 from helixctl.plan.layout import MESH_AXES
 from helixctl.progress import at
+from helixctl.records import record
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.families import Family, Layouts, every, number_of
 from helixctl.solve.objective import Key, simplicity
@@ -32,7 +33,7 @@ _TURNS: Final = frozenset({"microbatches", "interleave"})
 _SHARED: Final = frozenset({"expert_data", "experts"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SearchResult:
     """The outcome of a search.
 

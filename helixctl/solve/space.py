@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, permutations, product
 from math import gcd
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from helixctl.plan import Layout, illegalities
 from helixctl.plan.layout import MESH_AXES, parts_a_group, sequences_needed, unsliced
+from helixctl.records import record
 from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
 from helixctl.solve.families import Family, Order
 from helixctl.solve.hosts import host_pattern, uniform_placement
@@ -133,7 +133,7 @@ def _used(cluster: ClusterSpec, constraints: AxisConstraints) -> list[int]:
     return sorted(found, reverse=True)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Space:
     """The arguments of ``space``; iterating gives its layouts, legal or not."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from helixctl.plan import Plan
+from helixctl.records import record
 from helixctl.solve.candidate import step_forecast
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TokenTimes:
     """Percentiles of the time per output token over the decode steps of a static batch, in seconds.
 

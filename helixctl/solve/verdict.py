@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from helixctl.records import record
 from helixctl.simulate import Forecast
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.limits import Limits
@@ -13,7 +13,7 @@ from helixctl.spec import ClusterSpec, DeviceSpec
 from helixctl.units import human_bytes, human_seconds
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """A candidate and the verdict on it; ``fits`` says whether it could be chosen at all."""
 

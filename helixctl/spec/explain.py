@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from helixctl.records import record
 from helixctl.spec.base import Contradiction
 from helixctl.spec.fields import (
     Fields,
@@ -33,7 +33,7 @@ _UNKNOWN: Final = {"extra_forbidden", "unexpected_keyword_argument"}
 _JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """A diagnostic that has no line yet.
 

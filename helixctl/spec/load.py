@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic.fields import FieldInfo
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.records import record
 from helixctl.spec.base import Dtype
 from helixctl.spec.cluster import ClusterSpec, no_peak
 from helixctl.spec.explain import Finding, examined
@@ -61,7 +62,7 @@ TELLING_KEYS: Final[dict[DocumentKind, set[str]]] = {
 HUGGING_FACE_KEYS: Final = {"model_type", "architectures"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loaded:
     """A model and a cluster; of a model in another format than ours also where each of its fields comes from."""
 

@@ -7,11 +7,11 @@ each GPU is in spec/rates.py.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.records import record
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -42,7 +42,7 @@ _OTHERS: Final = frozenset(
 _WORD: Final = re.compile(r"[A-Za-z0-9][\w.+:*-]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NamedCluster:
     """A GPU that helixctl knows, and how many."""
 
@@ -75,7 +75,7 @@ class NamedCluster:
         return found[1] if found else ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NamedClusters:
     """Hosts of several GPUs that helixctl knows, as ``h100:2x8+l40s:1x4`` names them."""
 

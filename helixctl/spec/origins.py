@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from helixctl.records import record
 from helixctl.spec.fields import dotted, shown
 from helixctl.spec.overrides import Override
 from helixctl.spec.yaml_reader import DocumentPath
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Origin:
     """One field of ours and what gave its value.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.records import record
 from helixctl.spec.cluster import ClusterSpec
 from helixctl.spec.fields import Node, dotted, fields_of, keys_of, like, meant, shown
 from helixctl.spec.model import ModelDocument
@@ -18,7 +18,7 @@ SpecKind = Literal["model", "cluster"]
 _CLASSES: Final[dict[SpecKind, Any]] = {"model": ModelDocument, "cluster": ClusterSpec}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Override:
     """One ``--set``: the document it is for, the path in it, the value, and the text as the user gave it."""
 

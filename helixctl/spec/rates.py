@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from typing import Any, Final
 
+from helixctl.records import record
 from helixctl.spec.base import Dtype
 from helixctl.spec.calibration import (
     AttentionTable,
@@ -39,7 +39,7 @@ _TABLES: Final[dict[str, Any]] = {
 _SHOWN: Final = 19  # characters of a digest in a sentence: sha256: and twelve
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ShippedRates:
     """The rates of one GPU.
 

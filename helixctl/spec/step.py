@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from helixctl.records import record
 from helixctl.spec.routing import EVEN
 from helixctl.spec.sampling import SamplingSpec
 
 StepName = Literal["pass", "prefill", "decode"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """``batch`` sequences of ``seq_len`` new tokens each, behind what a KV cache holds of them.
 

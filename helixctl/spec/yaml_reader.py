@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Final, Never
 
 import yaml
 
 from helixctl.errors import Diagnostic, HelixError
+from helixctl.records import record
 from helixctl.spec.limits import MAX_DEPTH, MAX_YAML, MOST_FINDINGS, shortened
 
 DocumentPath = tuple[str | int, ...]
@@ -37,7 +37,7 @@ _WORDS: Final[dict[str, bool | float | None]] = (
 _CONTROL: Final = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Where a node stands, and where its key does (none for the root and for items of a list)."""
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, islice, pairwise, product
 from math import prod
 from typing import Final
 
 from helixctl.plan import Interval
+from helixctl.records import record
 
 Box = tuple[Interval, ...]
 
 _MOST_LOOKS: Final = 1_000_000  # at a box, in search of a gap
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Untiled:
     """Why boxes do not tile another, and the box at fault, if one of them is."""
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,27 @@ def test_a_reader_who_goes_away_costs_nothing(arguments: tuple[str, ...], status
     assert process.wait(60) == status
     assert all(line.startswith("wrote ") for line in err.splitlines()), err
     assert output.exists() == ("OUT" in arguments)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [("explain", "HX401"), ("clusters",), ("validate", PLAN)], ids=lambda it: it[0])
+def test_an_answer_that_has_no_room(arguments: tuple[str, ...]) -> None:
+    """A full disk under ``> plan.txt`` is no bug, and the status says that the answer is not there."""
+    with Path("/dev/full").open("wb") as full:
+        done = _run(arguments, stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 2
+        assert done.stderr.decode() == "HX511 cannot write standard output: No space left on device\n"
+        done = _run(arguments, stdout=subprocess.PIPE, stderr=full)
+        assert done.returncode == 0
+        assert done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_message_that_has_no_room_keeps_the_status() -> None:
+    with Path("/dev/full").open("wb") as full:
+        assert _run(("plan", "nowhere.yaml", SMALL[1]), stdout=subprocess.PIPE, stderr=full).returncode == 2
+
+
+def _run(arguments: tuple[str, ...], **streams: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "helixctl", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=False, **streams)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from helixctl.records import record
 from helixctl.spec.explain import Finding
 from helixctl.spec.fields import dotted, shown
 from helixctl.spec.hugging_face.rotary import ROPE_KEYS, ROPE_TYPES
@@ -91,7 +91,7 @@ QUANTISED: Final = ("quantization_config", "quantization", "compression_config")
 _ACTIVATIONS: Final = {"silu", "gelu", "relu", "gelu_pytorch_tanh", "relu2"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Feature:
     """A feature and the keys that tell it, in the order of the file, with what to say of each."""
 
