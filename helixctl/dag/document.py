@@ -34,6 +34,7 @@ GIVEN: tuple[Role, ...] = ("input", "weight", "state")  # no task makes them
 Level = Literal["embed", "transfer", "distribute", "exchange", "attend", "concat", "project", "feed_forward", "head"]
 Lane = Literal["compute", "communication"]
 _COLLECTIVES = frozenset(COLLECTIVES)  # asked of every task many times
+_MOVES = _COLLECTIVES | {Narrow}
 
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ class Value:
     @property
     def nbytes(self) -> int:
         """Bytes of the region."""
-        return self.numel * DTYPE_NBYTES[self.dtype]
+        return _elements(self.region) * DTYPE_NBYTES[self.dtype]
 
 
 @with_config(_STRICT)
@@ -155,7 +156,7 @@ class Task:
     @property
     def moves(self) -> bool:
         """Whether it moves regions of tensors, or sums partial ones; all other tasks compute an equation."""
-        return self.is_collective or isinstance(self.op, Narrow)
+        return type(self.op) in _MOVES
 
     @property
     def parts(self) -> tuple[Task, ...]:
