@@ -124,7 +124,11 @@ def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
     assert json.loads(dag.out)["step"] == "decode"
     (tmp_path / "x.dag.json").write_bytes(dag.out)
     assert helixctl("validate", tmp_path / "x.dag.json").status == 0
-    assert helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "prefill").status == 2
+    same = helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "decode")
+    assert "decode step" in same.said
+    other = helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "prefill")
+    assert other.status == 2
+    assert "x.dag.json has no prefill step, but decode" in other.err
 
 
 def test_a_report_of_a_pass_is_not_held_against_steps(tmp_path: Path) -> None:
