@@ -207,6 +207,13 @@ def test_what_run_writes_it_may_write_again(name: str, tmp_path: Path) -> None:
     assert not holds(tmp_path / "y", "tensor file")
 
 
+def test_an_empty_path_is_no_folder(files: Path) -> None:
+    done = helixctl(*PLAN, "-o", "", cwd=files)
+    assert (done.status, done.err) == (
+        2, "HX511 cannot write to an empty path\n  hint: is a variable of the shell not set?\n"
+    )  # fmt: skip
+
+
 def test_a_device_takes_anything(files: Path) -> None:
     done = helixctl(*PLAN, "-o", "/dev/null", "--dag", "/dev/null", cwd=files)
     assert (done.status, Path("/dev/null").is_char_device()) == (0, True)

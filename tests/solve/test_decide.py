@@ -209,6 +209,14 @@ def test_an_illegal_wish_of_any_axis_has_its_cause(constraints: str, text: str) 
     assert text in str(caught.value)
 
 
+def test_no_mesh_is_both_simulated_and_refused() -> None:
+    """With one microbatch, the default, turns of two are not legal; with two of them they are."""
+    rows = decide(*specs(SMALL, "devices_per_host=4"), parse_constraints("interleave=2,slicing=head_dim")).rows
+    simulated, refused = ({r.candidate.layout.mesh for r in rows if bool(r.candidate.reasons) == no} for no in (0, 1))
+    assert (4, 1, 1, 1) in simulated
+    assert not simulated & refused
+
+
 def test_turns_of_three() -> None:
     layout = decide(*specs(PAPER, "workload.batch=768"), parse_constraints("interleave=3,groups=8")).plan.layout
     assert layout.microbatches % 3 == 0
