@@ -216,10 +216,10 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     for line in _first_lines(predictions):
         out.print(line, style="bold")
     subjects: dict[str, list[str]] = {}
-    for prediction in predictions:
-        subjects.setdefault(prediction.what, []).append(prediction.title)
-    for what, titles in subjects.items():
-        out.print(f"{', '.join(titles)}: {what}" if len(subjects) > 1 else what)
+    for first, *_ in _files(predictions):  # both steps of a plan have one subject
+        subjects.setdefault(first.what, []).append(PurePath(first.path).name)
+    for what, names in subjects.items():
+        out.print(f"{', '.join(names)}: {what}" if len(subjects) > 1 else what)
     out.print()
     out.print(_side_by_side(predictions))
     out.print()

@@ -111,6 +111,9 @@ def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
     report = tmp_path / "x.json"
     done = helixctl("simulate", made, "--json", report)
     assert "x.plan.json: first token after" in done.said
+    beside = helixctl("simulate", made, "plans/small/dense.4x4.plan.json")
+    subjects = [line for line in beside.said.splitlines() if ": small-dense on " in line]
+    assert [line.split(": ")[0] for line in subjects] == ["x.plan.json", "dense.4x4.plan.json"]
     plans = json.loads(report.read_text())["plans"]
     assert [its["step"] for its in plans] == ["prefill", "decode"]
     assert plans[0]["cache_nbytes"] == plans[1]["cache_nbytes"] > 0
