@@ -72,7 +72,7 @@ def _tokens(rows: Sequence[dict[str, Any]], sequences: int, numbers: str) -> Ite
     for row in others:
         parted = row["parted"]
         if not parted:
-            yield f"{row['method']}: the tokens of {first['method']}"
+            yield f"{row['method']}: the same tokens as {first['method']}"
             continue
         of = f"{len(parted)} of {counted(sequences, 'sequence')}"
         yield f"{row['method']}: other tokens than {first['method']} in {of}"

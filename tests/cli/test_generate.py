@@ -349,7 +349,7 @@ def test_two_generations_side_by_side(known: LanguageModel, plans: Path, tmp_pat
     change = each[1]["p50"] / each[0]["p50"] - 1
     assert second["time_per_output_token_change"] == pytest.approx(change)
     assert f"{change:+.1%}" in done.said
-    assert "2 x 2, slicing key: the tokens of 2 x 1, data 2" in done.said
+    assert "2 x 2, slicing key: the same tokens as 2 x 1, data 2" in done.said
     assert done.said.count("check passed") == 2
     assert done.said.startswith(f"[1] {LONG}{known.text(due[0][: at + 1])}")
 
