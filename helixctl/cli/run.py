@@ -444,7 +444,7 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
             proved = "proved"
         plan = as_run(planned.plan if isinstance(planned, Dag) else planned, dtype)
         plans.append(plan)
-        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device_kind}"
+        where = f"{number(plan.layout.devices, 'rank')} on {device or plan.cluster.device_kind}"
         texts.append(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {where}")
         texts.append(f"{plan.workload}")
         groups = number(size.groups, "process group")
