@@ -175,15 +175,17 @@ def make_plan(
     Raises:
         HelixError: HX111, HX114: the model cannot be planned for its workload, or not on these devices. HX2xx: no
             layout is legal, or fits. HX305: too many tasks. HX4xx: a proof refuses the plan.
+        TypeError: model or cluster is none, such as a name: ``load`` gives them.
+        ValueError: there is no such objective, or it is of a generation, and this is one pass.
     """
-    from helixctl.solve import decide, parse_constraints, proof
+    from helixctl.solve import constraints_of, decide, proof
     from helixctl.solve.limits import Limits
 
+    _check_arguments(model, cluster, objective)
     model = for_planning(model, cluster)
-    limits = Limits(max_ttft_s, max_tpot_s)
-    constraints = parse_constraints(layout) if isinstance(layout, str) else layout
+    limits, axes = Limits(max_ttft_s, max_tpot_s), constraints_of(layout)
     with collector.paused():
-        decision = decide(model.model, cluster, model.workload, constraints, objective, plain=plain, limits=limits)
+        decision = decide(model.model, cluster, model.workload, axes, objective, plain=plain, limits=limits)
         if whole and (tasks := about(decision.plan)) > MANY_TASKS:
             raise HelixError(too_long(decision.plan, f"has about {tasks:,} tasks"))
         proved = proof(decision.plan, whole=whole)
@@ -225,15 +227,17 @@ def make_sweep(
         writes.
 
     Raises:
-        ValueError: the cluster has no such part; or of one pass something is asked for that only a generation has.
+        TypeError: as of ``make_plan``.
+        ValueError: the cluster has no such part, or there is no such objective; or of one pass something is asked for
+            that only a generation has.
         HelixError: what is wrong with model or cluster; a proof refuses a plan.
     """
-    from helixctl.solve import parse_constraints
+    from helixctl.solve import constraints_of
     from helixctl.solve.limits import Limits
     from helixctl.sweep.points import Wanted, grid_of, sweep
 
-    axes = parse_constraints(layout) if isinstance(layout, str) else layout
-    wanted = Wanted(objective, axes or {}, plain, Limits(max_ttft_s, max_tpot_s))
+    _check_arguments(model, cluster, objective)
+    wanted = Wanted(objective, constraints_of(layout), plain, Limits(max_ttft_s, max_tpot_s))
     return sweep(model, cluster, grid_of(model, cluster, batches, lengths, devices), wanted, watch)
 
 
@@ -317,6 +321,17 @@ def _of_a_part(plan: Plan, step: StepName | None) -> Prediction:
     _refuse(validate(plan))
     found = step_forecast(plan.model, plan.cluster, plan.workload, plan.layout, step or plan.steps[0])
     return Prediction(plan, priced(plan, step), None, found)
+
+
+def _check_arguments(model: object, cluster: object, objective: str) -> None:
+    """Refuse what is no model, no cluster or no objective, before it fails in the middle of a search."""
+    from helixctl.solve import OBJECTIVES
+
+    for name, its, kind in (("model", model, ModelDocument), ("cluster", cluster, ClusterSpec)):
+        if not isinstance(its, kind):
+            raise TypeError(f"{name} is a {type(its).__name__}, not a {kind.__name__}: helixctl.load gives one")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"no objective {objective!r}: there are {', '.join(OBJECTIVES)}")
 
 
 def _refuse(findings: Sequence[Diagnostic]) -> None:

@@ -52,6 +52,8 @@ def check_folder(path: str | None) -> None:
     """
     if path in (None, "-") or _is_special(str(path)):
         return
+    if path == "":
+        raise fail("HX511", "cannot write to an empty path", "is a variable of the shell not set?")
     target = _resolved(str(path))
     folder = target.parent
     if target.is_dir():

@@ -186,9 +186,19 @@ def human_seconds(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def counted(number: int, what: str) -> str:
-    """A count for people: ``1 group``, ``2,048 groups``."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def human_rate(rate: float, decimals: int = 0) -> str:
+    """Tokens per second for people: ``7,336``, and of a slow model two digits, ``0.21``, not a whole number.
+
+    Args:
+        rate: tokens per second.
+        decimals: digits behind the point where two digits do not need more.
+    """
+    return f"{rate:,.{decimals}f}" if rate * 10**decimals >= 10 else f"{rate:.2g}"  # noqa: PLR2004
+
+
+def counted(number: int, what: str, several: str | None = None) -> str:
+    """A count for people: ``1 group``, ``2,048 groups``; ``several``: the plural, where it is not an s more."""
+    return f"{number:,} {what if number == 1 else several or what + 's'}"
 
 
 def _human(value: float, unit: str, prefixes: tuple[str, ...], step: int) -> str:

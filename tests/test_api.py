@@ -52,6 +52,29 @@ def test_a_plan_is_the_one_that_the_command_writes(
     assert planned.plan.to_json() == json.dumps(written, indent=2) + "\n"
 
 
+def test_axes_are_read_in_a_mapping_as_in_a_text() -> None:
+    """Numbers as texts, and the words of other programs."""
+    same = ({"groups": 2, "slices": 2, "data": 4}, {"groups": "2", "slices": "2", "dp": "4"}, "groups=2,slices=2,dp=4")
+    layouts = [helixctl.make_plan(*small(), layout=layout, plain=True).plan.layout for layout in same]
+    assert layouts == [Layout(groups=2, slices=2, data=4)] * 3
+    for layout, code in (({"gruops": 2}, "HX103"), ({"groups": "two"}, "HX105"), ({"combine": 3}, "HX105")):
+        with pytest.raises(helixctl.HelixError) as caught:
+            helixctl.make_plan(*small(), layout=layout)
+        assert codes(caught) == [code]
+
+
+@pytest.mark.parametrize("function", ["make_plan", "make_sweep"])
+def test_what_is_no_model_no_cluster_or_no_objective(function: str) -> None:
+    model, cluster = small()
+    call = getattr(helixctl, function)
+    with pytest.raises(TypeError, match=r"model is a str, not a ModelDocument: helixctl\.load gives one"):
+        call("Llama-3.1-8B", cluster)
+    with pytest.raises(TypeError, match="cluster is a ModelDocument, not a ClusterSpec"):
+        call(model, model)
+    with pytest.raises(ValueError, match="no objective 'speed': there are throughput, latency, ttft, tpot, memory"):
+        call(model, cluster, objective="speed")
+
+
 def test_the_paper_s_space_is_another_one() -> None:
     layouts = [helixctl.make_plan(*loaded(PAPER), layout=FOUR, plain=plain).plan.layout for plain in (True, False)]
     assert [layout.microbatches for layout in layouts] == [1, 2]

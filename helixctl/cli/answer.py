@@ -11,7 +11,7 @@ from helixctl.plan.terms import in_field_terms
 from helixctl.simulate import Forecast
 from helixctl.solve.verdict import held_by
 from helixctl.spec import ClusterSpec
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_rate, human_seconds
 
 # What a person calls a GPU, in the name that its maker gives it: H100 of "NVIDIA H100 80GB HBM3".
 _MODEL: Final = re.compile(r"\b(?!HBM)(?:RTX \d{4}|[A-Z]{1,3}\d{2,4}[A-Z]{0,2})\b(?!\s*GB)")
@@ -46,7 +46,7 @@ def short_name(device: str) -> str:
 def _times(found: Forecast) -> str:
     its = found.generation
     if its is None:
-        return f"{human_seconds(found.step_s)} a step, {found.tokens_per_s:,.0f} tokens/s"
+        return f"{human_seconds(found.step_s)} a step, {human_rate(found.tokens_per_s)} tokens/s"
     return f"{human_seconds(its.ttft_s)} a prefill, {human_seconds(its.time_per_output_token_s)} a token"
 
 

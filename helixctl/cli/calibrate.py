@@ -22,7 +22,7 @@ from helixctl.spec import ClusterSpec, Dtype
 from helixctl.spec.calibration import CalibrationSpec, CollectiveTable
 from helixctl.spec.load import load_cluster
 from helixctl.spec.slips import slips
-from helixctl.units import human_bytes, human_flops, human_seconds
+from helixctl.units import counted, human_bytes, human_flops, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,7 @@ def command(
     if base and cluster and run.prints_output():
         warn_of_slips(slips(base), cluster)
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
-    what = f"{len(request.names)} measurements on {request.ranks} {device} ranks"
+    what = f"{counted(len(request.names), 'measurement')} on {counted(request.ranks, f'{device} rank')}"
     watching = partial(StepsWatched, what, len(request.names))
     shown = progress(what, watching, live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:

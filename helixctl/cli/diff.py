@@ -28,7 +28,7 @@ from helixctl.simulate import Forecast, forecast
 from helixctl.simulate.figures import figures
 from helixctl.solve.candidate import priced, simulated
 from helixctl.spec.rates import doubts
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import human_bytes, human_rate, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,7 +219,7 @@ def _rows(sides: Sequence[_Side]) -> list[_Row]:
     return [
         row("devices", "devices", [side.plan.layout.devices for side in sides], str),
         row("step_time_ms", "step time", [f.step_s * 1e3 for f in found], ms),
-        row("tokens_per_s", "tokens/s", [f.tokens_per_s for f in found], lambda n: f"{n:,.0f}"),
+        row("tokens_per_s", "tokens/s", [f.tokens_per_s for f in found], human_rate),
         *of_generations,
         row("latency_ms", "latency of a sequence, mean", [f.latency_s * 1e3 for f in found], ms),
         row("exposed_ms", "communication, exposed", [f.exposed_s * 1e3 for f in found], ms),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import click
+
 from helixctl.api import lower_plan
 from helixctl.cli.console import tell
 from helixctl.dag import Dag
@@ -34,6 +36,19 @@ def load_planned(path: str) -> Plan | Dag:
     noun = "model" if isinstance(document, ModelDocument) else "cluster"
     hint = "make a plan of it: helixctl plan MODEL CLUSTER -o X.plan.json"
     raise HelixError(Diagnostic("HX110", f"is a {noun}; a plan or a dag is needed", hint, path))
+
+
+def step_of(planned: Plan | Dag, step: StepName | None, path: str) -> StepName:
+    """The step that --step asks for; where it does not, the last of a plan, or that of a dag.
+
+    Raises:
+        click.BadParameter: it is not there.
+    """
+    steps = (planned.step,) if isinstance(planned, Dag) else planned.steps
+    if step is None or step in steps:
+        return step or steps[-1]
+    have = "is of one pass, without steps" if steps == ("pass",) else f"has no {step} step, but {' and '.join(steps)}"
+    raise click.BadParameter(f"{path} {have}", param_hint="--step")
 
 
 def load_dag(path: str) -> Dag:

@@ -165,22 +165,20 @@ def _say_ways(engine: Engine, plan: Plan, objective: Objective) -> None:
 
 def _write_chakra(source: str, prefix: str, step: StepName | None, *, force: bool) -> None:
     """Write the traces of all ranks, and the process groups."""
-    from helixctl.cli.documents import load_planned, whole_dag
+    from helixctl.cli.documents import load_planned, step_of, whole_dag
     from helixctl.dag import Dag
     from helixctl.export.chakra import groups_json, process_groups, traces
     from helixctl.simulate import simulate
 
     planned = load_planned(source)
-    steps = (planned.step,) if isinstance(planned, Dag) else planned.steps
-    if step is not None and step not in steps:
-        raise click.BadParameter(f"{source} has the step {' and '.join(steps)}", param_hint="--step")
+    step = step_of(planned, step, source)
     devices = (planned.plan if isinstance(planned, Dag) else planned).layout.devices
     paths = [f"{prefix}.{rank}.et" for rank in range(devices)]
     groups = f"{prefix}.groups.json"
     outputs = [Output("-o", path, "trace of Chakra") for path in paths]
     outputs.append(Output("-o", groups, "file of process groups"))
     check_outputs(outputs, [source], force=force)
-    dag = planned if isinstance(planned, Dag) else whole_dag(planned, source, step or steps[-1])
+    dag = planned if isinstance(planned, Dag) else whole_dag(planned, source, step)
     size = 0
     for path, data in zip(paths, traces(simulate(dag)), strict=True):
         write_output(path, data)

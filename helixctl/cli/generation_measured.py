@@ -9,7 +9,7 @@ from helixctl.cli.predicted import beside, both, prediction
 from helixctl.cli.sampling import choice
 from helixctl.cost.tasks import foundation
 from helixctl.plan.terms import in_field_terms
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_rate, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,8 @@ def print_generation(out: Console, report: dict[str, Any], plan: Plan, device: s
     predicted = prediction(plan, device)
     out.print(_first_line(report, plan, device, predicted), style="bold")
     out.print(what_ran(report, plan, device))
-    out.print(f"{plan.workload}; a static batch, without a queue")
+    planned = "" if _as_planned(report, plan) else "planned for "
+    out.print(f"{planned}{plan.workload}; a static batch, without a queue")
     if report["cuda_graph"]:
         out.print("decode steps replayed from a CUDA graph, the first of them bit for bit what the walk computes")
     out.print()
@@ -85,8 +86,8 @@ def _measured(report: dict[str, Any]) -> dict[str, str]:
     if each:
         percentiles = f"{each['p50']:.3f} / {each['p90']:.3f} / {each['p99']:.3f} ms"
         found |= {_EACH: f"{each['mean']:.3f} ms", "time per output token, p50 / p90 / p99": percentiles}
-        found |= {_USER: f"{report['output_tokens_per_s_per_user']:,.1f}"}
-    found |= {_TOTAL: f"{report['output_tokens_per_s']:,.1f}"}
+        found |= {_USER: human_rate(report["output_tokens_per_s_per_user"], 1)}
+    found |= {_TOTAL: human_rate(report["output_tokens_per_s"], 1)}
     found |= {_PREFILL: f"{communication['prefill_exposed_ms']:.1f} ms"}
     if each:
         found |= {_DECODE: f"{communication['decode_exposed_ms']:.3f} ms"}
@@ -102,8 +103,8 @@ def _predicted(found: Forecast) -> dict[str, str]:
     return {
         _TTFT: f"{its.ttft_s * 1e3:.1f} ms",
         _EACH: f"{its.time_per_output_token_s * 1e3:.3f} ms",
-        _USER: f"{its.tokens_per_s_per_user:,.1f}",
-        _TOTAL: f"{its.output_tokens_per_s:,.1f}",
+        _USER: human_rate(its.tokens_per_s_per_user, 1),
+        _TOTAL: human_rate(its.output_tokens_per_s, 1),
         _PREFILL: f"{its.chunks * its.prefill.exposed_s * 1e3:.1f} ms",
         _DECODE: f"{its.decode.exposed_s * 1e3:.3f} ms",
         _CACHE: human_bytes(found.cache_nbytes),

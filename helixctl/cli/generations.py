@@ -14,7 +14,7 @@ from helixctl.simulate import Forecast, KindMemory
 from helixctl.solve import Row
 from helixctl.solve.token_times import TokenTimes
 from helixctl.spec import EqualHosts
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_rate, human_seconds
 
 
 def generations(rows: Sequence[Row]) -> Table:
@@ -48,9 +48,9 @@ def _cells(row: Row) -> list[str]:
     return [
         human_seconds(its.ttft_s),
         human_seconds(its.time_per_output_token_s),
-        f"{its.output_tokens_per_s:,.0f}",
-        f"{its.tokens_per_s_per_user:,.1f}",
-        f"{its.output_tokens_per_s / row.candidate.layout.devices:,.1f}",
+        human_rate(its.output_tokens_per_s),
+        human_rate(its.tokens_per_s_per_user, 1),
+        human_rate(its.output_tokens_per_s / row.candidate.layout.devices, 1),
         human_seconds(its.decode.exposed_s) if its.decode.exposed_s else "0",
         *held,
     ]
@@ -70,20 +70,22 @@ def memory_sheet(plan: Plan, forecast: Forecast) -> Table:
     free = device.available - forecast.memory_nbytes
     work, layout = plan.workload, plan.layout
     sequences = layout.most_sequences(work.batch)
-    token = forecast.cache_nbytes / (sequences * work.positions)
+    room = plan.step("decode").room
+    token = forecast.cache_nbytes / (sequences * room)
+    blocks = "" if room == work.positions else f" ({work.positions:,} in whole blocks)"
     kept = f" in {work.cache_dtype}" if work.cache_dtype else ""
     made = table("memory of the fullest device", ">bytes")
     stored = ", as they are stored" if dequantised(plan.model) is not plan.model else ""
     made.add_row(f"weights{stored}", human_bytes(forecast.weight_nbytes))
     made.add_row(
-        f"KV cache{kept}: {sequences:,} sequences x {work.positions:,} tokens x {human_bytes(round(token))}",
+        f"KV cache{kept}: {counted(sequences, 'sequence')} x {room:,} tokens{blocks} x {human_bytes(round(token))}",
         human_bytes(forecast.cache_nbytes),
     )
     made.add_row("arenas of prefill and decode", human_bytes(arenas))
     if device.memory > device.available:
         made.add_row("reserve", human_bytes(device.memory - device.available))
-    room = f", room for {int(free / token):,} tokens more" if token else ""
-    made.add_row(f"free{room}", human_bytes(free))
+    more = f", room for {int(free / token):,} tokens more" if token else ""
+    made.add_row(f"free{more}", human_bytes(free))
     return made
 
 

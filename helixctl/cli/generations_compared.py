@@ -9,7 +9,7 @@ from helixctl.cli.console import table
 from helixctl.cli.measurements import different_work, what_ran
 from helixctl.cli.sampling import choice
 from helixctl.cli.tables import Column
-from helixctl.units import counted, human_bytes
+from helixctl.units import counted, human_bytes, human_rate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def print_generations(out: Console, result: dict[str, Any], dags: Sequence[Dag],
             f"{row['ttft_ms']:.1f} ms",
             f"{each['mean']:.3f} ms" if each else "-",
             f"{each['p50']:.3f} / {each['p90']:.3f} / {each['p99']:.3f} ms" if each else "-",
-            f"{row['output_tokens_per_s']:,.1f}",
+            human_rate(row["output_tokens_per_s"], 1),
             human_bytes(cache["cache_nbytes_per_rank"]),
             human_bytes(cache["cache_nbytes"]),
             "" if row is result["comparison"][0] or change is None else f"{change:+.1%}",
@@ -72,7 +72,7 @@ def _tokens(rows: Sequence[dict[str, Any]], sequences: int, numbers: str) -> Ite
     for row in others:
         parted = row["parted"]
         if not parted:
-            yield f"{row['method']}: the tokens of {first['method']}"
+            yield f"{row['method']}: the same tokens as {first['method']}"
             continue
         of = f"{len(parted)} of {counted(sequences, 'sequence')}"
         yield f"{row['method']}: other tokens than {first['method']} in {of}"

@@ -13,7 +13,7 @@ from helixctl.cli.tables import Column
 from helixctl.cost.tasks import foundation
 from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan.terms import in_field_terms
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_rate, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ _MEMORY: Final = "memory per rank: weights + buffers, largest"
 def _measured(report: dict[str, Any]) -> dict[str, str]:
     step, communication = report["step_time_ms"], report["communication"]
     return {
-        _RATE: f"{report['tokens_per_s']:,.1f}",
+        _RATE: human_rate(report["tokens_per_s"], 1),
         _STEP: f"{step['mean']:.3f} ms",
         "step time, p50 / p90 / p99": f"{step['p50']:.3f} / {step['p90']:.3f} / {step['p99']:.3f} ms",
         _EXPOSED: f"{communication['exposed_ms']:.3f} ms",
@@ -76,7 +76,7 @@ def _measured(report: dict[str, Any]) -> dict[str, str]:
 
 def _predicted(found: Forecast) -> dict[str, str]:
     return {
-        _RATE: f"{found.tokens_per_s:,.1f}",
+        _RATE: human_rate(found.tokens_per_s, 1),
         _STEP: f"{found.step_s * 1e3:.3f} ms",
         _EXPOSED: f"{found.exposed_s * 1e3:.3f} ms",
         _HIDDEN: f"{found.hidden_s * 1e3:.3f} ms",
@@ -91,7 +91,7 @@ def _first_line(report: dict[str, Any], dag: Dag, device: str, predicted: Foreca
     plan, figures = dag.plan, report["figures"]
     terms, step = in_field_terms(plan.layout), f"{human_seconds(figures['step_s'])} a step"
     step = beside(step, human_seconds(predicted.step_s) if predicted else None)
-    memory, rate = human_bytes(figures["memory_nbytes"]), f"{figures['tokens_per_s']:,.0f} tokens/s"
+    memory, rate = human_bytes(figures["memory_nbytes"]), f"{human_rate(figures['tokens_per_s'])} tokens/s"
     return f"{terms} on {place(report, plan, device)}, measured: {step}, {rate}, {memory} a device"
 
 
@@ -120,7 +120,7 @@ def print_comparison(out: Console, result: dict[str, Any], dags: Sequence[Dag], 
         step = row["step_time_ms"]
         rows.add_row(
             row["method"],
-            f"{row['tokens_per_s']:,.1f}",
+            human_rate(row["tokens_per_s"], 1),
             f"{row['sync_overhead_per_token_ms']:.3f} ms",
             f"{step['p50']:.3f} ms",
             f"{step['p10']:.3f} - {step['p90']:.3f} ms",
@@ -194,9 +194,9 @@ def what_ran(report: dict[str, Any], plan: Plan, device: str, *, layout: bool = 
     """``small-dense, layout 2 x 2, float32: 4 cpu ranks sharing 2 cores (Intel(R) Xeon(R))``."""
     environment, ranks = report["environment"], len(report["ranks"])
     where = environment["gpu" if device == "cuda" else "processor"]
-    cpus = "" if device == "cuda" else f" sharing {environment['cpus']} cores"
+    cpus = "" if device == "cuda" else f" sharing {counted(environment['cpus'], 'core')}"
     what = f"{plan.model.name}, layout {plan.layout}" if layout else plan.model.name
-    return f"{what}, {plan.model.dtype}: {ranks} {device} ranks{cpus} ({where})"
+    return f"{what}, {plan.model.dtype}: {counted(ranks, f'{device} rank')}{cpus} ({where})"
 
 
 def different_work(dags: Sequence[Dag]) -> str:

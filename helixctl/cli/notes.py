@@ -43,7 +43,7 @@ def notes(plan: Plan, forecast: Forecast) -> Iterator[str]:
     if any(model.alike(kind).feed_forward.experts for kind in model.kinds):
         routing = "an even routing" if work.routing == EVEN else f"the fullest device under {work.routing}"
         yield f"experts are priced for {routing}; all tokens are computed, whatever the routing"
-    if work.seq_len == 1:
+    if work.seq_len == 1 and work.output_len is None:
         yield (
             "a step is one pass over sequences of one token, without a KV cache: it is no decode step, "
             "whose tokens attend to those before them"

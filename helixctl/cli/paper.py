@@ -17,7 +17,7 @@ from helixctl.paper import MEASURED, METHODS, Comparison, Way
 from helixctl.paper.between_hosts import BEST, WORST
 from helixctl.paper.experiment import Case
 from helixctl.paper.twins import TWINS, Ended, compared, twin_plans
-from helixctl.units import counted, human_seconds
+from helixctl.units import counted, human_rate, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +91,7 @@ def _table(found: Sequence[Comparison]) -> object:
                 method.label,
                 f"{reported.tokens_per_s:,}",
                 f"{reported.overhead_ms:.2f} ms",
-                f"{its.tokens_per_s:,.0f}",
+                human_rate(its.tokens_per_s),
                 f"{its.sync_overhead_per_token_ms:.2f} ms",
                 human_seconds(its.step_s),
             )
@@ -116,7 +116,7 @@ def _band(comparison: Comparison, way: Way) -> tuple[str, str]:
     """Tokens/s and step of a method, from the worst to the best."""
     best, worst = (rows[way].forecast for rows in comparison.ends)
     return (
-        f"{worst.tokens_per_s:,.0f} to {best.tokens_per_s:,.0f}",
+        f"{human_rate(worst.tokens_per_s)} to {human_rate(best.tokens_per_s)}",
         f"{human_seconds(worst.step_s)} to {human_seconds(best.step_s)}",
     )
 
@@ -157,7 +157,7 @@ def _measured(report: dict[str, Any]) -> object:
         step, check = its["step_time_ms"]["p50"], its["check"]
         made.add_row(
             method.label,
-            f"{its['tokens_per_s']:,.1f}",
+            human_rate(its["tokens_per_s"], 1),
             f"{its['sync_overhead_per_token_ms']:.1f} ms",
             f"{step:.1f} ms",
             "" if its is report["methods"][0] else f"{its['tokens_per_s'] / first - 1:+.1%}",

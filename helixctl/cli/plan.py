@@ -34,7 +34,7 @@ from helixctl.solve.token_times import token_times
 from helixctl.spec.load import Loaded, load_pair
 from helixctl.spec.overrides import parse_overrides
 from helixctl.spec.slips import slips
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_rate, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -328,7 +328,7 @@ def _cells(row: Row) -> list[str]:
         return [*["-"] * 6, memory]
     return [
         human_seconds(forecast.step_s),
-        f"{forecast.tokens_per_s:,.0f}",
+        human_rate(forecast.tokens_per_s),
         human_seconds(forecast.latency_s),
         human_seconds(forecast.exposed_s) if forecast.exposed_s else "0",
         human_bytes(forecast.received_nbytes),

@@ -85,7 +85,7 @@ def _tensors(data: bytes) -> bool:
     """A safetensors file with nothing but a model's output."""
     size = int.from_bytes(data[:8], "little")
     header = _json(data[8 : 8 + size]) if size < _LONGEST_HEADER else None
-    return isinstance(header, dict) and header.keys() - {"__metadata__"} in ({"logits"}, {"output"})
+    return isinstance(header, dict) and header.keys() - {"__metadata__"} in ({"logits"}, {"output"}, {"tokens"})
 
 
 def _groups(data: bytes) -> bool:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
-
+_BUDGET_S: Final = 30.0  # for the steps of a pass
 
 _GROUPS: Final = {
     "Steps": ("--seconds", "--paper", "--warmup", "--iters", "--compare", "--check", "--timeout", "--dry-run"),
@@ -72,10 +72,8 @@ _GROUPS: Final = {
     "--seconds",
     "budget",
     type=click.FloatRange(min=0, min_open=True),
-    default=30,
-    show_default=True,
     metavar="SECONDS",
-    help="Time for the steps of a pass where --warmup and --iters leave open how many.",
+    help=f"Time for the steps of a pass where --warmup and --iters leave open how many. Default: {_BUDGET_S:g}.",
 )
 @click.option("--paper", is_flag=True, help="The paper's steps: --warmup 100 --iters 1000.")
 @click.option(
@@ -137,7 +135,7 @@ def command(
     dtype: Any,
     warmup: int | None,
     iters: int | None,
-    budget: float,
+    budget: float | None,
     paper: bool,
     seed: int,
     cuda_graph: bool | None,
@@ -196,6 +194,7 @@ def command(
     if steps := _steps(documents, loaded, dtype):
         plans = [its[0].plan for its in steps]
         _check_ranks(documents, plans)
+        _refuse_steps(documents[0], iters, budget)
         wanted = Wanted(
             prompts,
             new,
@@ -224,10 +223,10 @@ def command(
     check_config(weights, [dag.plan for dag in dags], as_planned=as_planned)
     device = _device(device, dags[0].plan, graph=cuda_graph)
     run = _runtime()
-    asked = {"weights_prefix": weights_prefix, "cuda_graph": cuda_graph, "budget_s": budget}
+    asked = {"weights_prefix": weights_prefix, "cuda_graph": cuda_graph, "budget_s": budget or _BUDGET_S}
     options = run.Options(warmup, iters, seed, check, weights, inputs, output, **asked)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
-    what = f"{number(ranks, f'{device} rank')}, {_steps_in_words(warmup, iters, budget, dags)}"
+    what = f"{number(ranks, f'{device} rank')}, {_steps_in_words(warmup, iters, budget or _BUDGET_S, dags)}"
     with _shown(run, what) as watch:
         results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, on_progress=watch)
     if results is None:
@@ -260,6 +259,14 @@ def _counts(warmup: int | None, iters: int | None, *, paper: bool) -> tuple[int 
     if warmup is not None or iters is not None:
         raise click.UsageError("--paper is --warmup 100 --iters 1000: leave these out")
     return 100, 1000
+
+
+def _refuse_steps(document: str, iters: int | None, budget: float | None) -> None:
+    """Refuse to measure a number of steps of a generation, whose steps are as many as its tokens."""
+    given = [*(["--iters (or --paper)"] if iters else []), *(["--seconds"] if budget else [])]
+    if given:
+        message = f"{document} generates, a step for each token: {given[0]} is of one pass"
+        raise fail("HX509", message, "leave it out; --generate N says how many tokens")
 
 
 def _steps_in_words(warmup: int | None, iters: int | None, budget: float, dags: Sequence[Dag]) -> str:
@@ -437,10 +444,11 @@ def _dry_run(out: Console, documents: Sequence[str], dtype: Any, device: str | N
             proved = "proved"
         plan = as_run(planned.plan if isinstance(planned, Dag) else planned, dtype)
         plans.append(plan)
-        where = f"{plan.layout.devices} ranks on {device or plan.cluster.device_kind}"
+        where = f"{number(plan.layout.devices, 'rank')} on {device or plan.cluster.device_kind}"
         texts.append(f"{plan.model.name}, layout {plan.layout}, {plan.model.dtype}: {where}")
         texts.append(f"{plan.workload}")
-        texts.append(f"{size.tasks} tasks, {size.of_rank_0} a step on rank 0, {size.groups} process groups; {proved}")
+        groups = number(size.groups, "process group")
+        texts.append(f"{number(size.tasks, 'task')}, {size.of_rank_0:,} a step on rank 0, {groups}; {proved}")
     _check_ranks(documents, plans)
     for text in texts:
         out.print(text)

@@ -39,7 +39,7 @@ from helixctl.solve.candidate import of_steps
 from helixctl.solve.token_times import TokenTimes, token_times
 from helixctl.spec import StepName
 from helixctl.spec.rates import doubts
-from helixctl.units import counted, human_bytes, human_seconds
+from helixctl.units import counted, human_bytes, human_rate, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,10 +216,10 @@ def _print(out: Console, predictions: list[_Prediction], *, verbose: bool, paths
     for line in _first_lines(predictions):
         out.print(line, style="bold")
     subjects: dict[str, list[str]] = {}
-    for prediction in predictions:
-        subjects.setdefault(prediction.what, []).append(prediction.title)
-    for what, titles in subjects.items():
-        out.print(f"{', '.join(titles)}: {what}" if len(subjects) > 1 else what)
+    for first, *_ in _files(predictions):  # both steps of a plan have one subject
+        subjects.setdefault(first.what, []).append(PurePath(first.path).name)
+    for what, names in subjects.items():
+        out.print(f"{', '.join(names)}: {what}" if len(subjects) > 1 else what)
     out.print()
     out.print(_side_by_side(predictions))
     out.print()
@@ -276,8 +276,8 @@ def _generations(predictions: Sequence[_Prediction]) -> Iterator[str]:
         yield (
             f"{name}: first token after {human_seconds(found.ttft_s)} "
             f"({_prefills(found.chunks)}), then {human_seconds(found.time_per_output_token_s)} a token, "
-            f"{found.tokens_per_s_per_user:,.1f} tokens/s per user, "
-            f"{found.output_tokens_per_s:,.0f} tokens/s in all: a static batch, without a queue"
+            f"{human_rate(found.tokens_per_s_per_user, 1)} tokens/s per user, "
+            f"{human_rate(found.output_tokens_per_s)} tokens/s in all: a static batch, without a queue"
         )
         if decode.token_times is not None:
             text = token_times_text(found.time_per_output_token_s, decode.token_times)
@@ -331,7 +331,7 @@ def _column(prediction: _Prediction, *, cached: bool) -> dict[str, Cell]:
     return {
         "layout": (str(plan.layout), short(plan.layout)),
         "step time": human_seconds(found.step_s),
-        "tokens/s": f"{found.tokens_per_s:,.0f}",
+        "tokens/s": human_rate(found.tokens_per_s),
         "latency of a sequence, mean": human_seconds(found.latency_s),
         _OVERHEAD: f"{found.sync_overhead_per_token_ms:.3g} ms",
         "communication, exposed": _seconds(found.exposed_s),

@@ -28,4 +28,5 @@ class Time(click.ParamType[float]):
         try:
             return parse_seconds(value)
         except UnitError as error:
-            raise click.BadParameter(str(error), ctx, param, param.opts[0] if param else None) from error
+            known = error.hint if error.hint.startswith("did you mean") else "write for example 500ms"
+            raise click.BadParameter(f"{error}; {known}", ctx, param, param.opts[0] if param else None) from error

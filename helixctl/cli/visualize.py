@@ -117,14 +117,10 @@ def _page(
 
 def _planned(source: str, step: StepName | None) -> tuple[Plan | Dag, StepName]:
     """A plan or a dag, and which step of it is drawn."""
-    from helixctl.cli.documents import load_planned
+    from helixctl.cli.documents import load_planned, step_of
 
     planned = load_planned(source)
-    plan = planned.plan if isinstance(planned, Dag) else planned
-    if step is not None and (isinstance(planned, Dag) or step not in plan.steps):
-        have = planned.step if isinstance(planned, Dag) else " and ".join(plan.steps)
-        raise click.BadParameter(f"{source} has the step {have}", param_hint="--step")
-    return planned, planned.step if isinstance(planned, Dag) else step or plan.steps[-1]
+    return planned, step_of(planned, step, source)
 
 
 def _load(source: str, layer: int | None, step: StepName | None) -> Dag:

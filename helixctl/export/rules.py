@@ -114,9 +114,9 @@ def experts_whole_or_cut(source: str) -> Rule:
     """Experts are whole, spread over all of a tensor-parallel group, or each is cut over all of it."""
 
     def unmet(layout: Layout, _: Specs) -> str | None:
-        if layout.experts in {1, layout.partitions}:
+        if layout.experts in {1, layout.expert_devices}:
             return None
-        cut = f"{layout.experts} x {layout.partitions // layout.experts}"
+        cut = f"{layout.experts} x {layout.expert_devices // layout.experts}"
         return f"experts spread over all ranks of a tensor-parallel group, or each cut over all: {cut}"
 
     return Rule("experts spread over all ranks of a tensor-parallel group, or each cut over all", source, unmet)

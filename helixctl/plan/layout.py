@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from pydantic import Field, field_validator
 
 from helixctl.spec import Count, ModelSpec, Spec, Step, WorkloadSpec, added
+from helixctl.units import counted
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Interval = tuple[Whole, Whole]  # half-open
@@ -180,9 +181,9 @@ class Layout(Spec):
 
     def __str__(self) -> str:
         """``8 x 2``: 8 groups of 2 slices; then every axis that is not at its default."""
-        alone = self.expert_data == 1
+        whole = self.expert_data == 1 and self.partitions % self.experts == 0
         texts = {
-            "experts": f"experts {self.experts}" + (f" x {self.partitions // self.experts}" if alone else ""),
+            "experts": f"experts {self.experts}" + (f" x {self.partitions // self.experts}" if whole else ""),
             "key_prefill": f"prefill by {self.key_prefill} rows",
             "latent_prefill": f"{self.latent_prefill} prefill",
             "combine": self.combine,
@@ -473,7 +474,8 @@ def illegalities(
     if differs and layout.expert_data > 1:
         reasons.append(f"experts shared by {layout.expert_data} replicas, and hosts differ")
     if layout.microbatches % layout.interleave:
-        reasons.append(f"{layout.interleave} interleaved at a time do not divide {layout.microbatches} microbatches")
+        microbatches = counted(layout.microbatches, "microbatch", "microbatches")
+        reasons.append(f"{layout.interleave} interleaved at a time do not divide {microbatches}")
     return reasons
 
 

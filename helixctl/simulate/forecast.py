@@ -180,8 +180,9 @@ def generated(prefill: Forecast, decode: Forecast, chunks: int, batch: int, outp
     """
     its = Generation(prefill, decode, chunks, batch, output_len)
 
-    def total(name: str) -> float:
-        each: list[float] = [getattr(step, name) for step in (prefill, decode)]
+    def total(name: str, *, of_steps: bool = False) -> float:
+        """The sum over all steps; ``of_steps``: of what is a share of each step's time."""
+        each: list[float] = [getattr(step, name) * (step.step_s if of_steps else 1) for step in (prefill, decode)]
         return chunks * each[0] + (output_len - 1) * each[1]
 
     levels = {at: chunks * prefill.levels.get(at, 0.0) for at in (*prefill.levels, *decode.levels)}
@@ -192,7 +193,7 @@ def generated(prefill: Forecast, decode: Forecast, chunks: int, batch: int, outp
         latency_s=its.total_s,
         exposed_s=total("exposed_s"),
         hidden_s=total("hidden_s"),
-        busy_share=1 - total("exposed_s") / its.total_s,
+        busy_share=total("busy_share", of_steps=True) / its.total_s,
         levels={at: s + (output_len - 1) * decode.levels.get(at, 0.0) for at, s in levels.items()},
         kinds=(),
         received_nbytes=round(total("received_nbytes")),

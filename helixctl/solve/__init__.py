@@ -1,6 +1,6 @@
 """Every legal layout, why each other one is not, the search and its reasons."""
 
-from helixctl.solve.constraints import parse_constraints, read_as
+from helixctl.solve.constraints import constraints_of, parse_constraints, read_as
 from helixctl.solve.decide import Decision, decide
 from helixctl.solve.objective import OBJECTIVES, Objective
 from helixctl.solve.proof import Proof, proof
@@ -13,6 +13,7 @@ __all__ = [
     "Objective",
     "Proof",
     "Row",
+    "constraints_of",
     "decide",
     "pairs",
     "parse_constraints",

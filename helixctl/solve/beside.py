@@ -69,12 +69,15 @@ class Table:
                     met.add(mesh)
                     yield mesh
 
-    def rows(self, best: Candidate, candidates: Sequence[Candidate], *, proved: bool) -> tuple[Row, ...]:
+    def rows(
+        self, best: Candidate, candidates: Sequence[Candidate], legal: AbstractSet[Mesh], *, proved: bool
+    ) -> tuple[Row, ...]:
         """The best layout of every mesh: the choice, then what fits, what does not, and what is not legal.
 
         Args:
             best: the choice.
             candidates: all that were simulated, the choice among them.
+            legal: meshes of which some layout that was asked for is legal, perhaps with other axes than the defaults.
             proved: whether no other layout that was asked for can be better.
         """
         problem = self.problem
@@ -84,7 +87,7 @@ class Table:
             meshes.setdefault(candidate.layout.mesh, candidate)
         always = self._always(best.layout)
         shown = [c for i, c in enumerate(meshes.values()) if i < _MOST_ROWS or c.layout.mesh in always]
-        illegal = [c for c in self._pairs() if c.reasons]
+        illegal = [c for c in self._pairs() if c.reasons and c.layout.mesh not in legal]
         return tuple(self.row(c, best, proved=proved) for c in (*shown, *illegal[:_MOST_ILLEGAL]))
 
     def row(self, candidate: Candidate, best: Candidate, *, proved: bool) -> Row:

@@ -70,6 +70,18 @@ def parse_constraints(text: str) -> dict[str, int | str]:
     return found
 
 
+def constraints_of(layout: str | AxisConstraints | None) -> dict[str, int | str]:
+    """The axes that a text for ``--layout`` fixes, or a mapping, whose axes and values are those of such a text.
+
+    Raises:
+        HelixError: as ``parse_constraints``.
+    """
+    if not layout and not isinstance(layout, str):
+        return {}
+    text = layout if isinstance(layout, str) else ",".join(f"{axis}={value}" for axis, value in layout.items())
+    return parse_constraints(text)
+
+
 @record
 class Request:
     """Which layouts a user asks for.

@@ -190,13 +190,14 @@ def _best_layout(problem: LayoutProblem, request: Request, budget: int) -> Decis
         cache_nbytes=cached,
         ascending=problem.ascending,
     )
-    left_out = number_of(found for its in legal if (found := request.admitted_of(its))) - result.legal
+    admitted = [found for its in legal if (found := request.admitted_of(its))]
+    left_out = number_of(admitted) - result.legal
     seen = {c.layout for c in simulated if request.admits(c.layout)}
     counts = (result.legal, len(seen), left_out)
     return Decision(
         problem.objective,
         Plan.of(*specs, best.layout),
-        table.rows(best, simulated, proved=open_bound is None),
+        table.rows(best, simulated, {its.mesh for its in admitted}, proved=open_bound is None),
         (
             *reasons(best, evidence, problem.objective, specs.model, specs.cluster),
             *(_beside_equals(problem, request, best, layouts, part, budget) if part else ()),

@@ -102,9 +102,9 @@ def extrapolated(
     """The forecast of a plan, from those of plans with fewer layers and fewer microbatches, on lines through them.
 
     Equal microbatches pass the stages one after the other, so that each one more takes as long as the slowest stage.
-    The step, latency and bytes are on that line exactly, as far as tests/solve/test_deep.py tried; so is the memory, or
-    within 1 % where arenas have gaps. Exposed and hidden communication come near it only when every stage waits as it
-    does in the long run, which may take longer than the steps that are simulated.
+    The step, latency and bytes are on that line exactly, as far as tests/solve/test_deep.py tried; so is the memory if
+    arenas have no gaps. Gaps that come with more rounds are not in it. Exposed and hidden communication come near it
+    only when every stage waits as it does in the long run, which may take longer than the steps that are simulated.
 
     Args:
         forecast: simulates a model in a layout on a workload.

@@ -35,6 +35,7 @@ _OTHER_NAMES: Final = (
     | dict.fromkeys(("fp32", "float", "single", "f32", "torch.float32"), "float32")
     | dict.fromkeys(("fp64", "double", "f64", "torch.float64"), "float64")
     | dict.fromkeys(("tf32", "fp8", "float8", "fp4", "int8", "int4", "auto"))
+    | {"gpu": "device", "gpus": "devices"}
 )
 
 
@@ -67,7 +68,9 @@ class Fields:
                 node = self._definitions[node["$ref"].rpartition("/")[2]]
                 continue
             options = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
-            if len(options) != 1:
+            if len(options) > 1:
+                return {**node, "anyOf": [self.resolve(option) for option in options]}
+            if not options:
                 return node
             node = options[0]
 
@@ -122,6 +125,8 @@ def describe(node: Node) -> str:
     """What may stand at a node, to be read after "must be"."""
     if "enum" in node or "const" in node:
         return _one_of([str(value) for value in node.get("enum", [node.get("const")])])
+    if "anyOf" in node:
+        return ", or ".join(dict.fromkeys(map(describe, node["anyOf"])))
     if "discriminator" in node:
         return f"a mapping with a {node['discriminator']['propertyName']!r} key"
     words = {

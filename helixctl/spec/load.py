@@ -159,14 +159,22 @@ def _load_model(path: str, overrides: Sequence[Override], *, planned: bool = Fal
 
 
 def _read(expected: Literal["model", "cluster"], path: str) -> tuple[str, dict[str, Any]]:
-    text = read_text(path, wanted=expected)
-    data = parse_mapping(text, path)
-    kind = document_kind(data, path)
+    if expected == "cluster" and _stands_for_a_model(path):
+        text, data, kind = "", dict[str, Any](), "model"
+    else:
+        text = read_text(path, wanted=expected)
+        data = parse_mapping(text, path)
+        kind = document_kind(data, path)
     if kind != expected:
         message = f"is a {kind}; it was given as {expected.upper()}"
         hint = "give the model first, then the cluster" if kind in {"model", "cluster"} else None
         raise HelixError(Diagnostic("HX110", message, hint, path))
     return text, data
+
+
+def _stands_for_a_model(path: str) -> bool:
+    """Whether a path is the folder or the name of a model."""
+    return (file := document_path(path)) != path and Path(file).is_file()
 
 
 def validate_model(

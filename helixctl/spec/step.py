@@ -54,6 +54,12 @@ class Step:
         return self.lanes > 1 and not self.by_rows
 
     @property
+    def room(self) -> int:
+        """Positions of a sequence that the cache has memory for: as many blocks of every lane as all tokens need."""
+        turn = self.lanes * self.block
+        return -(-self.positions // turn) * turn
+
+    @property
     def tokens(self) -> int:
         """New tokens of all sequences."""
         return self.batch * self.seq_len

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from helixctl.sweep.document import Point, Sweep
-from helixctl.units import human_bytes, human_seconds
+from helixctl.units import human_bytes, human_rate, human_seconds
 
 
 class Figure(NamedTuple):
@@ -38,7 +38,7 @@ _OF_A_GENERATION: Final = (
 )
 _OF_A_PASS: Final = (
     Figure("step_text", "step", "step", lambda p: human_seconds(p.step_s or 0)),
-    Figure("total_text", "tokens/s", "tokens/s of all", lambda p: f"{p.tokens_per_s or 0:,.0f}", 2),
+    Figure("total_text", "tokens/s", "tokens/s of all", lambda p: human_rate(p.tokens_per_s or 0), 2),
     _DEVICE,
     Figure("exposed_text", "exposed", "communication exposed", lambda p: _exposed(p.exposed_s), 1),
     _MEMORY,
@@ -65,4 +65,4 @@ def _exposed(seconds: float | None) -> str:
 
 
 def _rate(tokens_per_s: float) -> str:
-    return f"{tokens_per_s:,.1f}"
+    return human_rate(tokens_per_s, 1)

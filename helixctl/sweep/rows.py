@@ -6,7 +6,7 @@ from typing import Any
 
 from helixctl.sweep.columns import figures_of, tokens_of
 from helixctl.sweep.document import Point, Sweep
-from helixctl.units import counted, human_bytes
+from helixctl.units import counted, human_bytes, human_rate
 
 
 def told(sweep: Sweep) -> tuple[tuple[str, str], ...]:
@@ -67,7 +67,7 @@ def _figures(sweep: Sweep, point: Point) -> dict[str, Any]:
             "weights": point.weight_nbytes,
             "cache": point.cache_nbytes,
             "arenas": arenas,
-            "total_text": f"{total or 0:,.0f}",
+            "total_text": human_rate(total or 0),
         }
         | texts
         | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.attack import bases
-from tests.attack.mutation import InapplicableError, Leaf, MutationRegistry, Victim, leaves
+from tests.attack.mutation import Data, InapplicableError, Leaf, MutationRegistry, Victim, leaves
 
 mutation = MutationRegistry()
 TABLES = ("tensors", "values", "tasks", "order")
@@ -47,19 +47,21 @@ def _type(v: Victim) -> None:
     held[key] = v.pick([x for x in others if type(x) not in likes])
 
 
+def _two_that_differ(v: Victim) -> tuple[Data, Data, str]:
+    """Two rows of a table, and a field that both have with other content."""
+    a, b = v.two(v.data[v.random.choice(TABLES[:3])])
+    return a, b, v.pick([key for key in a if key in b and a[key] != b[key]])
+
+
 @mutation("any field exchanged with that of another row", *PROOFS, harmless=SAME)
 def _exchanged(v: Victim) -> None:
-    table = v.data[v.random.choice(TABLES[:3])]
-    a, b = v.two(table)
-    key = v.pick([key for key in a if a[key] != b[key]])
+    a, b, key = _two_that_differ(v)
     a[key], b[key] = b[key], a[key]
 
 
 @mutation("any field as in another row", *PROOFS, harmless=SAME)
 def _as_other(v: Victim) -> None:
-    table = v.data[v.random.choice(TABLES[:3])]
-    a, b = v.two(table)
-    key = v.pick([key for key in a if a[key] != b[key]])
+    a, b, key = _two_that_differ(v)
     a[key] = json.loads(json.dumps(b[key]))
 
 

@@ -209,6 +209,9 @@ def test_every_command_that_reads_a_cluster_takes_a_name(tmp_path: Path) -> None
     assert "h100:2x8 is made of cuda devices" in done.err
     done = helixctl("plan", "h100:2x8", PAPER[0])
     assert "h100:2x8: HX110 is a cluster; it was given as MODEL" in done.err
+    for model in ("Llama-3.1-8B", "plans/models/Llama-3.1-8B"):
+        done = helixctl("plan", "h100:2x8", model)
+        assert f"{model}: HX110 is a model; it was given as CLUSTER\n  hint: give the model first" in done.err
     done = helixctl("validate", "v100:8")
     assert "clusters by name" in done.said
 

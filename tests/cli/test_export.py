@@ -85,7 +85,7 @@ def test_traces_need_an_extra(tmp_path: Path) -> None:
     [
         (("--to", "chakra"), "add -o NAME"),
         (("--to", "chakra", "-o", "-"), "add -o NAME"),
-        (("--to", "chakra", "-o", "x", "--step", "prefill"), "has the step pass"),
+        (("--to", "chakra", "-o", "x", "--step", "prefill"), "is of one pass, without steps"),
         (("--to", "k8s"), "needs --image"),
         (("--to", "vllm", "--image", "x"), "--image: not with --to vllm, but with k8s"),
         (("--to", "slurm", "--nearest"), "--nearest: not with --to slurm"),

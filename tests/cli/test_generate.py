@@ -259,6 +259,9 @@ def added(text: str, token: int) -> dict[str, Any]:
         (("--cuda-graph",), "--cuda-graph is for CUDA devices, and these ranks are on cpu"),
         (("--chat",), "--chat is of messages that --prompt gives"),
         (("--prompt", "x", "--input", "y.safetensors"), "--prompt gives the prompts, and so does --input"),
+        (("--iters", "3"), "generates, a step for each token: --iters (or --paper) is of one pass"),
+        (("--paper",), "generates, a step for each token: --iters (or --paper) is of one pass"),
+        (("--seconds", "3"), "generates, a step for each token: --seconds is of one pass"),
         (("--generate", "0"), "Invalid value for '--generate'"),
         (("--temperature", "-1"), "Invalid value for '--temperature'"),
         (("--temperature", "nan"), "Invalid value for --temperature: not a number"),
@@ -346,7 +349,7 @@ def test_two_generations_side_by_side(known: LanguageModel, plans: Path, tmp_pat
     change = each[1]["p50"] / each[0]["p50"] - 1
     assert second["time_per_output_token_change"] == pytest.approx(change)
     assert f"{change:+.1%}" in done.said
-    assert "2 x 2, slicing key: the tokens of 2 x 1, data 2" in done.said
+    assert "2 x 2, slicing key: the same tokens as 2 x 1, data 2" in done.said
     assert done.said.count("check passed") == 2
     assert done.said.startswith(f"[1] {LONG}{known.text(due[0][: at + 1])}")
 

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from helixctl.cli.replaced import holds
 from helixctl.cli.visualize import _KINDS
 from helixctl.emit import FORMATS
 from helixctl.report import FORMATS as REPORTS
+from helixctl_runtime.tensors.tensor_source import write_tensor
 from tests.cli.command import Done, helixctl
 from tests.documents import ROOT, SMALL
 
@@ -194,6 +196,22 @@ def test_two_outputs_have_two_places(files: Path, args: tuple[str, ...]) -> None
     assert done.status == 2
     assert "cannot go to the same place" in done.err
     assert tree(files) == before
+
+
+@pytest.mark.parametrize("name", ["logits", "output", "tokens"])
+def test_what_run_writes_it_may_write_again(name: str, tmp_path: Path) -> None:
+    """The tensors that --output says it writes, and no others."""
+    write_tensor(str(tmp_path / "x"), name, torch.zeros(2, 3))
+    assert holds(tmp_path / "x", "tensor file")
+    write_tensor(str(tmp_path / "y"), "model.embed_tokens.weight", torch.zeros(2, 3))
+    assert not holds(tmp_path / "y", "tensor file")
+
+
+def test_an_empty_path_is_no_folder(files: Path) -> None:
+    done = helixctl(*PLAN, "-o", "", cwd=files)
+    assert (done.status, done.err) == (
+        2, "HX511 cannot write to an empty path\n  hint: is a variable of the shell not set?\n"
+    )  # fmt: skip
 
 
 def test_a_device_takes_anything(files: Path) -> None:

@@ -11,6 +11,8 @@ from tests.cli.command import helixctl
 from tests.documents import PAPER, SMALL
 
 LLAMA = "plans/models/Llama-3.1-8B"
+GENERATES = (*(part for field in ("attention.softmax_slices=1", "attention.causal=true", "vocabulary.size=97")
+               for part in ("--set", field)), "--layout", "groups=4,slices=4")  # fmt: skip
 ONE = ("--set", "hosts=1", "--set", "devices_per_host=1")
 
 
@@ -18,6 +20,11 @@ ONE = ("--set", "hosts=1", "--set", "devices_per_host=1")
     ("with_it", "without_it", "text"),
     [
         (PAPER, (*PAPER, "--seq-len", "2"), "it is no decode step"),
+        (
+            (*SMALL, *GENERATES, "--seq-len", "1"),
+            (*SMALL, *GENERATES, "--seq-len", "1", "--output-len", "2"),
+            "it is no decode step",
+        ),
         (
             (LLAMA, PAPER[1], *ONE, "--batch", "1", "--seq-len", "131073"),
             (LLAMA, PAPER[1], *ONE, "--batch", "1", "--seq-len", "131072"),
@@ -37,7 +44,8 @@ def test_notes(with_it: tuple[str, ...], without_it: tuple[str, ...], text: str)
     assert (said.status, silent.status) == (0, 0), said.err + silent.err
     assert text in said.said
     assert text not in silent.said
-    assert all("in one pass, no KV cache" in done.said.splitlines()[1] for done in (said, silent))
+    passes = [done for args, done in ((with_it, said), (without_it, silent)) if "--output-len" not in args]
+    assert all("in one pass, no KV cache" in done.said.splitlines()[1] for done in passes)
 
 
 def test_the_reserve_is_counted_and_said(tmp_path: Path) -> None:

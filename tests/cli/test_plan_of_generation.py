@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helixctl.units import human_bytes
 from tests.cli.command import helixctl
 from tests.documents import SMALL
 
@@ -33,6 +34,21 @@ def test_the_answer_has_what_users_of_engines_ask_for() -> None:
         "weights", "KV cache", "arenas of prefill and decode",
     ]  # fmt: skip
     assert "ownership, state, collectives" in done.said
+
+
+def test_the_sheet_counts_the_cache_in_whole_blocks() -> None:
+    """49 tokens in blocks of 16: 64 places of 4 layers x 2 x 32 dims x 4 bytes of a head, of 2 heads on 4 devices."""
+    fixed = ("--layout", "groups=2,slices=1,data=2,pipeline=1,microbatches=1,residual=replicated")
+    done = helixctl("plan", *SMALL, *GENERATION, *fixed)
+    rows = [line.rsplit("  ", 1) for line in done.said.split("\n\n")[2].splitlines()]
+    sheet = {name.strip(): nbytes.strip() for name, nbytes in rows}
+    token = 4 * 2 * 32 * 4
+    assert sheet["KV cache: 2 sequences x 64 tokens (49 in whole blocks) x 1.02 kB"] == human_bytes(2 * 64 * token)
+    ((room, free),) = ((name.split()[3], nbytes) for name, nbytes in sheet.items() if name.startswith("free"))
+    assert free.endswith(" MB")
+    assert int(room.replace(",", "")) == pytest.approx(1e6 * float(free.split()[0]) / token, rel=0.01)
+    one = helixctl("plan", *SMALL, *MODEL, *fixed, "--batch", "2", "--input-len", "8", "--output-len", "8")
+    assert "KV cache: 1 sequence x 16 tokens x 1.02 kB" in one.said
 
 
 def test_the_words_of_engines_are_options() -> None:
@@ -80,7 +96,8 @@ def test_limits_rule_layouts_out(tmp_path: Path) -> None:
     [
         (("--max-ttft", "5ms"), "--max-ttft is of a generation; give --output-len N"),
         (("--objective", "tpot"), "--objective tpot is of a generation; give --output-len N"),
-        (("--output-len", "4", "--max-ttft", "5"), "Invalid value for --max-ttft: '5' has no unit"),
+        (("--output-len", "4", "--max-ttft", "5"), "--max-ttft: '5' has no unit; write for example 500ms"),
+        (("--output-len", "4", "--max-ttft", "5sec"), "which does not fit here; did you mean '5 s'?"),
     ],
 )
 def test_what_only_a_generation_has(options: tuple[str, ...], message: str) -> None:
@@ -94,6 +111,9 @@ def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
     report = tmp_path / "x.json"
     done = helixctl("simulate", made, "--json", report)
     assert "x.plan.json: first token after" in done.said
+    beside = helixctl("simulate", made, "plans/small/dense.4x4.plan.json")
+    subjects = [line for line in beside.said.splitlines() if ": small-dense on " in line]
+    assert [line.split(": ")[0] for line in subjects] == ["x.plan.json", "dense.4x4.plan.json"]
     plans = json.loads(report.read_text())["plans"]
     assert [its["step"] for its in plans] == ["prefill", "decode"]
     assert plans[0]["cache_nbytes"] == plans[1]["cache_nbytes"] > 0
@@ -107,7 +127,11 @@ def test_both_steps_are_simulated_validated_and_drawn(tmp_path: Path) -> None:
     assert json.loads(dag.out)["step"] == "decode"
     (tmp_path / "x.dag.json").write_bytes(dag.out)
     assert helixctl("validate", tmp_path / "x.dag.json").status == 0
-    assert helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "prefill").status == 2
+    same = helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "decode")
+    assert "decode step" in same.said
+    other = helixctl("visualize", tmp_path / "x.dag.json", "-o", "-", "-f", "dot", "--step", "prefill")
+    assert other.status == 2
+    assert "x.dag.json has no prefill step, but decode" in other.err
 
 
 def test_a_report_of_a_pass_is_not_held_against_steps(tmp_path: Path) -> None:

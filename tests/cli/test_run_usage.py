@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from helixctl.cli.console import answers
 from helixctl.cli.measurements import print_verdicts
 from helixctl.errors import HelixError
 from tests.cli.command import helixctl
+from tests.documents import SMALL
 
 DENSE = "plans/small/dense.4x4.plan.json"
 
@@ -25,6 +28,18 @@ def test_a_wrong_use_is_said(arguments: tuple[str, ...], message: str) -> None:
     done = helixctl("run", *arguments)
     assert done.status == 2
     assert message in done.err
+
+
+def test_one_rank_is_no_ranks(tmp_path: Path) -> None:
+    plan = tmp_path / "x.plan.json"
+    one = ("--plain", "--groups", "1", "--slices", "1", "--set", "devices_per_host=1", "-q", "-o", plan)
+    assert helixctl("plan", *SMALL, *one).status == 0
+    what, _, tasks, *_ = helixctl("run", plan, "--dry-run").said.splitlines()
+    assert what.endswith("float32: 1 rank on cpu")
+    assert ", 0 process groups; proved" in tasks
+    done = helixctl("run", plan, "--warmup", "0", "--iters", "1")
+    assert "running: 1 cpu rank, 0 + 1 steps" in done.err
+    assert ": 1 cpu rank sharing " in done.said
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ SMALLER: Final = {
     "--batch 1,2,4,...,256 --input-len 4096": "--set layers=1 --plain --batch 1,2,4 --input-len 64",
 }
 HERE: Final = Path(sys.executable).parent
-SHORTER: Final = ["--warmup", "1", "--iters", "2", "--device", "cpu"]
+SHORTER: Final = ["--warmup", "1", "--device", "cpu"]
+FEW_STEPS: Final = ["--iters", "2"]  # of one pass; a generation has as many as tokens
 # What a page says of a machine, made true of this one.
 MACHINES: Final = {
     "helixctl run plans/small/dense.4x4.plan.json --device cuda": {"CUDA_VISIBLE_DEVICES": ""},
@@ -175,9 +176,14 @@ def run(step: Step, folder: Path, call: Callable[..., Done] = helixctl, programs
     env = {name: value.replace("HERE", str(folder)) for name, value in MACHINES.get(step.command, {}).items()}
     words = shlex.split(command, comments=True)[1:]
     if words[0] == "run" and "--iters" not in words and step.shown is None:
-        words += SHORTER
+        words += SHORTER if _generates(folder / words[1]) else [*SHORTER, *FEW_STEPS]
     stdin = Path(PAPER[0]).read_bytes() if "-" in words else None
     return call(*words, stdin=stdin, cwd=folder, env=env)
+
+
+def _generates(document: Path) -> bool:
+    """Whether a document is a plan of a generation."""
+    return document.is_file() and b'"output_len"' in document.read_bytes()
 
 
 def _by_bash(script: str, folder: Path, programs: Path) -> Done:

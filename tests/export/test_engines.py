@@ -52,9 +52,17 @@ def test_experts_that_replicas_share_are_refused_by_name(target: str) -> None:
     plan = plan_of("Mixtral-8x7B-v0.1", "h100:1x8", **shared)
     assert not illegalities(plan.layout, plan.model, plan.workload, plan.cluster.devices)
     unmet = ENGINES[target].unmet(plan.layout, specs_of(plan))
-    assert [reason for reason in unmet if "expert_data" in reason] == [
+    assert [reason for reason in unmet if "expert_data" in reason or "each cut over all" in reason] == [
         "all experts in each replica: in the plan 4 replicas share them (expert_data)"
     ]
+
+
+@pytest.mark.parametrize("target", ["vllm", "torchtitan"])
+def test_how_experts_are_cut_is_said_of_all_devices_that_share_them(target: str) -> None:
+    shared: dict[str, Any] = {"groups": 2, "data": 4, "expert_data": 4, "experts": 4}
+    plan = plan_of("Mixtral-8x7B-v0.1", "h100:1x8", **shared)
+    unmet = ENGINES[target].unmet(plan.layout, specs_of(plan))
+    assert "experts spread over all ranks of a tensor-parallel group, or each cut over all: 4 x 2" in unmet
 
 
 @pytest.mark.parametrize("target", ENGINES)

@@ -93,6 +93,8 @@ def test_uneven_stages_differ_by_one_layer() -> None:
 
 def test_a_layout_says_its_axes() -> None:
     assert str(Layout(groups=4, slices=4)) == "4 x 4"
+    assert str(Layout(groups=4, slices=4, experts=8)) == "4 x 4, experts 8 x 2"
+    assert str(Layout(groups=2, slices=1, experts=4)) == "2 x 1, experts 4"  # not legal, and no 4 x 0
     megatron = Layout(groups=8, slices=1, combine="reduce", pipeline=2, microbatches=4)
     assert str(megatron) == "8 x 1, pipeline 2, microbatches 4, reduce"
     rest = Layout(groups=4, slices=4, experts=8, microbatches=4, interleave=2, reduction_dtype="model", placement=INNER)

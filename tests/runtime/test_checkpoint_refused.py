@@ -49,7 +49,10 @@ def test_a_folder_without_safetensors(tmp_path: Path) -> None:
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    assert "No such file" in refused(tmp_path / "nowhere", LLAMA.weights)
+    assert (
+        refused(path := tmp_path / "nowhere", LLAMA.weights)
+        == f"{path}: HX507 cannot be read: no such file or directory"
+    )
 
 
 def test_shards_that_are_missing_or_cut_off(tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_shards_that_are_missing_or_cut_off(tmp_path: Path) -> None:
     shards[2].write_bytes(b"")
     text = refused(tmp_path, LLAMA.weights)
     assert [shard.name in text for shard in shards[:4]] == [True, True, True, False]
-    assert f"{shards[0].name} cannot be read as safetensors: No such file" in text
+    assert f"{shards[0].name} cannot be read: no such file or directory" in text
     assert f"{shards[1].name} cannot be read as safetensors: Error while deserializing header" in text
 
 

@@ -472,3 +472,6 @@ def test_too_few_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--nnodes 2 --nproc-per-node 8" in str(caught.value)
     check_devices("cuda", 8)
     check_devices("cpu", 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(HelixError, match="HX502 1 rank needs a CUDA device, this machine has none"):
+        check_devices("cuda", 1)

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from helixctl.dag import Dag
+from helixctl.lower import lower
 from helixctl.simulate import forecast, simulate
+from helixctl.simulate.forecast import generated
 from helixctl.simulate.shared import simulate_shared
 from tests.cost.calibrated import calibrated
-from tests.documents import SMALL, TINY, dag_of
+from tests.documents import SMALL, TINY, dag_of, plan_of
 from tests.simulate.dags import interleaved, tasks_take
 
 COMPUTE, COLLECTIVES = 10, 4  # of one rank in one layer: see docs/pipeline.md
@@ -133,3 +135,15 @@ def test_a_collective_asks_for_its_load(load: float, takes: float, monkeypatch: 
     tasks_take(monkeypatch, lambda task: 3.0 if task.is_collective else 1.0)
     dag = calibrated(dag_of(SMALL, 4, 1, *TINY, "attention.heads=4"), collective_load=load)
     assert forecast(dag).step_s == pytest.approx(2 * COMPUTE + takes * COLLECTIVES)
+
+
+def test_a_generation_is_busy_as_its_steps_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two replicas one takes twice as long: the other waits for nobody, and is busy half of the time."""
+    tasks_take(monkeypatch, lambda task: float(task.ranks[0] + 1))
+    sets = (*TINY, "cores_per_host=null", "vocabulary.size=13", "workload.output_len=5")
+    exact = ("attention.softmax_slices=1", "attention.causal=true")
+    plan = plan_of(SMALL, 1, 1, *sets, *exact, data=2)
+    prefill, decode = (forecast(lower(plan, step=step)) for step in plan.steps)
+    found = generated(prefill, decode, 1, plan.workload.batch, 5)
+    assert found.step_s == prefill.step_s + 4 * decode.step_s
+    assert (found.busy_share, found.exposed_s) == (pytest.approx(0.75), 0)

@@ -16,13 +16,14 @@ import helixctl.solve
 from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.solve import Decision, decide, pairs, parse_constraints
+from helixctl.solve import Decision, decide, pairs, parse_constraints, proof
 from helixctl.solve.candidate import simulated
+from helixctl.solve.proof import memory_nbytes
 from helixctl.solve.refusals import none_fits
 from helixctl.solve.search import SearchResult
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import WorkloadSpec
-from tests.documents import PAPER, PAPER_MOE, SMALL, specs
+from tests.documents import PAPER, PAPER_MOE, ROOT, SMALL, specs
 
 
 def paper_space(paths: tuple[str, str], *sets: str, **fixed: int | str) -> Decision:
@@ -187,6 +188,23 @@ def test_where_only_many_small_microbatches_fit() -> None:
     assert fastest.step_s < next(row.candidate.forecast.step_s for row in slow.rows if row.chosen)
 
 
+def test_what_a_gap_in_an_arena_makes_too_large_is_not_chosen() -> None:
+    """Forecast from few microbatches the fastest layout has 2.33 GB; all 16 of them, two in turn, need 2.42 GB."""
+    sets = ("layers=3", "workload.batch=32", "workload.seq_len=4096", "device.reserve=0 %")
+    llama = (str(ROOT / "plans/models/Llama-3.1-8B"), "rtx4090:1x2")
+    wanted = "groups=2,slices=1,microbatches=16,interleave=2,data=1,pipeline=1,placement=slices-groups-data-pipeline"
+    chosen = {}
+    for memory in ("2.4 GB", "2.42 GB"):
+        model, cluster, workload = specs(llama, *sets, f"device.memory={memory}")
+        plan = decide(model, cluster, workload, parse_constraints(wanted)).plan
+        estimated = simulated(model, cluster, workload, plan.layout).forecast
+        assert estimated is not None
+        assert estimated.memory_nbytes < memory_nbytes(plan) <= cluster.only.device.available
+        assert proof(plan).findings == ()
+        chosen[memory] = estimated.step_s
+    assert chosen["2.42 GB"] < chosen["2.4 GB"]
+
+
 def test_a_search_that_ends_early_does_not_say_that_nothing_fits() -> None:
     model, cluster, workload = specs(PAPER)
     tried = simulated(model, cluster, workload, Layout(groups=16, slices=1))
@@ -207,6 +225,14 @@ def test_an_illegal_wish_of_any_axis_has_its_cause(constraints: str, text: str) 
         decide(*specs(PAPER), parse_constraints(constraints))
     assert {d.code for d in caught.value.diagnostics} == {"HX202"}
     assert text in str(caught.value)
+
+
+def test_no_mesh_is_both_simulated_and_refused() -> None:
+    """With one microbatch, the default, turns of two are not legal; with two of them they are."""
+    rows = decide(*specs(SMALL, "devices_per_host=4"), parse_constraints("interleave=2,slicing=head_dim")).rows
+    simulated, refused = ({r.candidate.layout.mesh for r in rows if bool(r.candidate.reasons) == no} for no in (0, 1))
+    assert (4, 1, 1, 1) in simulated
+    assert not simulated & refused
 
 
 def test_turns_of_three() -> None:

@@ -91,6 +91,17 @@ def test_what_is_wrong_has_its_place(data: dict[str, Any], said: str, tmp_path: 
     assert all(problem.line for problem in error.value.diagnostics)
 
 
+def test_a_gpu_in_the_place_of_a_device_has_a_way_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.cluster.yaml"
+    file.write_text(yaml.safe_dump({"name": "a", "hosts": [{"count": 1, "devices": 4, "gpu": "h100"}]}))
+    with pytest.raises(HelixError) as error:
+        load_cluster(str(file))
+    hints = {problem.message: problem.hint or "" for problem in error.value.diagnostics}
+    assert hints["unknown key 'gpu' in hosts[0]"] == "did you mean 'device'?"
+    assert hints["missing key 'device' in hosts[0]"].startswith("device is a mapping with the keys kind, name, memory")
+    assert ", or one of a100, b200, h100" in hints["missing key 'device' in hosts[0]"]
+
+
 def test_devices_of_a_gpu_and_of_a_cpu_are_no_cluster(tmp_path: Path) -> None:
     cpu = {
         "kind": "cpu",

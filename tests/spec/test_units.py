@@ -17,6 +17,7 @@ from helixctl.units import (
     UnitError,
     human_bytes,
     human_flops,
+    human_rate,
     human_seconds,
 )
 
@@ -183,3 +184,9 @@ def test_for_people() -> None:
     assert human_bytes(5) == "5 B"
     assert human_flops(6.44e12) == "6.44 TFLOP"
     assert [human_seconds(s) for s in (2.0, 0.0215, 853e-6, 5e-9)] == ["2 s", "21.5 ms", "853 us", "5 ns"]
+
+
+def test_a_slow_rate_keeps_two_digits() -> None:
+    """No rate above 0 is shown as 0."""
+    assert [human_rate(rate) for rate in (7336.2, 10.4, 9.62, 0.21, 0)] == ["7,336", "10", "9.6", "0.21", "0"]
+    assert [human_rate(rate, 1) for rate in (1336.24, 5, 0.0312)] == ["1,336.2", "5.0", "0.031"]

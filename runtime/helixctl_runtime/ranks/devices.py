@@ -36,6 +36,8 @@ def pick_device(kind: DeviceKind, local_rank: int) -> torch.device:
 def check_devices(kind: DeviceKind, world_size: int) -> None:
     """Raise HX502 if this machine has too few devices to start all ranks on it."""
     seen = torch.cuda.device_count() if kind == "cuda" else world_size
+    if seen < world_size == 1:
+        raise fail("HX502", "1 rank needs a CUDA device, this machine has none", "use --device cpu")
     if seen < world_size:
         per_host = max(1, seen)
         raise fail(

@@ -180,10 +180,12 @@ class TensorFiles:
         return self._open[path]
 
     def _unreadable(self, path: Path, error: Exception) -> Diagnostic:
+        shown = "" if path == Path(self.path) else f"{path.name} "
+        if isinstance(error, FileNotFoundError):  # safetensors says the path once more
+            return self._problem(f"{shown}cannot be read: no such file or directory")
         what, hint = identify(path)
         if what:
             return self._problem(f"{path.name} is {what}; it must be safetensors", hint)
-        shown = "" if path == Path(self.path) else f"{path.name} "
         return self._problem(f"{shown}cannot be read as safetensors: {reason(error)}", hint)
 
     def _adapter(self) -> list[Diagnostic]:
