@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, ReduceScatter
 from helixctl.errors import HelixError
+from helixctl.lower import lower
 from helixctl_runtime.comm import by_memory as module
 from helixctl_runtime.comm.by_links import MOST_NBYTES, by_links
 from helixctl_runtime.comm.by_memory import by_memory
@@ -26,8 +27,10 @@ from helixctl_runtime.comm.links import Links
 from helixctl_runtime.comm.one_round import Work
 from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.ranks import Rank, run_ranks
+from helixctl_runtime.run import Options, run
 from tests.hosts.network import missing
 from tests.runtime.linked import ALL, exchange, on_ranks
+from tests.runtime.models import REAL, plan_for
 
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET; os.unshare is of Python 3.12
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -269,3 +272,18 @@ def test_what_a_rank_sent_can_be_read_when_it_is_gone() -> None:
         return mine[-1].item()
 
     assert on_ranks(work) == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [{"residual": "sharded"}, {"slicing": "batch", "groups": 1, "slices": 3}, {"microbatches": 2, "interleave": 2}],
+    ids=str,
+)
+def test_a_model_whose_collectives_are_large(axes: dict[str, Any]) -> None:
+    """A run is within the tolerance of float64, with collectives of several microbatches under way too."""
+    dag = lower(plan_for(REAL, (16, 250), **{"groups": 3, "slices": 1, **axes}))
+    sizes = [t.nbytes // len(t.ranks) for t in dag.tasks if t.is_collective]
+    assert max(sizes) > MOST_NBYTES
+    results = run([dag], ["large"], Options(warmup=0, iters=3, check=True), device="cpu", timeout=30)
+    assert results is not None
+    assert results[0].report["check"]["passed"], results[0].report["check"]
