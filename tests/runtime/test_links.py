@@ -6,38 +6,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, Task
+from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast
 from helixctl.errors import HelixError
 from helixctl_runtime.comm import links as links_of_ranks
 from helixctl_runtime.comm.by_links import MOST_NBYTES, by_links
 from helixctl_runtime.comm.links import Links, connected
-from helixctl_runtime.compile.bound import Exchange
-from helixctl_runtime.ranks import Phase, Rank, run_ranks
-
-ALL = (0, 1, 2)
-
-
-def on_ranks(
-    work: Callable[[Rank, Links], object], sets: tuple[tuple[int, ...], ...] = (ALL,), timeout: float = 20
-) -> list[Any]:
-    def worker(rank: Rank) -> object:
-        rank.init_process_group()
-        links = connected(rank.rank, sets, rank.timeout)
-        assert links is not None
-        rank.progress.enter(Phase.RUNNING)
-        return work(rank, links)
-
-    return run_ranks(worker, world_size=3, device="cpu", timeout=timeout, task_name=lambda r, p: f"task of rank {r}")
-
-
-def exchange(op: Op, send: torch.Tensor, receive: torch.Tensor, ranks: tuple[int, ...] = ALL) -> Exchange:
-    return Exchange(0, Task("t", 0, "transfer", op, ranks, (), (), 0, 0), send, receive)
+from helixctl_runtime.ranks import Rank, run_ranks
+from tests.runtime.linked import ALL, exchange, on_ranks
 
 
 def test_many_collectives_under_way_fill_no_socket_for_good() -> None:

@@ -7,23 +7,18 @@ have the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 import torch
 
 from helixctl.dag.ops import wire_kind
 from helixctl_runtime.comm.links import Arrival, Links
 from helixctl_runtime.comm.one_round import Work
+from helixctl_runtime.comm.parts import memory_of, nbytes_to_each, parts
 from helixctl_runtime.compile.bound import Exchange
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 # Of what one rank sends to each. More would not fit into a socket, and a rank that computes empties none.
 MOST_NBYTES: Final = 128 * 1024
-
-_Pairs = Sequence[tuple[int, memoryview]]
 
 
 class _Arriving:
@@ -54,7 +49,7 @@ def by_links(exchange: Exchange, rank: int, links: Links) -> Callable[[], Work] 
         links: sockets to the others.
     """
     ranks, kind = exchange.task.ranks, wire_kind(exchange.task.op)
-    if _nbytes_to_each(exchange, kind) > MOST_NBYTES:
+    if nbytes_to_each(exchange, kind) > MOST_NBYTES:
         return None
     send, receive, at = exchange.send.view(-1), exchange.receive.view(-1), ranks.index(rank)
     others = [(i, other) for i, other in enumerate(ranks) if i != at]
@@ -63,27 +58,19 @@ def by_links(exchange: Exchange, rank: int, links: Links) -> Callable[[], Work] 
             places = receive.view(len(ranks), -1)
             return _exchanged(links, [send] * len(ranks), [*places], others, _copied(places[at], send))
         case "all_to_all":
-            leave, arrive = _parts(send, exchange.leave, len(ranks)), _parts(receive, exchange.arrive, len(ranks))
+            leave, arrive = parts(send, exchange.leave, len(ranks)), parts(receive, exchange.arrive, len(ranks))
             return _exchanged(links, leave, arrive, others, _copied(arrive[at], leave[at]))
         case "all_reduce":
             return _summed(links, [send] * len(ranks), receive, others, at)
         case "reduce_scatter":
-            return _summed(links, _parts(send, (), len(ranks)), receive, others, at)
+            return _summed(links, parts(send, (), len(ranks)), receive, others, at)
         case "broadcast":
             root = ranks[0]
-            sends = [(other, _bytes(send)) for _, other in others if rank == root]
-            receives = [(root, _bytes(receive))] if rank != root else []
+            sends = [(other, memory_of(send)) for _, other in others if rank == root]
+            receives = [(root, memory_of(receive))] if rank != root else []
             return lambda: _Arriving(links.exchange(sends, receives))
         case _:
             return None
-
-
-def _nbytes_to_each(exchange: Exchange, kind: str) -> int:
-    """Bytes that a rank sends to each other; of parts that may differ in size a number that all ranks know."""
-    ranks = len(exchange.task.ranks)
-    if exchange.leave:
-        return exchange.task.nbytes // (ranks - 1)
-    return exchange.send.nbytes // (ranks if kind in {"all_to_all", "reduce_scatter"} else 1)
 
 
 def _exchanged(
@@ -94,7 +81,7 @@ def _exchanged(
     own: Callable[[], object],
 ) -> Callable[[], Work]:
     """Parts to and from every other rank, and its own part."""
-    sends, receives = ([(other, _bytes(parts[i])) for i, other in others] for parts in (leave, arrive))
+    sends, receives = ([(other, memory_of(parts[i])) for i, other in others] for parts in (leave, arrive))
 
     def start() -> Work:
         arrival = links.exchange(sends, receives)
@@ -108,26 +95,16 @@ def _summed(
     links: Links, leave: Sequence[torch.Tensor], out: torch.Tensor, others: Sequence[tuple[int, int]], at: int
 ) -> Callable[[], Work]:
     """Parts to every other rank; the sum of the parts that arrive and the rank's own."""
-    sends = [(other, _bytes(leave[i])) for i, other in others]
+    sends = [(other, memory_of(leave[i])) for i, other in others]
 
     def start() -> Work:
         pieces = torch.empty(len(leave), out.numel(), dtype=out.dtype)
-        arrival = links.exchange(sends, [(other, _bytes(pieces[i])) for i, other in others])
+        arrival = links.exchange(sends, [(other, memory_of(pieces[i])) for i, other in others])
         pieces[at] = leave[at]
         return _Arriving(arrival, lambda: torch.sum(pieces, 0, out=out))
 
     return start
 
 
-def _parts(t: torch.Tensor, sizes: Sequence[int], ranks: int) -> list[torch.Tensor]:
-    sizes = sizes or [t.numel() // ranks] * ranks
-    return [t[last - size : last] for size, last in zip(sizes, accumulate(sizes), strict=True)]
-
-
 def _copied(target: torch.Tensor, source: torch.Tensor) -> Callable[[], object]:
     return lambda: target.copy_(source)
-
-
-def _bytes(t: torch.Tensor) -> memoryview:
-    """The bytes of contiguous elements, where they lie."""
-    return memoryview(cast("Buffer", t.view(torch.uint8).numpy()))

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from helixctl.dag import Dag, SendReceive
 from helixctl.dag.ops import wire_kind
 from helixctl_runtime.comm.by_links import by_links
+from helixctl_runtime.comm.by_memory import by_memory
 from helixctl_runtime.comm.group import Group
 from helixctl_runtime.comm.one_round import Work, one_round
 from helixctl_runtime.compile.bound import Exchange
@@ -39,7 +40,7 @@ def issue(exchange: Exchange, rank: int, of: Group | None) -> Issue:  # noqa: PL
         A call that returns the running work, to be waited for.
     """
     send, receive = exchange.send, exchange.receive
-    if of and of.links and (direct := by_links(exchange, rank, of.links)):
+    if of and of.links and (direct := by_links(exchange, rank, of.links) or by_memory(exchange, rank, of.links)):
         return direct
     group = of.process if of else None
     if quick := one_round(exchange, group):

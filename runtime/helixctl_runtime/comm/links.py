@@ -10,16 +10,19 @@ which is proved (HX409), so that nothing has to say which collective it belongs 
 
 from __future__ import annotations
 
+import os
 import secrets
 import select
 import socket
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 import torch.distributed as dist
+
+from helixctl_runtime.comm.shared_memory import Segment, SharedMemory
 
 _TOKEN_NBYTES: Final = 16
 _RANK_NBYTES: Final = 4
@@ -51,15 +54,17 @@ class _Neighbour:
 
 
 class Links:
-    """The sockets of one rank to others of its host."""
+    """The sockets of one rank to others of its host, and the memory that it shares with them."""
 
-    def __init__(self, ends: dict[int, socket.socket], timeout: float) -> None:
-        """Take the sockets over.
+    def __init__(self, ends: dict[int, socket.socket], timeout: float, memory: SharedMemory | None = None) -> None:
+        """Take the sockets and the memory over.
 
         Args:
             ends: a connected stream socket by the rank at its other end.
             timeout: seconds that this rank waits for another.
+            memory: what this rank shares with those of them whose system has such memory; None if its own has none.
         """
+        self.memory = memory
         self._timeout_ms = timeout * 1e3
         self._neighbours = {rank: _Neighbour(rank, end) for rank, end in ends.items()}
         self._by_number = {each.number: each for each in self._neighbours.values()}
@@ -98,9 +103,11 @@ class Links:
             self._turn()
 
     def close(self) -> None:
-        """Close all sockets."""
+        """Close all sockets, and what the memory is known by."""
         for neighbour in self._neighbours.values():
             neighbour.end.close()
+        if self.memory:
+            self.memory.close()
 
     def _send(self, neighbour: _Neighbour, data: memoryview) -> None:
         while len(data):
@@ -166,14 +173,15 @@ def connected(rank: int, sets: Collection[tuple[int, ...]], timeout: float) -> L
     """
     with ExitStack() as opened:
         token = secrets.token_bytes(_TOKEN_NBYTES)
-        host, listener = _host(), None
+        host, listener, segment = _host(), None, None
         if host:
             listener = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listener.bind("")  # a name that the system finds, in no folder: it goes with the socket
             listener.listen(dist.get_world_size())
             listener.settimeout(timeout)
-        told: list[tuple[str, bytes, bytes]] = [("", b"", b"")] * dist.get_world_size()
-        dist.all_gather_object(told, (host, listener.getsockname() if listener else b"", token))
+            segment = _segment(opened)
+        told = [("", b"", b"", False)] * dist.get_world_size()
+        dist.all_gather_object(told, (host, listener.getsockname() if listener else b"", token, segment is not None))
         alike = [its for its in sets if rank in its and len({told[each][0] for each in its}) == 1]
         others = {each for its in alike for each in its} - {rank}
         if listener is None or not others:
@@ -182,7 +190,7 @@ def connected(rank: int, sets: Collection[tuple[int, ...]], timeout: float) -> L
         for other in sorted(each for each in others if each < rank):
             ends[other] = end = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             end.settimeout(timeout)
-            _, address, its = told[other]
+            _, address, its, _ = told[other]
             end.connect(address)
             end.sendall(its + rank.to_bytes(_RANK_NBYTES, "big"))
         while len(ends) < len(others):
@@ -195,9 +203,35 @@ def connected(rank: int, sets: Collection[tuple[int, ...]], timeout: float) -> L
                 ends[other] = end
             else:
                 end.close()  # another program of this machine
+        sharing = {other: end for other, end in ends.items() if told[other][3]}
+        memory = _shared(segment, sharing, opened) if segment else None
         opened.pop_all()
         listener.close()
-    return Links(ends, timeout)
+    return Links(ends, timeout, memory)
+
+
+def _segment(opened: ExitStack) -> Segment | None:
+    """Memory to share; None where the system has none."""
+    try:
+        segment = Segment()
+    except OSError:
+        return None
+    opened.callback(os.close, segment.descriptor)
+    return segment
+
+
+def _shared(segment: Segment, ends: Mapping[int, socket.socket], opened: ExitStack) -> SharedMemory:
+    """Give the ranks that share memory this rank's segment, and take theirs."""
+    descriptors = dict[int, int]()
+    for end in ends.values():
+        socket.send_fds(end, [b"s"], [segment.descriptor])
+    for other, end in ends.items():
+        _, received, *_ = socket.recv_fds(end, 1, 1)
+        if not received:
+            raise _gone(_Neighbour(other, end))
+        (descriptors[other],) = received
+        opened.callback(os.close, descriptors[other])
+    return SharedMemory(segment, descriptors)
 
 
 def _host() -> str:
