@@ -80,6 +80,7 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
 	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
 	$(BIN)/python tests/benchmarks/decode.py --update
+	$(BIN)/python tests/benchmarks/links.py --update
 
 fuzz: install ## read 20,000 malformed documents, see that each is refused soon: about 10 minutes
 	$(BIN)/python tests/fuzz/fuzz.py --update
