@@ -68,7 +68,7 @@ picture: install ## draw the pictures of docs/ again after a change of the drawi
 mutants: install ## break plans and dags in every way, see that each is refused: about 2 minutes
 	$(BIN)/python tests/attack/mutants.py --update
 
-bench: install ## everything that is measured or predicted in docs: about 40 minutes
+bench: install ## everything that is measured or predicted in docs: about an hour
 	$(BIN)/python tests/benchmarks/paper.py --update
 	$(BIN)/python tests/benchmarks/scale.py --json docs/measurements/scale.json
 	$(BIN)/python tests/benchmarks/solver.py --json docs/measurements/solver.json
@@ -80,7 +80,12 @@ bench: install ## everything that is measured or predicted in docs: about 40 min
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json
 	$(BIN)/python tests/benchmarks/refused.py --update --json docs/measurements/refused.json
 	$(BIN)/python tests/benchmarks/models.py --update --json docs/measurements/models.json
+	$(BIN)/python tests/benchmarks/freed_memory.py --json docs/measurements/freed-memory.json
 	$(BIN)/python tests/benchmarks/decode.py --update
+	$(BIN)/python tests/benchmarks/decode_layer.py --update
+	$(BIN)/python tests/benchmarks/latent.py --update
+	$(BIN)/python tests/benchmarks/routing.py --update
+	$(BIN)/python tests/benchmarks/links.py --update
 
 fuzz: install ## read 20,000 malformed documents, see that each is refused soon: about 10 minutes
 	$(BIN)/python tests/fuzz/fuzz.py --update

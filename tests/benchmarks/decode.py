@@ -91,7 +91,7 @@ def main() -> None:
         return
     with collector.paused():
         rows = list(every())
-        few = {"shown": shown(rows)}
+        few = {"shown": shown(rows), "beside-tp": beside_tp(rows)}
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     made = tables(rows)
@@ -210,6 +210,21 @@ def shown(rows: list[Row]) -> str:
     for place in SHOWN:
         cells = [described(places[place], family) for family in FAMILIES]
         lines.append("| " + " | ".join([*map(str, place), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def beside_tp(rows: list[Row]) -> str:
+    """The time of TP by that of key slicing at 1M tokens on 64 devices, for each batch where both fit."""
+    its = [r for r in rows if r["context"] == "1M" and r["cluster"] in OF_BUDGETS and {"tp", "key"} <= {*ranked(r)}]
+    batches = sorted({r["batch"] for r in its})
+    lines = [f"| batch | {' | '.join(map(str, batches))} |", "|---" * (1 + len(batches)) + "|"]
+    for model, cluster in dict.fromkeys((r["model"], r["cluster"]) for r in its):
+        ratios = {
+            r["batch"]: f"{seconds(r, 'tp') / seconds(r, 'key'):.2f}"
+            for r in its
+            if (r["model"], r["cluster"]) == (model, cluster)
+        }
+        lines.append(f"| {model}, {cluster} | {' | '.join(ratios.get(batch, '-') for batch in batches)} |")
     return "\n".join(lines)
 
 

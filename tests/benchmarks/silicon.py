@@ -261,6 +261,10 @@ def _kinds() -> Iterator[Kind]:
         ((2, 127), (128, 1023), (1024, 8191), (8192, MOST), (128, MOST)), decode_s, decode_fitted,
     )  # fmt: skip
     yield Kind(
+        "the same, a head of keys for each query head", "keys", Tables.decodes,
+        lambda s: s[4] in WIDTHS and s[2] == s[3], lambda s: s[0], ((2, 127), (128, MOST)), decode_s, decode_fitted,
+    )  # fmt: skip
+    yield Kind(
         "latent attention over a cache", "keys", Tables.latent_decodes, lambda _: True, lambda s: s[0],
         ((2, 127), (128, 1023), (1024, 8191), (8192, MOST), (128, MOST)), latent_decode_s, latent_decode_fitted,
     )  # fmt: skip

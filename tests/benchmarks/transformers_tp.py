@@ -8,9 +8,10 @@ it with ``tp_plan="auto"``; the executor runs the plan of four groups, with the 
 Every step of one is followed by a step of the others, so that noise hits all. Prints medians over the steps and the
 ratio executor / transformers. A step takes as long as on its slowest rank.
 
-Ranks of helixctl keep the memory that a step has freed, and transformers runs on these same ranks: it gains more by
-that. With MALLOC_TRIM_THRESHOLD_=131072 in the environment both have what glibc does by default, as transformers has
-where torchrun starts it.
+All run on ranks of helixctl, which keep the memory that a step has freed (helixctl_runtime.ranks.heap). With
+GLIBC_TUNABLES=glibc.malloc.perturb=0 in the environment these leave malloc alone, and all have glibc's own defaults, as
+transformers has where torchrun starts it: the ratio is the same. MALLOC_TRIM_THRESHOLD_ is no way to these defaults:
+who sets it stops the thresholds of glibc from growing, which slows transformers down more than the executor.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ LONG: Final = {
     "helixctl run plans/small/dense.4x4.plan.json --warmup 5 --iters 20": "25 steps on 16 ranks",
     "helixctl run cpu.plan.json": "a run on four ranks",
     "helixctl export q.plan.json": "a search of layouts each; tests/cli/test_export.py does another",
+    "helixctl plan DeepSeek-V3 h200:4x8 --input-len 8192": "a search of a large mixture each",
+    "helixctl plan Llama-3.1-8B h100:2x8+l40s:1x4": "8,000 layouts bounded; tests/solve/test_differing.py does fewer",
     "helixctl plan Llama-3.1-70B plans/links/": "a search of 700 layouts; tests/solve/test_links.py does smaller ones",
     "helixctl sweep Qwen2.5-7B": "a page of four points, beside a plan and its page",
     "helixctl sweep Llama-3.1-70B": "a page and a picture, of twelve points; tests/sweep draws others",
