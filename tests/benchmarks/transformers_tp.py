@@ -10,8 +10,8 @@ ratio executor / transformers. A step takes as long as on its slowest rank.
 
 All run on ranks of helixctl, which keep the memory that a step has freed (helixctl_runtime.ranks.heap). With
 GLIBC_TUNABLES=glibc.malloc.perturb=0 in the environment these leave malloc alone, and all have glibc's own defaults, as
-transformers has where torchrun starts it: the ratio is the same. MALLOC_TRIM_THRESHOLD_ is no way to these defaults:
-who sets it stops the thresholds of glibc from growing, which slows transformers down more than the executor.
+transformers has where torchrun starts it: the ratio is about the same. MALLOC_TRIM_THRESHOLD_ is no way to these
+defaults: who sets it stops the thresholds of glibc from growing, which slows transformers down more than the executor.
 """
 
 from __future__ import annotations
