@@ -170,11 +170,11 @@ class Layout(Spec):
         immutable, so that a deep copy is a shallow one.
         """
         copy = type(self).__new__(type(self))
-        values = {**self.__dict__, **(update or {})}
+        values, given = {**self.__dict__, **(update or {})}, self.__pydantic_fields_set__
         if update and not _PLACING.isdisjoint(update):
             values.pop("strides", None)
         _set(copy, "__dict__", values)
-        _set(copy, "__pydantic_fields_set__", {*self.__pydantic_fields_set__, *(update or {})})
+        _set(copy, "__pydantic_fields_set__", given if not update or given.issuperset(update) else given.union(update))
         _set(copy, "__pydantic_extra__", None)
         _set(copy, "__pydantic_private__", None)
         return copy
@@ -268,11 +268,13 @@ class Layout(Spec):
 
     def ranks_of_group(self, group: int, stage: int = 0, replica: int = 0) -> tuple[int, ...]:
         """The ranks of one group, by slice."""
-        return tuple(self.rank(group, slice_, stage, replica) for slice_ in range(self.slices))
+        first, apart = self.rank(group, 0, stage, replica), self.strides["slices"]
+        return tuple(range(first, first + self.slices * apart, apart))
 
     def ranks_of_slice(self, slice_: int, stage: int = 0, replica: int = 0) -> tuple[int, ...]:
         """The ranks of one slice position, by group."""
-        return tuple(self.rank(group, slice_, stage, replica) for group in range(self.groups))
+        first, apart = self.rank(0, slice_, stage, replica), self.strides["groups"]
+        return tuple(range(first, first + self.groups * apart, apart))
 
     def ways(self, axis: Axis) -> int:  # noqa: PLR0911  one an axis
         """Into how many shares an axis cuts."""

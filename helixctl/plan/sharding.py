@@ -386,6 +386,7 @@ class Shares:
         self.table = shardings(layout, model, step)
         self._extents = full_extents(model, step)
         self._intervals: dict[tuple[Cut, int], Interval] = {}
+        self._places: dict[tuple[Axis, int], tuple[int, int]] = {}
         self._sharded: dict[str, Sharded] = {}
 
     def of(self, tensor: str) -> Sharded:
@@ -416,15 +417,22 @@ class Shares:
             if cut.rule == "joined":
                 return batch.joined
             start, stop = batch.own
-            first, last = share(stop - start, self.layout.ways(cut.axis), self.layout.index(cut.axis, rank))
+            first, last = share(stop - start, *self.place(cut.axis, rank))
             return (start + first, start + last)
         key = (cut, rank)
         if key not in self._intervals:
             self._intervals[key] = self._share(cut, rank)
         return self._intervals[key]
 
+    def place(self, axis: Axis, rank: int) -> tuple[int, int]:
+        """Into how many shares an axis cuts, and which of them is a rank's."""
+        found = self._places.get((axis, rank))
+        if found is None:
+            found = self._places[axis, rank] = (self.layout.ways(axis), self.layout.index(axis, rank))
+        return found
+
     def _share(self, cut: Cut, rank: int) -> Interval:
-        ways, index = self.layout.ways(cut.axis), self.layout.index(cut.axis, rank)
+        ways, index = self.place(cut.axis, rank)
         match cut.rule:
             case "kv_heads":
                 return _heads(cut.dim, self.layout, rank, self.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.spec import StepName
@@ -23,6 +23,9 @@ _OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in IN_A_LAYER if name not i
 # Axes that change the layers with experts alone, and those that change a prefill alone.
 _OF_EXPERTS: Final = frozenset({"experts", "expert_data"})
 _OF_A_PREFILL: Final = frozenset({"latent_prefill", "key_prefill"})
+# Axes that say in which order a rank does its work, and where the ranks stand, with their values: gather order,
+# placement, microbatches, and how many of these take turns.
+Order = Mapping[str, Any]
 
 
 class LayerAxes(NamedTuple):

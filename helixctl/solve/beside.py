@@ -139,14 +139,12 @@ class Table:
 
 
 def promising(problem: LayoutProblem, group: Sequence[Bounded]) -> BoundedLayout:
-    """The layout with the lowest bound of a group that has some, each given with its first bound."""
-    best: BoundedLayout | None = None
-    for quick, layout in problem.ascending(group):
-        if best and quick > best[0]:
-            break
-        if best is None or problem.bound(layout) < best[0]:
-            bound = problem.bound_with_turns(layout)
-            best = min(best or (bound, layout), (bound, layout), key=lambda item: item[0])
-    if best is None:
-        raise ValueError  # a group has layouts
-    return best
+    """The layout with the lowest bound of a group that has some, each given with its first bound.
+
+    Of equals it is the one with the lowest quick bound, of these the simplest.
+    """
+    found: list[BoundedLayout] = []
+    for bound, layout in problem.narrowed(group, lambda bound: not found or bound <= found[0][0]):
+        found.append((bound, layout))
+    best = min([layout for _, layout in found], key=lambda x: (problem.quick_bound(x), simplicity(x)))
+    return problem.bound_with_turns(best), best

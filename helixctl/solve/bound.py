@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Final, NamedTuple
 
 from helixctl.plan import Layout
+from helixctl.solve.axes import Order
 from helixctl.solve.hosts import uniform_placement
+from helixctl.solve.microbatches import Microbatches
+from helixctl.solve.passing import Stage, Stages, passing
 from helixctl.solve.transfers import Transfers
 from helixctl.solve.turns import rank_seconds
 from helixctl.solve.work import LayerCosts, LayoutCosts
@@ -29,48 +33,39 @@ class Bound(NamedTuple):
     fits: bool = True
 
 
-class _Stage(NamedTuple):
-    """A stage, by what a microbatch takes in it.
-
-    Attributes:
-        counts: its layers, by their kind.
-        first, last: which of the ends of the model it has.
-        beside_s: of the links before and behind it.
-    """
-
-    counts: tuple[int, ...]
-    first: bool
-    last: bool
-    beside_s: float
-
-
 _NO_LINKS: Final[Sequence[float]] = ()
+_SLACK: Final = 1 - 1e-9  # part of a looser bound that rounding does not lift above a tighter one
 
 
 @dataclass(slots=True)
 class Bounds:
-    """Lower bounds for the layouts of one problem; what layouts share is worked out once."""
+    """Lower bounds for the layouts of one problem; what layouts share is worked out once.
+
+    Attributes:
+        costs: what layers are priced by.
+        exact_memory: whether what is live counts also where it does not decide whether a layout fits.
+        work: of the microbatches of layouts.
+    """
 
     costs: LayoutCosts
     exact_memory: bool = True
-    _quick: dict[object, Bound] = field(default_factory=dict, init=False)
+    work: Microbatches = field(init=False)
+    _quick: dict[object, dict[int, Bound]] = field(default_factory=dict, init=False)
+    _loose: dict[object, dict[int, Bound]] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
     _turns: dict[object, float] = field(default_factory=dict, init=False)
     _layers: dict[tuple[int, str | None, int] | None, tuple[int, ...]] = field(default_factory=dict, init=False)
-    _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
-    _exchanging: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _of_links: dict[object, Sequence[float]] = field(default_factory=dict, init=False)
-    _stages: dict[object, tuple[float, tuple[_Stage, ...]]] = field(default_factory=dict, init=False)
+    _stages: dict[object, Stages] = field(default_factory=dict, init=False)
     _places: dict[object, float] = field(default_factory=dict, init=False)
     _transfers: Transfers = field(init=False)
-    _narrowest: int = field(init=False)  # width of a feed-forward network, or of an expert
     _available: float = field(init=False)  # asked for with every bound, as are the cores
     _cores: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
-        model, hosts = self.costs.model, self.costs.cluster.only
-        self._narrowest = min(model.alike(kind).feed_forward.intermediate_size for kind in model.kinds)
+        hosts = self.costs.cluster.only
+        self.work = Microbatches(self.costs)
         self._transfers = Transfers(self.costs.model, self.costs.cluster, self.costs.workload, self.costs.step)
         self._available, self._cores = hosts.device.available, hosts.cores_per_host
 
@@ -85,8 +80,33 @@ class Bounds:
         """
         found = self._tight.get(layout)
         if found is None:
-            found = self._tight[layout] = self._bound(layout, self.with_communication, self._links(layout))
+            found = self._tight[layout] = self._of_turns(layout)(layout.interleave)
         return found
+
+    def in_orders(self, layout: Layout, orders: Sequence[Order]) -> list[Bound]:
+        """The same of a layout in several orders of work and of ranks, all in one number of microbatches."""
+        places: dict[object, Callable[[int], Bound]] = {}
+        found = []
+        for order in orders:
+            place = (order["gather_order"], order["placement"])
+            if place not in places:
+                places[place] = self._of_turns(layout.model_copy(update=order))
+            found.append(places[place](order["interleave"]))
+        return found
+
+    def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:
+        """Looser bounds, which those in none of these orders are below; all are in its number of microbatches.
+
+        Of every layer the computations count, and beside them the collectives of the order that has least of them.
+        """
+        parts = layout.microbatches
+        its, stages = self.work.sizes(layout, parts), self._unlike_stages(layout, _NO_LINKS)
+        full = least = self.work.with_least_communication(layout, orders, its.largest)
+        if its.smallest != its.largest:
+            least = self.work.with_least_communication(layout, orders, its.smallest)
+        memory, turns = self.quick(layout).memory_nbytes, {order["interleave"] for order in orders}
+        found = [self._bound(layout, parts, full, least, stages, memory, some) for some in turns]
+        return _loosened(Bound(min([its.step_s for its in found]), min([its.latency_s for its in found]), memory))
 
     def with_turns(self, layout: Layout) -> Bound:
         """The same, and where microbatches take turns what the tasks of a rank take in their order.
@@ -97,8 +117,8 @@ class Bounds:
         found = self(layout)
         if layout.interleave == 1 or self._cores is not None:
             return found
-        sequences, links = self._sizes(layout)[0], self._links(layout)
-        work, step_s = self.with_communication(layout, sequences), found.step_s
+        sequences, links = self.work.sizes(layout, layout.microbatches).largest, self._links(layout)
+        work, step_s = self.work.with_communication(layout, sequences), found.step_s
         whole = self._whole(work, sum(links))
         for stage in {0, layout.pipeline - 1}:
             _, alone = self.passing(layout, work, links, stage)
@@ -107,11 +127,38 @@ class Bounds:
 
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter."""
-        key = (layout.data, layout.pipeline, layout.stages, layout.microbatches, self.costs.axes.of(layout.__dict__))
-        found = self._quick.get(key)
-        if found is None:
-            found = self._quick[key] = self._bound(layout, self.compute_only, _NO_LINKS)
-        return found
+        return self.in_sizes(layout, [layout.microbatches])[0]
+
+    def in_sizes(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
+        """The same of a layout in each of these numbers of microbatches."""
+        axes = self.work.axes(layout)
+        known = self._quick.setdefault((layout.data, layout.pipeline, layout.stages, axes), {})
+        if new := [parts for parts in sizes if parts not in known]:
+            stages = self._unlike_stages(layout, _NO_LINKS)
+            for parts, full, least in self.work.in_sizes(layout, new, axes):
+                memory = self._memory(layout, parts, full)
+                known[parts] = self._bound(layout, parts, full, least, stages, memory, layout.interleave)
+        return [known[parts] for parts in sizes]
+
+    def loose(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
+        """Still looser ones of a layout in each of these numbers of microbatches.
+
+        Of every layer the feed-forward network alone counts: it is the same for many layouts of a mesh.
+        """
+        around = (layout.data, layout.pipeline, layout.stages, layout.expert_data)
+        known = self._loose.setdefault((self.costs.feed_forward(layout), *around), {})
+        for parts in sizes:
+            if parts not in known:
+                known[parts] = self._of_feed_forward(layout.model_copy(update={"microbatches": parts}))
+        return [known[parts] for parts in sizes]
+
+    def _of_feed_forward(self, layout: Layout) -> Bound:
+        parts, stages = layout.microbatches, self._unlike_stages(layout, _NO_LINKS)
+        its = self.work.sizes(layout, parts)
+        full = least = self.costs.feed_forward_only(layout, its.largest)
+        if its.smallest != its.largest:
+            least = self.costs.feed_forward_only(layout, its.smallest)
+        return _loosened(self._bound(layout, parts, full, least, stages, 0.0, 1))
 
     def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
         """Seconds in which the first rank of a stage does all tasks of its microbatches, by their sequences."""
@@ -136,7 +183,7 @@ class Bounds:
         """
         if layout.pipeline == 1:
             return _NO_LINKS
-        smallest = self._sizes(layout)[1]
+        smallest = self.work.sizes(layout, layout.microbatches).smallest
         key = (layout.mesh, layout.placement, layout.expert_data, smallest, self._transfers.sizes(layout))
         found = self._of_links.get(key)
         if found is None:
@@ -158,84 +205,48 @@ class Bounds:
             self._layers[key] = self.costs.counts(layout.layers(stage, self.costs.model) if layout else every)
         return self._layers[key]
 
-    def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
-        """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
-        at = layout.strides
-        wires = (at["groups"], at["slices"], at["data"] if layout.expert_data > 1 else 0)  # they follow from these
-        key = (self._own(layout, sequences), layout.gather_order, *wires)
-        found = self._exchanging.get(key)
-        if found is None:
-            found = self._exchanging[key] = self._with_communication(layout, sequences)
-        return found
+    def _of_turns(self, layout: Layout) -> Callable[[int], Bound]:
+        """The bounds of a layout, with communication, by how many microbatches take turns."""
+        parts, links = layout.microbatches, self._links(layout)
+        its = self.work.sizes(layout, parts)
+        full = least = self.work.with_communication(layout, its.largest)
+        if its.smallest != its.largest:
+            least = self.work.with_communication(layout, its.smallest)
+        stages, memory = self._unlike_stages(layout, links), self._memory(layout, parts, full)
+        return partial(self._bound, layout, parts, full, least, stages, memory)
 
-    def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
-        if not self._spread_alike(layout):
-            return self.costs.with_communication(layout, sequences)
-        even = self.costs.with_communication(layout.model_copy(update={"experts": 1}), sequences)
-        mine = self.compute_only(layout, sequences)
-        layers = tuple(
-            [
-                its._replace(
-                    communication_s=other.communication_s,
-                    alone_s=its.compute_s + (other.alone_s - other.compute_s),
-                )
-                for its, other in zip(mine.layers, even.layers, strict=True)
-            ]
-        )
-        return even._replace(layers=layers, least_compute_s=mine.least_compute_s)
-
-    def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
-        """The work of a microbatch as if nothing were exchanged."""
-        key = self._own(layout, sequences)
-        found = self._computing.get(key)
-        if found is None:
-            found = self._computing[key] = self.costs.compute_only(layout, sequences)
-        return found
-
-    def _own(self, layout: Layout, sequences: int) -> object:
-        """Equal where a microbatch of so many sequences is the same computation."""
-        joined = 0 if layout.expert_data == 1 else layout.microbatch_of(sequences, self.costs.workload).joined[1]
-        return (sequences, joined, self.costs.new_tokens(layout), self.costs.axes.of(layout.__dict__))
-
-    def _bound(self, layout: Layout, work: Callable[[Layout, int], LayerCosts], links: Sequence[float]) -> Bound:
-        largest, smallest = self._sizes(layout)
-        full = work(layout, largest)
-        least = full if smallest == largest else work(layout, smallest)
-        step, latency = self._times(layout, full, links)
+    def _bound(
+        self,
+        layout: Layout,
+        parts: int,
+        full: LayerCosts,
+        least: LayerCosts,
+        stages: Stages,
+        memory_nbytes: float,
+        turns: int,
+    ) -> Bound:
+        """In so many microbatches, with the work of the largest and of the smallest."""
+        step, latency = self._times(layout, parts, full, stages, turns)
         if least is not full:
-            _, latency = self._times(layout, least, links)
+            _, latency = self._times(layout, parts, least, stages, turns)
         if self._cores is not None:
-            hosts, parts = self.costs.cluster.only, layout.microbatches * layout.partitions * layout.data
+            hosts, ranks = self.costs.cluster.only, parts * layout.partitions * layout.data
             cores = min(self._cores, hosts.devices_per_host) * hosts.hosts
-            layers = sum(n * parts * s for n, s in zip(self.counts(), least.least_compute_s, strict=True))
+            layers = sum(n * ranks * s for n, s in zip(self.counts(), least.least_compute_s, strict=True))
             step = max(step, layers / cores)
-        return Bound(step, latency, self._memory(layout, full))
+        return Bound(step, latency, memory_nbytes)
 
-    def _sizes(self, layout: Layout) -> tuple[int, int]:
-        """Sequences of the smallest microbatch of the first replica, which has most, and of the smallest of all."""
-        parts = layout.microbatches
-        smallest, larger = divmod(self.costs.workload.batch, layout.data * parts)
-        return smallest + (larger > (parts - 1) * layout.expert_data), smallest
-
-    def _times(self, layout: Layout, work: LayerCosts, links: Sequence[float]) -> tuple[float, float]:
-        """Seconds of a step, and until a sequence is done (mean), with microbatches of this work.
-
-        Args:
-            layout: its stages and microbatches.
-            work: of a microbatch.
-            links: seconds from each stage to the next.
-        """
-        turn, parts, turns = self._mean_turn(layout), layout.microbatches, layout.interleave > 1
-        sent, stages = self._unlike_stages(layout, links)
-        step = latency = whole = self._whole(work, sent)
-        for stage in stages:
-            held, alone = _passing(work, stage, turns=turns)
+    def _times(self, layout: Layout, parts: int, work: LayerCosts, stages: Stages, turns: int) -> tuple[float, float]:
+        """Seconds of a step, and until a sequence is done (mean), with so many microbatches of this work."""
+        turn = self._mean_turn(layout, parts)
+        step = latency = whole = self._whole(work, stages.sent_s)
+        for stage in stages.unlike:
+            held, alone = passing(work, stage, turns=turns > 1)
             step = max(step, parts * held + whole - alone)
             latency = max(latency, turn * held + whole - alone)  # when the i-th part is done, i have passed the stage
         return step, latency
 
-    def _unlike_stages(self, layout: Layout, links: Sequence[float]) -> tuple[float, tuple[_Stage, ...]]:
-        """Seconds of all links between stages; and the stages, of equal ones one."""
+    def _unlike_stages(self, layout: Layout, links: Sequence[float]) -> Stages:
         key = (id(links), layout.pipeline, layout.stages)
         found = self._stages.get(key)
         if found is None:
@@ -243,12 +254,12 @@ class Bounds:
             every = links or layout.pipeline == 1 or layout.has_unlike_stages(self.costs.model)
             stages = range(layout.pipeline) if every else (0, layout.pipeline - 1)
             unlike = dict.fromkeys([self._stage(layout, links, stage) for stage in stages])
-            found = self._stages[key] = sum(links), tuple(unlike)
+            found = self._stages[key] = Stages(tuple(unlike), sum(links))
         return found
 
-    def _stage(self, layout: Layout, links: Sequence[float], stage: int) -> _Stage:
+    def _stage(self, layout: Layout, links: Sequence[float], stage: int) -> Stage:
         beside = sum(links[max(0, stage - 1) : stage + 1]) if links else 0.0
-        return _Stage(self.counts(layout, stage), stage == 0, stage == layout.pipeline - 1, beside)
+        return Stage(self.counts(layout, stage), stage == 0, stage == layout.pipeline - 1, beside)
 
     def passing(self, layout: Layout, work: LayerCosts, links: Sequence[float], stage: int) -> tuple[float, float]:
         """For how long a microbatch keeps a stage from the next one; and what part of its own way that is.
@@ -256,14 +267,14 @@ class Bounds:
         A rank comes to the transfer of the next microbatch when it has computed the one before, and has sent that on:
         both are in one lane. The first stage receives nothing, and sends while it computes.
         """
-        return _passing(work, self._stage(layout, links, stage), turns=layout.interleave > 1)
+        return passing(work, self._stage(layout, links, stage), turns=layout.interleave > 1)
 
-    def _mean_turn(self, layout: Layout) -> float:
+    def _mean_turn(self, layout: Layout, parts: int) -> float:
         """The place of a sequence's microbatch among those of its replica, from 1; mean over the sequences.
 
         Of unequal microbatches the larger go first; the replica with some of either has the lowest mean.
         """
-        key = (layout.data, parts := layout.microbatches, shared := layout.expert_data)
+        key = (layout.data, parts, shared := layout.expert_data)
         if key not in self._places:
             size, larger = divmod(self.costs.workload.batch, layout.data * parts)
             larger %= parts * shared
@@ -275,16 +286,16 @@ class Bounds:
             )
         return self._places[key]
 
-    def _memory(self, layout: Layout, work: LayerCosts) -> float:
+    def _memory(self, layout: Layout, parts: int, work: LayerCosts) -> float:
         """The first stage holds most layers; the last keeps all of the output, and the input if it is the first.
 
         Where layers are of several kinds another stage may hold more.
 
         What is live in a layer is worked out where it can decide whether the layout fits, or where memory is compared.
         """
-        last, kept = layout.pipeline - 1, (layout.microbatches - 1) * work.output_nbytes
+        last, kept = layout.pipeline - 1, (parts - 1) * work.output_nbytes
         if last == 0:
-            given = 0 if self.costs.model.vocabulary else layout.microbatches * work.output_nbytes
+            given = 0 if self.costs.model.vocabulary else parts * work.output_nbytes
             fixed = self._weights(layout, work, 0) + kept + self.costs.ends_nbytes(work) + given
         else:
             stages = range(1, last) if layout.has_unlike_stages(self.costs.model) else ()
@@ -295,8 +306,8 @@ class Bounds:
             )
         if not work.values_nbytes or (fixed + work.values_nbytes <= self._available and not self.exact_memory):
             return fixed
-        even = layout.model_copy(update={"experts": 1}) if self._spread_alike(layout) else layout
-        return fixed + self.costs.live_nbytes(even, self._sizes(layout)[0])
+        even = layout.model_copy(update={"experts": 1}) if self.work.is_spread_alike(layout) else layout
+        return fixed + self.costs.live_nbytes(even, self.work.sizes(layout, parts).largest)
 
     def _weights(self, layout: Layout, work: LayerCosts, stage: int) -> int:
         """Bytes of the weights of a stage's layers."""
@@ -305,35 +316,13 @@ class Bounds:
 
     def seconds(self, layout: Layout) -> tuple[list[float], float, float]:
         """Of every layer, of the embedding and of the head, in one microbatch without others."""
-        work, model = self.with_communication(layout, self._sizes(layout)[0]), self.costs.model
+        largest, model = self.work.sizes(layout, layout.microbatches).largest, self.costs.model
+        work = self.work.with_communication(layout, largest)
         of_kind = {kind: its.alone_s for kind, its in zip(model.kinds, work.layers, strict=True)}
         layers = [of_kind[model.kind(layer)] for layer in range(model.layers)]
         return layers, work.embed.alone_s, work.head.alone_s
 
-    def _spread_alike(self, layout: Layout) -> bool:
-        """Whether what is exchanged and live would be the same if all devices held an equal share of every expert.
 
-        Side by side experts compute while attention exchanges: how much of that they hide depends on their spread.
-        """
-        alike = layout.experts > 1 and self._narrowest >= layout.expert_devices and not layout.group_shares
-        return alike and not self.costs.model.side_by_side
-
-
-def _passing(work: LayerCosts, stage: _Stage, *, turns: bool) -> tuple[float, float]:
-    """As ``Bounds.passing``, of microbatches that take turns or do not."""
-    compute = communication = alone = 0.0
-    for n, layer in zip(stage.counts, work.layers, strict=True):
-        compute += n * layer.compute_s
-        communication += n * layer.communication_s
-        alone += n * layer.alone_s
-    for here, end in ((stage.first, work.embed), (stage.last, work.head)):
-        if here:
-            compute, communication, alone = (
-                compute + end.compute_s,
-                communication + end.communication_s,
-                alone + end.alone_s,
-            )
-    if turns:
-        return max(compute, communication + stage.beside_s), alone + stage.beside_s
-    serial = alone if stage.first else alone + stage.beside_s
-    return serial, serial
+def _loosened(bound: Bound) -> Bound:
+    """Surely not above another bound that sums the same terms, and more, in another order."""
+    return Bound(bound.step_s * _SLACK, bound.latency_s * _SLACK, bound.memory_nbytes)

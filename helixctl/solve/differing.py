@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.plan.steps import step_of
+from helixctl.solve.axes import Order
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.generation import GenerationBounds
 from helixctl.solve.places import Alike, Place, alike
@@ -85,7 +86,8 @@ class StepBounds:
         """What a microbatch takes in a stage on its devices."""
         exchanged = exchanged and stage.regular
         of: list[Callable[[Layout, int], LayerCosts]] = [
-            self.kinds[kind].with_communication if exchanged else self.kinds[kind].compute_only for kind in stage.kinds
+            self.kinds[kind].work.with_communication if exchanged else self.kinds[kind].work.compute_only
+            for kind in stage.kinds
         ]
         found = [price(layout, sequences) for price in of]
         if len(found) == 1:
@@ -173,6 +175,18 @@ class DifferingBounds:
     def quick(self, layout: Layout) -> Bound:
         """Looser bounds: as if nothing were exchanged."""
         return self._bound(layout, exchanged=False)
+
+    def loose(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
+        """The same of a layout in each of these numbers of microbatches."""
+        return [self.quick(layout.model_copy(update={"microbatches": size})) for size in sizes]
+
+    def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:  # noqa: ARG002  they say nothing
+        """Bounds that those in none of these orders are below."""
+        return self.quick(layout)
+
+    def in_orders(self, layout: Layout, orders: Sequence[Order]) -> list[Bound]:
+        """Bounds with communication of a layout in several orders of work and of ranks."""
+        return [self(layout.model_copy(update=order)) for order in orders]
 
     def _bound(self, layout: Layout, *, exchanged: bool) -> Bound:
         times = [step.times(layout, exchanged=exchanged) for step in self.steps]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from helixctl.plan import Layout
+from helixctl.solve.axes import Order
 from helixctl.solve.objective import simplicity
 
-# Axes that say in which order a rank does its work, and where the ranks stand, with their values.
-Order = Mapping[str, Any]
+Orders = Mapping[int, Sequence[Order]]  # by their number of microbatches
 
 
 class Family(NamedTuple):
@@ -23,33 +23,60 @@ class Family(NamedTuple):
     """
 
     first: Layout
-    orders: Sequence[Order]
+    orders: Orders
 
     @classmethod
-    def of(cls, one: Layout, orders: Sequence[Order]) -> Self:
+    def of(cls, one: Layout, orders: Orders) -> Self:
         """The family of a layout in these orders; there is at least one."""
-        fewest = min([(order["microbatches"], order["interleave"]) for order in orders])
-        simple = [x for x in orders if (x["microbatches"], x["interleave"]) == fewest]
-        return cls(min([one.model_copy(update=order) for order in simple], key=simplicity), orders)
+        return cls(one.model_copy(update=simplest(one, orders)), orders)
+
+    def layout(self, order: Order) -> Layout:
+        """That of one of the orders."""
+        return self.first.model_copy(update=order)
 
     def layouts(self) -> Iterator[Layout]:
         """All of them."""
-        return (self.first.model_copy(update=order) for order in self.orders)
+        return map(self.layout, chain.from_iterable(self.orders.values()))
 
     @property
-    def sizes(self) -> list[int]:
+    def sizes(self) -> Sequence[int]:
         """The numbers of microbatches."""
-        return list(dict.fromkeys([order["microbatches"] for order in self.orders]))
+        return list(self.orders)
+
+    @property
+    def is_of_one_size(self) -> bool:
+        """Whether all of them are in as many microbatches."""
+        return len(self.orders) == 1
 
     def of_size(self, microbatches: int) -> Self:
         """Those in so many microbatches; the first may be none of them, in an order in which none is tried."""
-        orders = [order for order in self.orders if order["microbatches"] == microbatches]
-        return self._replace(first=self.first.model_copy(update={"microbatches": microbatches}), orders=orders)
+        first = self.first
+        if first.microbatches != microbatches:
+            first = first.model_copy(update={"microbatches": microbatches})
+        return type(self)(first, {microbatches: self.orders[microbatches]})
 
     def each(self, belongs: Callable[[Layout], bool]) -> Self | None:
         """Those that are of a kind; None where there are none."""
-        orders = [order for order in self.orders if belongs(self.first.model_copy(update=order))]
+        orders = by_size(x for its in self.orders.values() for x in its if belongs(self.layout(x)))
         return self.of(self.first, orders) if orders else None
+
+
+def by_size(orders: Iterable[Order]) -> Orders:
+    """Orders of work and of ranks by their number of microbatches."""
+    found: dict[int, list[Order]] = {}
+    for order in orders:
+        found.setdefault(order["microbatches"], []).append(order)
+    return found
+
+
+def simplest(one: Layout, orders: Orders) -> Order:
+    """The order in which a layout, and any other, is simplest."""
+    some = orders[min(orders)]
+    fewest = min([order["interleave"] for order in some])
+    return min(
+        [order for order in some if order["interleave"] == fewest],
+        key=lambda order: simplicity(one.model_copy(update=order)),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +97,7 @@ class MeshLayouts:
     @property
     def most_microbatches(self) -> int:
         """Microbatches of the layout that has most."""
-        return max([int(order["microbatches"]) for family in self.families for order in family.orders])
+        return max([max(family.orders) for family in self.families])
 
     def layouts(self) -> Iterator[Layout]:
         """All of them."""
@@ -78,7 +105,7 @@ class MeshLayouts:
 
     def __len__(self) -> int:
         """How many there are."""
-        return sum([len(family.orders) for family in self.families])
+        return sum([len(its) for family in self.families for its in family.orders.values()])
 
 
 Layouts = Layout | MeshLayouts  # one, or those of a mesh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from helixctl.plan import Layout
 from helixctl.plan.layout import Microbatch, chunk
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import step_of
+from helixctl.solve.axes import Order
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.work import LayoutCosts
-from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
+from helixctl.spec import ClusterSpec, ModelSpec, Step, WorkloadSpec
 
 
 class _Count(NamedTuple):
@@ -65,11 +67,20 @@ class GenerationBounds:
         """Looser bounds: as if nothing were exchanged."""
         return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
 
-    def of_one_step(self, layout: Layout, step: StepName) -> Bound:
-        """Still looser: as if the prefill, or the decode steps, took no time and no memory beside the cache."""
-        quick = (self.prefill if step == "prefill" else self.decode).quick(layout)
-        nothing = Bound(0.0, 0.0, 0.0)
-        return self._together(layout, *((quick, nothing) if step == "prefill" else (nothing, quick)))
+    def loose(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
+        """Still looser ones of a layout in each of these numbers of microbatches."""
+        both = zip(self.prefill.loose(layout, sizes), self.decode.loose(layout, sizes), strict=True)
+        return [self._together(layout, prefill, decode) for prefill, decode in both]
+
+    def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:
+        """Looser bounds, which those in none of these orders are below; all are in its number of microbatches."""
+        steps = (self.prefill.in_any_order(layout, orders), self.decode.in_any_order(layout, orders))
+        return self._together(layout, *steps)
+
+    def in_orders(self, layout: Layout, orders: Sequence[Order]) -> list[Bound]:
+        """Bounds of a layout in several orders of work and of ranks, all in one number of microbatches."""
+        both = zip(self.prefill.in_orders(layout, orders), self.decode.in_orders(layout, orders), strict=True)
+        return [self._together(layout, prefill, decode) for prefill, decode in both]
 
     def _together(self, layout: Layout, prefill: Bound, decode: Bound) -> Bound:
         count = self.count(layout)

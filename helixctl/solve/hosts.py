@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from helixctl.plan import Layout
 from helixctl.spec import ClusterSpec
@@ -35,14 +36,19 @@ def host_pattern(layout: Layout, cluster: ClusterSpec) -> tuple[tuple[int, ...],
     """
     if cluster.host_count == 1 and not cluster.has_domains:
         return ()
+    at = layout.strides
+    stages = (min(2, layout.pipeline), at["pipeline"] if layout.pipeline > 1 else 0)
     # By group and slice, not by rank: which of the two axes stays inside is what differs.
-    at, sizes = layout.strides, cluster.only.domain_sizes
-    firsts = [
-        stage * at["pipeline"] + group * at["groups"]
-        for stage in range(min(2, layout.pipeline))
-        for group in range(layout.groups)
-    ]
-    ranks = [first + slice_ * at["slices"] for first in firsts for slice_ in range(layout.slices)]
+    return _pattern(stages, (layout.groups, at["groups"]), (layout.slices, at["slices"]), cluster.only.domain_sizes)
+
+
+@lru_cache(maxsize=1024)  # meshes that differ in their replicas ask for the same
+def _pattern(
+    stages: tuple[int, int], groups: tuple[int, int], slices: tuple[int, int], sizes: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """The same of axes with these sizes, and as many ranks from one index to the next."""
+    by_stage, by_group, by_slice = ([n * stride for n in range(count)] for count, stride in (stages, groups, slices))
+    ranks = [stage + group + slice_ for stage in by_stage for group in by_group for slice_ in by_slice]
     return pattern([tuple([rank // size for size in sizes]) for rank in ranks])
 
 

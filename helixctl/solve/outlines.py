@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Final, NamedTuple
+from typing import Final
 
 from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
@@ -15,78 +15,15 @@ from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
 from helixctl.plan.layout import Microbatch
-from helixctl.plan.sharding import Cut, Shares
+from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import LayerAxes, layer_axes
+from helixctl.solve.outlined import Computations, Computed, Form, Lines, Numbered, Priced, RankTasks, Sum
 from helixctl.solve.wires import wires
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
 _ENDS: Final = ("embed", "head")
-
-
-class Priced(NamedTuple):
-    """A task with its price.
-
-    Attributes:
-        task: without its sizes.
-        communicates: whether ranks do.
-        seconds: of the task, with its devices and its links to itself; 0 where it brings the model's input to the
-            ranks, which is done in the first layer alone.
-        weight_nbytes: of the weights that it reads and no other task of its level.
-        values_nbytes: of the values that no task before it reads or makes.
-        output_nbytes: of what it makes of the model's output.
-    """
-
-    task: OutlinedTask
-    communicates: bool
-    seconds: float
-    weight_nbytes: int
-    values_nbytes: int
-    output_nbytes: int
-
-
-class _Numbered(NamedTuple):
-    """A task, its number among all that differ, and the places of its cuts among those of the outline."""
-
-    task: OutlinedTask
-    number: int
-    cuts: tuple[int, ...]
-    communicates: bool
-
-
-class _Computations(NamedTuple):
-    """Computations that depend on the same cuts; their number among all that differ, and the places of the cuts."""
-
-    tasks: tuple[_Numbered, ...]
-    number: int
-    cuts: tuple[int, ...]
-
-
-class Computed(NamedTuple):
-    """What computations take one after the other: seconds, and bytes of weights."""
-
-    seconds: float
-    weight_nbytes: int
-
-
-class _Lines(NamedTuple):
-    """The tasks of an outline, numbered, the tensors that they are about, and every cut of these.
-
-    ``computations`` are the tasks that are no collectives, ``of_batch`` the places of the cuts of the batch.
-    """
-
-    tasks: tuple[_Numbered, ...]
-    computations: tuple[_Computations, ...]
-    tensors: Mapping[str, Tensor]
-    cuts: tuple[Cut, ...]
-    of_batch: tuple[int, ...]
-
-
-class _Form(NamedTuple):
-    """The tasks of an outline whatever the sizes of its tensors, each with the places of its cuts, and every cut."""
-
-    tasks: tuple[tuple[OutlinedTask, tuple[int, ...]], ...]
-    cuts: tuple[Cut, ...]
+_EMPTY: Final = Microbatch((0, 0), (0, 0))
 
 
 @dataclass(slots=True)
@@ -99,23 +36,26 @@ class Outlines:
     step: StepName | None = None
     body: ModelSpec = field(init=False)
     axes: LayerAxes = field(init=False)
-    _forms: dict[object, _Form] = field(default_factory=dict, init=False)
+    _alone: Mapping[str, object] = field(init=False)  # axes on which nothing depends, as of one team by itself
+    _forms: dict[object, Form] = field(default_factory=dict, init=False)
     _tasks: dict[OutlinedTask, OutlinedTask] = field(default_factory=dict, init=False)
     _tensors: dict[object, Mapping[str, Tensor]] = field(default_factory=dict, init=False)
-    _lines: dict[object, _Lines] = field(default_factory=dict, init=False)
+    _lines: dict[object, Lines] = field(default_factory=dict, init=False)
     _numbers: dict[object, int] = field(default_factory=dict, init=False)
     _shares: dict[object, Shares] = field(default_factory=dict, init=False)
-    _found: dict[object, tuple[Shares, _Lines]] = field(default_factory=dict, init=False)
-    _spans: dict[object, list[Interval]] = field(default_factory=dict, init=False)
+    _mine: dict[object, RankTasks] = field(default_factory=dict, init=False)
     _known: dict[object, Priced] = field(default_factory=dict, init=False)
     _computed: dict[object, Computed] = field(default_factory=dict, init=False)
     _together: dict[tuple[int, ...], int] = field(default_factory=dict, init=False)
+    _sums: dict[object, int] = field(default_factory=dict, init=False)
     _plans: dict[Step, Plan] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Outline nothing yet; ``body`` is one layer of the model, without its ends, and ``axes`` are those it has."""
         self.axes = layer_axes(self.step, experts=self.model.feed_forward.experts is not None)
+        others = {name: its for name, its in Layout.model_fields.items() if name not in self.axes.names}
+        self._alone = {name: its.default for name, its in others.items()}
         self.body = self.model.model_copy(update={"layers": 1, "vocabulary": None})
 
     def priced(
@@ -131,12 +71,12 @@ class Outlines:
             rank: of those that would be first if the team, and those that share experts with it, were alone; by default
                 the one with the largest pieces.
         """
-        rank = self.largest(layout) if rank is None else rank
-        shares, lines = self._of(layout, ends=ends)
+        mine = self._of(layout, rank, ends=ends)
+        tasks = mine.lines.tasks
+        if not exchanged:
+            tasks = tuple([its for its in tasks if not its.communicates])
         batch = layout.microbatch_of(sequences, self.workload)
-        spans = self._spans_of(shares, lines, rank, batch)
-        tasks = lines.tasks if exchanged else [its for its in lines.tasks if not its.communicates]
-        return self._priced(layout, lines, tasks, spans, sequences, rank, batch)
+        return self._priced(layout, mine, tasks, _spans(mine, batch), sequences, batch)
 
     def computed(self, layout: Layout, sequences: int, *, rank: int | None = None) -> Computed:
         """All computations of one rank of the first team in a layer.
@@ -149,44 +89,64 @@ class Outlines:
             sequences: of a microbatch.
             rank: as of ``priced``.
         """
-        rank = self.largest(layout) if rank is None else rank
-        shares, lines = self._of(layout, ends=False)
+        mine = self._of(layout, rank, ends=False)
+        return self._summed_up(layout, mine, mine.sums, sequences)
+
+    def feed_forward(self, layout: Layout) -> tuple[int, ...]:
+        """Equal where a rank computes the same of a feed-forward network, for microbatches of equal sequences.
+
+        Whatever attention does: what reads or makes whole rows, such as norms, does not count.
+        """
+        return tuple([its.number for its in self._of(layout, None, ends=False).feed_forward])
+
+    def feed_forward_s(self, layout: Layout, sequences: int) -> float:
+        """Seconds of these computations of a microbatch."""
+        mine = self._of(layout, None, ends=False)
+        return self._summed_up(layout, mine, mine.feed_forward, sequences).seconds
+
+    def _summed_up(self, layout: Layout, mine: RankTasks, sums: Sequence[Sum], sequences: int) -> Computed:
+        """Some computations of a rank."""
         batch = layout.microbatch_of(sequences, self.workload)
-        spans = self._spans_of(shares, lines, rank, batch)
         seconds, nbytes = 0.0, 0
-        for its in lines.computations:
-            key = (its.number, sequences, *[spans[i] for i in its.cuts])
+        for number, its, joined in sums:
+            key = (number, sequences, batch.joined[1] if joined else 0)
             found = self._computed.get(key)
             if found is None:
-                tasks = self._priced(layout, lines, its.tasks, spans, sequences, rank, batch)
+                tasks = self._priced(layout, mine, its.tasks, _spans(mine, batch), sequences, batch)
                 found = Computed(sum([x.seconds for x in tasks]), sum([x.weight_nbytes for x in tasks]))
                 self._computed[key] = found
             seconds += found.seconds
             nbytes += found.weight_nbytes
         return Computed(seconds, nbytes)
 
+    def communication_s(self, layout: Layout, sequences: int) -> float:
+        """Seconds of all collectives of the rank with the largest pieces in a layer; arguments as of ``priced``."""
+        mine = self._of(layout, None, ends=False)
+        batch = layout.microbatch_of(sequences, self.workload)
+        found = self._priced(layout, mine, mine.lines.collectives, _spans(mine, batch), sequences, batch)
+        return sum([its.seconds for its in found])
+
     def _priced(
         self,
         layout: Layout,
-        lines: _Lines,
-        tasks: Sequence[_Numbered],
+        mine: RankTasks,
+        tasks: Sequence[Numbered],
         spans: Sequence[Interval],
         sequences: int,
-        rank: int,
         batch: Microbatch,
     ) -> list[Priced]:
         """Some tasks of an outline, on a rank with these shares of its cuts."""
-        wire = wires(layout, self.cluster)._asdict() if any(its.communicates for its in tasks) else {}
+        wire = wires(layout, self.cluster) if any(its.communicates for its in tasks) else None
         found, known, new = [], self._known, []
         for task, number, cuts, communicates in tasks:
             key: tuple[object, ...] = (number, sequences, *[spans[i] for i in cuts])
             if communicates:
-                key = (*key, wire[task.axis])
+                key = (*key, getattr(wire, task.axis))
             if key not in known:
                 new.append((key, task))
             found.append(key)
         if new:
-            self._price(layout, lines.tensors, new, rank, batch)
+            self._price(layout, mine, new, batch)
         return [known[key] for key in found]
 
     @staticmethod
@@ -194,30 +154,35 @@ class Outlines:
         """The rank with the largest pieces if the team were alone, its slices side by side."""
         return layout.heaviest_group * layout.slices
 
-    def _spans_of(self, shares: Shares, lines: _Lines, rank: int, batch: Microbatch) -> list[Interval]:
-        """A rank's share of every cut; those of the batch alone depend on the sequences."""
-        key = (id(shares), id(lines), rank)
-        if key not in self._spans:
-            self._spans[key] = [shares.interval(cut, rank, batch) for cut in lines.cuts]
-        if not lines.of_batch:
-            return self._spans[key]
-        spans = self._spans[key].copy()
-        for i in lines.of_batch:
-            spans[i] = shares.interval(lines.cuts[i], rank, batch)
-        return spans
-
     def key(self, layout: Layout, sequences: int) -> tuple[object, ...]:
         """Equal for layouts in which the rank with the largest pieces has the same tasks of the same sizes."""
-        shares, lines = self._of(layout, ends=False)
-        batch = layout.microbatch_of(sequences, self.workload)
-        return (id(lines), sequences, *[shares.interval(cut, self.largest(layout), batch) for cut in lines.cuts])
+        mine = self._of(layout, None, ends=False)
+        return (id(mine.lines), sequences, *_spans(mine, layout.microbatch_of(sequences, self.workload)))
 
-    def _of(self, layout: Layout, *, ends: bool) -> tuple[Shares, _Lines]:
+    def _of(self, layout: Layout, rank: int | None, *, ends: bool) -> RankTasks:
+        """The work of a rank, by default of the one with the largest pieces."""
         tokens = new_tokens(self.workload, layout, self.step)  # of a prefill they depend on the replicas
-        key = (ends, tokens, layout.gather_order, self.axes.of(layout.__dict__))
-        if key not in self._found:
-            self._found[key] = self._shares_of(layout), self._lines_of(layout, ends=ends)
-        return self._found[key]
+        key = (rank, ends, tokens, layout.gather_order, self.axes.of(layout.__dict__))
+        found = self._mine.get(key)
+        if found is None:
+            rank = self.largest(layout) if rank is None else rank
+            shares, lines = self._shares_of(layout), self._lines_of(layout, ends=ends)
+            spans = [shares.interval(cut, rank, _EMPTY) for cut in lines.cuts]
+            sums = tuple([self._sum(shares, lines, its, spans, rank) for its in lines.computations])
+            wide = tuple([its for its in sums if any(lines.cuts[i].dim == "ffn" for i in its.of.cuts)])
+            found = self._mine[key] = RankTasks(shares, lines, rank, spans, sums, wide)
+        return found
+
+    def _sum(self, shares: Shares, lines: Lines, its: Computations, spans: Sequence[Interval], rank: int) -> Sum:
+        key, joined = list[object](), False
+        for place in its.cuts:
+            cut = lines.cuts[place]
+            if cut.dim == "batch":
+                joined |= cut.rule == "joined"
+                key.append((cut.rule, shares.place(cut.axis, rank)))
+            else:
+                key.append(spans[place])
+        return Sum(self._sums.setdefault((its.number, *key), len(self._sums)), its, joined)
 
     def _shares_of(self, layout: Layout) -> Shares:
         """The shares of a layout's first team, and of those that share experts with it, if alone on the first ranks."""
@@ -225,12 +190,13 @@ class Outlines:
         key = (new_tokens(self.workload, layout, self.step), axes)  # on which the step depends
         if key not in self._shares:
             step = step_of(self.workload, layout, self.step)
-            its = dict(zip(self.axes.names, axes, strict=True))
-            alone = Layout.model_validate({**its, "data": its.get("expert_data", 1)})
+            alone = layout.model_copy(update=self._alone)
+            if alone.expert_data > 1:
+                alone = alone.model_copy(update={"data": alone.expert_data})
             self._shares[key] = Shares(alone, self.model, step)
         return self._shares[key]
 
-    def _lines_of(self, layout: Layout, *, ends: bool) -> _Lines:
+    def _lines_of(self, layout: Layout, *, ends: bool) -> Lines:
         shares = self._shares_of(layout)
         if ends:
             sizes = replace(shares.step, batch=0)
@@ -248,7 +214,7 @@ class Outlines:
             self._lines[key] = self._numbered(self._forms[form], self._tensors_of(shares.step, ends=ends))
         return self._lines[key]
 
-    def _form(self, alone: Layout, layout: Layout, *, ends: bool) -> _Form:
+    def _form(self, alone: Layout, layout: Layout, *, ends: bool) -> Form:
         """The tasks of a layout, which are those of all that are cut along the same axes."""
         one = alone.model_copy(update={"gather_order": layout.gather_order})
         start, stop = layout.batch(0, 0, self.workload)
@@ -257,7 +223,7 @@ class Outlines:
         # Equal ones are one: they are told apart by their identity, as each has many parts.
         tasks = [self._tasks.setdefault(task, task) for task in outline.tasks if (task.level in _ENDS) == ends]
         cuts = tuple(dict.fromkeys(cut for task in tasks for cut in task.cuts))
-        return _Form(tuple([(task, tuple([cuts.index(cut) for cut in task.cuts])) for task in tasks]), cuts)
+        return Form(tuple([(task, tuple([cuts.index(cut) for cut in task.cuts])) for task in tasks]), cuts)
 
     def _model(self, *, ends: bool) -> ModelSpec:
         """Of one layer, with embedding and head or without."""
@@ -270,19 +236,20 @@ class Outlines:
             self._tensors[key] = function_of(self._model(ends=ends), none).tensors
         return self._tensors[key]
 
-    def _numbered(self, form: _Form, tensors: Mapping[str, Tensor]) -> _Lines:
+    def _numbered(self, form: Form, tensors: Mapping[str, Tensor]) -> Lines:
         """The tasks on tensors of these sizes: those that are alike, and are about equal tensors, have one number."""
         tasks = []
         for task, places in form.tasks:
             key = (id(task), tuple([tensors[piece.tensor] for piece in task.pieces]))
             number = self._numbers.setdefault(key, len(self._numbers))
-            tasks.append(_Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
+            tasks.append(Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
         of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
-        return _Lines(tuple(tasks), self._by_cuts(tasks), tensors, form.cuts, of_batch)
+        collectives = tuple([task for task in tasks if task.communicates])
+        return Lines(tuple(tasks), collectives, self._by_cuts(tasks), tensors, form.cuts, of_batch)
 
-    def _by_cuts(self, tasks: Iterable[_Numbered]) -> tuple[_Computations, ...]:
+    def _by_cuts(self, tasks: Iterable[Numbered]) -> tuple[Computations, ...]:
         """The computations among some tasks, those together that depend on the same cuts, or on some of them."""
-        groups: list[tuple[set[int], list[_Numbered]]] = []
+        groups: list[tuple[set[int], list[Numbered]]] = []
         for task in sorted((task for task in tasks if not task.communicates), key=lambda task: -len(task.cuts)):
             mine = next((group for cuts, group in groups if cuts.issuperset(task.cuts)), None)
             if mine is None:
@@ -293,21 +260,21 @@ class Outlines:
         for _, group in groups:
             number = self._together.setdefault(tuple([task.number for task in group]), len(self._together))
             cuts = tuple(dict.fromkeys(place for task in group for place in task.cuts))
-            found.append(_Computations(tuple(group), number, cuts))
+            found.append(Computations(tuple(group), number, cuts))
         return tuple(found)
 
     def _price(
         self,
         layout: Layout,
-        tensors: Mapping[str, Tensor],
+        mine: RankTasks,
         new: Sequence[tuple[object, OutlinedTask]],
-        rank: int,
         batch: Microbatch,
     ) -> None:
         """Price tasks that were not known: as parts of a dag, like all tasks."""
-        shares = self._shares_of(layout)
+        shares, tensors = mine.shares, mine.lines.tensors
         made = [
-            task_of(task, str(n), tensors, shares, rank, batch, _ranks(layout, task)) for n, (_, task) in enumerate(new)
+            task_of(task, str(n), tensors, shares, mine.rank, batch, _ranks(layout, task))
+            for n, (_, task) in enumerate(new)
         ]
         values = tuple([value for _, its in made for value in its])
         plan = self._plans.get(shares.step)  # what a task takes does not depend on the layout but by its sizes
@@ -317,6 +284,16 @@ class Outlines:
         costs = TaskCosts(dag, self._costs)
         for (key, outlined), (task, its) in zip(new, made, strict=True):
             self._known[key] = _with_price(outlined, task, its, tensors, costs)
+
+
+def _spans(mine: RankTasks, batch: Microbatch) -> Sequence[Interval]:
+    """A rank's share of every cut, those of a microbatch among them."""
+    if not mine.lines.of_batch:
+        return mine.spans
+    spans = mine.spans.copy()
+    for i in mine.lines.of_batch:
+        spans[i] = mine.shares.interval(mine.lines.cuts[i], mine.rank, batch)
+    return spans
 
 
 def _with_price(

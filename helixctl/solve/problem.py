@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field, replace
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Self
 from helixctl.plan import Layout, Plan
 from helixctl.progress import at
 from helixctl.records import record
+from helixctl.solve.axes import Order
 from helixctl.solve.bound import Bound, Bounds
 from helixctl.solve.candidate import Candidate, simulated, size
 from helixctl.solve.differing import DifferingBounds
@@ -28,6 +29,11 @@ _BOUNDED: Final = 64  # layouts from one report of progress to the next: a few m
 # How much larger than estimated arenas may be, as a part of them. Most that was found is an eighth: of 16 microbatches,
 # two in turn, forecast from those of fewer.
 _GAPS: Final = 0.25
+# What bounds are still to be worked out, the last first; 0: none.
+_IN_TURNS: Final = 1
+_EXCHANGING: Final = 2
+_IN_ANY_ORDER: Final = 3
+_QUICK: Final = 4
 
 Bounded = tuple[Key, Layouts]  # a layout, or several, and a key that none of theirs is below
 BoundedLayout = tuple[Key, Layout]
@@ -105,32 +111,40 @@ class LayoutProblem:
         return found
 
     def least_bound(self, its: Layouts | Family) -> Key:
-        """The lowest of the first bounds of some layouts. Of a family those of one size of microbatches have one."""
+        """A key that none of the quick bounds of some layouts is below; of a layout by itself it is its quick bound."""
         if isinstance(its, Layout):
-            return self.first_bound(its)
+            return self.quick_bound(its)
         if isinstance(its, MeshLayouts):
             return min([bound for bound, _ in self.opened(its)])
-        first, sizes = its.first, its.sizes
-        if len(sizes) == 1:
-            return self.first_bound(first)
-        return min([self.first_bound(first.model_copy(update={"microbatches": size})) for size in sizes])
+        return min(self._loose_bounds(its))
 
-    def opened(self, its: MeshLayouts | Family) -> Iterable[tuple[Key, Layout | Family]]:
-        """Those of a mesh by family, those of a family by size, and those of one size each, with least bounds."""
+    def opened(
+        self, its: MeshLayouts | Family, worth: Callable[[Key], bool] | None = None
+    ) -> Iterable[tuple[Key, Layout | Family]]:
+        """Those of a mesh by family, those of a family by size, and those of one size each, with least bounds.
+
+        Args:
+            its: the layouts.
+            worth: whether those with a bound are asked for; by default all are.
+        """
         if isinstance(its, MeshLayouts):
             if its not in self._families:
                 self._families[its] = [(self.least_bound(family), family) for family in its.families]
             return self._families[its]
-        sizes = its.sizes
-        if len(sizes) == 1:
-            bound = self.least_bound(its)
+        if its.is_of_one_size:
+            bound = self.quick_bound(its)
             return ((bound, layout) for layout in its.layouts())
-        return ((self.least_bound(part), part) for part in map(its.of_size, sizes))
+        each = zip(self._loose_bounds(its), its.orders, strict=True)
+        return ((bound, its.of_size(size)) for bound, size in each if worth is None or worth(bound))
+
+    def _loose_bounds(self, family: Family) -> list[Key]:
+        """By the number of microbatches."""
+        return [self._key_of(bound) for bound in self.bounds.loose(family.first, family.sizes)]
 
     def ascending(self, layouts: Iterable[Bounded]) -> Iterator[BoundedLayout]:
         """Layouts with their quick bounds, the lowest first; of equals the first stays first, of a mesh the simplest.
 
-        A quick bound is worked out where the first one does not tell that others come before: of few where few are
+        A quick bound is worked out where a looser one does not tell that others come before: of few where few are
         taken.
 
         Args:
@@ -138,36 +152,72 @@ class LayoutProblem:
         """
         number = count()
         queue: list[tuple[Key, int, tuple[object, ...], int, bool, Layouts | Family]] = [
-            (bound, place, (), next(number), not self.first_is_looser, its)
-            for place, (bound, its) in enumerate(layouts)
+            (bound, place, (), next(number), False, its) for place, (bound, its) in enumerate(layouts)
         ]
         heapify(queue)
         while queue:
             bound, place, rank, _, is_quick, its = heappop(queue)
-            if not isinstance(its, Layout):
+            if isinstance(its, MeshLayouts) or (isinstance(its, Family) and (is_quick or not its.is_of_one_size)):
                 for found, part in self.opened(its):
-                    rank = simplicity(part) if isinstance(part, Layout) else ()
-                    heappush(queue, (found, place, rank, next(number), is_quick, part))
-            elif is_quick:
+                    heappush(queue, (found, place, _place(part), next(number), is_quick, part))
+            elif is_quick and isinstance(its, Layout):
                 yield bound, its
             else:
                 heappush(queue, (self.quick_bound(its), place, rank, next(number), True, its))
 
-    def first_bound(self, layout: Layout) -> Key:
-        """A key that the quick one is not below: of a generation that of one of its steps alone."""
-        bounds = self.bounds
-        if not isinstance(bounds, GenerationBounds):  # it is the quick one
-            return self.quick_bound(layout)
-        return self._key_of(bounds.of_one_step(layout, "prefill" if self.objective == "ttft" else "decode"))
+    def narrowed(self, layouts: Iterable[Bounded], worth: Callable[[Key], bool]) -> Iterator[BoundedLayout]:
+        """Layouts with the tightest of their bounds, the lowest first; of equals the simplest.
 
-    @property
-    def first_is_looser(self) -> bool:
-        """Whether the first bound may be below the quick one."""
-        return isinstance(self.bounds, GenerationBounds)
+        Layouts of a family are not made before the lowest of their bounds with communication is known to be low enough.
 
-    def quick_bound(self, layout: Layout) -> Key:
-        """A key that the layout's own is not below, as if nothing were exchanged."""
-        return self._key_of(self.bounds.quick(layout))
+        Args:
+            layouts: with their first bounds.
+            worth: whether layouts with a bound are asked for; none with a higher one are where they are not.
+        """
+        number, tightened = count(), count(1)
+        # (bound, simplicity, a number of its own, how many tighter bounds there are, what is bounded): of equals
+        # several layouts come before one, so that all that are equal to it are there when it is looked at.
+        queue: list[tuple[Key, tuple[object, ...], int, int, Layouts | Family]] = [
+            (bound, _place(its), next(number), _QUICK, its) for bound, its in layouts
+        ]
+        heapify(queue)
+        while queue:
+            bound, place, _, left, its = heappop(queue)
+            if not worth(bound):
+                return
+            if isinstance(its, MeshLayouts) or (isinstance(its, Family) and not its.is_of_one_size):
+                parts = self.opened(its, worth)
+            elif isinstance(its, Family) and left == _IN_TURNS:
+                parts = [(found, its.layout(order)) for found, order in self._of_orders(its) if worth(found)]
+            elif left:
+                at("bounding the best layouts more closely", next(tightened))
+                heappush(queue, (max(bound, self._tighter(its, left)), place, next(number), left - 1, its))
+                continue
+            elif isinstance(its, Layout):
+                yield bound, its
+                continue
+            for found, part in parts:
+                if worth(found):
+                    heappush(queue, (max(bound, found), _place(part), next(number), left, part))
+
+    def _tighter(self, its: Layout | Family, which: int) -> Key:
+        """A bound of a layout, or the lowest of a family of one size."""
+        if which == _QUICK:
+            return self.quick_bound(its)
+        if isinstance(its, Layout):
+            return self.bound_with_turns(its) if which == _IN_TURNS else self.bound(its)
+        if which == _IN_ANY_ORDER:
+            return self._key_of(self.bounds.in_any_order(its.first, its.orders[its.first.microbatches]))
+        return min([bound for bound, _ in self._of_orders(its)])
+
+    def _of_orders(self, family: Family) -> Iterable[tuple[Key, Order]]:
+        """The orders of a family of one size, each with the bound in which communication is."""
+        (orders,) = family.orders.values()
+        return zip(map(self._key_of, self.bounds.in_orders(family.first, orders)), orders, strict=True)
+
+    def quick_bound(self, its: Layout | Family) -> Key:
+        """A key that the layout's own is not below, as if nothing were exchanged: one for a family of one size."""
+        return self._key_of(self.bounds.quick(its if isinstance(its, Layout) else its.first))
 
     def bound(self, layout: Layout) -> Key:
         """A tighter one, which takes longer: communication is in it."""
@@ -234,3 +284,7 @@ class LayoutProblem:
             fits = may_fit(bound, self._available) and not self.limits.exclude(bound)
             self._keys[bound] = found = found if fits else (inf, *found)
         return found
+
+
+def _place(its: Layouts | Family) -> tuple[object, ...]:
+    return simplicity(its) if isinstance(its, Layout) else ()

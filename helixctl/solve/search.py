@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import Final
 
 from helixctl.plan import Layout
@@ -89,49 +87,33 @@ class _Search:
     _place_of_best: tuple[Key, tuple[object, ...]] = field(default=((), ()), init=False)
     legal: int = field(init=False)
     spent: int = field(default=0, init=False)
-    bounded: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Count the layouts."""
         self.legal = number_of(its for _, its in self.layouts)
 
     def run(self, budget: int) -> SearchResult:
-        problem, number = self.problem, count()
-        # (bound, simplicity, a number of its own, how many narrower bounds there are, what is bounded): of equals
-        # several layouts come before one, so that all that are equal to it are there when it is looked at.
-        quick = (problem.quick_bound,) if problem.first_is_looser else ()
-        narrower = (problem.bound_with_turns, problem.bound, *quick)
-        queue: list[tuple[Key, tuple[object, ...], int, int, Layouts | Family]] = [
-            (bound, _place(its), next(number), len(narrower), its) for bound, its in self.layouts
-        ]
-        heapify(queue)
         ended = False
-        while queue:
-            bound, place, _, left, its = heappop(queue)
-            if (self.best and bound > self.best_key) or problem.is_hopeless(bound):
-                break
-            if not isinstance(its, Layout):
-                for found, part in problem.opened(its):
-                    if self.best is None or found <= self.best_key:
-                        heappush(queue, (found, _place(part), next(number), left, part))
+        for bound, layout in self.problem.narrowed(self.layouts, self._may_be_best):
+            if layout in self.tried:
                 continue
-            if left:
-                at("bounding the best layouts more closely", self.bounded)
-                self.bounded += 1
-                heappush(queue, (max(bound, narrower[left - 1](its)), place, next(number), left - 1, its))
-                continue
-            if its in self.tried:
-                continue
-            if ended or (self.tried and self.spent + problem.size(its) > budget):
-                if ended or self.best is None:
-                    return SearchResult(self.best, tuple(self.tried.values()), self.legal, bound)
+            beyond = ended or bool(self.tried and self.spent + self.problem.size(layout) > budget)
+            if beyond and not ended and self.best:
                 ended = True
                 self._look_beside(self.spent + _BESIDE * budget)
                 self._look_at_serial(self.spent + _BESIDE * budget)
-                heappush(queue, (bound, place, next(number), left, its))
-                continue
-            self._try(its)
+                if not self._may_be_best(bound):
+                    break
+                if layout in self.tried:
+                    continue
+            if beyond:
+                return SearchResult(self.best, tuple(self.tried.values()), self.legal, bound)
+            self._try(layout)
         return SearchResult(self.best, tuple(self.tried.values()), self.legal, None)
+
+    def _may_be_best(self, bound: Key) -> bool:
+        """Whether a layout with this bound may be the best, and be chosen."""
+        return (self.best is None or bound <= self.best_key) and not self.problem.is_hopeless(bound)
 
     def _try(self, layout: Layout) -> None:
         self.spent += self.problem.size(layout)
@@ -177,7 +159,7 @@ class _Search:
                     break
 
     def _bound(self, layout: Layout) -> Key:
-        return max(self.problem.first_bound(layout), self.problem.bound_with_turns(layout))
+        return max(self.problem.quick_bound(layout), self.problem.bound_with_turns(layout))
 
     def _neighbours(self, centre: Layout, layouts: Iterable[tuple[Key, Layouts | Family]]) -> Iterator[Layout]:
         for bound, its in layouts:
@@ -187,10 +169,6 @@ class _Search:
                 yield from self._neighbours(centre, self.problem.opened(its))
             elif its not in self.tried and near(centre, its):
                 yield its
-
-
-def _place(its: Layouts | Family) -> tuple[object, ...]:
-    return simplicity(its) if isinstance(its, Layout) else ()
 
 
 def _by_bound(its: BoundedLayout) -> tuple[Key, tuple[object, ...]]:

@@ -11,8 +11,9 @@ from typing import Any, Final
 from helixctl.plan import Layout, illegalities
 from helixctl.plan.layout import MESH_AXES, parts_a_group, sequences_needed, unsliced
 from helixctl.records import record
+from helixctl.solve.axes import Order
 from helixctl.solve.constraints import PAIR_AXES, PARTITIONS, AxisConstraints
-from helixctl.solve.families import Family, Order
+from helixctl.solve.families import Family, Orders, by_size, simplest
 from helixctl.solve.hosts import host_pattern, uniform_placement
 from helixctl.solve.objective import Objective
 from helixctl.solve.places import alike
@@ -75,21 +76,29 @@ def families(
     objective: Objective = "throughput",
 ) -> Iterator[Family]:
     """The same layouts, those together that differ only in the order of work and ranks; arguments as of ``space``."""
+    known: dict[
+        object, tuple[Orders, Order | None, Sequence[Order]]
+    ] = {}  # of the same orders, which stay where they are
     for first, orders in _Space(model, cluster, workload, constraints, most, objective).families():
         # Whether the others are legal depends on the sequences of a microbatch alone, and with shares of groups on the
         # placement.
         if illegalities(first, model, workload, cluster.devices, differs=cluster.differs):
             continue
         needed, sequences = sequences_needed(first, workload), first.fewest_sequences(workload.batch)
-        legal = [
-            order
-            for order in orders
-            if sequences // order["microbatches"] >= needed and order["microbatches"] % order["interleave"] == 0
-        ]
-        if first.group_shares:
-            legal = [x for x in legal if not parts_a_group(first.model_copy(update={"placement": x["placement"]}))]
-        if legal:
-            yield Family.of(first, legal)
+        key = (id(orders), needed, sequences, first.group_shares)
+        if key not in known:
+            legal = by_size(
+                order
+                for order in orders
+                if sequences // order["microbatches"] >= needed and order["microbatches"] % order["interleave"] == 0
+                if not (
+                    first.group_shares and parts_a_group(first.model_copy(update={"placement": order["placement"]}))
+                )
+            )
+            known[key] = legal, simplest(first, legal) if legal else None, orders
+        legal, order, _ = known[key]
+        if order:
+            yield Family(first.model_copy(update=order), legal)
 
 
 def combinations(

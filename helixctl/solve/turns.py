@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from helixctl.solve.outlines import Priced
+from helixctl.solve.outlined import Priced
 
 # Two states of a rank are one if they differ by less than this part of the time so far: sums of the same terms.
 _EQUAL: Final = 1e-12

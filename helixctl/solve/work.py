@@ -15,7 +15,8 @@ from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import LayerAxes, layer_axes
-from helixctl.solve.outlines import Outlines, Priced
+from helixctl.solve.outlined import Priced
+from helixctl.solve.outlines import Outlines
 from helixctl.solve.turns import Part, part_of, rank_seconds
 from helixctl.solve.wires import Wires, wires
 from helixctl.spec import DTYPE_NBYTES, ClusterSpec, ModelSpec, StepName, WorkloadSpec
@@ -99,9 +100,23 @@ class LayoutCosts:
         """The work of a microbatch, by its number of sequences."""
         return _together([kind.with_communication(layout, sequences) for kind in self._kinds])
 
+    def communication_s(self, layout: Layout, sequences: int) -> tuple[float, ...]:
+        """Seconds of all collectives of a microbatch in a layer of every kind."""
+        return tuple([kind.communication_s(layout, sequences) for kind in self._kinds])
+
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
         return _together([kind.compute_only(layout, sequences) for kind in self._kinds])
+
+    def feed_forward(self, layout: Layout) -> tuple[tuple[int, ...], ...]:
+        """Equal where the feed-forward networks of all kinds of layers are cut alike."""
+        return tuple([kind.outlines.feed_forward(layout) for kind in self._kinds])
+
+    def feed_forward_only(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The work of a microbatch as if nothing but feed-forward networks were computed, and nothing held."""
+        seconds = [kind.outlines.feed_forward_s(layout, sequences) for kind in self._kinds]
+        layers = tuple([LaneCosts(its, 0.0, its) for its in seconds])
+        return LayerCosts(layers, LaneCosts(), LaneCosts(), (0.0,) * len(layers), 0, 0)
 
     def on_any_rank(self, layout: Layout, sequences: int, group: int | None = None) -> tuple[float, ...]:
         """Seconds in which any rank of a team, or of a group of it, computes a layer of every kind, at least."""
@@ -161,9 +176,10 @@ class _KindCosts:
     cluster: ClusterSpec
     workload: WorkloadSpec
     step: StepName | None = None
-    _outlines: Outlines = field(init=False)
+    outlines: Outlines = field(init=False)
+    _shares_cores: bool = field(init=False)  # asked for with every layout
     _layers: dict[object, _LayerCosts] = field(default_factory=dict, init=False)
-    _computed: dict[object, _LayerCosts] = field(default_factory=dict, init=False)
+    _communicating: dict[object, float] = field(default_factory=dict, init=False)
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _live: dict[object, int] = field(default_factory=dict, init=False)
     _parts: dict[object, Parts] = field(default_factory=dict, init=False)
@@ -171,13 +187,14 @@ class _KindCosts:
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
-        self._outlines = Outlines(self.model, self.cluster, self.workload, self.step)
+        self.outlines = Outlines(self.model, self.cluster, self.workload, self.step)
+        self._shares_cores = self.cluster.only.cores_per_host is not None
 
     def with_communication(self, layout: Layout, sequences: int) -> _LayerCosts:
         """The work of a microbatch, by its number of sequences."""
         key = self._key(layout, sequences)
         if key not in self._layers:
-            tasks = self._outlines.priced(layout, sequences, exchanged=True)
+            tasks = self.outlines.priced(layout, sequences, exchanged=True)
             # No chain: keys may still be on their way while queries are normalised, rotated, or projected.
             self._turns[key] = part_of(tasks)
             layer = _work(tasks)._replace(alone_s=rank_seconds([(self._turns[key], 1)], 1, 1))
@@ -187,13 +204,20 @@ class _KindCosts:
             self._layers[key] = _LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
 
+    def communication_s(self, layout: Layout, sequences: int) -> float:
+        """Seconds of all collectives of a microbatch in a layer."""
+        key = self._key(layout, sequences)
+        if key not in self._communicating:
+            self._communicating[key] = self.outlines.communication_s(layout, sequences)
+        return self._communicating[key]
+
     def parts(self, layout: Layout, sequences: int) -> Parts:
         """The same, task by task."""
         key = self._key(layout, sequences)
         if key not in self._parts:
             ends = []
             if self.model.vocabulary:
-                ends = self._outlines.priced(layout, sequences, exchanged=True, ends=True)
+                ends = self.outlines.priced(layout, sequences, exchanged=True, ends=True)
             embed, head = (part_of(its for its in ends if its.task.level == level) for level in ("embed", "head"))
             self.with_communication(layout, sequences)  # which looks at the turns of a layer
             self._parts[key] = Parts(embed, (self._turns[key],), head)
@@ -207,12 +231,12 @@ class _KindCosts:
         """Equal where a microbatch of ``batch`` sequences is the same computation."""
         joins = layout.expert_data > 1 and self.model.feed_forward.experts is not None
         joined = layout.microbatch_of(sequences, self.workload).joined[1] if joins else 0
-        return (sequences, joined, self.new_tokens(layout), self._outlines.axes.of(layout.__dict__))
+        return (sequences, joined, self.new_tokens(layout), self.outlines.axes.of(layout.__dict__))
 
     def _wires(self, layout: Layout) -> Wires:
         """Those on which a layer depends."""
         found = wires(layout, self.cluster)
-        return found if self.model.feed_forward.experts else found._replace(replicas=(), spread=())
+        return found if self.model.feed_forward.experts else found._replace(replicas="", spread="")
 
     def new_tokens(self, layout: Layout) -> int:
         """Tokens of a sequence in the step: those of a prefill depend on how many sequences a replica has."""
@@ -220,7 +244,7 @@ class _KindCosts:
 
     def live_nbytes(self, layout: Layout, sequences: int) -> int:
         """What is live in a layer beside weights, at its fullest."""
-        key = (layout.gather_order, self._outlines.key(layout, sequences))
+        key = (layout.gather_order, self.outlines.key(layout, sequences))
         if key not in self._live:
             rank = layout.rank(layout.heaviest_group, 0)
             parts, joined = layout.data * layout.microbatches, layout.microbatch_of(sequences, self.workload).joined[1]
@@ -228,7 +252,7 @@ class _KindCosts:
             batch = parts * sequences - (parts - 1 if joined < layout.expert_data * sequences else 0)
             step = replace(step_of(self.workload, layout, self.step), batch=batch)
             even = layout.model_copy(update={"batch_shares": None}) if layout.batch_shares else layout
-            plan = Plan.sketch(self._outlines.body, self.cluster, step, even)
+            plan = Plan.sketch(self.outlines.body, self.cluster, step, even)
             body = lower(plan, only={rank}, layers=range(1), microbatches=range(1))
             weights = {tensor.name for tensor in body.tensors if tensor.role in {"weight", "state"}}
             given = sum(v.nbytes for v in body.values if v.id not in body.producer and v.tensor not in weights)
@@ -237,23 +261,20 @@ class _KindCosts:
 
     def compute_only(self, layout: Layout, sequences: int) -> _LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
-        key = self._own(layout, sequences)
-        if key not in self._computed:
-            seconds, nbytes = self._outlines.computed(layout, sequences)
-            layer = LaneCosts(seconds, 0.0, seconds, nbytes)
-            ends = self._its_ends(layout, sequences, exchanged=False)
-            least = self._least_compute_s(layout, sequences, layer)
-            self._computed[key] = _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
-        return self._computed[key]
+        seconds, nbytes = self.outlines.computed(layout, sequences)
+        layer = LaneCosts(seconds, 0.0, seconds, nbytes)
+        ends = self._its_ends(layout, sequences, exchanged=False)
+        least = self._least_compute_s(layout, sequences, layer)
+        return _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
 
     def _least_compute_s(self, layout: Layout, sequences: int, layer: LaneCosts) -> float:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""
-        if self.cluster.only.cores_per_host is None:
+        if not self._shares_cores:
             return layer.compute_s
         ranks = [layout.expert_devices - 1]
         if layout.group_shares:
             ranks = [(group + 1) * layout.slices - 1 for group in range(layout.groups)]
-        return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
+        return min(self.outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
     def on_any_rank(self, layout: Layout, sequences: int, group: int | None = None) -> float:
         """Seconds in which any rank of a group computes a layer, at least: its last, unless its slices share rows.
@@ -265,7 +286,7 @@ class _KindCosts:
         end = layout.partitions if group is None else (group + 1) * layout.slices
         by_rows = layout.shared_dim == "seq" or layout.key_prefill == "query"
         ranks = range(end - layout.slices, end) if by_rows else (end - 1,)
-        return min(self._outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
+        return min(self.outlines.computed(layout, sequences, rank=rank).seconds for rank in ranks)
 
     def _its_ends(self, layout: Layout, sequences: int, *, exchanged: bool) -> _Ends:
         """Embedding and head; unless ``exchanged`` as if nothing were."""
@@ -280,7 +301,7 @@ class _KindCosts:
             nbytes = prod(stop - start for start, stop in region) * DTYPE_NBYTES[self.model.dtype]
             self._ends[key] = _Ends(LaneCosts(), LaneCosts(), nbytes)
         elif key not in self._ends:
-            tasks = self._outlines.priced(layout, sequences, exchanged=exchanged, ends=True)
+            tasks = self.outlines.priced(layout, sequences, exchanged=exchanged, ends=True)
             embed, head = (_work(its for its in tasks if its.task.level == level) for level in ("embed", "head"))
             self._ends[key] = _Ends(embed, head, next(filter(None, (its.output_nbytes for its in tasks))))
         return self._ends[key]

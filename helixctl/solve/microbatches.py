@@ -1,0 +1,147 @@
+"""The work of the microbatches of layouts, worked out once for all layouts that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from helixctl.plan import Layout
+from helixctl.solve.axes import Order
+from helixctl.solve.work import LaneCosts, LayerCosts, LayoutCosts
+
+# Work by the sequences of a microbatch, and whether there are as many in all of them.
+_Works = dict[tuple[int, bool], LayerCosts]
+
+
+class Sizes(NamedTuple):
+    """Sequences of a layout's microbatches.
+
+    Attributes:
+        largest: of the smallest microbatch of the first replica, which has most.
+        smallest: of the smallest of all.
+        even: whether all microbatches of all replicas have as many.
+    """
+
+    largest: int
+    smallest: int
+    even: bool
+
+
+@dataclass(slots=True)
+class Microbatches:
+    """The work of the microbatches of one problem's layouts in one step."""
+
+    costs: LayoutCosts
+    _narrowest: int = field(init=False)  # width of a feed-forward network, or of an expert
+    _computing: dict[object, _Works] = field(default_factory=dict, init=False)
+    _exchanging: dict[object, LayerCosts] = field(default_factory=dict, init=False)
+    _communicating: dict[object, Sequence[float]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Price nothing yet."""
+        model = self.costs.model
+        self._narrowest = min(model.alike(kind).feed_forward.intermediate_size for kind in model.kinds)
+
+    def sizes(self, layout: Layout, parts: int) -> Sizes:
+        """In so many microbatches."""
+        smallest, larger = divmod(self.costs.workload.batch, layout.data * parts)
+        return Sizes(smallest + (larger > (parts - 1) * layout.expert_data), smallest, not larger)
+
+    def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""
+        at = layout.strides
+        wires = (at["groups"], at["slices"], at["data"] if layout.expert_data > 1 else 0)  # they follow from these
+        even = layout.expert_data == 1 or self.sizes(layout, layout.microbatches).even
+        key = (sequences, even, self.axes(layout), layout.gather_order, *wires)
+        found = self._exchanging.get(key)
+        if found is None:
+            found = self._exchanging[key] = self._with_communication(layout, sequences)
+        return found
+
+    def _with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
+        if not self.is_spread_alike(layout):
+            return self.costs.with_communication(layout, sequences)
+        even = self.with_communication(layout.model_copy(update={"experts": 1}), sequences)
+        mine = self.compute_only(layout, sequences)
+        layers = [
+            LaneCosts(
+                its.compute_s,
+                other.communication_s,
+                its.compute_s + (other.alone_s - other.compute_s),
+                its.weight_nbytes,
+            )
+            for its, other in zip(mine.layers, even.layers, strict=True)
+        ]
+        held = (even.values_nbytes, even.output_nbytes)
+        return LayerCosts(tuple(layers), even.embed, even.head, mine.least_compute_s, *held)
+
+    def with_least_communication(self, layout: Layout, orders: Sequence[Order], sequences: int) -> LayerCosts:
+        """The work of a microbatch, none of which takes longer in any of these orders."""
+        mine = even = self.compute_only(layout, sequences)
+        one = layout
+        if self.is_spread_alike(layout):
+            one = layout.model_copy(update={"experts": 1})
+            even = self.compute_only(one, sequences)
+        seconds = self._least_communication(one, orders, sequences)
+        layers = [
+            LaneCosts(its.compute_s, least, its.compute_s + max(0.0, least - other.compute_s))
+            for its, other, least in zip(mine.layers, even.layers, seconds, strict=True)
+        ]
+        return LayerCosts(tuple(layers), mine.embed, mine.head, mine.least_compute_s, 0, 0)
+
+    def _least_communication(self, layout: Layout, orders: Sequence[Order], sequences: int) -> Sequence[float]:
+        """Seconds of the collectives of a layer of every kind, in the order that has least of them."""
+        places = {(order["gather_order"], order["placement"]): order for order in orders}
+        even = self.sizes(layout, layout.microbatches).even
+        key = (layout.data, layout.pipeline, even, sequences, self.axes(layout), *places)
+        found = self._communicating.get(key)
+        if found is None:
+            each = [self.costs.communication_s(layout.model_copy(update=its), sequences) for its in places.values()]
+            found = self._communicating[key] = tuple(map(min, zip(*each, strict=True)))
+        return found
+
+    def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
+        """The work of a microbatch as if nothing were exchanged."""
+        works = self._computing.setdefault(self.axes(layout), {})
+        parts = layout.microbatches
+        return self._computed(layout, parts, sequences, works, even=self.sizes(layout, parts).even)
+
+    def in_sizes(
+        self, layout: Layout, sizes: Sequence[int], axes: object
+    ) -> Iterator[tuple[int, LayerCosts, LayerCosts]]:
+        """The same in each of these numbers of microbatches: that number, the work of the largest and of the smallest.
+
+        Args:
+            layout: how a microbatch is cut.
+            sizes: the numbers of microbatches.
+            axes: as ``axes`` has them.
+        """
+        works = self._computing.setdefault(axes, {})
+        for parts in sizes:
+            its = self.sizes(layout, parts)
+            full = least = self._computed(layout, parts, its.largest, works, even=its.even)
+            if its.smallest != its.largest:
+                least = self._computed(layout, parts, its.smallest, works, even=its.even)
+            yield parts, full, least
+
+    def _computed(self, layout: Layout, parts: int, sequences: int, works: _Works, *, even: bool) -> LayerCosts:
+        """The same of one of so many microbatches; ``works`` are those that are known with its axes."""
+        alone = layout.expert_data == 1  # then it does not matter how many others have
+        found = works.get((sequences, even or alone))
+        if found is None:
+            one = layout if alone or parts == layout.microbatches else layout.model_copy(update={"microbatches": parts})
+            found = works[sequences, even or alone] = self.costs.compute_only(one, sequences)
+        return found
+
+    def axes(self, layout: Layout) -> object:
+        """Equal where a microbatch of as many sequences is the same computation."""
+        return self.costs.new_tokens(layout), self.costs.axes.of(layout.__dict__)
+
+    def is_spread_alike(self, layout: Layout) -> bool:
+        """Whether what is exchanged and live would be the same if all devices held an equal share of every expert.
+
+        Side by side experts compute while attention exchanges: how much of that they hide depends on their spread.
+        """
+        alike = layout.experts > 1 and self._narrowest >= layout.expert_devices and not layout.group_shares
+        return alike and not self.costs.model.side_by_side
