@@ -125,9 +125,14 @@ class Bounds:
             step_s = max(step_s, self._of_a_rank(layout, sequences, stage) + whole - alone)
         return found._replace(step_s=step_s)
 
-    def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter."""
-        return self.in_sizes(layout, [layout.microbatches])[0]
+    def quick(self, layout: Layout, parts: int | None = None) -> Bound:
+        """Looser bounds: as if nothing were exchanged, so that neither placement, gather order nor turns matter.
+
+        Args:
+            layout: how a microbatch is cut.
+            parts: the number of microbatches, if it is not the layout's.
+        """
+        return self.in_sizes(layout, [parts or layout.microbatches])[0]
 
     def in_sizes(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
         """The same of a layout in each of these numbers of microbatches."""

@@ -172,13 +172,14 @@ class DifferingBounds:
         """The same: of the order of tasks nothing is said."""
         return self(layout)
 
-    def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged."""
-        return self._bound(layout, exchanged=False)
+    def quick(self, layout: Layout, parts: int | None = None) -> Bound:
+        """Looser bounds: as if nothing were exchanged; ``parts`` is the number of microbatches, if not the layout's."""
+        one = layout.model_copy(update={"microbatches": parts}) if parts else layout
+        return self._bound(one, exchanged=False)
 
     def loose(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
         """The same of a layout in each of these numbers of microbatches."""
-        return [self.quick(layout.model_copy(update={"microbatches": size})) for size in sizes]
+        return [self.quick(layout, size) for size in sizes]
 
     def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:  # noqa: ARG002  they say nothing
         """Bounds that those in none of these orders are below."""

@@ -49,11 +49,19 @@ class Family(NamedTuple):
         return len(self.orders) == 1
 
     def of_size(self, microbatches: int) -> Self:
-        """Those in so many microbatches; the first may be none of them, in an order in which none is tried."""
-        first = self.first
-        if first.microbatches != microbatches:
-            first = first.model_copy(update={"microbatches": microbatches})
-        return type(self)(first, {microbatches: self.orders[microbatches]})
+        """Those in so many microbatches; the first may be none of them."""
+        return type(self)(self.first, {microbatches: self.orders[microbatches]})
+
+    @property
+    def size(self) -> int:
+        """The number of microbatches of those that are of one size."""
+        (size,) = self.orders
+        return size
+
+    @property
+    def first_of_size(self) -> Layout:
+        """The first in this number of microbatches; it may be in an order in which none is tried."""
+        return self.first.model_copy(update={"microbatches": self.size})
 
     def each(self, belongs: Callable[[Layout], bool]) -> Self | None:
         """Those that are of a kind; None where there are none."""

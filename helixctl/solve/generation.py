@@ -63,9 +63,9 @@ class GenerationBounds:
         """The same, and where microbatches take turns what the tasks of a rank take in their order."""
         return self._together(layout, self.prefill.with_turns(layout), self.decode.with_turns(layout))
 
-    def quick(self, layout: Layout) -> Bound:
-        """Looser bounds: as if nothing were exchanged."""
-        return self._together(layout, self.prefill.quick(layout), self.decode.quick(layout))
+    def quick(self, layout: Layout, parts: int | None = None) -> Bound:
+        """Looser bounds: as if nothing were exchanged; ``parts`` is the number of microbatches, if not the layout's."""
+        return self._together(layout, self.prefill.quick(layout, parts), self.decode.quick(layout, parts))
 
     def loose(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
         """Still looser ones of a layout in each of these numbers of microbatches."""

@@ -34,6 +34,7 @@ class Microbatches:
 
     costs: LayoutCosts
     _narrowest: int = field(init=False)  # width of a feed-forward network, or of an expert
+    _sizes: dict[object, Sizes] = field(default_factory=dict, init=False)
     _computing: dict[object, _Works] = field(default_factory=dict, init=False)
     _exchanging: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _communicating: dict[object, Sequence[float]] = field(default_factory=dict, init=False)
@@ -45,8 +46,13 @@ class Microbatches:
 
     def sizes(self, layout: Layout, parts: int) -> Sizes:
         """In so many microbatches."""
-        smallest, larger = divmod(self.costs.workload.batch, layout.data * parts)
-        return Sizes(smallest + (larger > (parts - 1) * layout.expert_data), smallest, not larger)
+        key = (layout.data, parts, layout.expert_data)
+        found = self._sizes.get(key)
+        if found is None:
+            smallest, larger = divmod(self.costs.workload.batch, layout.data * parts)
+            found = Sizes(smallest + (larger > (parts - 1) * layout.expert_data), smallest, not larger)
+            self._sizes[key] = found
+        return found
 
     def with_communication(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch. How experts are spread changes what is computed, not what is exchanged and live."""

@@ -207,7 +207,7 @@ class LayoutProblem:
         if isinstance(its, Layout):
             return self.bound_with_turns(its) if which == _IN_TURNS else self.bound(its)
         if which == _IN_ANY_ORDER:
-            return self._key_of(self.bounds.in_any_order(its.first, its.orders[its.first.microbatches]))
+            return self._key_of(self.bounds.in_any_order(its.first_of_size, its.orders[its.size]))
         return min([bound for bound, _ in self._of_orders(its)])
 
     def _of_orders(self, family: Family) -> Iterable[tuple[Key, Order]]:
@@ -217,7 +217,8 @@ class LayoutProblem:
 
     def quick_bound(self, its: Layout | Family) -> Key:
         """A key that the layout's own is not below, as if nothing were exchanged: one for a family of one size."""
-        return self._key_of(self.bounds.quick(its if isinstance(its, Layout) else its.first))
+        quick = self.bounds.quick(its) if isinstance(its, Layout) else self.bounds.quick(its.first, its.size)
+        return self._key_of(quick)
 
     def bound(self, layout: Layout) -> Key:
         """A tighter one, which takes longer: communication is in it."""

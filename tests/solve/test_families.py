@@ -106,11 +106,13 @@ def test_a_bound_in_any_order_is_one_of_each(
         for part in (family.of_size(size) for family in its.families for size in family.sizes):
             (orders,) = part.orders.values()
             exact = [problem.bounds(layout) for layout in part.layouts()]
+            first = part.first_of_size
             assert problem.bounds.in_orders(part.first, orders) == exact
             (loose,) = problem.bounds.loose(part.first, part.sizes)
-            found = problem.bounds.in_any_order(part.first, orders)
-            assert all(not_above(found, one) for one in exact), part.first
-            assert not_above(loose, problem.bounds.quick(part.first)), part.first
+            found = problem.bounds.in_any_order(first, orders)
+            assert all(not_above(found, one) for one in exact), first
+            assert problem.bounds.quick(part.first, part.size) == problem.bounds.quick(first)
+            assert not_above(loose, problem.bounds.quick(first)), first
             assert loose.step_s > 0
             near.append(found.step_s > 0.7 * min([one.step_s for one in exact]))
     assert sum(near) > len(near) / 2
