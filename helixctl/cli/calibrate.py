@@ -78,7 +78,7 @@ def command(
     if base and cluster and run.prints_output():
         warn_of_slips(slips(base), cluster)
     request = run.Request.of(device, ranks=ranks, dtypes=dtypes, base=base, quick=quick)
-    what = f"{counted(len(request.names), 'measurement')} on {counted(request.ranks, f'{device} rank')}"
+    what = f"{counted(len(request.names), 'measurement')} on {counted(request.ranks, f'{device.upper()} rank')}"
     watching = partial(StepsWatched, what, len(request.names))
     shown = progress(what, watching, live=run.starts_ranks()) if run.prints_output() else nullcontext()
     with shown as watch:

@@ -97,7 +97,7 @@ def generate(
     plan = plans[0][0].plan
     sequences, longest = asked.prompts.ids.shape
     in_turn = f", by {len(plans)} plans in turn" if len(plans) > 1 else ""
-    ranks, tokens = counted(plan.layout.devices, f"{device} rank"), counted(longest, "token")
+    ranks, tokens = counted(plan.layout.devices, f"{device.upper()} rank"), counted(longest, "token")
     what = f"{ranks}, {sequences} x {tokens}, {asked.new} after each{in_turn}"
     beside = asked.tokenizer is not None and one_stream(sys.stderr if asked.aside else sys.stdout, sys.stderr)
     parts = asked.schedule([dags[0].work.seq_len for dags in plans])

@@ -191,12 +191,12 @@ def _heading(out: Console, report: dict[str, Any], dag: Dag, device: str, *, lay
 
 
 def what_ran(report: dict[str, Any], plan: Plan, device: str, *, layout: bool = True) -> str:
-    """``small-dense, layout 2 x 2, float32: 4 cpu ranks sharing 2 cores (Intel(R) Xeon(R))``."""
+    """``small-dense, layout 2 x 2, float32: 4 CPU ranks sharing 2 cores (Intel(R) Xeon(R))``."""
     environment, ranks = report["environment"], len(report["ranks"])
     where = environment["gpu" if device == "cuda" else "processor"]
     cpus = "" if device == "cuda" else f" sharing {counted(environment['cpus'], 'core')}"
     what = f"{plan.model.name}, layout {plan.layout}" if layout else plan.model.name
-    return f"{what}, {plan.model.dtype}: {counted(ranks, f'{device} rank')}{cpus} ({where})"
+    return f"{what}, {plan.model.dtype}: {counted(ranks, f'{device.upper()} rank')}{cpus} ({where})"
 
 
 def different_work(dags: Sequence[Dag]) -> str:

@@ -226,7 +226,7 @@ def command(
     asked = {"weights_prefix": weights_prefix, "cuda_graph": cuda_graph, "budget_s": budget or _BUDGET_S}
     options = run.Options(warmup, iters, seed, check, weights, inputs, output, **asked)
     ranks, names = dags[0].plan.layout.devices, _names(documents, dags)
-    what = f"{number(ranks, f'{device} rank')}, {_steps_in_words(warmup, iters, budget or _BUDGET_S, dags)}"
+    what = f"{number(ranks, f'{device.upper()} rank')}, {_steps_in_words(warmup, iters, budget or _BUDGET_S, dags)}"
     with _shown(run, what) as watch:
         results = run.run(dags, names, options, device=device, timeout=timeout, log_dir=log_dir, on_progress=watch)
     if results is None:

@@ -104,7 +104,7 @@ def test_a_run_says_how_far_it_is_and_its_text_is_left_alone(known: LanguageMode
     assert re.search(r"after each: decode, \d+ of 11 steps done, \d+ left", done.err)
     text = known.text(known.continued(QUICK, NEW))
     assert done.said.startswith(text)
-    assert not [line for line in done.said.splitlines() if "cpu ranks:" in line and "chunk" in line]
+    assert not [line for line in done.said.splitlines() if "CPU ranks:" in line and "chunk" in line]
     together = helixctl("run", plans / "one.plan.json", *given, before=f"import os; os.dup2(1, 2)\n{_TOLD}")
     assert f"\n{text}\n\nTP 2" in together.said
     assert ": preparing\n" in together.said

@@ -38,7 +38,7 @@ def test_the_schedule_is_the_order_of_the_steps() -> None:
 
 def test_chunks_and_decode_steps_have_their_own_times(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """A chunk takes 20 s, a decode step one: what is left is the sum of both."""
-    watch = GenerationWatched("2 cpu ranks", PARTS)
+    watch = GenerationWatched("2 CPU ranks", PARTS)
     # Seconds after the begin, and how many steps are done.
     for second in range(200):
         clock[0] = 100.0 + second
@@ -47,7 +47,7 @@ def test_chunks_and_decode_steps_have_their_own_times(clock: list[float], capsys
         measured = min(max(second - 82, 0) // 20, 4) if warm == 2 else 0
         watch("running", chunks + warm + measured + max(second - 162, 0))
     watch.end()
-    said = [line.removeprefix("2 cpu ranks: ") for line in capsys.readouterr().err.splitlines()]
+    said = [line.removeprefix("2 CPU ranks: ") for line in capsys.readouterr().err.splitlines()]
     assert said[1] == (
         "warm-up, prefill, 1 of 4 chunks done, 3 left, then 4 prefill chunks, then 513 decode steps, "
         "about 2 min 20 s of prefill"
@@ -57,18 +57,18 @@ def test_chunks_and_decode_steps_have_their_own_times(clock: list[float], capsys
 
 
 def test_sequences_may_end(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    watch = GenerationWatched("2 cpu ranks", schedule([1], 64, warm=False, traced=False), may_end=True)
+    watch = GenerationWatched("2 CPU ranks", schedule([1], 64, warm=False, traced=False), may_end=True)
     for second in range(40):
         clock[0] = 100.0 + second
         watch("running" if second else "preparing", second)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "2 cpu ranks: decode, 29 of at most 63 steps done, 34 left, about 34 s at most"
+        "2 CPU ranks: decode, 29 of at most 63 steps done, 34 left, about 34 s at most"
     )
 
 
 def test_nothing_is_said_beside_the_text(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """Until the first token a line every ten seconds; then none, also when the output is checked."""
-    watch = GenerationWatched("2 cpu ranks", PARTS, beside_text=True)
+    watch = GenerationWatched("2 CPU ranks", PARTS, beside_text=True)
     for step in range(40):
         clock[0] += 20.0
         watch("running", step)

@@ -113,14 +113,14 @@ def test_steps_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     now = [100.0]
     monkeypatch.delenv("HELIXCTL_PROGRESS")
     monkeypatch.setattr(watching.time, "monotonic", lambda: now[0])
-    watch = StepsWatched("2 cpu ranks")
+    watch = StepsWatched("2 CPU ranks")
     for second in range(41):
         now[0] = 100.0 + second
         watch("running" if second > 5 else "preparing", 10 * (second - 6), 1105)
     watch.end()
     assert capsys.readouterr().err.splitlines() == [
-        "2 cpu ranks: running, 40 of 1,105 steps done, 1,065 left, about 1 min 46 s",
-        "2 cpu ranks: running, 140 of 1,105 steps done, 965 left, about 1 min 36 s",
-        "2 cpu ranks: running, 240 of 1,105 steps done, 865 left, about 1 min 26 s",
-        "2 cpu ranks: running, 340 of 1,105 steps done, 765 left, about 1 min 16 s",
+        "2 CPU ranks: running, 40 of 1,105 steps done, 1,065 left, about 1 min 46 s",
+        "2 CPU ranks: running, 140 of 1,105 steps done, 965 left, about 1 min 36 s",
+        "2 CPU ranks: running, 240 of 1,105 steps done, 865 left, about 1 min 26 s",
+        "2 CPU ranks: running, 340 of 1,105 steps done, 765 left, about 1 min 16 s",
     ]

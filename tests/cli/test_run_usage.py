@@ -38,8 +38,8 @@ def test_one_rank_is_no_ranks(tmp_path: Path) -> None:
     assert what.endswith("float32: 1 rank on cpu")
     assert ", 0 process groups; proved" in tasks
     done = helixctl("run", plan, "--warmup", "0", "--iters", "1")
-    assert "running: 1 cpu rank, 0 + 1 steps" in done.err
-    assert ": 1 cpu rank sharing " in done.said
+    assert "running: 1 CPU rank, 0 + 1 steps" in done.err
+    assert ": 1 CPU rank sharing " in done.said
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_the_answer_goes_to_standard_output(name: str, two_ranks: str) -> None:
     done = helixctl(*(two_ranks if a == "PLAN2" else a for a in arguments))
     assert done.status == status
     assert text in done.said
-    assert done.err == ("running: 2 cpu ranks, 1 + 1 steps\n" if name == "run" else "")
+    assert done.err == ("running: 2 CPU ranks, 1 + 1 steps\n" if name == "run" else "")
 
 
 @pytest.mark.parametrize(

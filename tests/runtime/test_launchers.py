@@ -166,7 +166,7 @@ def started(
     ``fresh``: each is a new interpreter, as an outer launcher starts them; else they are forked where torch is loaded.
     """
     (folder / "x.dag.json").write_text(dag_of(SMALL, 2, 1, "layers=1").to_json())
-    given = ["run", str(document or folder / "x.dag.json"), "--warmup", "1", "--iters", "2"]
+    given = ["run", str(document or folder / "x.dag.json"), *(() if document else ("--warmup", "1", "--iters", "2"))]
     given += ["--report", str(folder / "r.json"), "--timeout", str(TIMEOUT), *map(str, options)]
 
     def one(number: int) -> tuple[int, str]:
@@ -196,7 +196,7 @@ def started(
 def test_two_processes_are_the_two_ranks(text: str, unused_port: int, tmp_path: Path) -> None:
     (first, said), (second, nothing) = started(tmp_path, two(unused_port, text), fresh=True)
     assert (first, second) == (0, 0), said + nothing
-    assert "2 cpu ranks" in said
+    assert "2 CPU ranks" in said
     assert nothing == ""
     assert [rank["rank"] for rank in json.loads((tmp_path / "r.json").read_text())["ranks"]] == [0, 1]
 
