@@ -130,9 +130,11 @@ def test_of_a_run_of_a_generation(folder: Path) -> None:
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("plans", [("a.plan.json", "b.plan.json"), ("g.plan.json", "h.plan.json")])
-def test_of_runs_compared(folder: Path, plans: tuple[str, str]) -> None:
-    assert len(data(folder, "run", "--compare", *plans, *STEPS)["methods"]) == 2
+@pytest.mark.parametrize(
+    ("plans", "steps"), [(("a.plan.json", "b.plan.json"), STEPS), (("g.plan.json", "h.plan.json"), ("--warmup", "1"))]
+)
+def test_of_runs_compared(folder: Path, plans: tuple[str, str], steps: tuple[str, ...]) -> None:
+    assert len(data(folder, "run", "--compare", *plans, *steps)["methods"]) == 2
 
 
 def test_report_is_another_name_of_json(folder: Path, tmp_path: Path) -> None:
