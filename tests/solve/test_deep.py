@@ -88,8 +88,11 @@ def test_a_forecast_of_many_microbatches(number: int) -> None:
             assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-9), (layout, name)
         for name in ("weight_nbytes", "received_nbytes", "between_hosts_nbytes", "tokens"):
             assert getattr(found, name) == getattr(whole, name), (layout, name)
-        # An estimate, as docs/formats.md says: the gaps between the blocks of an arena change with the number of them.
-        assert found.memory_nbytes == pytest.approx(whole.memory_nbytes, rel=0.01), layout
+        # An estimate where blocks of the arena have gaps between them, as docs/formats.md says: these come with rounds.
+        if whole.memory_nbytes == whole.least_nbytes:
+            assert found.memory_nbytes == pytest.approx(whole.memory_nbytes, rel=1e-3), layout
+        else:
+            assert 0.999 * whole.least_nbytes <= found.memory_nbytes <= 1.001 * whole.memory_nbytes, layout
         for level in whole.levels:
             assert found.levels[level] == pytest.approx(whole.levels[level], abs=1e-9 * whole.step_s), (layout, level)
         # How long a send is on its way beside the computation grows with the queue in front of a slow stage.
