@@ -222,7 +222,7 @@ class GgufFile:
         if said.get("rope.dimension_count", head_dim) != head_dim:
             raise self.refused(f"{its}.rope.dimension_count {said['rope.dimension_count']}: not modelled")
         kind = said.get("rope.scaling.type", "none")
-        if kind not in {"none", "linear"}:
+        if kind not in ("none", "linear"):
             raise self.refused(f"{its}.rope.scaling.type {kind!r}: not modelled of GGUF files")
         if _FACTORS in self.tensors:
             if kind != "none":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -302,3 +304,47 @@ def test_a_config_says_whether_activations_are_rounded_too(
 def test_activations_in_other_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HelixError, match="input_activations"):
         model(tmp_path, LLAMA, **compressed(ROUNDED, ROUNDED | {"num_bits": 16}))
+
+
+YARN: dict[str, Any] = {
+    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.0, "mscale_all_dim": 1.0,
+    "beta_fast": 32, "beta_slow": 1, "rope_theta": 10000.0,
+}  # fmt: skip
+NESTED: list[dict[str, Any]] = [
+    LLAMA | {"quantization_config": FP8 | {"fmt": "e4m3", "activation_scheme": "dynamic"}},
+    LLAMA | {"quantization_config": GROUPS | {"checkpoint_format": "gptq", "desc_act": False, "sym": True}},
+    LLAMA | {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}},
+    LLAMA | {"quantization_config": PACKED},
+    LLAMA | {"quantization_config": compressed(ROUNDED, ROUNDED | {"dynamic": True})},
+    LLAMA | {"quantization_config": {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]}},
+    MIXTURE | {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}},
+    LLAMA | {"rope_scaling": YARN},
+    LATENT | {"rope_scaling": YARN},
+]
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The paths of all that is in a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (key,)
+        yield from ((key, *path) for path in places(inner))
+
+
+@pytest.mark.parametrize("number", range(len(NESTED)))
+def test_a_value_of_another_type_is_read_or_refused(number: int, tmp_path: Path) -> None:
+    """Wherever it stands: it may not even have a hash."""
+    whole = {key: value for key, value in NESTED[number].items() if key in {"quantization_config", "rope_scaling"}}
+    refused = 0
+    for path in places(whole):
+        for junk in ([], {}, ["x"], {"x": 1}, "x", 1.5, -1, True, None):
+            config = copy.deepcopy(NESTED[number])
+            place: Any = config
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = junk
+            try:
+                model(tmp_path, config)
+            except HelixError:
+                refused += 1
+    assert refused > len(list(places(whole)))

@@ -166,7 +166,7 @@ def quantisation_of(config: Mapping[str, Any], key: str) -> tuple[Quantisation |
 
 def _read(how: Mapping[str, Any]) -> Quantisation:
     method = how.get("quant_method")
-    if method in {None, "modelopt"} and "quant_algo" in how:
+    if method in (None, "modelopt") and "quant_algo" in how:
         return _modelopt(how)
     readers = {
         "fp8": _fp8,
@@ -203,10 +203,10 @@ def _group(how: Mapping[str, Any], key: str = "group_size") -> int | None:
 
 
 def _fp8(how: Mapping[str, Any]) -> Quantisation:
-    if (fmt := how.get("fmt", "e4m3")) not in {"e4m3", "float8_e4m3fn"}:
+    if (fmt := how.get("fmt", "e4m3")) not in ("e4m3", "float8_e4m3fn"):
         raise _Unknown(f"with fmt {shown(fmt)}", ("fmt",))
     block = how.get("weight_block_size")
-    if how.get("activation_scheme", "dynamic") not in {"dynamic", "static"}:
+    if how.get("activation_scheme", "dynamic") not in ("dynamic", "static"):
         raise _Unknown(f"with activation_scheme {shown(how['activation_scheme'])}", ("activation_scheme",))
     stored: dict[str, Any] = {"number": "float8", "scale": "float32", "activations": "float8"}
     if block is not None:
@@ -220,7 +220,7 @@ def _gptq(how: Mapping[str, Any]) -> Quantisation:
     bits, group = _whole(how, "bits", among=(4, 8)), _group(how)
     if how.get("dynamic"):
         raise _Unknown("with bits that differ by module", ("dynamic",))
-    if (form := how.get("checkpoint_format", "gptq")) not in {"gptq", "gptq_v2"}:
+    if (form := how.get("checkpoint_format", "gptq")) not in ("gptq", "gptq_v2"):
         raise _Unknown(f"with checkpoint_format {shown(form)}", ("checkpoint_format",))
     # Zero points are always there, also where numbers are symmetric.
     stored = {"number": f"int{bits}", "block": [1, group], "scale": "float16", "zero_points": True}
@@ -289,10 +289,10 @@ def _of_weights(group: Mapping[str, Any], form: object, at: DocumentPath) -> Sch
         strategy = "group" if size else "tensor"
     if kind == "float" and bits == 4:  # noqa: PLR2004
         scheme = {16: _NVFP4, 32: _MXFP4}.get(size if isinstance(size, int) else 0)
-        if scheme is None or (scheme is _MXFP4 and weights.get("scale_dtype") not in {"torch.uint8", None}):
+        if scheme is None or (scheme is _MXFP4 and weights.get("scale_dtype") not in ("torch.uint8", None)):
             raise _Unknown(f"{said} in groups of {shown(size)}", at)
         return Scheme("nvfp4-packed" if scheme is _NVFP4 else "mxfp4-packed", {**scheme.stored, **rounded})
-    if (kind, bits) not in {("float", 8), ("int", 8), ("int", 4)}:
+    if (kind, bits) not in (("float", 8), ("int", 8), ("int", 4)):
         raise _Unknown(said, at)
     blocks: dict[str, Any] = {"tensor": [None, None], "channel": [1, None], "block": weights.get("block_structure")}
     blocks["group"] = [1, None if size == -1 else size]
@@ -313,11 +313,13 @@ def _of_activations(group: Mapping[str, Any], at: DocumentPath) -> dict[str, str
     its = group.get("input_activations")
     if its is None:
         return {}
-    found = (its.get("type", "int"), its.get("num_bits")) if isinstance(its, Mapping) else None
+    kind = (its.get("type", "int"), its.get("num_bits")) if isinstance(its, Mapping) else None
     numbers = {("float", 8): "float8", ("int", 8): "int8", ("float", 4): "float4"}
-    if found not in numbers:
+    # One by one, as what stands in a config may have no hash.
+    found = next((number for known, number in numbers.items() if known == kind), None)
+    if found is None:
         raise _Unknown(f"with input_activations {shown(its)}", (*at, "input_activations"))
-    return {"activations": numbers[found]}
+    return {"activations": found}
 
 
 _BY_ALGORITHM: Final = {
@@ -355,6 +357,6 @@ def _algorithm(how: Mapping[str, Any], at: DocumentPath) -> Scheme:
     if not isinstance(name, str) or name not in _BY_ALGORITHM:
         raise _Unknown(f"by {shown(name)}", (*at, "quant_algo"))
     scheme = _BY_ALGORITHM[name]
-    if size not in {None, scheme.block[1]}:
+    if size not in (None, scheme.block[1]):
         raise _Unknown(f"by {name} in groups of {shown(size)}", (*at, "group_size"))
     return scheme

@@ -65,7 +65,7 @@ class OfLatent(Decoder):
         """Of a scaled rotary embedding with ``mscale_all_dim``: it enters queries and keys, and so the scale twice."""
         rope: dict[str, Any] = next((found for key in _ROPES if (found := getattr(self, key))), {})
         kind, by, factor = rope.get("rope_type") or rope.get("type"), rope.get("mscale_all_dim"), rope.get("factor")
-        if kind in {None, "default"} or not by or not factor:
+        if kind in (None, "default") or not by or not factor:
             return None
         both = (0.1 * by * math.log(factor) + 1.0) ** 2 if factor > 1 else 1.0
         return float(both / math.sqrt(width))

@@ -71,7 +71,7 @@ class Gemma4Text(TwoRotaries):
     def _rotations_are_known(self) -> Self:
         rope = self.rope_parameters or {}
         kind = rope.get("rope_type", "default")
-        if kind not in {"default", "proportional"} or self.rope_scaling or self.partial_rotary_factor:
+        if kind not in ("default", "proportional") or self.rope_scaling or self.partial_rotary_factor:
             raise Contradiction(f"rotary embedding of type {kind} in layers of wider heads", "rope_parameters")
         return self
 

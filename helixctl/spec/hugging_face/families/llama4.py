@@ -68,7 +68,7 @@ class Llama4Text(Mixture):
         key = next((key for key in ("rope_parameters", "rope_scaling") if getattr(self, key)), None)
         rope: dict[str, Any] = getattr(self, key) if key else {}
         kind = rope.get("rope_type") or rope.get("type")
-        if key and self.use_qk_norm and kind in {"yarn", "longrope"}:
+        if key and self.use_qk_norm and kind in ("yarn", "longrope"):
             raise Contradiction(f"rotary embedding of type {kind} ahead of norms: not modelled", key)
         return self
 
