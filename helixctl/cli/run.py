@@ -263,9 +263,9 @@ def _counts(warmup: int | None, iters: int | None, *, paper: bool) -> tuple[int 
 
 def _refuse_steps(document: str, iters: int | None, budget: float | None) -> None:
     """Refuse to measure a number of steps of a generation, whose steps are as many as its tokens."""
-    given = [*(["--iters (or --paper)"] if iters else []), *(["--seconds"] if budget else [])]
+    given = "--iters (or --paper)" if iters else "--seconds" if budget else None
     if given:
-        message = f"{document} generates, a step for each token: {given[0]} is of one pass"
+        message = f"{document} generates, a step for each token: {given} is of one pass"
         raise fail("HX509", message, "leave it out; --generate N says how many tokens")
 
 

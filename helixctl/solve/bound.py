@@ -50,7 +50,7 @@ class Bounds:
     costs: LayoutCosts
     exact_memory: bool = True
     work: Microbatches = field(init=False)
-    _quick: dict[object, dict[int, Bound]] = field(default_factory=dict, init=False)
+    _quick: dict[object, Bound] = field(default_factory=dict, init=False)
     _loose: dict[object, dict[int, Bound]] = field(default_factory=dict, init=False)
     _tight: dict[Layout, Bound] = field(default_factory=dict, init=False)
     _turns: dict[object, float] = field(default_factory=dict, init=False)
@@ -100,10 +100,8 @@ class Bounds:
         Of every layer the computations count, and beside them the collectives of the order that has least of them.
         """
         parts = layout.microbatches
-        its, stages = self.work.sizes(layout, parts), self._unlike_stages(layout, _NO_LINKS)
-        full = least = self.work.with_least_communication(layout, orders, its.largest)
-        if its.smallest != its.largest:
-            least = self.work.with_least_communication(layout, orders, its.smallest)
+        stages, work = self._unlike_stages(layout, _NO_LINKS), self.work
+        full, least = work.sizes(layout, parts).both(partial(work.with_least_communication, layout, orders))
         memory, turns = self.quick(layout).memory_nbytes, {order["interleave"] for order in orders}
         found = [self._bound(layout, parts, full, least, stages, memory, some) for some in turns]
         return _loosened(Bound(min([its.step_s for its in found]), min([its.latency_s for its in found]), memory))
@@ -132,18 +130,14 @@ class Bounds:
             layout: how a microbatch is cut.
             parts: the number of microbatches, if it is not the layout's.
         """
-        return self.in_sizes(layout, [parts or layout.microbatches])[0]
-
-    def in_sizes(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
-        """The same of a layout in each of these numbers of microbatches."""
-        axes = self.work.axes(layout)
-        known = self._quick.setdefault((layout.data, layout.pipeline, layout.stages, axes), {})
-        if new := [parts for parts in sizes if parts not in known]:
-            stages = self._unlike_stages(layout, _NO_LINKS)
-            for parts, full, least in self.work.in_sizes(layout, new, axes):
-                memory = self._memory(layout, parts, full)
-                known[parts] = self._bound(layout, parts, full, least, stages, memory, layout.interleave)
-        return [known[parts] for parts in sizes]
+        parts, axes = parts or layout.microbatches, self.work.axes(layout)
+        key = (layout.data, layout.pipeline, layout.stages, parts, axes)
+        found = self._quick.get(key)
+        if found is None:
+            full, least = self.work.computed(layout, parts, axes)
+            stages, memory = self._unlike_stages(layout, _NO_LINKS), self._memory(layout, parts, full)
+            found = self._quick[key] = self._bound(layout, parts, full, least, stages, memory, layout.interleave)
+        return found
 
     def loose(self, layout: Layout, sizes: Sequence[int]) -> list[Bound]:
         """Still looser ones of a layout in each of these numbers of microbatches.
@@ -159,10 +153,7 @@ class Bounds:
 
     def _of_feed_forward(self, layout: Layout) -> Bound:
         parts, stages = layout.microbatches, self._unlike_stages(layout, _NO_LINKS)
-        its = self.work.sizes(layout, parts)
-        full = least = self.costs.feed_forward_only(layout, its.largest)
-        if its.smallest != its.largest:
-            least = self.costs.feed_forward_only(layout, its.smallest)
+        full, least = self.work.sizes(layout, parts).both(partial(self.costs.feed_forward_only, layout))
         return _loosened(self._bound(layout, parts, full, least, stages, 0.0, 1))
 
     def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:
@@ -213,10 +204,7 @@ class Bounds:
     def _of_turns(self, layout: Layout) -> Callable[[int], Bound]:
         """The bounds of a layout, with communication, by how many microbatches take turns."""
         parts, links = layout.microbatches, self._links(layout)
-        its = self.work.sizes(layout, parts)
-        full = least = self.work.with_communication(layout, its.largest)
-        if its.smallest != its.largest:
-            least = self.work.with_communication(layout, its.smallest)
+        full, least = self.work.sizes(layout, parts).both(partial(self.work.with_communication, layout))
         stages, memory = self._unlike_stages(layout, links), self._memory(layout, parts, full)
         return partial(self._bound, layout, parts, full, least, stages, memory)
 

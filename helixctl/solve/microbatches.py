@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.solve.axes import Order
 from helixctl.solve.work import LaneCosts, LayerCosts, LayoutCosts
-
-# Work by the sequences of a microbatch, and whether there are as many in all of them.
-_Works = dict[tuple[int, bool], LayerCosts]
 
 
 class Sizes(NamedTuple):
@@ -27,6 +24,11 @@ class Sizes(NamedTuple):
     smallest: int
     even: bool
 
+    def both(self, work: Callable[[int], LayerCosts]) -> tuple[LayerCosts, LayerCosts]:
+        """The work of the largest and of the smallest, by their sequences; asked for once where they are as large."""
+        largest = work(self.largest)
+        return largest, largest if self.smallest == self.largest else work(self.smallest)
+
 
 @dataclass(slots=True)
 class Microbatches:
@@ -35,7 +37,7 @@ class Microbatches:
     costs: LayoutCosts
     _narrowest: int = field(init=False)  # width of a feed-forward network, or of an expert
     _sizes: dict[object, Sizes] = field(default_factory=dict, init=False)
-    _computing: dict[object, _Works] = field(default_factory=dict, init=False)
+    _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _exchanging: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _communicating: dict[object, Sequence[float]] = field(default_factory=dict, init=False)
 
@@ -109,35 +111,25 @@ class Microbatches:
 
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch as if nothing were exchanged."""
-        works = self._computing.setdefault(self.axes(layout), {})
-        parts = layout.microbatches
-        return self._computed(layout, parts, sequences, works, even=self.sizes(layout, parts).even)
+        return self._computed(layout, layout.microbatches, sequences, self.axes(layout))
 
-    def in_sizes(
-        self, layout: Layout, sizes: Sequence[int], axes: object
-    ) -> Iterator[tuple[int, LayerCosts, LayerCosts]]:
-        """The same in each of these numbers of microbatches: that number, the work of the largest and of the smallest.
+    def computed(self, layout: Layout, parts: int, axes: object) -> tuple[LayerCosts, LayerCosts]:
+        """The same of the largest and of the smallest of so many microbatches.
 
         Args:
             layout: how a microbatch is cut.
-            sizes: the numbers of microbatches.
+            parts: the number of microbatches.
             axes: as ``axes`` has them.
         """
-        works = self._computing.setdefault(axes, {})
-        for parts in sizes:
-            its = self.sizes(layout, parts)
-            full = least = self._computed(layout, parts, its.largest, works, even=its.even)
-            if its.smallest != its.largest:
-                least = self._computed(layout, parts, its.smallest, works, even=its.even)
-            yield parts, full, least
+        return self.sizes(layout, parts).both(lambda sequences: self._computed(layout, parts, sequences, axes))
 
-    def _computed(self, layout: Layout, parts: int, sequences: int, works: _Works, *, even: bool) -> LayerCosts:
-        """The same of one of so many microbatches; ``works`` are those that are known with its axes."""
+    def _computed(self, layout: Layout, parts: int, sequences: int, axes: object) -> LayerCosts:
         alone = layout.expert_data == 1  # then it does not matter how many others have
-        found = works.get((sequences, even or alone))
+        key = (axes, sequences, alone or self.sizes(layout, parts).even)
+        found = self._computing.get(key)
         if found is None:
             one = layout if alone or parts == layout.microbatches else layout.model_copy(update={"microbatches": parts})
-            found = works[sequences, even or alone] = self.costs.compute_only(one, sequences)
+            found = self._computing[key] = self.costs.compute_only(one, sequences)
         return found
 
     def axes(self, layout: Layout) -> object:

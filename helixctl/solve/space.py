@@ -76,9 +76,8 @@ def families(
     objective: Objective = "throughput",
 ) -> Iterator[Family]:
     """The same layouts, those together that differ only in the order of work and ranks; arguments as of ``space``."""
-    known: dict[
-        object, tuple[Orders, Order | None, Sequence[Order]]
-    ] = {}  # of the same orders, which stay where they are
+    # By the identity of the orders, which are kept with what is legal of them.
+    known: dict[object, tuple[Orders, Order | None, Sequence[Order]]] = {}
     for first, orders in _Space(model, cluster, workload, constraints, most, objective).families():
         # Whether the others are legal depends on the sequences of a microbatch alone, and with shares of groups on the
         # placement.

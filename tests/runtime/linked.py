@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 from helixctl.dag import Op, Task
+from helixctl.errors import Diagnostic, HelixError
 from helixctl_runtime.comm.links import Links, connected
 from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.ranks import Phase, Rank, run_ranks
@@ -26,6 +28,14 @@ def on_ranks(
         return work(rank, links)
 
     return run_ranks(worker, world_size=3, device="cpu", timeout=timeout, task_name=lambda r, p: f"task of rank {r}")
+
+
+def failure(work: Callable[[Rank, Links], object], timeout: float = 20) -> Diagnostic:
+    """What a run of the ranks that fails is told to have failed of."""
+    with pytest.raises(HelixError) as caught:
+        on_ranks(work, timeout=timeout)
+    (found,) = caught.value.diagnostics
+    return found
 
 
 def exchange(op: Op, send: torch.Tensor, receive: torch.Tensor, ranks: tuple[int, ...] = ALL) -> Exchange:

@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 
 from helixctl.dag import AllGather, AllReduce, AllToAll, Broadcast, Op, ReduceScatter
-from helixctl.errors import HelixError
 from helixctl.lower import lower
 from helixctl_runtime.comm import by_memory as module
 from helixctl_runtime.comm.by_links import MOST_NBYTES, by_links
@@ -29,7 +28,7 @@ from helixctl_runtime.compile.bound import Exchange
 from helixctl_runtime.ranks import Rank, run_ranks
 from helixctl_runtime.run import Options, run
 from tests.hosts.network import missing
-from tests.runtime.linked import ALL, exchange, on_ranks
+from tests.runtime.linked import ALL, exchange, failure, on_ranks
 from tests.runtime.models import REAL, plan_for
 
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET; os.unshare is of Python 3.12
@@ -242,17 +241,13 @@ def _wait_for_rank_1(rank: Rank, links: Links, action: Callable[[], object]) -> 
 
 
 def test_a_killed_rank_is_named() -> None:
-    with pytest.raises(HelixError) as caught:
-        on_ranks(lambda rank, links: _wait_for_rank_1(rank, links, lambda: os.kill(os.getpid(), signal.SIGKILL)))
-    (found,) = caught.value.diagnostics
+    found = failure(lambda rank, links: _wait_for_rank_1(rank, links, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     assert found.code == "HX504"
     assert "rank 1" in found.message
 
 
 def test_a_rank_that_does_not_come_is_named() -> None:
-    with pytest.raises(HelixError) as caught:
-        on_ranks(lambda rank, links: _wait_for_rank_1(rank, links, lambda: time.sleep(60)), timeout=2)
-    (found,) = caught.value.diagnostics
+    found = failure(lambda rank, links: _wait_for_rank_1(rank, links, lambda: time.sleep(60)), timeout=2)
     assert found.code == "HX505"
     assert "rank 1" in found.message
 

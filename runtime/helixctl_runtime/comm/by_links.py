@@ -12,30 +12,14 @@ from typing import Final
 import torch
 
 from helixctl.dag.ops import wire_kind
-from helixctl_runtime.comm.links import Arrival, Links
+from helixctl_runtime.comm.arriving import Arriving
+from helixctl_runtime.comm.links import Links
 from helixctl_runtime.comm.one_round import Work
 from helixctl_runtime.comm.parts import memory_of, nbytes_to_each, parts
 from helixctl_runtime.compile.bound import Exchange
 
 # Of what one rank sends to each. More would not fit into a socket, and a rank that computes empties none.
 MOST_NBYTES: Final = 128 * 1024
-
-
-class _Arriving:
-    """A collective under way; ``then`` is called when all data are there."""
-
-    def __init__(self, arrival: Arrival, then: Callable[[], object] | None = None) -> None:
-        self._arrival, self._then = arrival, then
-
-    def wait(self) -> None:
-        self._arrival.wait()
-        if self._then:
-            self._then()
-
-    def get_future(self) -> torch.futures.Future[object]:
-        """Nothing looks at the sockets between the begin and the wait."""
-        msg = "what has arrived is known when it is waited for"
-        raise RuntimeError(msg)
 
 
 def by_links(exchange: Exchange, rank: int, links: Links) -> Callable[[], Work] | None:  # noqa: PLR0911  one a kind
@@ -68,7 +52,7 @@ def by_links(exchange: Exchange, rank: int, links: Links) -> Callable[[], Work] 
             root = ranks[0]
             sends = [(other, memory_of(send)) for _, other in others if rank == root]
             receives = [(root, memory_of(receive))] if rank != root else []
-            return lambda: _Arriving(links.exchange(sends, receives))
+            return lambda: Arriving(links.exchange(sends, receives))
         case _:
             return None
 
@@ -86,7 +70,7 @@ def _exchanged(
     def start() -> Work:
         arrival = links.exchange(sends, receives)
         own()
-        return _Arriving(arrival)
+        return Arriving(arrival)
 
     return start
 
@@ -101,7 +85,7 @@ def _summed(
         pieces = torch.empty(len(leave), out.numel(), dtype=out.dtype)
         arrival = links.exchange(sends, [(other, memory_of(pieces[i])) for i, other in others])
         pieces[at] = leave[at]
-        return _Arriving(arrival, lambda: torch.sum(pieces, 0, out=out))
+        return Arriving(arrival, lambda: torch.sum(pieces, 0, out=out))
 
     return start
 

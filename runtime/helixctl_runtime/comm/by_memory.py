@@ -13,7 +13,8 @@ from typing import Final
 import torch
 
 from helixctl.dag.ops import wire_kind
-from helixctl_runtime.comm.links import Arrival, Links
+from helixctl_runtime.comm.arriving import Arriving
+from helixctl_runtime.comm.links import Links
 from helixctl_runtime.comm.one_round import Work
 from helixctl_runtime.comm.parts import nbytes_to_each, parts
 from helixctl_runtime.comm.shared_memory import SharedMemory, Sharing
@@ -28,23 +29,6 @@ MOST_SUMMED: Final = 8
 _SUMMED_NBYTES: Final = 512 * 1024
 
 _Read = Callable[[Sharing], object]
-
-
-class _Shared:
-    """A collective under way: when all messages are there, ``read`` takes the data out of the others' slots."""
-
-    def __init__(self, arrival: Arrival, sharing: Sharing, read: _Read) -> None:
-        self._arrival, self._sharing, self._read = arrival, sharing, read
-
-    def wait(self) -> None:
-        self._arrival.wait()
-        self._read(self._sharing)
-        self._sharing.end()
-
-    def get_future(self) -> torch.futures.Future[object]:
-        """Nothing looks at the sockets between the begin and the wait."""
-        msg = "what has arrived is known when it is waited for"
-        raise RuntimeError(msg)
 
 
 def by_memory(exchange: Exchange, rank: int, links: Links) -> Callable[[], Work] | None:  # noqa: PLR0911  one a kind
@@ -109,7 +93,12 @@ def _started(
             _like(sharing.mine(offsets[i], part.nbytes), part).copy_(part)
         sends = [(other, memoryview(sharing.message(other, offsets.get(i, 0)))) for other, i in others.items()]
         arrival = links.exchange(sends, [(other, memoryview(its)) for other, its in sharing.inbox.items()])
-        return _Shared(arrival, sharing, read)
+
+        def taken() -> None:
+            read(sharing)
+            sharing.end()
+
+        return Arriving(arrival, taken)
 
     return start
 
