@@ -20,6 +20,11 @@ _INSIDE_A_LAYER: Final = frozenset(
     {"slicing", "combine", "reduction_dtype", "experts", "expert_data", "latent_prefill", "key_prefill"}
 )
 _OF_THE_RESIDUAL_STREAM: Final = tuple(name for name in IN_A_LAYER if name not in _INSIDE_A_LAYER)
+# Axes that change what is computed around a feed-forward network, not in it.
+_BESIDE_A_FEED_FORWARD: Final = frozenset(
+    {"slicing", "combine", "residual", "key_block", "latent_prefill", "key_prefill"}
+)
+_OF_THE_FEED_FORWARD: Final = tuple(name for name in IN_A_LAYER if name not in _BESIDE_A_FEED_FORWARD)
 # Axes that change the layers with experts alone, and those that change a prefill alone.
 _OF_EXPERTS: Final = frozenset({"experts", "expert_data"})
 _OF_A_PREFILL: Final = frozenset({"latent_prefill", "key_prefill"})
@@ -56,3 +61,9 @@ def of_the_residual_stream(layout: Layout) -> tuple[object, ...]:
     """The values of the axes on which the size of the residual stream on a rank depends."""
     values = layout.__dict__
     return tuple([values[name] for name in _OF_THE_RESIDUAL_STREAM])
+
+
+def of_the_feed_forward(layout: Layout) -> tuple[object, ...]:
+    """The values of the axes on which what a rank computes of a feed-forward network depends."""
+    values = layout.__dict__
+    return tuple([values[name] for name in _OF_THE_FEED_FORWARD])

@@ -94,15 +94,19 @@ class Bounds:
             found.append(places[place](order["interleave"]))
         return found
 
-    def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:
-        """Looser bounds, which those in none of these orders are below; all are in its number of microbatches.
+    def in_any_order(self, layout: Layout, parts: int, orders: Sequence[Order]) -> Bound:
+        """Looser bounds, which those in none of these orders are below.
 
         Of every layer the computations count, and beside them the collectives of the order that has least of them.
+
+        Args:
+            layout: how a microbatch is cut.
+            parts: the number of microbatches, of all orders.
+            orders: gather order, placement, and how many microbatches take turns.
         """
-        parts = layout.microbatches
         stages, work = self._unlike_stages(layout, _NO_LINKS), self.work
-        full, least = work.sizes(layout, parts).both(partial(work.with_least_communication, layout, orders))
-        memory, turns = self.quick(layout).memory_nbytes, {order["interleave"] for order in orders}
+        full, least = work.sizes(layout, parts).both(partial(work.with_least_communication, layout, parts, orders))
+        memory, turns = self.quick(layout, parts).memory_nbytes, {order["interleave"] for order in orders}
         found = [self._bound(layout, parts, full, least, stages, memory, some) for some in turns]
         return _loosened(Bound(min([its.step_s for its in found]), min([its.latency_s for its in found]), memory))
 

@@ -181,9 +181,9 @@ class DifferingBounds:
         """The same of a layout in each of these numbers of microbatches."""
         return [self.quick(layout, size) for size in sizes]
 
-    def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:  # noqa: ARG002  they say nothing
-        """Bounds that those in none of these orders are below."""
-        return self.quick(layout)
+    def in_any_order(self, layout: Layout, parts: int, orders: Sequence[Order]) -> Bound:  # noqa: ARG002  they say nothing
+        """Bounds that those in none of these orders are below; arguments as of ``Bounds``."""
+        return self.quick(layout, parts)
 
     def in_orders(self, layout: Layout, orders: Sequence[Order]) -> list[Bound]:
         """Bounds with communication of a layout in several orders of work and of ranks."""

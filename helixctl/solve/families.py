@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from helixctl.plan import Layout
 from helixctl.solve.axes import Order
-from helixctl.solve.objective import simplicity
+from helixctl.solve.objective import simplicity, simplicity_of
 
 Orders = Mapping[int, Sequence[Order]]  # by their number of microbatches
 
@@ -28,7 +28,13 @@ class Family(NamedTuple):
     @classmethod
     def of(cls, one: Layout, orders: Orders) -> Self:
         """The family of a layout in these orders; there is at least one."""
-        return cls(one.model_copy(update=simplest(one, orders)), orders)
+        return cls.beginning(one, simplest(one, orders), orders)
+
+    @classmethod
+    def beginning(cls, one: Layout, first: Order, orders: Orders) -> Self:
+        """The same where it is known in which of the orders a layout is simplest."""
+        is_first = all(one.__dict__[axis] == value for axis, value in first.items())
+        return cls(one if is_first else one.model_copy(update=first), orders)
 
     def layout(self, order: Order) -> Layout:
         """That of one of the orders."""
@@ -58,11 +64,6 @@ class Family(NamedTuple):
         (size,) = self.orders
         return size
 
-    @property
-    def first_of_size(self) -> Layout:
-        """The first in this number of microbatches; it may be in an order in which none is tried."""
-        return self.first.model_copy(update={"microbatches": self.size})
-
     def each(self, belongs: Callable[[Layout], bool]) -> Self | None:
         """Those that are of a kind; None where there are none."""
         orders = by_size(x for its in self.orders.values() for x in its if belongs(self.layout(x)))
@@ -83,7 +84,7 @@ def simplest(one: Layout, orders: Orders) -> Order:
     fewest = min([order["interleave"] for order in some])
     return min(
         [order for order in some if order["interleave"] == fewest],
-        key=lambda order: simplicity(one.model_copy(update=order)),
+        key=lambda order: simplicity_of({**one.__dict__, **order}),
     )
 
 

@@ -72,9 +72,9 @@ class GenerationBounds:
         both = zip(self.prefill.loose(layout, sizes), self.decode.loose(layout, sizes), strict=True)
         return [self._together(layout, prefill, decode) for prefill, decode in both]
 
-    def in_any_order(self, layout: Layout, orders: Sequence[Order]) -> Bound:
-        """Looser bounds, which those in none of these orders are below; all are in its number of microbatches."""
-        steps = (self.prefill.in_any_order(layout, orders), self.decode.in_any_order(layout, orders))
+    def in_any_order(self, layout: Layout, parts: int, orders: Sequence[Order]) -> Bound:
+        """Looser bounds, which those in none of these orders are below; arguments as of ``Bounds``."""
+        steps = (self.prefill.in_any_order(layout, parts, orders), self.decode.in_any_order(layout, parts, orders))
         return self._together(layout, *steps)
 
     def in_orders(self, layout: Layout, orders: Sequence[Order]) -> list[Bound]:

@@ -84,24 +84,28 @@ class Microbatches:
         held = (even.values_nbytes, even.output_nbytes)
         return LayerCosts(tuple(layers), even.embed, even.head, mine.least_compute_s, *held)
 
-    def with_least_communication(self, layout: Layout, orders: Sequence[Order], sequences: int) -> LayerCosts:
-        """The work of a microbatch, none of which takes longer in any of these orders."""
-        mine = even = self.compute_only(layout, sequences)
+    def with_least_communication(
+        self, layout: Layout, parts: int, orders: Sequence[Order], sequences: int
+    ) -> LayerCosts:
+        """The work of one of so many microbatches, none of which takes longer in any of these orders."""
+        mine = even = self._computed(layout, parts, sequences, self.axes(layout))
         one = layout
         if self.is_spread_alike(layout):
             one = layout.model_copy(update={"experts": 1})
-            even = self.compute_only(one, sequences)
-        seconds = self._least_communication(one, orders, sequences)
+            even = self._computed(one, parts, sequences, self.axes(one))
+        seconds = self._least_communication(one, parts, orders, sequences)
         layers = [
             LaneCosts(its.compute_s, least, its.compute_s + max(0.0, least - other.compute_s))
             for its, other, least in zip(mine.layers, even.layers, seconds, strict=True)
         ]
         return LayerCosts(tuple(layers), mine.embed, mine.head, mine.least_compute_s, 0, 0)
 
-    def _least_communication(self, layout: Layout, orders: Sequence[Order], sequences: int) -> Sequence[float]:
+    def _least_communication(
+        self, layout: Layout, parts: int, orders: Sequence[Order], sequences: int
+    ) -> Sequence[float]:
         """Seconds of the collectives of a layer of every kind, in the order that has least of them."""
         places = {(order["gather_order"], order["placement"]): order for order in orders}
-        even = self.sizes(layout, layout.microbatches).even
+        even = self.sizes(layout, parts).even
         key = (layout.data, layout.pipeline, even, sequences, self.axes(layout), *places)
         found = self._communicating.get(key)
         if found is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
 
 from helixctl.plan import Layout
 from helixctl.simulate import Forecast
@@ -70,7 +71,11 @@ def simplicity(layout: Layout) -> tuple[object, ...]:
 
     No two layouts of a search are one in it.
     """
-    at = layout.__dict__
+    return simplicity_of(layout.__dict__)
+
+
+def simplicity_of(at: Mapping[str, Any]) -> tuple[object, ...]:
+    """The same, by the values of a layout's axes."""
     cuts = (
         at["slices"],
         _SLICINGS[at["slicing"]],

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final
 
 from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
-from helixctl.dag import COLLECTIVES, Dag, Task, Tensor, Value
+from helixctl.dag import COLLECTIVES, Dag, Route, Task, Tensor, Value
 from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
 from helixctl.plan import Interval, Layout, Plan
 from helixctl.plan.layout import Microbatch
-from helixctl.plan.sharding import Shares
+from helixctl.plan.sharding import Cut, Shares
 from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import LayerAxes, layer_axes
 from helixctl.solve.outlined import Computations, Computed, Form, Lines, Numbered, Priced, RankTasks, Sum
@@ -48,6 +48,8 @@ class Outlines:
     _computed: dict[object, Computed] = field(default_factory=dict, init=False)
     _together: dict[tuple[int, ...], int] = field(default_factory=dict, init=False)
     _sums: dict[object, int] = field(default_factory=dict, init=False)
+    _steps: dict[Step, Step] = field(default_factory=dict, init=False)
+    _sizes: dict[tuple[int, bool], Step] = field(default_factory=dict, init=False)
     _plans: dict[Step, Plan] = field(default_factory=dict, init=False)
     _costs: dict[object, Cost] = field(default_factory=dict, init=False)
 
@@ -190,6 +192,7 @@ class Outlines:
         key = (new_tokens(self.workload, layout, self.step), axes)  # on which the step depends
         if key not in self._shares:
             step = step_of(self.workload, layout, self.step)
+            step = self._steps.setdefault(step, step)  # of equal ones one, told apart by its identity
             alone = layout.model_copy(update=self._alone)
             if alone.expert_data > 1:
                 alone = alone.model_copy(update={"data": alone.expert_data})
@@ -199,20 +202,28 @@ class Outlines:
     def _lines_of(self, layout: Layout, *, ends: bool) -> Lines:
         shares = self._shares_of(layout)
         if ends:
-            sizes = replace(shares.step, batch=0)
             form: tuple[object, ...] = (shares.of("output"), layout.partitions > 1)
         else:
             # How the devices that share experts do so changes what each computes, and no task: all of them have a part
             # of every sum. Of the other axes these follow.
             cutting = (layout.groups > 1, layout.slices > 1, shares.layout.expert_data > 1)
-            sizes = replace(shares.step, batch=0, vocabulary_shares=1)
             form = (id(shares.table), layout.gather_order, layout.reduction_dtype, *cutting)
-        key = (form, sizes)
-        if key not in self._lines:
+        key = (form, id(self._sizes_of(shares.step, ends=ends)))
+        found = self._lines.get(key)
+        if found is None:
             if form not in self._forms:
                 self._forms[form] = self._form(shares.layout, layout, ends=ends)
-            self._lines[key] = self._numbered(self._forms[form], self._tensors_of(shares.step, ends=ends))
-        return self._lines[key]
+            tensors = self._tensors_of(shares.step, ends=ends)
+            found = self._lines[key] = self._numbered(self._forms[form], tensors)
+        return found
+
+    def _sizes_of(self, step: Step, *, ends: bool) -> Step:
+        """The sizes of tensors whatever the sequences; equal ones are one. A layer's know nothing of a vocabulary."""
+        key = (id(step), ends)
+        if key not in self._sizes:
+            sizes = replace(step, batch=0) if ends else replace(step, batch=0, vocabulary_shares=1)
+            self._sizes[key] = self._steps.setdefault(sizes, sizes)
+        return self._sizes[key]
 
     def _form(self, alone: Layout, layout: Layout, *, ends: bool) -> Form:
         """The tasks of a layout, which are those of all that are cut along the same axes."""
@@ -245,23 +256,35 @@ class Outlines:
             tasks.append(Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
         of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
         collectives = tuple([task for task in tasks if task.communicates])
-        return Lines(tuple(tasks), collectives, self._by_cuts(tasks), tensors, form.cuts, of_batch)
+        return Lines(tuple(tasks), collectives, self._by_cuts(tasks, form.cuts), tensors, form.cuts, of_batch)
 
-    def _by_cuts(self, tasks: Iterable[Numbered]) -> tuple[Computations, ...]:
-        """The computations among some tasks, those together that depend on the same cuts, or on some of them."""
+    def _by_cuts(self, tasks: Iterable[Numbered], cuts: Sequence[Cut]) -> tuple[Computations, ...]:
+        """The computations among some tasks, those together that depend on the same cuts, or on some of them.
+
+        Those that cut the feed-forward network, and the routing to its experts, are apart from all others: they are the
+        same whatever attention does, and however the residual stream lies.
+        """
+        wide = frozenset([place for place, cut in enumerate(cuts) if cut.dim == "ffn"])
+        inside, others = list[Numbered](), list[Numbered]()
+        for task in tasks:
+            if not task.communicates:
+                is_inside = isinstance(task.task.op, Route) or not wide.isdisjoint(task.cuts)
+                (inside if is_inside else others).append(task)
+        return (*self._together_by_cuts(inside), *self._together_by_cuts(others))
+
+    def _together_by_cuts(self, tasks: Iterable[Numbered]) -> Iterator[Computations]:
+        """The same of some computations."""
         groups: list[tuple[set[int], list[Numbered]]] = []
-        for task in sorted((task for task in tasks if not task.communicates), key=lambda task: -len(task.cuts)):
+        for task in sorted(tasks, key=lambda task: -len(task.cuts)):
             mine = next((group for cuts, group in groups if cuts.issuperset(task.cuts)), None)
             if mine is None:
                 groups.append((set(task.cuts), [task]))
             else:
                 mine.append(task)
-        found = []
         for _, group in groups:
             number = self._together.setdefault(tuple([task.number for task in group]), len(self._together))
             cuts = tuple(dict.fromkeys(place for task in group for place in task.cuts))
-            found.append(Computations(tuple(group), number, cuts))
-        return tuple(found)
+            yield Computations(tuple(group), number, cuts)
 
     def _price(
         self,

@@ -207,7 +207,7 @@ class LayoutProblem:
         if isinstance(its, Layout):
             return self.bound_with_turns(its) if which == _IN_TURNS else self.bound(its)
         if which == _IN_ANY_ORDER:
-            return self._key_of(self.bounds.in_any_order(its.first_of_size, its.orders[its.size]))
+            return self._key_of(self.bounds.in_any_order(its.first, its.size, its.orders[its.size]))
         return min([bound for bound, _ in self._of_orders(its)])
 
     def _of_orders(self, family: Family) -> Iterable[tuple[Key, Order]]:

@@ -97,7 +97,7 @@ def families(
             known[key] = legal, simplest(first, legal) if legal else None, orders
         legal, order, _ = known[key]
         if order:
-            yield Family(first.model_copy(update=order), legal)
+            yield Family.beginning(first, order, legal)
 
 
 def combinations(

@@ -14,7 +14,7 @@ from helixctl.plan import Layout, Plan
 from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import new_tokens, step_of
-from helixctl.solve.axes import LayerAxes, layer_axes
+from helixctl.solve.axes import LayerAxes, layer_axes, of_the_feed_forward
 from helixctl.solve.outlined import Priced
 from helixctl.solve.outlines import Outlines
 from helixctl.solve.turns import Part, part_of, rank_seconds
@@ -88,6 +88,7 @@ class LayoutCosts:
     step: StepName | None = None
     axes: LayerAxes = field(init=False)
     _kinds: tuple[_KindCosts, ...] = field(init=False)
+    _feed_forward: dict[object, tuple[tuple[int, ...], ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet; ``axes`` are those on which the layers depend."""
@@ -110,7 +111,11 @@ class LayoutCosts:
 
     def feed_forward(self, layout: Layout) -> tuple[tuple[int, ...], ...]:
         """Equal where the feed-forward networks of all kinds of layers are cut alike."""
-        return tuple([kind.outlines.feed_forward(layout) for kind in self._kinds])
+        key = (self.new_tokens(layout), of_the_feed_forward(layout))
+        found = self._feed_forward.get(key)
+        if found is None:
+            found = self._feed_forward[key] = tuple([kind.outlines.feed_forward(layout) for kind in self._kinds])
+        return found
 
     def feed_forward_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The work of a microbatch as if nothing but feed-forward networks were computed, and nothing held."""

@@ -106,10 +106,10 @@ def test_a_bound_in_any_order_is_one_of_each(
         for part in (family.of_size(size) for family in its.families for size in family.sizes):
             (orders,) = part.orders.values()
             exact = [problem.bounds(layout) for layout in part.layouts()]
-            first = part.first_of_size
+            first = part.first.model_copy(update={"microbatches": part.size})
             assert problem.bounds.in_orders(part.first, orders) == exact
             (loose,) = problem.bounds.loose(part.first, part.sizes)
-            found = problem.bounds.in_any_order(first, orders)
+            found = problem.bounds.in_any_order(part.first, part.size, orders)
             assert all(not_above(found, one) for one in exact), first
             assert problem.bounds.quick(part.first, part.size) == problem.bounds.quick(first)
             assert not_above(loose, problem.bounds.quick(first)), first
@@ -129,7 +129,7 @@ def test_collectives_that_hide_count_where_microbatches_take_turns(
     monkeypatch.setattr(Microbatches, "with_least_communication", lambda *_: work)
     layout = Layout(groups=8, slices=1, data=2, microbatches=2)
     orders = [{"gather_order": "slices_first", "placement": layout.placement, "interleave": its} for its in turns]
-    assert bounds.in_any_order(layout, orders).step_s == pytest.approx(step_s, rel=1e-8)
+    assert bounds.in_any_order(layout, 2, orders).step_s == pytest.approx(step_s, rel=1e-8)
 
 
 def test_layouts_are_narrowed_in_the_order_of_their_bounds(problem: LayoutProblem) -> None:

@@ -12,11 +12,13 @@ from helixctl.cost.tasks import TaskCosts
 from helixctl.dag import Dag, Task
 from helixctl.lower import lower
 from helixctl.plan import Layout, Plan
-from helixctl.plan.steps import step_of
+from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve import space
+from helixctl.solve.axes import of_the_feed_forward
 from helixctl.solve.bound import Bounds
 from helixctl.solve.outlines import Outlines
 from helixctl.solve.problem import Specs
+from helixctl.solve.space import families
 from helixctl.solve.work import LayoutCosts
 from helixctl.spec import StepName
 from tests.documents import BLOCKS, PAPER, PAPER_MOE, ROOT, SMALL_MOE, specs
@@ -104,6 +106,27 @@ def test_layers_without_experts_do_not_depend_on_who_shares_experts() -> None:
         assert found == [(t.level, costs.seconds(t)) for t in tasks_of_a_layer(dag)], layout
         computed = [costs.seconds(t) for t in tasks_of_a_layer(dag) if not t.is_collective]
         assert outlines.computed(layout, stop - start).seconds == pytest.approx(sum(computed), rel=1e-12)
+
+
+MIXTURES = [*PROBLEMS[1:3], (BLOCKS, ("workload.batch=16", "devices_per_host=8")), *(
+    ((str(MODELS / "DeepSeek-V3"), PAPER[1]), ("workload.batch=64", *sets))
+    for sets in (("workload.seq_len=8",), ("workload.seq_len=64", "workload.output_len=8"))
+)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("paths", "sets"), MIXTURES)
+def test_a_feed_forward_network_does_not_depend_on_attention(paths: tuple[str, str], sets: tuple[str, ...]) -> None:
+    """What is worked out once for all layouts that cut it alike is what each of them has."""
+    problem = Specs(*specs(paths, *sets))
+    for step in (None,) if problem.workload.output_len is None else ("prefill", "decode"):
+        outlines = [Outlines(problem.model.alike(kind), *problem[1:], step) for kind in problem.model.kinds]
+        found: dict[object, set[object]] = {}
+        for family in families(*problem, {}):
+            one = family.first
+            key = (new_tokens(problem.workload, one, step), of_the_feed_forward(one))
+            found.setdefault(key, set()).add(tuple([its.feed_forward(one) for its in outlines]))
+        assert max(map(len, found.values())) == 1
+        assert len(set.union(*found.values())) > 1
 
 
 def weighs(dag: Dag, value: str) -> bool:
