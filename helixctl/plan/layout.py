@@ -172,7 +172,7 @@ class Layout(Spec):
         copy = type(self).__new__(type(self))
         values, given = {**self.__dict__, **(update or {})}, self.__pydantic_fields_set__
         # An order of a search names the placement, mostly that which stands.
-        if update and any([values[axis] != self.__dict__[axis] for axis in _PLACING.intersection(update)]):
+        if update and any(values[axis] != self.__dict__[axis] for axis in _PLACING.intersection(update)):
             values.pop("strides", None)
         _set(copy, "__dict__", values)
         _set(copy, "__pydantic_fields_set__", given if not update or given.issuperset(update) else given.union(update))
