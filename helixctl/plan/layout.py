@@ -85,7 +85,7 @@ _IN_WORDS: Final = (
 )
 
 
-_PLACING: Final = frozenset({*MESH_AXES, "placement"})  # axes from which the strides follow
+_MESH: Final = frozenset(MESH_AXES)  # axes from which, with the placement, the strides follow
 _set: Final = object.__setattr__  # of what is frozen
 
 
@@ -172,7 +172,7 @@ class Layout(Spec):
         copy = type(self).__new__(type(self))
         values, given = {**self.__dict__, **(update or {})}, self.__pydantic_fields_set__
         # An order of a search names the placement, mostly that which stands.
-        if update and any(values[axis] != self.__dict__[axis] for axis in _PLACING.intersection(update)):
+        if values["placement"] != self.placement or (update and not _MESH.isdisjoint(update)):
             values.pop("strides", None)
         _set(copy, "__dict__", values)
         _set(copy, "__pydantic_fields_set__", given if not update or given.issuperset(update) else given.union(update))

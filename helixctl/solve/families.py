@@ -33,8 +33,8 @@ class Family(NamedTuple):
     @classmethod
     def beginning(cls, one: Layout, first: Order, orders: Orders) -> Self:
         """The same where it is known in which of the orders a layout is simplest."""
-        is_first = all(one.__dict__[axis] == value for axis, value in first.items())
-        return cls(one if is_first else one.model_copy(update=first), orders)
+        values = one.__dict__
+        return cls(one if {**values, **first} == values else one.model_copy(update=first), orders)
 
     def layout(self, order: Order) -> Layout:
         """That of one of the orders."""
