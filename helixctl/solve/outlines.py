@@ -242,7 +242,7 @@ class Outlines:
 
     def _tensors_of(self, step: Step, *, ends: bool) -> Mapping[str, Tensor]:
         """The tensors of one layer, or of the ends, in a step with no sequences: a microbatch may have any number."""
-        key = (ends, none := replace(step, batch=0))
+        key = (ends, none := self._sizes_of(step, ends=ends))
         if key not in self._tensors:
             self._tensors[key] = function_of(self._model(ends=ends), none).tensors
         return self._tensors[key]
