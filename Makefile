@@ -75,6 +75,7 @@ bench: install ## everything that is measured or predicted in docs: about an hou
 	$(BIN)/python tests/benchmarks/predictions.py --json docs/measurements/predictions.json
 	$(BIN)/python tests/benchmarks/paper_pairs.py --json docs/measurements/paper-pairs.json
 	$(BIN)/python tests/benchmarks/hand_written.py --json docs/measurements/hand-written.json
+	$(BIN)/python tests/benchmarks/products.py --json docs/measurements/products.json
 	$(BIN)/python tests/benchmarks/collectives.py --kib 256 1024 2048 8192 --json docs/measurements/collectives.json
 	$(BIN)/python tests/benchmarks/start.py --json docs/measurements/start.json
 	$(BIN)/python tests/benchmarks/all_layouts.py --json docs/measurements/all-layouts.json

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from helixctl.dag import Norm
 from helixctl.errors import HelixError
 from helixctl_runtime import kernels
-from helixctl_runtime.kernels import FUSED_ATTENTION, fused, fused_attention
+from helixctl_runtime.kernels import FUSED_ATTENTION, fused, fused_attention, product
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -74,6 +74,53 @@ def test_no_kernel_is_an_error(dtype: torch.dtype, width: int) -> None:
     with pytest.raises(HelixError) as caught:
         fused_attention("cuda", dtype, width)
     assert caught.value.diagnostics[0].code == "HX508"
+
+
+LIES = {
+    "whole": (slice(None), slice(None), slice(None)),
+    "columns of a wider one": (slice(None), slice(3, 1203), slice(None)),
+    "every other row": (slice(None, None, 2), slice(None), slice(None)),
+    "columns of a wider weight": (slice(None), slice(None), slice(5, 1105)),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("lies", LIES)
+@pytest.mark.parametrize("rows", [1, 3, 4, 9, 64])
+def test_a_large_product_is_exact_however_it_lies(rows: int, lies: str, turned: bool) -> None:
+    """Both sides of the number of rows from which oneDNN computes it, and every way in which an operand may lie."""
+    torch.manual_seed(rows)
+    some_rows, depth, width = LIES[lies]
+    x = torch.randn(rows * (some_rows.step or 1), 1210)[some_rows, depth]
+    weight = (torch.randn(1203, 1210).t() if turned else torch.randn(1210, 1203))[depth, width]
+    wide = torch.full((rows, weight.shape[1] + 2), torch.nan)
+    out = wide[:, 1:-1]
+    kernels.linear(x, weight, out)()
+    exact = x.double() @ weight.double()
+    # Of a sum of K products in float32 each rounding adds at most half a unit of the sum of their sizes.
+    allowed = x.shape[1] * torch.finfo(torch.float32).eps / 2 * (x.double().abs() @ weight.double().abs())
+    assert ((out - exact).abs() <= allowed).all()
+    assert wide[:, [0, -1]].isnan().all()
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_large_products_are_those_of_onednn(rows: int) -> None:
+    """From 4 rows on; where torch has both libraries."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(rows, 1024), torch.randn(1024, 1024)
+    found = torch.empty(rows, 1024)
+    kernels.linear(x, weight, found)()
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        assert torch.equal(found, x @ weight)
+        return
+    by_onednn = torch.ops.mkldnn._linear_pointwise(x, weight.t(), None, "none", [], "")
+    assert product.by_onednn(x, weight) == (rows == 4)
+    assert torch.equal(found, by_onednn if rows == 4 else x @ weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_onednn_has_products_in_float32_alone(dtype: torch.dtype) -> None:
+    assert not product.by_onednn(torch.empty(8, 1024, dtype=dtype), torch.empty(1024, 1024, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 
 from helixctl.dag import Norm, NormBySums, Scale
 from helixctl_runtime.dtypes import HALF
+from helixctl_runtime.kernels.product import product
 
 Step = Callable[[], object]
 _HELD: Final = 2**16  # elements that a CPU's cache holds from one call to the next
@@ -101,11 +102,11 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     """``out = x @ weight``: (T, K) x (K, N) -> (T, N). ``out`` may be wider than the operands (a partial sum)."""
     if x.device.type == "cpu" and x.dtype in HALF:
         wide_x, wide_out = torch.empty_like(x, dtype=torch.float32), accumulator(out)
-        wide_weight = weight.float()
+        multiply = product(wide_x, weight.float(), wide_out)
 
         def half() -> None:
             wide_x.copy_(x)
-            torch.mm(wide_x, wide_weight, out=wide_out)
+            multiply()
             if wide_out is not out:
                 out.copy_(wide_out)
 
@@ -113,7 +114,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     if out.dtype != x.dtype:
         # A CUDA product that keeps its float32 accumulator.
         return lambda: torch.ops.aten.mm.dtype_out(x, weight, out.dtype, out=out)
-    return lambda: torch.mm(x, weight, out=out)
+    return product(x, weight, out)
 
 
 def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:

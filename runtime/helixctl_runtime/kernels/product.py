@@ -1,0 +1,32 @@
+"""One matrix product of one dtype, by the library that is the faster one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+_ROWS: Final = 4
+_WEIGHTS: Final = 2**20
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
+    """``out = x @ weight``: (T, K) x (K, N) -> (T, N), all of one dtype.
+
+    torch gives float32 products of a CPU to MKL, which is up to twice as slow as oneDNN on a processor that is not
+    Intel's. oneDNN takes longer to begin, so that it has the products of 4 rows or more with 2**20 weights or more:
+    tests/benchmarks/products.py. It writes into memory of its own, T x N numbers that live until the next call.
+    """
+    if not by_onednn(x, weight):
+        return lambda: torch.mm(x, weight, out=out)
+    turned = weight.t()
+    multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001  torch.compile's own; there is no public name
+    return lambda: out.copy_(multiply(x, turned, None, "none", [], ""))
+
+
+def by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether oneDNN computes ``x @ weight``: told by shapes alone, so that ranks with one product get one result."""
+    able = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    large = x.shape[0] >= _ROWS and weight.numel() >= _WEIGHTS
+    return able and large and x.device.type == "cpu" and x.dtype == torch.float32
