@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from helixctl.plan import Layout
 from helixctl.solve.axes import Order
+from helixctl.solve.outlined import Communication
 from helixctl.solve.work import LaneCosts, LayerCosts, LayoutCosts
 
 
@@ -39,7 +40,7 @@ class Microbatches:
     _sizes: dict[object, Sizes] = field(default_factory=dict, init=False)
     _computing: dict[object, LayerCosts] = field(default_factory=dict, init=False)
     _exchanging: dict[object, LayerCosts] = field(default_factory=dict, init=False)
-    _communicating: dict[object, Sequence[float]] = field(default_factory=dict, init=False)
+    _communicating: dict[object, Sequence[Communication]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Price nothing yet."""
@@ -88,29 +89,26 @@ class Microbatches:
         self, layout: Layout, parts: int, orders: Sequence[Order], sequences: int
     ) -> LayerCosts:
         """The work of one of so many microbatches, none of which takes longer in any of these orders."""
-        mine = even = self._computed(layout, parts, sequences, self.axes(layout))
-        one = layout
+        mine, one = self._computed(layout, parts, sequences, self.axes(layout)), layout
         if self.is_spread_alike(layout):
             one = layout.model_copy(update={"experts": 1})
-            even = self._computed(one, parts, sequences, self.axes(one))
-        seconds = self._least_communication(one, parts, orders, sequences)
         layers = [
-            LaneCosts(its.compute_s, least, its.compute_s + max(0.0, least - other.compute_s))
-            for its, other, least in zip(mine.layers, even.layers, seconds, strict=True)
+            LaneCosts(its.compute_s, least.seconds, its.compute_s + least.exposed_s)
+            for its, least in zip(mine.layers, self._least_communication(one, parts, orders, sequences), strict=True)
         ]
         return LayerCosts(tuple(layers), mine.embed, mine.head, mine.least_compute_s, 0, 0)
 
     def _least_communication(
         self, layout: Layout, parts: int, orders: Sequence[Order], sequences: int
-    ) -> Sequence[float]:
-        """Seconds of the collectives of a layer of every kind, in the order that has least of them."""
+    ) -> Sequence[Communication]:
+        """The collectives of a layer of every kind, in the order that has least of them."""
         places = {(order["gather_order"], order["placement"]): order for order in orders}
         even = self.sizes(layout, parts).even
         key = (layout.data, layout.pipeline, even, sequences, self.axes(layout), *places)
         found = self._communicating.get(key)
         if found is None:
-            each = [self.costs.communication_s(layout.model_copy(update=its), sequences) for its in places.values()]
-            found = self._communicating[key] = tuple(map(min, zip(*each, strict=True)))
+            each = [self.costs.communication(layout.model_copy(update=its), sequences) for its in places.values()]
+            found = self._communicating[key] = tuple(map(_least, zip(*each, strict=True)))
         return found
 
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
@@ -147,3 +145,8 @@ class Microbatches:
         """
         alike = layout.experts > 1 and self._narrowest >= layout.expert_devices and not layout.group_shares
         return alike and not self.costs.model.side_by_side
+
+
+def _least(each: Sequence[Communication]) -> Communication:
+    """What none of some layers takes less than."""
+    return Communication(min([its.seconds for its in each]), min([its.exposed_s for its in each]))

@@ -74,6 +74,18 @@ class Computed(NamedTuple):
     weight_nbytes: int
 
 
+class Communication(NamedTuple):
+    """What the collectives of a layer take.
+
+    Attributes:
+        seconds: of all of them.
+        exposed_s: what the layer takes longer than its computations, at least: the rest may be hidden behind these.
+    """
+
+    seconds: float
+    exposed_s: float
+
+
 class Lines(NamedTuple):
     """The tasks of an outline.
 
@@ -81,6 +93,7 @@ class Lines(NamedTuple):
         tasks: in the order in which they are lowered.
         collectives: those of them in which ranks communicate.
         computations: all others.
+        hiding: of the computations those that a collective may be under way beside, in this order.
         tensors: that they are about, by name.
         cuts: every cut of these.
         of_batch: the places of the cuts of the batch.
@@ -89,6 +102,7 @@ class Lines(NamedTuple):
     tasks: tuple[Numbered, ...]
     collectives: tuple[Numbered, ...]
     computations: tuple[Computations, ...]
+    hiding: tuple[Numbered, ...]
     tensors: Mapping[str, Tensor]
     cuts: tuple[Cut, ...]
     of_batch: tuple[int, ...]

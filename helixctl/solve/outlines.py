@@ -18,7 +18,7 @@ from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Cut, Shares
 from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import LayerAxes, layer_axes
-from helixctl.solve.outlined import Computations, Computed, Form, Lines, Numbered, Priced, RankTasks, Sum
+from helixctl.solve.outlined import Communication, Computations, Computed, Form, Lines, Numbered, Priced, RankTasks, Sum
 from helixctl.solve.wires import wires
 from helixctl.spec import ClusterSpec, ModelSpec, Step, StepName, WorkloadSpec
 
@@ -121,12 +121,16 @@ class Outlines:
             nbytes += found.weight_nbytes
         return Computed(seconds, nbytes)
 
-    def communication_s(self, layout: Layout, sequences: int) -> float:
-        """Seconds of all collectives of the rank with the largest pieces in a layer; arguments as of ``priced``."""
+    def communication(self, layout: Layout, sequences: int) -> Communication:
+        """All collectives of the rank with the largest pieces in a layer; arguments as of ``priced``."""
         mine = self._of(layout, None, ends=False)
         batch = layout.microbatch_of(sequences, self.workload)
-        found = self._priced(layout, mine, mine.lines.collectives, _spans(mine, batch), sequences, batch)
-        return sum([its.seconds for its in found])
+        spans = _spans(mine, batch)
+        both = (mine.lines.collectives, mine.lines.hiding)
+        seconds, hidden = (
+            sum([its.seconds for its in self._priced(layout, mine, some, spans, sequences, batch)]) for some in both
+        )
+        return Communication(seconds, max(0.0, seconds - hidden))
 
     def _priced(
         self,
@@ -256,7 +260,8 @@ class Outlines:
             tasks.append(Numbered(task, number, places, isinstance(task.op, COLLECTIVES)))
         of_batch = tuple([place for place, cut in enumerate(form.cuts) if cut.dim == "batch"])
         collectives = tuple([task for task in tasks if task.communicates])
-        return Lines(tuple(tasks), collectives, self._by_cuts(tasks, form.cuts), tensors, form.cuts, of_batch)
+        computations = self._by_cuts(tasks, form.cuts)
+        return Lines(tuple(tasks), collectives, computations, _hiding(tasks), tensors, form.cuts, of_batch)
 
     def _by_cuts(self, tasks: Iterable[Numbered], cuts: Sequence[Cut]) -> tuple[Computations, ...]:
         """The computations among some tasks, those together that depend on the same cuts, or on some of them.
@@ -307,6 +312,21 @@ class Outlines:
         costs = TaskCosts(dag, self._costs)
         for (key, outlined), (task, its) in zip(new, made, strict=True):
             self._known[key] = _with_price(outlined, task, its, tensors, costs)
+
+
+def _hiding(tasks: Sequence[Numbered]) -> tuple[Numbered, ...]:
+    """The computations between a collective and the first task that reads what it brings; without such all behind it.
+
+    Whatever is behind that task in the rank's order begins when the collective has ended.
+    """
+    found = set[int]()
+    for place, its in enumerate(tasks):
+        if its.communicates:
+            brought = {piece.tensor for piece in its.task.outputs}
+            behind = range(place + 1, len(tasks))
+            reads = (n for n in behind if any(piece.tensor in brought for piece in tasks[n].task.inputs))
+            found.update(range(place + 1, next(reads, len(tasks))))
+    return tuple([its for place, its in enumerate(tasks) if place in found and not its.communicates])
 
 
 def _spans(mine: RankTasks, batch: Microbatch) -> Sequence[Interval]:

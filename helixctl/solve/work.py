@@ -15,7 +15,7 @@ from helixctl.plan.layout import Microbatch
 from helixctl.plan.sharding import Shares
 from helixctl.plan.steps import new_tokens, step_of
 from helixctl.solve.axes import LayerAxes, layer_axes, of_the_feed_forward
-from helixctl.solve.outlined import Priced
+from helixctl.solve.outlined import Communication, Priced
 from helixctl.solve.outlines import Outlines
 from helixctl.solve.turns import Part, part_of, rank_seconds
 from helixctl.solve.wires import Wires, wires
@@ -101,9 +101,9 @@ class LayoutCosts:
         """The work of a microbatch, by its number of sequences."""
         return _together([kind.with_communication(layout, sequences) for kind in self._kinds])
 
-    def communication_s(self, layout: Layout, sequences: int) -> tuple[float, ...]:
-        """Seconds of all collectives of a microbatch in a layer of every kind."""
-        return tuple([kind.communication_s(layout, sequences) for kind in self._kinds])
+    def communication(self, layout: Layout, sequences: int) -> tuple[Communication, ...]:
+        """All collectives of a microbatch in a layer of every kind."""
+        return tuple([kind.communication(layout, sequences) for kind in self._kinds])
 
     def compute_only(self, layout: Layout, sequences: int) -> LayerCosts:
         """The same as if nothing were exchanged, and nothing live."""
@@ -184,7 +184,7 @@ class _KindCosts:
     outlines: Outlines = field(init=False)
     _shares_cores: bool = field(init=False)  # asked for with every layout
     _layers: dict[object, _LayerCosts] = field(default_factory=dict, init=False)
-    _communicating: dict[object, float] = field(default_factory=dict, init=False)
+    _communicating: dict[object, Communication] = field(default_factory=dict, init=False)
     _ends: dict[object, _Ends] = field(default_factory=dict, init=False)
     _live: dict[object, int] = field(default_factory=dict, init=False)
     _parts: dict[object, Parts] = field(default_factory=dict, init=False)
@@ -209,11 +209,11 @@ class _KindCosts:
             self._layers[key] = _LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
         return self._layers[key]
 
-    def communication_s(self, layout: Layout, sequences: int) -> float:
-        """Seconds of all collectives of a microbatch in a layer."""
+    def communication(self, layout: Layout, sequences: int) -> Communication:
+        """All collectives of a microbatch in a layer."""
         key = self._key(layout, sequences)
         if key not in self._communicating:
-            self._communicating[key] = self.outlines.communication_s(layout, sequences)
+            self._communicating[key] = self.outlines.communication(layout, sequences)
         return self._communicating[key]
 
     def parts(self, layout: Layout, sequences: int) -> Parts:
