@@ -129,6 +129,33 @@ def test_a_feed_forward_network_does_not_depend_on_attention(paths: tuple[str, s
         assert len(set.union(*found.values())) > 1
 
 
+@pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize(("number", "name"), STEPS)
+def test_what_a_layer_takes_beside_its_computations(number: int, name: StepName | None, count: int) -> None:
+    """None takes less than is worked out from sums alone, and it is exact where all waits for what is exchanged."""
+    problem = Specs(*specs(PROBLEMS[number][0], *PROBLEMS[number][1]))
+    costs, outlines = LayoutCosts(*problem, name), Outlines(*problem, name)
+    hidden = exact = 0
+    for layout in sampled(problem, count):
+        start, stop = layout.batch(0, 0, problem.workload)
+        (found,) = costs.communication(layout, stop - start)
+        (layer,) = costs.with_communication(layout, stop - start).layers
+        tasks = outlines.priced(layout, stop - start, exchanged=True)
+        assert found.seconds == pytest.approx(sum(its.seconds for its in tasks if its.communicates), rel=1e-12)
+        # ``alone_s`` is that of a walk through the tasks, in which each waits for what it reads.
+        beside = layer.alone_s - layer.compute_s
+        slack = 1e-9 * layer.alone_s
+        assert 0 <= found.exposed_s <= found.seconds
+        assert found.exposed_s <= beside + slack, layout
+        hidden += beside < found.seconds - slack
+        exact += found.seconds > 0 and abs(found.exposed_s - beside) <= slack
+        if found.exposed_s == found.seconds:
+            assert beside == pytest.approx(found.seconds, abs=slack)
+    assert exact
+    # With query heads that share keys these are on their way while the queries are projected.
+    assert (hidden > 0) == (number in {3, 4})
+
+
 def weighs(dag: Dag, value: str) -> bool:
     return dag.tensor[dag.value[value].tensor].role == "weight"
 
