@@ -301,8 +301,13 @@ class Bounds:
                 self._weights(layout, work, last) + work.head.weight_nbytes + kept,
                 *[self._weights(layout, work, stage) for stage in stages],
             )
-        if not work.values_nbytes or (fixed + work.values_nbytes <= self._available and not self.exact_memory):
+        if not work.values_nbytes:
             return fixed
+        if not self.exact_memory:
+            if fixed + work.values_nbytes <= self._available:
+                return fixed
+            if fixed + work.made_nbytes > self._available:
+                return fixed + work.made_nbytes
         even = layout.model_copy(update={"experts": 1}) if self.work.is_spread_alike(layout) else layout
         return fixed + self.costs.live_nbytes(even, self.work.sizes(layout, parts).largest)
 

@@ -13,7 +13,7 @@ from helixctl.errors import Diagnostic, HelixError
 from helixctl.plan import Layout, Plan, illegalities
 from helixctl.plan.size import TASKS_OF_A_LAYER, tasks_of, too_large
 from helixctl.simulate import Forecast, KindMemory
-from helixctl.solve.beside import Table, promising
+from helixctl.solve.beside import Table
 from helixctl.solve.candidate import Candidate
 from helixctl.solve.constraints import AxisConstraints, Request
 from helixctl.solve.differing import DifferingBounds
@@ -36,6 +36,8 @@ from helixctl.units import human_seconds
 # Nothing fits by any bound that could be told: at most this number of tasks is simulated, to name the smallest layouts
 # in the error.
 _BUDGET_OF_AN_ERROR: Final = 2_000
+# Layouts that are compared by all that they need where nothing fits: a tenth of a second.
+_NEAREST: Final = 32
 # Rows that are only shown beside the choice may take the second part of what the search may.
 _SHARE_OF_ROWS: Final = 2
 _MOST_OF_TWO_LAYERS: Final = 1_000_000  # tasks of two layers: 38,000 devices, a minute's search
@@ -425,8 +427,11 @@ def _beyond_limits(problem: LayoutProblem, asked: Sequence[Layout], budget: int)
 def _nothing_fits(problem: LayoutProblem, request: Request, asked: Sequence[Layout]) -> list[Diagnostic]:
     """HX203, with the layouts that come nearest to it; ``problem`` compares by memory."""
     bounded = problem.bounded(asked)
-    _, smallest = promising(problem, bounded)
-    if cannot := cannot_fit(smallest, problem.bounds(smallest), problem.specs, free=request.is_free):
+    # How much is live of what cannot fit without it is told where it is said: of those that need least.
+    exact = LayoutProblem.of(problem.specs, "memory", problem.limits)
+    nearest = islice(problem.narrowed(bounded, lambda _: True), _NEAREST)
+    smallest = min([layout for _, layout in nearest], key=lambda layout: (exact.bound(layout), simplicity(layout)))
+    if cannot := cannot_fit(smallest, exact.bounds(smallest), problem.specs, free=request.is_free):
         return [cannot]
     return none_fits(search(bounded, problem, _BUDGET_OF_AN_ERROR), problem.specs, free=request.is_free)
 

@@ -82,7 +82,7 @@ class Microbatches:
             )
             for its, other in zip(mine.layers, even.layers, strict=True)
         ]
-        held = (even.values_nbytes, even.output_nbytes)
+        held = (even.values_nbytes, even.made_nbytes, even.output_nbytes)
         return LayerCosts(tuple(layers), even.embed, even.head, mine.least_compute_s, *held)
 
     def with_least_communication(
@@ -96,7 +96,7 @@ class Microbatches:
             LaneCosts(its.compute_s, least.seconds, its.compute_s + least.exposed_s)
             for its, least in zip(mine.layers, self._least_communication(one, parts, orders, sequences), strict=True)
         ]
-        return LayerCosts(tuple(layers), mine.embed, mine.head, mine.least_compute_s, 0, 0)
+        return LayerCosts(tuple(layers), mine.embed, mine.head, mine.least_compute_s, 0, 0, 0)
 
     def _least_communication(
         self, layout: Layout, parts: int, orders: Sequence[Order], sequences: int

@@ -21,6 +21,7 @@ class Priced(NamedTuple):
             ranks, which is done in the first layer alone.
         weight_nbytes: of the weights that it reads and no other task of its level.
         values_nbytes: of the values that no task before it reads or makes.
+        made_nbytes: of those of them that it makes, for this step alone: not of a cache.
         output_nbytes: of what it makes of the model's output.
     """
 
@@ -29,6 +30,7 @@ class Priced(NamedTuple):
     seconds: float
     weight_nbytes: int
     values_nbytes: int
+    made_nbytes: int
     output_nbytes: int
 
 

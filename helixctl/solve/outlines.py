@@ -9,7 +9,7 @@ from typing import Final
 
 from helixctl.cost.origin import Cost
 from helixctl.cost.tasks import TaskCosts
-from helixctl.dag import COLLECTIVES, Dag, Route, Task, Tensor, Value
+from helixctl.dag import COLLECTIVES, CacheWrite, Dag, Route, Task, Tensor, Value
 from helixctl.dag.function import function_of
 from helixctl.dag.storage import held_nbytes
 from helixctl.lower import OutlinedTask, outline_of, task_of
@@ -348,7 +348,9 @@ def _with_price(
     nbytes = [held_nbytes(value, tensors) for value in values]
     brings_input = task.moves and roles[-1] == "input"
     seconds = 0.0 if brings_input else costs.cost_with(task, outlined.kernel).seconds
-    its = (sum(compress(nbytes, chosen)) for chosen in (weights, outlined.fresh, outputs))
+    writes = isinstance(task.op, CacheWrite)  # into the memory of what it reads
+    made = [new and i >= len(task.inputs) and not writes for i, new in enumerate(outlined.fresh)]
+    its = (sum(compress(nbytes, chosen)) for chosen in (weights, outlined.fresh, made, outputs))
     return Priced(outlined, task.is_collective, seconds, *its)
 
 

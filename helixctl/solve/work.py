@@ -42,6 +42,7 @@ class LayerCosts(NamedTuple):
         embed, head: of the ends of the model.
         least_compute_s: of one layer of every kind, on the rank with the smallest pieces.
         values_nbytes: all values of a layer, whenever they are live; of the kind that has most.
+        made_nbytes: what one task of a layer makes, at most: as much is live.
         output_nbytes: the output of a microbatch.
     """
 
@@ -50,6 +51,7 @@ class LayerCosts(NamedTuple):
     head: LaneCosts
     least_compute_s: tuple[float, ...]
     values_nbytes: int
+    made_nbytes: int
     output_nbytes: int
 
 
@@ -69,6 +71,7 @@ class _LayerCosts(NamedTuple):
     head: LaneCosts
     least_compute_s: float
     values_nbytes: int
+    made_nbytes: int
     output_nbytes: int
 
 
@@ -121,7 +124,7 @@ class LayoutCosts:
         """The work of a microbatch as if nothing but feed-forward networks were computed, and nothing held."""
         seconds = [kind.outlines.feed_forward_s(layout, sequences) for kind in self._kinds]
         layers = tuple([LaneCosts(its, 0.0, its) for its in seconds])
-        return LayerCosts(layers, LaneCosts(), LaneCosts(), (0.0,) * len(layers), 0, 0)
+        return LayerCosts(layers, LaneCosts(), LaneCosts(), (0.0,) * len(layers), 0, 0, 0)
 
     def on_any_rank(self, layout: Layout, sequences: int, group: int | None = None) -> tuple[float, ...]:
         """Seconds in which any rank of a team, or of a group of it, computes a layer of every kind, at least."""
@@ -169,6 +172,7 @@ def _together(found: Sequence[_LayerCosts]) -> LayerCosts:
         first.head,
         tuple([its.least_compute_s for its in found]),
         max([its.values_nbytes for its in found]),
+        max([its.made_nbytes for its in found]),
         first.output_nbytes,
     )
 
@@ -205,8 +209,8 @@ class _KindCosts:
             layer = _work(tasks)._replace(alone_s=rank_seconds([(self._turns[key], 1)], 1, 1))
             ends = self._its_ends(layout, sequences, exchanged=True)
             least = self._least_compute_s(layout, sequences, layer)
-            most = sum(its.values_nbytes for its in tasks)
-            self._layers[key] = _LayerCosts(layer, ends.embed, ends.head, least, most, ends.output_nbytes)
+            live = (sum(its.values_nbytes for its in tasks), max(its.made_nbytes for its in tasks))
+            self._layers[key] = _LayerCosts(layer, ends.embed, ends.head, least, *live, ends.output_nbytes)
         return self._layers[key]
 
     def communication(self, layout: Layout, sequences: int) -> Communication:
@@ -270,7 +274,7 @@ class _KindCosts:
         layer = LaneCosts(seconds, 0.0, seconds, nbytes)
         ends = self._its_ends(layout, sequences, exchanged=False)
         least = self._least_compute_s(layout, sequences, layer)
-        return _LayerCosts(layer, ends.embed, ends.head, least, 0, ends.output_nbytes)
+        return _LayerCosts(layer, ends.embed, ends.head, least, 0, 0, ends.output_nbytes)
 
     def _least_compute_s(self, layout: Layout, sequences: int, layer: LaneCosts) -> float:
         """A layer's computation on the rank with the smallest pieces: of interest where ranks share cores."""

@@ -125,7 +125,7 @@ def test_collectives_that_hide_count_where_microbatches_take_turns(
     """Eight times a layer that computes for a second beside 2.5 of collectives, which none of its tasks waits for."""
     bounds = Bounds(LayoutCosts(*specs(PAPER, "layers=4")))
     nothing = LaneCosts()
-    work = LayerCosts((LaneCosts(1.0, 2.5, 1.0),), nothing, nothing, (1.0,), 0, 0)
+    work = LayerCosts((LaneCosts(1.0, 2.5, 1.0),), nothing, nothing, (1.0,), 0, 0, 0)
     monkeypatch.setattr(Microbatches, "with_least_communication", lambda *_: work)
     layout = Layout(groups=8, slices=1, data=2, microbatches=2)
     orders = [{"gather_order": "slices_first", "placement": layout.placement, "interleave": its} for its in turns]

@@ -156,6 +156,25 @@ def test_what_a_layer_takes_beside_its_computations(number: int, name: StepName 
     assert (hidden > 0) == (number in {3, 4})
 
 
+OTHERS = [(paths, sets) for paths, sets in MIXTURES if (paths, sets) not in PROBLEMS] + [
+    ((str(MODELS / "gpt-oss-120b"), PAPER[1]), ("workload.batch=16", "workload.seq_len=48", *sets))
+    for sets in ((), ("workload.output_len=8",))
+]
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(400, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize(("paths", "sets"), [*PROBLEMS, *OTHERS])
+def test_what_a_task_makes_is_live(paths: tuple[str, str], sets: tuple[str, ...], count: int) -> None:
+    """A layout that cannot hold it does not fit, whatever else is live."""
+    problem = Specs(*specs(paths, *sets))
+    for step in (None,) if problem.workload.output_len is None else ("prefill", "decode"):
+        costs = LayoutCosts(*problem, step)
+        for layout in sampled(problem, count):
+            start, stop = layout.batch(0, 0, problem.workload)
+            work = costs.with_communication(layout, stop - start)
+            assert 0 < work.made_nbytes <= costs.live_nbytes(layout, stop - start) <= work.values_nbytes * 2, layout
+
+
 def weighs(dag: Dag, value: str) -> bool:
     return dag.tensor[dag.value[value].tensor].role == "weight"
 
