@@ -152,12 +152,11 @@ class Bounds:
         known = self._loose.setdefault((self.costs.feed_forward(layout), *around), {})
         for parts in sizes:
             if parts not in known:
-                known[parts] = self._of_feed_forward(layout.model_copy(update={"microbatches": parts}))
+                known[parts] = self._of_feed_forward(layout, parts)
         return [known[parts] for parts in sizes]
 
-    def _of_feed_forward(self, layout: Layout) -> Bound:
-        parts, stages = layout.microbatches, self._unlike_stages(layout, _NO_LINKS)
-        full, least = self.work.sizes(layout, parts).both(partial(self.costs.feed_forward_only, layout))
+    def _of_feed_forward(self, layout: Layout, parts: int) -> Bound:
+        stages, (full, least) = self._unlike_stages(layout, _NO_LINKS), self.work.feed_forward(layout, parts)
         return _loosened(self._bound(layout, parts, full, least, stages, 0.0, 1))
 
     def _of_a_rank(self, layout: Layout, sequences: int, stage: int) -> float:

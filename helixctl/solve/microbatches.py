@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from helixctl.plan import Layout
@@ -126,13 +127,15 @@ class Microbatches:
         return self.sizes(layout, parts).both(lambda sequences: self._computed(layout, parts, sequences, axes))
 
     def _computed(self, layout: Layout, parts: int, sequences: int, axes: object) -> LayerCosts:
-        alone = layout.expert_data == 1  # then it does not matter how many others have
-        key = (axes, sequences, alone or self.sizes(layout, parts).even)
+        key = (axes, sequences, layout.expert_data == 1 or self.sizes(layout, parts).even)
         found = self._computing.get(key)
         if found is None:
-            one = layout if alone or parts == layout.microbatches else layout.model_copy(update={"microbatches": parts})
-            found = self._computing[key] = self.costs.compute_only(one, sequences)
+            found = self._computing[key] = self.costs.compute_only(_in_parts(layout, parts), sequences)
         return found
+
+    def feed_forward(self, layout: Layout, parts: int) -> tuple[LayerCosts, LayerCosts]:
+        """The work of feed-forward networks alone, of the largest and of the smallest of so many microbatches."""
+        return self.sizes(layout, parts).both(partial(self.costs.feed_forward_only, _in_parts(layout, parts)))
 
     def axes(self, layout: Layout) -> object:
         """Equal where a microbatch of as many sequences is the same computation."""
@@ -145,6 +148,12 @@ class Microbatches:
         """
         alike = layout.experts > 1 and self._narrowest >= layout.expert_devices and not layout.group_shares
         return alike and not self.costs.model.side_by_side
+
+
+def _in_parts(layout: Layout, parts: int) -> Layout:
+    """A layout in so many microbatches, where it matters how many of their sequences other replicas have."""
+    alone = layout.expert_data == 1 or parts == layout.microbatches
+    return layout if alone else layout.model_copy(update={"microbatches": parts})
 
 
 def _least(each: Sequence[Communication]) -> Communication:

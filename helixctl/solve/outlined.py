@@ -57,11 +57,13 @@ class Computations(NamedTuple):
         tasks: in the order in which they are lowered.
         number: their own among all that differ.
         cuts: the places of the cuts among those of the outline.
+        feed_forward: whether the feed-forward network is among what they cut.
     """
 
     tasks: tuple[Numbered, ...]
     number: int
     cuts: tuple[int, ...]
+    feed_forward: bool
 
 
 class Computed(NamedTuple):

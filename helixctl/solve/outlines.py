@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final
@@ -175,8 +176,8 @@ class Outlines:
             shares, lines = self._shares_of(layout), self._lines_of(layout, ends=ends)
             spans = [shares.interval(cut, rank, _EMPTY) for cut in lines.cuts]
             sums = tuple([self._sum(shares, lines, its, spans, rank) for its in lines.computations])
-            wide = tuple([its for its in sums if any(lines.cuts[i].dim == "ffn" for i in its.of.cuts)])
-            found = self._mine[key] = RankTasks(shares, lines, rank, spans, sums, wide)
+            feed_forward = tuple([its for its in sums if its.of.feed_forward])
+            found = self._mine[key] = RankTasks(shares, lines, rank, spans, sums, feed_forward)
         return found
 
     def _sum(self, shares: Shares, lines: Lines, its: Computations, spans: Sequence[Interval], rank: int) -> Sum:
@@ -275,10 +276,10 @@ class Outlines:
             if not task.communicates:
                 is_inside = isinstance(task.task.op, Route) or not wide.isdisjoint(task.cuts)
                 (inside if is_inside else others).append(task)
-        return (*self._together_by_cuts(inside), *self._together_by_cuts(others))
+        return (*self._together_by_cuts(inside, wide), *self._together_by_cuts(others, wide))
 
-    def _together_by_cuts(self, tasks: Iterable[Numbered]) -> Iterator[Computations]:
-        """The same of some computations."""
+    def _together_by_cuts(self, tasks: Iterable[Numbered], wide: AbstractSet[int]) -> Iterator[Computations]:
+        """The same of some computations; ``wide``: the places of the cuts of the feed-forward network."""
         groups: list[tuple[set[int], list[Numbered]]] = []
         for task in sorted(tasks, key=lambda task: -len(task.cuts)):
             mine = next((group for cuts, group in groups if cuts.issuperset(task.cuts)), None)
@@ -289,7 +290,7 @@ class Outlines:
         for _, group in groups:
             number = self._together.setdefault(tuple([task.number for task in group]), len(self._together))
             cuts = tuple(dict.fromkeys(place for task in group for place in task.cuts))
-            yield Computations(tuple(group), number, cuts)
+            yield Computations(tuple(group), number, cuts, not wide.isdisjoint(cuts))
 
     def _price(
         self,
