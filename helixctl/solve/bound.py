@@ -97,7 +97,8 @@ class Bounds:
     def in_any_order(self, layout: Layout, parts: int, orders: Sequence[Order]) -> Bound:
         """Looser bounds, which those in none of these orders are below.
 
-        Of every layer the computations count, and beside them the collectives of the order that has least of them.
+        Of every layer the computations count, and the collectives of the order that has least of them, less what
+        computations that do not wait for them can hide. Where microbatches take turns all computations can.
 
         Args:
             layout: how a microbatch is cut.
