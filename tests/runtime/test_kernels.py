@@ -86,7 +86,7 @@ LIES = {
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("lies", LIES)
-@pytest.mark.parametrize("rows", [1, 3, 4, 9, 64])
+@pytest.mark.parametrize("rows", [3, 4, 9])
 def test_a_large_product_is_exact_however_it_lies(rows: int, lies: str, turned: bool) -> None:
     """Both sides of the number of rows from which oneDNN computes it, and every way in which an operand may lie."""
     torch.manual_seed(rows)

@@ -129,7 +129,7 @@ def test_a_feed_forward_network_does_not_depend_on_attention(paths: tuple[str, s
         assert len(set.union(*found.values())) > 1
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("count", [16, pytest.param(600, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize(("number", "name"), STEPS)
 def test_what_a_layer_takes_beside_its_computations(number: int, name: StepName | None, count: int) -> None:
     """None takes less than is worked out from sums alone, and it is exact where all waits for what is exchanged."""
@@ -162,7 +162,7 @@ OTHERS = [(paths, sets) for paths, sets in MIXTURES if (paths, sets) not in PROB
 ]
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(400, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("count", [5, pytest.param(400, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize(("paths", "sets"), [*PROBLEMS, *OTHERS])
 def test_what_a_task_makes_is_live(paths: tuple[str, str], sets: tuple[str, ...], count: int) -> None:
     """A layout that cannot hold it does not fit, whatever else is live."""
