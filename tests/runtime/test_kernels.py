@@ -118,6 +118,25 @@ def test_large_products_are_those_of_onednn(rows: int) -> None:
     assert torch.equal(found, by_onednn if rows == 4 else x @ weight)
 
 
+def test_many_rows_are_multiplied_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No block of what oneDNN makes is larger than its limit; the last one is smaller."""
+    monkeypatch.setattr(product, "_MADE", 5 * 1024)
+    made: list[int] = []
+    multiply = torch.ops.mkldnn._linear_pointwise
+
+    def watched(*operands: object) -> torch.Tensor:
+        found = multiply(*operands)
+        made.append(found.numel())
+        return found
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", watched)
+    torch.manual_seed(0)
+    x, weight, out = torch.randn(13, 1024), torch.randn(1024, 1024), torch.empty(13, 1024)
+    kernels.linear(x, weight, out)()
+    assert made == [5 * 1024, 5 * 1024, 3 * 1024] or not product.by_onednn(x, weight)
+    assert torch.allclose(out.double(), x.double() @ weight.double(), atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_onednn_has_products_in_float32_alone(dtype: torch.dtype) -> None:
     assert not product.by_onednn(torch.empty(8, 1024, dtype=dtype), torch.empty(1024, 1024, dtype=dtype))

@@ -9,6 +9,7 @@ import torch
 
 _ROWS: Final = 4
 _WEIGHTS: Final = 2**20
+_MADE: Final = 2**22  # numbers that oneDNN makes at once, 16 MB: they are in no arena
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
@@ -16,13 +17,20 @@ def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Callabl
 
     torch gives float32 products of a CPU to MKL, which is up to twice as slow as oneDNN on a processor that is not
     Intel's. oneDNN takes longer to begin, so that it has the products of 4 rows or more with 2**20 weights or more:
-    tests/benchmarks/products.py. It writes into memory of its own, T x N numbers that live until the next call.
+    tests/benchmarks/products.py. It writes into memory of its own, so that many rows are multiplied some at a time.
     """
     if not by_onednn(x, weight):
         return lambda: torch.mm(x, weight, out=out)
     turned = weight.t()
     multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001  torch.compile's own; there is no public name
-    return lambda: out.copy_(multiply(x, turned, None, "none", [], ""))
+    rows = max(_ROWS, _MADE // weight.shape[1])
+    blocks = list(zip(x.split(rows), out.split(rows), strict=True))
+
+    def step() -> None:
+        for some, made in blocks:
+            made.copy_(multiply(some, turned, None, "none", [], ""))
+
+    return step
 
 
 def by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
