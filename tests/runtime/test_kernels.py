@@ -137,6 +137,20 @@ def test_many_rows_are_multiplied_some_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert torch.allclose(out.double(), x.double() @ weight.double(), atol=1e-3)
 
 
+def test_torch_has_what_onednn_would_copy_or_keep() -> None:
+    """Rows that do not lie one after the other, and an expert's, whose number changes."""
+    torch.manual_seed(0)
+    turned, weight = torch.randn(1024, 8).t(), torch.randn(1024, 1024)
+    x, found = turned.contiguous(), torch.empty(8, 1024)
+    kernels.linear(turned, weight, found)()
+    assert torch.equal(found, turned @ weight)
+    kernels.linear(x, weight, found, repeated=False)()
+    assert torch.equal(found, x @ weight)
+    if product.by_onednn(x, weight):
+        kernels.linear(x, weight, found)()
+        assert not torch.equal(found, x @ weight)  # so that the two above say something
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_onednn_has_products_in_float32_alone(dtype: torch.dtype) -> None:
     assert not product.by_onednn(torch.empty(8, 1024, dtype=dtype), torch.empty(1024, 1024, dtype=dtype))

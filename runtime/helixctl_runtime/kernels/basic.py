@@ -98,11 +98,14 @@ def last_token(x: torch.Tensor, length: torch.Tensor, start: int, out: torch.Ten
     return step
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
-    """``out = x @ weight``: (T, K) x (K, N) -> (T, N). ``out`` may be wider than the operands (a partial sum)."""
+def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, repeated: bool = True) -> Step:
+    """``out = x @ weight``: (T, K) x (K, N) -> (T, N). ``out`` may be wider than the operands (a partial sum).
+
+    ``repeated``: whether the call is made in every step (``product``).
+    """
     if x.device.type == "cpu" and x.dtype in HALF:
         wide_x, wide_out = torch.empty_like(x, dtype=torch.float32), accumulator(out)
-        multiply = product(wide_x, weight.float(), wide_out)
+        multiply = product(wide_x, weight.float(), wide_out, repeated=repeated)
 
         def half() -> None:
             wide_x.copy_(x)
@@ -114,7 +117,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:
     if out.dtype != x.dtype:
         # A CUDA product that keeps its float32 accumulator.
         return lambda: torch.ops.aten.mm.dtype_out(x, weight, out.dtype, out=out)
-    return product(x, weight, out)
+    return product(x, weight, out, repeated=repeated)
 
 
 def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Step:

@@ -149,6 +149,6 @@ def _one_by_one(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor, d
     made, first = rows.new_empty((rows.shape[0], weights.shape[2]), dtype=dtype), 0
     for expert, last in enumerate(ends.tolist()):
         if last > first:
-            linear(rows[first:last], weights[expert], made[first:last])()
+            linear(rows[first:last], weights[expert], made[first:last], repeated=False)()
         first = last
     return made

@@ -12,14 +12,21 @@ _WEIGHTS: Final = 2**20
 _MADE: Final = 2**22  # numbers that oneDNN makes at once, 16 MB: they are in no arena
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
+def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, repeated: bool = True) -> Callable[[], object]:
     """``out = x @ weight``: (T, K) x (K, N) -> (T, N), all of one dtype.
 
-    torch gives float32 products of a CPU to MKL, which is up to twice as slow as oneDNN on a processor that is not
-    Intel's. oneDNN takes longer to begin, so that it has the products of 4 rows or more with 2**20 weights or more:
+    torch gives float32 products of a CPU to MKL, which takes up to 2.5 times as long as oneDNN on a processor that is
+    not Intel's. oneDNN takes longer to begin, so that it has the products of 4 rows or more with 2**20 weights or more:
     tests/benchmarks/products.py. It writes into memory of its own, so that many rows are multiplied some at a time.
+
+    Args:
+        x: the rows; where they do not lie one after the other oneDNN would copy them, and torch multiplies.
+        weight: the columns.
+        out: the result.
+        repeated: whether the call is made in every step. oneDNN keeps half a megabyte for every number of rows, so
+            that torch has the products whose rows change.
     """
-    if not by_onednn(x, weight):
+    if not (repeated and by_onednn(x, weight)):
         return lambda: torch.mm(x, weight, out=out)
     turned = weight.t()
     multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001  torch.compile's own; there is no public name
@@ -34,7 +41,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> Callabl
 
 
 def by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether oneDNN computes ``x @ weight``: told by shapes alone, so that ranks with one product get one result."""
+    """Whether oneDNN computes ``x @ weight``: told by the operands alone, so that equal ranks get equal bits."""
     able = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     large = x.shape[0] >= _ROWS and weight.numel() >= _WEIGHTS
-    return able and large and x.device.type == "cpu" and x.dtype == torch.float32
+    return able and large and x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
