@@ -23,8 +23,8 @@ def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, *, repeate
         x: the rows; where they do not lie one after the other oneDNN would copy them, and torch multiplies.
         weight: the columns.
         out: the result.
-        repeated: whether the call is made in every step. oneDNN keeps half a megabyte for every number of rows, so
-            that torch has the products whose rows change.
+        repeated: whether the call is made in every step. oneDNN keeps what it has compiled for every number of
+            rows, so that torch has the products whose rows change.
     """
     if not (repeated and by_onednn(x, weight)):
         return lambda: torch.mm(x, weight, out=out)
